@@ -1,0 +1,68 @@
+"""Checkpoints that survive: whole or not at all, the last good one kept until the next is complete."""
+
+import os
+import pickle
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from farkas_exp.errors import UserError
+from farkas_exp.runs import RunDirectory
+
+SCHEMA = 1
+
+
+def save(run: RunDirectory, state: dict[str, Any]) -> None:
+    """Write a checkpoint; the one before it stays as `checkpoint.previous.pt`.
+
+    A process killed at any moment leaves at least one complete checkpoint, if there was one before.
+    """
+    temporary = run.checkpoint.with_name(f".{run.checkpoint.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as handle:
+            torch.save({"schema": SCHEMA, **state}, handle)
+            handle.flush()
+            os.fsync(handle.fileno())
+        if run.checkpoint.exists():
+            os.replace(run.checkpoint, run.previous_checkpoint)
+        os.replace(temporary, run.checkpoint)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def load(run: RunDirectory) -> dict[str, Any] | None:
+    """The newest complete checkpoint on the CPU, or None where there is none. Loading executes no code.
+
+    Raises:
+        UserError: a checkpoint was written by another version of the format.
+    """
+    for path in (run.checkpoint, run.previous_checkpoint):
+        state = _read(path)
+        if state is None:
+            continue
+        if state.get("schema") != SCHEMA:
+            raise UserError(f"{path}: checkpoint format {state.get('schema')}, expected {SCHEMA}; move it away to start afresh")
+        return state
+    return None
+
+
+def remove_stray_files(run: RunDirectory) -> None:
+    """Delete what a killed process left half-written. Only for the holder of the run's lock."""
+    for path in run.path.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the pickle protocol of a foreign file, which is refused anyway
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        return None
+    except (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile):
+        return None  # truncated or foreign: the previous one is tried
+    return state if isinstance(state, dict) else None

@@ -1,0 +1,335 @@
+"""The typed schema of a run, and the strict check that every configuration passes before anything happens.
+
+Hydra composes YAML files and command-line overrides into a nested mapping; `parse` turns that mapping into a frozen
+`Config`. An unknown key (also one added with Hydra's `+`), a missing value or a wrong type is a `UserError` that
+gives the full path of the key and what would be right.
+
+Each field says whether it belongs to the identity of a run (see `identity.py`): a field made with `outside()` does
+not decide the numbers of a run and is left out of its hash. A new field that keeps its default leaves every known
+hash as it is.
+
+This module imports neither torch nor Hydra, so that `--help` and the skipping of finished runs stay fast.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from farkas_exp.errors import UserError, unknown
+
+
+def outside(default: Any = dataclasses.MISSING, factory: Any = dataclasses.MISSING) -> Any:
+    """A field that stays outside of a run's identity: it may change without changing the numbers of a run."""
+    return field(default=default, default_factory=factory, metadata={"identity": False})
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network. An option left at null takes the default of the network's builder in `farkas_exp.models`."""
+
+    name: str
+    variant: Literal["paper", "authors"] | None = None
+    head_bn: bool | None = None
+    blocks: tuple[int, ...] | None = None
+    widths: tuple[int, ...] | None = None
+    depth: int | None = None
+    width: int | None = None
+
+
+@dataclass(frozen=True)
+class NormalizationConfig:
+    """Normalization of activations; `after` the activation as in the paper (Algorithms 1 and 2), or `before` it."""
+
+    name: str = "none"
+    position: Literal["after", "before"] | None = None
+    affine: bool | None = None
+    groups: int = 8
+
+
+@dataclass(frozen=True)
+class AggregationConfig:
+    """How a Farkas layer forms its last component (Section 3.3)."""
+
+    name: str = "sum"
+    margin: float = 0.0
+    learn_lambda: bool = False
+
+
+@dataclass(frozen=True)
+class ActivationConfig:
+    """The activation and its cutoff c (Corollary 3.3); null takes the activation's own cutoff."""
+
+    name: str = "relu"
+    cutoff: float | None = None
+
+
+@dataclass(frozen=True)
+class InitConfig:
+    """Initialization of the weights, and a factor on the last layer of every residual branch."""
+
+    name: str = "pytorch"
+    gain: float | None = None
+    last_scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class LRConfig:
+    """Learning rate and its schedule: times `gamma` from each milestone on.
+
+    The milestones are epochs of a run of `reference_epochs`; a shorter or longer run scales them. null keeps them
+    as they are.
+    """
+
+    value: float
+    milestones: tuple[int, ...] = (60, 120, 160)
+    gamma: float = 0.2
+    reference_epochs: int | None = 200
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """The optimizer; `decay: weights` leaves biases and normalization parameters without weight decay."""
+
+    name: str = "sgd"
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 5e-4
+    decay: Literal["weights", "all"] = "weights"
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """Random crop with zero padding, horizontal flip, and cutout (its square filled with its own mean colour)."""
+
+    crop_padding: int = 4
+    flip: bool = True
+    cutout: int = 16
+    cutout_fill: Literal["mean", "zero"] = "mean"
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """The images. `validation` > 0 holds out that part of the training set and evaluates on it, not on the test set.
+
+    `label` names the data of an image folder in the identity of a run (default: the name of the folder), so that
+    moving the folder does not make it another experiment.
+    """
+
+    name: str
+    root: str | None = outside(None)
+    label: str | None = None
+    image_size: int | None = None
+    normalize: bool = False
+    train_limit: int | None = None
+    validation: float = 0.0
+    num_classes: int | None = None
+    train_size: int | None = None
+    test_size: int | None = None
+    download: bool = outside(True)
+    cache: bool = outside(True)
+
+
+@dataclass(frozen=True)
+class FailureConfig:
+    """A run has failed when its test error is at chance or worse in `epochs` epochs in total, or its loss is not finite."""
+
+    epochs: int = 5
+
+
+@dataclass(frozen=True)
+class DiagnosticsConfig:
+    """At which epochs dead units, dead points and Farkas margins are measured, on how many training images."""
+
+    epochs: tuple[int, ...] = ()
+    images: int = 128
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """How often a checkpoint is written, beside the one at an interruption; 0 switches that trigger off."""
+
+    every_epochs: int = 1
+    every_minutes: float = 5.0
+
+
+@dataclass(frozen=True)
+class WandbConfig:
+    """The Weights & Biases mirror of the run directory."""
+
+    mode: Literal["offline", "online", "disabled"] = "offline"
+    project: str = "farkas-layers"
+    entity: str | None = None
+    group: str | None = None
+    name: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run: everything that the trainer is told."""
+
+    model: ModelConfig
+    lr: LRConfig
+    dataset: DatasetConfig
+    normalization: NormalizationConfig = NormalizationConfig()
+    aggregation: AggregationConfig = AggregationConfig()
+    activation: ActivationConfig = ActivationConfig()
+    init: InitConfig = InitConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    failure: FailureConfig = FailureConfig()
+    epochs: int = 200
+    batch_size: int = 128
+    precision: Literal["fp32", "bf16"] = "fp32"
+    label_smoothing: float = 0.0
+
+    seed: int = outside(0)
+    experiment: str | None = outside(None)
+    arm: str | None = outside(None)
+    device: Literal["auto", "cpu", "cuda"] = outside("auto")
+    compile: bool = outside(False)
+    channels_last: bool = outside(True)
+    runs_dir: str = outside("runs")
+    retry_failed: bool = outside(False)
+    fail_fast: bool = outside(False)
+    progress: Literal["auto", "live", "plain", "none"] = outside("auto")
+    diagnostics: DiagnosticsConfig = outside(DiagnosticsConfig())
+    checkpoint: CheckpointConfig = outside(CheckpointConfig())
+    wandb: WandbConfig = outside(WandbConfig())
+
+
+def parse(values: Mapping[str, Any]) -> Config:
+    """Check a nested mapping against the schema and return the frozen `Config`.
+
+    Raises:
+        UserError: an unknown key, a missing value, a value of the wrong type or out of its range.
+    """
+    config = _build(Config, values, "")
+    _check_ranges(config)
+    return config
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The nested plain form of a config (lists for tuples): what is written into a run directory."""
+    plain = dataclasses.asdict(config)
+
+    def tidy(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: tidy(inner) for key, inner in value.items()}
+        return [tidy(inner) for inner in value] if isinstance(value, (tuple, list)) else value
+
+    return tidy(plain)
+
+
+def schema_defaults() -> dict[str, Any]:
+    """Every key of the schema with its default ("???" where it has none): what Hydra composes on top of."""
+
+    def defaults(schema: Any) -> dict[str, Any]:
+        hints = typing.get_type_hints(schema)
+        values = {}
+        for f in dataclasses.fields(schema):
+            if dataclasses.is_dataclass(hints[f.name]):
+                values[f.name] = defaults(hints[f.name])
+            elif f.default is dataclasses.MISSING:
+                values[f.name] = "???"
+            else:
+                values[f.name] = list(f.default) if isinstance(f.default, tuple) else f.default
+        return values
+
+    return defaults(Config)
+
+
+def unknown_key(path: str) -> UserError:
+    """The error for a key that the schema does not have: the full path and the nearest valid key."""
+    schema: Any = Config
+    parts = path.split(".")
+    for depth, part in enumerate(parts):
+        hints = typing.get_type_hints(schema)
+        if part not in hints or (depth + 1 < len(parts) and not dataclasses.is_dataclass(hints[part])):
+            return unknown(path, part, hints)
+        schema = hints[part]
+    return UserError(f"{path}: cannot be changed here")
+
+
+def _build(schema: type, values: Any, path: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise UserError(f"{path or 'config'}: expected a group of keys, got {values!r}")
+    fields = {f.name: f for f in dataclasses.fields(schema)}
+    hints = typing.get_type_hints(schema)
+    arguments = {}
+    for key, value in values.items():
+        where = f"{path}.{key}" if path else str(key)
+        if key not in fields:
+            raise unknown(where, key, fields)
+        arguments[key] = _convert(hints[key], value, where)
+    for name, f in fields.items():
+        if name not in arguments and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+            where = f"{path}.{name}" if path else name
+            raise UserError(f"{where}: missing; give it a value on the command line ({where}=...)")
+    return schema(**arguments)
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """`value` as the type `hint`, or a `UserError` that names the key, the value and the type."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None:
+            return None
+        return _convert(next(arg for arg in args if arg is not type(None)), value, where)
+    if dataclasses.is_dataclass(hint):
+        return _build(typing.cast(type, hint), value, where)
+    if isinstance(value, str) and value == "???":
+        raise UserError(f"{where}: missing; give it a value on the command line ({where}=...)")
+    if origin is Literal:
+        if value not in args:
+            raise unknown(where, value, map(str, args))
+        return value
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise UserError(f"{where}: expected a list such as [1,2,3], got {value!r}")
+        return tuple(_convert(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is str and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise UserError(f"{where}: expected {_TYPE_NAMES[hint]}, got {value!r}")
+    if hint is float and not math.isfinite(value):
+        raise UserError(f"{where}: expected a finite number, got {value!r}")
+    return value
+
+
+_TYPE_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+
+
+def _check_ranges(config: Config) -> None:
+    """Values that no network, dataset or trainer could make sense of."""
+
+    def require(ok: bool, where: str, value: object, right: str) -> None:
+        if not ok:
+            raise UserError(f"{where}: {value!r} is out of range; it must be {right}")
+
+    require(config.epochs >= 1, "epochs", config.epochs, "at least 1")
+    require(config.batch_size >= 1, "batch_size", config.batch_size, "at least 1")
+    require(0 <= config.seed < 2**32, "seed", config.seed, "between 0 and 2**32 - 1")
+    require(config.lr.value > 0, "lr.value", config.lr.value, "positive")
+    require(config.lr.gamma > 0, "lr.gamma", config.lr.gamma, "positive")
+    increasing = list(config.lr.milestones) == sorted(set(config.lr.milestones))
+    require(increasing, "lr.milestones", list(config.lr.milestones), "strictly increasing")
+    require((config.lr.reference_epochs or 1) >= 1, "lr.reference_epochs", config.lr.reference_epochs, "at least 1")
+    require(0 <= config.optimizer.momentum < 1, "optimizer.momentum", config.optimizer.momentum, "in [0, 1)")
+    require(config.optimizer.weight_decay >= 0, "optimizer.weight_decay", config.optimizer.weight_decay, "at least 0")
+    require(config.aggregation.margin >= 0, "aggregation.margin", config.aggregation.margin, "at least 0")
+    require(config.normalization.groups >= 1, "normalization.groups", config.normalization.groups, "at least 1")
+    require(config.augmentation.crop_padding >= 0, "augmentation.crop_padding", config.augmentation.crop_padding, "at least 0")
+    require(config.augmentation.cutout >= 0, "augmentation.cutout", config.augmentation.cutout, "at least 0 (0: off)")
+    require(0 <= config.dataset.validation < 1, "dataset.validation", config.dataset.validation, "in [0, 1)")
+    require((config.dataset.train_limit or 1) >= 1, "dataset.train_limit", config.dataset.train_limit, "at least 1")
+    require((config.dataset.image_size or 1) >= 1, "dataset.image_size", config.dataset.image_size, "at least 1")
+    require(config.failure.epochs >= 0, "failure.epochs", config.failure.epochs, "at least 0 (0: off)")
+    require(config.diagnostics.images >= 1, "diagnostics.images", config.diagnostics.images, "at least 1")
+    require(0 <= config.label_smoothing < 1, "label_smoothing", config.label_smoothing, "in [0, 1)")

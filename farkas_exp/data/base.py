@@ -1,0 +1,80 @@
+"""What a dataset is to the trainer (`ImageData`), and what a dataset's loader returns (`Arrays`)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from farkas_exp.config import DatasetConfig
+from farkas_exp.errors import UserError
+
+Batch = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """The facts of a dataset as a run sees it, after `train_limit` and `validation`.
+
+    Attributes:
+        name: how messages name the data (an image folder: its label or the name of the folder).
+        num_classes: number of classes.
+        class_names: their names, in the order of the labels.
+        image_shape: (C, H, W).
+        train_size: images in the training set.
+        test_size: images in the evaluation set: the test set, or the held-out part of the training set.
+        fingerprint: 16 hex digits that change with any pixel or label of either set.
+    """
+
+    name: str
+    num_classes: int
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    train_size: int
+    test_size: int
+    fingerprint: str
+
+
+class ImageData(Protocol):
+    """Batches of (images, labels): float32 images (N, C, H, W) and int64 labels (N,), both on the run's device."""
+
+    @property
+    def info(self) -> DataInfo:
+        """The facts of the dataset."""
+        ...
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full training batches in an epoch."""
+        ...
+
+    def train_batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """The augmented batches of `epoch` (from 0) in its own random order, from batch `start_step` on."""
+        ...
+
+    def test_batches(self) -> Iterator[Batch]:
+        """The whole evaluation set in a fixed order, each image once, not augmented."""
+        ...
+
+    def fixed_batch(self, n: int) -> Batch:
+        """The first `n` training images (all, if there are fewer) of a fixed order, not augmented."""
+        ...
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Both sets in memory: images (N, H, W, C), uint8 for pixels or float32 for points, and int64 labels (N,)."""
+
+    name: str
+    class_names: tuple[str, ...]
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+
+
+def refuse_options(config: DatasetConfig, *names: str) -> None:
+    """Raise a `UserError` for an option that is set although the dataset does not have it."""
+    for name in names:
+        if getattr(config, name) is not None:
+            raise UserError(f"dataset.{name}: {config.name} does not have this option; leave it at null")

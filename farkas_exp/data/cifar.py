@@ -1,0 +1,106 @@
+"""CIFAR-10 and CIFAR-100 in torchvision's layout, used as they are or downloaded; every file's checksum is checked."""
+
+import os
+import pickle
+import socket
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from farkas_exp.config import DatasetConfig
+from farkas_exp.data.base import Arrays, refuse_options
+from farkas_exp.data.resize import resize
+from farkas_exp.errors import UserError
+
+DEFAULT_ROOT = "data"
+NETWORK_TIMEOUT = 30.0  # seconds without an answer
+
+
+def load(config: DatasetConfig, device: torch.device) -> Arrays:
+    """50,000 training and 10,000 test images (N, 32, 32, 3) from `dataset.root` (default: `data`).
+
+    Raises:
+        UserError: the files are missing or damaged, or could not be downloaded.
+    """
+    refuse_options(config, "label", "num_classes", "train_size", "test_size")
+    from torchvision import datasets  # a second of imports, for these datasets only
+    from torchvision.datasets.utils import check_integrity
+
+    layout: Any = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[config.name]
+    root = Path(config.root or DEFAULT_ROOT).expanduser()
+    folder = root / layout.base_folder
+    if not folder.is_dir():
+        _obtain(config, layout, root)
+    for file, md5 in [*layout.train_list, *layout.test_list, (layout.meta["filename"], layout.meta["md5"])]:
+        if not check_integrity(str(folder / file), md5):
+            state = "damaged (its checksum is wrong)" if (folder / file).is_file() else "missing"
+            raise UserError(
+                f"dataset.root: {folder / file} is {state}; delete {folder} to have it fetched again,"
+                f" or point dataset.root to a good copy of {config.name}"
+            )
+    names = tuple(_unpickle(folder / layout.meta["filename"])[layout.meta["key"]])
+    train_images, train_labels = _read(folder, layout.train_list)
+    test_images, test_labels = _read(folder, layout.test_list)
+    if config.image_size is not None:
+        train_images, test_images = resize(train_images, config.image_size), resize(test_images, config.image_size)
+    return Arrays(config.name, names, train_images, train_labels, test_images, test_labels)
+
+
+def _read(folder: Path, files: list[tuple[str, str]]) -> tuple[torch.Tensor, torch.Tensor]:
+    parts = [_unpickle(folder / file) for file, _ in files]
+    planes = np.concatenate([part["data"] for part in parts]).reshape(-1, 3, 32, 32)
+    labels = np.concatenate([part["labels"] if "labels" in part else part["fine_labels"] for part in parts])
+    images = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
+    return torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
+
+
+def _unpickle(path: Path) -> dict[str, Any]:
+    """One file of the dataset, whose checksum has been checked: a pickle from elsewhere could run code."""
+    with warnings.catch_warnings(), path.open("rb") as file:
+        warnings.simplefilter("ignore")  # new NumPy versions complain about arrays pickled by old ones
+        return pickle.load(file, encoding="latin1")
+
+
+def _obtain(config: DatasetConfig, layout: Any, root: Path) -> None:
+    """Put the dataset's folder into `root`: unpacked from the archive that lies there, or downloaded.
+
+    Works in a temporary folder and moves the result into its place, so that an interrupted download leaves nothing
+    half done, and two runs that download at once do not disturb each other.
+    """
+    from torchvision.datasets.utils import check_integrity
+
+    archive, folder = root / layout.filename, root / layout.base_folder
+    wanted = f"dataset.root to the folder that holds {layout.base_folder}"
+    if archive.is_file() and not check_integrity(str(archive), layout.tgz_md5):
+        raise UserError(
+            f"dataset.root: {archive} is damaged (its checksum is wrong); delete it to have it downloaded again,"
+            f" or set {wanted}"
+        )
+    if not archive.is_file() and not config.download:
+        raise UserError(
+            f"dataset.root: no {config.name} in '{root}'; set {wanted}, or dataset.download=true to fetch it"
+        )
+    timeout = socket.getdefaulttimeout()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{config.name}-", dir=root) as temporary:
+            if archive.is_file():
+                os.symlink(archive.resolve(), Path(temporary) / layout.filename)
+            socket.setdefaulttimeout(NETWORK_TIMEOUT)
+            layout(temporary, train=False, download=True)
+            if not folder.is_dir():
+                os.replace(Path(temporary) / layout.base_folder, folder)
+    except (OSError, RuntimeError) as error:
+        if folder.is_dir():  # another run was faster
+            return
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"dataset.root: cannot put {config.name} into '{root}' ({reason}); set {wanted},"
+            f" or put {layout.filename} there by hand"
+        ) from error
+    finally:
+        socket.setdefaulttimeout(timeout)

@@ -1,0 +1,204 @@
+"""Small images that live on the device of the run: shuffled, augmented and scaled there, a batch at a time.
+
+Nothing in an epoch waits for the device: its random choices are drawn once, on the CPU and by a generator of its own,
+and moved over together.
+"""
+
+import hashlib
+import zlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from farkas_exp.config import AugmentationConfig
+from farkas_exp.data.augmentation import EpochPlan, crop_windows, cutout_, cutout_squares, plan_epoch
+from farkas_exp.data.base import Arrays, Batch, DataInfo
+from farkas_exp.data.subset import fixed_order
+from farkas_exp.errors import UserError
+from farkas_exp.seeding import derive_seed
+
+NO_AUGMENTATION = AugmentationConfig(crop_padding=0, flip=False, cutout=0)
+
+# Batches are prepared several at once: few kernel launches on a GPU, few calls for small images on a CPU, where
+# a block should stay in the cache (bytes of float32 images).
+BLOCK_BYTES = {"cpu": 2 * 2**20, "cuda": 64 * 2**20}
+# Evaluation needs no gradients, so its batches may be large: about as many values as 1000 images of 3 x 32 x 32.
+TEST_BATCH_VALUES = 1000 * 3 * 32 * 32
+
+
+class DeviceData:
+    """An `ImageData` whose images are resident on the device: uint8 pixels, or float32 points.
+
+    Images come out as float32 in [0, 1], or with mean 0 and standard deviation 1 per channel over the training set.
+    Zero padding and zero-filled cutout are black pixels before that. Points are never augmented.
+
+    Args:
+        arrays: both sets; not kept (except the points).
+        augmentation: crop, flip, then cutout, of the training images.
+        batch_size: images in a training batch; an epoch's last incomplete batch is left out.
+        seed: of the order and the augmentation.
+        device: where the images live.
+        normalize: standardise by the training set's mean and standard deviation.
+        channels_last: the memory format of the batches.
+
+    Raises:
+        UserError: a batch size or an augmentation that does not fit the images.
+    """
+
+    def __init__(
+        self,
+        arrays: Arrays,
+        augmentation: AugmentationConfig,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device | str,
+        normalize: bool = False,
+        channels_last: bool = True,
+    ) -> None:
+        count, height, width, channels = arrays.train_images.shape
+        pixels = arrays.train_images.dtype == torch.uint8
+        self._augmentation = augmentation if pixels else NO_AUGMENTATION
+        _check(arrays.name, count, height, width, self._augmentation, batch_size)
+        self.info = DataInfo(
+            name=arrays.name,
+            num_classes=len(arrays.class_names),
+            class_names=arrays.class_names,
+            image_shape=(channels, height, width),
+            train_size=count,
+            test_size=len(arrays.test_labels),
+            fingerprint=fingerprint(arrays),
+        )
+        self._batch_size, self._seed = batch_size, seed
+        self._device = torch.device(device)
+        self._channels_last = channels_last
+        self._range = 255.0 if pixels else 1.0
+        self._shift_scale = _standardisation(arrays.train_images, self._device) if normalize else None
+        images = arrays.train_images.to(self._device)
+        self._windows = crop_windows(images, self._augmentation.crop_padding, self._augmentation.flip)
+        self._labels = arrays.train_labels.to(self._device)
+        self._squares = cutout_squares(height, width, channels, self._augmentation.cutout, self._device)
+        self._test_images = arrays.test_images.to(self._device).flatten(2)
+        self._test_labels = arrays.test_labels.to(self._device)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full training batches in an epoch."""
+        return self.info.train_size // self._batch_size
+
+    def train_batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """The augmented batches of `epoch` (from 0), from batch `start_step` on.
+
+        A function of (seed, epoch): skipping the first batches changes nothing in the remaining ones.
+        """
+        plan = self.plan(epoch).to(self._device)
+        labels = self._labels[plan.order]
+        positions = self._windows.positions(plan.order, plan.crop_y, plan.crop_x, plan.flip)
+        size, stop = self._batch_size, self.steps_per_epoch * self._batch_size
+        block = size * self._batches_in_a_block()
+        # The bytes of a block are scratch, used again and again; its floats belong to whoever takes the batches.
+        scratch = self._windows.view.new_empty(min(block, stop), *self._windows.view.shape[1:])
+        for start in range(start_step * size, stop, block):
+            part = slice(start, min(start + block, stop))
+            pixels = scratch[: part.stop - start]
+            torch.index_select(self._windows.view, 0, positions[part], out=pixels)
+            images = self._finish(self._cut_out(pixels, plan.center_y[part], plan.center_x[part]))
+            for first in range(0, len(images), size):
+                yield images[first : first + size], labels[start + first : start + first + size]
+
+    def test_batches(self) -> Iterator[Batch]:
+        """The whole evaluation set in a fixed order, in batches of nearly equal size."""
+        count = self.info.test_size
+        channels, height, width = self.info.image_shape
+        target = max(1, TEST_BATCH_VALUES // (channels * height * width))
+        size = -(-count // -(-count // target))
+        for start in range(0, count, size):
+            images = self._test_images[start : start + size].to(torch.float32, copy=True)
+            yield self._finish(images), self._test_labels[start : start + size]
+
+    def fixed_batch(self, n: int) -> Batch:
+        """The first `n` training images (all, if there are fewer) of a fixed order, the same for every seed."""
+        index = torch.from_numpy(fixed_order(self.info.train_size, "fixed batch")[:n]).to(self._device)
+        images = self._windows.view.index_select(0, self._windows.originals(index)).float()
+        return self._finish(images), self._labels[index]
+
+    def plan(self, epoch: int) -> EpochPlan:
+        """The random choices of `epoch`, on the CPU."""
+        generator = torch.Generator().manual_seed(derive_seed(self._seed, "train", epoch))
+        _, height, width = self.info.image_shape
+        return plan_epoch(self.info.train_size, height, width, self._augmentation, generator)
+
+    def _batches_in_a_block(self) -> int:
+        channels, height, width = self.info.image_shape
+        budget = BLOCK_BYTES.get(self._device.type, BLOCK_BYTES["cuda"])
+        return max(1, budget // (4 * self._batch_size * channels * height * width))
+
+    def _cut_out(self, pixels: Tensor, center_y: Tensor, center_x: Tensor) -> Tensor:
+        values = pixels.to(torch.float32, copy=True)
+        if not self._augmentation.cutout:
+            return values
+        # Batches are made inside of the trainer's loop, where autocast would round the sums to bf16.
+        with torch.autocast(self._device.type, enabled=False):
+            fill_mean = self._augmentation.cutout_fill == "mean"
+            return cutout_(values, pixels, center_y, center_x, self._squares, fill_mean=fill_mean)
+
+    def _finish(self, images: Tensor) -> Tensor:
+        """From values (N, H, W * C), overwritten, to scaled images (N, C, H, W)."""
+        channels, height, width = self.info.image_shape
+        if self._range != 1:
+            images.div_(self._range)
+        if self._shift_scale is not None:
+            mean, std = self._shift_scale
+            images.sub_(mean).div_(std)
+        images = images.view(-1, height, width, channels).permute(0, 3, 1, 2)
+        return images if self._channels_last else images.contiguous()
+
+
+def _standardisation(images: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel, (W * C,) each, of values in [0, 1]; a constant channel gets 1."""
+    width, channels = images.shape[2:]
+    means, stds = [], []
+    for channel in range(channels):
+        values = images[..., channel].flatten()
+        if images.dtype == torch.uint8:
+            # From the counts of the 256 values: exact, and no float copy of a whole dataset.
+            weights = torch.bincount(values, minlength=256).double() / values.numel()
+            levels = torch.arange(256, dtype=torch.float64) / 255
+            mean = (weights * levels).sum()
+            std = (weights * (levels - mean) ** 2).sum().sqrt()
+        else:
+            mean, std = values.double().mean(), values.double().std(correction=0)
+        means.append(float(mean))
+        stds.append(float(std) or 1.0)
+    return torch.tensor(means * width, device=device), torch.tensor(stds * width, device=device)
+
+
+def fingerprint(arrays: Arrays) -> str:
+    """16 hex digits that change with any pixel, label or class name of either set."""
+    digest = hashlib.sha256()
+    for images, labels in ((arrays.train_images, arrays.train_labels), (arrays.test_images, arrays.test_labels)):
+        checksum = zlib.crc32(images.cpu().contiguous().numpy().data.cast("B"))
+        digest.update(f"{images.dtype} {tuple(images.shape)} {checksum:08x}".encode())
+        digest.update(labels.cpu().numpy().tobytes())
+    digest.update("\0".join(arrays.class_names).encode())
+    return digest.hexdigest()[:16]
+
+
+def _check(name: str, count: int, height: int, width: int, augmentation: AugmentationConfig, batch_size: int) -> None:
+    if batch_size > count:
+        raise UserError(
+            f"batch_size: {batch_size} is larger than the training set of {name} ({count} images);"
+            f" choose at most {count}"
+        )
+    side = min(height, width)
+    if augmentation.crop_padding >= side:
+        raise UserError(
+            f"augmentation.crop_padding: {augmentation.crop_padding} would crop whole images of {name}"
+            f" ({height}x{width} pixels) away; choose at most {side - 1} (0: off)"
+        )
+    if augmentation.cutout >= 2 * max(height, width):
+        raise UserError(
+            f"augmentation.cutout: {augmentation.cutout} would always erase whole images of {name}"
+            f" ({height}x{width} pixels); choose less than {2 * max(height, width)} (0: off)"
+        )

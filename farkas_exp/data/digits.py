@@ -1,0 +1,26 @@
+"""scikit-learn's bundled handwritten digits: 8 x 8 grey, 1,797 images, available offline."""
+
+import numpy as np
+import torch
+
+from farkas_exp.config import DatasetConfig
+from farkas_exp.data.base import Arrays, refuse_options
+from farkas_exp.data.resize import resize
+from farkas_exp.data.subset import rank_in_class
+
+TEST_PER_CLASS = 36  # 360 of 1,797: a fifth
+
+
+def load(config: DatasetConfig, device: torch.device) -> Arrays:
+    """1,437 training and 360 test images (N, 8, 8, 1), the split fixed, the test set exactly balanced."""
+    refuse_options(config, "root", "label", "num_classes", "train_size", "test_size")
+    from sklearn.datasets import load_digits  # a second of imports, for this dataset only
+
+    values, target = load_digits(return_X_y=True)
+    pixels = np.rint(np.asarray(values) * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
+    images, labels = torch.from_numpy(pixels), torch.from_numpy(np.asarray(target, dtype=np.int64))
+    if config.image_size is not None:
+        images = resize(images, config.image_size)
+    test = torch.from_numpy(rank_in_class(labels, "digits split") < TEST_PER_CLASS)
+    names = tuple(str(digit) for digit in range(10))
+    return Arrays(config.name, names, images[~test], labels[~test], images[test], labels[test])

@@ -1,0 +1,53 @@
+"""Two interleaved half circles in the plane: points as images of one pixel with two channels."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from farkas_exp.config import DatasetConfig
+from farkas_exp.data.base import Arrays, refuse_options
+from farkas_exp.errors import UserError
+from farkas_exp.seeding import derive_seed
+
+NOISE = 0.1  # standard deviation of the Gaussian noise on each coordinate
+
+
+def load(config: DatasetConfig, device: torch.device) -> Arrays:
+    """85 training and 15 test points (N, 1, 1, 2) unless the config says otherwise; the same for every run's seed.
+
+    Points are not pixels: they are neither scaled to [0, 1] nor augmented, whatever `augmentation` says.
+    """
+    refuse_options(config, "root", "label", "image_size", "num_classes")
+    train_size = 85 if config.train_size is None else config.train_size
+    test_size = 15 if config.test_size is None else config.test_size
+    for name, value, least in (("train_size", train_size, 2), ("test_size", test_size, 1)):
+        if value < least:
+            raise UserError(f"dataset.{name}: {value} is too few for {config.name}; choose at least {least}")
+    generator = torch.Generator().manual_seed(derive_seed("moons", train_size, test_size))
+    points, labels = make_moons(train_size + test_size, NOISE, generator)
+    images = points.float().view(-1, 1, 1, 2)
+    return Arrays(
+        config.name,
+        ("upper", "lower"),
+        images[:train_size],
+        labels[:train_size],
+        images[train_size:],
+        labels[train_size:],
+    )
+
+
+def make_moons(count: int, noise: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Points (count, 2) in float64 and labels (count,), shuffled: the curves of scikit-learn's `make_moons`.
+
+    The upper moon (label 0) is (cos t, sin t), the lower one (1 - cos t, 1/2 - sin t), for t evenly from 0 to pi.
+    """
+    upper = count // 2
+    t0 = torch.linspace(0, math.pi, upper, dtype=torch.float64)
+    t1 = torch.linspace(0, math.pi, count - upper, dtype=torch.float64)
+    x = torch.cat([t0.cos(), 1 - t1.cos()])
+    y = torch.cat([t0.sin(), 0.5 - t1.sin()])
+    labels = (torch.arange(count) >= upper).long()
+    order = torch.randperm(count, generator=generator)
+    points = torch.stack([x, y], dim=1)[order]
+    return points + noise * torch.randn(count, 2, dtype=torch.float64, generator=generator), labels[order]

@@ -1,0 +1,80 @@
+"""Class-balanced parts of a training set: `dataset.train_limit` and `dataset.validation`.
+
+Which images they take depends on nothing but the labels: every seed of an experiment sees the same images.
+"""
+
+import dataclasses
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from farkas_exp.data.base import Arrays
+from farkas_exp.errors import UserError
+from farkas_exp.seeding import derive_seed
+
+
+def fixed_order(count: int, purpose: str) -> np.ndarray:
+    """A shuffled order (count,) that is the same on every machine: RandomState's stream is frozen for good."""
+    return np.random.RandomState(derive_seed("fixed order", purpose) % 2**32).permutation(count)
+
+
+def rank_in_class(labels: Tensor, purpose: str) -> np.ndarray:
+    """(N,) how many images of its own class come before each image, in the fixed order of `purpose`."""
+    order = fixed_order(len(labels), purpose)
+    shuffled = labels.cpu().numpy()[order]
+    by_class = np.argsort(shuffled, kind="stable")
+    starts = np.searchsorted(shuffled[by_class], shuffled[by_class])
+    rank = np.empty(len(labels), dtype=np.int64)
+    rank[order[by_class]] = np.arange(len(labels)) - starts
+    return rank
+
+
+def limit_training(arrays: Arrays, limit: int) -> Arrays:
+    """Keep `limit` training images, as equally spread over the classes as the classes allow.
+
+    Raises:
+        UserError: more images than there are, or fewer than one a class.
+    """
+    count, classes = len(arrays.train_labels), len(arrays.class_names)
+    if limit > count:
+        raise UserError(
+            f"dataset.train_limit: {limit} is larger than the training set of {arrays.name} ({count} images);"
+            f" choose at most {count}"
+        )
+    if limit < classes:
+        raise UserError(
+            f"dataset.train_limit: {limit} is fewer than the {classes} classes of {arrays.name};"
+            f" choose at least {classes}"
+        )
+    rank = rank_in_class(arrays.train_labels, "train_limit")
+    # One image of each class, then a second one of each, and so on until there are enough.
+    taken = np.argsort(rank * classes + arrays.train_labels.cpu().numpy(), kind="stable")[:limit]
+    return _keep(arrays, np.sort(taken))
+
+
+def hold_out(arrays: Arrays, fraction: float) -> Arrays:
+    """Hold `fraction` of each class out of the training set and put it in the place of the test set.
+
+    Raises:
+        UserError: nothing would be held out, or nothing left of a class.
+    """
+    labels = arrays.train_labels.cpu().numpy()
+    counts = np.bincount(labels, minlength=len(arrays.class_names))
+    held_counts = np.floor(fraction * counts + 0.5).astype(np.int64)
+    if held_counts.sum() == 0 or (held_counts >= np.maximum(counts, 1)).any():
+        what = "holds nothing out" if held_counts.sum() == 0 else "leaves nothing of some class to train on"
+        raise UserError(
+            f"dataset.validation: {fraction:g} of the training set of {arrays.name} ({len(labels)} images) {what};"
+            f" choose a {'larger' if held_counts.sum() == 0 else 'smaller'} part"
+        )
+    held = rank_in_class(arrays.train_labels, "validation") < held_counts[labels]
+    index = torch.from_numpy(np.flatnonzero(held)).to(arrays.train_images.device)
+    test_images, test_labels = arrays.train_images[index], arrays.train_labels[index]
+    kept = _keep(arrays, np.flatnonzero(~held))
+    return dataclasses.replace(kept, test_images=test_images, test_labels=test_labels)
+
+
+def _keep(arrays: Arrays, index: np.ndarray) -> Arrays:
+    kept = torch.from_numpy(index).to(arrays.train_images.device)
+    return dataclasses.replace(arrays, train_images=arrays.train_images[kept], train_labels=arrays.train_labels[kept])

@@ -1,0 +1,24 @@
+"""What goes wrong, and whose mistake it is. Imports nothing heavy: the command line loads it before torch."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(ValueError):
+    """A mistake in a command line, a config or an input file.
+
+    The message is one line: what is wrong, where, and what would be right. The command line prints it and exits
+    with status 2, without a traceback.
+    """
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error: the run goes on where it stopped
+    """The run was asked to stop, has written its checkpoint, and can be continued by the same command."""
+
+
+def unknown(where: str, got: object, choices: Iterable[str]) -> UserError:
+    """The error for a name that is none of `choices`: says where, the nearest valid name, and all of them."""
+    names = sorted(choices)
+    near = get_close_matches(str(got), names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ";"
+    return UserError(f"{where}: unknown {got!r}{hint} choose from: {', '.join(names)}")

@@ -1,0 +1,79 @@
+"""What makes two runs the same experiment.
+
+The identity of a run is a hash of every configuration value that decides its numbers: not of its seed, its paths, its
+device or its loggers (`config.outside`). A value at the default of the schema is left out of the hash, so a new option
+moves no known run; `SCHEMA` is raised when the meaning of an existing value changes. Runs of one identity differ only
+in their seed, and are the repetitions that a table averages over.
+"""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from farkas_exp.config import Config
+
+SCHEMA = 1
+"""Version of the meaning of the configuration; part of every hash."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The identity of a run: `hash` decides, `slug` is for the reader."""
+
+    hash: str
+    slug: str
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder that holds the seeds of this identity."""
+        return f"{self.slug}-{self.hash}"
+
+
+def identify(config: Config) -> Identity:
+    """The identity of `config`."""
+    values = deciding_values(config)
+    if not has_farkas_layers(config):
+        values.pop("aggregation", None)  # a plain network does not know it, so it makes no other experiment
+    payload = {"schema": SCHEMA, "config": values}
+    text = json.dumps(payload, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return Identity(hashlib.sha256(text.encode()).hexdigest()[:12], _slug(config))
+
+
+def has_farkas_layers(config: Config) -> bool:
+    """Whether the network is built of Farkas layers; their names say so."""
+    return "farkas" in config.model.name
+
+
+def run_path(config: Config) -> Path:
+    """The run directory of `config`: its identity, then its seed."""
+    return Path(config.runs_dir) / identify(config).folder / f"seed_{config.seed}"
+
+
+def deciding_values(config: Any) -> dict[str, Any]:
+    """The values of `config` that belong to its identity and differ from the schema's defaults, nested as in it."""
+    values: dict[str, Any] = {}
+    for f in dataclasses.fields(config):
+        if f.metadata.get("identity", True) is False:
+            continue
+        value = getattr(config, f.name)
+        if dataclasses.is_dataclass(value):
+            inner = deciding_values(value)
+            if inner:
+                values[f.name] = inner
+        elif f.default is dataclasses.MISSING or value != f.default:
+            values[f.name] = list(value) if isinstance(value, tuple) else value
+    return values
+
+
+def _slug(config: Config) -> str:
+    """A readable name from the choices that people look for; never parsed."""
+    parts = [config.model.name, config.normalization.name]
+    if has_farkas_layers(config):
+        parts.append(config.aggregation.name)
+    if config.init.name != "pytorch":
+        parts.append(config.init.name)
+    parts += [config.dataset.label or config.dataset.name, f"lr{config.lr.value:g}", f"e{config.epochs}"]
+    return "-".join("".join(c if c.isalnum() or c in "._" else "_" for c in part) for part in parts)

@@ -1,0 +1,87 @@
+"""Layer-sequential unit variance (Mishkin and Matas 2015, "All you need is a good init")."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from farkas_exp.errors import UserError
+from farkas_exp.initialization.random import orthogonal_, weight_layers
+from farkas_exp.layers import plain_path
+from farkas_exp.layers.residual import FarkasResidualConv2d, ResidualConv2d
+
+TOLERANCE = 0.1
+TRIES = 10
+
+
+@torch.no_grad()
+def lsuv_(model: nn.Module, images: Tensor | None, generator: torch.Generator) -> None:
+    """Orthonormal weights and zero biases; then each layer, in the order of the computation, is divided by the
+    standard deviation of its output on `images` until that is within 0.1 of 1, ten times at most.
+
+    The output of a layer is its own pre-activation: of a residual layer the branch without the shortcut, of a Farkas
+    layer with its aggregated component (so `sum`, whose aggregated component is the larger, gives smaller weights).
+
+    Args:
+        model: the network, on the CPU.
+        images: (N, C, H, W), a training batch.
+        generator: for the orthonormal weights.
+
+    Raises:
+        UserError: there is no batch.
+    """
+    if images is None:
+        raise UserError("init.name: lsuv needs a batch of training images")
+    orthogonal_(model, generator, gain=1.0)
+    training = model.training
+    model.eval()  # a batch norm's running statistics stay as they are
+    for layer in _in_order(model, images):
+        for _ in range(TRIES):
+            std = _output_std(model, layer, images)
+            if std == 0 or abs(std - 1) <= TOLERANCE:
+                break
+            layer.weight.div_(std)
+    model.train(training)
+
+
+def _in_order(model: nn.Module, images: Tensor) -> list[nn.Module]:
+    """The layers with a weight, in the order in which the network first uses them."""
+    order: dict[nn.Module, None] = {}
+    with _watching(list(weight_layers(model)), lambda layer, output: order.setdefault(layer)), plain_path():
+        model(images)
+    return list(order)
+
+
+def _output_std(model: nn.Module, layer: nn.Module, images: Tensor) -> float:
+    seen: list[float] = []
+    with _watching([layer], lambda layer, output: seen.append(float(output.std(correction=0)))), plain_path():
+        model(images)
+    return seen[0]
+
+
+@contextmanager
+def _watching(layers: list[nn.Module], see: object) -> Iterator[None]:
+    """Let `see(layer, output)` see each layer's own output; a residual layer's is its branch."""
+    assert callable(see)
+    handles = []
+    for layer in layers:
+        if isinstance(layer, (ResidualConv2d, FarkasResidualConv2d)):
+            branch = layer.branch
+
+            def watched(hidden: Tensor, layer: nn.Module = layer, branch: object = branch) -> Tensor:
+                assert callable(branch)
+                output: Tensor = branch(hidden)
+                see(layer, output)
+                return output
+
+            layer.branch = watched  # type: ignore[method-assign]
+        else:
+            handles.append(layer.register_forward_hook(lambda layer, inputs, output: (see(layer, output), None)[1]))
+    try:
+        yield
+    finally:
+        for layer in layers:
+            vars(layer).pop("branch", None)
+        for handle in handles:
+            handle.remove()

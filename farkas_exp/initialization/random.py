@@ -1,0 +1,74 @@
+"""Random initializations of every linear and convolution layer, plain and Farkas, the classifier included."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from farkas_exp.layers import FarkasLayer
+from farkas_exp.models import WEIGHT_MODULES
+
+RAI_SCALE = 0.6007
+"""Standard deviation of randomized asymmetric initialization, times sqrt(fan_in), so that the length is kept."""
+
+
+def weight_layers(model: nn.Module) -> Iterator[nn.Linear | nn.Conv2d | FarkasLayer]:
+    """The layers with a weight, in the order in which the network registers them."""
+    for module in model.modules():
+        if isinstance(module, WEIGHT_MODULES):
+            yield module
+
+
+@torch.no_grad()
+def _zero_bias(layer: nn.Linear | nn.Conv2d | FarkasLayer) -> None:
+    if layer.bias is not None:
+        layer.bias.zero_()
+
+
+def xavier_(model: nn.Module, generator: torch.Generator, gain: float | None = None) -> None:
+    """Weights U(-a, a) with a = gain sqrt(6 / (fan_in + fan_out)), biases zero (Glorot and Bengio 2010)."""
+    for layer in weight_layers(model):
+        nn.init.xavier_uniform_(layer.weight, gain or 1.0, generator=generator)
+        _zero_bias(layer)
+
+
+def kaiming_(model: nn.Module, generator: torch.Generator, gain: float | None = None) -> None:
+    """Weights N(0, gain^2 / fan_in) with gain sqrt 2, biases zero (He et al. 2015)."""
+    for layer in weight_layers(model):
+        std = (gain or math.sqrt(2)) / math.sqrt(layer.weight[0].numel())
+        nn.init.normal_(layer.weight, 0.0, std, generator=generator)
+        _zero_bias(layer)
+
+
+def orthogonal_(model: nn.Module, generator: torch.Generator, gain: float | None = None) -> None:
+    """Weights with orthonormal rows or columns times gain (sqrt 2, for ReLU), biases zero (Saxe et al. 2014)."""
+    for layer in weight_layers(model):
+        nn.init.orthogonal_(layer.weight, gain or math.sqrt(2), generator=generator)
+        _zero_bias(layer)
+
+
+@torch.no_grad()
+def rai_(model: nn.Module, generator: torch.Generator) -> None:
+    """Randomized asymmetric initialization (Lu et al. 2019): each row of (W, b) has one positive Beta(2, 1) entry.
+
+    All entries of the (out, fan_in + 1) matrix are N(0, 0.6007^2 / fan_in) but one in each row, at a uniformly drawn
+    place (the bias included), which is Beta(2, 1). The last bias of a Farkas layer has no row; it is drawn like the
+    other normal entries.
+    """
+    for layer in weight_layers(model):
+        rows, fan_in = layer.weight.shape[0], layer.weight[0].numel()
+        scale = RAI_SCALE / math.sqrt(fan_in)
+        matrix = scale * torch.randn(rows, fan_in + 1, generator=generator)
+        place = torch.randint(fan_in + 1, (rows, 1), generator=generator)
+        beta = torch.rand(rows, 1, generator=generator).sqrt()  # the distribution function of Beta(2, 1) is x^2
+        matrix.scatter_(1, place, beta)
+        layer.weight.copy_(matrix[:, :-1].reshape(layer.weight.shape))
+        if layer.bias is not None:
+            layer.bias.copy_(_with_last_bias(matrix[:, -1], layer.bias.shape[0], scale, generator))
+
+
+def _with_last_bias(bias: Tensor, outputs: int, scale: float, generator: torch.Generator) -> Tensor:
+    """The biases of the rows, and for a Farkas layer the last one."""
+    extra = scale * torch.randn(outputs - bias.shape[0], generator=generator)
+    return torch.cat((bias, extra))

@@ -1,0 +1,43 @@
+"""The last layer of every residual branch: set to zero, or scaled."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from farkas_exp.layers import ResidualBlock
+
+
+def has_residual_branches(model: nn.Module) -> bool:
+    """Whether there is a residual branch in the network."""
+    return any(isinstance(module, ResidualBlock) for module in model.modules())
+
+
+def branch_end_parameters(model: nn.Module) -> Iterator[Tensor]:
+    """What the end of every residual branch is proportional to.
+
+    The weight and bias of its last layer; where a trainable normalization stands between that layer and the sum, the
+    normalization's weight and bias, since it would undo a scale of the layer.
+    """
+    for block in model.modules():
+        if isinstance(block, ResidualBlock):
+            layer, norm = block.branch_end()
+            owner = layer if norm is None or getattr(norm, "weight", None) is None else norm
+            yield from (p for p in (owner.weight, owner.bias) if isinstance(p, Tensor))
+
+
+@torch.no_grad()
+def zero_last_layers(model: nn.Module) -> None:
+    """Make every residual branch zero, weight and bias: each block starts as its shortcut (paper, Table 4).
+
+    A Farkas block then puts out its input and an appended zero.
+    """
+    for parameter in branch_end_parameters(model):
+        parameter.zero_()
+
+
+@torch.no_grad()
+def scale_last_layers(model: nn.Module, factor: float) -> None:
+    """Multiply the end of every residual branch, weight and bias."""
+    for parameter in branch_end_parameters(model):
+        parameter.mul_(factor)

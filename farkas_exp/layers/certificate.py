@@ -1,0 +1,71 @@
+"""What a Farkas layer promises, and what it attains on given inputs."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from farkas_exp.layers.farkas import FarkasConv2d, FarkasLayer, aggregate, bias_bound
+from farkas_exp.layers.residual import FarkasResidualConv2d
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The bound of Theorem 3.2 and Corollary 3.3 for a layer, beside the value that it attains.
+
+    Attributes:
+        margin: the minimum over samples and positions of the largest pre-activation, max_i z_i.
+        lambda_b: lambda^T b, the lower bound that the weights and biases guarantee for every input.
+        cutoff: the activation's cutoff c.
+    """
+
+    margin: float
+    lambda_b: float
+    cutoff: float
+
+    @property
+    def strict(self) -> bool:
+        """Whether max_i z_i > c is guaranteed for every input, as Theorem 3.2 asks; otherwise only >= is."""
+        return self.lambda_b > self.cutoff
+
+    @property
+    def active(self) -> bool:
+        """Whether every sample and position has a unit beyond the cutoff, on the given inputs."""
+        return self.margin > self.cutoff
+
+
+@torch.no_grad()
+def lambda_b(layer: FarkasLayer) -> float:
+    """lambda^T b of a Farkas layer, in float64.
+
+    With b_m = max(t + margin - Agg(b), b_m) it is lambda_m * max(t + margin, Agg(b) + b_m), free of cancellation.
+    """
+    coefficient, lambda_m = layer.coefficients()
+    if isinstance(coefficient, Tensor):
+        coefficient = coefficient.double()
+    bias = layer.bias.double()
+    attained = aggregate(bias[:-1], coefficient) + bias[-1]
+    least = bias_bound(lambda_m, layer.margin, layer.cutoff)
+    return float(lambda_m) * max(float(least), float(attained))
+
+
+@torch.no_grad()
+def certify(layer: FarkasLayer, input: Tensor, shortcut: Tensor | None = None) -> Certificate:
+    """Certify a Farkas layer on inputs.
+
+    The margin is at least `lambda_b` up to the rounding of the layer's own precision (about 1e-2 of the
+    pre-activations' size in bfloat16); check strictness in float64.
+
+    Args:
+        layer: a Farkas layer.
+        input: what the layer takes: (N, F), or (N, C, H, W).
+        shortcut: (N, channels, H', W'), for a residual layer only.
+
+    Raises:
+        ValueError: a residual layer without a shortcut, or the other way round.
+    """
+    if isinstance(layer, FarkasResidualConv2d) != (shortcut is not None):
+        raise ValueError("a residual Farkas layer is certified with its shortcut, any other layer without one")
+    outputs = layer(input) if shortcut is None else layer(input, shortcut)
+    largest = outputs.amax(dim=1 if isinstance(layer, FarkasConv2d) else -1)
+    return Certificate(float(largest.min()), lambda_b(layer), layer.cutoff)

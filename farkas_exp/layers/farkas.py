@@ -1,0 +1,313 @@
+"""Farkas layers: linear and convolutional layers with at least one active unit (Section 3 of the paper).
+
+A Farkas layer with m outputs has m - 1 free weight rows; the last row is the negative aggregate of the others, and the
+last bias is bounded below. With lambda on the simplex and a_j = lambda_j / lambda_m, Theorem 3.2 reads
+
+    w_m = -Agg(w) = -sum_{j<m} a_j w_j,    b_m >= -Agg(b),
+
+so that lambda^T (W x + b) = lambda^T b >= 0 for every input x, and the largest pre-activation is at least lambda^T b.
+`sum` has a_j = 1 (lambda_j = 1/m), `mean` a_j = 1/(m-1) (lambda_j = 1/(2(m-1)), lambda_m = 1/2).
+
+The aggregation commutes with the linear map, -Agg(W x) = (-Agg(W)) x, so each layer here is a single linear map or
+convolution with the augmented weight cat(W, -Agg(W)); no extra pass over the activations is needed. For a convolution
+the statement holds at every position, zero padding included, because the relation is linear in the patch.
+
+The last bias is max(t - Agg(b) + margin, b_m), with the threshold t = max(c, c / lambda_m) for a cutoff c:
+
+- c = 0, margin = 0 is the paper's Algorithm 1. Its max gives >= where the theorem asks for >: while the first argument
+  wins, lambda^T b = 0 and all pre-activations can be zero (they are when W and b are). A margin makes it strict: the
+  largest pre-activation is then at least c + lambda_m * margin.
+- Corollary 3.3 states b_m > c - Agg(b). That gives max_i z_i > lambda_m c only: enough for c <= 0, where
+  lambda_m c >= c, but not for c > 0. (Two outputs, `sum`, c = 1, w = 1, b = (0, 1.1): at x = 0.55 both pre-activations
+  are 0.55 < 1.) For c > 0 the threshold is therefore c / lambda_m, which gives max_i z_i >= c.
+
+While the first argument of the max wins, b_m has no gradient.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from farkas_exp.errors import unknown
+
+AGGREGATIONS: Mapping[str, Callable[[int], float]] = {
+    "sum": lambda outputs: 1.0,
+    "mean": lambda outputs: 1.0 / (outputs - 1),
+}
+"""The coefficient a_j = lambda_j / lambda_m, equal for all j < m, as a function of the number of outputs m."""
+
+
+def aggregation_coefficient(aggregation: str, outputs: int) -> float:
+    """The coefficient a of Agg(v) = a * sum_j v_j for a layer with `outputs` = m components.
+
+    Raises:
+        ValueError: an unknown aggregation, or fewer than two outputs.
+    """
+    if aggregation not in AGGREGATIONS:
+        raise unknown("aggregation.name", aggregation, AGGREGATIONS)
+    check_outputs(outputs)
+    return AGGREGATIONS[aggregation](outputs)
+
+
+def check_outputs(outputs: int) -> None:
+    """Refuse a layer that is too small for Farkas' lemma (Section 3.3)."""
+    if outputs < 2:
+        raise ValueError(
+            f"a Farkas layer needs at least 2 outputs, got {outputs}: its last component is the negative aggregate"
+            " of the others, so dim(D_out) >= 2 (Section 3.3)"
+        )
+
+
+def aggregate(values: Tensor, coefficient: float | Tensor, dim: int = 0, keepdim: bool = False) -> Tensor:
+    """Agg(v) = sum_j a_j v_j along `dim`, for one common coefficient a or one for each entry, of shape (m - 1,)."""
+    if isinstance(coefficient, Tensor):
+        shape = [1] * values.dim()
+        shape[dim] = -1
+        return (coefficient.view(shape) * values).sum(dim, keepdim=keepdim)
+    total = values.sum(dim, keepdim=keepdim)
+    return total if coefficient == 1.0 else total * coefficient
+
+
+def augment_weight(weight: Tensor, coefficient: float | Tensor) -> Tensor:
+    """cat(W, -Agg(W)): from (m - 1, ...) to (m, ...). The aggregate of a half-precision weight is formed in float32."""
+    wide = weight.float() if weight.dtype in (torch.bfloat16, torch.float16) else weight
+    return torch.cat((wide, aggregate(wide, coefficient, keepdim=True).neg())).to(weight.dtype)
+
+
+def augment_bias(
+    bias: Tensor, coefficient: float | Tensor, lambda_m: float | Tensor, margin: float = 0.0, cutoff: float = 0.0
+) -> Tensor:
+    """The bias (m,) with its last entry bounded below: max(t - Agg(b) + margin, b_m); see the module's text for t."""
+    wide = bias.float() if bias.dtype in (torch.bfloat16, torch.float16) else bias
+    bound = bias_bound(lambda_m, margin, cutoff) - aggregate(wide[:-1], coefficient, keepdim=True)
+    return torch.cat((wide[:-1], torch.maximum(bound, wide[-1:]))).to(bias.dtype)
+
+
+def bias_bound(lambda_m: float | Tensor, margin: float, cutoff: float) -> float | Tensor:
+    """The least value of lambda^T b / lambda_m: max(c, c / lambda_m) + margin."""
+    return (cutoff / lambda_m if cutoff > 0 else cutoff) + margin
+
+
+def _aggregation(aggregation: str, simplex: Tensor | None, outputs: int) -> tuple[float | Tensor, float | Tensor]:
+    """The coefficients a_j and lambda_m, from the named aggregation or from lambda itself, of shape (m,)."""
+    if simplex is not None:
+        check_outputs(outputs)
+        return simplex[:-1] / simplex[-1], simplex[-1]
+    coefficient = aggregation_coefficient(aggregation, outputs)
+    return coefficient, 1.0 / (1.0 + (outputs - 1) * coefficient)
+
+
+def augmented_parameters(
+    weight: Tensor,
+    bias: Tensor,
+    aggregation: str = "sum",
+    margin: float = 0.0,
+    cutoff: float = 0.0,
+    simplex: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The weight (m, ...) and bias (m,) that satisfy Theorem 3.2, from a free weight (m - 1, ...) and bias (m,).
+
+    Raises:
+        ValueError: fewer than two outputs, or a weight and a bias whose sizes do not fit.
+    """
+    outputs = bias.shape[0]
+    coefficient, lambda_m = _aggregation(aggregation, simplex, outputs)
+    if weight.shape[0] != outputs - 1:
+        raise ValueError(f"a Farkas layer with {outputs} biases has {outputs - 1} weight rows, got {weight.shape[0]}")
+    return augment_weight(weight, coefficient), augment_bias(bias, coefficient, lambda_m, margin, cutoff)
+
+
+def farkas_linear(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    aggregation: str = "sum",
+    margin: float = 0.0,
+    cutoff: float = 0.0,
+    simplex: Tensor | None = None,
+) -> Tensor:
+    """The pre-activations of a Farkas linear layer (Algorithm 1 without its ReLU).
+
+    Args:
+        input: (..., n).
+        weight: (m - 1, n), the free rows.
+        bias: (m,).
+        aggregation: `sum` or `mean` (Section 3.3).
+        margin: what lambda^T b / lambda_m exceeds its bound by at least; 0 is the paper's algorithm.
+        cutoff: the cutoff c of the activation (Corollary 3.3).
+        simplex: lambda itself, (m,), positive with sum 1; replaces `aggregation`.
+
+    Returns:
+        (..., m), with at least one component >= `cutoff` for every sample.
+    """
+    return F.linear(input, *augmented_parameters(weight, bias, aggregation, margin, cutoff, simplex))
+
+
+def farkas_conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] | str = 0,
+    dilation: int | tuple[int, int] = 1,
+    aggregation: str = "sum",
+    margin: float = 0.0,
+    cutoff: float = 0.0,
+    simplex: Tensor | None = None,
+) -> Tensor:
+    """The pre-activations of a Farkas convolution (Algorithm 1 without its ReLU).
+
+    Args:
+        input: (N, C_in, H, W).
+        weight: (m - 1, C_in, k_h, k_w), the free filters.
+        bias: (m,).
+        stride: as in `torch.nn.functional.conv2d`, like `padding` and `dilation`.
+        padding: zero padding.
+        dilation: spacing of the kernel.
+        aggregation: as in `farkas_linear`, like the remaining arguments.
+        margin: see there.
+        cutoff: see there.
+        simplex: see there.
+
+    Returns:
+        (N, m, H', W'), with at least one component >= `cutoff` for every sample at every position.
+    """
+    full_weight, full_bias = augmented_parameters(weight, bias, aggregation, margin, cutoff, simplex)
+    return F.conv2d(input, full_weight, full_bias, stride, padding, dilation)
+
+
+class FarkasLayer(nn.Module):
+    """What Farkas layers share: m - 1 free weight rows, m biases, and the rule for the last component.
+
+    With `learn_lambda`, lambda = softmax(`lambda_logits`) is trained with the rest; it starts at the chosen aggregation.
+    """
+
+    weight: nn.Parameter
+    bias: nn.Parameter
+    lambda_logits: nn.Parameter | None
+
+    def __init__(
+        self,
+        weight_shape: tuple[int, ...],
+        aggregation: str,
+        margin: float,
+        cutoff: float,
+        learn_lambda: bool,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> None:
+        super().__init__()
+        outputs = weight_shape[0] + 1
+        aggregation_coefficient(aggregation, outputs)
+        if margin < 0:
+            raise ValueError(f"aggregation.margin must be at least 0, got {margin}")
+        self.outputs = outputs
+        self.aggregation = aggregation
+        self.margin = margin
+        self.cutoff = cutoff
+        self.weight = nn.Parameter(torch.empty(weight_shape, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.empty(outputs, device=device, dtype=dtype))
+        logits = torch.empty(outputs, device=device, dtype=dtype) if learn_lambda else None
+        self.register_parameter("lambda_logits", None if logits is None else nn.Parameter(logits))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weight and all m biases from U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default."""
+        bound = 1.0 / math.sqrt(self.weight[0].numel())
+        nn.init.uniform_(self.weight, -bound, bound)
+        nn.init.uniform_(self.bias, -bound, bound)
+        if self.lambda_logits is not None:
+            # softmax gives a_j = exp(l_j - l_m), so this is the aggregation that was asked for.
+            nn.init.zeros_(self.lambda_logits)
+            with torch.no_grad():
+                self.lambda_logits[-1] = -math.log(aggregation_coefficient(self.aggregation, self.outputs))
+
+    def simplex(self) -> Tensor | None:
+        """The learned lambda, (m,), or None where the aggregation is fixed."""
+        return None if self.lambda_logits is None else self.lambda_logits.softmax(0)
+
+    def coefficients(self) -> tuple[float | Tensor, float | Tensor]:
+        """The coefficients a_j = lambda_j / lambda_m (one for all, or (m - 1,)), and lambda_m."""
+        return _aggregation(self.aggregation, self.simplex(), self.outputs)
+
+    def augmented(self) -> tuple[Tensor, Tensor]:
+        """The full weight (m, ...) and bias (m,) that the layer applies."""
+        return augmented_parameters(
+            self.weight, self.bias, self.aggregation, self.margin, self.cutoff, self.simplex()
+        )
+
+    def extra_repr(self) -> str:
+        """The sizes and the aggregation, for `print(model)`."""
+        shape = "x".join(map(str, self.weight.shape[1:]))
+        lam = ", learn_lambda=True" if self.lambda_logits is not None else ""
+        return f"{shape} -> {self.outputs}, {self.aggregation}, margin={self.margin}, cutoff={self.cutoff:.4g}{lam}"
+
+
+class FarkasLinear(FarkasLayer):
+    """A Farkas linear layer, a drop-in for `nn.Linear` (Algorithm 1): returns pre-activations.
+
+    `forward` maps (..., in_features) to (..., out_features); see `farkas_linear`.
+
+    Raises:
+        ValueError: `out_features` < 2 (Section 3.3), an unknown aggregation, or a negative margin.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        aggregation: str = "sum",
+        margin: float = 0.0,
+        cutoff: float = 0.0,
+        learn_lambda: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        check_outputs(out_features)
+        shape = (out_features - 1, in_features)
+        super().__init__(shape, aggregation, margin, cutoff, learn_lambda, device, dtype)
+        self.in_features, self.out_features = in_features, out_features
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(..., in_features) to the pre-activations (..., out_features)."""
+        return F.linear(input, *self.augmented())
+
+
+class FarkasConv2d(FarkasLayer):
+    """A Farkas convolution, a drop-in for `nn.Conv2d` (Algorithm 1): returns pre-activations.
+
+    `forward` maps (N, in_channels, H, W) to (N, out_channels, H', W'); see `farkas_conv2d`.
+
+    Raises:
+        ValueError: `out_channels` < 2 (Section 3.3), an unknown aggregation, or a negative margin.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | str = 0,
+        dilation: int | tuple[int, int] = 1,
+        aggregation: str = "sum",
+        margin: float = 0.0,
+        cutoff: float = 0.0,
+        learn_lambda: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        check_outputs(out_channels)
+        kernel = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
+        shape = (out_channels - 1, in_channels, *kernel)
+        super().__init__(shape, aggregation, margin, cutoff, learn_lambda, device, dtype)
+        self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, cast(tuple[int, int], kernel)
+        self.stride, self.padding, self.dilation = stride, padding, dilation
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, in_channels, H, W) to the pre-activations (N, out_channels, H', W')."""
+        return F.conv2d(input, *self.augmented(), self.stride, self.padding, self.dilation)

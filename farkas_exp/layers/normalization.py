@@ -1,0 +1,104 @@
+"""Normalizations of convolutional maps (N, C, H, W) and features (N, F), affine-free unless asked otherwise.
+
+The paper's networks normalize after the activation, without an affine map. After a ReLU a normalization is safe for a
+Farkas layer; before it, it breaks the relation lambda^T z = lambda^T b.
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from farkas_exp.errors import UserError, unknown
+
+
+def group_norm(
+    input: Tensor, groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """Group normalization for any number of channels (Wu & He, 2018).
+
+    The channels are cut into consecutive groups whose sizes differ by at most one, the larger ones first; where
+    `groups` divides the channels this is `torch.nn.functional.group_norm`.
+
+    Args:
+        input: (N, C, ...).
+        groups: number of groups, at most C.
+        weight: (C,), or None.
+        bias: (C,), or None.
+        eps: added to the variance.
+    """
+    size, larger = divmod(input.shape[1], groups)
+    if larger == 0:
+        return F.group_norm(input, groups, weight, bias, eps)
+    cut = larger * (size + 1)
+    parts = []
+    for part, count in ((slice(0, cut), larger), (slice(cut, None), groups - larger)):
+        scale = None if weight is None else weight[part]
+        shift = None if bias is None else bias[part]
+        parts.append(F.group_norm(input[:, part], count, scale, shift, eps))
+    return torch.cat(parts, dim=1)
+
+
+class GroupNorm(nn.Module):
+    """`group_norm` as a module, for any number of channels; `affine` adds a weight and a bias of shape (C,)."""
+
+    def __init__(self, groups: int, channels: int, affine: bool = False, eps: float = 1e-5) -> None:
+        super().__init__()
+        assert 1 <= groups <= channels
+        self.groups, self.channels, self.eps = groups, channels, eps
+        self.register_parameter("weight", nn.Parameter(torch.ones(channels)) if affine else None)
+        self.register_parameter("bias", nn.Parameter(torch.zeros(channels)) if affine else None)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, ...) to the same shape."""
+        return group_norm(input, self.groups, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        """The sizes, for `print(model)`."""
+        return f"{self.groups}, {self.channels}, affine={self.weight is not None}"
+
+
+def _batch(channels: int, affine: bool, groups: int, spatial: bool) -> nn.Module:
+    kind = nn.BatchNorm2d if spatial else nn.BatchNorm1d
+    return kind(channels, affine=affine)
+
+
+def _layer(channels: int, affine: bool, groups: int, spatial: bool) -> nn.Module:
+    return GroupNorm(1, channels, affine)
+
+
+def _group(channels: int, affine: bool, groups: int, spatial: bool) -> nn.Module:
+    # A group of a single feature would always be normalized to zero.
+    largest = channels if spatial else max(1, channels // 2)
+    return GroupNorm(min(groups, largest), channels, affine)
+
+
+def _instance(channels: int, affine: bool, groups: int, spatial: bool) -> nn.Module:
+    if not spatial:
+        raise UserError("normalization.name: instance needs images; for a network of linear layers choose batch or layer")
+    return nn.InstanceNorm2d(channels, affine=affine)
+
+
+NORMALIZATIONS: Mapping[str, Callable[[int, bool, int, bool], nn.Module]] = {
+    "none": lambda channels, affine, groups, spatial: nn.Identity(),
+    "batch": _batch,
+    "layer": _layer,
+    "group": _group,
+    "instance": _instance,
+}
+
+
+def build_normalization(
+    name: str, channels: int, *, affine: bool = False, groups: int = 8, spatial: bool = True
+) -> nn.Module:
+    """A normalization over `channels` channels, or features where not `spatial`.
+
+    `layer` normalizes each sample over channels and positions together; `group` uses at most `groups` groups.
+
+    Raises:
+        UserError: an unknown name, or instance normalization without positions.
+    """
+    if name not in NORMALIZATIONS:
+        raise unknown("normalization.name", name, NORMALIZATIONS)
+    return NORMALIZATIONS[name](channels, affine, groups, spatial)

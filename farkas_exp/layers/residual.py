@@ -1,0 +1,149 @@
+"""Residual layers: the end of a residual branch together with its shortcut (Algorithm 2, Appendix A.2).
+
+The Farkas form maps to as many channels as the shortcut x has (c) and appends the aggregated component, which covers
+the whole sum: z = cat(x + y, -Agg(x + y)) + b with y = W h, so the block's output has c + 1 channels. The proof uses
+only lambda^T z = lambda^T b, so any shortcut is safe. As -Agg(y) = (-Agg(W)) h, the branch is a single convolution with
+the augmented weight, and only the shortcut is aggregated over activations.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from farkas_exp.layers.activation import Activation
+from farkas_exp.layers.farkas import FarkasConv2d, aggregate
+from farkas_exp.layers.paths import fused_allowed
+
+
+def append_shortcut(branch: Tensor, shortcut: Tensor, coefficient: float | Tensor) -> Tensor:
+    """Add the shortcut to an augmented branch: cat(y + x, y_m - Agg(x)) (Algorithm 2).
+
+    Args:
+        branch: (N, c + 1, ...), the output of an augmented layer, its last component the aggregated one.
+        shortcut: (N, c, ...).
+        coefficient: the aggregation's a, one number or (c,).
+
+    Returns:
+        The pre-activations, (N, c + 1, ...).
+    """
+    aggregated = aggregate(shortcut, coefficient, dim=1, keepdim=True)
+    return torch.cat((branch[:, :-1] + shortcut, branch[:, -1:] - aggregated), dim=1)
+
+
+class _AppendShortcutReLU(torch.autograd.Function):
+    """relu(append_shortcut(branch, shortcut, a)) in place on the branch, and its derivative, with one pass each."""
+
+    @staticmethod
+    def forward(ctx: Any, branch: Tensor, shortcut: Tensor, coefficient: float) -> Tensor:
+        branch[:, :-1].add_(shortcut)
+        branch[:, -1].sub_(shortcut.sum(1), alpha=coefficient)
+        branch.relu_()
+        ctx.mark_dirty(branch)
+        ctx.save_for_backward(branch)
+        ctx.coefficient = coefficient
+        return branch
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        (output,) = ctx.saved_tensors
+        # Ordinary operations, so that a second derivative is right where one is asked for.
+        masked = torch.ops.aten.threshold_backward(gradients[0], output, 0)
+        if not ctx.needs_input_grad[1]:
+            return masked, None, None
+        return masked, torch.sub(masked[:, :-1], masked[:, -1:], alpha=ctx.coefficient), None
+
+
+class ResidualConv2d(nn.Conv2d):
+    """The plain end of a residual branch: `forward(hidden, shortcut)` = conv(hidden) + shortcut.
+
+    Takes the arguments of `nn.Conv2d`. The shortcut is (N, out_channels, H', W').
+    """
+
+    def branch(self, hidden: Tensor) -> Tensor:
+        """The convolution alone: (N, out_channels, H', W')."""
+        return super().forward(hidden)
+
+    def merge(self, branch: Tensor, shortcut: Tensor) -> Tensor:
+        """The pre-activation from the branch and the shortcut."""
+        return branch + shortcut
+
+    def forward(self, hidden: Tensor, shortcut: Tensor) -> Tensor:  # type: ignore[override]
+        """The pre-activation, (N, out_channels, H', W')."""
+        return self.merge(self.branch(hidden), shortcut)
+
+    def activate(self, hidden: Tensor, shortcut: Tensor, activation: Activation) -> Tensor:
+        """activation(forward(hidden, shortcut))."""
+        return activation(self(hidden, shortcut))
+
+
+class FarkasResidualConv2d(FarkasConv2d):
+    """The Farkas end of a residual branch (Algorithm 2): `forward(hidden, shortcut)` returns `channels` + 1 channels.
+
+    The weight is (channels, in_channels, k, k), the bias (channels + 1,).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | str = 0,
+        dilation: int | tuple[int, int] = 1,
+        aggregation: str = "sum",
+        margin: float = 0.0,
+        cutoff: float = 0.0,
+        learn_lambda: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            in_channels, channels + 1, kernel_size, stride, padding, dilation,
+            aggregation, margin, cutoff, learn_lambda, device, dtype,
+        )  # fmt: skip
+
+    def branch(self, hidden: Tensor) -> Tensor:
+        """The augmented convolution with its bias: (N, channels + 1, H', W')."""
+        return super().forward(hidden)
+
+    def merge(self, branch: Tensor, shortcut: Tensor) -> Tensor:
+        """The pre-activation from the branch (channels + 1) and the shortcut (channels)."""
+        return append_shortcut(branch, shortcut, self.coefficients()[0])
+
+    def forward(self, hidden: Tensor, shortcut: Tensor) -> Tensor:  # type: ignore[override]
+        """The pre-activation of (N, channels + 1, H', W') from hidden (N, in_channels, H, W) and the shortcut."""
+        return self.merge(self.branch(hidden), shortcut)
+
+    def activate(self, hidden: Tensor, shortcut: Tensor, activation: Activation) -> Tensor:
+        """activation(forward(hidden, shortcut)), by one fused pass where there is one (ReLU, fixed lambda, CPU).
+
+        The fused path calls neither this layer nor the activation as modules; `layers.plain_path` switches it off.
+        """
+        if torch.compiler.is_compiling() or not self._fusible(hidden, activation):
+            return activation(self(hidden, shortcut))
+        branch = self.branch(hidden)
+        coefficient = self.coefficients()[0]
+        if branch.dtype != shortcut.dtype or branch.device.type != "cpu":
+            return activation(append_shortcut(branch, shortcut, coefficient))
+        return _AppendShortcutReLU.apply(branch, shortcut, coefficient)  # type: ignore[no-any-return]
+
+    def _fusible(self, hidden: Tensor, activation: Activation) -> bool:
+        return (
+            hidden.device.type == "cpu"
+            and activation.name == "relu"
+            and self.lambda_logits is None
+            and fused_allowed()
+        )
+
+
+ResidualLayer = ResidualConv2d | FarkasResidualConv2d
+"""A layer that ends a residual branch."""
+
+
+class ResidualBlock(nn.Module):
+    """A block that adds a branch to its input, and tells where the branch ends."""
+
+    def branch_end(self) -> tuple[ResidualLayer, nn.Module | None]:
+        """The last layer of the branch, and the normalization between it and the sum, if there is one."""
+        raise NotImplementedError

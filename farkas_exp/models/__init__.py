@@ -1,0 +1,106 @@
+"""The networks, by name. `create_model` builds one and checks its options."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import nn
+
+from farkas_exp.errors import unknown
+from farkas_exp.layers.farkas import FarkasLayer
+from farkas_exp.models.fixup import FIXUP_MODELS, ScalarBias, ScalarScale
+from farkas_exp.models.imagenet import IMAGENET_MODELS
+from farkas_exp.models.mlp import MLP_MODELS
+from farkas_exp.models.options import ModelOptions
+from farkas_exp.models.resnet import CIFAR_MODELS
+
+MODELS: Mapping[str, Callable[[ModelOptions], nn.Module]] = {
+    **CIFAR_MODELS,
+    **FIXUP_MODELS,
+    **IMAGENET_MODELS,
+    **MLP_MODELS,
+}
+"""Builders by name."""
+
+SCALAR_MODULES = (ScalarBias, ScalarScale)
+"""Modules with a single trainable number, which FixUp trains with a learning rate of their own."""
+WEIGHT_MODULES = (nn.Linear, nn.Conv2d, FarkasLayer)
+"""Modules whose `weight` is a weight in the sense of weight decay."""
+
+
+def create_model(
+    name: str,
+    num_classes: int = 10,
+    *,
+    in_channels: int = 3,
+    image_size: int = 32,
+    normalization: str = "none",
+    norm_position: str | None = None,
+    norm_affine: bool | None = None,
+    norm_groups: int = 8,
+    aggregation: str = "sum",
+    margin: float = 0.0,
+    learn_lambda: bool = False,
+    activation: str = "relu",
+    cutoff: float | None = None,
+    variant: str | None = None,
+    head_bn: bool | None = None,
+    blocks: Sequence[int] | None = None,
+    widths: Sequence[int] | None = None,
+    depth: int | None = None,
+    width: int | None = None,
+) -> nn.Module:
+    """Build a network that maps (N, in_channels, image_size, image_size) float images to (N, num_classes) logits.
+
+    The weights are drawn from PyTorch's default distributions by the global generator; `initialization.initialize`
+    replaces them.
+
+    Args:
+        name: one of `MODELS`.
+        num_classes: number of logits.
+        in_channels: channels of the images.
+        image_size: height and width of the images; networks of linear layers are built for it.
+        normalization: none, batch, layer, group or instance.
+        norm_position: `after` or `before` the activation. `before` voids the Farkas guarantee.
+        norm_affine: whether the normalization has a trainable scale and shift.
+        norm_groups: number of groups of group normalization.
+        aggregation: of Farkas layers: sum or mean.
+        margin: of Farkas layers: what lambda^T b / lambda_m exceeds its bound by at least.
+        learn_lambda: whether Farkas layers learn their lambda.
+        activation: relu, leaky_relu, elu, selu or softplus.
+        cutoff: the cutoff c of Corollary 3.3, instead of the activation's own.
+        variant: `paper` or `authors`, for networks that the authors' code builds differently.
+        head_bn: batch normalization of the logits.
+        blocks: residual blocks per stage.
+        widths: channels per stage.
+        depth: hidden layers of a network of linear layers.
+        width: units of each of them.
+
+    Raises:
+        UserError: an unknown name, an option that the network does not have, or a combination that cannot be built.
+    """
+    if name not in MODELS:
+        raise unknown("model.name", name, MODELS)
+    options = ModelOptions(
+        name=name,
+        num_classes=num_classes,
+        in_channels=in_channels,
+        image_size=image_size,
+        normalization=normalization,
+        norm_position=norm_position,
+        norm_affine=norm_affine,
+        norm_groups=norm_groups,
+        aggregation=aggregation,
+        margin=margin,
+        learn_lambda=learn_lambda,
+        activation=activation,
+        cutoff=cutoff,
+        variant=variant,
+        head_bn=head_bn,
+        blocks=None if blocks is None else tuple(blocks),
+        widths=None if widths is None else tuple(widths),
+        depth=depth,
+        width=width,
+    )
+    return MODELS[name](options)
+
+
+__all__ = ["MODELS", "SCALAR_MODULES", "WEIGHT_MODULES", "ModelOptions", "create_model"]

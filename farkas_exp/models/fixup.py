@@ -1,0 +1,150 @@
+"""FixUp: a residual network that trains without normalization by its initialization (Zhang et al., 2019).
+
+A block with scalar biases and one scalar multiplier computes
+
+    psi(x + b2b + scale * conv2(psi(conv1(x + b1a) + b1b) + b2a)),
+
+with convolutions without bias of their own. Between stages the first convolution has stride 2, and the shortcut is the
+average pooling of size 1 and stride 2 of x + b1a, filled up with zero channels. With L blocks, conv1 is drawn from
+N(0, 2 / (out k^2) / L), conv2 and the classifier are zero, the biases are zero and the multipliers one, so that the
+network starts with zero logits and with blocks that pass a non-negative input on unchanged.
+
+`fixup34` has [5, 5, 5] blocks of widths 16, 32, 64, as the other 34-layer networks.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from farkas_exp.errors import UserError
+from farkas_exp.layers.residual import ResidualBlock, ResidualConv2d, ResidualLayer
+from farkas_exp.models.kit import LayerKit, build_kit
+from farkas_exp.models.options import ModelOptions
+from farkas_exp.models.resnet import BasicBlock, Skeleton, choose_skeleton
+
+FIXUP34 = Skeleton(BasicBlock, (5, 5, 5), (16, 32, 64))
+
+
+class ScalarBias(nn.Module):
+    """input + bias, with one trainable number for all of the input; it starts at 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(1))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The same shape as the input."""
+        return input + self.bias
+
+
+class ScalarScale(nn.Module):
+    """input * scale, with one trainable number for all of the input; it starts at 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The same shape as the input."""
+        return input * self.scale
+
+
+class FixupBlock(ResidualBlock):
+    """Two 3x3 convolutions with scalar biases: (N, inputs, H, W) to (N, outputs, ceil(H / stride), ...)."""
+
+    def __init__(self, kit: LayerKit, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.extra_channels = outputs - inputs
+        self.bias1a = ScalarBias()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bias1b = ScalarBias()
+        self.activation1 = kit.act()
+        self.bias2a = ScalarBias()
+        self.conv2 = ResidualConv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.scale = ScalarScale()
+        self.bias2b = ScalarBias()
+        self.activation2 = kit.act()
+        self.downsample = nn.AvgPool2d(1, stride) if stride > 1 or self.extra_channels else None
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The block."""
+        shifted = self.bias1a(input)
+        hidden = self.bias2a(self.activation1(self.bias1b(self.conv1(shifted))))
+        branch = self.bias2b(self.scale(self.conv2.branch(hidden)))
+        shortcut = input
+        if self.downsample is not None:
+            shortcut = F.pad(self.downsample(shifted), (0, 0, 0, 0, 0, self.extra_channels))
+        return self.activation2(self.conv2.merge(branch, shortcut))
+
+    def branch_end(self) -> tuple[ResidualLayer, nn.Module | None]:
+        """The second convolution; what follows it starts as the identity."""
+        return self.conv2, None
+
+
+class FixupNet(nn.Module):
+    """3x3 stem, stages of FixUp blocks, global average pooling, linear classifier; initialized as FixUp asks."""
+
+    def __init__(self, kit: LayerKit, skeleton: Skeleton, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        channels = skeleton.widths[0]
+        self.stem = nn.Conv2d(in_channels, channels, 3, 1, 1, bias=False)
+        self.stem_bias = ScalarBias()
+        self.activation = kit.act()
+        blocks: list[nn.Module] = []
+        for stage, (count, width) in enumerate(zip(skeleton.blocks, skeleton.widths, strict=True)):
+            for number in range(count):
+                blocks.append(FixupBlock(kit, channels, width, 2 if stage > 0 and number == 0 else 1))
+                channels = width
+        self.blocks = nn.Sequential(*blocks)
+        self.classifier_bias = ScalarBias()
+        self.classifier = nn.Linear(channels, num_classes)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew, by FixUp's rules; the stem keeps PyTorch's default."""
+        self.stem.reset_parameters()
+        for module in self.modules():
+            if isinstance(module, ScalarBias):
+                module.bias.zero_()
+            elif isinstance(module, ScalarScale):
+                module.scale.fill_(1.0)
+            elif isinstance(module, FixupBlock):
+                fan_out = module.conv1.out_channels * module.conv1.weight[0, 0].numel()
+                module.conv1.weight.normal_(0.0, math.sqrt(2.0 / fan_out / len(self.blocks)))
+                module.conv2.weight.zero_()
+        self.classifier.weight.zero_()
+        self.classifier.bias.zero_()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) images to (N, num_classes) logits."""
+        features = self.blocks(self.activation(self.stem_bias(self.stem(images)))).mean((2, 3))
+        return self.classifier(self.classifier_bias(features))
+
+
+def build_fixup(options: ModelOptions) -> FixupNet:
+    """A FixUp network.
+
+    Raises:
+        UserError: a normalization, an option that the network does not have, or widths that shrink.
+    """
+    options.accept(("blocks", "widths"))
+    if options.normalization != "none":
+        raise UserError(
+            f"normalization: {options.name} trains without normalization (Zhang et al. 2019), got"
+            f" {options.normalization!r}; use normalization=none"
+        )
+    kit = build_kit(options, farkas=False)
+    skeleton = choose_skeleton(options, FIXUP34, kit)
+    if list(skeleton.widths) != sorted(skeleton.widths):
+        raise UserError(
+            f"model.widths: {list(skeleton.widths)} shrinks; {options.name} fills its shortcuts up with zero channels,"
+            " so each width must be at least the one before"
+        )
+    return FixupNet(kit, skeleton, options.in_channels, options.num_classes)
+
+
+FIXUP_MODELS: Mapping[str, Callable[[ModelOptions], nn.Module]] = {"fixup34": build_fixup}

@@ -1,0 +1,165 @@
+"""The ImageNet networks: ResNet v1 as in torchvision, and FarkasNet (Table 3).
+
+| layers | blocks |
+|---|---|
+| 50 | [3, 4, 6, 3] |
+| 101 | [3, 4, 23, 3] |
+| 152 | [3, 8, 36, 3] |
+
+Both have bottlenecks of widths 256, 512, 1024, 2048 (inner width a quarter). `resnet*_imagenet` has torchvision's
+parameter names, so that its state dicts load, and equal outputs for equal weights: the stride is in the 3x3
+convolution, and an affine normalization stands before the activation. Where no normalization follows a convolution
+directly (normalization none, or position after), the convolution has a bias. With position after, the projection of the
+shortcut, which no activation follows, is not normalized.
+
+The paper names its ImageNet setting only in part (batch norm, mean aggregation, DAWNBench's training code).
+`farkasnet*_imagenet` settles the rest like this:
+
+- Stem: a 7x7 Farkas convolution of stride 2 to 64 channels, activation, normalization, and 3x3 max pooling of stride 2.
+  A maximum of non-negative maps is positive wherever one of them is, so pooling keeps the guarantee.
+- A 1x1 Farkas convolution with activation and normalization takes the 64 channels to 256, before the first stage and
+  without pooling: as the shortcuts have no projection, a stage starts on its own width.
+- Between stages and in the blocks: as on CIFAR, a 1x1 Farkas convolution and 2x2 average pooling, no projections, and
+  one channel more after every block.
+- The normalization stands after the activation, as in Algorithms 1 and 2 (before it, the guarantee is lost), and is
+  affine, as in DAWNBench's code and as the plain network's is; `normalization.affine=false` gives the CIFAR networks'.
+- The aggregation is `sum` unless asked otherwise, as in the other networks; Table 3 has aggregation=mean.
+"""
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor, nn
+
+from farkas_exp.layers.activation import Activation
+from farkas_exp.layers.residual import ResidualBlock, ResidualConv2d, ResidualLayer
+from farkas_exp.models.kit import LayerKit, Unit, build_kit
+from farkas_exp.models.options import ModelOptions
+from farkas_exp.models.resnet import Bottleneck, ResidualNet, Skeleton, check_image_size, choose_skeleton
+
+_WIDTHS = (256, 512, 1024, 2048)
+IMAGENET_SKELETONS: Mapping[str, Skeleton] = {
+    "50": Skeleton(Bottleneck, (3, 4, 6, 3), _WIDTHS),
+    "101": Skeleton(Bottleneck, (3, 4, 23, 3), _WIDTHS),
+    "152": Skeleton(Bottleneck, (3, 8, 36, 3), _WIDTHS),
+}
+
+
+def _needs_bias(kit: LayerKit) -> bool:
+    """Whether no normalization follows a convolution directly, whose own shift would make the bias idle."""
+    return kit.normalization == "none" or kit.position == "after"
+
+
+class ProjectionBottleneck(ResidualBlock):
+    """ResNet v1's bottleneck: (N, inputs, H, W) to (N, outputs, ceil(H / stride), ...), named as in torchvision.
+
+    The shortcut is a strided 1x1 projection where the shape changes.
+    """
+
+    def __init__(self, kit: LayerKit, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        inner, bias = outputs // 4, _needs_bias(kit)
+        self.norm_after = kit.position == "after"
+        self.conv1 = nn.Conv2d(inputs, inner, 1, bias=bias)
+        self.bn1 = kit.norm(inner)
+        self.relu1 = kit.act()
+        self.conv2 = nn.Conv2d(inner, inner, 3, stride, 1, bias=bias)
+        self.bn2 = kit.norm(inner)
+        self.relu2 = kit.act()
+        self.conv3 = ResidualConv2d(inner, outputs, 1, bias=bias)
+        self.bn3 = kit.norm(outputs)
+        self.relu3 = kit.act()
+        self.downsample: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            projection: list[nn.Module] = [nn.Conv2d(inputs, outputs, 1, stride, bias=bias)]
+            if not self.norm_after:
+                projection.append(kit.norm(outputs))
+            self.downsample = nn.Sequential(*projection)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The block."""
+        hidden = _activate(self.conv1(input), self.bn1, self.relu1, self.norm_after)
+        hidden = _activate(self.conv2(hidden), self.bn2, self.relu2, self.norm_after)
+        branch, shortcut = self.conv3.branch(hidden), self.downsample(input)
+        if self.norm_after:
+            return self.bn3(self.relu3(self.conv3.merge(branch, shortcut)))
+        return self.relu3(self.conv3.merge(self.bn3(branch), shortcut))
+
+    def branch_end(self) -> tuple[ResidualLayer, nn.Module | None]:
+        """The last 1x1 convolution."""
+        return self.conv3, None if self.norm_after else self.bn3
+
+
+def _activate(hidden: Tensor, norm: nn.Module, activation: Activation, norm_after: bool) -> Tensor:
+    """Activation and normalization, in the order that is asked for."""
+    return norm(activation(hidden)) if norm_after else activation(norm(hidden))
+
+
+class ImageNetResNet(nn.Module):
+    """ResNet v1 with bottlenecks; parameter names and outputs are torchvision's."""
+
+    def __init__(self, kit: LayerKit, skeleton: Skeleton, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        channels = skeleton.widths[0] // 4
+        self.norm_after = kit.position == "after"
+        self.conv1 = nn.Conv2d(in_channels, channels, 7, 2, 3, bias=_needs_bias(kit))
+        self.bn1 = kit.norm(channels)
+        self.relu = kit.act()
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        self.stages = len(skeleton.blocks)
+        for stage, (count, width) in enumerate(zip(skeleton.blocks, skeleton.widths, strict=True), start=1):
+            blocks: list[nn.Module] = []
+            for number in range(count):
+                blocks.append(ProjectionBottleneck(kit, channels, width, 2 if stage > 1 and number == 0 else 1))
+                channels = width
+            self.add_module(f"layer{stage}", nn.Sequential(*blocks))
+        self.fc = nn.Linear(channels, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) images to (N, num_classes) logits."""
+        features = self.maxpool(_activate(self.conv1(images), self.bn1, self.relu, self.norm_after))
+        for stage in range(1, self.stages + 1):
+            features = self.get_submodule(f"layer{stage}")(features)
+        return self.fc(features.mean((2, 3)))
+
+
+def build_resnet(options: ModelOptions, layers: str) -> ImageNetResNet:
+    """ResNet v1 as in torchvision.
+
+    Raises:
+        UserError: an option that the network does not have, or sizes that do not fit.
+    """
+    options.accept(("blocks", "widths"))
+    kit = build_kit(options, farkas=False, position="before", affine=True)
+    skeleton = choose_skeleton(options, IMAGENET_SKELETONS[layers], kit)
+    check_image_size(options, 4, len(skeleton.blocks))
+    return ImageNetResNet(kit, skeleton, options.in_channels, options.num_classes)
+
+
+def build_farkasnet(options: ModelOptions, layers: str) -> ResidualNet:
+    """The FarkasNet for large images.
+
+    Raises:
+        UserError: an option that the network does not have, or sizes that do not fit.
+    """
+    options.accept(("blocks", "widths"))
+    kit = build_kit(options, farkas=True, affine=True)
+    skeleton = choose_skeleton(options, IMAGENET_SKELETONS[layers], kit)
+    check_image_size(options, 4, len(skeleton.blocks))
+    width = skeleton.widths[0]
+    stem = nn.Sequential(
+        Unit(kit, kit.conv(options.in_channels, width // 4, 7, stride=2), width // 4),
+        nn.MaxPool2d(3, 2, 1),
+        Unit(kit, kit.conv(width // 4, width, 1), width),
+    )
+    return ResidualNet(kit, skeleton, stem, options.num_classes, head_bn=False)
+
+
+def _imagenet(layers: str, farkas: bool) -> Callable[[ModelOptions], nn.Module]:
+    return lambda options: build_farkasnet(options, layers) if farkas else build_resnet(options, layers)
+
+
+IMAGENET_MODELS: Mapping[str, Callable[[ModelOptions], nn.Module]] = {
+    f"{'farkasnet' if farkas else 'resnet'}{layers}_imagenet": _imagenet(layers, farkas)
+    for farkas in (False, True)
+    for layers in IMAGENET_SKELETONS
+}

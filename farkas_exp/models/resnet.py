@@ -1,0 +1,221 @@
+"""ResNet and FarkasNet: one skeleton for plain and Farkas networks (Section 4; Algorithm 2 for the blocks).
+
+Stem; stages of residual blocks; between stages a 1x1 convolution with activation and normalization and then 2x2 average
+pooling (no strided convolutions and no projections); global average pooling; a plain linear classifier. In a FarkasNet
+every layer but the classifier is a Farkas layer, and block j of a stage works on width + j channels, so that a stage
+ends on width + n_blocks.
+
+The CIFAR networks have a 3x3 stem, no max pooling, and an affine-free normalization after the activation:
+
+| layers | blocks | widths |
+|---|---|---|
+| 18 | [2, 2, 2, 2] basic | 16, 32, 64, 128 |
+| 34 | [5, 5, 5] basic | 16, 32, 64 |
+| 50 | [3, 4, 6, 3] bottleneck, inner width a quarter | 64, 128, 256, 512 |
+| 101 | [3, 4, 23, 3] bottleneck | 64, 128, 256, 512 |
+
+`variant: authors` is what the authors' code does where it differs from the paper: farkasnet18 is [3, 3, 3] with widths
+16, 32, 64 (their resnet18 is the one of the table); in farkasnet50 and 101 the last convolution of every block is
+initialized as if its fan-in were 9 * channels, six times smaller (weight and bias).
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from farkas_exp.errors import UserError
+from farkas_exp.layers.residual import ResidualBlock, ResidualLayer
+from farkas_exp.models.kit import LayerKit, ResidualUnit, Unit, build_kit
+from farkas_exp.models.options import ModelOptions
+
+
+class BasicBlock(ResidualBlock):
+    """Two 3x3 convolutions, the second one with the shortcut: (N, c, H, W) to (N, c + growth, H, W)."""
+
+    def __init__(self, kit: LayerKit, channels: int) -> None:
+        super().__init__()
+        self.first = Unit(kit, kit.conv(channels, channels, 3), channels)
+        self.last = ResidualUnit(kit, kit.residual(channels, channels, 3), channels + kit.growth)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The block."""
+        return self.last(self.first(input), input)
+
+    def branch_end(self) -> tuple[ResidualLayer, nn.Module | None]:
+        """The second convolution."""
+        return self.last.layer, None if self.last.norm_after else self.last.norm
+
+
+class Bottleneck(ResidualBlock):
+    """1x1 down to c // 4, 3x3, and 1x1 back to c with the shortcut: (N, c, H, W) to (N, c + growth, H, W)."""
+
+    def __init__(self, kit: LayerKit, channels: int) -> None:
+        super().__init__()
+        inner = channels // 4
+        self.down = Unit(kit, kit.conv(channels, inner, 1), inner)
+        self.middle = Unit(kit, kit.conv(inner, inner, 3), inner)
+        self.last = ResidualUnit(kit, kit.residual(inner, channels, 1), channels + kit.growth)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The block."""
+        return self.last(self.middle(self.down(input)), input)
+
+    def branch_end(self) -> tuple[ResidualLayer, nn.Module | None]:
+        """The last 1x1 convolution."""
+        return self.last.layer, None if self.last.norm_after else self.last.norm
+
+
+class Transition(nn.Module):
+    """A 1x1 convolution with activation and normalization, then 2x2 average pooling.
+
+    An average of non-negative maps has a positive entry wherever one of them has, so pooling keeps the guarantee.
+    """
+
+    def __init__(self, kit: LayerKit, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.project = Unit(kit, kit.conv(inputs, outputs, 1), outputs)
+        self.pool = nn.AvgPool2d(2)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, inputs, H, W) to (N, outputs, H // 2, W // 2)."""
+        return self.pool(self.project(input))
+
+
+Block = type[BasicBlock] | type[Bottleneck]
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """The block type, the blocks per stage and the widths of a network."""
+
+    block: Block
+    blocks: tuple[int, ...]
+    widths: tuple[int, ...]
+
+
+class ResidualNet(nn.Module):
+    """Stem, stages of residual blocks with transitions between them, global average pooling, linear classifier."""
+
+    def __init__(self, kit: LayerKit, skeleton: Skeleton, stem: nn.Module, num_classes: int, head_bn: bool) -> None:
+        super().__init__()
+        self.stem = stem
+        stages: list[nn.Module] = []
+        channels = skeleton.widths[0]
+        for number, (count, width) in enumerate(zip(skeleton.blocks, skeleton.widths, strict=True)):
+            layers: list[nn.Module] = [] if number == 0 else [Transition(kit, channels, width)]
+            layers += [skeleton.block(kit, width + j * kit.growth) for j in range(count)]
+            stages.append(nn.Sequential(*layers))
+            channels = width + count * kit.growth
+        self.stages = nn.Sequential(*stages)
+        self.classifier = nn.Linear(channels, num_classes)
+        self.head_norm = nn.BatchNorm1d(num_classes, affine=False) if head_bn else nn.Identity()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) images to (N, num_classes) logits."""
+        features = self.stages(self.stem(images)).mean((2, 3))
+        return self.head_norm(self.classifier(features))
+
+
+CIFAR_SKELETONS: Mapping[str, Skeleton] = {
+    "18": Skeleton(BasicBlock, (2, 2, 2, 2), (16, 32, 64, 128)),
+    "34": Skeleton(BasicBlock, (5, 5, 5), (16, 32, 64)),
+    "50": Skeleton(Bottleneck, (3, 4, 6, 3), (64, 128, 256, 512)),
+    "101": Skeleton(Bottleneck, (3, 4, 23, 3), (64, 128, 256, 512)),
+}
+_AUTHORS_FARKASNET18 = Skeleton(BasicBlock, (3, 3, 3), (16, 32, 64))
+
+
+def build_cifar(options: ModelOptions, layers: str, farkas: bool) -> ResidualNet:
+    """A network of the CIFAR skeleton.
+
+    Raises:
+        UserError: an option that the network does not have, or sizes that do not fit.
+    """
+    options.accept(("variant", "head_bn", "blocks", "widths"))
+    default = CIFAR_SKELETONS[layers]
+    authors = _authors(options, layers, farkas)
+    if authors and farkas and layers == "18":
+        default = _AUTHORS_FARKASNET18
+    kit = build_kit(options, farkas=farkas)
+    skeleton = choose_skeleton(options, default, kit)
+    check_image_size(options, 1, len(skeleton.blocks))
+    stem = Unit(kit, kit.conv(options.in_channels, skeleton.widths[0], 3), skeleton.widths[0])
+    net = ResidualNet(kit, skeleton, stem, options.num_classes, bool(options.head_bn))
+    if authors and skeleton.block is Bottleneck and farkas:
+        shrink_last_layers(net)
+    return net
+
+
+def _authors(options: ModelOptions, layers: str, farkas: bool) -> bool:
+    """Whether the authors' variant is asked for, where there is one."""
+    if options.variant in (None, "paper"):
+        return False
+    if layers != "18" and not (farkas and layers in ("50", "101")):
+        raise UserError(
+            f"model.variant: {options.name} has no authors' variant (only resnet18 and farkasnet18, 50 and 101 have);"
+            " for the authors' batch norm on the logits use model.head_bn=true"
+        )
+    return True
+
+
+def choose_skeleton(options: ModelOptions, default: Skeleton, kit: LayerKit) -> Skeleton:
+    """The default skeleton with the user's blocks and widths.
+
+    Raises:
+        UserError: lists of different lengths, or a width too small for the block.
+    """
+    blocks, widths = options.blocks or default.blocks, options.widths or default.widths
+    if len(blocks) != len(widths):
+        key = "blocks" if options.blocks else "widths"
+        raise UserError(
+            f"model.{key}: {len(blocks)} stages in blocks {list(blocks)} but {len(widths)} in widths {list(widths)};"
+            " give both with the same length"
+        )
+    if min(blocks) < 1:
+        raise UserError(f"model.blocks: {list(blocks)} has a stage without blocks; each needs at least 1")
+    least = (4 if default.block is Bottleneck else 1) * (2 if kit.farkas else 1)
+    if min(widths) < least:
+        raise UserError(f"model.widths: {list(widths)} is too narrow for {options.name}; each width must be >= {least}")
+    return Skeleton(default.block, tuple(blocks), tuple(widths))
+
+
+def check_image_size(options: ModelOptions, stem_stride: int, stages: int) -> None:
+    """Refuse images that are too small for the network's pooling.
+
+    Raises:
+        UserError: fewer than one pixel in the last stage, or only one with instance normalization.
+    """
+    shrink = stem_stride * 2 ** (stages - 1)
+    least = 2 * shrink if options.normalization == "instance" else shrink
+    if options.image_size < least:
+        why = " (instance normalization needs more than one pixel a map)" if least > shrink else ""
+        raise UserError(
+            f"dataset.image_size: {options.image_size} is too small for {options.name} with {stages} stages;"
+            f" it must be >= {least}{why}, or choose fewer stages (model.blocks, model.widths)"
+        )
+
+
+def shrink_last_layers(net: nn.Module) -> None:
+    """Give the last layer of every bottleneck the authors' initialization: fan-in 9 * channels instead of its own."""
+    with torch.no_grad():
+        for block in net.modules():
+            if isinstance(block, Bottleneck):
+                layer, _ = block.branch_end()
+                channels, fan_in = layer.weight.shape[0], layer.weight[0].numel()
+                for parameter in (layer.weight, layer.bias):
+                    assert parameter is not None
+                    parameter.mul_(math.sqrt(fan_in / (9 * channels)))
+
+
+def _cifar(layers: str, farkas: bool) -> Callable[[ModelOptions], nn.Module]:
+    return lambda options: build_cifar(options, layers, farkas)
+
+
+CIFAR_MODELS: Mapping[str, Callable[[ModelOptions], nn.Module]] = {
+    f"{'farkasnet' if farkas else 'resnet'}{layers}": _cifar(layers, farkas)
+    for farkas in (False, True)
+    for layers in CIFAR_SKELETONS
+}

@@ -1,0 +1,89 @@
+"""The optimizer, its parameter groups by module type, and the learning-rate schedule."""
+
+import bisect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from farkas_exp.config import LRConfig, OptimizerConfig
+from farkas_exp.errors import unknown
+from farkas_exp.models import SCALAR_MODULES, WEIGHT_MODULES
+
+SCALAR_LR = 0.1
+"""FixUp trains its scalar biases and multipliers with a tenth of the learning rate (Zhang et al. 2019, their code)."""
+
+
+def parameter_groups(model: nn.Module, weight_decay: float, decay: str = "weights") -> list[dict[str, Any]]:
+    """The parameters of `model` in groups, by the type of the module that owns them.
+
+    Args:
+        model: the network.
+        weight_decay: for the weights of linear and convolution layers, plain and Farkas.
+        decay: "weights": biases, normalization parameters and the like are not decayed; "all": everything is.
+
+    Returns:
+        Groups with `params`, `weight_decay` and `lr_scale` (the factor on the schedule's learning rate), in an order
+        that depends on the network alone. A group without parameters is left out.
+    """
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {(True, 1.0): [], (False, 1.0): [], (True, SCALAR_LR): []}
+    seen: set[nn.Parameter] = set()
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter in seen or not parameter.requires_grad:
+                continue
+            seen.add(parameter)
+            if isinstance(module, SCALAR_MODULES):
+                groups[(True, SCALAR_LR)].append(parameter)  # FixUp decays all its parameters
+            else:
+                is_weight = isinstance(module, WEIGHT_MODULES) and name == "weight"
+                groups[(is_weight or decay == "all", 1.0)].append(parameter)
+    return [
+        {"params": params, "weight_decay": weight_decay if decayed else 0.0, "lr_scale": scale}
+        for (decayed, scale), params in groups.items()
+        if params
+    ]
+
+
+def _sgd(groups: Iterable[dict[str, Any]], lr: float, config: OptimizerConfig, fused: bool) -> torch.optim.Optimizer:
+    return torch.optim.SGD(groups, lr=lr, momentum=config.momentum, nesterov=config.nesterov, fused=fused)
+
+
+def _adam(groups: Iterable[dict[str, Any]], lr: float, config: OptimizerConfig, fused: bool) -> torch.optim.Optimizer:
+    return torch.optim.Adam(groups, lr=lr, fused=fused)
+
+
+OPTIMIZERS: dict[str, Callable[[Iterable[dict[str, Any]], float, OptimizerConfig, bool], torch.optim.Optimizer]] = {
+    "sgd": _sgd,
+    "adam": _adam,
+}
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig, lr: float) -> torch.optim.Optimizer:
+    """The optimizer for `model`; its fused form, which does one pass over the parameters.
+
+    Raises:
+        UserError: `optimizer.name` is none of `OPTIMIZERS`.
+    """
+    if config.name not in OPTIMIZERS:
+        raise unknown("optimizer.name", config.name, OPTIMIZERS)
+    groups = parameter_groups(model, config.weight_decay, config.decay)
+    return OPTIMIZERS[config.name](groups, lr, config, True)
+
+
+def learning_rate(config: LRConfig, epoch: int, epochs: int) -> float:
+    """The learning rate of an epoch (counted from 0) in a run of `epochs`.
+
+    The paper's schedule: times 0.2 from epochs 60, 120 and 160 of 200 on. In a run of another length each milestone
+    moves to the same share of the run, rounded to a whole epoch.
+    """
+    share = epochs / config.reference_epochs if config.reference_epochs else 1.0
+    milestones = [round(milestone * share) for milestone in config.milestones]
+    return config.value * config.gamma ** bisect.bisect_right(milestones, epoch)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of every group, times the group's own factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_scale"]

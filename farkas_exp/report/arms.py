@@ -1,0 +1,268 @@
+"""Runs grouped into arms (one identity each, its seeds the repetitions), and the table of all arms.
+
+Failed runs are left out of a mean, counted, and marked with an asterisk, as in the paper.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from farkas_exp.config import Config
+from farkas_exp.report.statistics import Summary, summarize
+from farkas_exp.report.tables import Cell, Table, cell
+from farkas_exp.runs import CRASHED, EMPTY, FAILED, FINISHED, RunRecord
+
+
+@dataclass(frozen=True)
+class Arm:
+    """The runs of one identity, by seed; `label` says what sets it apart from the other arms beside it."""
+
+    label: str
+    identity: str
+    config: Mapping[str, Any]
+    runs: tuple[RunRecord, ...]
+
+    @property
+    def finished(self) -> list[RunRecord]:
+        """Runs that trained to the end, with a finite test error."""
+        return [run for run in self.runs if run.state == FINISHED and math.isfinite(outcome(run, "test_error"))]
+
+    @property
+    def failed(self) -> list[RunRecord]:
+        """Runs that failed to train; a finished run without a finite test error is one, too."""
+        finished = {run.path for run in self.finished}
+        return [run for run in self.runs if run.state in (FINISHED, FAILED) and run.path not in finished]
+
+    @property
+    def unfinished(self) -> list[RunRecord]:
+        """Runs that have no result yet."""
+        return [run for run in self.runs if run.state not in (FINISHED, FAILED)]
+
+    def summary(self, key: str) -> Summary | None:
+        """Mean, standard deviation and n of one figure of the results, over the finished runs."""
+        values = [outcome(run, key) for run in self.finished]
+        return summarize([value for value in values if math.isfinite(value)])
+
+
+def number(value: Any) -> float:
+    """A number of a run's files as a float; null (written for what is not finite) and anything else is NaN."""
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+
+
+def outcome(run: RunRecord, key: str) -> float:
+    """One figure of a run's result, NaN where there is none."""
+    return number((run.result or {}).get(key))
+
+
+def setting(config: Mapping[str, Any], key: str) -> Any:
+    """The value at the dotted `key` of a nested configuration, None where there is none."""
+    value: Any = config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def deciding_settings(config: Mapping[str, Any], schema: Any = Config, prefix: str = "") -> dict[str, Any]:
+    """The settings of a nested configuration that belong to a run's identity, by dotted key, in the schema's order.
+
+    A key that the schema does not know (from a later version) counts as deciding.
+    """
+    fields = {f.name: f for f in dataclasses.fields(schema)}
+    flat: dict[str, Any] = {}
+    for key in sorted(config, key=lambda k: list(fields).index(k) if k in fields else len(fields)):
+        field, value = fields.get(key), config[key]
+        if field is not None and field.metadata.get("identity", True) is False:
+            continue
+        if isinstance(value, Mapping):
+            inner = field.type if field is not None and dataclasses.is_dataclass(field.type) else _Unknown
+            flat |= deciding_settings(value, inner, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+@dataclass(frozen=True)
+class _Unknown:
+    """The schema of a group that is not in the schema."""
+
+
+def group_arms(records: Iterable[RunRecord]) -> list[Arm]:
+    """One arm per identity, labelled by what differs among them: plain before Farkas, with before without norm."""
+    groups: dict[str, list[RunRecord]] = {}
+    for record in records:
+        groups.setdefault(record.identity, []).append(record)
+    labels = arm_labels({identity: runs[0].config for identity, runs in groups.items()})
+    arms = [
+        Arm(labels[identity], identity, runs[0].config, tuple(sorted(runs, key=lambda run: run.seed)))
+        for identity, runs in groups.items()
+    ]
+    return sorted(arms, key=_order)
+
+
+def arm_labels(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """A label for each configuration: network and normalization, and every other setting in which they differ.
+
+    An arm that the configuration names itself (`arm`) keeps that name if no other arm has it.
+    """
+    flats = {name: relevant_settings(config) for name, config in configs.items()}
+    keys = list(dict.fromkeys(key for flat in flats.values() for key in flat))
+    given = [config.get("arm") for config in configs.values()]
+    labels = {}
+    for name, flat in flats.items():
+        own = configs[name].get("arm")
+        if own and given.count(own) == 1:
+            labels[name] = str(own)
+            continue
+        parts = [pretty(key, flat[key]) for key in _ALWAYS if flat.get(key) is not None]
+        for key in keys:
+            if key in _ALWAYS or key not in flat:
+                continue
+            values = [other[key] for other in flats.values() if key in other]
+            if any(value != flat[key] for value in values):
+                parts.append(pretty(key, flat[key]))
+        labels[name] = ", ".join(part for part in parts if part)
+    return labels
+
+
+_ALWAYS = ("model.name", "normalization.name")
+_MODELS = (("farkasnet", "FarkasNet"), ("resnet", "ResNet"), ("fixup", "FixUp"))
+_NORMALIZATIONS = {"none": "no BN", "batch": "BN", "layer": "LN", "group": "GN", "instance": "IN"}
+
+
+def relevant_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The deciding settings without those that have no effect: aggregation of a plain net, details of no norm."""
+    flat = deciding_settings(config)
+    if "farkas" not in str(flat.get("model.name")):
+        flat = {key: value for key, value in flat.items() if not key.startswith("aggregation.")}
+    if flat.get("normalization.name") == "none":
+        flat = {k: v for k, v in flat.items() if not k.startswith("normalization.") or k == "normalization.name"}
+    return flat
+
+
+def pretty(key: str, value: Any) -> str:
+    """How a setting is called in a label or a note."""
+    if key == "model.name":
+        return model_name(str(value))
+    if key == "normalization.name":
+        return _NORMALIZATIONS.get(str(value), str(value))
+    if isinstance(value, float):
+        value = f"{value:g}"
+    if isinstance(value, (list, tuple)):
+        value = "[" + ",".join(map(str, value)) + "]"
+    if value is None:
+        value = "default"
+    if key in ("aggregation.name", "dataset.name"):
+        return str(value)
+    key = key.removesuffix(".name").removesuffix(".value")
+    return f"{key} {value}"
+
+
+def model_name(name: str) -> str:
+    """The written name of a network: FarkasNet34 for farkasnet34."""
+    for prefix, written in _MODELS:
+        if name.startswith(prefix):
+            return written + name[len(prefix) :].replace("_", " ")
+    return name
+
+
+def depth_of(name: str) -> int:
+    """The number in a network's name, 0 without one."""
+    found = re.search(r"\d+", name)
+    return int(found.group()) if found else 0
+
+
+def _order(arm: Arm) -> tuple[Any, ...]:
+    model = str(setting(arm.config, "model.name"))
+    family = ["resnet", "farkasnet", "fixup"].index(f) if (f := re.sub(r"\d.*", "", model)) in _FAMILIES else 3
+    norm = setting(arm.config, "normalization.name")
+    return (str(setting(arm.config, "dataset.name")), depth_of(model), norm == "none", family, str(norm), arm.label)
+
+
+_FAMILIES = ("resnet", "farkasnet", "fixup")
+
+
+def arms_table(arms: Sequence[Arm], title: str = "Test error of the last epoch") -> Table:
+    """One row per arm: test error, number of runs, failed runs, training error, time, and what is not there yet."""
+    seeds = sorted({run.seed for arm in arms for run in arm.runs})
+    gaps = [unfinished_text(arm, seeds) for arm in arms]
+    columns = ["arm", "test error (%)", "n", "failed", "train error (%)", "seconds a run"]
+    columns += ["not finished"] if any(gaps) else []
+    rows, notes = [], []
+    for arm, gap in zip(arms, gaps, strict=True):
+        train, seconds = arm.summary("train_error"), arm.summary("seconds")
+        row = [
+            cell(arm.label),
+            error_cell(arm),
+            cell(str(len(arm.finished))),
+            cell(str(len(arm.failed))),
+            cell(f"{train.mean:.2f}" if train else "–"),
+            cell(f"{seconds.mean:,.0f}" if seconds else "–"),
+        ]
+        rows.append(tuple([*row, cell(gap)] if any(gaps) else row))
+        notes += [failure_note(arm)] if arm.failed else []
+    notes.insert(0, "Mean ± standard deviation over n seeds, last epoch; lower is better.")
+    return Table(title, tuple(columns), tuple(rows), tuple(notes), tuple(arm_record(arm) for arm in arms))
+
+
+def error_cell(arm: Arm, key: str = "test_error") -> Cell:
+    """The error of an arm as mean ± sd; an asterisk says that failed runs are left out."""
+    summary = arm.summary(key)
+    if summary is not None:
+        return cell(mean_sd(summary), marker="*" if arm.failed else "")
+    if arm.failed:
+        count = len(arm.failed)
+        return cell("failed" if count == 1 else f"all {count} failed", marker="*")
+    return cell(progress_text(arm.unfinished[0]) if arm.unfinished else "missing")
+
+
+def mean_sd(summary: Summary) -> str:
+    """6.87 ± 0.12, or 6.87 for one value."""
+    return f"{summary.mean:.2f}" + (f" ± {summary.sd:.2f}" if summary.sd is not None else "")
+
+
+def failure_note(arm: Arm) -> str:
+    """Which runs of an arm failed, and why."""
+    seeds: dict[str, list[str]] = {}
+    for run in arm.failed:
+        seeds.setdefault(failure_reason(run), []).append(str(run.seed))
+    reasons = [f"seed{'s'[: len(each) - 1]} {', '.join(each)}: {reason}" for reason, each in seeds.items()]
+    count, total = len(arm.failed), len(arm.finished) + len(arm.failed)
+    outcome = "failed to train; there is no mean" if count == total else "failed to train, left out of the mean"
+    return f"* {arm.label}: {count} of {total} {outcome} ({'; '.join(reasons)})."
+
+
+def failure_reason(run: RunRecord) -> str:
+    """Why a run counts as failed."""
+    if run.state == FINISHED:
+        return "its test error is not a finite number"
+    return str((run.result or {}).get("reason") or "no reason given")
+
+
+def unfinished_text(arm: Arm, seeds: Iterable[int]) -> str:
+    """What an arm still lacks: runs without a result, and seeds that other arms have."""
+    there = {run.seed for run in arm.runs}
+    parts = [f"seed {run.seed} {progress_text(run)}" for run in arm.unfinished]
+    parts += [f"seed {seed} missing" for seed in seeds if seed not in there]
+    return ", ".join(parts)
+
+
+def progress_text(run: RunRecord) -> str:
+    """Running 120/200, interrupted 3/200, crashed 0/200, not started."""
+    if run.state == EMPTY:
+        return "not started"
+    state = run.state if run.state != CRASHED else "crashed at"
+    return f"{state} {run.epoch}/{run.epochs}"
+
+
+def arm_record(arm: Arm) -> dict[str, Any]:
+    """The unrounded figures of an arm and its settings, flat."""
+    record: dict[str, Any] = {"arm": arm.label, "identity": arm.identity}
+    for key in ("test_error", "train_error", "test_loss", "train_loss", "seconds"):
+        summary = arm.summary(key)
+        record[f"{key}_mean"], record[f"{key}_sd"] = (summary.mean, summary.sd) if summary else (None, None)
+    record |= {"n": len(arm.finished), "failed": len(arm.failed), "unfinished": len(arm.unfinished)}
+    record["seeds"] = " ".join(str(run.seed) for run in arm.finished)
+    return record | deciding_settings(arm.config)

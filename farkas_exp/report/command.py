@@ -1,0 +1,159 @@
+"""The command line of the report: `python -m farkas_exp.report [what] runs_dir=... [out=DIR] [format=...]`."""
+
+import dataclasses
+import sys
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from farkas_exp.config import Config
+from farkas_exp.errors import UserError, unknown
+from farkas_exp.report.arms import setting
+from farkas_exp.runs import RunRecord, collect
+
+WHAT = ("arms", "table1", "table2", "table3", "table4", "claims", "figures")
+FORMATS = ("md", "csv", "tex", "html", "png", "pdf")
+
+HELP = f"""\
+python -m farkas_exp.report [WHAT] [KEY=VALUE ...]
+
+Renders tables and figures from run directories.
+
+WHAT     {", ".join(WHAT)} (default: arms, one row per arm of all runs)
+runs_dir=runs             where the runs are
+out=DIR                   where the files go (default: report/ in runs_dir)
+format=md,csv,tex,html,png    which files are written; choices: {", ".join(FORMATS)}; none for the terminal only
+any key of a run's configuration, such as dataset=digits, epochs=20, seed=0, lr=0.1 or model.variant=authors,
+shows only the runs with that value; several values are separated by commas.
+
+example: python -m farkas_exp.report table1 runs_dir=runs dataset=cifar10 out=results/table1
+"""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a command line asks for."""
+
+    what: str = "arms"
+    runs_dir: Path = Path("runs")
+    out: Path | None = None
+    formats: tuple[str, ...] = ("md", "csv", "tex", "html", "png")
+    filters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """Where the files go."""
+        return self.out if self.out is not None else self.runs_dir / "report"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line (of this process by default); a user's mistake is one line and status 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if any(argument in ("-h", "--help", "help") for argument in arguments):
+        print(HELP, end="")
+        return 0
+    try:
+        request = parse_request(arguments)
+        run(request)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    return 0
+
+
+def run(request: Request) -> list[Path]:
+    """Render what is asked for to the terminal and into files; return the files."""
+    records = selected(collect(request.runs_dir), request.filters)
+    if not records and request.what != "figures":  # Figure 1 needs no runs
+        wanted = " ".join(f"{key}={','.join(values)}" for key, values in request.filters.items())
+        raise UserError(f"runs_dir: no run in {request.runs_dir}" + (f" with {wanted}" if wanted else ""))
+    files = _render(request, records)
+    for path in files:
+        print(path)
+    return files
+
+
+def _render(request: Request, records: Sequence[RunRecord]) -> list[Path]:
+    from farkas_exp.report import render
+
+    return render.RENDERERS[request.what](records, request.folder, request.formats, sys.stdout)
+
+
+def parse_request(arguments: Sequence[str]) -> Request:
+    """The request of a command line.
+
+    Raises:
+        UserError: an unknown word, key, format or filter, or one given twice.
+    """
+    values: dict[str, Any] = {}
+    filters: dict[str, tuple[str, ...]] = {}
+    keys = filter_keys()
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals:
+            if argument not in WHAT:
+                raise unknown("report", argument, [*WHAT, "runs_dir=...", "out=...", "format=..."])
+            key, value = "what", argument
+        if key in values or keys.get(key) in filters:
+            raise UserError(f"{key}: given twice")
+        if equals and not value:
+            raise UserError(f"{key}: a value is missing behind the equals sign")
+        if key in ("what", "runs_dir", "out", "format"):
+            values[key] = value
+        elif key in keys:
+            filters[keys[key]] = tuple(value.split(","))
+        else:
+            raise unknown(key, key, ["runs_dir", "out", "format", *keys])
+    formats = tuple(values["format"].split(",")) if "format" in values else Request.formats
+    formats = () if formats == ("none",) else formats
+    for name in formats:
+        if name not in FORMATS:
+            raise unknown("format", name, [*FORMATS, "none"])
+    out = Path(values["out"]) if "out" in values else None
+    return Request(values.get("what", "arms"), Path(values.get("runs_dir", "runs")), out, formats, filters)
+
+
+def filter_keys() -> dict[str, str]:
+    """Every key that runs can be chosen by, and the dotted key of the configuration that it means.
+
+    A group stands for its name (`dataset=digits`), or for its value (`lr=0.1`).
+    """
+    keys: dict[str, str] = {}
+    hints = typing.get_type_hints(Config)
+    for f in dataclasses.fields(Config):
+        if not dataclasses.is_dataclass(hints[f.name]):
+            keys[f.name] = f.name
+            continue
+        names = [inner.name for inner in dataclasses.fields(hints[f.name])]
+        keys |= {f"{f.name}.{name}": f"{f.name}.{name}" for name in names}
+        short = next((name for name in ("name", "value") if name in names), None)
+        if short:
+            keys[f.name] = f"{f.name}.{short}"
+    del keys["runs_dir"]
+    return keys
+
+
+def selected(records: Sequence[RunRecord], filters: Mapping[str, tuple[str, ...]]) -> list[RunRecord]:
+    """The records whose configuration has one of the wanted values at every key of `filters`."""
+
+    def fits(record: RunRecord) -> bool:
+        config = {**record.config, "seed": record.seed}
+        return all(any(_same(setting(config, key), text) for text in texts) for key, texts in filters.items())
+
+    return [record for record in records if fits(record)]
+
+
+def _same(value: Any, text: str) -> bool:
+    if isinstance(value, bool) or value is None:
+        return text.lower() == {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, (int, float)):
+        try:
+            return float(text) == float(value)
+        except ValueError:
+            return False
+    return str(value) == text

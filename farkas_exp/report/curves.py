@@ -1,0 +1,134 @@
+"""Curves against the epoch, one line per arm: the mean over its seeds, with the spread shaded."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from farkas_exp.report import style
+from farkas_exp.report.arms import Arm, number, setting
+
+TEST_ERROR, TRAIN_LOSS = ("test_error", "test error (%)"), ("train_loss", "training loss (nats)")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The mean and the standard deviation over `n` runs at each epoch (1-based); sd is zero for one run."""
+
+    epochs: np.ndarray
+    mean: np.ndarray
+    sd: np.ndarray
+    n: int
+
+
+def arm_curve(arm: Arm, key: str) -> Curve | None:
+    """The curve of one figure of the metrics over an arm's finished runs, or over its unfinished ones if none is.
+
+    Runs of different length are averaged over the epochs that all of them have. A value that is not finite makes a
+    gap. None where there is nothing to draw: failed runs are not drawn.
+    """
+    series = []
+    for run in arm.finished or arm.unfinished:
+        values = [number(row.get(key)) for row in run.metrics()]
+        if values:
+            series.append(values)
+    if not series:
+        return None
+    length = min(map(len, series))
+    values = np.array([each[:length] for each in series])
+    sd = values.std(axis=0, ddof=1) if len(series) > 1 else np.zeros(length)
+    return Curve(np.arange(1, length + 1), values.mean(axis=0), sd, len(series))
+
+
+@dataclass(frozen=True)
+class Look:
+    """How the line of an arm is drawn."""
+
+    color: str
+    line: Any
+    marker: str | None = None
+
+
+def looks(arms: Sequence[Arm]) -> dict[str, Look]:
+    """A look for each identity: colour by kind of network, line by normalization; no two arms look the same."""
+    taken: set[tuple[str, str]] = set()
+    result = {}
+    for arm in arms:
+        family = re.sub(r"\d.*", "", str(setting(arm.config, "model.name")))
+        norm = str(setting(arm.config, "normalization.name"))
+        line = style.LINES.get(norm, "--")
+        colors = [c for c in (style.FAMILY_COLORS.get(family), *style.SPARE_COLORS) if c]
+        reserved = set(style.FAMILY_COLORS.values()) - {style.FAMILY_COLORS.get(family)}
+        choices = [(c, m) for m in (None, *style.MARKERS) for c in colors if c not in reserved]
+        color, marker = next((c, m) for c, m in choices if (c, f"{norm} {m}") not in taken)
+        taken.add((color, f"{norm} {marker}"))
+        result[arm.identity] = Look(color, line, marker)
+    return result
+
+
+def draw_curves(
+    axes: Any, arms: Sequence[Arm], key: str, looks_by_identity: Mapping[str, Look], first_epochs: int | None = None
+) -> None:
+    """Draw one line and one band (± one standard deviation) per arm that has something to draw.
+
+    `first_epochs` draws only so many epochs.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    for arm in arms:
+        curve, look = arm_curve(arm, key), looks_by_identity[arm.identity]
+        if curve is None:
+            continue
+        curve = Curve(curve.epochs[:first_epochs], curve.mean[:first_epochs], curve.sd[:first_epochs], curve.n)
+        marker = look.marker or ("o" if len(curve.epochs) == 1 else None)
+        every = max(1, math.ceil(len(curve.epochs) / 8))
+        axes.plot(
+            curve.epochs, curve.mean, color=look.color, linestyle=look.line, marker=marker, markersize=5,
+            markevery=every, label=legend_label(arm, curve.n),
+        )  # fmt: skip
+        if curve.n > 1:
+            low, high = curve.mean - curve.sd, curve.mean + curve.sd
+            axes.fill_between(curve.epochs, low, high, color=look.color, alpha=style.BAND_ALPHA, linewidth=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("epoch")
+
+
+def legend_label(arm: Arm, n: int) -> str:
+    """The arm's label with the number of runs drawn, and of failed ones left out."""
+    facts = [f"n = {n}" if arm.finished else f"n = {n}, not finished"]
+    facts += [f"{len(arm.failed)} failed"] if arm.failed else []
+    return f"{arm.label} ({', '.join(facts)})"
+
+
+def curves_figure(arms: Sequence[Arm], title: str = "") -> Any:
+    """Test error and training loss of all arms, side by side, with one legend below.
+
+    Arms without a curve (all runs failed, or no epoch finished) are named in a line under the figure.
+    """
+    with style.styled():
+        look = looks(arms)
+        rows = math.ceil(len(arms) / 2)
+        figure = style.new_figure(9.6, 3.9 + 0.21 * rows)
+        panels = figure.subplots(1, 2)
+        for axes, (key, label) in zip(panels, (TEST_ERROR, TRAIN_LOSS), strict=True):
+            draw_curves(axes, arms, key, look)
+            axes.set_ylabel(label)
+        if title:
+            figure.suptitle(title)
+        handles, labels = panels[0].get_legend_handles_labels()
+        empty = [arm for arm in arms if arm_curve(arm, "test_error") is None]
+        lines = ["Line: mean over seeds; band: ± 1 standard deviation."]
+        lines += ["Not drawn: " + "; ".join(f"{arm.label} ({_why_empty(arm)})" for arm in empty)] if empty else []
+        if handles:
+            caption = "\n".join(lines)
+            figure.legend(handles, labels, loc="outside lower center", ncols=2, title=caption, title_fontsize=9)
+        else:
+            figure.supxlabel("\n".join(lines), fontsize=9)
+    return figure
+
+
+def _why_empty(arm: Arm) -> str:
+    return f"all {len(arm.failed)} runs failed" if arm.failed else "no epoch finished"

@@ -1,0 +1,358 @@
+"""The numbers of the paper's Tables 1 to 4 as data, and which runs belong to which cell.
+
+A cell asks for a network, a normalization, a learning rate, an initialization and, for a FarkasNet, an aggregation:
+a run that differs in one of these is another arm. Everything else (dataset, epochs, batch size, augmentation, ...) is
+the setting of the table: runs of another setting than the paper's can fill the table, but the report says so, and
+runs of two settings never stand in one table.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from farkas_exp.config import parse, to_dict
+from farkas_exp.report.arms import deciding_settings, model_name, pretty
+from farkas_exp.runs import FAILED, FINISHED, RunRecord
+
+ONLY_COLUMN = "test error"
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """A row of a table: the regime that its networks are trained in."""
+
+    label: str
+    family: str
+    normalization: str
+    lr: float | None
+    aggregation: str = "sum"
+    init: str = "pytorch"
+
+
+@dataclass(frozen=True)
+class PaperCell:
+    """One number of the paper (top-1 error in percent; `top5` for ImageNet), and the network that it stands for.
+
+    Without a number it is an arm that only a figure or a sentence of the paper is about.
+    """
+
+    row: PaperRow
+    column: str
+    model: str
+    value: float | None = None
+    top5: float | None = None
+    failed: int = 0
+
+    @property
+    def label(self) -> str:
+        """Row and column in one line; the only column of a table is left out."""
+        return self.row.label if self.column == ONLY_COLUMN else f"{self.row.label}, {self.column}"
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """A table of the paper; `setting` holds where the paper's setting is not the default of the schema."""
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[PaperRow, ...]
+    cells: tuple[PaperCell, ...]
+    setting: Mapping[str, Any] = field(default_factory=dict)
+    runs_per_cell: int = 3
+    notes: tuple[str, ...] = ()
+
+    def cell(self, row: PaperRow, column: str) -> PaperCell | None:
+        """The cell of a row and a column, if the paper has it."""
+        return next((c for c in self.cells if c.row == row and c.column == column), None)
+
+
+LARGE, MEDIUM, SMALL = 0.1, 0.05, 0.01
+
+_RESNET_BN = PaperRow("ResNet (BN, large LR)", "resnet", "batch", LARGE)
+_FARKAS_BN = PaperRow("FarkasNet (BN, large LR)", "farkasnet", "batch", LARGE)
+_RESNET = PaperRow("ResNet (no BN, small LR)", "resnet", "none", SMALL)
+_FARKAS = PaperRow("FarkasNet (no BN, small LR)", "farkasnet", "none", SMALL)
+CIFAR_ROWS = (_RESNET_BN, _FARKAS_BN, _RESNET, _FARKAS)
+
+_IMAGENET_ROWS = (
+    PaperRow("ResNet (BN)", "resnet", "batch", None),
+    PaperRow("FarkasNet (BN)", "farkasnet", "batch", None, "mean"),
+)
+
+_BEST_ROWS = (
+    PaperRow("ResNet34, BN, large LR", "resnet", "batch", LARGE),
+    PaperRow("ResNet34, no BN, small LR", "resnet", "none", SMALL),
+    PaperRow("FixUp34, no BN, small LR", "fixup", "none", SMALL),
+    PaperRow("FarkasNet34, no BN, medium LR, mean, zero last", "farkasnet", "none", MEDIUM, "mean", "zero_last"),
+)
+
+
+def _grid(
+    rows: Sequence[PaperRow], depths: Sequence[int], numbers: Sequence[Sequence[Any]], suffix: str = "",
+    failed: Mapping[tuple[int, int], int] | None = None,
+) -> tuple[PaperCell, ...]:  # fmt: skip
+    cells = []
+    for i, row in enumerate(rows):
+        for j, depth in enumerate(depths):
+            number = numbers[i][j]
+            value, top5 = number if isinstance(number, tuple) else (number, None)
+            model = f"{row.family}{depth}{suffix}"
+            cells.append(PaperCell(row, f"{depth} layers", model, value, top5, (failed or {}).get((i, j), 0)))
+    return tuple(cells)
+
+
+TABLES = {
+    "table1": PaperTable(
+        "table1",
+        "Table 1: percent misclassification on CIFAR-10",
+        ("18 layers", "34 layers", "50 layers", "101 layers"),
+        CIFAR_ROWS,
+        _grid(
+            CIFAR_ROWS,
+            (18, 34, 50, 101),
+            (
+                (7.01, 6.79, 5.04, 4.95),
+                (6.87, 6.50, 5.03, 4.98),
+                (12.51, 9.90, 24.53, 25.25),
+                (10.83, 9.45, 19.84, 15.38),
+            ),
+        ),
+        {"dataset.name": "cifar10"},
+        notes=("The 18-layer networks share one block list, [2,2,2,2]; the published pair is model.variant=authors.",),
+    ),
+    "table2": PaperTable(
+        "table2",
+        "Table 2: percent misclassification on CIFAR-100",
+        ("34 layers", "50 layers", "101 layers"),
+        CIFAR_ROWS,
+        _grid(
+            CIFAR_ROWS,
+            (34, 50, 101),
+            ((30.95, 23.43, 22.90), (30.34, 23.88, 23.22), (40.10, 55.05, 54.02), (34.70, 43.93, 42.94)),
+            failed={(2, 1): 1},
+        ),
+        {"dataset.name": "cifar100"},
+    ),
+    "table3": PaperTable(
+        "table3",
+        "Table 3: percent misclassification on ImageNet-1k, top-1/top-5",
+        ("50 layers", "101 layers", "152 layers"),
+        _IMAGENET_ROWS,
+        _grid(
+            _IMAGENET_ROWS,
+            (50, 101, 152),
+            (((25.64, 7.68), (23.23, 6.49), (22.26, 5.95)), ((23.70, 6.65), (23.74, 6.67), (22.17, 5.86))),
+            suffix="_imagenet",
+        ),
+        {"dataset.name": "image_folder", "dataset.label": "imagenet", "dataset.normalize": True, "epochs": 30},
+        runs_per_cell=1,
+    ),
+    "table4": PaperTable(
+        "table4",
+        "Table 4: best practice on CIFAR-10, percent misclassification",
+        (ONLY_COLUMN,),
+        _BEST_ROWS,
+        tuple(
+            PaperCell(row, ONLY_COLUMN, f"{row.family}34", value)
+            for row, value in zip(_BEST_ROWS, (6.77, 9.18, 7.49, 7.12), strict=True)
+        ),
+        {"dataset.name": "cifar10"},
+        notes=("For ResNet34, no BN, small LR the paper gives 9.90 in Table 1 and 9.18 in Table 4.",),
+    ),
+}
+
+
+_DEEP_ROWS = (
+    PaperRow("FarkasNet101, no BN, large LR, mean", "farkasnet", "none", LARGE, "mean"),
+    PaperRow("ResNet101, no BN, large LR", "resnet", "none", LARGE),
+)
+_FIXUP_ROWS = tuple(
+    PaperRow(f"FixUp34, no BN, {name} LR", "fixup", "none", lr)
+    for name, lr in (("small", SMALL), ("medium", MEDIUM), ("large", LARGE))
+)
+
+
+def _sentence(name: str, title: str, rows: Sequence[PaperRow], depth: int, setting: Mapping[str, Any]) -> PaperTable:
+    """The arms of a sentence or a figure of the paper, in the shape of a table without numbers."""
+    cells = tuple(PaperCell(row, ONLY_COLUMN, f"{row.family}{depth}") for row in rows)
+    return PaperTable(name, title, (ONLY_COLUMN,), tuple(rows), cells, setting)
+
+
+FIGURE5 = _sentence("figure5", "101 layers with the large learning rate", _DEEP_ROWS, 101, {"dataset.name": "cifar10"})
+FIXUP_RATES = _sentence("fixup_rates", "FixUp by learning rate", _FIXUP_ROWS, 34, {"dataset.name": "cifar10"})
+FIXUP_RATES_NORMALIZED = _sentence(
+    "fixup_rates_normalized", "FixUp by learning rate, normalized inputs", _FIXUP_ROWS, 34,
+    {"dataset.name": "cifar10", "dataset.normalize": True},
+)  # fmt: skip
+"""Claim (d): the same networks without and with input normalization."""
+
+
+def required_settings(row: PaperRow, model: str) -> dict[str, tuple[Any, ...]]:
+    """What a run must have to belong to `row` with the network `model`: accepted values by dotted key.
+
+    null stands for the default of the network's builder, which is the paper's.
+    """
+    needs: dict[str, tuple[Any, ...]] = {
+        "model.name": (model,),
+        "model.variant": (None, "paper"),
+        "model.head_bn": (None, False),
+        **{f"model.{key}": (None,) for key in ("blocks", "widths", "depth", "width")},
+        "normalization.name": (row.normalization,),
+        "activation.name": ("relu",),
+        "activation.cutoff": (None, 0.0),
+        "init.name": (row.init,),
+        "init.gain": (None,),
+        "init.last_scale": (1.0,),
+    }
+    if row.normalization != "none":
+        imagenet = model.endswith("_imagenet")
+        needs["normalization.position"] = (None,) if imagenet else (None, "after")
+        needs["normalization.affine"] = (None,) if imagenet else (None, False)
+    if row.lr is not None:
+        needs["lr.value"] = (row.lr,)
+    if row.family == "farkasnet":
+        needs |= {
+            "aggregation.name": (row.aggregation,),
+            "aggregation.margin": (0.0,),
+            "aggregation.learn_lambda": (False,),
+        }
+    return needs
+
+
+def belongs(config: Mapping[str, Any], needs: Mapping[str, tuple[Any, ...]]) -> bool:
+    """Whether a nested configuration has an accepted value wherever `needs` asks for one."""
+    flat = {**default_settings(), **deciding_settings(config)}
+    return all(flat.get(key) in accepted for key, accepted in needs.items())
+
+
+def default_settings() -> dict[str, Any]:
+    """The deciding settings at the schema's defaults, by dotted key; the required ones are None."""
+    least = parse({"model": {"name": ""}, "lr": {"value": 1.0}, "dataset": {"name": ""}})
+    flat = deciding_settings(to_dict(least))
+    return flat | {"model.name": None, "lr.value": None, "dataset.name": None}
+
+
+_ARM_GROUPS = ("model.", "normalization.", "aggregation.", "activation.", "init.", "lr.value")
+
+
+def is_arm_setting(key: str) -> bool:
+    """Whether the setting at `key` tells arms apart; the others make up the setting of a whole table."""
+    return key.startswith(_ARM_GROUPS)
+
+
+def deviations(config: Mapping[str, Any], table: PaperTable) -> dict[str, Any]:
+    """Where the setting of a run is not the paper's, by dotted key. What makes the arm is not looked at."""
+    paper = default_settings() | dict(table.setting)
+    return {
+        key: value
+        for key, value in deciding_settings(config).items()
+        if not is_arm_setting(key) and value != paper.get(key)
+    }
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A table filled with the runs of one setting.
+
+    Attributes:
+        runs: the runs of each cell that has any, by seed.
+        others: runs of the same setting and of networks of the table that belong to none of its cells.
+        deviations: where the setting is not the paper's.
+        left_out: the other settings that have runs for cells of this table, each with its number of runs.
+    """
+
+    table: PaperTable
+    runs: Mapping[PaperCell, tuple[RunRecord, ...]]
+    others: tuple[RunRecord, ...]
+    deviations: Mapping[str, Any]
+    left_out: tuple[tuple[Mapping[str, Any], int], ...]
+
+
+def fill(table: PaperTable, records: Sequence[RunRecord]) -> Filled:
+    """Fill a table with the runs of one setting.
+
+    Runs on the dataset of another table of the paper, or with inputs normalized where the paper's are not, never fill
+    it. Of several settings, the paper's own comes first if it has a result, then the one that fills most cells, then
+    the longest training.
+    """
+    settings: dict[tuple[tuple[str, str], ...], list[tuple[PaperCell, RunRecord]]] = {}
+    known: dict[tuple[tuple[str, str], ...], Mapping[str, Any]] = {}
+    for cell, record in _matches(table, records):
+        found = deviations(record.config, table)
+        key = tuple((k, repr(v)) for k, v in found.items())
+        known[key] = found
+        settings.setdefault(key, []).append((cell, record))
+    if not settings:
+        return Filled(table, {}, (), {}, ())
+
+    def rank(key: tuple[tuple[str, str], ...]) -> tuple[Any, ...]:
+        matched = settings[key]
+        done = {cell for cell, record in matched if record.state in (FINISHED, FAILED)}
+        return (not key and bool(done), len(done), max(r.epochs for _, r in matched), len(matched), key)
+
+    best, *rest = sorted(settings, key=rank, reverse=True)
+    runs: dict[PaperCell, dict[int, RunRecord]] = {}
+    for cell, record in settings[best]:
+        seeds = runs.setdefault(cell, {})
+        if record.seed not in seeds or seeds[record.seed].state not in (FINISHED, FAILED):
+            seeds[record.seed] = record
+    taken = {record.path for _, record in settings[best]}
+    others = [r for r in records if r.path not in taken and _is_neighbour(r, table, known[best])]
+    filled = {cell: tuple(seeds[seed] for seed in sorted(seeds)) for cell, seeds in runs.items()}
+    left_out = tuple((known[key], len(settings[key])) for key in rest)
+    return Filled(table, filled, tuple(others), known[best], left_out)
+
+
+def _matches(table: PaperTable, records: Sequence[RunRecord]) -> Iterator[tuple[PaperCell, RunRecord]]:
+    needs = {cell: required_settings(cell.row, cell.model) for cell in table.cells}
+    defaults = default_settings()
+    own = {str(other.setting["dataset.name"]) for other in TABLES.values()} - {str(table.setting["dataset.name"])}
+    normalized = table.setting.get("dataset.normalize", False)
+    for record in records:
+        flat = {**defaults, **deciding_settings(record.config)}
+        if flat["dataset.name"] in own or flat["dataset.normalize"] != normalized:
+            continue
+        for cell, accepted in needs.items():
+            if all(flat.get(key) in values for key, values in accepted.items()):
+                yield cell, record
+
+
+def _is_neighbour(record: RunRecord, table: PaperTable, setting: Mapping[str, Any]) -> bool:
+    models = {cell.model for cell in table.cells}
+    name = deciding_settings(record.config).get("model.name")
+    return name in models and deviations(record.config, table) == setting
+
+
+def describe_setting(found: Mapping[str, Any], table: PaperTable) -> str:
+    """The deviations of a setting in one line: `epochs 20 (paper: 200), dataset digits (paper: cifar10)`."""
+    paper = default_settings() | dict(table.setting)
+    return ", ".join(f"{pretty_setting(key, value)} (paper: {_plain(paper.get(key))})" for key, value in found.items())
+
+
+def pretty_setting(key: str, value: Any) -> str:
+    """`key value` for a setting of a table."""
+    return f"{key.removesuffix('.name')} {_plain(value)}"
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "default"
+    return str(value).lower() if isinstance(value, bool) else pretty("dataset.name", value)
+
+
+def arm_text(config: Mapping[str, Any]) -> str:
+    """Everything that makes an arm, where it is not the default: for arms that the paper does not have."""
+    defaults = default_settings()
+    flat = deciding_settings(config)
+    model = str(flat.get("model.name"))
+    parts = [model_name(model), pretty("normalization.name", flat.get("normalization.name"))]
+    parts += [pretty("aggregation.name", flat.get("aggregation.name"))] if "farkas" in model else []
+    parts.append(pretty("lr.value", flat.get("lr.value")))
+    said = ("model.name", "normalization.name", "aggregation.name", "lr.value")
+    for key, value in flat.items():
+        if is_arm_setting(key) and key not in said and value != defaults.get(key):
+            if key.startswith("aggregation.") and "farkas" not in model:
+                continue
+            parts.append(pretty(key, value))
+    return ", ".join(parts)

@@ -1,0 +1,156 @@
+"""The paper's tables with our runs: ours beside the paper's number, the difference, what failed or is missing."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from farkas_exp.report.arms import Arm, arm_record, arms_table, group_arms, mean_sd, outcome, progress_text
+from farkas_exp.report.arms import failure_note as arm_failure_note
+from farkas_exp.report.paper import Filled, PaperCell, arm_text, describe_setting, pretty_setting
+from farkas_exp.report.statistics import summarize
+from farkas_exp.report.tables import Cell, Table, cell
+
+
+def paper_table(filled: Filled) -> Table:
+    """The table of the paper with our numbers in it.
+
+    A cell reads `6.87 ± 0.12 (3)`: mean, standard deviation and number of the runs that trained, with an asterisk
+    where failed ones are left out; below it the paper's number and ours minus the paper's. A difference is shown on
+    the paper's dataset only.
+    """
+    table = filled.table
+    rows = []
+    for row in table.rows:
+        cells = [cell(row.label)]
+        for column in table.columns:
+            wanted = table.cell(row, column)
+            cells.append(_cell(wanted, filled) if wanted else cell(""))
+        rows.append(tuple(cells))
+    records = tuple(_record(each, filled) for each in table.cells)
+    return Table(table.title, ("", *table.columns), tuple(rows), tuple(_notes(filled)), records)
+
+
+def other_arms_table(filled: Filled) -> Table | None:
+    """The arms of the same setting that the paper's table does not have (the control arms); None without any."""
+    if not filled.others:
+        return None
+    arms = [replace(arm, label=arm_text(arm.config)) for arm in group_arms(filled.others)]
+    table = arms_table(arms, f"Other arms in the setting of {filled.table.name}")
+    return replace(table, records=tuple(arm_record(arm) for arm in arms))
+
+
+def cell_arm(wanted: PaperCell, filled: Filled) -> Arm:
+    """The runs of a cell as an arm."""
+    runs = filled.runs.get(wanted, ())
+    return Arm(wanted.label, runs[0].identity if runs else "", runs[0].config if runs else {}, runs)
+
+
+def cell_arms(filled: Filled) -> list[Arm]:
+    """The arms of all cells that have runs."""
+    return [cell_arm(wanted, filled) for wanted in filled.table.cells if filled.runs.get(wanted)]
+
+
+def is_papers_dataset(filled: Filled) -> bool:
+    """Whether the runs used the data of the paper's table, all of them."""
+    return not any(key.startswith("dataset.") for key in filled.deviations)
+
+
+def _cell(wanted: PaperCell, filled: Filled) -> Cell:
+    arm = cell_arm(wanted, filled)
+    lines = [_ours(wanted, arm)]
+    if wanted.value is not None:
+        difference = _difference(wanted, arm) if is_papers_dataset(filled) else None
+        lines.append(f"paper {_paper_number(wanted)}" + (f", {signed(difference)}" if difference is not None else ""))
+    if arm.finished or arm.failed:
+        lines += [progress_text(run) for run in arm.unfinished]
+    return cell(*lines, marker="*" if arm.failed else "")
+
+
+def _ours(wanted: PaperCell, arm: Arm) -> str:
+    summary = arm.summary("test_error")
+    if summary is not None:
+        text = mean_sd(summary)
+        top5 = arm.summary("test_error_top5") if wanted.top5 is not None else None
+        return f"{text}{f' / {mean_sd(top5)}' if top5 else ''} ({summary.n})"
+    if arm.failed:
+        return "failed" if len(arm.failed) == 1 else f"all {len(arm.failed)} failed"
+    return ", ".join(dict.fromkeys(progress_text(run) for run in arm.unfinished)) or "missing"
+
+
+def _paper_number(wanted: PaperCell) -> str:
+    top5 = f"/{wanted.top5:.2f}" if wanted.top5 is not None else ""
+    assert wanted.value is not None
+    return f"{wanted.value:.2f}{top5}{'*' if wanted.failed else ''}"
+
+
+def _difference(wanted: PaperCell, arm: Arm) -> float | None:
+    summary = arm.summary("test_error")
+    return None if summary is None or wanted.value is None else summary.mean - wanted.value
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """+0.12 or −0.12, with a true minus sign; 0.00 has none."""
+    text = f"{abs(value):.{digits}f}"
+    return text if float(text) == 0 else f"{'−' if value < 0 else '+'}{text}"
+
+
+def _notes(filled: Filled) -> list[str]:
+    table = filled.table
+    notes = ["Ours: mean ± standard deviation (n) of the last epoch's error; paper's number; ours − paper's."]
+    notes += narrowing_notes(filled)
+    notes += [arm_failure_note(cell_arm(each, filled)) for each in table.cells if cell_arm(each, filled).failed]
+    notes += ["* at a number of the paper: one run of the paper's failed and is left out of it."] * any(
+        each.failed for each in table.cells
+    )
+    for setting, count in filled.left_out:
+        chosen = ", ".join(pretty_setting(k, v) for k, v in setting.items()) or "the paper's setting"
+        runs = f"{count} run{'s' * (count != 1)}"
+        notes.append(f"Left out: {runs} in another setting ({chosen}); choose it with KEY=VALUE on the command line.")
+    return [*notes, *table.notes]
+
+
+def narrowing_notes(filled: Filled) -> list[str]:
+    """What is not as in the paper: the setting, and the number of runs a cell."""
+    notes = []
+    if filled.deviations:
+        notes.append(f"Not the paper's setting: {describe_setting(filled.deviations, filled.table)}.")
+    if filled.runs and not is_papers_dataset(filled):
+        notes.append("Other data than the paper's: no differences are shown.")
+    counts = [len(filled.runs.get(each, ())) for each in filled.table.cells]
+    low, high, wanted = min(counts), max(counts), filled.table.runs_per_cell
+    if filled.runs and low < wanted:
+        empty = sum(count == 0 for count in counts)
+        there = f"{low}" if low == high else f"{low} to {high}"
+        gaps = f"; {empty} of {len(counts)} cells have none" if empty else ""
+        notes.append(f"Runs in a cell: {there} (paper: {wanted}){gaps}.")
+    return notes
+
+
+def _record(wanted: PaperCell, filled: Filled) -> Mapping[str, Any]:
+    arm = cell_arm(wanted, filled)
+    summary = arm.summary("test_error")
+    top5 = summarize([v for run in arm.finished if math.isfinite(v := outcome(run, "test_error_top5"))])
+    return {
+        "table": filled.table.name,
+        "row": wanted.row.label,
+        "column": wanted.column,
+        "model": wanted.model,
+        "paper": wanted.value,
+        "paper_top5": wanted.top5,
+        "mean": summary.mean if summary else None,
+        "sd": summary.sd if summary else None,
+        "n": len(arm.finished),
+        "difference": _difference(wanted, arm) if is_papers_dataset(filled) else None,
+        "top5_mean": top5.mean if top5 else None,
+        "failed": len(arm.failed),
+        "unfinished": len(arm.unfinished),
+        "seeds": " ".join(str(run.seed) for run in arm.finished),
+        "identity": arm.identity,
+        "setting": ", ".join(pretty_setting(k, v) for k, v in filled.deviations.items()),
+    }
+
+
+def missing_cells(filled: Filled) -> Sequence[PaperCell]:
+    """Cells without any run."""
+    return [wanted for wanted in filled.table.cells if not filled.runs.get(wanted)]

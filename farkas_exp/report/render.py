@@ -1,0 +1,99 @@
+"""What the report's command renders: for each thing that can be asked for, its tables, figures and files."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TextIO
+
+from farkas_exp.report import page, style, tables
+from farkas_exp.report.arms import arms_table, group_arms
+from farkas_exp.report.claims import check_claims, claims_table
+from farkas_exp.report.curves import curves_figure
+from farkas_exp.report.figures import FIGURES, table_figure
+from farkas_exp.report.paper import TABLES, fill
+from farkas_exp.report.paper_table import other_arms_table, paper_table
+from farkas_exp.report.tables import Table
+from farkas_exp.runs import RunRecord, write_text
+
+Renderer = Callable[[Sequence[RunRecord], Path, Sequence[str], TextIO], list[Path]]
+
+
+def render_arms(records: Sequence[RunRecord], out: Path, formats: Sequence[str], stream: TextIO) -> list[Path]:
+    """All arms of the runs: one table, and the curves of all of them."""
+    arms = group_arms(records)
+    table = arms_table(arms)
+    tables.to_terminal(table, stream)
+    figures = {"arms": curves_figure(arms)} if _wants_figures(formats) else {}
+    return write_report("arms", [table], figures, out, formats)
+
+
+def render_paper_table(
+    name: str, records: Sequence[RunRecord], out: Path, formats: Sequence[str], stream: TextIO
+) -> list[Path]:
+    """One table of the paper, the other arms of its setting, and the curves of its cells."""
+    filled = fill(TABLES[name], records)
+    shown = [paper_table(filled)]
+    others = other_arms_table(filled)
+    shown += [others] if others else []
+    for table in shown:
+        tables.to_terminal(table, stream)
+    figure = table_figure(TABLES[name], records, TABLES[name].title) if _wants_figures(formats) else None
+    shown.append(claims_table(check_claims(records)))
+    return write_report(name, shown, {name: figure} if figure else {}, out, formats)
+
+
+def render_claims(records: Sequence[RunRecord], out: Path, formats: Sequence[str], stream: TextIO) -> list[Path]:
+    """The verdicts on the paper's claims."""
+    table = claims_table(check_claims(records))
+    tables.to_terminal(table, stream)
+    return write_report("claims", [table], {}, out, formats)
+
+
+def render_figures(records: Sequence[RunRecord], out: Path, formats: Sequence[str], stream: TextIO) -> list[Path]:
+    """Every figure of the paper that there are runs for, and Figure 1."""
+    figures = {}
+    for name, draw in FIGURES.items():
+        figure = draw(records)
+        if figure is None:
+            print(f"{name}: no runs for it", file=stream)
+        else:
+            figures[name] = figure
+    return write_report("figures", [], figures, out, [f for f in formats if f in ("png", "pdf")])
+
+
+def _wants_figures(formats: Sequence[str]) -> bool:
+    return bool({"png", "pdf", "html"} & set(formats))
+
+
+RENDERERS: dict[str, Renderer] = {
+    "arms": render_arms,
+    **{name: partial(render_paper_table, name) for name in TABLES},
+    "claims": render_claims,
+    "figures": render_figures,
+}
+
+
+def write_report(
+    name: str, shown: Sequence[Table], figures: dict[str, Any], out: Path, formats: Sequence[str]
+) -> list[Path]:
+    """Write tables and figures in each of the formats, and return the files."""
+    if not formats:
+        return []
+    out.mkdir(parents=True, exist_ok=True)
+    texts: dict[str, Callable[[], str]] = {
+        "md": lambda: "\n".join(map(tables.to_markdown, shown)),
+        "csv": lambda: tables.to_csv(shown[0]),
+        "tex": lambda: "\n".join(map(tables.to_latex, shown)),
+        "html": lambda: page.page(
+            shown[0].title, [*map(tables.to_html, shown), *[page.picture(f, n) for n, f in figures.items()]]
+        ),
+    }
+    files = []
+    for suffix in formats:
+        if suffix in texts and shown:
+            path = out / f"{name}.{suffix}"
+            write_text(path, texts[suffix]())
+            files.append(path)
+        elif suffix in ("png", "pdf"):
+            files += [style.save(figure, out / f"{each}.{suffix}") for each, figure in figures.items()]
+    return files

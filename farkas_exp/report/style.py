@@ -1,0 +1,76 @@
+"""One look for all figures: Okabe and Ito's colours, which people with any colour vision can tell apart.
+
+Colour says the kind of network, the line says the normalization as in the paper: solid with batch norm, dotted
+without. Figures are made without pyplot, so that nothing global is touched and no display is needed.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+COLORS = {
+    "black": "#000000", "orange": "#E69F00", "sky": "#56B4E9", "green": "#009E73", "yellow": "#F0E442",
+    "blue": "#0072B2", "vermilion": "#D55E00", "purple": "#CC79A7", "grey": "#767676",
+}  # fmt: skip
+"""Okabe and Ito 2008 ("Color Universal Design"), and a grey for what is only context."""
+
+FAMILY_COLORS = {"resnet": COLORS["vermilion"], "farkasnet": COLORS["blue"], "fixup": COLORS["green"]}
+SPARE_COLORS = tuple(COLORS[name] for name in ("orange", "sky", "purple", "black", "green", "grey", "yellow"))
+LINES = {"batch": "-", "none": ":", "layer": "--", "group": "-.", "instance": (0, (5, 1, 1, 1, 1, 1))}
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+
+_RC: Mapping[str, Any] = {
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.labelsize": 10,
+    "legend.fontsize": 9,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.8,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "pdf.fonttype": 42,
+}
+BAND_ALPHA = 0.18
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """The style, for the figures that are made inside."""
+    import matplotlib
+
+    values: Any = {**matplotlib.rcParamsDefault, "backend": matplotlib.rcParams["backend"], **_RC}
+    with matplotlib.rc_context(values):
+        yield
+
+
+def new_figure(width: float, height: float) -> Any:
+    """An empty figure of `width` × `height` inches whose parts are laid out without overlaps."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)  # whatever backend the environment asks for
+    return figure
+
+
+def save(figure: Any, path: Path) -> Path:
+    """Write the figure as PNG or PDF, by the suffix of `path`; the same figure gives the same file."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    metadata = {"CreationDate": None} if path.suffix == ".pdf" else {"Software": None}
+    try:
+        with styled():
+            figure.savefig(temporary, format=path.suffix.lstrip("."), dpi=160, metadata=metadata)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return path

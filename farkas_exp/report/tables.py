@@ -1,0 +1,152 @@
+"""A small table model, and its rendering for the terminal, Markdown, CSV, LaTeX and HTML.
+
+A cell has one or more lines of plain text. The text may hold ±, −, × and the like; each rendering escapes what is
+special to it. CSV is for machines and does not hold the cells but the table's `records`: one flat row of unrounded
+numbers for each thing that the table shows.
+"""
+
+import csv
+import html
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Lines of text; `marker` (such as an asterisk) is put behind the first line; `strong` is set in bold."""
+
+    lines: tuple[str, ...]
+    marker: str = ""
+    strong: bool = False
+
+    def text(self, index: int) -> str:
+        """Line `index` with its marker, empty where there is none."""
+        line = self.lines[index] if index < len(self.lines) else ""
+        return line + self.marker if index == 0 else line
+
+
+def cell(*lines: str, marker: str = "", strong: bool = False) -> Cell:
+    """A cell of the given lines."""
+    return Cell(lines, marker, strong)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A titled table: the first column is aligned left, the others right; `notes` stand below it, one line each."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    notes: tuple[str, ...] = ()
+    records: tuple[Mapping[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        assert all(len(row) == len(self.columns) for row in self.rows), "every row has a cell for every column"
+
+
+def to_terminal(table: Table, stream: TextIO) -> None:
+    """Print the table with rich, as wide as the terminal; as wide as needed where there is no terminal."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    shown = RichTable(title=table.title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold", pad_edge=False)
+    for index, column in enumerate(table.columns):
+        shown.add_column(column, justify="left" if index == 0 else "right")
+    for row in table.rows:
+        texts = ["\n".join(c.text(i) for i in range(len(c.lines))) for c in row]
+        shown.add_row(*[Text(text, style="bold" if c.strong else "") for text, c in zip(texts, row, strict=True)])
+    terminal = bool(getattr(stream, "isatty", lambda: False)())
+    console = Console(file=stream, width=None if terminal else 240, highlight=False)
+    console.print(shown)
+    for note in table.notes:
+        console.print(Text(note, style="dim"), soft_wrap=True)
+
+
+def to_markdown(table: Table) -> str:
+    """The table as GitHub-flavoured Markdown."""
+    align = [":--", *["--:"] * (len(table.columns) - 1)]
+    lines = [f"**{_markdown(table.title)}**", "", _bars(map(_markdown, table.columns)), _bars(align)]
+    for row in table.rows:
+        cells = ["<br>".join(_markdown(c.text(i)) for i in range(len(c.lines))) for c in row]
+        lines.append(_bars(f"**{text}**" if c.strong and text else text for text, c in zip(cells, row, strict=True)))
+    lines += [part for note in table.notes for part in ("", _markdown(note))]
+    return "\n".join(lines) + "\n"
+
+
+def to_csv(table: Table) -> str:
+    """The table's records, with one column for every key, in the order of their first appearance."""
+    keys = list(dict.fromkeys(key for record in table.records for key in record))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, keys, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table.records)
+    return out.getvalue()
+
+
+def to_latex(table: Table) -> str:
+    r"""The table as a LaTeX `table` environment; it needs `\usepackage{booktabs}` and nothing else."""
+    columns = "l" + "r" * (len(table.columns) - 1)
+    lines = [
+        "% needs \\usepackage{booktabs}",
+        "\\begin{table}",
+        "  \\centering",
+        f"  \\caption{{{_latex(table.title)}}}",
+        f"  \\begin{{tabular}}{{{columns}}}",
+        "    \\toprule",
+        "    " + " & ".join(map(_latex, table.columns)) + r" \\",
+        "    \\midrule",
+    ]
+    for row in table.rows:
+        for index in range(max(len(c.lines) for c in row)):
+            texts = [_latex(c.text(index)) for c in row]
+            texts = [f"\\textbf{{{text}}}" if c.strong and text else text for text, c in zip(texts, row, strict=True)]
+            lines.append("    " + " & ".join(texts) + r" \\")
+    lines += ["    \\bottomrule", "  \\end{tabular}"]
+    if table.notes:
+        lines += ["", "  \\smallskip", "  {\\footnotesize", *[f"  {_latex(note)}\\par" for note in table.notes], "  }"]
+    return "\n".join([*lines, "\\end{table}"]) + "\n"
+
+
+def to_html(table: Table) -> str:
+    """The table as an HTML fragment: a figure with caption, table and notes."""
+    head = "".join(f"<th>{html.escape(column)}</th>" for column in table.columns)
+    body = []
+    for row in table.rows:
+        cells = []
+        for c in row:
+            first, *rest = [html.escape(c.text(i)) for i in range(len(c.lines))]
+            first = f"<strong>{first}</strong>" if c.strong else first
+            cells.append("<td>" + "".join([first, *[f"<br><small>{line}</small>" for line in rest]]) + "</td>")
+        body.append("<tr>" + "".join(cells) + "</tr>")
+    notes = "".join(f"<p>{html.escape(note)}</p>" for note in table.notes)
+    return (
+        f'<figure class="table"><figcaption>{html.escape(table.title)}</figcaption>\n'
+        f"<table><thead><tr>{head}</tr></thead>\n<tbody>\n" + "\n".join(body) + "\n</tbody></table>\n"
+        f'<div class="notes">{notes}</div></figure>\n'
+    )
+
+
+def _bars(texts: Any) -> str:
+    return "| " + " | ".join(texts) + " |"
+
+
+def _markdown(text: str) -> str:
+    for special in "\\|*_<>[]`":
+        text = text.replace(special, "\\" + special)
+    return text
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": "$-$", "×": r"$\times$", "·": r"$\cdot$",
+    "≤": r"$\leq$", "≥": r"$\geq$", "→": r"$\to$", "∆": r"$\Delta$", "Δ": r"$\Delta$", "–": "--", "<": r"\textless{}",
+    ">": r"\textgreater{}", "λ": r"$\lambda$", "…": r"\dots{}", "|": r"\textbar{}",
+}  # fmt: skip
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in text)

@@ -1,0 +1,208 @@
+"""The progress of a run for people: a live line on a terminal, thinned plain lines elsewhere, and always a log file."""
+
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+from farkas_exp.errors import unknown
+
+Mode = Literal["auto", "live", "plain", "none"]
+MODES = ("auto", "live", "plain", "none")
+
+_REFRESH_SECONDS = 0.1
+"""The live line is redrawn at most that often: `step` may be called thousands of times a second."""
+
+
+class Progress:
+    """Shows how far a run is.
+
+    Args:
+        mode: `live` keeps one line up to date, `plain` prints a line for some of the epochs, `none` prints nothing,
+            `auto` is `live` on a terminal and `plain` elsewhere. The log file gets a line per epoch in every mode.
+        title: what is running, for example its slug and seed.
+        epochs: epochs of the whole run.
+        log_path: the log file, appended to; None for none.
+        done: epochs that were finished before this process began.
+        stream: where to print; standard output by default.
+        clock: seconds, monotonic; for tests.
+    """
+
+    def __init__(
+        self,
+        mode: Mode,
+        title: str,
+        epochs: int,
+        log_path: Path | None,
+        *,
+        done: int = 0,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if mode not in MODES:
+            raise unknown("progress", mode, MODES)
+        self.title, self.epochs, self._clock = title, epochs, clock
+        self._stream = sys.stdout if stream is None else stream
+        terminal = bool(getattr(self._stream, "isatty", lambda: False)())
+        self._mode = ("live" if terminal else "plain") if mode == "auto" else mode
+        self._log = open(log_path, "a", encoding="utf-8") if log_path else None  # noqa: SIM115 - open as long as the run
+        self._done, self._fraction = done, 0.0
+        self._row: Mapping[str, Any] = {}
+        self._started, self._start_done = clock(), done
+        self._drawn = -math.inf
+        self._live: Any = None
+        if self._mode == "live":
+            self._open_live()
+
+    def step(self, done: int, total: int) -> None:
+        """Step `done` of the `total` steps of the current epoch was queued. Costs nothing unless a redraw is due."""
+        if self._live is None:
+            return
+        now = self._clock()
+        if now - self._drawn >= _REFRESH_SECONDS:
+            self._fraction, self._drawn = done / max(total, 1), now
+            self._draw()
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """An epoch is finished; `row` is its row of metrics (1-based `epoch`)."""
+        self._row, self._done, self._fraction = row, int(row["epoch"]), 0.0
+        line = epoch_line(row, self.epochs, self.eta_seconds())
+        self._write_log(line)
+        if self._live is not None:
+            self._drawn = self._clock()
+            self._draw()
+        elif self._mode == "plain" and is_shown(self._done, self.epochs):
+            self._print(f"[{self.title}] {line}")
+
+    def message(self, line: str) -> None:
+        """A line that is shown and logged whatever the epoch is."""
+        self._write_log(line)
+        if self._live is not None:
+            self._guard(lambda: self._live.console.print(f"[{self.title}] {line}", markup=False, highlight=False))
+        elif self._mode == "plain":
+            self._print(f"[{self.title}] {line}")
+
+    def close(self, line: str | None = None) -> None:
+        """End the display, with a last `line`; calling it twice is harmless."""
+        if self._live is not None:
+            live, self._live = self._live, None
+            self._guard(live.stop)
+            if line is not None:
+                self._print(f"[{self.title}] {line}")
+        elif self._mode == "plain" and line is not None:
+            self._print(f"[{self.title}] {line}")
+        if self._log is not None:
+            if line is not None:
+                self._write_log(line)
+            self._log.close()
+            self._log = None
+
+    def eta_seconds(self) -> float | None:
+        """Seconds until the last epoch, from the mean speed of this process so far; None before there is one."""
+        progress = self._done + self._fraction - self._start_done
+        if progress <= 0:
+            return None
+        return (self._clock() - self._started) / progress * (self.epochs - self._done - self._fraction)
+
+    def _open_live(self) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        class PatientConsole(Console):
+            def on_broken_pipe(self) -> None:
+                raise  # called while the error is handled; rich would end the process
+
+        console = PatientConsole(file=self._stream, force_terminal=True)
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._guard(self._live.start)
+        self._draw()
+
+    def _draw(self) -> None:
+        from rich.text import Text
+
+        text = Text(no_wrap=True, overflow="ellipsis")
+        text.append(self.title + " ", style="bold")
+        text.append_text(_bar((self._done + self._fraction) / self.epochs))
+        current = min(self._done + 1, self.epochs)
+        text.append(f" epoch {current}/{self.epochs}")
+        eta = self.eta_seconds()
+        if eta is not None:  # before the figures: a narrow terminal cuts the end off
+            text.append(f"  ETA {duration(eta)}", style="green")
+        text.append(f"  {_figures(self._row)}")
+        self._guard(lambda: self._live.update(text, refresh=True))
+
+    def _print(self, line: str) -> None:
+        self._guard(lambda: print(line, file=self._stream, flush=True))
+
+    def _guard(self, show: Callable[[], object]) -> None:
+        """Show something; a terminal that went away (a closed pipe, a lost connection) never ends a training."""
+        try:
+            show()
+        except (OSError, ValueError):
+            live, self._live, self._mode = self._live, None, "none"
+            if live is not None:
+                with suppress(OSError, ValueError):
+                    live.stop()  # gives standard output and error back
+
+    def _write_log(self, line: str) -> None:
+        if self._log is not None:
+            self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+            self._log.flush()
+
+
+def epoch_line(row: Mapping[str, Any], epochs: int, eta: float | None = None) -> str:
+    """One line for one finished epoch."""
+    parts = [f"epoch {row['epoch']}/{epochs}", _figures(row)]
+    if row.get("lr") is not None:
+        parts.insert(1, f"lr {row['lr']:g}")
+    if row.get("epoch_seconds") is not None:
+        parts.append(f"{row['epoch_seconds']:.3g} s")
+    if eta is not None and int(row["epoch"]) < epochs:
+        parts.append(f"ETA {duration(eta)}")
+    return "  ".join(part for part in parts if part)
+
+
+def is_shown(epoch: int, epochs: int) -> bool:
+    """Whether plain output has a line for `epoch` (1-based): the first three, about twenty more, and the last."""
+    return epoch <= 3 or epoch == epochs or epoch % math.ceil(epochs / 20) == 0
+
+
+def duration(seconds: float) -> str:
+    """`seconds` as 1:02:03, 2:03 or 0:03."""
+    if not math.isfinite(seconds):
+        return "?"
+    minutes, second = divmod(round(max(seconds, 0.0)), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+
+
+def _figures(row: Mapping[str, Any]) -> str:
+    """The losses, errors and speed of a row; what is missing is left out, what is not finite is said to be so."""
+
+    def number(key: str, form: str) -> str:
+        value = row[key]
+        return format(value, form) if value is not None and math.isfinite(value) else "not finite"
+
+    parts = []
+    if "train_loss" in row:
+        parts.append(f"train loss {number('train_loss', '.4f')}")
+    if "train_error" in row:
+        parts.append(f"error {number('train_error', '.2f')} %")
+    if "test_loss" in row:
+        parts.append(f"test loss {number('test_loss', '.4f')}")
+    if "test_error" in row:
+        parts.append(f"test error {number('test_error', '.2f')} %")
+    if row.get("images_per_second") is not None:
+        parts.append(f"{row['images_per_second']:,.0f} images/s")
+    return "  ".join(parts)
+
+
+def _bar(fraction: float, width: int = 12) -> Any:
+    """A bar of `width` characters, filled to `fraction`."""
+    from rich.text import Text
+
+    filled = round(min(max(fraction, 0.0), 1.0) * width)
+    return Text.assemble(("━" * filled, "cyan"), ("━" * (width - filled), "bright_black"))

@@ -1,0 +1,280 @@
+"""One run from configuration to result: build what it needs, keep its directory, hand it to the trainer."""
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from farkas_exp import __version__, checkpoint, runs
+from farkas_exp.config import Config, to_dict
+from farkas_exp.data import DataInfo, ImageData, build_data
+from farkas_exp.diagnostics import measure_activity
+from farkas_exp.errors import Interrupted, UserError
+from farkas_exp.initialization import initialize
+from farkas_exp.models import create_model
+from farkas_exp.optim import build_optimizer
+from farkas_exp.runs import RunDirectory, read_json, write_json, write_record, write_state
+from farkas_exp.seeding import derive_seed
+from farkas_exp.signals import StopRequest
+from farkas_exp.tracking import JsonlWriter, Progress, WandbMirror, truncate_rows
+from farkas_exp.trainer import Failure, Trainer, TrainerState
+
+
+def train(config: Config, run: RunDirectory) -> dict[str, Any]:
+    """Train one run, from its checkpoint if there is one, and return its result. The caller holds the run's lock.
+
+    Raises:
+        UserError: a mistake in the configuration or the data, before anything is written.
+        Interrupted: a signal asked to stop; a checkpoint has been written.
+    """
+    device = choose_device(config.device)
+    data = build_data(
+        config.dataset, config.augmentation, batch_size=config.batch_size, seed=config.seed, device=device,
+        channels_last=config.channels_last,
+    )  # fmt: skip
+    model = build_model(config, data, device)
+    optimizer = build_optimizer(model, config.optimizer, config.lr.value)
+    trainer = Trainer(config, model, optimizer, data, device)
+
+    if config.retry_failed and runs.read_json(run.result) is not None:
+        _forget_attempt(run)
+    checkpoint.remove_stray_files(run)
+    record = write_record(run, config)
+    _check_same_data(run, data.info)
+    saved = checkpoint.load(run)
+    state = TrainerState()
+    if saved is not None:
+        state = trainer.restore(saved)
+    rows = truncate_rows(run.metrics, state.epoch)
+    truncate_rows(run.diagnostics, state.epoch)
+    _write_environment(run, config, data.info, device)
+    return _Session(config, run, trainer, state, rows, record).run_to_end()
+
+
+class _Session:
+    """The stretch of a run that this process trains: what the trainer reports goes into the run directory."""
+
+    def __init__(
+        self, config: Config, run: RunDirectory, trainer: Trainer, state: TrainerState, rows: list[dict[str, Any]],
+        record: dict[str, Any],
+    ) -> None:  # fmt: skip
+        self.config, self.run, self.trainer, self.state = config, run, trainer, state
+        self.title = f"{record['slug']} seed {config.seed}"
+        self.progress = Progress(config.progress, self.title, config.epochs, run.log, done=state.epoch)
+        self.wandb = WandbMirror.start(
+            config.wandb, run.path, record["wandb_id"], f"{record['slug']}-s{config.seed}",
+            config.arm or f"{record['slug']}-{record['identity']}",
+            [tag for tag in (config.experiment, config.model.name, config.dataset.name) if tag], to_dict(config),
+        )  # fmt: skip
+        self.last = rows[-1] if rows else {}
+        self.best = min((row["test_error"] for row in rows if row["test_error"] is not None), default=None)
+        self.saved_at = time.monotonic()
+
+    def run_to_end(self) -> dict[str, Any]:
+        """Train what is left, and close everything with the outcome, whatever it is."""
+        exit_code = 1
+        summary: dict[str, Any] = {}
+        closing = "crashed"
+        try:
+            with StopRequest() as stop, JsonlWriter(self.run.metrics) as metrics:
+                self._write_state(runs.RUNNING)
+                if self.state.epoch == 0 and self.state.step == 0:
+                    self._diagnose(0)
+                result = self._train(stop, metrics)
+            write_json(self.run.result, result)
+            self._write_state(result["status"])
+            for file in (self.run.previous_checkpoint, self.run.error):
+                file.unlink(missing_ok=True)
+            summary = {key: result[key] for key in ("status", "reason", "test_error", "best_test_error", "seconds")}
+            exit_code = int(result["status"] != runs.FINISHED)
+            closing = f"{result['status']}: test error {result['test_error']:.2f} %" + (
+                f" ({result['reason']})" if result["reason"] else ""
+            )
+            return result
+        except Interrupted as stopped:
+            exit_code, closing = 255, str(stopped)
+            raise
+        finally:
+            self.progress.close(closing)
+            self.wandb.finish(exit_code, summary)
+
+    def _train(self, stop: StopRequest, metrics: JsonlWriter) -> dict[str, Any]:
+        config, trainer, state = self.config, self.trainer, self.state
+        reason = None
+        while state.epoch < config.epochs and reason is None:
+            reached_end = trainer.train_epoch(state, stop, on_step=self._on_step)
+            if not reached_end:
+                self._save()
+                self._write_state(runs.INTERRUPTED)
+                where = f"epoch {state.epoch + 1}, step {state.step}"
+                raise Interrupted(f"stopped by {stop.signal_name} in {where}; the same command goes on from there")
+            try:
+                row = trainer.finish_epoch(state)
+            except Failure as failure:
+                row, reason = failure.row, str(failure)
+            self._report(row, metrics)
+            if reason is None and (state.epoch == config.epochs or self._checkpoint_is_due()):
+                self._save()
+        return {
+            "schema": runs.SCHEMA,
+            "status": runs.FAILED if reason else runs.FINISHED,
+            "reason": reason,
+            "epochs": state.epoch,
+            "test_error": self.last["test_error"],
+            "test_loss": self.last["test_loss"],
+            "train_error": self.last["train_error"],
+            "train_loss": self.last["train_loss"],
+            "best_test_error": self.best,
+            "seconds": state.seconds,
+            "images_per_second": state.images / state.train_seconds if state.train_seconds else None,
+            "parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+        }
+
+    def _report(self, row: dict[str, Any], metrics: JsonlWriter) -> None:
+        self.last = row
+        if row["test_error"] is not None:
+            self.best = row["test_error"] if self.best is None else min(self.best, row["test_error"])
+        metrics.append(row)
+        self.progress.epoch(row)
+        self.wandb.log(row)
+        self._diagnose(self.state.epoch)
+        self._write_state(runs.RUNNING)
+
+    def _on_step(self, step: int) -> None:
+        self.progress.step(step, self.trainer.data.steps_per_epoch)
+
+    def _diagnose(self, epoch: int) -> None:
+        """Measure every layer's activity on a fixed batch, after `epoch` epochs, where the configuration asks for it."""
+        if epoch not in self.config.diagnostics.epochs:
+            return
+        images, _ = self.trainer.data.fixed_batch(self.config.diagnostics.images)
+        layers = [vars(layer) for layer in measure_activity(self.trainer.model, images)]
+        with JsonlWriter(self.run.diagnostics) as file:
+            file.append({"epoch": epoch, "layers": layers})
+
+    def _checkpoint_is_due(self) -> bool:
+        every = self.config.checkpoint
+        by_epoch = every.every_epochs > 0 and self.state.epoch % every.every_epochs == 0
+        by_time = every.every_minutes > 0 and time.monotonic() - self.saved_at > 60 * every.every_minutes
+        return by_epoch or by_time
+
+    def _save(self) -> None:
+        checkpoint.save(self.run, self.trainer.snapshot(self.state))
+        self.saved_at = time.monotonic()
+
+    def _write_state(self, state: str) -> None:
+        write_state(
+            self.run, state, epoch=self.state.epoch, epochs=self.config.epochs,
+            test_error=self.last.get("test_error"), eta_seconds=self.progress.eta_seconds(),
+        )  # fmt: skip
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of `device=auto|cpu|cuda`.
+
+    Raises:
+        UserError: cuda was asked for and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device: cuda was asked for, but PyTorch sees no GPU here; use device=auto or device=cpu")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def build_model(config: Config, data: ImageData, device: torch.device) -> torch.nn.Module:
+    """The initialized network of `config` for `data`, on `device`; the same for the same seed on every device."""
+    options = {key: value for key, value in to_dict(config.model).items() if key != "name" and value is not None}
+    channels, height, _ = data.info.image_shape
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(config.seed, "weights"))
+        model = create_model(
+            config.model.name,
+            data.info.num_classes,
+            in_channels=channels,
+            image_size=height,
+            normalization=config.normalization.name,
+            norm_position=config.normalization.position,
+            norm_affine=config.normalization.affine,
+            norm_groups=config.normalization.groups,
+            aggregation=config.aggregation.name,
+            margin=config.aggregation.margin,
+            learn_lambda=config.aggregation.learn_lambda,
+            activation=config.activation.name,
+            cutoff=config.activation.cutoff,
+            **options,
+        )
+        images = data.fixed_batch(config.batch_size)[0].to("cpu", torch.float32)
+        initialize(
+            model, config.init.name, gain=config.init.gain, last_scale=config.init.last_scale, images=images,
+            seed=derive_seed(config.seed, "init"),
+        )  # fmt: skip
+    layout = torch.channels_last if config.channels_last else torch.contiguous_format
+    return model.to(device=device, memory_format=layout)
+
+
+def _forget_attempt(run: RunDirectory) -> None:
+    """Clear the way for another attempt at a run that failed to train; the earlier result goes last."""
+    for file in (run.checkpoint, run.previous_checkpoint, run.metrics, run.diagnostics, run.state, run.result):
+        file.unlink(missing_ok=True)
+
+
+def _check_same_data(run: RunDirectory, info: DataInfo) -> None:
+    before = read_json(run.environment)
+    fingerprint = before.get("data", {}).get("fingerprint") if isinstance(before, dict) else None
+    if fingerprint not in (None, info.fingerprint):
+        raise UserError(
+            f"dataset: {info.name} is not the data this run began with (fingerprint {info.fingerprint}, was "
+            f"{fingerprint}); restore it, or give the new data another dataset.label, or move {run.path} away"
+        )
+
+
+def _write_environment(run: RunDirectory, config: Config, info: DataInfo, device: torch.device) -> None:
+    """What decides the last digits and the speed of this run: versions, device, threads, commit, data."""
+    write_json(
+        run.environment,
+        {
+            "farkas_exp": __version__,
+            "commit": _git_commit(),
+            "command": shlex.join(sys.argv),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "platform": platform.platform(),
+            "host": platform.node(),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+            "device_type": device.type,
+            "threads": torch.get_num_threads(),
+            "cuda": torch.version.cuda if device.type == "cuda" else None,
+            "precision": config.precision,
+            "compile": config.compile,
+            "channels_last": config.channels_last,
+            "data": {"name": info.name, "train": info.train_size, "test": info.test_size, "fingerprint": info.fingerprint},
+        },
+    )
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout that this code runs from, marked where it has been changed; None outside of one."""
+    folder = Path(__file__).resolve().parent
+    try:
+        command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _processor() -> str:
+    """The processor's name and the number of cores this process may use."""
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
+    except OSError:
+        pass
+    return f"{name}, {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores"

@@ -1,0 +1,182 @@
+"""The one training loop, for every network, normalization and dataset.
+
+Nothing in it waits for the device inside an epoch: losses and errors add up on the device and are fetched once at the
+end. All that is random is a function of the seed and the epoch, or is in the checkpoint, so a run that is stopped and
+continued ends with the same weights as one that was not (bitwise on a CPU with the same number of threads).
+"""
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from farkas_exp.config import Config
+from farkas_exp.data import ImageData
+from farkas_exp.optim import learning_rate, set_learning_rate
+from farkas_exp.seeding import derive_seed
+from farkas_exp.signals import StopRequest
+
+
+@dataclass
+class TrainerState:
+    """How far a run is. `epoch` epochs are finished; `step` steps of the next one are done, with these totals."""
+
+    epoch: int = 0
+    step: int = 0
+    totals: list[float] = field(default_factory=lambda: [0.0, 0.0])
+    chance_epochs: int = 0
+    seconds: float = 0.0
+    train_seconds: float = 0.0
+    epoch_seconds: float = 0.0
+    images: int = 0
+
+
+class Failure(Exception):  # noqa: N818 - a result of training, not a defect
+    """The run has failed to train; `row` holds the metrics of its last epoch."""
+
+    def __init__(self, reason: str, row: dict[str, Any]) -> None:
+        super().__init__(reason)
+        self.row = row
+
+
+class Trainer:
+    """Trains `model` on `data`; knows nothing of files.
+
+    Args:
+        config: the run's configuration.
+        model: the initialized network, on `device`.
+        optimizer: over its parameters.
+        data: its images, on `device`.
+        device: where everything is.
+    """
+
+    def __init__(
+        self, config: Config, model: nn.Module, optimizer: torch.optim.Optimizer, data: ImageData, device: torch.device
+    ) -> None:
+        self.config, self.model, self.optimizer, self.data, self.device = config, model, optimizer, data, device
+        self.forward = torch.compile(model) if config.compile else model
+        if device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # shapes are fixed
+        torch.manual_seed(derive_seed(config.seed, "training"))
+
+    def train_epoch(
+        self, state: TrainerState, stop: StopRequest, on_step: Callable[[int], None] = lambda step: None
+    ) -> bool:
+        """Train the rest of the epoch that `state` is in, and return whether its end was reached.
+
+        A requested stop ends the epoch after the current step, with everything that the rest needs in `state`.
+        """
+        started = time.perf_counter()
+        self.model.train()
+        set_learning_rate(self.optimizer, learning_rate(self.config.lr, state.epoch, self.config.epochs))
+        totals = torch.tensor(state.totals, dtype=torch.float64 if self.device.type == "cpu" else torch.float32)
+        totals = totals.to(self.device)
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        first = state.step
+        for images, labels in self.data.train_batches(state.epoch, first):
+            if stop.requested:
+                break
+            totals += self._train_step(images, labels)
+            state.step += 1
+            on_step(state.step)
+        state.totals = totals.tolist()  # the one wait for the device
+        elapsed = time.perf_counter() - started
+        state.epoch_seconds += elapsed
+        state.train_seconds += elapsed
+        state.seconds += elapsed
+        state.images += (state.step - first) * self.config.batch_size
+        return state.step == self.data.steps_per_epoch
+
+    def _train_step(self, images: Tensor, labels: Tensor) -> Tensor:
+        """One update; returns the batch's summed loss and number of errors, on the device."""
+        with self._autocast():
+            logits = self.forward(images)
+            loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        with torch.no_grad():
+            return torch.stack([loss.detach() * len(labels), (logits.argmax(1) != labels).sum()])
+
+    def finish_epoch(self, state: TrainerState) -> dict[str, Any]:
+        """Evaluate after the last step of an epoch, advance `state` to the next, and return the epoch's metrics.
+
+        Raises:
+            Failure: the loss is not finite, or the test error has been at chance or worse in as many epochs as
+                `failure.epochs` allows (the authors' rule).
+        """
+        started = time.perf_counter()
+        seen = state.step * self.config.batch_size
+        train_loss, train_errors = state.totals
+        test_loss, test_error = self.evaluate()
+        lr = learning_rate(self.config.lr, state.epoch, self.config.epochs)
+        training_seconds = state.epoch_seconds
+        state.seconds += time.perf_counter() - started
+        row = {
+            "epoch": state.epoch + 1,
+            "lr": lr,
+            "train_loss": train_loss / seen,
+            "train_error": 100 * train_errors / seen,
+            "test_loss": test_loss,
+            "test_error": test_error,
+            "images_per_second": seen / training_seconds if training_seconds else None,
+            "epoch_seconds": training_seconds + time.perf_counter() - started,
+            "peak_memory_bytes": torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None,
+            "time": time.time(),
+        }
+        state.epoch, state.step, state.totals, state.epoch_seconds = state.epoch + 1, 0, [0.0, 0.0], 0.0
+        self._raise_if_failed(state, row)
+        return row
+
+    def _raise_if_failed(self, state: TrainerState, row: dict[str, Any]) -> None:
+        if not (math.isfinite(row["train_loss"]) and math.isfinite(row["test_loss"])):
+            raise Failure("loss is not finite", row)
+        chance = 100 * (1 - 1 / self.data.info.num_classes)
+        state.chance_epochs += row["test_error"] >= chance - 1e-9
+        if self.config.failure.epochs and state.chance_epochs >= self.config.failure.epochs:
+            raise Failure(f"test error at chance or worse in {state.chance_epochs} epochs", row)
+
+    @torch.no_grad()
+    def evaluate(self) -> tuple[float, float]:
+        """Mean loss and error in percent over the test images (or the held-out part of the training set)."""
+        self.model.eval()
+        totals = torch.zeros(3, device=self.device)
+        for images, labels in self.data.test_batches():
+            with self._autocast():
+                logits = self.forward(images).float()
+            loss = F.cross_entropy(logits, labels, reduction="sum")
+            count = torch.full_like(loss, len(labels))
+            totals += torch.stack([loss, (logits.argmax(1) != labels).sum(), count])
+        loss, errors, count = totals.tolist()
+        return loss / count, 100 * errors / count
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.config.precision == "bf16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+    def snapshot(self, state: TrainerState) -> dict[str, Any]:
+        """Everything that continuing needs, for a checkpoint."""
+        return {
+            "state": asdict(state),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+        }
+
+    def restore(self, saved: dict[str, Any]) -> TrainerState:
+        """Take over a snapshot and return how far it is."""
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        torch.set_rng_state(saved["rng"])
+        if saved["cuda_rng"] is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(saved["cuda_rng"], self.device)
+        return TrainerState(**saved["state"])

@@ -1,0 +1,69 @@
+"""What `--help` prints: the config groups with their choices, read from the YAML files, and an example of each.
+
+Hydra's own help composes the configuration once per choice, which takes seconds.
+"""
+
+from pathlib import Path
+
+from farkas_exp.config import schema_defaults
+
+USAGE = """\
+How do deep networks train without normalization?
+
+  python -m farkas_exp [GROUP=CHOICE ...] [KEY=VALUE ...]     one run
+  python -m farkas_exp -m GROUP=CHOICE,CHOICE KEY=1,2 ...     every combination
+  python -m farkas_exp experiment=NAME [...]                  a prepared set of runs
+  python -m farkas_exp.report runs_dir=runs                   tables and figures of what has run
+"""
+
+EXAMPLES = {
+    "model": "farkasnet34",
+    "normalization": "batch",
+    "aggregation": "mean",
+    "activation": "elu",
+    "init": "zero_last",
+    "lr": "medium",
+    "optimizer": "adam",
+    "dataset": "digits",
+    "augmentation": "crop_flip",
+    "experiment": "demo",
+}
+"""One example a group; a group that is not here shows its first choice."""
+
+
+def choices(config_dir: Path) -> dict[str, list[str]]:
+    """The config groups and their choices, Hydra's own groups left out."""
+    groups = sorted(path for path in config_dir.iterdir() if path.is_dir() and path.name not in ("hydra", "__pycache__"))
+    return {group.name: sorted(path.stem for path in group.glob("*.yaml")) for group in groups}
+
+
+def help_text(config_dir: Path) -> str:
+    """The whole text of `--help`."""
+    lines = [USAGE, "Groups and their choices (GROUP=CHOICE), with an example:\n"]
+    for group, names in choices(config_dir).items():
+        lines.append(f"  {group}: {', '.join(names)}")
+        lines.append(f"      {group}={EXAMPLES.get(group, names[0])}")
+    lines.append("\nKeys and their defaults (KEY=VALUE), for example epochs=20 seed=1 lr.value=0.03; ??? is set by its group:\n")
+    lines += _keys(schema_defaults(), "")
+    lines.append("\nThe composed configuration: --cfg job.  Flags of Hydra, multirun and completion: --hydra-help.")
+    return "\n".join(lines)
+
+
+def _keys(values: dict[str, object], prefix: str) -> list[str]:
+    lines = []
+    for key, value in values.items():
+        if isinstance(value, dict):
+            inner = "  ".join(f"{name}={_shown(default)}" for name, default in value.items())
+            lines.append(f"  {prefix}{key}.  {inner}")
+        else:
+            lines.append(f"  {prefix}{key}={_shown(value)}")
+    return lines
+
+
+def _shown(value: object) -> str:
+    """A default as one would write it on the command line."""
+    if isinstance(value, list):
+        return f"[{','.join(map(str, value))}]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)

@@ -1,0 +1,71 @@
+import os
+import pickle
+
+import pytest
+import torch
+
+from farkas_exp import checkpoint
+from farkas_exp.errors import UserError
+from farkas_exp.runs import RunDirectory
+
+
+@pytest.fixture
+def run(tmp_path):
+    return RunDirectory(tmp_path)
+
+
+def test_the_newest_is_loaded_and_the_one_before_it_is_kept(run):
+    assert checkpoint.load(run) is None
+    checkpoint.save(run, {"value": torch.tensor(1.0)})
+    checkpoint.save(run, {"value": torch.tensor(2.0)})
+    assert checkpoint.load(run)["value"] == 2.0
+    run.checkpoint.unlink()  # killed between the two renames of a save
+    assert checkpoint.load(run)["value"] == 1.0
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, -1])
+def test_a_truncated_checkpoint_is_detected_and_the_previous_one_used(run, keep):
+    checkpoint.save(run, {"value": torch.arange(1000)})
+    checkpoint.save(run, {"value": torch.arange(1000) + 1})
+    content = run.checkpoint.read_bytes()
+    run.checkpoint.write_bytes(content[: len(content) * 2 // 3] if keep < 0 else content[:keep])
+    assert checkpoint.load(run)["value"][0] == 0
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_failing_write_leaves_the_last_good_one_and_no_stray_file(run, monkeypatch, call):
+    checkpoint.save(run, {"value": 1})
+
+    def full_disk(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, call, full_disk)
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.save(run, {"value": 2})
+    monkeypatch.undo()
+    assert checkpoint.load(run)["value"] == 1
+    assert {path.name for path in run.path.iterdir()} <= {"checkpoint.pt", "checkpoint.previous.pt"}
+
+
+def test_loading_executes_no_code(run, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    torch.save({"schema": checkpoint.SCHEMA, "value": Evil()}, run.checkpoint)
+    assert checkpoint.load(run) is None
+    run.checkpoint.write_bytes(pickle.dumps(Evil()))
+    assert checkpoint.load(run) is None
+    assert not (tmp_path / "executed").exists()
+
+
+def test_another_format_is_refused_not_guessed(run):
+    torch.save({"schema": 99}, run.checkpoint)
+    with pytest.raises(UserError, match="checkpoint format 99, expected 1"):
+        checkpoint.load(run)
+
+
+def test_stray_files_of_a_killed_save_are_removed(run):
+    (run.path / ".checkpoint.pt.123.tmp").write_text("half")
+    checkpoint.remove_stray_files(run)
+    assert list(run.path.iterdir()) == []

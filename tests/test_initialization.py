@@ -1,0 +1,191 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from farkas_exp.errors import UserError
+from farkas_exp.initialization import INITS, initialize
+from farkas_exp.initialization.random import weight_layers
+from farkas_exp.layers import FarkasLayer, ResidualBlock, plain_path
+from farkas_exp.models import create_model
+
+SMALL = {"blocks": (2, 2), "widths": (16, 32)}
+
+
+def network(name="farkasnet34", seed=0, **options):
+    torch.manual_seed(seed)
+    return create_model(name, 10, **{**SMALL, **options})
+
+
+def images(n=32, size=16):
+    return torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("model", ["resnet34", "farkasnet34", "farkasnet50"])
+@pytest.mark.parametrize("name", sorted(INITS))
+def test_every_init_is_a_function_of_its_seed_and_leaves_the_global_generator_alone(model, name):
+    first, second, other = network(model), network(model), network(model)
+    state = torch.get_rng_state()
+    initialize(first, name, images=images(), seed=1)
+    initialize(second, name, images=images(), seed=1)
+    initialize(other, name, images=images(), seed=2)
+    assert torch.equal(state, torch.get_rng_state())
+    pairs = zip(first.parameters(), second.parameters(), other.parameters(), strict=True)
+    same = [(torch.equal(a, b), torch.equal(a, c)) for a, b, c in pairs]
+    assert all(equal for equal, _ in same)
+    assert all(equal for _, equal in same) == (name in ("pytorch", "zero_last"))
+
+
+def test_pytorch_leaves_the_builders_weights():
+    before, after = network(), network()
+    initialize(after, "pytorch", seed=3)
+    assert all(torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("model", ["resnet34", "farkasnet34"])
+def test_zero_last_makes_every_block_its_shortcut(model):
+    net = network(model)
+    initialize(net, "zero_last")
+    for block in net.modules():
+        if isinstance(block, ResidualBlock):
+            layer, _ = block.branch_end()
+            shortcut = torch.rand(2, layer.weight.shape[0], 4, 4)
+            output = block(shortcut)
+            torch.testing.assert_close(output[:, : shortcut.shape[1]], shortcut)
+            assert output[:, shortcut.shape[1] :].abs().sum() == 0
+
+
+def spread(net):
+    """Standard deviation of every weight times sqrt(fan_in), and the largest absolute bias."""
+    layers = list(weight_layers(net))
+    stds = [float(layer.weight.detach().std()) * math.sqrt(layer.weight[0].numel()) for layer in layers if layer.weight.numel() > 2000]
+    return stds, max(float(layer.bias.detach().abs().max()) for layer in layers)
+
+
+@pytest.mark.parametrize("model", ["resnet34", "farkasnet34"])
+def test_kaiming_has_variance_two_over_fan_in_and_a_gain(model):
+    net = network(model)
+    initialize(net, "kaiming", seed=1)
+    stds, bias = spread(net)
+    assert stds == pytest.approx([math.sqrt(2)] * len(stds), rel=0.1)
+    assert bias == 0
+    initialize(net, "kaiming", gain=0.5, seed=1)
+    assert spread(net)[0] == pytest.approx([std * 0.5 / math.sqrt(2) for std in stds], rel=1e-4)
+
+
+def test_xavier_is_uniform_with_glorots_bound():
+    net = network("mlp", blocks=None, widths=None, depth=2, width=100)
+    initialize(net, "xavier", seed=1)
+    layer = list(weight_layers(net))[1]
+    bound = math.sqrt(6 / 200)
+    assert float(layer.weight.detach().abs().max()) == pytest.approx(bound, rel=0.01)
+    assert float(layer.weight.detach().std()) == pytest.approx(bound / math.sqrt(3), rel=0.05)
+
+
+def test_orthogonal_rows_are_orthogonal_with_the_gain_of_relu():
+    net = network()
+    initialize(net, "orthogonal", seed=1)
+    for layer in weight_layers(net):
+        matrix = layer.weight.detach().flatten(1).double()
+        rows, columns = matrix.shape
+        gram = matrix @ matrix.T if rows <= columns else matrix.T @ matrix
+        torch.testing.assert_close(gram, 2 * torch.eye(len(gram), dtype=torch.float64), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("model", "position"), [("resnet34", "after"), ("farkasnet34", "after"), ("resnet34", "before")])
+def test_lsuv_gives_every_layer_an_output_of_unit_variance(model, position):
+    net = network(model, normalization="batch", norm_position=position)
+    initialize(net, "lsuv", images=images(), seed=1)
+    seen = {}
+    net.eval()
+    layers = list(weight_layers(net))
+    for layer in layers:
+        if hasattr(layer, "branch"):
+            layer.branch = lambda hidden, layer=layer, branch=layer.branch: seen.setdefault(layer, branch(hidden))
+        else:
+            layer.register_forward_hook(lambda layer, inputs, output: seen.update({layer: output.clone()}))
+    with torch.no_grad(), plain_path():
+        net(images())
+    stds = [float(seen[layer].std(correction=0)) for layer in layers]
+    assert stds == pytest.approx([1.0] * len(layers), abs=0.11)
+
+
+def test_lsuv_leaves_no_trace_on_the_network():
+    net = network()
+    keys = {name: set(vars(module)) for name, module in net.named_modules()}
+    initialize(net, "lsuv", images=images())
+    assert {name: set(vars(module)) for name, module in net.named_modules()} == keys
+    assert not any(module._forward_hooks for module in net.modules())
+    assert net.training
+
+
+def test_rai_gives_every_row_one_beta_entry_and_small_normal_ones():
+    net = create_model("farkas_mlp", 10, depth=2, width=400)
+    initialize(net, "rai", seed=1)
+    layer = list(weight_layers(net))[1]
+    assert isinstance(layer, FarkasLayer)
+    matrix = torch.cat((layer.weight, layer.bias[:-1, None]), 1).detach()
+    largest = matrix.amax(1)
+    scale = 0.6007 / 20
+    # Beta(2, 1): mean 2/3, P(x < 1/2) = 1/4.
+    assert float(largest.mean()) == pytest.approx(2 / 3, abs=0.04)
+    assert float((largest < 0.5).float().mean()) == pytest.approx(0.25, abs=0.07)
+    rest = matrix[matrix < 5 * scale]
+    assert float(rest.std()) == pytest.approx(scale, rel=0.05)
+    assert (matrix > 5 * scale).sum(1).max() <= 1
+    assert abs(float(layer.bias.detach()[-1])) < 5 * scale
+
+
+@pytest.mark.parametrize("model", ["resnet34", "farkasnet34"])
+def test_last_scale_multiplies_the_end_of_every_branch_and_nothing_else(model):
+    plain, scaled = network(model), network(model)
+    initialize(plain, "kaiming", seed=1)
+    initialize(scaled, "kaiming", seed=1, last_scale=0.25)
+    ends = {id(p) for b in scaled.modules() if isinstance(b, ResidualBlock) for p in b.branch_end()[0].parameters()}
+    for (name, before), after in zip(plain.named_parameters(), scaled.parameters(), strict=True):
+        factor = 0.25 if id(after) in ends else 1.0
+        torch.testing.assert_close(after, factor * before, msg=name)
+    assert len(ends) == 2 * sum(SMALL["blocks"])
+
+
+def test_a_trainable_norm_before_the_sum_is_scaled_instead_of_the_layer():
+    net = network("resnet34", normalization="batch", norm_position="before", norm_affine=True)
+    initialize(net, "zero_last")
+    for block in net.modules():
+        if isinstance(block, ResidualBlock):
+            layer, norm = block.branch_end()
+            assert float(norm.weight.detach().abs().sum()) == 0
+            assert float(layer.weight.detach().abs().sum()) > 0
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "message"),
+    [
+        ("resnet34", {"name": "xaver"}, r"init.name: unknown 'xaver'; did you mean 'xavier'"),
+        ("resnet34", {"name": "lsuv"}, r"init.name: lsuv needs a batch"),
+        ("resnet34", {"name": "rai", "gain": 2.0}, r"init.gain: init rai has no gain"),
+        ("resnet34", {"name": "kaiming", "gain": -1.0}, r"init.gain: -1.0 is out of range"),
+        ("resnet34", {"name": "pytorch", "last_scale": -1.0}, r"init.last_scale: -1.0 is out of range"),
+        ("fixup34", {"name": "kaiming"}, r"init: FixUp brings its own"),
+        ("mlp", {"name": "zero_last"}, r"zero_last needs a network with residual branches"),
+        ("mlp", {"name": "pytorch", "last_scale": 0.5}, r"init.last_scale needs a network with residual branches"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(model, arguments, message):
+    options = {} if model == "mlp" else SMALL
+    net = create_model(model, 10, **options)
+    with pytest.raises(UserError, match=message):
+        initialize(net, **arguments)
+
+
+def test_the_farkas_guarantee_holds_after_every_init():
+    for name in INITS:
+        net = network()
+        initialize(net, name, images=images(), seed=1)
+        for layer in net.modules():
+            if isinstance(layer, FarkasLayer) and not hasattr(layer, "branch"):
+                with torch.no_grad():
+                    output = layer(torch.randn(4, layer.weight.shape[1], 5, 5))
+                assert float(output.amax(1).min()) >= -1e-6, name
+    assert isinstance(net, nn.Module)

@@ -1,0 +1,78 @@
+import pytest
+import torch
+from configs import config
+
+from farkas_exp.config import LRConfig
+from farkas_exp.errors import UserError
+from farkas_exp.models import create_model
+from farkas_exp.optim import build_optimizer, learning_rate, parameter_groups, set_learning_rate
+
+
+def test_the_papers_schedule_value_by_value():
+    lr = LRConfig(0.1)
+    expected = [0.1] * 60 + [0.02] * 60 + [0.004] * 40 + [0.0008] * 40
+    assert [learning_rate(lr, epoch, 200) for epoch in range(200)] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(("epochs", "changes"), [(20, [6, 12, 16]), (10, [3, 6, 8]), (400, [120, 240, 320])])
+def test_the_milestones_keep_their_share_of_a_run_of_other_length(epochs, changes):
+    rates = [learning_rate(LRConfig(1.0), epoch, epochs) for epoch in range(epochs)]
+    assert [epoch for epoch in range(1, epochs) if rates[epoch] != rates[epoch - 1]] == changes
+
+
+def test_without_reference_epochs_the_milestones_stay():
+    assert learning_rate(LRConfig(1.0, (5,), 0.5, None), 4, 1000) == 1.0
+    assert learning_rate(LRConfig(1.0, (5,), 0.5, None), 5, 1000) == 0.5
+
+
+@pytest.mark.parametrize("name", ["resnet18", "farkasnet18", "farkasnet50"])
+def test_weights_decay_and_nothing_else_does(name):
+    model = create_model(name, 10, normalization="batch", norm_affine=True)
+    decayed, free = parameter_groups(model, 5e-4)
+    assert (decayed["weight_decay"], free["weight_decay"]) == (5e-4, 0.0)
+    assert all(parameter.dim() in (2, 4) for parameter in decayed["params"])
+    assert all(parameter.dim() == 1 for parameter in free["params"])
+    assert len(decayed["params"]) + len(free["params"]) == len(list(model.parameters()))
+
+
+def test_decay_all_decays_every_parameter():
+    (group,) = parameter_groups(create_model("farkasnet18", 10), 5e-4, "all")
+    assert group["weight_decay"] == 5e-4
+
+
+def test_fixup_trains_its_scalars_with_a_tenth_of_the_learning_rate_and_decays_them():
+    model = create_model("fixup34", 10)
+    optimizer = build_optimizer(model, config().optimizer, 0.1)
+    set_learning_rate(optimizer, 0.05)
+    by_rate = {round(group["lr"], 6): group for group in optimizer.param_groups}
+    scalars = [p for group in optimizer.param_groups if group["lr_scale"] == 0.1 for p in group["params"]]
+    assert set(by_rate) <= {0.05, 0.005}
+    assert by_rate[0.005]["weight_decay"] == 5e-4
+    assert scalars
+    assert all(p.numel() == 1 for p in scalars)
+
+
+def test_sgd_is_the_papers():
+    group = build_optimizer(create_model("resnet18", 10), config().optimizer, 0.1).param_groups[0]
+    assert (group["momentum"], group["nesterov"], group["dampening"], group["lr"]) == (0.9, False, 0, 0.1)
+
+
+def test_one_step_equals_the_update_rule_by_hand():
+    model = create_model("resnet18", 10, blocks=[1], widths=[4])
+    optimizer = build_optimizer(model, config().optimizer, 0.1)
+    weight, bias = model.get_parameter("classifier.weight"), model.get_parameter("classifier.bias")
+    before = weight.detach().clone(), bias.detach().clone()
+    velocity = torch.zeros_like(weight)
+    for _ in range(2):
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        velocity = 0.9 * velocity + 1 + 5e-4 * weight.detach()
+        expected = weight.detach() - 0.1 * velocity
+        optimizer.step()
+        torch.testing.assert_close(weight.detach(), expected)
+    torch.testing.assert_close(bias.detach(), before[1] - 0.1 * (1 + 1.9))
+
+
+def test_an_unknown_optimizer_is_a_users_mistake():
+    with pytest.raises(UserError, match=r"optimizer.name: unknown 'sdg'; did you mean 'sgd'"):
+        build_optimizer(create_model("resnet18", 10), config(optimizer={"name": "sdg"}).optimizer, 0.1)

@@ -1,0 +1,79 @@
+"""The JSONL record: what a kill, a resume and a number that is not finite leave behind."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from farkas_exp.runs import read_rows
+from farkas_exp.tracking.jsonl import JsonlWriter, truncate_rows
+
+
+def test_a_row_is_in_the_file_before_append_returns(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    with JsonlWriter(path) as writer:
+        for epoch in (1, 2):
+            writer.append({"epoch": epoch, "loss": 0.5}, sync=epoch == 1)
+            assert read_rows(path)[-1] == {"epoch": epoch, "loss": 0.5}
+
+
+def test_sync_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    with JsonlWriter(tmp_path / "m.jsonl") as writer:
+        writer.append({"epoch": 1}, sync=False)
+        assert not synced
+        writer.append({"epoch": 2})
+        assert len(synced) == 1
+
+
+def test_every_line_is_strict_json_and_null_stands_for_not_finite(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    with JsonlWriter(path) as writer:
+        writer.append({"epoch": 1, "a": float("nan"), "b": [float("inf"), 1.0], "c": {"d": float("-inf")}})
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    row = json.loads(path.read_text(), parse_constant=refuse)
+    assert row == {"epoch": 1, "a": None, "b": [None, 1.0], "c": {"d": None}}
+
+
+def test_resuming_keeps_the_rows_of_the_checkpointed_epochs_only(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    lines = [json.dumps({"epoch": epoch, "x": epoch}) + "\n" for epoch in (1, 2, 2, 3, 4)]
+    path.write_text("".join(lines) + '{"epoch": 5, "x"')
+    kept = truncate_rows(path, 3)
+    assert [row["epoch"] for row in kept] == [1, 2, 3]
+    assert read_rows(path) == kept
+    assert path.read_text().endswith("}\n")
+    assert [p.name for p in tmp_path.iterdir()] == ["m.jsonl"]
+
+
+def test_sparse_rows_are_cut_by_epoch_not_by_line(tmp_path: Path) -> None:
+    path = tmp_path / "diagnostics.jsonl"
+    path.write_text("".join(json.dumps({"epoch": epoch}) + "\n" for epoch in (1, 10, 100)))
+    assert [row["epoch"] for row in truncate_rows(path, 20)] == [1, 10]
+
+
+def test_truncating_a_missing_file_makes_none(tmp_path: Path) -> None:
+    assert truncate_rows(tmp_path / "m.jsonl", 3) == []
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("torn", ['{"epoch": 2, "lo', "x"])
+def test_a_new_row_is_not_glued_to_a_torn_one(tmp_path: Path, torn: str) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_text('{"epoch": 1}\n' + torn)
+    with JsonlWriter(path) as writer:
+        writer.append({"epoch": 2})
+    assert read_rows(path) == [{"epoch": 1}, {"epoch": 2}]
+
+
+def test_a_file_of_one_torn_line_starts_afresh(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_text('{"epo')
+    with JsonlWriter(path) as writer:
+        writer.append({"epoch": 1})
+    assert read_rows(path) == [{"epoch": 1}]

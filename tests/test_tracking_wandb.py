@@ -1,0 +1,185 @@
+"""The W&B mirror: what it records is read back from its file; what fails never reaches the training."""
+
+import json
+import math
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from wandb_file import read_wandb_file
+
+from farkas_exp.config import WandbConfig
+from farkas_exp.tracking.wandb import WandbMirror
+
+CONFIG = {"model": {"name": "resnet18"}, "lr": {"value": 0.1, "milestones": [60, 120]}, "seed": 3}
+
+
+@pytest.fixture(autouse=True)
+def private_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No test touches the user's own W&B settings, and the service ends with its test."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for key in [key for key in os.environ if key.startswith("WANDB_")]:
+        monkeypatch.delenv(key)
+    yield
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].teardown()
+
+
+def start(run_dir: Path, mode: Any = "offline", run_id: str = "abc-s3", **more: Any) -> WandbMirror:
+    run_dir.mkdir(parents=True, exist_ok=True)
+    settings = WandbConfig(mode=mode, tags=("extra",))
+    return WandbMirror.start(settings, run_dir, run_id, "resnet18 seed 3", "table1", ["cifar10"], CONFIG, **more)
+
+
+def recorded(run_dir: Path) -> dict[str, Any]:
+    (path,) = run_dir.glob("wandb/offline-run-*/run-*.wandb")
+    return read_wandb_file(path)
+
+
+def test_offline_run_holds_config_metrics_summary_and_exit_code(tmp_path: Path) -> None:
+    mirror = start(tmp_path)
+    for epoch in (1, 2, 3):
+        error = float("nan") if epoch == 2 else 50.0
+        mirror.log({"epoch": epoch, "train_loss": 1 / epoch, "test_error": error, "x": None})
+    mirror.finish(0, {"test_error": 50.0, "status": "finished", "reason": None})
+    found = recorded(tmp_path)
+    assert (found["id"], found["name"], found["group"]) == ("abc-s3", "resnet18 seed 3", "table1")
+    assert found["project"] == "farkas-layers"
+    assert sorted(found["tags"]) == ["cifar10", "extra"]
+    assert {key: found["config"][key] for key in CONFIG} == CONFIG
+    assert [row["_step"] for row in found["history"]] == [1, 2, 3]
+    assert [row["train_loss"] for row in found["history"]] == [1.0, 0.5, pytest.approx(1 / 3)]
+    assert math.isnan(float(found["history"][1]["test_error"]))
+    assert found["summary"]["test_error"] == 50.0
+    assert found["summary"]["status"] == "finished"
+    assert found["exit_code"] == 0
+
+
+def test_a_failed_run_ends_with_exit_code_one(tmp_path: Path) -> None:
+    mirror = start(tmp_path)
+    mirror.log({"epoch": 1, "train_loss": float("nan")})
+    mirror.finish(1, {"status": "failed"})
+    assert recorded(tmp_path)["exit_code"] == 1
+
+
+def test_several_runs_in_one_process_stay_apart(tmp_path: Path) -> None:
+    first = start(tmp_path / "a", run_id="a")
+    second = start(tmp_path / "b", run_id="b")
+    first.log({"epoch": 1, "train_loss": 1.0})
+    second.log({"epoch": 1, "train_loss": 2.0})
+    first.finish()
+    second.log({"epoch": 2, "train_loss": 3.0})
+    second.finish()
+    assert [row["train_loss"] for row in recorded(tmp_path / "a")["history"]] == [1.0]
+    assert [row["train_loss"] for row in recorded(tmp_path / "b")["history"]] == [2.0, 3.0]
+    assert recorded(tmp_path / "a")["id"] == "a"
+
+
+def test_a_continued_run_keeps_its_id(tmp_path: Path) -> None:
+    for epoch in (1, 2):
+        mirror = start(tmp_path)
+        mirror.log({"epoch": epoch, "train_loss": 1.0})
+        mirror.finish(0)
+        time.sleep(1.1 * (epoch == 1))  # the folder's name has the second in it
+    files = sorted(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
+    found = [read_wandb_file(path) for path in files]
+    assert [each["id"] for each in found] == ["abc-s3", "abc-s3"]
+    assert [row["_step"] for each in found for row in each["history"]] == [1, 2]
+
+
+def test_wandb_is_asked_to_continue_a_run_of_that_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb
+
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(wandb, "init", lambda **arguments: asked.update(arguments))
+    start(tmp_path, mode="online")
+    assert (asked["id"], asked["resume"], asked["dir"]) == ("abc-s3", "allow", str(tmp_path))
+    assert asked["settings"].mode == "online"
+
+
+def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    mirror = start(tmp_path)
+    mirror.log({"epoch": 1, "train_loss": 1.0})
+    mirror.finish()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_no_exception_of_wandb_reaches_the_training_and_one_warning_says_so(tmp_path: Path) -> None:
+    class Broken:
+        def __getattr__(self, name: str) -> Any:
+            raise RuntimeError(f"no {name}\nat all")
+
+    warnings: list[str] = []
+    mirror = WandbMirror(Broken(), tmp_path, warnings.append)
+    mirror.log({"epoch": 1})
+    mirror.log({"epoch": 2})
+    mirror.finish(0, {"a": 1})
+    assert len(warnings) == 1
+    assert "no log at all" in warnings[0]
+    assert "wandb sync" in warnings[0]
+    assert "\n" not in warnings[0]
+
+
+def run_online(tmp_path: Path, base_url: str, key: str | None, timeout: float = 2.0) -> dict[str, Any]:
+    """Start online in a process of its own, log, finish; what it printed, how long it took, whether it recorded."""
+    code = (
+        "import sys, json, time\nfrom pathlib import Path\n"
+        "from farkas_exp.config import WandbConfig\nfrom farkas_exp.tracking.wandb import WandbMirror\n"
+        "warnings, begin = [], time.monotonic()\n"
+        f"m = WandbMirror.start(WandbConfig(mode='online'), Path(sys.argv[1]), 'run', 'n', None, [], {{'a': 1}},\n"
+        f"    init_timeout={timeout}, finish_timeout={timeout}, warn=warnings.append)\n"
+        "for epoch in (1, 2): m.log({'epoch': epoch, 'train_loss': 1.0})\n"
+        "active = m.active\nm.finish(0, {'x': 1})\n"
+        "print(json.dumps({'warnings': warnings, 'seconds': time.monotonic() - begin, 'active': active}))\n"
+    )
+    environment = {**os.environ, "WANDB_BASE_URL": base_url, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment |= {"WANDB_API_KEY": key} if key else {}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], env=environment, capture_output=True, text=True, timeout=18,
+        stdin=subprocess.DEVNULL, check=True,
+    )  # fmt: skip
+    assert done.stderr == ""
+    return json.loads(done.stdout)
+
+
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.parametrize("trouble", ["no key", "refused", "silent"])
+def test_online_trouble_costs_bounded_time_and_the_run_goes_on_offline(tmp_path: Path, trouble: str) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(20)
+        port = silent.getsockname()[1] if trouble == "silent" else closed_port()
+        key = None if trouble == "no key" else "x" * 40
+        said = run_online(tmp_path, f"http://127.0.0.1:{port}", key)
+    assert said["seconds"] < 15
+    assert said["active"]
+    (warning,) = said["warnings"]
+    assert "going on offline" in warning
+    assert f"wandb sync {tmp_path}/wandb/offline-run-*" in warning
+    found = recorded(tmp_path)
+    assert [row["_step"] for row in found["history"]] == [1, 2]
+    assert found["exit_code"] == 0
+
+
+def test_disabled_does_not_even_import_wandb(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom farkas_exp.config import WandbConfig\n"
+        "from farkas_exp.tracking import WandbMirror\n"
+        f"m = WandbMirror.start(WandbConfig(mode='disabled'), Path({str(tmp_path)!r}), 'i', 'n', None, [], {{}})\n"
+        "m.log({'epoch': 1})\nm.finish(1, {'a': 1})\n"
+        "assert not m.active and 'wandb' not in sys.modules and 'torch' not in sys.modules\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=60)
+    assert not list(tmp_path.glob("wandb*"))
