@@ -14,7 +14,7 @@ from typing import Any
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -40,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if {"--help", "-h"} & set(given):
         print(help_text(Path(config_dir())))
         return OK
+    # argparse wants its flags together: `model=... -m seed=0,1` is as good as `-m model=... seed=0,1`.
+    sys.argv[1:] = sorted(given, key=lambda argument: argument not in ("-m", "--multirun"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, and we say them in one line
     ConfigStore.instance().store(name="schema", node=schema_defaults())
     outcomes: list[Outcome] = []
@@ -100,6 +102,8 @@ def _complain(message: str) -> int:
 def _one_line(error: Exception) -> str:
     """What Hydra or OmegaConf found wrong, as one line that names the key and what would be right."""
     text = str(error)
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: this cannot be read as KEY=VALUE ({text.splitlines()[0].strip()})"
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
         return str(unknown(group, name, [option for option in error.options if option != "schema"]))

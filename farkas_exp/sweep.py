@@ -117,7 +117,7 @@ def _remove_if_unused(run: runs.RunDirectory) -> None:
     if run.record.exists():
         return
     run.lock.unlink(missing_ok=True)
-    for folder in (run.path, run.path.parent):
+    for folder in (run.path, run.path.parent, run.path.parent.parent):
         try:
             folder.rmdir()
         except OSError:

@@ -47,7 +47,7 @@ def conv(rule, geometry, **options):
 
 
 def simplex_of(layer, rule):
-    """Lambda from its definition in the paper: equal for sum, w_m the mean of the others for mean, softmax if learned."""
+    """Lambda from its definition: equal for `sum`, half of it on the last for `mean`, a softmax where learned."""
     m = layer.outputs
     if rule == "learned":
         return layer.lambda_logits.detach().exp() / layer.lambda_logits.detach().exp().sum()

@@ -39,7 +39,17 @@ def start(run_dir: Path, mode: Any = "offline", run_id: str = "abc-s3", **more: 
 
 def recorded(run_dir: Path) -> dict[str, Any]:
     (path,) = run_dir.glob("wandb/offline-run-*/run-*.wandb")
-    return read_wandb_file(path)
+    return complete(path)
+
+
+def complete(path: Path) -> dict[str, Any]:
+    """The content of the file once W&B's own process has written the end of the run: `finish` does not wait for it."""
+    deadline = time.monotonic() + 20
+    while True:
+        found = read_wandb_file(path)
+        if found["exit_code"] is not None or time.monotonic() > deadline:
+            return found
+        time.sleep(0.02)
 
 
 def test_offline_run_holds_config_metrics_summary_and_exit_code(tmp_path: Path) -> None:
@@ -88,7 +98,7 @@ def test_a_continued_run_keeps_its_id(tmp_path: Path) -> None:
         mirror.finish(0)
         time.sleep(1.1 * (epoch == 1))  # the folder's name has the second in it
     files = sorted(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
-    found = [read_wandb_file(path) for path in files]
+    found = [complete(path) for path in files]
     assert [each["id"] for each in found] == ["abc-s3", "abc-s3"]
     assert [row["_step"] for each in found for row in each["history"]] == [1, 2]
 

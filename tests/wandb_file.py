@@ -47,6 +47,8 @@ def _payloads(content: bytes) -> list[bytes]:
         if kind == 0:
             position += left
             continue
+        if position + 7 + length > len(content):
+            break
         parts += content[position + 7 : position + 7 + length]
         position += 7 + length
         if kind in (1, 4):

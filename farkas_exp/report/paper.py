@@ -8,6 +8,8 @@ runs of two settings never stand in one table.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 from farkas_exp.config import parse, to_dict
@@ -220,17 +222,12 @@ def required_settings(row: PaperRow, model: str) -> dict[str, tuple[Any, ...]]:
     return needs
 
 
-def belongs(config: Mapping[str, Any], needs: Mapping[str, tuple[Any, ...]]) -> bool:
-    """Whether a nested configuration has an accepted value wherever `needs` asks for one."""
-    flat = {**default_settings(), **deciding_settings(config)}
-    return all(flat.get(key) in accepted for key, accepted in needs.items())
-
-
-def default_settings() -> dict[str, Any]:
+@cache
+def default_settings() -> Mapping[str, Any]:
     """The deciding settings at the schema's defaults, by dotted key; the required ones are None."""
     least = parse({"model": {"name": ""}, "lr": {"value": 1.0}, "dataset": {"name": ""}})
     flat = deciding_settings(to_dict(least))
-    return flat | {"model.name": None, "lr.value": None, "dataset.name": None}
+    return MappingProxyType(flat | {"model.name": None, "lr.value": None, "dataset.name": None})
 
 
 _ARM_GROUPS = ("model.", "normalization.", "aggregation.", "activation.", "init.", "lr.value")
@@ -243,7 +240,7 @@ def is_arm_setting(key: str) -> bool:
 
 def deviations(config: Mapping[str, Any], table: PaperTable) -> dict[str, Any]:
     """Where the setting of a run is not the paper's, by dotted key. What makes the arm is not looked at."""
-    paper = default_settings() | dict(table.setting)
+    paper = {**default_settings(), **table.setting}
     return {
         key: value
         for key, value in deciding_settings(config).items()
@@ -326,7 +323,7 @@ def _is_neighbour(record: RunRecord, table: PaperTable, setting: Mapping[str, An
 
 def describe_setting(found: Mapping[str, Any], table: PaperTable) -> str:
     """The deviations of a setting in one line: `epochs 20 (paper: 200), dataset digits (paper: cifar10)`."""
-    paper = default_settings() | dict(table.setting)
+    paper = {**default_settings(), **table.setting}
     return ", ".join(f"{pretty_setting(key, value)} (paper: {_plain(paper.get(key))})" for key, value in found.items())
 
 

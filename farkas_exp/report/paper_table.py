@@ -1,7 +1,7 @@
 """The paper's tables with our runs: ours beside the paper's number, the difference, what failed or is missing."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -149,8 +149,3 @@ def _record(wanted: PaperCell, filled: Filled) -> Mapping[str, Any]:
         "identity": arm.identity,
         "setting": ", ".join(pretty_setting(k, v) for k, v in filled.deviations.items()),
     }
-
-
-def missing_cells(filled: Filled) -> Sequence[PaperCell]:
-    """Cells without any run."""
-    return [wanted for wanted in filled.table.cells if not filled.runs.get(wanted)]
