@@ -45,7 +45,9 @@ def load(run: RunDirectory) -> dict[str, Any] | None:
         if state is None:
             continue
         if state.get("schema") != SCHEMA:
-            raise UserError(f"{path}: checkpoint format {state.get('schema')}, expected {SCHEMA}; move it away to start afresh")
+            raise UserError(
+                f"{path}: checkpoint format {state.get('schema')}, expected {SCHEMA}; move it away to start afresh"
+            )
         return state
     return None
 

@@ -1,4 +1,4 @@
-"""The command line: Hydra composes, the schema checks, `sweep.execute` runs. One line and status 2 for a user's mistake.
+"""The command line: Hydra composes, the schema checks, `sweep.execute` runs; a mistake is one line and status 2.
 
 Imports no torch, so that `--help`, `--cfg job` and the skipping of finished runs answer at once.
 """

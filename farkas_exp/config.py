@@ -135,7 +135,7 @@ class DatasetConfig:
 
 @dataclass(frozen=True)
 class FailureConfig:
-    """A run has failed when its test error is at chance or worse in `epochs` epochs in total, or its loss is not finite."""
+    """A run has failed after `epochs` epochs at chance or worse in total, or when its loss is not finite."""
 
     epochs: int = 5
 
@@ -197,9 +197,9 @@ class Config:
     retry_failed: bool = outside(False)
     fail_fast: bool = outside(False)
     progress: Literal["auto", "live", "plain", "none"] = outside("auto")
-    diagnostics: DiagnosticsConfig = outside(DiagnosticsConfig())
-    checkpoint: CheckpointConfig = outside(CheckpointConfig())
-    wandb: WandbConfig = outside(WandbConfig())
+    diagnostics: DiagnosticsConfig = outside(factory=DiagnosticsConfig)
+    checkpoint: CheckpointConfig = outside(factory=CheckpointConfig)
+    wandb: WandbConfig = outside(factory=WandbConfig)
 
 
 def parse(values: Mapping[str, Any]) -> Config:
@@ -298,7 +298,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return str(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise UserError(f"{where}: expected {_TYPE_NAMES[hint]}, got {value!r}")
-    if hint is float and not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{where}: expected a finite number, got {value!r}")
     return value
 
@@ -325,7 +325,12 @@ def _check_ranges(config: Config) -> None:
     require(config.optimizer.weight_decay >= 0, "optimizer.weight_decay", config.optimizer.weight_decay, "at least 0")
     require(config.aggregation.margin >= 0, "aggregation.margin", config.aggregation.margin, "at least 0")
     require(config.normalization.groups >= 1, "normalization.groups", config.normalization.groups, "at least 1")
-    require(config.augmentation.crop_padding >= 0, "augmentation.crop_padding", config.augmentation.crop_padding, "at least 0")
+    require(
+        config.augmentation.crop_padding >= 0,
+        "augmentation.crop_padding",
+        config.augmentation.crop_padding,
+        "at least 0",
+    )
     require(config.augmentation.cutout >= 0, "augmentation.cutout", config.augmentation.cutout, "at least 0 (0: off)")
     require(0 <= config.dataset.validation < 1, "dataset.validation", config.dataset.validation, "in [0, 1)")
     require((config.dataset.train_limit or 1) >= 1, "dataset.train_limit", config.dataset.train_limit, "at least 1")

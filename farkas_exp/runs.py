@@ -31,7 +31,7 @@ RUNNING, INTERRUPTED, CRASHED, EMPTY = "running", "interrupted", "crashed", "emp
 """States of a run without a result."""
 
 
-class RunBusy(UserError):
+class RunBusy(UserError):  # noqa: N818 - a state of the world, not a defect
     """Another process holds the run's lock."""
 
 

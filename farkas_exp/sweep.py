@@ -86,7 +86,9 @@ def _standing(run: runs.RunDirectory, config: Config) -> Outcome | None:
     if record.state == runs.FINISHED:
         return Outcome(SKIPPED, path, f"done before: {_summary(record.result or {})}")
     if record.state == runs.FAILED and not config.retry_failed:
-        return Outcome(SKIPPED, path, f"failed before: {_summary(record.result or {})}; retry_failed=true trains it again")
+        return Outcome(
+            SKIPPED, path, f"failed before: {_summary(record.result or {})}; retry_failed=true trains it again"
+        )
     if record.state == runs.CRASHED and not config.retry_failed:
         note = f"crashed before: {record.progress.get('error', '')}; retry_failed=true continues it"
         return Outcome(runs.CRASHED, path, note)

@@ -150,7 +150,7 @@ class _Session:
         self.progress.step(step, self.trainer.data.steps_per_epoch)
 
     def _diagnose(self, epoch: int) -> None:
-        """Measure every layer's activity on a fixed batch, after `epoch` epochs, where the configuration asks for it."""
+        """Measure every layer's activity on a fixed batch, after `epoch` epochs, where asked for."""
         if epoch not in self.config.diagnostics.epochs:
             return
         images, _ = self.trainer.data.fixed_batch(self.config.diagnostics.images)
@@ -216,7 +216,7 @@ def build_model(config: Config, data: ImageData, device: torch.device) -> torch.
             seed=derive_seed(config.seed, "init"),
         )  # fmt: skip
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
-    return model.to(device=device, memory_format=layout)
+    return model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
 
 
 def _forget_attempt(run: RunDirectory) -> None:
@@ -254,7 +254,12 @@ def _write_environment(run: RunDirectory, config: Config, info: DataInfo, device
             "precision": config.precision,
             "compile": config.compile,
             "channels_last": config.channels_last,
-            "data": {"name": info.name, "train": info.train_size, "test": info.test_size, "fingerprint": info.fingerprint},
+            "data": {
+                "name": info.name,
+                "train": info.train_size,
+                "test": info.test_size,
+                "fingerprint": info.fingerprint,
+            },
         },
     )
 

@@ -33,7 +33,9 @@ EXAMPLES = {
 
 def choices(config_dir: Path) -> dict[str, list[str]]:
     """The config groups and their choices, Hydra's own groups left out."""
-    groups = sorted(path for path in config_dir.iterdir() if path.is_dir() and path.name not in ("hydra", "__pycache__"))
+    groups = sorted(
+        path for path in config_dir.iterdir() if path.is_dir() and path.name not in ("hydra", "__pycache__")
+    )
     return {group.name: sorted(path.stem for path in group.glob("*.yaml")) for group in groups}
 
 
@@ -43,7 +45,9 @@ def help_text(config_dir: Path) -> str:
     for group, names in choices(config_dir).items():
         lines.append(f"  {group}: {', '.join(names)}")
         lines.append(f"      {group}={EXAMPLES.get(group, names[0])}")
-    lines.append("\nKeys and their defaults (KEY=VALUE), for example epochs=20 seed=1 lr.value=0.03; ??? is set by its group:\n")
+    lines.append(
+        "\nKeys and their defaults (KEY=VALUE), for example epochs=20 seed=1 lr.value=0.03; ??? is set by its group:\n"
+    )
     lines += _keys(schema_defaults(), "")
     lines.append("\nThe composed configuration: --cfg job.  Flags of Hydra, multirun and completion: --hydra-help.")
     return "\n".join(lines)

@@ -11,7 +11,7 @@ PAPER = {"model": {"name": "farkasnet34"}, "lr": {"value": 0.01}, "dataset": {"n
 
 
 def test_known_identities_are_frozen():
-    """A change of these hashes orphans every run that anyone has: raise identity.SCHEMA on purpose, or find another way."""
+    """A change of these hashes orphans every run that anyone has: it needs a new identity.SCHEMA."""
     known = {
         "plain": (parse({**PAPER, "model": {"name": "resnet18"}}), "7315b1fe507c"),
         "farkas": (parse(PAPER), "e8d07277d419"),

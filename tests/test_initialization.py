@@ -59,7 +59,11 @@ def test_zero_last_makes_every_block_its_shortcut(model):
 def spread(net):
     """Standard deviation of every weight times sqrt(fan_in), and the largest absolute bias."""
     layers = list(weight_layers(net))
-    stds = [float(layer.weight.detach().std()) * math.sqrt(layer.weight[0].numel()) for layer in layers if layer.weight.numel() > 2000]
+    stds = [
+        float(layer.weight.detach().std()) * math.sqrt(layer.weight[0].numel())
+        for layer in layers
+        if layer.weight.numel() > 2000
+    ]
     return stds, max(float(layer.bias.detach().abs().max()) for layer in layers)
 
 
@@ -93,7 +97,9 @@ def test_orthogonal_rows_are_orthogonal_with_the_gain_of_relu():
         torch.testing.assert_close(gram, 2 * torch.eye(len(gram), dtype=torch.float64), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("model", "position"), [("resnet34", "after"), ("farkasnet34", "after"), ("resnet34", "before")])
+@pytest.mark.parametrize(
+    ("model", "position"), [("resnet34", "after"), ("farkasnet34", "after"), ("resnet34", "before")]
+)
 def test_lsuv_gives_every_layer_an_output_of_unit_variance(model, position):
     net = network(model, normalization="batch", norm_position=position)
     initialize(net, "lsuv", images=images(), seed=1)

@@ -1,8 +1,8 @@
 """Dead units, dead points and the Farkas margin, layer by layer.
 
 Of a layer with pre-activations z[i, j] (point i, unit j) and an activation of cutoff c: a unit is dead if z <= c at
-every point, a point is dead if z <= c at every unit. A Farkas layer has no dead points. The points of a linear layer are
-the samples; those of a convolution are the pairs of a sample and a position, since the guarantee holds at each.
+every point, a point is dead if z <= c at every unit. A Farkas layer has no dead points. The points of a linear layer
+are the samples; those of a convolution are the pairs of a sample and a position, since the guarantee holds at each.
 """
 
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ def measure_activity(model: nn.Module, images: Tensor) -> list[LayerActivity]:
     return found
 
 
-def _observer(name: str, found: list[LayerActivity]):  # noqa: ANN202 - a hook of torch's own type
+def _observer(name: str, found: list[LayerActivity]):
     def observe(activation: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(activation, Activation)
         found.append(_activity(name, inputs[0], activation.cutoff))

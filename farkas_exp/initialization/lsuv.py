@@ -1,6 +1,6 @@
 """Layer-sequential unit variance (Mishkin and Matas 2015, "All you need is a good init")."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -17,8 +17,10 @@ TRIES = 10
 
 @torch.no_grad()
 def lsuv_(model: nn.Module, images: Tensor | None, generator: torch.Generator) -> None:
-    """Orthonormal weights and zero biases; then each layer, in the order of the computation, is divided by the
-    standard deviation of its output on `images` until that is within 0.1 of 1, ten times at most.
+    """Orthonormal weights and zero biases, then every layer scaled to an output of unit variance.
+
+    In the order of the computation, each layer is divided by the standard deviation of its output on `images` until
+    that is within 0.1 of 1, ten times at most.
 
     The output of a layer is its own pre-activation: of a residual layer the branch without the shortcut, of a Farkas
     layer with its aggregated component (so `sum`, whose aggregated component is the larger, gives smaller weights).
@@ -41,7 +43,7 @@ def lsuv_(model: nn.Module, images: Tensor | None, generator: torch.Generator) -
             std = _output_std(model, layer, images)
             if std == 0 or abs(std - 1) <= TOLERANCE:
                 break
-            layer.weight.div_(std)
+            layer.get_parameter("weight").div_(std)
     model.train(training)
 
 
@@ -61,21 +63,13 @@ def _output_std(model: nn.Module, layer: nn.Module, images: Tensor) -> float:
 
 
 @contextmanager
-def _watching(layers: list[nn.Module], see: object) -> Iterator[None]:
+def _watching(layers: Sequence[nn.Module], see: Callable[[nn.Module, Tensor], object]) -> Iterator[None]:
     """Let `see(layer, output)` see each layer's own output; a residual layer's is its branch."""
-    assert callable(see)
     handles = []
     for layer in layers:
         if isinstance(layer, (ResidualConv2d, FarkasResidualConv2d)):
-            branch = layer.branch
-
-            def watched(hidden: Tensor, layer: nn.Module = layer, branch: object = branch) -> Tensor:
-                assert callable(branch)
-                output: Tensor = branch(hidden)
-                see(layer, output)
-                return output
-
-            layer.branch = watched  # type: ignore[method-assign]
+            branch: Callable[[Tensor], Tensor] = layer.branch
+            layer.branch = _watched(layer, branch, see)  # type: ignore[method-assign]
         else:
             handles.append(layer.register_forward_hook(lambda layer, inputs, output: (see(layer, output), None)[1]))
     try:
@@ -85,3 +79,14 @@ def _watching(layers: list[nn.Module], see: object) -> Iterator[None]:
             vars(layer).pop("branch", None)
         for handle in handles:
             handle.remove()
+
+
+def _watched(
+    layer: nn.Module, branch: Callable[[Tensor], Tensor], see: Callable[[nn.Module, Tensor], object]
+) -> Callable[[Tensor], Tensor]:
+    def watched(hidden: Tensor) -> Tensor:
+        output = branch(hidden)
+        see(layer, output)
+        return output
+
+    return watched

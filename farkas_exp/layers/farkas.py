@@ -310,4 +310,4 @@ class FarkasConv2d(FarkasLayer):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, in_channels, H, W) to the pre-activations (N, out_channels, H', W')."""
-        return F.conv2d(input, *self.augmented(), self.stride, self.padding, self.dilation)
+        return F.conv2d(input, *self.augmented(), self.stride, self.padding, self.dilation)  # type: ignore[call-overload]

@@ -47,6 +47,8 @@ class GroupNorm(nn.Module):
         super().__init__()
         assert 1 <= groups <= channels
         self.groups, self.channels, self.eps = groups, channels, eps
+        self.weight: nn.Parameter | None
+        self.bias: nn.Parameter | None
         self.register_parameter("weight", nn.Parameter(torch.ones(channels)) if affine else None)
         self.register_parameter("bias", nn.Parameter(torch.zeros(channels)) if affine else None)
 

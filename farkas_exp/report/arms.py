@@ -6,6 +6,7 @@ Failed runs are left out of a mean, counted, and marked with an asterisk, as in 
 import dataclasses
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -72,7 +73,7 @@ def deciding_settings(config: Mapping[str, Any], schema: Any = Config, prefix: s
     """
     fields = {f.name: f for f in dataclasses.fields(schema)}
     flat: dict[str, Any] = {}
-    for key in sorted(config, key=lambda k: list(fields).index(k) if k in fields else len(fields)):
+    for key in [*(k for k in fields if k in config), *(k for k in config if k not in fields)]:
         field, value = fields.get(key), config[key]
         if field is not None and field.metadata.get("identity", True) is False:
             continue
@@ -108,21 +109,20 @@ def arm_labels(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     An arm that the configuration names itself (`arm`) keeps that name if no other arm has it.
     """
     flats = {name: relevant_settings(config) for name, config in configs.items()}
-    keys = list(dict.fromkeys(key for flat in flats.values() for key in flat))
-    given = [config.get("arm") for config in configs.values()]
+    values: dict[str, set[str]] = {}
+    for flat in flats.values():
+        for key, value in flat.items():
+            values.setdefault(key, set()).add(repr(value))
+    telling = [key for key, each in values.items() if len(each) > 1 and key not in _ALWAYS]
+    given = Counter(config.get("arm") for config in configs.values())
     labels = {}
     for name, flat in flats.items():
         own = configs[name].get("arm")
-        if own and given.count(own) == 1:
+        if own and given[own] == 1:
             labels[name] = str(own)
             continue
         parts = [pretty(key, flat[key]) for key in _ALWAYS if flat.get(key) is not None]
-        for key in keys:
-            if key in _ALWAYS or key not in flat:
-                continue
-            values = [other[key] for other in flats.values() if key in other]
-            if any(value != flat[key] for value in values):
-                parts.append(pretty(key, flat[key]))
+        parts += [pretty(key, flat[key]) for key in telling if key in flat]
         labels[name] = ", ".join(part for part in parts if part)
     return labels
 

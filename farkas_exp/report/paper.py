@@ -6,14 +6,14 @@ the setting of the table: runs of another setting than the paper's can fill the 
 runs of two settings never stand in one table.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from types import MappingProxyType
 from typing import Any
 
 from farkas_exp.config import parse, to_dict
-from farkas_exp.report.arms import deciding_settings, model_name, pretty
+from farkas_exp.report.arms import deciding_settings, model_name, pretty, setting
 from farkas_exp.runs import FAILED, FINISHED, RunRecord
 
 ONLY_COLUMN = "test error"
@@ -275,8 +275,11 @@ def fill(table: PaperTable, records: Sequence[RunRecord]) -> Filled:
     """
     settings: dict[tuple[tuple[str, str], ...], list[tuple[PaperCell, RunRecord]]] = {}
     known: dict[tuple[tuple[str, str], ...], Mapping[str, Any]] = {}
-    for cell, record in _matches(table, records):
-        found = deviations(record.config, table)
+    identities = {record.identity: record for record in records}
+    cells = {identity: _cells_of(record, table) for identity, record in identities.items()}
+    where = {identity: deviations(record.config, table) for identity, record in identities.items()}
+    for cell, record in [(cell, record) for record in records for cell in cells[record.identity]]:
+        found = where[record.identity]
         key = tuple((k, repr(v)) for k, v in found.items())
         known[key] = found
         settings.setdefault(key, []).append((cell, record))
@@ -295,30 +298,31 @@ def fill(table: PaperTable, records: Sequence[RunRecord]) -> Filled:
         if record.seed not in seeds or seeds[record.seed].state not in (FINISHED, FAILED):
             seeds[record.seed] = record
     taken = {record.path for _, record in settings[best]}
-    others = [r for r in records if r.path not in taken and _is_neighbour(r, table, known[best])]
+    models = {cell.model for cell in table.cells}
+    others = [
+        record
+        for record in records
+        if record.path not in taken
+        and where[record.identity] == known[best]
+        and setting(record.config, "model.name") in models
+    ]
     filled = {cell: tuple(seeds[seed] for seed in sorted(seeds)) for cell, seeds in runs.items()}
     left_out = tuple((known[key], len(settings[key])) for key in rest)
     return Filled(table, filled, tuple(others), known[best], left_out)
 
 
-def _matches(table: PaperTable, records: Sequence[RunRecord]) -> Iterator[tuple[PaperCell, RunRecord]]:
-    needs = {cell: required_settings(cell.row, cell.model) for cell in table.cells}
-    defaults = default_settings()
+def _cells_of(record: RunRecord, table: PaperTable) -> list[PaperCell]:
+    """The cells of a table that a run belongs to."""
     own = {str(other.setting["dataset.name"]) for other in TABLES.values()} - {str(table.setting["dataset.name"])}
-    normalized = table.setting.get("dataset.normalize", False)
-    for record in records:
-        flat = {**defaults, **deciding_settings(record.config)}
-        if flat["dataset.name"] in own or flat["dataset.normalize"] != normalized:
-            continue
-        for cell, accepted in needs.items():
-            if all(flat.get(key) in values for key, values in accepted.items()):
-                yield cell, record
-
-
-def _is_neighbour(record: RunRecord, table: PaperTable, setting: Mapping[str, Any]) -> bool:
-    models = {cell.model for cell in table.cells}
-    name = deciding_settings(record.config).get("model.name")
-    return name in models and deviations(record.config, table) == setting
+    flat = {**default_settings(), **deciding_settings(record.config)}
+    if flat["dataset.name"] in own or flat["dataset.normalize"] != table.setting.get("dataset.normalize", False):
+        return []
+    return [
+        cell
+        for cell in table.cells
+        if flat["model.name"] == cell.model
+        and all(flat.get(key) in values for key, values in required_settings(cell.row, cell.model).items())
+    ]
 
 
 def describe_setting(found: Mapping[str, Any], table: PaperTable) -> str:
