@@ -76,10 +76,10 @@ def learning_rate(config: LRConfig, epoch: int, epochs: int) -> float:
     """The learning rate of an epoch (counted from 0) in a run of `epochs`.
 
     The paper's schedule: times 0.2 from epochs 60, 120 and 160 of 200 on. In a run of another length each milestone
-    moves to the same share of the run, rounded to a whole epoch.
+    moves to the same share of the run, rounded up to a whole epoch: the first epoch has the full learning rate.
     """
-    share = epochs / config.reference_epochs if config.reference_epochs else 1.0
-    milestones = [round(milestone * share) for milestone in config.milestones]
+    reference = config.reference_epochs or epochs
+    milestones = [-(-milestone * epochs // reference) for milestone in config.milestones]
     return config.value * config.gamma ** bisect.bisect_right(milestones, epoch)
 
 
