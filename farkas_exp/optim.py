@@ -12,7 +12,7 @@ from farkas_exp.errors import unknown
 from farkas_exp.models import SCALAR_MODULES, WEIGHT_MODULES
 
 SCALAR_LR = 0.1
-"""FixUp trains its scalar biases and multipliers with a tenth of the learning rate (Zhang et al. 2019, their code)."""
+"""FixUp trains all its biases and its multipliers with a tenth of the learning rate (Zhang et al. 2019, their code)."""
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, decay: str = "weights") -> list[dict[str, Any]]:
@@ -29,12 +29,13 @@ def parameter_groups(model: nn.Module, weight_decay: float, decay: str = "weight
     """
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {(True, 1.0): [], (False, 1.0): [], (True, SCALAR_LR): []}
     seen: set[nn.Parameter] = set()
+    fixup = any(isinstance(module, SCALAR_MODULES) for module in model.modules())
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if parameter in seen or not parameter.requires_grad:
                 continue
             seen.add(parameter)
-            if isinstance(module, SCALAR_MODULES):
+            if isinstance(module, SCALAR_MODULES) or (fixup and name == "bias"):
                 groups[(True, SCALAR_LR)].append(parameter)  # FixUp decays all its parameters
             else:
                 is_weight = isinstance(module, WEIGHT_MODULES) and name == "weight"
