@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from farkas_exp.errors import UserError
 from farkas_exp.layers import ResidualBlock
 
 
@@ -18,11 +19,19 @@ def branch_end_parameters(model: nn.Module) -> Iterator[Tensor]:
 
     The weight and bias of its last layer; where a trainable normalization stands between that layer and the sum, the
     normalization's weight and bias, since it would undo a scale of the layer.
+
+    Raises:
+        UserError: the normalization there has no weight, so nothing can scale the branch.
     """
     for block in model.modules():
         if isinstance(block, ResidualBlock):
             layer, norm = block.branch_end()
-            owner = layer if norm is None or getattr(norm, "weight", None) is None else norm
+            if norm is not None and not isinstance(norm, nn.Identity) and getattr(norm, "weight", None) is None:
+                raise UserError(
+                    "init: a normalization without a learned scale between a residual branch and its sum undoes any scale"
+                    " of the branch; use normalization.position=after or normalization.affine=true"
+                )
+            owner = norm if isinstance(getattr(norm, "weight", None), Tensor) else layer
             yield from (p for p in (owner.weight, owner.bias) if isinstance(p, Tensor))
 
 
