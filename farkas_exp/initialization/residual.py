@@ -26,13 +26,16 @@ def branch_end_parameters(model: nn.Module) -> Iterator[Tensor]:
     for block in model.modules():
         if isinstance(block, ResidualBlock):
             layer, norm = block.branch_end()
-            if norm is not None and not isinstance(norm, nn.Identity) and getattr(norm, "weight", None) is None:
-                raise UserError(
-                    "init: a normalization without a learned scale between a residual branch and its sum undoes any scale"
-                    " of the branch; use normalization.position=after or normalization.affine=true"
-                )
-            owner = norm if isinstance(getattr(norm, "weight", None), Tensor) else layer
-            yield from (p for p in (owner.weight, owner.bias) if isinstance(p, Tensor))
+            if norm is None or isinstance(norm, nn.Identity):
+                parameters = (layer.weight, layer.bias)
+            else:
+                parameters = (getattr(norm, "weight", None), getattr(norm, "bias", None))
+                if parameters[0] is None:
+                    raise UserError(
+                        "init: a normalization without a learned scale between a branch and its sum undoes any scale of"
+                        " the branch; use normalization.position=after or normalization.affine=true"
+                    )
+            yield from (parameter for parameter in parameters if isinstance(parameter, Tensor))
 
 
 @torch.no_grad()
