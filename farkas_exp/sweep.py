@@ -224,7 +224,7 @@ def summarize(outcomes: Sequence[Outcome], seconds: float, arguments: Sequence[s
     order = (runs.FINISHED, SKIPPED, runs.FAILED, runs.INTERRUPTED, BUSY, runs.CRASHED, DISK, REFUSED)
     words = {runs.FAILED: "failed to train", BUSY: "busy elsewhere"}
     parts = [f"{count[status]} {words.get(status, status)}" for status in order if count[status]]
-    print(f"\n{len(outcomes)} runs in {seconds:.1f} s: {', '.join(parts) or 'none'}")
+    print(f"\n{len(outcomes)} run{'s' * (len(outcomes) != 1)} in {seconds:.1f} s: {', '.join(parts) or 'none'}")
     if cut:
         print(f"The sweep ended early: {cut}; runs that it had not begun are not counted.")
     for outcome in outcomes:
