@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from farkas_exp import runs, sweep
+from farkas_exp import runs, signals, sweep
 from farkas_exp.config import parse, schema_defaults, unknown_key
 from farkas_exp.errors import UserError, unknown
 from farkas_exp.sweep import OK, TO_BE_CONTINUED, USAGE, Outcome, SweepWatch
@@ -45,18 +46,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, and we say them in one line
     ConfigStore.instance().store(name="schema", node=schema_defaults())
     outcomes: list[Outcome] = []
-    SweepWatch.directory = None
+    SweepWatch.directory = SweepWatch.refusal = None
     cut = None
     try:
-        hydra.main(config_path=config_dir(), config_name="config", version_base="1.3")(_Job(outcomes))()
-    except (HydraException, OmegaConfBaseException) as error:
+        with signals.leaving(TO_BE_CONTINUED):
+            hydra.main(config_path=config_dir(), config_name="config", version_base="1.3")(_Job(outcomes))()
+    except (HydraException, OmegaConfBaseException, UserError) as error:
         return _complain(_one_line(error))
     except (KeyboardInterrupt, SystemExit) as stop:
+        if SweepWatch.refusal:
+            return _complain(SweepWatch.refusal)
         if isinstance(stop, SystemExit) and stop.code != TO_BE_CONTINUED:
             raise
-        cut = "fail_fast=true" if outcomes and outcomes[-1].status in _ENDS_A_FAST_SWEEP else "stopped by a signal"
+        cut = "stopped by a signal"
     except OSError as error:  # the sweep's own folder
         return _complain(f"runs_dir: cannot write to {error.filename or SweepWatch.directory}: {error.strerror}")
+    except Exception as error:  # a launcher that lost its workers, a sweeper without a single result
+        if SweepWatch.directory is None:
+            raise
+        traceback.print_exc()
+        cut = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     if SweepWatch.directory is not None:
         return _end_of_sweep(SweepWatch.directory, given, cut)
     if cut and not outcomes:
@@ -64,9 +73,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if outcomes and outcomes[-1].status == sweep.REFUSED:
         return _complain(outcomes[-1].note)
     return outcomes[-1].exit_status if outcomes else OK  # no outcome: --help, --cfg and the like
-
-
-_ENDS_A_FAST_SWEEP = (runs.CRASHED, sweep.DISK, sweep.REFUSED)
 
 
 class _Job:
@@ -80,25 +86,43 @@ class _Job:
         values: Any = OmegaConf.to_container(composed, resolve=True)
         job = HydraConfig.get()
         in_sweep = job.mode == RunMode.MULTIRUN
+        name = " ".join(job.overrides.task)
+        objective = None
+        if in_sweep:  # stays if this process is killed
+            self._record(Outcome(sweep.LOST, name, "begun, and ended without a word: killed, or out of memory"))
         try:
-            outcome = sweep.execute(parse(values))
+            config = parse(values)
+            if in_sweep and sweep.is_search(job) and config.dataset.validation == 0:
+                raise UserError(sweep.NEEDS_VALIDATION)
+            outcome = sweep.execute(config)
+            objective = sweep.objective(config, outcome)
         except UserError as error:  # not raised from here: Hydra would print a second report of it
-            outcome = Outcome(sweep.REFUSED, " ".join(job.overrides.task), str(error))
+            outcome = Outcome(sweep.REFUSED, name, str(error))
         self.outcomes.append(outcome)
         if in_sweep or outcome.status != sweep.REFUSED:
             print(f"{outcome.status}: {outcome.path}" + (f" ({outcome.note})" if outcome.note else ""), flush=True)
         if in_sweep:
-            sweep.record_outcome(Path(job.sweep.dir), int(job.job.num), list(job.overrides.task), outcome)
+            self._record(outcome, objective)
         if outcome.status == runs.INTERRUPTED:
             raise SystemExit(TO_BE_CONTINUED)
-        if outcome.status in _ENDS_A_FAST_SWEEP and values.get("fail_fast"):
+        if outcome.status in sweep.ENDS_A_FAST_SWEEP and values.get("fail_fast"):
             raise SystemExit(TO_BE_CONTINUED)
-        return None
+        return objective
+
+    @staticmethod
+    def _record(outcome: Outcome, objective: float | None = None) -> None:
+        job = HydraConfig.get()
+        sweep.record_outcome(Path(job.sweep.dir), int(job.job.num), list(job.overrides.task), outcome, objective)
 
 
 def _end_of_sweep(directory: Path, given: Sequence[str], cut: str | None) -> int:
     outcomes = sweep.read_outcomes(directory) if directory.is_dir() else []
-    return sweep.summarize(outcomes, time.monotonic() - SweepWatch.started, given, cut)
+    if cut and SweepWatch.fail_fast and any(outcome.status in sweep.ENDS_A_FAST_SWEEP for outcome in outcomes):
+        cut = "fail_fast=true"
+    status = sweep.summarize(outcomes, time.monotonic() - SweepWatch.started, given, cut)
+    if best := sweep.best_line(directory):
+        print(best)
+    return status
 
 
 def _complain(message: str) -> int:

@@ -1,0 +1,195 @@
+"""`hydra/launcher=local_parallel`: the jobs of a sweep as processes of this machine, some at a time, a device for each.
+
+A process for each job, so that one that is killed (or runs out of memory) takes no other with it and leaves no memory
+on the device. They are forked from a server that has imported PyTorch once, so that a job begins in milliseconds.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from multiprocessing import connection
+from multiprocessing.context import BaseContext
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn
+
+from farkas_exp.errors import UserError
+from farkas_exp.launchers import jobs
+from farkas_exp.launchers.jobs import Group, Run, Work
+from farkas_exp.signals import StopRequest
+from farkas_exp.sweep import TO_BE_CONTINUED
+
+_POLL_SECONDS = 0.2
+"""How soon the launcher sees a signal; the end of a job wakes it at once."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many jobs at a time, on which devices, with how many threads each.
+
+    Job slot i uses device i modulo their number; no devices means the CPU.
+    """
+
+    n_jobs: int
+    devices: tuple[str, ...]
+    threads: int
+
+    def device(self, slot: int) -> str | None:
+        """The device of a slot, or None on a machine without one."""
+        return self.devices[slot % len(self.devices)] if self.devices else None
+
+
+def plan(settings: Mapping[str, Any], found: Sequence[str], cores: int) -> Plan:
+    """Fill in what the settings leave open: one job a device, or one job a core with a thread each.
+
+    Args:
+        settings: of the launcher; `n_jobs`, `devices` and `threads` may be None.
+        found: the devices of this machine.
+        cores: that this process may use.
+
+    Raises:
+        UserError: a setting out of its range.
+    """
+    chosen = settings["devices"]
+    if chosen is not None and not isinstance(chosen, (list, tuple)):
+        raise UserError(f"hydra.launcher.devices: expected a list such as [0,1], got {chosen!r}")
+    devices = tuple(map(str, found if chosen is None else chosen))
+    n_jobs = jobs.whole_number(settings, "n_jobs", 1) if settings["n_jobs"] is not None else len(devices) or cores
+    if settings["threads"] is not None:
+        return Plan(n_jobs, devices, jobs.whole_number(settings, "threads", 1))
+    return Plan(n_jobs, devices, max(1, cores // n_jobs))
+
+
+def visible_devices(device: str) -> list[str]:
+    """The GPUs that this process may use, without starting CUDA: CUDA_VISIBLE_DEVICES, or what the driver lists."""
+    if device == "cpu":
+        return []
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1")]
+    driver = Path("/proc/driver/nvidia/gpus")
+    return [str(index) for index, _ in enumerate(driver.iterdir())] if driver.is_dir() else []
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def launch(settings: Mapping[str, Any], work: Work, all_runs: Sequence[Run]) -> list[JobReturn]:
+    """Train all runs and return their objectives.
+
+    Raises:
+        UserError: a setting out of its range.
+        SystemExit: the sweep was told to stop (status 75), or a run crashed with fail_fast=true.
+    """
+    planned = plan(settings, visible_devices(str(work.config.get("device", "auto"))), cores())
+    groups = jobs.groups(all_runs, jobs.whole_number(settings, "runs_per_job", 1))
+    pool = _Pool(work, planned, retries=jobs.whole_number(settings, "retries", 0))
+    jobs.mark_open(work, all_runs, "not begun when the sweep ended")
+    with StopRequest() as stop:
+        complete = pool.run(groups, stop)
+    if not complete:
+        raise SystemExit(TO_BE_CONTINUED)
+    return jobs.returns(work, all_runs)
+
+
+@dataclass
+class _Pool:
+    """The processes that are running, by their slot."""
+
+    work: Work
+    plan: Plan
+    retries: int
+    context: BaseContext = field(default_factory=lambda: _context())
+    running: dict[int, tuple[Any, Group, int]] = field(default_factory=dict)
+    ending: bool = False
+
+    def run(self, groups: Sequence[Group], stop: StopRequest) -> bool:
+        """Run all jobs; whether none was left out or stopped."""
+        waiting = deque((group, 0) for group in groups)
+        try:
+            while self.running or (waiting and not self.ending):
+                while waiting and not self.ending and len(self.running) < self.plan.n_jobs:
+                    self._start(*waiting.popleft())
+                connection.wait([process.sentinel for process, _, _ in self.running.values()], _POLL_SECONDS)
+                if stop.requested:
+                    self._end()
+                waiting.extend(self._collect())
+        except BaseException:  # a second interrupt
+            self._end()
+            raise
+        return not self.ending
+
+    def _start(self, group: Group, tries: int) -> None:
+        slot = next(slot for slot in range(self.plan.n_jobs) if slot not in self.running)
+        process: Any = self.context.Process(  # type: ignore[attr-defined]
+            target=_work, args=(self.work, group, self.plan.device(slot), self.plan.threads)
+        )
+        jobs.mark_open(self.work, group, "its process has left no outcome")
+        process.start()
+        self.running[slot] = (process, group, tries)
+
+    def _collect(self) -> list[tuple[Group, int]]:
+        """Take the processes that are over out of `running`; return the jobs that have to be tried again."""
+        again = []
+        for slot, (process, group, tries) in list(self.running.items()):
+            if process.is_alive():
+                continue
+            process.join()
+            del self.running[slot]
+            if self.work.fail_fast and jobs.crashed(self.work, group):
+                self._end()
+            elif process.exitcode and not self.ending and not all(jobs.has_outcome(self.work, run) for run in group):
+                jobs.mark_open(self.work, group, f"its process was ended by {_cause(process.exitcode)}")
+                if tries < self.retries:
+                    again.append((group, tries + 1))
+        return again
+
+    def _end(self) -> None:
+        """Begin nothing more, and ask what is running to write its checkpoint and leave; once."""
+        if self.ending:
+            return
+        self.ending = True
+        for process, _, _ in self.running.values():
+            process.terminate()
+
+
+def _cause(exitcode: int) -> str:
+    return signal.Signals(-exitcode).name if exitcode < 0 else f"status {exitcode}"
+
+
+def _context() -> BaseContext:
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["farkas_exp.train"])
+    return context
+
+
+def _work(work: Work, group: Group, device: str | None, threads: int) -> None:
+    """A job's process."""
+    if device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = device
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
+    if "torch" in sys.modules:  # imported by the server before it could know
+        sys.modules["torch"].set_num_threads(threads)
+    with StopRequest() as stop:
+        threading.Thread(target=_stop_with_parent, daemon=True).start()
+        jobs.run_group(work, group, stop, quiet=True)
+    if stop.requested:
+        sys.exit(TO_BE_CONTINUED)
+
+
+def _stop_with_parent() -> None:
+    """A launcher that is killed takes its jobs with it, but lets them write their checkpoints."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
