@@ -17,6 +17,7 @@ from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 from hydra.core.utils import JobReturn
 
 from farkas_exp.errors import UserError
@@ -92,7 +93,6 @@ def launch(settings: Mapping[str, Any], work: Work, all_runs: Sequence[Run]) -> 
     planned = plan(settings, visible_devices(str(work.config.get("device", "auto"))), cores())
     groups = jobs.groups(all_runs, jobs.whole_number(settings, "runs_per_job", 1))
     pool = _Pool(work, planned, retries=jobs.whole_number(settings, "retries", 0))
-    jobs.mark_open(work, all_runs, "not begun when the sweep ended")
     with StopRequest() as stop:
         complete = pool.run(groups, stop)
     if not complete:
@@ -102,11 +102,12 @@ def launch(settings: Mapping[str, Any], work: Work, all_runs: Sequence[Run]) -> 
 
 @dataclass
 class _Pool:
-    """The processes that are running, by their slot."""
+    """The processes that are running, by their slot. `payload` is the work, which plain pickle cannot take."""
 
     work: Work
     plan: Plan
     retries: int
+    payload: bytes = b""
     context: BaseContext = field(default_factory=lambda: _context())
     running: dict[int, tuple[Any, Group, int]] = field(default_factory=dict)
     ending: bool = False
@@ -114,6 +115,7 @@ class _Pool:
     def run(self, groups: Sequence[Group], stop: StopRequest) -> bool:
         """Run all jobs; whether none was left out or stopped."""
         waiting = deque((group, 0) for group in groups)
+        self.payload = cloudpickle.dumps(self.work)
         try:
             while self.running or (waiting and not self.ending):
                 while waiting and not self.ending and len(self.running) < self.plan.n_jobs:
@@ -130,7 +132,7 @@ class _Pool:
     def _start(self, group: Group, tries: int) -> None:
         slot = next(slot for slot in range(self.plan.n_jobs) if slot not in self.running)
         process: Any = self.context.Process(  # type: ignore[attr-defined]
-            target=_work, args=(self.work, group, self.plan.device(slot), self.plan.threads)
+            target=_work, args=(self.payload, group, self.plan.device(slot), self.plan.threads)
         )
         jobs.mark_open(self.work, group, "its process has left no outcome")
         process.start()
@@ -173,7 +175,7 @@ def _context() -> BaseContext:
     return context
 
 
-def _work(work: Work, group: Group, device: str | None, threads: int) -> None:
+def _work(payload: bytes, group: Group, device: str | None, threads: int) -> None:
     """A job's process."""
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
@@ -182,7 +184,7 @@ def _work(work: Work, group: Group, device: str | None, threads: int) -> None:
         sys.modules["torch"].set_num_threads(threads)
     with StopRequest() as stop:
         threading.Thread(target=_stop_with_parent, daemon=True).start()
-        jobs.run_group(work, group, stop, quiet=True)
+        jobs.run_group(cloudpickle.loads(payload), group, stop, quiet=True)
     if stop.requested:
         sys.exit(TO_BE_CONTINUED)
 

@@ -77,7 +77,6 @@ def launch(settings: Mapping[str, Any], work: Work, all_runs: Sequence[Run]) -> 
     own = {key: jobs.whole_number(settings, key, least) for key, least in _OWN_SETTINGS.items()}
     executor = _executor({key: value for key, value in settings.items() if key not in _OWN_SETTINGS})
     waiting = jobs.groups(all_runs, own["runs_per_job"])
-    jobs.mark_open(work, all_runs, "not submitted when the sweep ended")
     for _ in range(1 + own["retries"]):
         for first in range(0, len(waiting), own["array_size"]):
             _run_array(executor, work, waiting[first : first + own["array_size"]])
