@@ -99,7 +99,7 @@ class _Job:
         try:
             values: Any = OmegaConf.to_container(composed, resolve=True)
             config = parse(values)
-            if in_sweep and sweep.is_search(job) and config.dataset.validation == 0:
+            if in_sweep and sweep.is_search(job.sweeper) and config.dataset.validation == 0:
                 raise UserError(sweep.NEEDS_VALIDATION)
             outcome = sweep.execute(config)
             objective = sweep.objective(config, outcome)

@@ -60,7 +60,7 @@ def execute(config: Config) -> Outcome:
         UserError: a mistake in the configuration or the data; nothing of the run has been written over.
     """
     run = runs.open_run(config)
-    done = _standing(run, config)
+    done = standing(run, config)
     if done is not None:
         return done
     try:
@@ -78,7 +78,7 @@ def _execute_locked(run: runs.RunDirectory, config: Config) -> Outcome:
     path = str(run.path)
     if run.result.exists():
         runs.write_record(run, config)  # in case it is lost; a finished run is none the worse for it
-    done = _standing(run, config)  # another process may have finished it while we waited
+    done = standing(run, config)  # another process may have finished it while we waited
     if done is not None:
         return done
     try:
@@ -99,7 +99,7 @@ def _execute_locked(run: runs.RunDirectory, config: Config) -> Outcome:
         return _crash(run, config, error)
 
 
-def _standing(run: runs.RunDirectory, config: Config) -> Outcome | None:
+def standing(run: runs.RunDirectory, config: Config) -> Outcome | None:
     """The outcome of a run that needs no training, or None."""
     record = runs.read_run(run.path)
     if record is None:
@@ -190,7 +190,7 @@ class SweepWatch(Callback):
         SweepWatch.directory = Path(config.hydra.sweep.dir)
         SweepWatch.started = time.monotonic()
         SweepWatch.fail_fast = bool(config.get("fail_fast"))
-        if is_search(config.hydra) and not _holds_out_images(config):
+        if is_search(config.hydra.sweeper) and not _holds_out_images(config):
             SweepWatch.refusal = NEEDS_VALIDATION
             raise SystemExit(USAGE)
 
@@ -201,9 +201,9 @@ NEEDS_VALIDATION = (
 )
 
 
-def is_search(hydra: DictConfig) -> bool:
-    """Whether a sweeper chooses the next runs by the objective of those before, as Optuna does; a grid does not."""
-    return "optuna" in str(hydra.sweeper.get("_target_", "")).lower()
+def is_search(sweeper: Any) -> bool:
+    """Whether Hydra's sweeper chooses runs by the objective of those before, as Optuna's does; a grid does not."""
+    return "optuna" in str(sweeper.get("_target_", "")).lower()
 
 
 def _holds_out_images(config: DictConfig) -> bool:
@@ -264,7 +264,9 @@ def best_line(directory: Path) -> str | None:
     if not rows:
         return None
     best = min(rows, key=lambda row: row["objective"])
-    return f"Best error on held-out images: {best['objective']:.2f} % with {' '.join(best['overrides'])} in {best['path']}"
+    return (
+        f"Best error on held-out images: {best['objective']:.2f} % with {' '.join(best['overrides'])} in {best['path']}"
+    )
 
 
 def _by_now(outcome: Outcome) -> Outcome:

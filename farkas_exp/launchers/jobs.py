@@ -3,15 +3,17 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from farkas_exp import runs, sweep
+from farkas_exp.config import parse
 from farkas_exp.errors import UserError
 from farkas_exp.signals import StopRequest
 from farkas_exp.sweep import LOST, Outcome
@@ -99,17 +101,49 @@ def run_group(work: Work, group: Group, stop: StopRequest, *, quiet: bool = Fals
 
 
 def _run(work: Work, run: Run, quiet: bool) -> JobReturn:
-    composed = work.context.config_loader.load_sweep_config(work.config, list(run.overrides))
-    with open_dict(composed):
-        composed.hydra.job.id = f"{composed.hydra.job.name}_{run.number}"
-        composed.hydra.job.num = run.number
-        if quiet and composed.get("progress") == "auto":
-            composed.progress = "none"
+    composed = _composed(work, run)
+    if quiet and composed.get("progress") == "auto":
+        composed.progress = "none"
     HydraConfig.instance().set_config(composed)
     return run_job(
         hydra_context=work.context, config=composed, task_function=work.task_function,
         job_dir_key="hydra.sweep.dir", job_subdir_key="hydra.sweep.subdir",
     )  # fmt: skip
+
+
+def _composed(work: Work, run: Run) -> DictConfig:
+    composed = work.context.config_loader.load_sweep_config(work.config, list(run.overrides))
+    with open_dict(composed):
+        composed.hydra.job.id = f"{composed.hydra.job.name}_{run.number}"
+        composed.hydra.job.num = run.number
+    return composed
+
+
+def skip_done(work: Work, all_runs: Iterable[Run]) -> list[Run]:
+    """The runs that still have something to train; the outcomes of the others are written here, without a process.
+
+    Raises:
+        SystemExit: one of them has crashed before, and fail_fast=true (status 75).
+    """
+    left = []
+    for run in all_runs:
+        composed = _composed(work, run)
+        keys = [str(key) for key in composed if key != "hydra"]
+        try:
+            values = OmegaConf.to_container(OmegaConf.masked_copy(composed, keys), resolve=True)
+            config = parse(cast(dict[str, Any], values))
+        except (UserError, OmegaConfBaseException):  # its own process says so
+            left.append(run)
+            continue
+        done = sweep.standing(runs.open_run(config), config)
+        if done is None:
+            left.append(run)
+            continue
+        print(f"{done.status}: {done.path} ({done.note})", flush=True)
+        sweep.record_outcome(work.directory, run.number, run.overrides, done, sweep.objective(config, done))
+        if work.fail_fast and done.status in sweep.ENDS_A_FAST_SWEEP:
+            raise SystemExit(sweep.TO_BE_CONTINUED)
+    return left
 
 
 def _name(run: Run) -> str:
@@ -133,12 +167,6 @@ def crashed(work: Work, all_runs: Iterable[Run]) -> bool:
     """Whether one of the runs has crashed or was refused: the end of a sweep with fail_fast=true."""
     rows = [sweep.read_outcome(work.directory, run.number) for run in all_runs]
     return any(row is not None and row["status"] in sweep.ENDS_A_FAST_SWEEP for row in rows)
-
-
-def interrupted(work: Work, run: Run) -> bool:
-    """Whether the run was told to stop and can go on."""
-    row = sweep.read_outcome(work.directory, run.number)
-    return row is not None and row["status"] == runs.INTERRUPTED
 
 
 def returns(work: Work, all_runs: Iterable[Run]) -> list[JobReturn]:

@@ -91,7 +91,7 @@ def launch(settings: Mapping[str, Any], work: Work, all_runs: Sequence[Run]) -> 
         SystemExit: the sweep was told to stop (status 75), or a run crashed with fail_fast=true.
     """
     planned = plan(settings, visible_devices(str(work.config.get("device", "auto"))), cores())
-    groups = jobs.groups(all_runs, jobs.whole_number(settings, "runs_per_job", 1))
+    groups = jobs.groups(jobs.skip_done(work, all_runs), jobs.whole_number(settings, "runs_per_job", 1))
     pool = _Pool(work, planned, retries=jobs.whole_number(settings, "retries", 0))
     with StopRequest() as stop:
         complete = pool.run(groups, stop)
@@ -134,7 +134,6 @@ class _Pool:
         process: Any = self.context.Process(  # type: ignore[attr-defined]
             target=_work, args=(self.payload, group, self.plan.device(slot), self.plan.threads)
         )
-        jobs.mark_open(self.work, group, "its process has left no outcome")
         process.start()
         self.running[slot] = (process, group, tries)
 
@@ -171,7 +170,7 @@ def _context() -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["farkas_exp.train"])
+    context.set_forkserver_preload(["farkas_exp.cli", "farkas_exp.train"])
     return context
 
 

@@ -10,8 +10,6 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from types import FrameType
 from typing import Any, cast
 
 from hydra.core.utils import JobReturn
@@ -76,13 +74,11 @@ def launch(settings: Mapping[str, Any], work: Work, all_runs: Sequence[Run]) -> 
     """
     own = {key: jobs.whole_number(settings, key, least) for key, least in _OWN_SETTINGS.items()}
     executor = _executor({key: value for key, value in settings.items() if key not in _OWN_SETTINGS})
-    waiting = jobs.groups(all_runs, own["runs_per_job"])
+    waiting = jobs.groups(jobs.skip_done(work, all_runs), own["runs_per_job"])
     for _ in range(1 + own["retries"]):
         for first in range(0, len(waiting), own["array_size"]):
             _run_array(executor, work, waiting[first : first + own["array_size"]])
         waiting = [group for group in waiting if not all(jobs.has_outcome(work, run) for run in group)]
-        if not waiting:
-            break
     return jobs.returns(work, all_runs)
 
 
@@ -117,8 +113,6 @@ def _run_array(executor: AutoExecutor, work: Work, groups: Sequence[Group]) -> N
     """Submit one array of jobs and wait until none of them is queued or running."""
     with _refusals(), executor.batch():
         submitted = [executor.submit(_Job(work, group)) for group in groups]
-    for job, group in zip(submitted, groups, strict=True):
-        jobs.mark_open(work, group, f"Slurm job {job.job_id} has left no outcome yet")
     array = submitted[0].job_id.split("_")[0]
     print(f"Slurm job {array}: {sum(map(len, groups))} runs in {len(groups)} jobs; logs: {submitted[0].paths.folder}")
     try:

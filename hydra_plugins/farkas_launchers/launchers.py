@@ -1,5 +1,7 @@
-"""The launchers of `conf/hydra/launcher`. Hydra takes plugins from this namespace only and imports them at each start,
-so the work is in `farkas_exp.launchers`, imported by the sweep that needs it.
+"""The launchers of `conf/hydra/launcher`.
+
+Hydra takes plugins from this namespace only, and imports all of them at each start; so the work is in
+`farkas_exp.launchers`, which is imported by the sweep that needs it.
 """
 
 from collections.abc import Sequence
