@@ -58,3 +58,7 @@ help:  ## this list
 .PHONY: soak
 soak: setup  ## 50 SIGKILLs at random moments over a small sweep on two workers: nothing lost, nothing done twice
 	PYTHONPATH=. OMP_NUM_THREADS=1 $(PY) scripts/soak.py $(ARGS)
+
+.PHONY: test-slurm
+test-slurm: setup  ## the tests on a real Slurm of one node, installed and started for it (Debian, root; some ten minutes)
+	$(PYTEST) -m slurm tests/slurm -s -v $(ARGS)

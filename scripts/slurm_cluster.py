@@ -29,7 +29,7 @@ SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 CryptoType=crypto/munge
-AuthInfo=socket={folder}/munge.socket,cred_expire=5
+AuthInfo=socket={folder}/munge/socket,cred_expire=5
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -67,6 +67,7 @@ SACCT = r"""#!/bin/sh
 # submitit asks for. Arguments are ignored; all jobs are listed.
 echo 'JobID|State|NodeList'
 scontrol --oneliner show job | sed -nE '
+  s/^JobId=([0-9]+) ArrayJobId=([0-9]+) ArrayTaskId=([^ ]*[-,][^ ]*) .* JobState=([A-Z_]+) .*/\2_[\3]|\4|/p; t
   s/^JobId=([0-9]+) ArrayJobId=([0-9]+) ArrayTaskId=([^ ]+) .* JobState=([A-Z_]+) .*/\2_\3|\4|/p; t
   s/^JobId=([0-9]+) .* JobState=([A-Z_]+) .*/\1|\2|/p'
 """
@@ -116,11 +117,12 @@ def start(folder: Path) -> None:
         sys.exit("error: a cluster of its own needs root")
     _write_files(folder)
     variables = {**os.environ, **environment(folder)}
+    munge = folder / "munge"
     owned_by_munge = {"user": "munge", "group": "munge"}
     commands = (
         ([
-            "munged", f"--key-file={folder}/munge/key", f"--socket={folder}/munge.socket",
-            f"--pid-file={folder}/munge/munged.pid", f"--log-file={folder}/munge/log", f"--seed-file={folder}/munge/seed",
+            "munged", f"--key-file={munge}/key", f"--socket={munge}/socket",
+            f"--pid-file={munge}/pid", f"--log-file={munge}/log", f"--seed-file={munge}/seed",
         ], owned_by_munge),
         (["slurmctld", "-c"], {}),
         (["slurmd"], {}),
@@ -143,7 +145,7 @@ def _write_files(folder: Path) -> None:
         (folder / name).mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)
     munge = folder / "munge"
-    munge.mkdir(mode=0o700, exist_ok=True)
+    munge.mkdir(exist_ok=True)
     (munge / "key").write_bytes(os.urandom(128))
     (munge / "key").chmod(0o400)
     for path in (munge, munge / "key"):
@@ -173,7 +175,7 @@ def stop(folder: Path) -> None:
         with suppress(OSError, subprocess.SubprocessError):
             subprocess.run(["scancel", "--full", "--user=root"], env=variables, capture_output=True, timeout=10)
             _wait(lambda: not _squeue(variables), KILL_WAIT_SECONDS + 10)
-    for pid_file in (folder / "slurmd.pid", folder / "slurmctld.pid", folder / "munge" / "munged.pid"):
+    for pid_file in (folder / "slurmd.pid", folder / "slurmctld.pid", folder / "munge" / "pid"):
         with suppress(OSError, ValueError):
             pid = int(pid_file.read_text())
             os.kill(pid, signal.SIGTERM)

@@ -76,9 +76,8 @@ def launch(settings: Mapping[str, Any], work: Work, all_runs: Sequence[Run]) -> 
     executor = _executor({key: value for key, value in settings.items() if key not in _OWN_SETTINGS})
     waiting = jobs.groups(jobs.skip_done(work, all_runs), own["runs_per_job"])
     for _ in range(1 + own["retries"]):
-        for first in range(0, len(waiting), own["array_size"]):
-            _run_array(executor, work, waiting[first : first + own["array_size"]])
-        waiting = [group for group in waiting if not all(jobs.has_outcome(work, run) for run in group)]
+        arrays = [waiting[first : first + own["array_size"]] for first in range(0, len(waiting), own["array_size"])]
+        waiting = [group for array in arrays for group in _run_array(executor, work, array)]
     return jobs.returns(work, all_runs)
 
 
@@ -109,19 +108,27 @@ def _refusals() -> Iterator[None]:
         raise UserError(f"hydra.launcher: {' '.join(str(error).split())}") from None
 
 
-def _run_array(executor: AutoExecutor, work: Work, groups: Sequence[Group]) -> None:
-    """Submit one array of jobs and wait until none of them is queued or running."""
+def _run_array(executor: AutoExecutor, work: Work, groups: Sequence[Group]) -> list[Group]:
+    """Submit one array of jobs and wait until none is queued or running; return those that died without a word."""
     with _refusals(), executor.batch():
         submitted = [executor.submit(_Job(work, group)) for group in groups]
     array = submitted[0].job_id.split("_")[0]
-    print(f"Slurm job {array}: {sum(map(len, groups))} runs in {len(groups)} jobs; logs: {submitted[0].paths.folder}")
+    logs = submitted[0].paths.folder.parent
+    print(f"Slurm job {array}: {sum(map(len, groups))} runs in {len(groups)} jobs; logs in {logs}", flush=True)
     try:
         _wait(work, submitted, groups)
     except (KeyboardInterrupt, SystemExit):
-        print(f"The jobs go on under Slurm; to end them: scancel {array}", flush=True)
+        print(f"The jobs of Slurm job {array} stay where they are; to end them: scancel {array}", flush=True)
         raise
+    died = []
     for job, group in zip(submitted, groups, strict=True):
-        jobs.mark_open(work, group, f"Slurm job {job.job_id} ended as {job.state}; its log: {job.paths.stderr}")
+        if all(jobs.has_outcome(work, run) for run in group):
+            continue
+        state = job.get_info().get("State", "unknown")
+        jobs.mark_open(work, group, f"Slurm job {job.job_id} ended in state {state}; its log: {job.paths.stdout}")
+        if not state.startswith("CANCELLED"):
+            died.append(group)
+    return died
 
 
 def _wait(work: Work, submitted: Sequence[Any], groups: Sequence[Group]) -> None:
