@@ -1,4 +1,4 @@
-"""Sweeps on a real Slurm: whatever it does to the jobs, the runs end with the numbers of an undisturbed sweep, bitwise."""
+"""Sweeps on a real Slurm: whatever it does to the jobs, the runs end with the numbers of an undisturbed sweep."""
 
 import math
 import os
