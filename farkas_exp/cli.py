@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from farkas_exp import runs, sweep
+from farkas_exp import launchers, runs, sweep
 from farkas_exp.config import parse, schema_defaults, unknown_key
 from farkas_exp.errors import UserError, unknown
 from farkas_exp.sweep import OK, TO_BE_CONTINUED, USAGE, Outcome, SweepWatch
@@ -44,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.argv[1:] = sorted(given, key=lambda argument: argument not in ("-m", "--multirun"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, and we say them in one line
     ConfigStore.instance().store(name="schema", node=schema_defaults())
+    launchers.register()
     outcomes: list[Outcome] = []
     SweepWatch.directory = None
     cut = None
@@ -57,6 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cut = "fail_fast=true" if outcomes and outcomes[-1].status in _ENDS_A_FAST_SWEEP else "stopped by a signal"
     except OSError as error:  # the sweep's own folder
         return _complain(f"runs_dir: cannot write to {error.filename or SweepWatch.directory}: {error.strerror}")
+    except UserError as error:  # from a launcher, before the first run
+        return _complain(str(error))
+    except Exception as error:  # a launcher whose jobs died; what they left is summed up all the same
+        if SweepWatch.directory is None:
+            raise
+        cut = f"the launcher stopped: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
     if SweepWatch.directory is not None:
         return _end_of_sweep(SweepWatch.directory, given, cut)
     if cut and not outcomes:
@@ -80,6 +87,8 @@ class _Job:
         values: Any = OmegaConf.to_container(composed, resolve=True)
         job = HydraConfig.get()
         in_sweep = job.mode == RunMode.MULTIRUN
+        if in_sweep and "optuna" in job.sweeper._target_ and not values["dataset"]["validation"] > 0:
+            raise SystemExit(_complain(NO_VALIDATION))
         try:
             outcome = sweep.execute(parse(values))
         except UserError as error:  # not raised from here: Hydra would print a second report of it
@@ -93,7 +102,21 @@ class _Job:
             raise SystemExit(TO_BE_CONTINUED)
         if outcome.status in _ENDS_A_FAST_SWEEP and values.get("fail_fast"):
             raise SystemExit(TO_BE_CONTINUED)
-        return None
+        return _objective(outcome)
+
+
+NO_VALIDATION = (
+    "dataset.validation: a search needs a part of the training set held out, for example dataset.validation=0.1;"
+    " it must not look at the test set"
+)
+
+
+def _objective(outcome: Outcome) -> float:
+    """What a search minimizes: the error of the last epoch in percent; 100 for a run without one."""
+    record = runs.read_run(Path(outcome.path))
+    if record is None or record.state != runs.FINISHED:
+        return 100.0
+    return float((record.result or {})["test_error"])
 
 
 def _end_of_sweep(directory: Path, given: Sequence[str], cut: str | None) -> int:
@@ -109,12 +132,14 @@ def _complain(message: str) -> int:
 def _one_line(error: Exception) -> str:
     """What Hydra or OmegaConf found wrong, as one line that names the key and what would be right."""
     text = str(error)
+    if isinstance(error.__cause__, UserError):  # from a launcher or sweeper that Hydra was about to build
+        return str(error.__cause__)
     if isinstance(error, OverrideParseException):
         return f"{error.override}: this cannot be read as KEY=VALUE ({text.splitlines()[0].strip()})"
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
         return str(unknown(group, name, [option for option in error.options if option != "schema"]))
     key = re.search(r"Could not (?:override|append to config|delete from config) '([^'@]+)", text)
-    if key and not text.startswith("In '"):
+    if key and not text.startswith("In '") and not key.group(1).startswith("hydra."):
         return str(unknown_key(key.group(1)))
     return "; ".join(line.strip() for line in text.splitlines() if line.strip())
