@@ -327,7 +327,7 @@ def _check_ranges(config: Config) -> None:
     ):
         require(value is None or value >= 1, where, value, "at least 1")
     for where, sizes in (("model.blocks", config.model.blocks), ("model.widths", config.model.widths)):
-        require(sizes is None or bool(sizes) and min(sizes) >= 1, where, sizes, "a list of numbers from 1 on")
+        require(sizes is None or min(sizes, default=0) >= 1, where, sizes, "a list of numbers from 1 on")
     require(0 <= config.optimizer.momentum < 1, "optimizer.momentum", config.optimizer.momentum, "in [0, 1)")
     require(config.optimizer.weight_decay >= 0, "optimizer.weight_decay", config.optimizer.weight_decay, "at least 0")
     require(config.aggregation.margin >= 0, "aggregation.margin", config.aggregation.margin, "at least 0")
