@@ -11,6 +11,7 @@ import traceback
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from farkas_exp import runs
 from farkas_exp.config import Config
 from farkas_exp.errors import Interrupted, UserError
 
-SKIPPED, BUSY, REFUSED = "skipped", "busy", "refused"
-"""Outcomes beside the states of a run: done before, trained by another process, a user's mistake."""
+SKIPPED, BUSY, REFUSED, PASSED_OVER = "skipped", "busy", "refused", "passed over"
+"""Outcomes beside the states of a run: done before, trained by another process, a user's mistake, not in the experiment."""
 
 OK, CRASH, USAGE, TO_BE_CONTINUED = 0, 1, 2, 75
 """Exit statuses; 75 is the system's EX_TEMPFAIL: try the same command again."""
@@ -52,6 +53,8 @@ def execute(config: Config) -> Outcome:
     Raises:
         UserError: a mistake in the configuration or the data; nothing of the run has been written over.
     """
+    if config.only_for and not any(fnmatchcase(config.model.name, pattern) for pattern in config.only_for):
+        return Outcome(PASSED_OVER, config.model.name, f"this regime is for {', '.join(config.only_for)}")
     run = runs.open_run(config)
     done = _standing(run, config)
     if done is not None:
@@ -156,8 +159,9 @@ def summarize(outcomes: Sequence[Outcome], seconds: float, arguments: Sequence[s
     count = Counter(outcome.status for outcome in outcomes)
     order = (runs.FINISHED, SKIPPED, runs.FAILED, runs.INTERRUPTED, BUSY, runs.CRASHED, REFUSED)
     words = {runs.FAILED: "failed to train", BUSY: "busy elsewhere"}
+    jobs = [outcome for outcome in outcomes if outcome.status != PASSED_OVER]
     parts = [f"{count[status]} {words.get(status, status)}" for status in order if count[status]]
-    print(f"\n{len(outcomes)} runs in {seconds:.1f} s: {', '.join(parts) or 'none'}")
+    print(f"\n{len(jobs)} runs in {seconds:.1f} s: {', '.join(parts) or 'none'}")
     for outcome in outcomes:
         if outcome.status in (runs.CRASHED, REFUSED, BUSY):
             print(f"  {outcome.status}: {outcome.path}\n    {outcome.note}")

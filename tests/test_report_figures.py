@@ -177,9 +177,7 @@ def test_figure1_training_is_gradient_descent_on_the_cross_entropy() -> None:
 
     def loss(flat: np.ndarray) -> float:
         weight, bias = flat[:4].reshape(2, 2), flat[4:6]
-        hidden = np.maximum(
-            points @ np.vstack([weight, -weight.sum(0)]).T + np.append(bias, 0.25 - bias.sum()), 0.0
-        )
+        hidden = np.maximum(points @ np.vstack([weight, -weight.sum(0)]).T + np.append(bias, 0.25 - bias.sum()), 0.0)
         logit = hidden @ np.array([0.1, -0.1, 0.1])
         return float(np.mean(np.logaddexp(0, logit) - labels * logit))
 

@@ -236,9 +236,7 @@ class FarkasLayer(nn.Module):
 
     def augmented(self) -> tuple[Tensor, Tensor]:
         """The full weight (m, ...) and bias (m,) that the layer applies."""
-        return augmented_parameters(
-            self.weight, self.bias, self.aggregation, self.margin, self.cutoff, self.simplex()
-        )
+        return augmented_parameters(self.weight, self.bias, self.aggregation, self.margin, self.cutoff, self.simplex())
 
     def extra_repr(self) -> str:
         """The sizes and the aggregation, for `print(model)`."""

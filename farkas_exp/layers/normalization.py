@@ -78,7 +78,9 @@ def _group(channels: int, affine: bool, groups: int, spatial: bool) -> nn.Module
 
 def _instance(channels: int, affine: bool, groups: int, spatial: bool) -> nn.Module:
     if not spatial:
-        raise UserError("normalization.name: instance needs images; for a network of linear layers choose batch or layer")
+        raise UserError(
+            "normalization.name: instance needs images; for a network of linear layers choose batch or layer"
+        )
     return nn.InstanceNorm2d(channels, affine=affine)
 
 

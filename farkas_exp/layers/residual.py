@@ -130,10 +130,7 @@ class FarkasResidualConv2d(FarkasConv2d):
 
     def _fusible(self, hidden: Tensor, activation: Activation) -> bool:
         return (
-            hidden.device.type == "cpu"
-            and activation.name == "relu"
-            and self.lambda_logits is None
-            and fused_allowed()
+            hidden.device.type == "cpu" and activation.name == "relu" and self.lambda_logits is None and fused_allowed()
         )
 
 
