@@ -23,7 +23,7 @@ from farkas_exp.config import Config
 from farkas_exp.errors import Interrupted, UserError
 
 SKIPPED, BUSY, REFUSED, PASSED_OVER = "skipped", "busy", "refused", "passed over"
-"""Outcomes beside the states of a run: done before, trained by another process, a user's mistake, not in the experiment."""
+"""Outcomes beside the states of a run: done before, trained by another process, a user's mistake, not meant."""
 
 OK, CRASH, USAGE, TO_BE_CONTINUED = 0, 1, 2, 75
 """Exit statuses; 75 is the system's EX_TEMPFAIL: try the same command again."""

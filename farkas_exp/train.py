@@ -190,9 +190,8 @@ def choose_device(name: str) -> torch.device:
 
 def build_model(config: Config, data: ImageData, device: torch.device) -> torch.nn.Module:
     """The initialized network of `config` for `data`, on `device`; the same for the same seed on every device."""
-    options: dict[str, Any] = {
-        key: value for key, value in to_dict(config.model).items() if key != "name" and value is not None
-    }
+    options: dict[str, Any] = {key: value for key, value in to_dict(config.model).items() if value is not None}
+    name = options.pop("name")
     channels, height, _ = data.info.image_shape
     options |= {
         "num_classes": data.info.num_classes,
@@ -208,7 +207,7 @@ def build_model(config: Config, data: ImageData, device: torch.device) -> torch.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, "weights"))
         model = create_model(
-            config.model.name,
+            name,
             aggregation=config.aggregation.name,
             margin=config.aggregation.margin,
             learn_lambda=config.aggregation.learn_lambda,

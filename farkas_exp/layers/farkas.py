@@ -183,7 +183,7 @@ def farkas_conv2d(
 class FarkasLayer(nn.Module):
     """What Farkas layers share: m - 1 free weight rows, m biases, and the rule for the last component.
 
-    With `learn_lambda`, lambda = softmax(`lambda_logits`) is trained with the rest; it starts at the chosen aggregation.
+    With `learn_lambda`, lambda = softmax(`lambda_logits`) is trained too, from the chosen aggregation on.
     """
 
     weight: nn.Parameter
