@@ -12,7 +12,7 @@ from farkas_exp.errors import unknown
 from farkas_exp.models import SCALAR_MODULES, WEIGHT_MODULES
 
 SCALAR_LR = 0.1
-"""FixUp trains its scalar biases and multipliers with a tenth of the learning rate (Zhang et al. 2019, their code)."""
+"""FixUp trains all its biases and its multipliers with a tenth of the learning rate (Zhang et al. 2019, their code)."""
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, decay: str = "weights") -> list[dict[str, Any]]:
@@ -29,12 +29,13 @@ def parameter_groups(model: nn.Module, weight_decay: float, decay: str = "weight
     """
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {(True, 1.0): [], (False, 1.0): [], (True, SCALAR_LR): []}
     seen: set[nn.Parameter] = set()
+    fixup = any(isinstance(module, SCALAR_MODULES) for module in model.modules())
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if parameter in seen or not parameter.requires_grad:
                 continue
             seen.add(parameter)
-            if isinstance(module, SCALAR_MODULES):
+            if isinstance(module, SCALAR_MODULES) or (fixup and name == "bias"):
                 groups[(True, SCALAR_LR)].append(parameter)  # FixUp decays all its parameters
             else:
                 is_weight = isinstance(module, WEIGHT_MODULES) and name == "weight"
@@ -76,10 +77,10 @@ def learning_rate(config: LRConfig, epoch: int, epochs: int) -> float:
     """The learning rate of an epoch (counted from 0) in a run of `epochs`.
 
     The paper's schedule: times 0.2 from epochs 60, 120 and 160 of 200 on. In a run of another length each milestone
-    moves to the same share of the run, rounded to a whole epoch.
+    moves to the same share of the run, rounded up to a whole epoch: the first epoch has the full learning rate.
     """
-    share = epochs / config.reference_epochs if config.reference_epochs else 1.0
-    milestones = [round(milestone * share) for milestone in config.milestones]
+    reference = config.reference_epochs or epochs
+    milestones = [-(-milestone * epochs // reference) for milestone in config.milestones]
     return config.value * config.gamma ** bisect.bisect_right(milestones, epoch)
 
 

@@ -272,14 +272,26 @@ def test_a_learned_lambda_starts_at_the_chosen_aggregation_and_gets_gradients(ag
     assert (learned.lambda_logits.grad.abs() > 0).all()
 
 
+def test_the_gradients_of_a_learned_lambda_are_those_of_finite_differences():
+    layer = scatter_parameters(linear("learned", margin=0.1, cutoff=0.5), 1, bias_shift=-3.0)
+    x = normal(3, 6)
+
+    def outputs(logits):
+        return farkas_linear(x, layer.weight, layer.bias, margin=0.1, cutoff=0.5, simplex=logits.softmax(0))
+
+    logits = layer.lambda_logits.detach().clone().requires_grad_()
+    torch.testing.assert_close(outputs(logits), layer(x), rtol=0, atol=0)
+    assert torch.autograd.gradcheck(outputs, (logits,))
+
+
 # bfloat16
 
 
 @pytest.mark.parametrize("aggregation", AGG)
 def test_in_bfloat16_the_aggregate_is_rounded_once_and_the_certificate_holds_to_rounding(aggregation):
     torch.manual_seed(0)
-    layer = FarkasConv2d(16, 65, 3, padding=1, aggregation=aggregation)
-    low = FarkasConv2d(16, 65, 3, padding=1, aggregation=aggregation, dtype=torch.bfloat16)
+    layer = FarkasConv2d(16, 60, 3, padding=1, aggregation=aggregation)
+    low = FarkasConv2d(16, 60, 3, padding=1, aggregation=aggregation, dtype=torch.bfloat16)
     low.load_state_dict(layer.state_dict())
     weight, bias = low.augmented()
     assert weight.dtype == bias.dtype == torch.bfloat16
@@ -351,3 +363,10 @@ def test_drop_in_shapes_and_default_initialization():
         largest = float(parameter.detach().abs().max()) * fan_in**0.5
         assert 0.9 < largest <= 1
         assert float(parameter.detach().std()) * fan_in**0.5 == pytest.approx(3**-0.5, rel=0.2)
+
+
+def test_a_single_image_is_certified_like_a_batch_of_one():
+    torch.manual_seed(0)
+    layer = FarkasConv2d(3, 5, 3)
+    image = torch.randn(3, 8, 8)
+    assert certify(layer, image).margin == pytest.approx(certify(layer, image[None]).margin)

@@ -14,7 +14,9 @@ def test_the_papers_schedule_value_by_value():
     assert [learning_rate(lr, epoch, 200) for epoch in range(200)] == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize(("epochs", "changes"), [(20, [6, 12, 16]), (10, [3, 6, 8]), (400, [120, 240, 320])])
+@pytest.mark.parametrize(
+    ("epochs", "changes"), [(20, [6, 12, 16]), (10, [3, 6, 8]), (400, [120, 240, 320]), (3, [1, 2]), (1, [])]
+)
 def test_the_milestones_keep_their_share_of_a_run_of_other_length(epochs, changes):
     rates = [learning_rate(LRConfig(1.0), epoch, epochs) for epoch in range(epochs)]
     assert [epoch for epoch in range(1, epochs) if rates[epoch] != rates[epoch - 1]] == changes
@@ -49,7 +51,7 @@ def test_fixup_trains_its_scalars_with_a_tenth_of_the_learning_rate_and_decays_t
     assert set(by_rate) <= {0.05, 0.005}
     assert by_rate[0.005]["weight_decay"] == 5e-4
     assert scalars
-    assert all(p.numel() == 1 for p in scalars)
+    assert {p.numel() for p in scalars} == {1, 10}  # the scalars, and the bias of the classifier
 
 
 def test_sgd_is_the_papers():

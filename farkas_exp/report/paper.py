@@ -278,7 +278,8 @@ def fill(table: PaperTable, records: Sequence[RunRecord]) -> Filled:
     identities = {record.identity: record for record in records}
     cells = {identity: _cells_of(record, table) for identity, record in identities.items()}
     where = {identity: deviations(record.config, table) for identity, record in identities.items()}
-    for cell, record in [(cell, record) for record in records for cell in cells[record.identity]]:
+    matches = [(cell, run) for run in records for cell in cells[run.identity]]
+    for cell, record in matches:
         found = where[record.identity]
         key = tuple((k, repr(v)) for k, v in found.items())
         known[key] = found
