@@ -134,10 +134,13 @@ class SweepWatch(Callback):
 
     directory: Path | None = None
     started: float = 0.0
+    experiment: str | None = None
+    runs_dir: Path = Path("runs")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Remember where this sweep keeps its outcomes."""
+        """Remember where this sweep keeps its outcomes, and what it is for."""
         SweepWatch.directory = Path(config.hydra.sweep.dir)
+        SweepWatch.experiment, SweepWatch.runs_dir = config.experiment, Path(config.runs_dir)
         SweepWatch.started = time.monotonic()
 
 
