@@ -129,7 +129,23 @@ def _objective(outcome: Outcome) -> float:
 
 def _end_of_sweep(directory: Path, given: Sequence[str], cut: str | None) -> int:
     outcomes = sweep.read_outcomes(directory) if directory.is_dir() else []
+    if SweepWatch.experiment:
+        _render(SweepWatch.experiment, SweepWatch.runs_dir, outcomes)
     return sweep.summarize(outcomes, time.monotonic() - SweepWatch.started, given, cut)
+
+
+def _render(experiment: str, runs_dir: Path, outcomes: Sequence[Outcome]) -> None:
+    """Show the table or figure of an experiment as far as it is there; trouble with it is no trouble of the runs."""
+    from farkas_exp.report.command import render_experiment
+
+    paths = [Path(o.path) for o in outcomes if o.status not in (sweep.PASSED_OVER, sweep.REFUSED)]
+    try:
+        files = render_experiment(experiment, runs_dir, paths) if paths else []
+    except (UserError, OSError) as error:
+        print(f"no report: {error}", file=sys.stderr)
+        return
+    for path in files:
+        print(path)
 
 
 def _complain(message: str) -> int:

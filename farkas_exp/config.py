@@ -69,11 +69,16 @@ class ActivationConfig:
 
 @dataclass(frozen=True)
 class InitConfig:
-    """Initialization of the weights, and a factor on the last layer of every residual branch."""
+    """Initialization of the weights, and a factor on the last layer of every residual branch.
+
+    The factor is `last_scale` times L to the power of `last_depth_exponent`, where L is the number of branches: -0.5
+    keeps the variance of a sum of L branches independent of the depth.
+    """
 
     name: str = "pytorch"
     gain: float | None = None
     last_scale: float = 1.0
+    last_depth_exponent: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -190,6 +195,7 @@ class Config:
     seed: int = outside(0)
     experiment: str | None = outside(None)
     arm: str | None = outside(None)
+    only_for: tuple[str, ...] = outside(())
     device: Literal["auto", "cpu", "cuda"] = outside("auto")
     compile: bool = outside(False)
     channels_last: bool = outside(True)
