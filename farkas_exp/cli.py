@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ConfigStore.instance().store(name="schema", node=schema_defaults())
     outcomes: list[Outcome] = []
     SweepWatch.directory = None
+    cut = None
     try:
         hydra.main(config_path=config_dir(), config_name="config", version_base="1.3")(_Job(outcomes))()
     except (HydraException, OmegaConfBaseException) as error:
@@ -53,13 +54,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, SystemExit) as stop:
         if isinstance(stop, SystemExit) and stop.code != TO_BE_CONTINUED:
             raise
-        if not outcomes:
-            return 130
+        cut = "fail_fast=true" if outcomes and outcomes[-1].status in _ENDS_A_FAST_SWEEP else "stopped by a signal"
+    except OSError as error:  # the sweep's own folder
+        return _complain(f"runs_dir: cannot write to {error.filename or SweepWatch.directory}: {error.strerror}")
     if SweepWatch.directory is not None:
-        return _end_of_sweep(SweepWatch.directory, given)
+        return _end_of_sweep(SweepWatch.directory, given, cut)
+    if cut and not outcomes:
+        return TO_BE_CONTINUED
     if outcomes and outcomes[-1].status == sweep.REFUSED:
         return _complain(outcomes[-1].note)
     return outcomes[-1].exit_status if outcomes else OK  # no outcome: --help, --cfg and the like
+
+
+_ENDS_A_FAST_SWEEP = (runs.CRASHED, sweep.DISK, sweep.REFUSED)
 
 
 class _Job:
@@ -84,14 +91,14 @@ class _Job:
             sweep.record_outcome(Path(job.sweep.dir), int(job.job.num), list(job.overrides.task), outcome)
         if outcome.status == runs.INTERRUPTED:
             raise SystemExit(TO_BE_CONTINUED)
-        if outcome.status in (runs.CRASHED, sweep.REFUSED) and values.get("fail_fast"):
+        if outcome.status in _ENDS_A_FAST_SWEEP and values.get("fail_fast"):
             raise SystemExit(TO_BE_CONTINUED)
         return None
 
 
-def _end_of_sweep(directory: Path, given: Sequence[str]) -> int:
+def _end_of_sweep(directory: Path, given: Sequence[str], cut: str | None) -> int:
     outcomes = sweep.read_outcomes(directory) if directory.is_dir() else []
-    return sweep.summarize(outcomes, time.monotonic() - SweepWatch.started, given)
+    return sweep.summarize(outcomes, time.monotonic() - SweepWatch.started, given, cut)
 
 
 def _complain(message: str) -> int:

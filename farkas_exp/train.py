@@ -47,12 +47,10 @@ def train(config: Config, run: RunDirectory) -> dict[str, Any]:
     checkpoint.remove_stray_files(run)
     record = write_record(run, config)
     _check_same_data(run, data.info)
-    saved = checkpoint.load(run)
-    state = TrainerState()
-    if saved is not None:
-        state = trainer.restore(saved)
+    state = _restored(run, trainer, record)
+    _check_complete(run, state.epoch)
     rows = truncate_rows(run.metrics, state.epoch)
-    truncate_rows(run.diagnostics, state.epoch)
+    truncate_rows(run.diagnostics, state.epoch if state != TrainerState() else -1)  # epoch 0 is measured again, too
     _write_environment(run, config, data.info, device)
     return _Session(config, run, trainer, state, rows, record).run_to_end()
 
@@ -64,7 +62,7 @@ class _Session:
         self, config: Config, run: RunDirectory, trainer: Trainer, state: TrainerState, rows: list[dict[str, Any]],
         record: dict[str, Any],
     ) -> None:  # fmt: skip
-        self.config, self.run, self.trainer, self.state = config, run, trainer, state
+        self.config, self.run, self.trainer, self.state, self.record = config, run, trainer, state, record
         self.title = f"{record['slug']} seed {config.seed}"
         self.progress = Progress(config.progress, self.title, config.epochs, run.log, done=state.epoch)
         self.wandb = WandbMirror.start(
@@ -87,10 +85,10 @@ class _Session:
                 if self.state.epoch == 0 and self.state.step == 0:
                     self._diagnose(0)
                 result = self._train(stop, metrics)
-            write_json(self.run.result, result)
             self._write_state(result["status"])
             for file in (self.run.previous_checkpoint, self.run.error):
                 file.unlink(missing_ok=True)
+            write_json(self.run.result, result)  # last: until it is there, the same command finishes what is missing
             summary = {key: result[key] for key in ("status", "reason", "test_error", "best_test_error", "seconds")}
             exit_code = int(result["status"] != runs.FINISHED)
             closing = f"{result['status']}: test error {result['test_error']:.2f} %" + (
@@ -108,9 +106,12 @@ class _Session:
         config, trainer, state = self.config, self.trainer, self.state
         reason = None
         while state.epoch < config.epochs and reason is None:
-            reached_end = trainer.train_epoch(state, stop, on_step=self._on_step)
+            reached_end = trainer.train_epoch(state, stop, on_step=self._on_step, pause=self._time_is_up)
             if not reached_end:
                 self._save()
+                if not stop.requested:
+                    self._write_state(runs.RUNNING)
+                    continue
                 self._write_state(runs.INTERRUPTED)
                 where = f"epoch {state.epoch + 1}, step {state.step}"
                 raise Interrupted(f"stopped by {stop.signal_name} in {where}; the same command goes on from there")
@@ -159,13 +160,16 @@ class _Session:
             file.append({"epoch": epoch, "layers": layers})
 
     def _checkpoint_is_due(self) -> bool:
-        every = self.config.checkpoint
-        by_epoch = every.every_epochs > 0 and self.state.epoch % every.every_epochs == 0
-        by_time = every.every_minutes > 0 and time.monotonic() - self.saved_at > 60 * every.every_minutes
-        return by_epoch or by_time
+        every = self.config.checkpoint.every_epochs
+        return (every > 0 and self.state.epoch % every == 0) or self._time_is_up()
+
+    def _time_is_up(self) -> bool:
+        """Whether the last checkpoint is older than `checkpoint.every_minutes`, also in the middle of an epoch."""
+        minutes = self.config.checkpoint.every_minutes
+        return minutes > 0 and time.monotonic() - self.saved_at > 60 * minutes
 
     def _save(self) -> None:
-        checkpoint.save(self.run, self.trainer.snapshot(self.state))
+        checkpoint.save(self.run, {"run": _name(self.record), **self.trainer.snapshot(self.state)})
         self.saved_at = time.monotonic()
 
     def _write_state(self, state: str) -> None:
@@ -223,6 +227,38 @@ def _forget_attempt(run: RunDirectory) -> None:
     """Clear the way for another attempt at a run that failed to train; the earlier result goes last."""
     for file in (run.checkpoint, run.previous_checkpoint, run.metrics, run.diagnostics, run.state, run.result):
         file.unlink(missing_ok=True)
+
+
+def _name(record: dict[str, Any]) -> str:
+    """What a checkpoint says of the run that it belongs to."""
+    return f"{record['identity']} seed {record['seed']}"
+
+
+def _restored(run: RunDirectory, trainer: Trainer, record: dict[str, Any]) -> TrainerState:
+    """How far the run is by its newest complete checkpoint, taken over by `trainer`; the beginning without one."""
+    saved = checkpoint.load(run, warn=lambda line: print(f"warning: {line}", file=sys.stderr, flush=True))
+    if saved is None:
+        return TrainerState()
+    if saved.get("run") != _name(record):
+        raise UserError(f"{run.checkpoint}: a checkpoint of another run ({saved.get('run')}); move it away")
+    try:
+        return trainer.restore(saved)
+    except (RuntimeError, KeyError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{run.checkpoint}: does not fit this version's network ({reason}); move {run.path} away to train afresh"
+        ) from None
+
+
+def _check_complete(run: RunDirectory, epochs: int) -> None:
+    """Raise where the record lacks an epoch that the checkpoint has: a new row would leave a gap before it."""
+    there = {row.get("epoch") for row in runs.read_rows(run.metrics)}
+    missing = [epoch for epoch in range(1, epochs + 1) if epoch not in there]
+    if missing:
+        raise UserError(
+            f"{run.metrics}: epoch {missing[0]} is missing, but the checkpoint is after epoch {epochs};"
+            f" restore it, or move {run.path} away to train afresh"
+        )
 
 
 def _check_same_data(run: RunDirectory, info: DataInfo) -> None:

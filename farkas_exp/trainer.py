@@ -66,22 +66,27 @@ class Trainer:
         torch.manual_seed(derive_seed(config.seed, "training"))
 
     def train_epoch(
-        self, state: TrainerState, stop: StopRequest, on_step: Callable[[int], None] = lambda step: None
+        self,
+        state: TrainerState,
+        stop: StopRequest,
+        on_step: Callable[[int], None] = lambda step: None,
+        pause: Callable[[], bool] = lambda: False,
     ) -> bool:
         """Train the rest of the epoch that `state` is in, and return whether its end was reached.
 
-        A requested stop ends the epoch after the current step, with everything that the rest needs in `state`.
+        A requested stop ends the epoch after the current step, with everything that the rest needs in `state`; so does
+        `pause`, for a checkpoint inside a long epoch, but after one step at least. Nothing else waits for the device.
         """
         started = time.perf_counter()
         self.model.train()
         set_learning_rate(self.optimizer, learning_rate(self.config.lr, state.epoch, self.config.epochs))
         totals = torch.tensor(state.totals, dtype=torch.float64 if self.device.type == "cpu" else torch.float32)
         totals = totals.to(self.device)
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
         first = state.step
+        if self.device.type == "cuda" and first == 0:
+            torch.cuda.reset_peak_memory_stats(self.device)
         for images, labels in self.data.train_batches(state.epoch, first):
-            if stop.requested:
+            if stop.requested or (state.step > first and pause()):
                 break
             totals += self._train_step(images, labels)
             state.step += 1

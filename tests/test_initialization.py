@@ -165,6 +165,13 @@ def test_a_trainable_norm_before_the_sum_is_scaled_instead_of_the_layer():
             assert float(layer.weight.detach().abs().sum()) > 0
 
 
+def test_a_norm_without_a_scale_before_the_sum_leaves_nothing_to_scale():
+    net = network("resnet34", normalization="batch", norm_position="before")
+    for change in ({"name": "zero_last"}, {"name": "pytorch", "last_scale": 0.5}):
+        with pytest.raises(UserError, match="undoes any scale"):
+            initialize(net, **change)
+
+
 @pytest.mark.parametrize(
     ("model", "arguments", "message"),
     [
