@@ -299,7 +299,5 @@ def table(lines: Sequence[Line], title: str, height: int) -> Any:
     return shown
 
 
-
-
 if __name__ == "__main__":
     sys.exit(main())
