@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from farkas_exp import launchers, runs, sweep
 from farkas_exp.config import parse, schema_defaults, unknown_key
 from farkas_exp.errors import UserError, unknown
+from farkas_exp.launchers.local_parallel import visible_gpus
 from farkas_exp.sweep import OK, TO_BE_CONTINUED, USAGE, Outcome, SweepWatch
 from farkas_exp.usage import choices, help_text
 
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(help_text(Path(config_dir())))
         return OK
     # argparse wants its flags together: `model=... -m seed=0,1` is as good as `-m model=... seed=0,1`.
-    sys.argv[1:] = sorted(given, key=lambda argument: argument not in ("-m", "--multirun"))
+    sys.argv[1:] = sorted(given + packing(given), key=lambda argument: argument not in ("-m", "--multirun"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, and we say them in one line
     ConfigStore.instance().store(name="schema", node=schema_defaults())
     launchers.register()
@@ -77,6 +78,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if outcomes and outcomes[-1].status == sweep.REFUSED:
         return _complain(outcomes[-1].note)
     return outcomes[-1].exit_status if outcomes else OK  # no outcome: --help, --cfg and the like
+
+
+def packing(arguments: Sequence[str]) -> list[str]:
+    """What `packing=N` on the command line means to Hydra: the local launcher with N processes for each GPU.
+
+    A launcher that the command line names itself stays.
+    """
+    values = [argument.partition("=")[2] for argument in arguments if argument.startswith("packing=")]
+    if not values or not values[-1].isdecimal() or any(a.startswith("hydra/launcher=") for a in arguments):
+        return []
+    processes = int(values[-1]) * max(1, len(visible_gpus()))
+    return [] if processes < 2 else ["hydra/launcher=local_parallel", f"hydra.launcher.n_jobs={processes}"]
 
 
 _ENDS_A_FAST_SWEEP = (runs.CRASHED, sweep.DISK, sweep.REFUSED)

@@ -197,7 +197,8 @@ class Config:
     arm: str | None = outside(None)
     only_for: tuple[str, ...] = outside(())
     device: Literal["auto", "cpu", "cuda"] = outside("auto")
-    compile: bool = outside(False)
+    compile: Literal["auto", "none", "graph", "default", "reduce-overhead", "max-autotune"] = outside("auto")
+    packing: int = outside(1)
     channels_last: bool = outside(True)
     runs_dir: str = outside("runs")
     retry_failed: bool = outside(False)
@@ -319,6 +320,7 @@ def _check_ranges(config: Config) -> None:
         if not ok:
             raise UserError(f"{where}: {value!r} is out of range; it must be {right}")
 
+    require(config.packing >= 1, "packing", config.packing, "at least 1")
     require(config.epochs >= 1, "epochs", config.epochs, "at least 1")
     require(config.batch_size >= 1, "batch_size", config.batch_size, "at least 1")
     require(0 <= config.seed < 2**32, "seed", config.seed, "between 0 and 2**32 - 1")
