@@ -26,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from farkas_exp import runs, signals, sweep
 from farkas_exp.config import parse, schema_defaults, unknown_key
 from farkas_exp.errors import UserError, unknown
+from farkas_exp.launchers.local_parallel import visible_gpus
 from farkas_exp.sweep import OK, TO_BE_CONTINUED, USAGE, Outcome, SweepWatch
 from farkas_exp.usage import choices, help_text
 
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(help_text(Path(config_dir())))
         return OK
     # argparse wants its flags together: `model=... -m seed=0,1` is as good as `-m model=... seed=0,1`.
-    sys.argv[1:] = sorted(given, key=lambda argument: argument not in ("-m", "--multirun"))
+    sys.argv[1:] = sorted(given + packing(given), key=lambda argument: argument not in ("-m", "--multirun"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, and we say them in one line
     ConfigStore.instance().store(name="schema", node=schema_defaults())
     outcomes: list[Outcome] = []
@@ -79,6 +80,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if outcomes and outcomes[-1].status == sweep.REFUSED:
         return _complain(outcomes[-1].note)
     return outcomes[-1].exit_status if outcomes else OK  # no outcome: --help, --cfg and the like
+
+
+def packing(arguments: Sequence[str]) -> list[str]:
+    """What `packing=N` on the command line means to Hydra: the local launcher with N processes for each GPU.
+
+    A launcher that the command line names itself stays.
+    """
+    values = [argument.partition("=")[2] for argument in arguments if argument.startswith("packing=")]
+    if not values or not values[-1].isdecimal() or any(a.startswith("hydra/launcher=") for a in arguments):
+        return []
+    processes = int(values[-1]) * max(1, len(visible_gpus()))
+    return [] if processes < 2 else ["hydra/launcher=local_parallel", f"hydra.launcher.n_jobs={processes}"]
 
 
 class _Job:
@@ -131,10 +144,26 @@ def _end_of_sweep(directory: Path, given: Sequence[str], cut: str | None) -> int
     outcomes = sweep.read_outcomes(directory) if directory.is_dir() else []
     if cut and SweepWatch.fail_fast and any(outcome.status in sweep.ENDS_A_FAST_SWEEP for outcome in outcomes):
         cut = "fail_fast=true"
+    if SweepWatch.experiment:
+        _render(SweepWatch.experiment, SweepWatch.runs_dir, outcomes)
     status = sweep.summarize(outcomes, time.monotonic() - SweepWatch.started, given, cut)
     if best := sweep.best_line(directory):
         print(best)
     return status
+
+
+def _render(experiment: str, runs_dir: Path, outcomes: Sequence[Outcome]) -> None:
+    """Show the table or figure of an experiment as far as it is there; trouble with it is no trouble of the runs."""
+    from farkas_exp.report.command import render_experiment
+
+    paths = [Path(o.path) for o in outcomes if o.status not in (sweep.PASSED_OVER, sweep.REFUSED, sweep.LOST)]
+    try:
+        files = render_experiment(experiment, runs_dir, paths) if paths else []
+    except (UserError, OSError) as error:
+        print(f"no report: {error}", file=sys.stderr)
+        return
+    for path in files:
+        print(path)
 
 
 def _complain(message: str) -> int:
@@ -167,6 +196,8 @@ def _refuse_flag(message: str) -> NoReturn:
 def _one_line(error: Exception) -> str:
     """What Hydra or OmegaConf found wrong, as one line that names the key and what would be right."""
     text = str(error)
+    if isinstance(error.__cause__, UserError):  # from a launcher or sweeper that Hydra was about to build
+        return str(error.__cause__)
     if isinstance(error, OmegaConfBaseException) and getattr(error, "full_key", None):
         return f"{error.full_key}: {text.splitlines()[0].strip()}"
     if isinstance(error, OverrideParseException):

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from farkas_exp import runs
 from farkas_exp.config import Config
 from farkas_exp.errors import Interrupted, UserError
 
-SKIPPED, BUSY, REFUSED, DISK, LOST = "skipped", "busy", "refused", "file error", "without outcome"
+SKIPPED, BUSY, REFUSED, DISK = "skipped", "busy", "refused", "file error"
+LOST, PASSED_OVER = "without outcome", "passed over"
 """Outcomes beside the states of a run: done before, trained by another process, a user's mistake, a disk that is full,
-read-only or broken, and a job that was not begun or left nothing. The last two say nothing about the run: the same
-command continues it."""
+read-only or broken, a job that was not begun or left nothing (both say nothing about the run: the same command continues
+it), and a network that the regime is not for."""
 
 OK, CRASH, USAGE, TO_BE_CONTINUED = 0, 1, 2, 75
 """Exit statuses; 75 is the system's EX_TEMPFAIL: try the same command again."""
@@ -59,10 +61,10 @@ def execute(config: Config) -> Outcome:
     Raises:
         UserError: a mistake in the configuration or the data; nothing of the run has been written over.
     """
-    run = runs.open_run(config)
-    done = standing(run, config)
+    done = settled(config)
     if done is not None:
         return done
+    run = runs.open_run(config)
     try:
         with run.locked():
             return _execute_locked(run, config)
@@ -78,7 +80,7 @@ def _execute_locked(run: runs.RunDirectory, config: Config) -> Outcome:
     path = str(run.path)
     if run.result.exists():
         runs.write_record(run, config)  # in case it is lost; a finished run is none the worse for it
-    done = standing(run, config)  # another process may have finished it while we waited
+    done = _standing(run, config)  # another process may have finished it while we waited
     if done is not None:
         return done
     try:
@@ -99,8 +101,14 @@ def _execute_locked(run: runs.RunDirectory, config: Config) -> Outcome:
         return _crash(run, config, error)
 
 
-def standing(run: runs.RunDirectory, config: Config) -> Outcome | None:
-    """The outcome of a run that needs no training, or None."""
+def settled(config: Config) -> Outcome | None:
+    """The outcome of a run that needs no training, or None. Takes milliseconds."""
+    if config.only_for and not any(fnmatchcase(config.model.name, pattern) for pattern in config.only_for):
+        return Outcome(PASSED_OVER, config.model.name, f"this regime is for {', '.join(config.only_for)}")
+    return _standing(runs.open_run(config), config)
+
+
+def _standing(run: runs.RunDirectory, config: Config) -> Outcome | None:
     record = runs.read_run(run.path)
     if record is None:
         return None
@@ -178,16 +186,19 @@ class SweepWatch(Callback):
 
     directory: Path | None = None
     started: float = 0.0
+    experiment: str | None = None
+    runs_dir: Path = Path("runs")
     fail_fast: bool = False
     refusal: str | None = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Remember where this sweep keeps its outcomes; refuse a search that would look at the test set.
+        """Remember where this sweep keeps its outcomes, and what it is for; refuse a search that would look at the test set.
 
         Raises:
             SystemExit: such a search. Hydra turns any other exception of a callback into a warning.
         """
         SweepWatch.directory = Path(config.hydra.sweep.dir)
+        SweepWatch.experiment, SweepWatch.runs_dir = config.experiment, Path(config.runs_dir)
         SweepWatch.started = time.monotonic()
         SweepWatch.fail_fast = bool(config.get("fail_fast"))
         if is_search(config.hydra.sweeper) and not _holds_out_images(config):
@@ -291,8 +302,9 @@ def summarize(outcomes: Sequence[Outcome], seconds: float, arguments: Sequence[s
     count = Counter(outcome.status for outcome in outcomes)
     order = (runs.FINISHED, SKIPPED, runs.FAILED, runs.INTERRUPTED, BUSY, LOST, runs.CRASHED, DISK, REFUSED)
     words = {runs.FAILED: "failed to train", BUSY: "busy elsewhere"}
+    jobs = [outcome for outcome in outcomes if outcome.status != PASSED_OVER]
     parts = [f"{count[status]} {words.get(status, status)}" for status in order if count[status]]
-    print(f"\n{len(outcomes)} run{'s' * (len(outcomes) != 1)} in {seconds:.1f} s: {', '.join(parts) or 'none'}")
+    print(f"\n{len(jobs)} run{'s' * (len(jobs) != 1)} in {seconds:.1f} s: {', '.join(parts) or 'none'}")
     if cut:
         print(f"The sweep ended early: {cut}; runs that it had not begun are not counted.")
     for outcome in outcomes:

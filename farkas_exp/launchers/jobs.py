@@ -12,7 +12,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from farkas_exp import runs, sweep
+from farkas_exp import sweep
 from farkas_exp.config import parse
 from farkas_exp.errors import UserError
 from farkas_exp.signals import StopRequest
@@ -77,14 +77,14 @@ def whole_number(settings: Mapping[str, Any], key: str, least: int) -> int:
     return value
 
 
-def run_group(work: Work, group: Group, stop: StopRequest, *, quiet: bool = False) -> None:
+def run_group(work: Work, group: Group, stop: StopRequest, *, shared_terminal: bool = False) -> None:
     """Train the runs of one job, until one of them is told to stop. To be called in a process of its own.
 
     Args:
         work: what they need.
         group: the runs.
         stop: of this process; asked for between two runs as well.
-        quiet: show no progress where the configuration leaves that open.
+        shared_terminal: other jobs print there as well, so a live line would be torn.
     """
     Singleton.set_state(work.singletons)
     setup_globals()
@@ -92,7 +92,7 @@ def run_group(work: Work, group: Group, stop: StopRequest, *, quiet: bool = Fals
         if stop.requested:
             return
         try:
-            done = _run(work, run, quiet)
+            done = _run(work, run, shared_terminal)
         except SystemExit:  # interrupted, or a crash with fail_fast=true; the outcome is written
             return
         if done.status == JobStatus.FAILED:  # before the task could write one
@@ -100,10 +100,10 @@ def run_group(work: Work, group: Group, stop: StopRequest, *, quiet: bool = Fals
             sweep.record_outcome(work.directory, run.number, run.overrides, Outcome(sweep.REFUSED, _name(run), error))
 
 
-def _run(work: Work, run: Run, quiet: bool) -> JobReturn:
+def _run(work: Work, run: Run, shared_terminal: bool) -> JobReturn:
     composed = _composed(work, run)
-    if quiet and composed.get("progress") == "auto":
-        composed.progress = "none"
+    if shared_terminal and composed.get("progress") in ("auto", "live"):
+        composed.progress = "plain"
     HydraConfig.instance().set_config(composed)
     return run_job(
         hydra_context=work.context, config=composed, task_function=work.task_function,
@@ -135,7 +135,7 @@ def skip_done(work: Work, all_runs: Iterable[Run]) -> list[Run]:
         except (UserError, OmegaConfBaseException):  # its own process says so
             left.append(run)
             continue
-        done = sweep.standing(runs.open_run(config), config)
+        done = sweep.settled(config)
         if done is None:
             left.append(run)
             continue

@@ -30,10 +30,10 @@ class LocalParallelLauncher(_LazyLauncher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs, several at a time."""
-        from farkas_exp.launchers import jobs, local
+        from farkas_exp.launchers import jobs, local_parallel
 
         work = jobs.Work(self.context, self.config, self.task_function)
-        return local.launch(self.settings, work, jobs.numbered(job_overrides, initial_job_idx))
+        return local_parallel.launch(self.settings, work, jobs.numbered(job_overrides, initial_job_idx))
 
 
 class SlurmLauncher(_LazyLauncher):

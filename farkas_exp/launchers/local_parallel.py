@@ -67,10 +67,8 @@ def plan(settings: Mapping[str, Any], found: Sequence[str], cores: int) -> Plan:
     return Plan(n_jobs, devices, max(1, cores // n_jobs))
 
 
-def visible_devices(device: str) -> list[str]:
+def visible_gpus() -> list[str]:
     """The GPUs that this process may use, without starting CUDA: CUDA_VISIBLE_DEVICES, or what the driver lists."""
-    if device == "cpu":
-        return []
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         return [name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1")]
@@ -90,7 +88,7 @@ def launch(settings: Mapping[str, Any], work: Work, all_runs: Sequence[Run]) -> 
         UserError: a setting out of its range.
         SystemExit: the sweep was told to stop (status 75), or a run crashed with fail_fast=true.
     """
-    planned = plan(settings, visible_devices(str(work.config.get("device", "auto"))), cores())
+    planned = plan(settings, [] if work.config.get("device") == "cpu" else visible_gpus(), cores())
     groups = jobs.groups(jobs.skip_done(work, all_runs), jobs.whole_number(settings, "runs_per_job", 1))
     pool = _Pool(work, planned, retries=jobs.whole_number(settings, "retries", 0))
     with StopRequest() as stop:
@@ -183,7 +181,7 @@ def _work(payload: bytes, group: Group, device: str | None, threads: int) -> Non
         sys.modules["torch"].set_num_threads(threads)
     with StopRequest() as stop:
         threading.Thread(target=_stop_with_parent, daemon=True).start()
-        jobs.run_group(cloudpickle.loads(payload), group, stop, quiet=True)
+        jobs.run_group(cloudpickle.loads(payload), group, stop, shared_terminal=True)
     if stop.requested:
         sys.exit(TO_BE_CONTINUED)
 
