@@ -45,6 +45,11 @@ def until(condition, process, seconds=120):
     return pytest.fail(f"waited in vain\n{process.communicate(timeout=10)[0]}")
 
 
+def beyond_epoch_2(runs_dir):
+    """The state of a run of more than two epochs that is well on its way, or None."""
+    return next((state for state in map(read_json, runs_dir.glob("*/*/state.json")) if state["epoch"] > 2), None)
+
+
 def weights(record):
     return torch.load(RunDirectory(record.path).checkpoint, weights_only=True)["model"]
 
@@ -75,10 +80,10 @@ def test_parallel_processes_give_the_numbers_of_runs_one_after_the_other(tmp_pat
 
 
 def test_a_killed_process_takes_no_other_run_with_it_and_is_started_again(tmp_path, one_after_the_other):
-    process = start("-m", *PARALLEL, "hydra.launcher.n_jobs=1", "hydra.launcher.runs_per_job=2", "epochs=40", "seed=0,1",
+    one = ["hydra.launcher.n_jobs=1", "hydra.launcher.runs_per_job=2"]
+    process = start("-m", *PARALLEL, *one, "epochs=40", "seed=0,1",
                     f"runs_dir={tmp_path}")  # fmt: skip
-    state = until(lambda: next((s for s in map(read_json, tmp_path.glob("*/*/state.json")) if s["epoch"] > 2), None),
-                  process)  # fmt: skip
+    state = until(lambda: beyond_epoch_2(tmp_path), process)
     os.kill(state["pid"], signal.SIGKILL)
     out, _ = process.communicate(timeout=200)
     assert process.returncode == 0, out
@@ -86,11 +91,11 @@ def test_a_killed_process_takes_no_other_run_with_it_and_is_started_again(tmp_pa
     assert_same(one_after_the_other, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_process_killed_too_often_is_told_and_the_same_command_goes_on(tmp_path, one_after_the_other):
     arguments = ["-m", *PARALLEL, "hydra.launcher.retries=0", "epochs=40,2", "seed=0", f"runs_dir={tmp_path}"]
     process = start(*arguments)
-    state = until(lambda: next((s for s in map(read_json, tmp_path.glob("*e40*/*/state.json")) if s["epoch"] > 2), None),
-                  process)  # fmt: skip
+    state = until(lambda: beyond_epoch_2(tmp_path), process)
     os.kill(state["pid"], signal.SIGKILL)
     out, _ = process.communicate(timeout=200)
     assert process.returncode == sweep.TO_BE_CONTINUED
@@ -101,6 +106,7 @@ def test_a_process_killed_too_often_is_told_and_the_same_command_goes_on(tmp_pat
     assert_same(one_after_the_other, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, PREEMPTION, signal.SIGINT])
 def test_a_signal_to_the_launcher_stops_every_run_with_a_checkpoint(tmp_path, number):
     process = start("-m", *PARALLEL, "epochs=5000", "seed=0,1,2", f"runs_dir={tmp_path}")
@@ -115,18 +121,18 @@ def test_a_signal_to_the_launcher_stops_every_run_with_a_checkpoint(tmp_path, nu
     assert all(RunDirectory(record.path).checkpoint.exists() for record in records)
 
 
+@pytest.mark.slow
 def test_jobs_of_a_killed_launcher_write_their_checkpoints(tmp_path):
     process = start("-m", *PARALLEL, "epochs=5000", "seed=0", f"runs_dir={tmp_path}")
     until(lambda: list(tmp_path.glob("*/*/metrics.jsonl")), process)
     process.kill()
-    deadline = time.monotonic() + 60
-    while collect(tmp_path)[0].progress["state"] == runs.RUNNING and time.monotonic() < deadline:
-        time.sleep(0.1)
+    process.communicate(timeout=100)  # until the last process that could print has ended
     (record,) = collect(tmp_path)
     assert record.progress["state"] == runs.INTERRUPTED
     assert RunDirectory(record.path).checkpoint.exists()
 
 
+@pytest.mark.slow
 def test_a_crash_with_fail_fast_begins_nothing_more(tmp_path):
     arguments = ["-m", *PARALLEL, "hydra.launcher.n_jobs=1", "fail_fast=true", "dataset.train_limit=100000,200",
                  "epochs=1", f"runs_dir={tmp_path}"]  # fmt: skip
@@ -137,7 +143,14 @@ def test_a_crash_with_fail_fast_begins_nothing_more(tmp_path):
     assert collect(tmp_path) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, PREEMPTION, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number",
+    [
+        PREEMPTION,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_at_any_moment_of_a_single_command_leaves_status_75(tmp_path, number):
     process = start("epochs=5000", f"runs_dir={tmp_path}")
     time.sleep(1.5)  # as a rule, while it imports
@@ -217,6 +230,7 @@ def test_a_search_is_refused_on_the_test_set(tmp_path, capfd, sweeper):
     assert collect(tmp_path) == []
 
 
+@pytest.mark.filterwarnings("ignore")  # of Optuna, about itself
 def test_a_search_minimizes_the_error_on_held_out_images_and_goes_on_where_it_was(tmp_path, capfd):
     search = ["-m", "hydra/sweeper=tpe", "hydra.sweeper.n_trials=3", *SMALL, "epochs=1", "progress=none", "seed=0",
               "normalization=batch", "lr.value=tag(log,interval(0.01,0.5))", "dataset.validation=0.2",
