@@ -4,12 +4,13 @@ Beside that launcher it trains several runs in one job, submits arrays that are 
 other, submits again what died without a word, and saves before it asks for a requeue.
 """
 
+import io
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 from hydra.core.utils import JobReturn
@@ -46,7 +47,7 @@ class _Job:
         requeue = signal.getsignal(PREEMPTION)  # submitit's handler
         with StopRequest() as stop:  # in place of it: a second signal must not disturb the saving or the requeue
             jobs.run_group(self.work, self.group, stop)
-            if stop.requested and not _is_cancelled():
+            if stop.requested and _is_running():
                 print(f"{stop.signal_name}: asking Slurm to requeue this job", flush=True)
                 _requeue(requeue)
 
@@ -69,14 +70,17 @@ def _requeue(submitit_handler: Any) -> None:
         raise SystemExit(TO_BE_CONTINUED) from None
 
 
-def _is_cancelled() -> bool:
-    """Whether this job is to end for good: `scancel` sends the same SIGTERM as some preemptions do."""
+def _is_running() -> bool:
+    """Whether Slurm leaves this job where it is, so that a requeue is ours to ask for.
+
+    After `scancel` it does not, and the job is to end for good; nor when Slurm requeues it by itself.
+    """
     command = ["scontrol", "--oneliner", "show", "job", os.environ.get("SLURM_JOB_ID", "")]
     try:
         shown = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError):
-        return False
-    return "JobState=CANCELLED" in shown
+        return True
+    return "JobState=RUNNING" in shown
 
 
 def launch(settings: Mapping[str, Any], work: Work, all_runs: Sequence[Run]) -> list[JobReturn]:
@@ -114,7 +118,8 @@ def _executor(settings: dict[str, Any]) -> AutoExecutor:
 def _refusals() -> Iterator[None]:
     """What submitit and sbatch say of a setting that they do not take, as one line."""
     try:
-        yield
+        with redirect_stderr(io.StringIO()):  # submitit prints what it raises
+            yield
     except (FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
         lines = [line for line in str(error).splitlines() if "sbatch: error:" in line] or [str(error).splitlines()[-1]]
         raise UserError(f"hydra.launcher: {'; '.join(lines).replace('sbatch: error: ', '')}") from None
