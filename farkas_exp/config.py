@@ -69,11 +69,16 @@ class ActivationConfig:
 
 @dataclass(frozen=True)
 class InitConfig:
-    """Initialization of the weights, and a factor on the last layer of every residual branch."""
+    """Initialization of the weights, and a factor on the last layer of every residual branch.
+
+    The factor is `last_scale` times L to the power of `last_depth_exponent`, where L is the number of branches: -0.5
+    keeps the variance of a sum of L branches independent of the depth.
+    """
 
     name: str = "pytorch"
     gain: float | None = None
     last_scale: float = 1.0
+    last_depth_exponent: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -190,8 +195,10 @@ class Config:
     seed: int = outside(0)
     experiment: str | None = outside(None)
     arm: str | None = outside(None)
+    only_for: tuple[str, ...] = outside(())
     device: Literal["auto", "cpu", "cuda"] = outside("auto")
-    compile: bool = outside(False)
+    compile: Literal["auto", "none", "graph", "default", "reduce-overhead", "max-autotune"] = outside("auto")
+    packing: int = outside(1)
     channels_last: bool = outside(True)
     runs_dir: str = outside("runs")
     retry_failed: bool = outside(False)
@@ -313,6 +320,7 @@ def _check_ranges(config: Config) -> None:
         if not ok:
             raise UserError(f"{where}: {value!r} is out of range; it must be {right}")
 
+    require(config.packing >= 1, "packing", config.packing, "at least 1")
     require(config.epochs >= 1, "epochs", config.epochs, "at least 1")
     require(config.batch_size >= 1, "batch_size", config.batch_size, "at least 1")
     require(0 <= config.seed < 2**32, "seed", config.seed, "between 0 and 2**32 - 1")

@@ -26,7 +26,10 @@ class SlurmLauncher(submitit_launcher.SlurmLauncher):
 
     def __call__(self, sweep_overrides: list[str], job_dir_key: str, job_num: int, *rest: Any) -> Any:
         """The work of one job, on its machine: its runs in order."""
-        return [super(SlurmLauncher, self).__call__(run, job_dir_key, number, *rest) for number, run in unpack(sweep_overrides)]
+        return [
+            super(SlurmLauncher, self).__call__(run, job_dir_key, number, *rest)
+            for number, run in unpack(sweep_overrides)
+        ]
 
 
 def pack(runs: Sequence[Sequence[str]], runs_per_job: int, first: int) -> list[list[str]]:
