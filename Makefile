@@ -58,3 +58,8 @@ help:  ## this list
 .PHONY: soak
 soak: setup  ## 50 SIGKILLs at random moments over a small sweep on two workers: nothing lost, nothing done twice
 	PYTHONPATH=. OMP_NUM_THREADS=1 $(PY) scripts/soak.py $(ARGS)
+
+.PHONY: bench
+bench: setup  ## measure the speed of layers, networks, input and trainer side by side, into benchmarks/ (some minutes)
+	@$(PY) -m benchmarks $(ARGS)
+	@$(PY) -m benchmarks.scaling

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,10 @@ from farkas_exp import runs
 from farkas_exp.config import Config
 from farkas_exp.errors import Interrupted, UserError
 
-SKIPPED, BUSY, REFUSED, DISK = "skipped", "busy", "refused", "file error"
-"""Outcomes beside the states of a run: done before, trained by another process, a user's mistake, and a disk that is
-full, read-only or broken. The last one says nothing about the run: the same command continues it."""
+SKIPPED, BUSY, REFUSED, DISK, PASSED_OVER = "skipped", "busy", "refused", "file error", "passed over"
+"""Outcomes beside the states of a run: done before, trained by another process, a user's mistake, a disk that is full,
+read-only or broken (it says nothing about the run: the same command continues it), and a network that the regime is not
+for."""
 
 OK, CRASH, USAGE, TO_BE_CONTINUED = 0, 1, 2, 75
 """Exit statuses; 75 is the system's EX_TEMPFAIL: try the same command again."""
@@ -54,6 +56,8 @@ def execute(config: Config) -> Outcome:
     Raises:
         UserError: a mistake in the configuration or the data; nothing of the run has been written over.
     """
+    if config.only_for and not any(fnmatchcase(config.model.name, pattern) for pattern in config.only_for):
+        return Outcome(PASSED_OVER, config.model.name, f"this regime is for {', '.join(config.only_for)}")
     run = runs.open_run(config)
     done = _standing(run, config)
     if done is not None:
@@ -91,6 +95,8 @@ def _execute_locked(run: runs.RunDirectory, config: Config) -> Outcome:
         _remove_if_unused(run)
         raise
     except Exception as error:  # noqa: BLE001 - whatever happens in one run stays in that run
+        if (runs.read_json(run.state) or {}).get("state") == runs.INTERRUPTED:
+            return Outcome(runs.INTERRUPTED, path, str(error))  # Slurm's signal, but no requeue: its last time limit
         return _crash(run, config, error)
 
 
@@ -173,10 +179,13 @@ class SweepWatch(Callback):
 
     directory: Path | None = None
     started: float = 0.0
+    experiment: str | None = None
+    runs_dir: Path = Path("runs")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Remember where this sweep keeps its outcomes."""
+        """Remember where this sweep keeps its outcomes, and what it is for."""
         SweepWatch.directory = Path(config.hydra.sweep.dir)
+        SweepWatch.experiment, SweepWatch.runs_dir = config.experiment, Path(config.runs_dir)
         SweepWatch.started = time.monotonic()
 
 
@@ -223,8 +232,9 @@ def summarize(outcomes: Sequence[Outcome], seconds: float, arguments: Sequence[s
     count = Counter(outcome.status for outcome in outcomes)
     order = (runs.FINISHED, SKIPPED, runs.FAILED, runs.INTERRUPTED, BUSY, runs.CRASHED, DISK, REFUSED)
     words = {runs.FAILED: "failed to train", BUSY: "busy elsewhere"}
+    jobs = [outcome for outcome in outcomes if outcome.status != PASSED_OVER]
     parts = [f"{count[status]} {words.get(status, status)}" for status in order if count[status]]
-    print(f"\n{len(outcomes)} run{'s' * (len(outcomes) != 1)} in {seconds:.1f} s: {', '.join(parts) or 'none'}")
+    print(f"\n{len(jobs)} run{'s' * (len(jobs) != 1)} in {seconds:.1f} s: {', '.join(parts) or 'none'}")
     if cut:
         print(f"The sweep ended early: {cut}; runs that it had not begun are not counted.")
     for outcome in outcomes:

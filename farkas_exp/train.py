@@ -17,7 +17,7 @@ from farkas_exp.data import DataInfo, ImageData, build_data
 from farkas_exp.diagnostics import measure_activity
 from farkas_exp.errors import Interrupted, UserError
 from farkas_exp.initialization import initialize
-from farkas_exp.models import create_model
+from farkas_exp.models import create_model, farkas_twin
 from farkas_exp.optim import build_optimizer
 from farkas_exp.runs import RunDirectory, read_json, write_json, write_record, write_state
 from farkas_exp.seeding import derive_seed
@@ -67,7 +67,7 @@ class _Session:
         self.progress = Progress(config.progress, self.title, config.epochs, run.log, done=state.epoch)
         self.wandb = WandbMirror.start(
             config.wandb, run.path, record["wandb_id"], f"{record['slug']}-s{config.seed}",
-            config.arm or f"{record['slug']}-{record['identity']}",
+            "/".join(filter(None, (config.experiment, config.arm or f"{record['slug']}-{record['identity']}"))),
             [tag for tag in (config.experiment, config.model.name, config.dataset.name) if tag], to_dict(config),
         )  # fmt: skip
         self.last = rows[-1] if rows else {}
@@ -195,33 +195,46 @@ def choose_device(name: str) -> torch.device:
 
 def build_model(config: Config, data: ImageData, device: torch.device) -> torch.nn.Module:
     """The initialized network of `config` for `data`, on `device`; the same for the same seed on every device."""
-    options = {key: value for key, value in to_dict(config.model).items() if key != "name" and value is not None}
+    options: dict[str, Any] = {key: value for key, value in to_dict(config.model).items() if value is not None}
+    name = options.pop("name")
     channels, height, _ = data.info.image_shape
+    options |= {
+        "num_classes": data.info.num_classes,
+        "in_channels": channels,
+        "image_size": height,
+        "normalization": config.normalization.name,
+        "norm_position": config.normalization.position,
+        "norm_affine": config.normalization.affine,
+        "norm_groups": config.normalization.groups,
+        "activation": config.activation.name,
+        "cutoff": config.activation.cutoff,
+    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, "weights"))
         model = create_model(
-            config.model.name,
-            data.info.num_classes,
-            in_channels=channels,
-            image_size=height,
-            normalization=config.normalization.name,
-            norm_position=config.normalization.position,
-            norm_affine=config.normalization.affine,
-            norm_groups=config.normalization.groups,
+            name,
             aggregation=config.aggregation.name,
             margin=config.aggregation.margin,
             learn_lambda=config.aggregation.learn_lambda,
-            activation=config.activation.name,
-            cutoff=config.activation.cutoff,
             **options,
         )
+        twin = _farkas_twin(config, options) if config.init.name == "match_farkas" else None
         images = data.fixed_batch(config.batch_size)[0].to("cpu", torch.float32)
         initialize(
-            model, config.init.name, gain=config.init.gain, last_scale=config.init.last_scale, images=images,
+            model, config.init.name, gain=config.init.gain, last_scale=config.init.last_scale,
+            last_depth_exponent=config.init.last_depth_exponent, images=images, twin=twin,
             seed=derive_seed(config.seed, "init"),
         )  # fmt: skip
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     return model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
+
+
+def _farkas_twin(config: Config, options: dict[str, Any]) -> torch.nn.Module | None:
+    """The Farkas network (sum) beside a plain one, drawn after it from the same stream; None where there is none."""
+    if config.normalization.name != "none":
+        raise UserError("init.name: match_farkas is for networks without normalization; use normalization=none")
+    name = farkas_twin(config.model.name)
+    return create_model(name, **options) if name else None
 
 
 def _forget_attempt(run: RunDirectory) -> None:

@@ -5,28 +5,42 @@ initialization replaces what the network's builder drew from PyTorch's defaults.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from farkas_exp.errors import UserError, unknown
 from farkas_exp.initialization.lsuv import lsuv_
+from farkas_exp.initialization.matched import match_features_
 from farkas_exp.initialization.random import kaiming_, orthogonal_, rai_, xavier_
-from farkas_exp.initialization.residual import has_residual_branches, scale_last_layers, zero_last_layers
+from farkas_exp.initialization.residual import count_residual_branches, scale_last_layers, zero_last_layers
 from farkas_exp.models import SCALAR_MODULES
 
-Initializer = Callable[[nn.Module, float | None, Tensor | None, torch.Generator], None]
+
+@dataclass(frozen=True)
+class Material:
+    """What an initialization may draw on beside the network: each takes what it needs."""
+
+    generator: torch.Generator
+    gain: float | None = None
+    images: Tensor | None = None
+    twin: nn.Module | None = None
+
+
+Initializer = Callable[[nn.Module, Material], None]
 
 INITS: Mapping[str, Initializer] = {
-    "pytorch": lambda model, gain, images, generator: None,
-    "zero_last": lambda model, gain, images, generator: zero_last_layers(model),
-    "xavier": lambda model, gain, images, generator: xavier_(model, generator, gain),
-    "kaiming": lambda model, gain, images, generator: kaiming_(model, generator, gain),
-    "orthogonal": lambda model, gain, images, generator: orthogonal_(model, generator, gain),
-    "lsuv": lambda model, gain, images, generator: lsuv_(model, images, generator),
-    "rai": lambda model, gain, images, generator: rai_(model, generator),
+    "pytorch": lambda model, given: None,
+    "zero_last": lambda model, given: zero_last_layers(model),
+    "xavier": lambda model, given: xavier_(model, given.generator, given.gain),
+    "kaiming": lambda model, given: kaiming_(model, given.generator, given.gain),
+    "orthogonal": lambda model, given: orthogonal_(model, given.generator, given.gain),
+    "lsuv": lambda model, given: lsuv_(model, given.images, given.generator),
+    "rai": lambda model, given: rai_(model, given.generator),
+    "match_farkas": lambda model, given: match_features_(model, given.twin, given.images),
 }
-"""What `init.name` may be: functions of the model, the gain, a batch of images and a private generator."""
+"""What `init.name` may be."""
 
 WITH_GAIN = ("xavier", "kaiming", "orthogonal")
 
@@ -37,7 +51,9 @@ def initialize(
     *,
     gain: float | None = None,
     last_scale: float = 1.0,
+    last_depth_exponent: float = 0.0,
     images: Tensor | None = None,
+    twin: nn.Module | None = None,
     seed: int = 0,
 ) -> None:
     """Initialize `model` in place, on the CPU.
@@ -48,7 +64,9 @@ def initialize(
         gain: factor on the standard deviation of `xavier`, `kaiming` and `orthogonal`; None for their own (1, sqrt 2
             and sqrt 2).
         last_scale: factor on the last layer of every residual branch, weight and bias, after the initialization.
-        images: (N, C, H, W) float batch, for `lsuv`.
+        last_depth_exponent: another such factor, the number of residual branches to this power.
+        images: (N, C, H, W) float batch, for `lsuv` and `match_farkas`.
+        twin: the Farkas network beside a plain one, for `match_farkas`.
         seed: of the private generator.
 
     Raises:
@@ -63,11 +81,14 @@ def initialize(
     if last_scale < 0:
         raise UserError(f"init.last_scale: {last_scale!r} is out of range; it must be at least 0")
     own = any(isinstance(module, SCALAR_MODULES) for module in model.modules())
-    if own and (name != "pytorch" or last_scale != 1):
-        raise UserError("init: FixUp brings its own initialization; use init=pytorch and init.last_scale=1")
-    if (name == "zero_last" or last_scale != 1) and not has_residual_branches(model):
-        key = "init.name: zero_last" if name == "zero_last" else "init.last_scale"
-        raise UserError(f"{key} needs a network with residual branches")
-    INITS[name](model, gain, images, torch.Generator().manual_seed(seed))
-    if last_scale != 1:
-        scale_last_layers(model, last_scale)
+    if own and (name != "pytorch" or last_scale != 1 or last_depth_exponent != 0):
+        raise UserError("init: FixUp brings its own initialization; use init=pytorch without last_scale and the like")
+    branches = count_residual_branches(model)
+    keys = {"name: zero_last": name == "zero_last", "last_scale": last_scale != 1}
+    for key, asked in (keys | {"last_depth_exponent": last_depth_exponent != 0}).items():
+        if asked and not branches:
+            raise UserError(f"init.{key} needs a network with residual branches")
+    INITS[name](model, Material(torch.Generator().manual_seed(seed), gain, images, twin))
+    factor = last_scale * branches**last_depth_exponent if branches else 1.0
+    if factor != 1:
+        scale_last_layers(model, factor)

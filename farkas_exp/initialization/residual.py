@@ -9,9 +9,9 @@ from farkas_exp.errors import UserError
 from farkas_exp.layers import ResidualBlock
 
 
-def has_residual_branches(model: nn.Module) -> bool:
-    """Whether there is a residual branch in the network."""
-    return any(isinstance(module, ResidualBlock) for module in model.modules())
+def count_residual_branches(model: nn.Module) -> int:
+    """The number of residual branches in the network."""
+    return sum(isinstance(module, ResidualBlock) for module in model.modules())
 
 
 def branch_end_parameters(model: nn.Module) -> Iterator[Tensor]:
