@@ -64,8 +64,8 @@ def bench_pipeline(quick: bool = False) -> dict[str, Any]:
     arrays = Arrays("random", tuple(map(str, range(10))), pixels, labels, pixels[:128], labels[:128])
     ours = DeviceData(arrays, AugmentationConfig(), batch_size=128, seed=0, device=device())
     loader = DataLoader(
-        _Pictures(arrays, sampled), 128, shuffle=True, drop_last=True, num_workers=LOADER_WORKERS, persistent_workers=True,
-        pin_memory=torch.cuda.is_available(),
+        _Pictures(arrays, sampled), 128, shuffle=True, drop_last=True, num_workers=LOADER_WORKERS,
+        persistent_workers=True, pin_memory=torch.cuda.is_available(),
     )  # fmt: skip
 
     def run_loader() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+DEPTHS = ("18", "34", "50", "101")
 CIFAR_IMAGES, CIFAR_EPOCHS, SEEDS = 50_000, 200, 3
 EVALUATION = 10_000 / 50_000 / 3
 """Evaluating 10,000 test images every epoch, as a share of an epoch's training: a third of the arithmetic an image."""
@@ -32,17 +33,15 @@ class Run:
 
 def tables() -> dict[str, list[Run]]:
     """The runs of the paper's CIFAR tables, three seeds a cell. FixUp34 counts as a ResNet34 with batch norm."""
+    arms = [(network, batch_norm) for network in ("resnet", "farkasnet") for batch_norm in (True, False)]
     cells = {
-        "Table 1 (CIFAR-10)": [Run(n, d, b) for n in ("resnet", "farkasnet") for d in DEPTHS for b in (True, False)],
-        "Table 2 (CIFAR-100)": [Run(n, d, b) for n in ("resnet", "farkasnet") for d in DEPTHS[1:] for b in (True, False)],
+        "Table 1 (CIFAR-10)": [Run(network, depth, norm) for network, norm in arms for depth in DEPTHS],
+        "Table 2 (CIFAR-100)": [Run(network, depth, norm) for network, norm in arms for depth in DEPTHS[1:]],
         "Table 4 (best practice)": [
             Run("resnet", "34", True), Run("resnet", "34", False), Run("resnet", "34", True), Run("farkasnet", "34", False),
         ],
     }  # fmt: skip
     return {name: [run for run in runs for _ in range(SEEDS)] for name, runs in cells.items()}
-
-
-DEPTHS = ("18", "34", "50", "101")
 
 
 def hours(run: Run, results: Mapping[str, Any]) -> float:
@@ -97,8 +96,8 @@ def page(results: Mapping[str, Any], price: float) -> str:
         "",
         "## Formulas",
         "",
-        "- hours of a run = 200 epochs * 50,000 images / (measured images/s) * (1 + 1/15 for evaluation) * (batch norm's"
-        " measured factor on 34 layers, where the arm has it) / 3600",
+        "- hours of a run = 200 epochs * 50,000 images / (measured images/s) * (1 + 1/15 for evaluation)"
+        " * (batch norm's measured factor on 34 layers, where the arm has it) / 3600",
         "- hours of a table on D devices: the runs handed out, the longest first; money: device hours * price",
         "- Table 3 (ImageNet) is not worked out here: its rate has to be measured on the machine that will train it.",
     ]
