@@ -62,3 +62,7 @@ soak: setup  ## 50 SIGKILLs at random moments over a small sweep on two workers:
 .PHONY: test-slurm
 test-slurm: setup  ## the tests on a real Slurm of one node, installed and started for it (Debian, root; some ten minutes)
 	$(PYTEST) -m slurm tests/slurm -s -v $(ARGS)
+.PHONY: bench
+bench: setup  ## measure the speed of layers, networks, input and trainer side by side, into benchmarks/ (some minutes)
+	@$(PY) -m benchmarks $(ARGS)
+	@$(PY) -m benchmarks.scaling
