@@ -73,6 +73,9 @@ def _read(path: Path) -> dict[str, Any] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the pickle protocol of a foreign file, which is refused anyway
+            with zipfile.ZipFile(path) as archive:
+                if archive.testzip() is not None:  # torch.load does not look at the checksums
+                    return None
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile):
         return None  # truncated or foreign: the previous one is tried

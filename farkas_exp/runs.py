@@ -137,7 +137,8 @@ def write_record(run: RunDirectory, config: Config) -> dict[str, Any]:
         expected = {"identity": identity.hash, "seed": config.seed}
         if not _is_record(record) or "wandb_id" not in record or not expected.items() <= record.items():
             raise UserError(
-                f"{run.record}: damaged, or not the record of this run; restore it, or move {run.path} away to train afresh"
+                f"{run.record}: damaged, or not the record of this run;"
+                f" restore it, or move {run.path} away to train afresh"
             )
         return record
     record = {

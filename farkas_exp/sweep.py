@@ -95,6 +95,8 @@ def _execute_locked(run: runs.RunDirectory, config: Config) -> Outcome:
         _remove_if_unused(run)
         raise
     except Exception as error:  # noqa: BLE001 - whatever happens in one run stays in that run
+        if (runs.read_json(run.state) or {}).get("state") == runs.INTERRUPTED:
+            return Outcome(runs.INTERRUPTED, path, str(error))  # Slurm's signal, but no requeue: its last time limit
         return _crash(run, config, error)
 
 

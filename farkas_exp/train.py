@@ -51,7 +51,7 @@ def train(config: Config, run: RunDirectory) -> dict[str, Any]:
     _check_complete(run, state.epoch)
     rows = truncate_rows(run.metrics, state.epoch)
     truncate_rows(run.diagnostics, state.epoch if state != TrainerState() else -1)  # epoch 0 is measured again, too
-    _write_environment(run, config, data.info, device)
+    _write_environment(run, config, data.info, device, trainer.mode)
     return _Session(config, run, trainer, state, rows, record).run_to_end()
 
 
@@ -139,6 +139,7 @@ class _Session:
 
     def _report(self, row: dict[str, Any], metrics: JsonlWriter) -> None:
         self.last = row
+        _correct_mode(self.run, self.trainer.mode)
         if row["test_error"] is not None:
             self.best = row["test_error"] if self.best is None else min(self.best, row["test_error"])
         metrics.append(row)
@@ -284,7 +285,7 @@ def _check_same_data(run: RunDirectory, info: DataInfo) -> None:
         )
 
 
-def _write_environment(run: RunDirectory, config: Config, info: DataInfo, device: torch.device) -> None:
+def _write_environment(run: RunDirectory, config: Config, info: DataInfo, device: torch.device, mode: str) -> None:
     """What decides the last digits and the speed of this run: versions, device, threads, commit, data."""
     write_json(
         run.environment,
@@ -301,7 +302,7 @@ def _write_environment(run: RunDirectory, config: Config, info: DataInfo, device
             "threads": torch.get_num_threads(),
             "cuda": torch.version.cuda if device.type == "cuda" else None,
             "precision": config.precision,
-            "compile": config.compile,
+            "compile": mode,
             "channels_last": config.channels_last,
             "data": {
                 "name": info.name,
@@ -311,6 +312,13 @@ def _write_environment(run: RunDirectory, config: Config, info: DataInfo, device
             },
         },
     )
+
+
+def _correct_mode(run: RunDirectory, mode: str) -> None:
+    """Write down the mode that the steps are executed in, where it is not the one that was meant."""
+    environment = read_json(run.environment)
+    if isinstance(environment, dict) and environment.get("compile") != mode:
+        write_json(run.environment, {**environment, "compile": mode})
 
 
 def _git_commit() -> str | None:

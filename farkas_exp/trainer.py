@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from farkas_exp.capture import CapturedStep, Step, choose_mode, compile_model
 from farkas_exp.config import Config
 from farkas_exp.data import ImageData
 from farkas_exp.optim import learning_rate, set_learning_rate
@@ -60,7 +61,11 @@ class Trainer:
         self, config: Config, model: nn.Module, optimizer: torch.optim.Optimizer, data: ImageData, device: torch.device
     ) -> None:
         self.config, self.model, self.optimizer, self.data, self.device = config, model, optimizer, data, device
-        self.forward = torch.compile(model) if config.compile else model
+        self.mode = choose_mode(config, device)
+        self.forward = compile_model(model, self.mode)
+        self._gradients: Step = self._backward
+        if self.mode == "graph":
+            self._gradients = CapturedStep(self._backward, self._go_on_without if config.compile == "auto" else None)
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # shapes are fixed
         torch.manual_seed(derive_seed(config.seed, "training"))
@@ -101,12 +106,21 @@ class Trainer:
 
     def _train_step(self, images: Tensor, labels: Tensor) -> Tensor:
         """One update; returns the batch's summed loss and number of errors, on the device."""
+        totals = self._gradients(images, labels)
+        self.optimizer.step()
+        return totals
+
+    def _go_on_without(self, error: Exception) -> None:
+        """A network or a machine that a graph cannot be recorded on is trained eagerly, and the run says so."""
+        self.mode, self._gradients = f"none (no graph: {str(error).splitlines()[0]})", self._backward
+
+    def _backward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Forward and backward pass of a step."""
         with self._autocast():
             logits = self.forward(images)
             loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self.optimizer.step()
         with torch.no_grad():
             return torch.stack([loss.detach() * len(labels), (logits.argmax(1) != labels).sum()])
 
@@ -155,7 +169,7 @@ class Trainer:
         totals = torch.zeros(3, device=self.device)
         for images, labels in self.data.test_batches():
             with self._autocast():
-                logits = self.forward(images).float()
+                logits = self.model(images).float()  # not compiled: it has batches of another size
             loss = F.cross_entropy(logits, labels, reduction="sum")
             count = torch.full_like(loss, len(labels))
             totals += torch.stack([loss, (logits.argmax(1) != labels).sum(), count])

@@ -88,7 +88,7 @@ class Soak:
 
     def work(self, runs_dir: Path, dice: random.Random) -> None:
         """Start the sweep and kill it at a random moment, until it ends by itself or no kill is left."""
-        while self.left > 0:
+        while self.may_kill():
             process = self.start(runs_dir)
             moment = "while it starts" if dice.random() < 0.2 else "while it trains"
             if moment == "while it trains":
@@ -96,13 +96,22 @@ class Soak:
                     time.sleep(0.02)
             try:
                 process.wait(dice.uniform(0, 1.5))
+                with self.guard:
+                    self.left += 1
                 return
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
             with self.guard:
-                self.left -= 1
                 self.moments[moment] += 1
+
+    def may_kill(self) -> bool:
+        """Take one of the kills that are left, if any is."""
+        with self.guard:
+            if self.left == 0:
+                return False
+            self.left -= 1
+            return True
 
 
 def trains(runs_dir: Path, pid: int) -> bool:

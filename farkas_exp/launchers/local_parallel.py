@@ -26,7 +26,7 @@ from farkas_exp import runs, sweep
 from farkas_exp.errors import UserError
 from farkas_exp.sweep import TO_BE_CONTINUED
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+THREAD_VARIABLES: tuple[str, ...] = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class LocalParallelLauncher(Launcher):
@@ -71,7 +71,7 @@ class LocalParallelLauncher(Launcher):
 
     def _environment(self, worker: int) -> dict[str, str]:
         """The environment variables of a worker: its threads, and its GPU if there are any."""
-        variables = dict.fromkeys(THREAD_VARIABLES, str(self.threads))
+        variables: dict[str, str] = dict.fromkeys(THREAD_VARIABLES, str(self.threads))
         gpus = visible_gpus()[: self.gpus]
         if gpus:
             variables["CUDA_VISIBLE_DEVICES"] = gpus[worker % len(gpus)]

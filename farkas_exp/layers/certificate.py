@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from farkas_exp.layers.farkas import FarkasConv2d, FarkasLayer, aggregate, bias_bound
+from farkas_exp.layers.augmented import aggregate, bias_bound
+from farkas_exp.layers.farkas import FarkasConv2d, FarkasLayer
 from farkas_exp.layers.residual import FarkasResidualConv2d
 
 
