@@ -327,7 +327,10 @@ def test_a_file_size_limit_while_torch_writes_is_one_line(tmp_path):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
 
-    code = "import sys, json; from farkas_exp import sweep, config; print(sweep.execute(config.parse(json.loads(sys.argv[1]))))"
+    code = (
+        "import sys, json; from farkas_exp import sweep, config;"
+        "print(sweep.execute(config.parse(json.loads(sys.argv[1]))))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code, json.dumps(values(tmp_path))], capture_output=True, text=True, check=True,
         preexec_fn=limited, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
