@@ -16,9 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from farkas_exp.attack import build_attack
+from farkas_exp.callbacks import build_callback
 from farkas_exp.config import Config
 from farkas_exp.data import ImageData
+from farkas_exp.dropout import check_dropout, dropout_rate, set_dropout
 from farkas_exp.optim import learning_rate, set_learning_rate
+from farkas_exp.regularization import build_regularizer
 from farkas_exp.seeding import derive_seed
 from farkas_exp.signals import StopRequest
 
@@ -61,6 +65,10 @@ class Trainer:
     ) -> None:
         self.config, self.model, self.optimizer, self.data, self.device = config, model, optimizer, data, device
         self.forward = torch.compile(model) if config.compile else model
+        check_dropout(config)
+        self.regularizer = build_regularizer(config, model)
+        self.attack = build_attack(config, model, self.forward)
+        self.callback = build_callback(config, model, data)
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # shapes are fixed
         torch.manual_seed(derive_seed(config.seed, "training"))
@@ -75,6 +83,8 @@ class Trainer:
         started = time.perf_counter()
         self.model.train()
         set_learning_rate(self.optimizer, learning_rate(self.config.lr, state.epoch, self.config.epochs))
+        if self.config.dropout.rate:
+            set_dropout(self.model, dropout_rate(self.config.dropout, state.epoch, self.config.epochs))
         totals = torch.tensor(state.totals, dtype=torch.float64 if self.device.type == "cpu" else torch.float32)
         totals = totals.to(self.device)
         if self.device.type == "cuda":
@@ -95,12 +105,18 @@ class Trainer:
         return state.step == self.data.steps_per_epoch
 
     def _train_step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """One update; returns the batch's summed loss and number of errors, on the device."""
+        """One update; returns the batch's summed loss (without the regularizer) and number of errors, on the device."""
         with self._autocast():
-            logits = self.forward(images)
+            if self.attack is not None:
+                images = self.attack(images, labels)
+            penalty = None
+            if self.regularizer is None:
+                logits = self.forward(images)
+            else:
+                logits, penalty = self.regularizer(self.forward, images)
             loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        (loss if penalty is None else loss + penalty).backward()
         self.optimizer.step()
         with torch.no_grad():
             return torch.stack([loss.detach() * len(labels), (logits.argmax(1) != labels).sum()])
@@ -114,6 +130,8 @@ class Trainer:
         """
         started = time.perf_counter()
         seen = state.step * self.config.batch_size
+        if self.callback is not None:
+            self.callback(state.epoch)
         train_loss, train_errors = state.totals
         test_loss, test_error = self.evaluate()
         lr = learning_rate(self.config.lr, state.epoch, self.config.epochs)

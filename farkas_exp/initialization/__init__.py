@@ -5,30 +5,51 @@ initialization replaces what the network's builder drew from PyTorch's defaults.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from farkas_exp.errors import UserError, unknown
+from farkas_exp.initialization.landscape import local_minimum_, shift_biases, uniform_biases, zero_
 from farkas_exp.initialization.lsuv import lsuv_
 from farkas_exp.initialization.random import kaiming_, orthogonal_, rai_, xavier_
 from farkas_exp.initialization.residual import has_residual_branches, scale_last_layers, zero_last_layers
 from farkas_exp.models import SCALAR_MODULES
 
-Initializer = Callable[[nn.Module, float | None, Tensor | None, torch.Generator], None]
+
+@dataclass(frozen=True)
+class Material:
+    """What an initialization may draw on beside the network: each takes what it needs."""
+
+    generator: torch.Generator
+    gain: float | None = None
+    images: Tensor | None = None
+    labels: Tensor | None = None
+    bias: float | None = None
+
+
+Initializer = Callable[[nn.Module, Material], None]
 
 INITS: Mapping[str, Initializer] = {
-    "pytorch": lambda model, gain, images, generator: None,
-    "zero_last": lambda model, gain, images, generator: zero_last_layers(model),
-    "xavier": lambda model, gain, images, generator: xavier_(model, generator, gain),
-    "kaiming": lambda model, gain, images, generator: kaiming_(model, generator, gain),
-    "orthogonal": lambda model, gain, images, generator: orthogonal_(model, generator, gain),
-    "lsuv": lambda model, gain, images, generator: lsuv_(model, images, generator),
-    "rai": lambda model, gain, images, generator: rai_(model, generator),
+    "pytorch": lambda model, given: None,
+    "zero_last": lambda model, given: zero_last_layers(model),
+    "xavier": lambda model, given: xavier_(model, given.generator, given.gain),
+    "kaiming": lambda model, given: kaiming_(model, given.generator, given.gain),
+    "orthogonal": lambda model, given: orthogonal_(model, given.generator, given.gain),
+    "lsuv": lambda model, given: lsuv_(model, given.images, given.generator),
+    "rai": lambda model, given: rai_(model, given.generator),
+    "zero": lambda model, given: zero_(model),
+    "bias_shift": lambda model, given: shift_biases(model, given.bias),
+    "bias_uniform": lambda model, given: uniform_biases(model, given.bias, given.generator),
+    "local_minimum": lambda model, given: local_minimum_(model, given.images, given.labels),
 }
-"""What `init.name` may be: functions of the model, the gain, a batch of images and a private generator."""
+"""What `init.name` may be."""
 
 WITH_GAIN = ("xavier", "kaiming", "orthogonal")
+WITH_BIAS = ("bias_shift", "bias_uniform")
+WHOLE_SET = ("local_minimum",)
+"""Inits that take the whole training set, not a batch of it."""
 
 
 def initialize(
@@ -37,7 +58,9 @@ def initialize(
     *,
     gain: float | None = None,
     last_scale: float = 1.0,
+    bias: float | None = None,
     images: Tensor | None = None,
+    labels: Tensor | None = None,
     seed: int = 0,
 ) -> None:
     """Initialize `model` in place, on the CPU.
@@ -48,7 +71,9 @@ def initialize(
         gain: factor on the standard deviation of `xavier`, `kaiming` and `orthogonal`; None for their own (1, sqrt 2
             and sqrt 2).
         last_scale: factor on the last layer of every residual branch, weight and bias, after the initialization.
-        images: (N, C, H, W) float batch, for `lsuv`.
+        bias: what `bias_shift` adds to every bias, and the bound of `bias_uniform`.
+        images: (N, C, H, W) float batch, for `lsuv`; the whole training set for `WHOLE_SET`.
+        labels: (N,), for `local_minimum`.
         seed: of the private generator.
 
     Raises:
@@ -60,6 +85,11 @@ def initialize(
         raise UserError(f"init.gain: init {name} has no gain; leave it at null or choose from: {', '.join(WITH_GAIN)}")
     if gain is not None and gain <= 0:
         raise UserError(f"init.gain: {gain!r} is out of range; it must be positive")
+    if bias is not None and (name not in WITH_BIAS or bias <= 0):
+        right = (
+            "it must be positive" if name in WITH_BIAS else f"init {name} has none; only {', '.join(WITH_BIAS)} have"
+        )
+        raise UserError(f"init.bias: {bias!r} does not fit: {right}")
     if last_scale < 0:
         raise UserError(f"init.last_scale: {last_scale!r} is out of range; it must be at least 0")
     own = any(isinstance(module, SCALAR_MODULES) for module in model.modules())
@@ -68,6 +98,6 @@ def initialize(
     if (name == "zero_last" or last_scale != 1) and not has_residual_branches(model):
         key = "init.name: zero_last" if name == "zero_last" else "init.last_scale"
         raise UserError(f"{key} needs a network with residual branches")
-    INITS[name](model, gain, images, torch.Generator().manual_seed(seed))
+    INITS[name](model, Material(torch.Generator().manual_seed(seed), gain, images, labels, bias))
     if last_scale != 1:
         scale_last_layers(model, last_scale)

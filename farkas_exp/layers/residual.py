@@ -130,17 +130,23 @@ class FarkasResidualConv2d(FarkasConv2d):
 
     def _fusible(self, hidden: Tensor, activation: Activation) -> bool:
         return (
-            hidden.device.type == "cpu" and activation.name == "relu" and self.lambda_logits is None and fused_allowed()
+            hidden.device.type == "cpu"
+            and activation.name == "relu"
+            and not activation.dropout
+            and self.lambda_logits is None
+            and fused_allowed()
         )
 
 
 ResidualLayer = ResidualConv2d | FarkasResidualConv2d
-"""A layer that ends a residual branch."""
+"""A layer that ends a residual branch and forms the sum."""
+BranchEnd = nn.Conv2d | nn.Linear | FarkasResidualConv2d
+"""The last layer of a residual branch, whoever forms the sum."""
 
 
 class ResidualBlock(nn.Module):
     """A block that adds a branch to its input, and tells where the branch ends."""
 
-    def branch_end(self) -> tuple[ResidualLayer, nn.Module | None]:
+    def branch_end(self) -> tuple[BranchEnd, nn.Module | None]:
         """The last layer of the branch, and the normalization between it and the sum, if there is one."""
         raise NotImplementedError
