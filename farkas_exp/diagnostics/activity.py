@@ -5,6 +5,8 @@ every point, a point is dead if z <= c at every unit. A Farkas layer has no dead
 are the samples; those of a convolution are the pairs of a sample and a position, since the guarantee holds at each.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -69,7 +71,7 @@ def measure_activity(model: nn.Module, images: Tensor) -> list[LayerActivity]:
 def dead_samples(model: nn.Module, images: Tensor) -> float:
     """The fraction of samples that die in the network: at some layer no unit is active for them, at no position.
 
-    Of a linear layer these are the dead points of the separation paper (its Remark 2.3).
+    In a network of linear layers these are the dead points of the separation paper (its Remark 2.3).
     """
     dead = torch.zeros(len(images), dtype=torch.bool, device=images.device)
     cutoffs = {name: module.cutoff for name, module in model.named_modules() if isinstance(module, Activation)}
@@ -81,6 +83,16 @@ def dead_samples(model: nn.Module, images: Tensor) -> float:
     for name, z in seen:
         dead |= z.flatten(1).amax(1) <= cutoffs[name]
     return float(dead.float().mean())
+
+
+def dead_point_probability(widths: Sequence[int], unit_dead: float = 0.5) -> float:
+    """The probability 1 - prod_k (1 - p^n_k) that a point dies in a random plain network (separation paper, A.2).
+
+    Args:
+        widths: units of each layer, n_k.
+        unit_dead: p, the probability that a unit is not active at the point: 1/2 for symmetric weights without bias.
+    """
+    return 1 - math.prod(1 - unit_dead**width for width in widths)
 
 
 def _observer(name: str, found: list[LayerActivity]):
