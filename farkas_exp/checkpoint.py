@@ -4,6 +4,7 @@ import os
 import pickle
 import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,10 @@ def save(run: RunDirectory, state: dict[str, Any]) -> None:
     temporary = run.checkpoint.with_name(f".{run.checkpoint.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as handle:
-            torch.save({"schema": SCHEMA, **state}, handle)
+            try:
+                torch.save({"schema": SCHEMA, **state}, handle)
+            except RuntimeError as error:  # what torch makes of a full disk
+                raise error.__context__ if isinstance(error.__context__, OSError) else error from None
             handle.flush()
             os.fsync(handle.fileno())
         if run.checkpoint.exists():
@@ -34,15 +38,22 @@ def save(run: RunDirectory, state: dict[str, Any]) -> None:
         raise
 
 
-def load(run: RunDirectory) -> dict[str, Any] | None:
+def load(run: RunDirectory, warn: Callable[[str], object] = lambda line: None) -> dict[str, Any] | None:
     """The newest complete checkpoint on the CPU, or None where there is none. Loading executes no code.
+
+    Args:
+        run: the run directory.
+        warn: called with one line for each checkpoint that is there and cannot be used.
 
     Raises:
         UserError: a checkpoint was written by another version of the format.
     """
     for path in (run.checkpoint, run.previous_checkpoint):
+        if not path.exists():
+            continue
         state = _read(path)
         if state is None:
+            warn(f"{path}: truncated or no checkpoint; going on from what was before it")
             continue
         if state.get("schema") != SCHEMA:
             raise UserError(
@@ -62,9 +73,10 @@ def _read(path: Path) -> dict[str, Any] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the pickle protocol of a foreign file, which is refused anyway
+            with zipfile.ZipFile(path) as archive:
+                if archive.testzip() is not None:  # torch.load does not look at the checksums
+                    return None
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        return None
     except (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile):
         return None  # truncated or foreign: the previous one is tried
     return state if isinstance(state, dict) else None

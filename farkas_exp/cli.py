@@ -7,23 +7,27 @@ import os
 import re
 import sys
 import time
+import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from farkas_exp import runs, sweep
+from farkas_exp import launchers, runs, sweep
 from farkas_exp.config import parse, schema_defaults, unknown_key
 from farkas_exp.errors import UserError, unknown
+from farkas_exp.launchers.local_parallel import visible_gpus
 from farkas_exp.sweep import OK, TO_BE_CONTINUED, USAGE, Outcome, SweepWatch
-from farkas_exp.usage import help_text
+from farkas_exp.usage import choices, help_text
 
 
 def config_dir() -> str:
@@ -41,25 +45,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(help_text(Path(config_dir())))
         return OK
     # argparse wants its flags together: `model=... -m seed=0,1` is as good as `-m model=... seed=0,1`.
-    sys.argv[1:] = sorted(given, key=lambda argument: argument not in ("-m", "--multirun"))
+    sys.argv[1:] = sorted(given + packing(given), key=lambda argument: argument not in ("-m", "--multirun"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, and we say them in one line
     ConfigStore.instance().store(name="schema", node=schema_defaults())
+    launchers.register()
     outcomes: list[Outcome] = []
     SweepWatch.directory = None
+    cut = None
     try:
+        _check_command_line(sys.argv[1:])
         hydra.main(config_path=config_dir(), config_name="config", version_base="1.3")(_Job(outcomes))()
     except (HydraException, OmegaConfBaseException) as error:
         return _complain(_one_line(error))
+    except UserError as error:
+        return _complain(str(error))
     except (KeyboardInterrupt, SystemExit) as stop:
         if isinstance(stop, SystemExit) and stop.code != TO_BE_CONTINUED:
             raise
-        if not outcomes:
-            return 130
+        cut = "fail_fast=true" if outcomes and outcomes[-1].status in _ENDS_A_FAST_SWEEP else "stopped by a signal"
+    except OSError as error:  # the sweep's own folder
+        return _complain(f"runs_dir: cannot write to {error.filename or SweepWatch.directory}: {error.strerror}")
+    except Exception as error:  # a launcher whose jobs died; what they left is summed up all the same
+        if SweepWatch.directory is None:
+            raise
+        cut = f"the launcher stopped: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
     if SweepWatch.directory is not None:
-        return _end_of_sweep(SweepWatch.directory, given)
+        return _end_of_sweep(SweepWatch.directory, given, cut)
+    if cut and not outcomes:
+        return TO_BE_CONTINUED
     if outcomes and outcomes[-1].status == sweep.REFUSED:
         return _complain(outcomes[-1].note)
     return outcomes[-1].exit_status if outcomes else OK  # no outcome: --help, --cfg and the like
+
+
+def packing(arguments: Sequence[str]) -> list[str]:
+    """What `packing=N` on the command line means to Hydra: the local launcher with N processes for each GPU.
+
+    A launcher that the command line names itself stays.
+    """
+    values = [argument.partition("=")[2] for argument in arguments if argument.startswith("packing=")]
+    if not values or not values[-1].isdecimal() or any(a.startswith("hydra/launcher=") for a in arguments):
+        return []
+    processes = int(values[-1]) * max(1, len(visible_gpus()))
+    return [] if processes < 2 else ["hydra/launcher=local_parallel", f"hydra.launcher.n_jobs={processes}"]
+
+
+_ENDS_A_FAST_SWEEP = (runs.CRASHED, sweep.DISK, sweep.REFUSED)
 
 
 class _Job:
@@ -70,28 +101,62 @@ class _Job:
         self.__name__ = "farkas_exp"
 
     def __call__(self, composed: DictConfig) -> float | None:
-        values: Any = OmegaConf.to_container(composed, resolve=True)
         job = HydraConfig.get()
+        overrides = typing.cast(list[str], OmegaConf.to_container(job.overrides.task))  # they may hold a ${...}
         in_sweep = job.mode == RunMode.MULTIRUN
+        if in_sweep and "optuna" in job.sweeper._target_ and not composed.dataset.validation > 0:
+            raise SystemExit(_complain(NO_VALIDATION))
         try:
+            values: Any = OmegaConf.to_container(composed, resolve=True)
             outcome = sweep.execute(parse(values))
-        except UserError as error:  # not raised from here: Hydra would print a second report of it
-            outcome = Outcome(sweep.REFUSED, " ".join(job.overrides.task), str(error))
+        except (UserError, OmegaConfBaseException) as error:  # not raised: Hydra would print a second report of it
+            what = str(error) if isinstance(error, UserError) else _one_line(error)
+            outcome = Outcome(sweep.REFUSED, " ".join(overrides), what)
         self.outcomes.append(outcome)
         if in_sweep or outcome.status != sweep.REFUSED:
             print(f"{outcome.status}: {outcome.path}" + (f" ({outcome.note})" if outcome.note else ""), flush=True)
         if in_sweep:
-            sweep.record_outcome(Path(job.sweep.dir), int(job.job.num), list(job.overrides.task), outcome)
+            sweep.record_outcome(Path(job.sweep.dir), int(job.job.num), overrides, outcome)
         if outcome.status == runs.INTERRUPTED:
             raise SystemExit(TO_BE_CONTINUED)
-        if outcome.status in (runs.CRASHED, sweep.REFUSED) and values.get("fail_fast"):
+        if outcome.status in _ENDS_A_FAST_SWEEP and composed.fail_fast is True:
             raise SystemExit(TO_BE_CONTINUED)
-        return None
+        return _objective(outcome)
 
 
-def _end_of_sweep(directory: Path, given: Sequence[str]) -> int:
+NO_VALIDATION = (
+    "dataset.validation: a search needs a part of the training set held out, for example dataset.validation=0.1;"
+    " it must not look at the test set"
+)
+
+
+def _objective(outcome: Outcome) -> float:
+    """What a search minimizes: the error of the last epoch in percent; 100 for a run without one."""
+    record = runs.read_run(Path(outcome.path))
+    if record is None or record.state != runs.FINISHED:
+        return 100.0
+    return float((record.result or {})["test_error"])
+
+
+def _end_of_sweep(directory: Path, given: Sequence[str], cut: str | None) -> int:
     outcomes = sweep.read_outcomes(directory) if directory.is_dir() else []
-    return sweep.summarize(outcomes, time.monotonic() - SweepWatch.started, given)
+    if SweepWatch.experiment:
+        _render(SweepWatch.experiment, SweepWatch.runs_dir, outcomes)
+    return sweep.summarize(outcomes, time.monotonic() - SweepWatch.started, given, cut)
+
+
+def _render(experiment: str, runs_dir: Path, outcomes: Sequence[Outcome]) -> None:
+    """Show the table or figure of an experiment as far as it is there; trouble with it is no trouble of the runs."""
+    from farkas_exp.report.command import render_experiment
+
+    paths = [Path(o.path) for o in outcomes if o.status not in (sweep.PASSED_OVER, sweep.REFUSED)]
+    try:
+        files = render_experiment(experiment, runs_dir, paths) if paths else []
+    except (UserError, OSError) as error:
+        print(f"no report: {error}", file=sys.stderr)
+        return
+    for path in files:
+        print(path)
 
 
 def _complain(message: str) -> int:
@@ -99,15 +164,41 @@ def _complain(message: str) -> int:
     return USAGE
 
 
+def _check_command_line(arguments: Sequence[str]) -> None:
+    """Raise a `UserError` for what argparse and Hydra would answer at length or without the key."""
+    parser = get_args_parser()
+    parser.error = _refuse_flag  # type: ignore[method-assign]
+    overrides = parser.parse_args(list(arguments)).overrides
+    groups, parser_of_overrides = choices(Path(config_dir())), OverridesParser.create()
+    for text in overrides:
+        (override,) = parser_of_overrides.parse_overrides([text])
+        group = override.key_or_group
+        if not group:
+            raise UserError(f"{text}: a key is missing before the equals sign; write KEY=VALUE")
+        if group in groups and not override.is_delete() and not override.is_sweep_override():
+            value = override.value()
+            if not isinstance(value, str):
+                shown = text.partition("=")[2]
+                raise UserError(f"{unknown(group, shown, groups[group])} (single values: {group}.KEY=VALUE)")
+
+
+def _refuse_flag(message: str) -> NoReturn:
+    raise UserError(f"{message}; flags: see --hydra-help")
+
+
 def _one_line(error: Exception) -> str:
     """What Hydra or OmegaConf found wrong, as one line that names the key and what would be right."""
     text = str(error)
+    if isinstance(error.__cause__, UserError):  # from a launcher or sweeper that Hydra was about to build
+        return str(error.__cause__)
+    if isinstance(error, OmegaConfBaseException) and getattr(error, "full_key", None):
+        return f"{error.full_key}: {text.splitlines()[0].strip()}"
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: this cannot be read as KEY=VALUE ({text.splitlines()[0].strip()})"
+        return f"{error.override}: this cannot be read as KEY=VALUE ({'; '.join(text.splitlines()[1:2])})"
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
         return str(unknown(group, name, [option for option in error.options if option != "schema"]))
     key = re.search(r"Could not (?:override|append to config|delete from config) '([^'@]+)", text)
-    if key and not text.startswith("In '"):
+    if key and not text.startswith("In '") and not key.group(1).startswith("hydra."):
         return str(unknown_key(key.group(1)))
     return "; ".join(line.strip() for line in text.splitlines() if line.strip())

@@ -72,12 +72,16 @@ class ActivationConfig:
 class InitConfig:
     """Initialization of the weights, and a factor on the last layer of every residual branch.
 
+    The factor is `last_scale` times L to the power of `last_depth_exponent`, where L is the number of branches: -0.5
+    keeps the variance of a sum of L branches independent of the depth.
+
     `bias` is what bias_shift adds to every bias, and the half-width of bias_uniform's range.
     """
 
     name: str = "pytorch"
     gain: float | None = None
     last_scale: float = 1.0
+    last_depth_exponent: float = 0.0
     bias: float | None = None
 
 
@@ -259,8 +263,10 @@ class Config:
     seed: int = outside(0)
     experiment: str | None = outside(None)
     arm: str | None = outside(None)
+    only_for: tuple[str, ...] = outside(())
     device: Literal["auto", "cpu", "cuda"] = outside("auto")
-    compile: bool = outside(False)
+    compile: Literal["auto", "none", "graph", "default", "reduce-overhead", "max-autotune"] = outside("auto")
+    packing: int = outside(1)
     channels_last: bool = outside(True)
     runs_dir: str = outside("runs")
     retry_failed: bool = outside(False)
@@ -382,14 +388,22 @@ def _check_ranges(config: Config) -> None:
         if not ok:
             raise UserError(f"{where}: {value!r} is out of range; it must be {right}")
 
+    require(config.packing >= 1, "packing", config.packing, "at least 1")
     require(config.epochs >= 1, "epochs", config.epochs, "at least 1")
     require(config.batch_size >= 1, "batch_size", config.batch_size, "at least 1")
     require(0 <= config.seed < 2**32, "seed", config.seed, "between 0 and 2**32 - 1")
     require(config.lr.value > 0, "lr.value", config.lr.value, "positive")
     require(config.lr.gamma > 0, "lr.gamma", config.lr.gamma, "positive")
-    increasing = list(config.lr.milestones) == sorted(set(config.lr.milestones))
-    require(increasing, "lr.milestones", list(config.lr.milestones), "strictly increasing")
-    require((config.lr.reference_epochs or 1) >= 1, "lr.reference_epochs", config.lr.reference_epochs, "at least 1")
+    increasing = list(config.lr.milestones) == sorted({epoch for epoch in config.lr.milestones if epoch >= 0})
+    require(increasing, "lr.milestones", list(config.lr.milestones), "strictly increasing, from 0 on")
+    for where, value in (
+        ("lr.reference_epochs", config.lr.reference_epochs),
+        ("dataset.train_limit", config.dataset.train_limit),
+        ("dataset.image_size", config.dataset.image_size),
+    ):
+        require(value is None or value >= 1, where, value, "at least 1")
+    for where, sizes in (("model.blocks", config.model.blocks), ("model.widths", config.model.widths)):
+        require(sizes is None or min(sizes, default=0) >= 1, where, sizes, "a list of numbers from 1 on")
     require(0 <= config.optimizer.momentum < 1, "optimizer.momentum", config.optimizer.momentum, "in [0, 1)")
     require(config.optimizer.weight_decay >= 0, "optimizer.weight_decay", config.optimizer.weight_decay, "at least 0")
     require(config.aggregation.margin >= 0, "aggregation.margin", config.aggregation.margin, "at least 0")
@@ -402,9 +416,13 @@ def _check_ranges(config: Config) -> None:
     )
     require(config.augmentation.cutout >= 0, "augmentation.cutout", config.augmentation.cutout, "at least 0 (0: off)")
     require(0 <= config.dataset.validation < 1, "dataset.validation", config.dataset.validation, "in [0, 1)")
-    require((config.dataset.train_limit or 1) >= 1, "dataset.train_limit", config.dataset.train_limit, "at least 1")
-    require((config.dataset.image_size or 1) >= 1, "dataset.image_size", config.dataset.image_size, "at least 1")
     require(config.failure.epochs >= 0, "failure.epochs", config.failure.epochs, "at least 0 (0: off)")
+    epochs = config.diagnostics.epochs
+    require(min(epochs, default=0) >= 0, "diagnostics.epochs", list(epochs), "a list of numbers from 0 on")
+    every = config.checkpoint
+    require(every.every_epochs >= 0, "checkpoint.every_epochs", every.every_epochs, "at least 0 (0: off)")
+    require(every.every_minutes >= 0, "checkpoint.every_minutes", every.every_minutes, "at least 0 (0: off)")
+    require(bool(config.runs_dir.strip()), "runs_dir", config.runs_dir, "the name of a folder")
     require(config.diagnostics.images >= 1, "diagnostics.images", config.diagnostics.images, "at least 1")
     _check_siblings(config, require)
     require(0 <= config.label_smoothing < 1, "label_smoothing", config.label_smoothing, "in [0, 1)")

@@ -24,11 +24,14 @@ def set_dropout(model: nn.Module, rate: float) -> None:
             module.dropout = rate
 
 
-def check_dropout(config: Config) -> None:
-    """Refuse a rate that changes every epoch for a compiled network.
+def check_mode(config: Config, mode: str) -> str:
+    """The mode in which a step can be executed (`capture.choose_mode`): a rate that changes cannot be recorded.
 
     Raises:
-        UserError: annealed dropout with compile=true.
+        UserError: annealed dropout with a graph or a compiled network that the user asked for.
     """
-    if config.compile and config.dropout.rate and config.dropout.anneal:
-        raise UserError("dropout.anneal: a rate that changes every epoch recompiles the network; use compile=false")
+    if not (config.dropout.rate and config.dropout.anneal) or mode == "none":
+        return mode
+    if config.compile != "auto":
+        raise UserError(f"compile: {mode} would keep the dropout rate that is to fall; use compile=auto or none")
+    return "none"

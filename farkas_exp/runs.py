@@ -5,7 +5,6 @@ the skipping of finished runs) is read from here. This module imports no torch: 
 recognised without it.
 """
 
-import fcntl
 import json
 import os
 import socket
@@ -15,10 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import yaml
 
+from farkas_exp import locking
 from farkas_exp.config import Config, to_dict
 from farkas_exp.errors import UserError
 from farkas_exp.identity import identify, run_path
@@ -29,6 +29,7 @@ FINISHED, FAILED = "finished", "failed"
 """States of a run with a result. A failed run has diverged or made no progress: a result, not a crash."""
 RUNNING, INTERRUPTED, CRASHED, EMPTY = "running", "interrupted", "crashed", "empty"
 """States of a run without a result."""
+STATES = (FINISHED, FAILED, RUNNING, INTERRUPTED, CRASHED, EMPTY)
 
 
 class RunBusy(UserError):  # noqa: N818 - a state of the world, not a defect
@@ -103,43 +104,20 @@ class RunDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run's advisory lock.
+        """Hold the run's advisory lock (`locking`).
 
         Raises:
             RunBusy: another process holds it; the message says which.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.lock, "a+", encoding="utf-8") as handle:
-            if not _lock(handle):
-                handle.seek(0)
-                holder = handle.read().strip() or "another process"
-                raise RunBusy(f"{self.path}: this run is being trained by {holder}")
-            handle.truncate(0)
-            handle.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            handle.flush()
+        handle = locking.take(self.lock)
+        if handle is None:
+            raise RunBusy(f"{self.path}: this run is being trained by {locking.holder(self.lock)}")
+        with handle:
             yield
 
     def is_locked(self) -> bool:
         """Whether a living process trains this run."""
-        try:
-            with open(self.lock, encoding="utf-8") as handle:
-                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except OSError:
-            return True
-        return False
-
-
-def _lock(handle: TextIO) -> bool:
-    """Take the lock if nobody trains the run; a reader that looks at the lock holds it for a moment only."""
-    for _ in range(10):
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except OSError:
-            time.sleep(0.02)
-    return False
+        return locking.is_held(self.lock)
 
 
 def open_run(config: Config) -> RunDirectory:
@@ -156,8 +134,12 @@ def write_record(run: RunDirectory, config: Config) -> dict[str, Any]:
     identity = identify(config)
     if run.record.exists():
         record = read_json(run.record)
-        if not isinstance(record, dict) or record.get("identity") != identity.hash or record.get("seed") != config.seed:
-            raise UserError(f"{run.record}: not the record of this run; move {run.path} away to train it afresh")
+        expected = {"identity": identity.hash, "seed": config.seed}
+        if not _is_record(record) or "wandb_id" not in record or not expected.items() <= record.items():
+            raise UserError(
+                f"{run.record}: damaged, or not the record of this run;"
+                f" restore it, or move {run.path} away to train afresh"
+            )
         return record
     record = {
         "schema": SCHEMA,
@@ -209,11 +191,12 @@ def finite(value: Any) -> Any:
     return value
 
 
-def read_json(path: Path) -> Any:
-    """The JSON value in `path`, or None where there is no such file or no valid JSON in it."""
+def read_json(path: str | Path) -> Any:
+    """The JSON value in `path`, or None where there is no file that can be read, or no valid JSON in it."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
+        with open(path, "rb") as handle:
+            return json.loads(handle.read())
+    except (OSError, ValueError):
         return None
 
 
@@ -222,7 +205,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:
         return rows
     for line in text.splitlines(keepends=True):
         if not line.endswith("\n"):
@@ -262,39 +245,71 @@ class RunRecord:
 
 
 def read_run(path: Path) -> RunRecord | None:
-    """The record of one run directory, or None where there is none."""
-    run = RunDirectory(path)
-    record = read_json(run.record)
-    if not isinstance(record, dict) or not {"identity", "seed", "config"} <= record.keys():
+    """The record of one run directory, or None where there is none that can be read."""
+    folder = os.fspath(path)  # this is called ten thousand times in a row: no Path for each file
+    record = read_json(f"{folder}/run.json")
+    if not _is_record(record):
         return None
-    result, progress = read_json(run.result), read_json(run.state)
+    result, progress = read_json(f"{folder}/result.json"), read_json(f"{folder}/state.json")
     result = result if isinstance(result, dict) and result.get("status") in (FINISHED, FAILED) else None
     progress = progress if isinstance(progress, dict) else {}
-    state = result["status"] if result else progress.get("state", EMPTY)
-    if state == RUNNING and not run.is_locked():
-        state = INTERRUPTED
-    epochs = int(record["config"].get("epochs", 0))
-    epoch = int((result or {}).get("epochs", progress.get("epoch", 0)) or 0)
+    state = result["status"] if result else progress.get("state")
+    if result is None and state in (RUNNING, FINISHED, FAILED):  # the last two: stopped while it wrote its result
+        state = RUNNING if RunDirectory(path).is_locked() else INTERRUPTED
+    elif state not in STATES:
+        state = EMPTY
     return RunRecord(
-        path, record["identity"], record.get("slug", path.parent.name), int(record["seed"]), record["config"], state,
-        epoch, epochs, result, progress,
+        path, record["identity"], record.get("slug", path.parent.name), record["seed"], record["config"], state,
+        _count((result or {}).get("epochs", progress.get("epoch"))), _count(record["config"].get("epochs")),
+        result, progress,
     )  # fmt: skip
+
+
+def _is_record(record: Any) -> bool:
+    return (
+        isinstance(record, dict)
+        and record.get("schema") == SCHEMA
+        and isinstance(record.get("identity"), str)
+        and type(record.get("seed")) is int
+        and isinstance(record.get("config"), dict)
+    )
+
+
+def _count(value: Any) -> int:
+    return value if type(value) is int else 0
+
+
+def scan(runs_dir: str | Path) -> Iterator[Path]:
+    """The seed folders below `runs_dir`, in no order, whether they hold a readable run or not.
+
+    Raises:
+        UserError: there is no such folder, or it cannot be read.
+    """
+    root = Path(runs_dir)
+    try:
+        identities = _subfolders(root, "")
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"runs_dir: no folder {root}; train something first or give the right runs_dir=...") from None
+    except OSError as error:
+        raise UserError(f"runs_dir: {root} cannot be read: {error.strerror}") from None
+    for identity in identities:
+        try:
+            yield from _subfolders(identity, "seed_")
+        except OSError:  # taken away meanwhile, or not ours to read
+            continue
+
+
+def _subfolders(folder: Path, prefix: str) -> list[Path]:
+    with os.scandir(folder) as entries:
+        names = [e.name for e in entries if e.name.startswith(prefix) and not e.name.startswith(".") and e.is_dir()]
+    return [folder / name for name in names]
 
 
 def collect(runs_dir: str | Path) -> list[RunRecord]:
     """All runs below `runs_dir`, by identity and seed. Folders that hold no run are passed over.
 
     Raises:
-        UserError: there is no such folder.
+        UserError: there is no such folder, or it cannot be read.
     """
-    root = Path(runs_dir)
-    if not root.is_dir():
-        raise UserError(f"runs_dir: no folder {root}; train something first or give the right runs_dir=...")
-    records = []
-    with os.scandir(root) as identities:
-        for identity in identities:
-            if identity.is_dir() and not identity.name.startswith("."):
-                with os.scandir(identity.path) as seeds:
-                    paths = [Path(s.path) for s in seeds if s.name.startswith("seed_") and s.is_dir()]
-                records += [record for path in paths if (record := read_run(path)) is not None]
+    records = [record for path in scan(runs_dir) if (record := read_run(path)) is not None]
     return sorted(records, key=lambda r: (r.slug, r.identity, r.seed))

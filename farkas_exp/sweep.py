@@ -3,6 +3,7 @@
 Imports no torch: the trainer is imported by the first run that has to train.
 """
 
+import errno
 import json
 import shlex
 import sys
@@ -10,7 +11,9 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +24,10 @@ from farkas_exp import runs
 from farkas_exp.config import Config
 from farkas_exp.errors import Interrupted, UserError
 
-SKIPPED, BUSY, REFUSED = "skipped", "busy", "refused"
-"""Outcomes beside the states of a run: done before, trained by another process, a user's mistake."""
+SKIPPED, BUSY, REFUSED, DISK, PASSED_OVER = "skipped", "busy", "refused", "file error", "passed over"
+"""Outcomes beside the states of a run: done before, trained by another process, a user's mistake, a disk that is full,
+read-only or broken (it says nothing about the run: the same command continues it), and a network that the regime is not
+for."""
 
 OK, CRASH, USAGE, TO_BE_CONTINUED = 0, 1, 2, 75
 """Exit statuses; 75 is the system's EX_TEMPFAIL: try the same command again."""
@@ -39,9 +44,8 @@ class Outcome:
     @property
     def exit_status(self) -> int:
         """The exit status of a command with this run alone. A run that failed to train is a result, not an error."""
-        return {runs.CRASHED: CRASH, REFUSED: USAGE, runs.INTERRUPTED: TO_BE_CONTINUED, BUSY: TO_BE_CONTINUED}.get(
-            self.status, OK
-        )
+        statuses = {runs.CRASHED: CRASH, DISK: CRASH, REFUSED: USAGE, runs.INTERRUPTED: TO_BE_CONTINUED}
+        return {**statuses, BUSY: TO_BE_CONTINUED}.get(self.status, OK)
 
 
 def execute(config: Config) -> Outcome:
@@ -52,29 +56,48 @@ def execute(config: Config) -> Outcome:
     Raises:
         UserError: a mistake in the configuration or the data; nothing of the run has been written over.
     """
+    if config.only_for and not any(fnmatchcase(config.model.name, pattern) for pattern in config.only_for):
+        return Outcome(PASSED_OVER, config.model.name, f"this regime is for {', '.join(config.only_for)}")
     run = runs.open_run(config)
     done = _standing(run, config)
     if done is not None:
         return done
-    path = str(run.path)
     try:
         with run.locked():
-            done = _standing(run, config)  # another process may have finished it while we waited
-            if done is not None:
-                return done
-            from farkas_exp.train import train
-
-            result = train(config, run)
-        return Outcome(result["status"], path, _summary(result))
+            return _execute_locked(run, config)
     except runs.RunBusy as busy:
-        return Outcome(BUSY, path, str(busy))
+        return Outcome(BUSY, str(run.path), str(busy))
+    except OSError as error:  # the lock is the first file that is written
+        if error.errno in DISK_ERRNOS:
+            return Outcome(DISK, str(run.path), _disk_note(error))
+        raise UserError(f"runs_dir: cannot write to {run.path}: {error.strerror}") from None
+
+
+def _execute_locked(run: runs.RunDirectory, config: Config) -> Outcome:
+    path = str(run.path)
+    if run.result.exists():
+        runs.write_record(run, config)  # in case it is lost; a finished run is none the worse for it
+    done = _standing(run, config)  # another process may have finished it while we waited
+    if done is not None:
+        return done
+    try:
+        from farkas_exp.train import train
+
+        result = train(config, run)
+        return Outcome(result["status"], path, _summary(result))
     except Interrupted as stopped:
         return Outcome(runs.INTERRUPTED, path, str(stopped))
-    except UserError:
+    except OSError as error:
+        if error.errno in DISK_ERRNOS or _is_below(error.filename, path):
+            return _stop_for_disk(run, error)
+        return _crash(run, config, error)
+    except (UserError, KeyboardInterrupt, SystemExit):
         _remove_if_unused(run)
         raise
     except Exception as error:  # noqa: BLE001 - whatever happens in one run stays in that run
-        return _crash(run, error)
+        if (runs.read_json(run.state) or {}).get("state") == runs.INTERRUPTED:
+            return Outcome(runs.INTERRUPTED, path, str(error))  # Slurm's signal, but no requeue: its last time limit
+        return _crash(run, config, error)
 
 
 def _standing(run: runs.RunDirectory, config: Config) -> Outcome | None:
@@ -101,12 +124,37 @@ def _summary(result: dict[str, Any]) -> str:
     return f"test error {result.get('test_error', float('nan')):.2f} % after {result.get('epochs')} epochs"
 
 
-def _crash(run: runs.RunDirectory, error: Exception) -> Outcome:
+DISK_ERRNOS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE}
+)
+"""What the system says of a full, read-only, forbidden or broken disk."""
+
+
+def _is_below(filename: Any, folder: str) -> bool:
+    return isinstance(filename, str) and filename.startswith(folder)
+
+
+def _disk_note(error: OSError) -> str:
+    where = f" ({error.filename})" if error.filename else ""
+    return f"{error.strerror}{where}; put it right and give the same command again, it goes on from the last checkpoint"
+
+
+def _stop_for_disk(run: runs.RunDirectory, error: OSError) -> Outcome:
+    """The outcome of a run that could not write. Its state stays as it is, or becomes "interrupted" where it can."""
+    before = runs.read_json(run.state) or {}
+    facts = {key: before.get(key) for key in ("epoch", "epochs", "test_error")}
+    with suppress(OSError):
+        runs.write_state(run, runs.INTERRUPTED, **facts, error=_disk_note(error))
+    return Outcome(DISK, str(run.path), _disk_note(error))
+
+
+def _crash(run: runs.RunDirectory, config: Config, error: Exception) -> Outcome:
     note = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    before = runs.read_json(run.state) or {}
+    facts = {key: before.get(key) for key in ("epoch", "epochs", "test_error")}
     try:
+        runs.write_record(run, config)
         runs.write_text(run.error, traceback.format_exc())
-        before = runs.read_json(run.state) or {}
-        facts = {key: before.get(key) for key in ("epoch", "epochs", "test_error")}
         runs.write_state(run, runs.CRASHED, **facts, error=note)
     except OSError:
         traceback.print_exc()
@@ -115,7 +163,7 @@ def _crash(run: runs.RunDirectory, error: Exception) -> Outcome:
 
 
 def _remove_if_unused(run: runs.RunDirectory) -> None:
-    """Take an empty run directory away again, so that a refused command leaves nothing behind."""
+    """Take an empty run directory away again, so that a refused command leaves nothing behind; the lock is held."""
     if run.record.exists():
         return
     run.lock.unlink(missing_ok=True)
@@ -131,41 +179,73 @@ class SweepWatch(Callback):
 
     directory: Path | None = None
     started: float = 0.0
+    experiment: str | None = None
+    runs_dir: Path = Path("runs")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Remember where this sweep keeps its outcomes."""
+        """Remember where this sweep keeps its outcomes, and what it is for."""
         SweepWatch.directory = Path(config.hydra.sweep.dir)
+        SweepWatch.experiment, SweepWatch.runs_dir = config.experiment, Path(config.runs_dir)
         SweepWatch.started = time.monotonic()
 
 
 def record_outcome(directory: Path, number: int, overrides: Sequence[str], outcome: Outcome) -> None:
-    """Leave the outcome of one job in the sweep's folder."""
-    directory.mkdir(parents=True, exist_ok=True)
-    runs.write_json(directory / f"job_{number}.json", {"overrides": list(overrides), **asdict(outcome)})
+    """Leave the outcome of one job in the sweep's folder.
+
+    Written in place, unlike every other file: it is read when its job is over, and a killed job leaves no stray
+    temporary file in a folder that nobody comes back to. `read_outcomes` passes over a torn one.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"overrides": list(overrides), **asdict(outcome)}, indent=1)
+        (directory / f"job_{number}.json").write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        print(f"warning: {directory}: {error.strerror}; the sweep's summary will miss this run", file=sys.stderr)
 
 
 def read_outcomes(directory: Path) -> list[Outcome]:
     """The outcomes that the jobs of a sweep have left, in the order of the jobs."""
     files = sorted(directory.glob("job_*.json"), key=lambda p: int(p.stem.split("_")[1]))
-    rows = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    return [Outcome(row["status"], row["path"], row["note"]) for row in rows]
+    rows = [row for file in files if isinstance(row := runs.read_json(file), dict)]
+    return [_by_now(Outcome(row["status"], row["path"], row["note"])) for row in rows]
 
 
-def summarize(outcomes: Sequence[Outcome], seconds: float, arguments: Sequence[str]) -> int:
-    """Print what became of a sweep and how to go on; return its exit status."""
+def _by_now(outcome: Outcome) -> Outcome:
+    """The outcome at the end of the sweep: a run that was busy then may be done by now."""
+    if outcome.status != BUSY:
+        return outcome
+    record = runs.read_run(Path(outcome.path))
+    if record is None or record.result is None:
+        return outcome
+    return Outcome(SKIPPED, outcome.path, f"trained meanwhile by another process: {_summary(record.result)}")
+
+
+def summarize(outcomes: Sequence[Outcome], seconds: float, arguments: Sequence[str], cut: str | None = None) -> int:
+    """Print what became of a sweep and how to go on; return its exit status.
+
+    Args:
+        outcomes: of its jobs.
+        seconds: that it took.
+        arguments: of the command.
+        cut: why the sweep ended before its last job, or None.
+    """
     count = Counter(outcome.status for outcome in outcomes)
-    order = (runs.FINISHED, SKIPPED, runs.FAILED, runs.INTERRUPTED, BUSY, runs.CRASHED, REFUSED)
+    order = (runs.FINISHED, SKIPPED, runs.FAILED, runs.INTERRUPTED, BUSY, runs.CRASHED, DISK, REFUSED)
     words = {runs.FAILED: "failed to train", BUSY: "busy elsewhere"}
+    jobs = [outcome for outcome in outcomes if outcome.status != PASSED_OVER]
     parts = [f"{count[status]} {words.get(status, status)}" for status in order if count[status]]
-    print(f"\n{len(outcomes)} runs in {seconds:.1f} s: {', '.join(parts) or 'none'}")
+    print(f"\n{len(jobs)} run{'s' * (len(jobs) != 1)} in {seconds:.1f} s: {', '.join(parts) or 'none'}")
+    if cut:
+        print(f"The sweep ended early: {cut}; runs that it had not begun are not counted.")
     for outcome in outcomes:
-        if outcome.status in (runs.CRASHED, REFUSED, BUSY):
+        if outcome.status in (runs.CRASHED, DISK, REFUSED, BUSY):
             print(f"  {outcome.status}: {outcome.path}\n    {outcome.note}")
     command = "python -m farkas_exp " + shlex.join(arguments)
     if count[runs.CRASHED]:
-        print(f"To try the crashed ones again: {command} retry_failed=true")
-    elif count[runs.INTERRUPTED] or count[BUSY]:
+        retry = "" if "retry_failed=true" in arguments else " retry_failed=true"
+        print(f"To try the crashed ones again: {command}{retry}")
+    elif count[runs.INTERRUPTED] or count[BUSY] or count[DISK] or cut:
         print(f"To go on: {command}")
     sys.stdout.flush()
-    statuses = [outcome.exit_status for outcome in outcomes]
+    statuses = [outcome.exit_status for outcome in outcomes] + [TO_BE_CONTINUED] * bool(cut)
     return next((status for status in (CRASH, USAGE, TO_BE_CONTINUED) if status in statuses), OK)

@@ -18,7 +18,7 @@ from farkas_exp.data import DataInfo, ImageData, build_data
 from farkas_exp.diagnostics import Subject, check_measures, dead_samples, measure, measure_activity
 from farkas_exp.errors import Interrupted, UserError
 from farkas_exp.initialization import WHOLE_SET, initialize
-from farkas_exp.models import create_model
+from farkas_exp.models import create_model, farkas_twin
 from farkas_exp.optim import build_optimizer
 from farkas_exp.runs import RunDirectory, read_json, write_json, write_record, write_state
 from farkas_exp.seeding import derive_seed
@@ -49,13 +49,11 @@ def train(config: Config, run: RunDirectory) -> dict[str, Any]:
     checkpoint.remove_stray_files(run)
     record = write_record(run, config)
     _check_same_data(run, data.info)
-    saved = checkpoint.load(run)
-    state = TrainerState()
-    if saved is not None:
-        state = trainer.restore(saved)
+    state = _restored(run, trainer, record)
+    _check_complete(run, state.epoch)
     rows = truncate_rows(run.metrics, state.epoch)
-    truncate_rows(run.diagnostics, state.epoch)
-    _write_environment(run, config, data.info, device)
+    truncate_rows(run.diagnostics, state.epoch if state != TrainerState() else -1)  # epoch 0 is measured again, too
+    _write_environment(run, config, data.info, device, trainer.mode)
     return _Session(config, run, trainer, state, rows, record).run_to_end()
 
 
@@ -66,12 +64,12 @@ class _Session:
         self, config: Config, run: RunDirectory, trainer: Trainer, state: TrainerState, rows: list[dict[str, Any]],
         record: dict[str, Any],
     ) -> None:  # fmt: skip
-        self.config, self.run, self.trainer, self.state = config, run, trainer, state
+        self.config, self.run, self.trainer, self.state, self.record = config, run, trainer, state, record
         self.title = f"{record['slug']} seed {config.seed}"
         self.progress = Progress(config.progress, self.title, config.epochs, run.log, done=state.epoch)
         self.wandb = WandbMirror.start(
             config.wandb, run.path, record["wandb_id"], f"{record['slug']}-s{config.seed}",
-            config.arm or f"{record['slug']}-{record['identity']}",
+            "/".join(filter(None, (config.experiment, config.arm or f"{record['slug']}-{record['identity']}"))),
             [tag for tag in (config.experiment, config.model.name, config.dataset.name) if tag], to_dict(config),
         )  # fmt: skip
         self.last = rows[-1] if rows else {}
@@ -89,10 +87,10 @@ class _Session:
                 if self.state.epoch == 0 and self.state.step == 0:
                     self._diagnose(0)
                 result = self._train(stop, metrics)
-            write_json(self.run.result, result)
             self._write_state(result["status"])
             for file in (self.run.previous_checkpoint, self.run.error):
                 file.unlink(missing_ok=True)
+            write_json(self.run.result, result)  # last: until it is there, the same command finishes what is missing
             summary = {key: result[key] for key in ("status", "reason", "test_error", "best_test_error", "seconds")}
             exit_code = int(result["status"] != runs.FINISHED)
             closing = f"{result['status']}: test error {result['test_error']:.2f} %" + (
@@ -110,9 +108,12 @@ class _Session:
         config, trainer, state = self.config, self.trainer, self.state
         reason = None
         while state.epoch < config.epochs and reason is None:
-            reached_end = trainer.train_epoch(state, stop, on_step=self._on_step)
+            reached_end = trainer.train_epoch(state, stop, on_step=self._on_step, pause=self._time_is_up)
             if not reached_end:
                 self._save()
+                if not stop.requested:
+                    self._write_state(runs.RUNNING)
+                    continue
                 self._write_state(runs.INTERRUPTED)
                 where = f"epoch {state.epoch + 1}, step {state.step}"
                 raise Interrupted(f"stopped by {stop.signal_name} in {where}; the same command goes on from there")
@@ -140,6 +141,7 @@ class _Session:
 
     def _report(self, row: dict[str, Any], metrics: JsonlWriter) -> None:
         self.last = row
+        _correct_mode(self.run, self.trainer.mode)
         if row["test_error"] is not None:
             self.best = row["test_error"] if self.best is None else min(self.best, row["test_error"])
         metrics.append(row)
@@ -165,13 +167,16 @@ class _Session:
             file.append({"epoch": epoch, "layers": layers, **figures})
 
     def _checkpoint_is_due(self) -> bool:
-        every = self.config.checkpoint
-        by_epoch = every.every_epochs > 0 and self.state.epoch % every.every_epochs == 0
-        by_time = every.every_minutes > 0 and time.monotonic() - self.saved_at > 60 * every.every_minutes
-        return by_epoch or by_time
+        every = self.config.checkpoint.every_epochs
+        return (every > 0 and self.state.epoch % every == 0) or self._time_is_up()
+
+    def _time_is_up(self) -> bool:
+        """Whether the last checkpoint is older than `checkpoint.every_minutes`, also in the middle of an epoch."""
+        minutes = self.config.checkpoint.every_minutes
+        return minutes > 0 and time.monotonic() - self.saved_at > 60 * minutes
 
     def _save(self) -> None:
-        checkpoint.save(self.run, self.trainer.snapshot(self.state))
+        checkpoint.save(self.run, {"run": _name(self.record), **self.trainer.snapshot(self.state)})
         self.saved_at = time.monotonic()
 
     def _write_state(self, state: str) -> None:
@@ -196,42 +201,86 @@ def choose_device(name: str) -> torch.device:
 
 def build_model(config: Config, data: ImageData, device: torch.device) -> torch.nn.Module:
     """The initialized network of `config` for `data`, on `device`; the same for the same seed on every device."""
-    options = {key: value for key, value in to_dict(config.model).items() if key != "name" and value is not None}
+    options: dict[str, Any] = {key: value for key, value in to_dict(config.model).items() if value is not None}
+    name = options.pop("name")
     channels, height, _ = data.info.image_shape
+    options |= {
+        "num_classes": data.info.num_classes,
+        "in_channels": channels,
+        "image_size": height,
+        "normalization": config.normalization.name,
+        "norm_position": config.normalization.position,
+        "norm_affine": config.normalization.affine,
+        "norm_groups": config.normalization.groups,
+        "activation": config.activation.name,
+        "cutoff": config.activation.cutoff,
+    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, "weights"))
         model = create_model(
-            config.model.name,
-            data.info.num_classes,
-            in_channels=channels,
-            image_size=height,
-            normalization=config.normalization.name,
-            norm_position=config.normalization.position,
-            norm_affine=config.normalization.affine,
-            norm_groups=config.normalization.groups,
+            name,
             aggregation=config.aggregation.name,
             margin=config.aggregation.margin,
             learn_lambda=config.aggregation.learn_lambda,
-            activation=config.activation.name,
-            cutoff=config.activation.cutoff,
             **options,
         )
+        twin = _farkas_twin(config, options) if config.init.name == "match_farkas" else None
         count = data.info.train_size if config.init.name in WHOLE_SET else config.batch_size
         images, labels = data.fixed_batch(count)
-        images, labels = images.to("cpu", torch.float32), labels.to("cpu")
         initialize(
-            model, config.init.name, gain=config.init.gain, last_scale=config.init.last_scale, bias=config.init.bias,
-            images=images, labels=labels,
+            model, config.init.name, gain=config.init.gain, last_scale=config.init.last_scale,
+            last_depth_exponent=config.init.last_depth_exponent, bias=config.init.bias,
+            images=images.to("cpu", torch.float32), labels=labels.to("cpu"), twin=twin,
             seed=derive_seed(config.seed, "init"),
         )  # fmt: skip
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     return model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
 
 
+def _farkas_twin(config: Config, options: dict[str, Any]) -> torch.nn.Module | None:
+    """The Farkas network (sum) beside a plain one, drawn after it from the same stream; None where there is none."""
+    if config.normalization.name != "none":
+        raise UserError("init.name: match_farkas is for networks without normalization; use normalization=none")
+    name = farkas_twin(config.model.name)
+    return create_model(name, **options) if name else None
+
+
 def _forget_attempt(run: RunDirectory) -> None:
     """Clear the way for another attempt at a run that failed to train; the earlier result goes last."""
     for file in (run.checkpoint, run.previous_checkpoint, run.metrics, run.diagnostics, run.state, run.result):
         file.unlink(missing_ok=True)
+
+
+def _name(record: dict[str, Any]) -> str:
+    """What a checkpoint says of the run that it belongs to."""
+    return f"{record['identity']} seed {record['seed']}"
+
+
+def _restored(run: RunDirectory, trainer: Trainer, record: dict[str, Any]) -> TrainerState:
+    """How far the run is by its newest complete checkpoint, taken over by `trainer`; the beginning without one."""
+    saved = checkpoint.load(run, warn=lambda line: print(f"warning: {line}", file=sys.stderr, flush=True))
+    if saved is None:
+        return TrainerState()
+    if saved.get("run") != _name(record):
+        raise UserError(f"{run.checkpoint}: a checkpoint of another run ({saved.get('run')}); move it away")
+    try:
+        return trainer.restore(saved)
+    except (RuntimeError, KeyError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{run.checkpoint}: does not fit this version's network ({reason}); move {run.path} away to train afresh"
+        ) from None
+
+
+def _check_complete(run: RunDirectory, epochs: int) -> None:
+    """Raise where the record lacks an epoch that the checkpoint has: a new row would leave a gap before it."""
+    there = {row.get("epoch") for row in runs.read_rows(run.metrics)}
+    missing = [epoch for epoch in range(1, epochs + 1) if epoch not in there]
+    if missing:
+        raise UserError(
+            f"{run.metrics}: epoch {missing[0]} is missing, but the checkpoint is after epoch {epochs};"
+            f" restore it, or move {run.path} away to train afresh"
+        )
 
 
 def _check_same_data(run: RunDirectory, info: DataInfo) -> None:
@@ -244,7 +293,7 @@ def _check_same_data(run: RunDirectory, info: DataInfo) -> None:
         )
 
 
-def _write_environment(run: RunDirectory, config: Config, info: DataInfo, device: torch.device) -> None:
+def _write_environment(run: RunDirectory, config: Config, info: DataInfo, device: torch.device, mode: str) -> None:
     """What decides the last digits and the speed of this run: versions, device, threads, commit, data."""
     write_json(
         run.environment,
@@ -261,7 +310,7 @@ def _write_environment(run: RunDirectory, config: Config, info: DataInfo, device
             "threads": torch.get_num_threads(),
             "cuda": torch.version.cuda if device.type == "cuda" else None,
             "precision": config.precision,
-            "compile": config.compile,
+            "compile": mode,
             "channels_last": config.channels_last,
             "data": {
                 "name": info.name,
@@ -271,6 +320,13 @@ def _write_environment(run: RunDirectory, config: Config, info: DataInfo, device
             },
         },
     )
+
+
+def _correct_mode(run: RunDirectory, mode: str) -> None:
+    """Write down the mode that the steps are executed in, where it is not the one that was meant."""
+    environment = read_json(run.environment)
+    if isinstance(environment, dict) and environment.get("compile") != mode:
+        write_json(run.environment, {**environment, "compile": mode})
 
 
 def _git_commit() -> str | None:

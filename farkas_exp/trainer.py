@@ -18,9 +18,10 @@ from torch.nn import functional as F
 
 from farkas_exp.attack import build_attack
 from farkas_exp.callbacks import build_callback
+from farkas_exp.capture import CapturedStep, Step, choose_mode, compile_model
 from farkas_exp.config import Config
 from farkas_exp.data import ImageData
-from farkas_exp.dropout import check_dropout, dropout_rate, set_dropout
+from farkas_exp.dropout import check_mode, dropout_rate, set_dropout
 from farkas_exp.optim import learning_rate, set_learning_rate
 from farkas_exp.regularization import build_regularizer
 from farkas_exp.seeding import derive_seed
@@ -64,8 +65,11 @@ class Trainer:
         self, config: Config, model: nn.Module, optimizer: torch.optim.Optimizer, data: ImageData, device: torch.device
     ) -> None:
         self.config, self.model, self.optimizer, self.data, self.device = config, model, optimizer, data, device
-        self.forward = torch.compile(model) if config.compile else model
-        check_dropout(config)
+        self.mode = check_mode(config, choose_mode(config, device))
+        self.forward = compile_model(model, self.mode)
+        self._gradients: Step = self._backward
+        if self.mode == "graph":
+            self._gradients = CapturedStep(self._backward, self._go_on_without if config.compile == "auto" else None)
         self.regularizer = build_regularizer(config, model)
         self.attack = build_attack(config, model, self.forward)
         self.callback = build_callback(config, model, data)
@@ -74,11 +78,16 @@ class Trainer:
         torch.manual_seed(derive_seed(config.seed, "training"))
 
     def train_epoch(
-        self, state: TrainerState, stop: StopRequest, on_step: Callable[[int], None] = lambda step: None
+        self,
+        state: TrainerState,
+        stop: StopRequest,
+        on_step: Callable[[int], None] = lambda step: None,
+        pause: Callable[[], bool] = lambda: False,
     ) -> bool:
         """Train the rest of the epoch that `state` is in, and return whether its end was reached.
 
-        A requested stop ends the epoch after the current step, with everything that the rest needs in `state`.
+        A requested stop ends the epoch after the current step, with everything that the rest needs in `state`; so does
+        `pause`, for a checkpoint inside a long epoch, but after one step at least. Nothing else waits for the device.
         """
         started = time.perf_counter()
         self.model.train()
@@ -87,11 +96,11 @@ class Trainer:
             set_dropout(self.model, dropout_rate(self.config.dropout, state.epoch, self.config.epochs))
         totals = torch.tensor(state.totals, dtype=torch.float64 if self.device.type == "cpu" else torch.float32)
         totals = totals.to(self.device)
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
         first = state.step
+        if self.device.type == "cuda" and first == 0:
+            torch.cuda.reset_peak_memory_stats(self.device)
         for images, labels in self.data.train_batches(state.epoch, first):
-            if stop.requested:
+            if stop.requested or (state.step > first and pause()):
                 break
             totals += self._train_step(images, labels)
             state.step += 1
@@ -106,6 +115,16 @@ class Trainer:
 
     def _train_step(self, images: Tensor, labels: Tensor) -> Tensor:
         """One update; returns the batch's summed loss (without the regularizer) and number of errors, on the device."""
+        totals = self._gradients(images, labels)
+        self.optimizer.step()
+        return totals
+
+    def _go_on_without(self, error: Exception) -> None:
+        """A network or a machine that a graph cannot be recorded on is trained eagerly, and the run says so."""
+        self.mode, self._gradients = f"none (no graph: {str(error).splitlines()[0]})", self._backward
+
+    def _backward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Forward and backward pass of a step."""
         with self._autocast():
             if self.attack is not None:
                 images = self.attack(images, labels)
@@ -117,7 +136,6 @@ class Trainer:
             loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         (loss if penalty is None else loss + penalty).backward()
-        self.optimizer.step()
         with torch.no_grad():
             return torch.stack([loss.detach() * len(labels), (logits.argmax(1) != labels).sum()])
 
@@ -168,7 +186,7 @@ class Trainer:
         totals = torch.zeros(3, device=self.device)
         for images, labels in self.data.test_batches():
             with self._autocast():
-                logits = self.forward(images).float()
+                logits = self.model(images).float()  # not compiled: it has batches of another size
             loss = F.cross_entropy(logits, labels, reduction="sum")
             count = torch.full_like(loss, len(labels))
             totals += torch.stack([loss, (logits.argmax(1) != labels).sum(), count])

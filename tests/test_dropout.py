@@ -3,7 +3,7 @@ import torch
 from configs import config
 
 from farkas_exp.config import DropoutConfig
-from farkas_exp.dropout import check_dropout, dropout_rate, set_dropout
+from farkas_exp.dropout import check_mode, dropout_rate, set_dropout
 from farkas_exp.errors import UserError
 from farkas_exp.layers import Activation
 from farkas_exp.models import create_model
@@ -44,7 +44,10 @@ def test_a_dropped_share_is_the_rate_and_the_rest_is_scaled():
     assert float(output.max()) == pytest.approx(1 / 0.7)
 
 
-def test_annealing_is_refused_for_a_compiled_network():
-    with pytest.raises(UserError, match=r"dropout.anneal: .* use compile=false"):
-        check_dropout(config(compile=True, dropout={"rate": 0.1}))
-    check_dropout(config(compile=True, dropout={"rate": 0.1, "anneal": 0.0}))
+def test_a_falling_rate_is_not_recorded():
+    falling, constant = {"rate": 0.1}, {"rate": 0.1, "anneal": 0.0}
+    assert check_mode(config(dropout=falling), "graph") == "none"
+    assert check_mode(config(dropout=constant), "graph") == "graph"
+    assert check_mode(config(), "graph") == "graph"
+    with pytest.raises(UserError, match=r"compile: default would keep the dropout rate that is to fall"):
+        check_mode(config(compile="default", dropout=falling), "default")

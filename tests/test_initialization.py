@@ -6,12 +6,13 @@ from torch import nn
 
 from farkas_exp.errors import UserError
 from farkas_exp.initialization import INITS, initialize
+from farkas_exp.initialization.matched import feature_variance
 from farkas_exp.initialization.random import weight_layers
 from farkas_exp.layers import FarkasLayer, ResidualBlock, plain_path
 from farkas_exp.models import create_model
 
 OPTIONS = {"bias_shift": {"bias": 1.0}, "bias_uniform": {"bias": 1.0}}
-SEEDLESS = ("pytorch", "zero_last", "zero", "bias_shift")
+SEEDLESS = ("pytorch", "zero_last", "match_farkas", "zero", "bias_shift")
 MLP_ONLY = ("local_minimum",)
 SMALL = {"blocks": (2, 2), "widths": (16, 32)}
 
@@ -29,10 +30,10 @@ def images(n=32, size=16):
 @pytest.mark.parametrize("name", sorted(set(INITS) - set(MLP_ONLY)))
 def test_every_init_is_a_function_of_its_seed_and_leaves_the_global_generator_alone(model, name):
     first, second, other = (network(model, margin=0.1) for _ in range(3))
+    twin = network()
     state = torch.get_rng_state()
-    initialize(first, name, images=images(), seed=1, **OPTIONS.get(name, {}))
-    initialize(second, name, images=images(), seed=1, **OPTIONS.get(name, {}))
-    initialize(other, name, images=images(), seed=2, **OPTIONS.get(name, {}))
+    for net, seed in ((first, 1), (second, 1), (other, 2)):
+        initialize(net, name, images=images(), twin=twin, seed=seed, **OPTIONS.get(name, {}))
     assert torch.equal(state, torch.get_rng_state())
     pairs = zip(first.parameters(), second.parameters(), other.parameters(), strict=True)
     same = [(torch.equal(a, b), torch.equal(a, c)) for a, b, c in pairs]
@@ -158,6 +159,28 @@ def test_last_scale_multiplies_the_end_of_every_branch_and_nothing_else(model):
     assert len(ends) == 2 * sum(SMALL["blocks"])
 
 
+def test_the_last_layers_can_be_scaled_by_a_power_of_the_number_of_blocks():
+    by_depth, by_number = network("resnet34"), network("resnet34")
+    initialize(by_depth, "kaiming", seed=1, last_scale=0.5, last_depth_exponent=-0.5)
+    initialize(by_number, "kaiming", seed=1, last_scale=0.5 * sum(SMALL["blocks"]) ** -0.5)
+    assert all(torch.equal(a, b) for a, b in zip(by_depth.parameters(), by_number.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("model", ["resnet34", "resnet50"])
+def test_match_farkas_is_one_gain_that_gives_the_features_the_twins_variance(model):
+    twin = network(model.replace("resnet", "farkasnet"), seed=7, blocks=(4, 4))
+    before, after = network(model, blocks=(4, 4)), network(model, blocks=(4, 4))
+    initialize(after, "match_farkas", images=images(), twin=twin)
+    assert feature_variance(before, images()) < 0.8 * feature_variance(twin, images())
+    assert feature_variance(after, images()) == pytest.approx(feature_variance(twin, images()), rel=0.011)
+    *hidden, classifier = zip(weight_layers(before), weight_layers(after), strict=True)
+    gains = [float((b.weight / a.weight).detach().mean()) for a, b in hidden]
+    assert gains == pytest.approx([gains[0]] * len(gains), rel=1e-4)
+    assert gains[0] > 1.02
+    assert torch.equal(classifier[0].weight, classifier[1].weight)
+    assert all(torch.equal(a.bias, b.bias) for a, b in hidden)
+
+
 def test_a_trainable_norm_before_the_sum_is_scaled_instead_of_the_layer():
     net = network("resnet34", normalization="batch", norm_position="before", norm_affine=True)
     initialize(net, "zero_last")
@@ -166,6 +189,13 @@ def test_a_trainable_norm_before_the_sum_is_scaled_instead_of_the_layer():
             layer, norm = block.branch_end()
             assert float(norm.weight.detach().abs().sum()) == 0
             assert float(layer.weight.detach().abs().sum()) > 0
+
+
+def test_a_norm_without_a_scale_before_the_sum_leaves_nothing_to_scale():
+    net = network("resnet34", normalization="batch", norm_position="before")
+    for change in ({"name": "zero_last"}, {"name": "pytorch", "last_scale": 0.5}):
+        with pytest.raises(UserError, match="undoes any scale"):
+            initialize(net, **change)
 
 
 @pytest.mark.parametrize(
@@ -179,6 +209,9 @@ def test_a_trainable_norm_before_the_sum_is_scaled_instead_of_the_layer():
         ("fixup34", {"name": "kaiming"}, r"init: FixUp brings its own"),
         ("mlp", {"name": "zero_last"}, r"zero_last needs a network with residual branches"),
         ("mlp", {"name": "pytorch", "last_scale": 0.5}, r"init.last_scale needs a network with residual branches"),
+        ("mlp", {"name": "kaiming", "last_depth_exponent": -0.5}, r"init.last_depth_exponent needs a network with res"),
+        ("fixup34", {"name": "pytorch", "last_depth_exponent": -0.5}, r"init: FixUp brings its own"),
+        ("resnet34", {"name": "match_farkas", "images": images()}, r"match_farkas is for plain networks"),
     ],
 )
 def test_what_does_not_fit_is_one_line(model, arguments, message):
@@ -190,8 +223,8 @@ def test_what_does_not_fit_is_one_line(model, arguments, message):
 
 def test_the_farkas_guarantee_holds_after_every_init():
     for name in sorted(set(INITS) - set(MLP_ONLY)):
-        net = network(margin=0.1)
-        initialize(net, name, images=images(), seed=1, **OPTIONS.get(name, {}))
+        net, twin = network(margin=0.1), network("farkasnet34", seed=1)
+        initialize(net, name, images=images(), twin=twin, seed=1, **OPTIONS.get(name, {}))
         for layer in net.modules():
             if isinstance(layer, FarkasLayer) and not hasattr(layer, "branch"):
                 with torch.no_grad():

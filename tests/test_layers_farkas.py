@@ -363,3 +363,10 @@ def test_drop_in_shapes_and_default_initialization():
         largest = float(parameter.detach().abs().max()) * fan_in**0.5
         assert 0.9 < largest <= 1
         assert float(parameter.detach().std()) * fan_in**0.5 == pytest.approx(3**-0.5, rel=0.2)
+
+
+def test_a_single_image_is_certified_like_a_batch_of_one():
+    torch.manual_seed(0)
+    layer = FarkasConv2d(3, 5, 3)
+    image = torch.randn(3, 8, 8)
+    assert certify(layer, image).margin == pytest.approx(certify(layer, image[None]).margin)

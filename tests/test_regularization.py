@@ -172,5 +172,5 @@ def test_an_option_that_does_not_fit_is_refused(options, message):
 
 
 def test_a_compiled_network_cannot_be_watched():
-    with pytest.raises(UserError, match="use compile=false"):
-        build_regularizer(config(regularizer={"name": "sep_u"}, compile=True), nn.Linear(2, 2))
+    with pytest.raises(UserError, match="use compile=auto or none"):
+        build_regularizer(config(regularizer={"name": "sep_u"}, compile="default"), nn.Linear(2, 2))

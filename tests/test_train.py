@@ -248,3 +248,22 @@ def test_a_network_depends_on_its_seed_alone():
     assert not torch.equal(state, torch.get_rng_state())
     torch.manual_seed(1)
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_match_farkas_scales_the_network_of_the_same_seed_and_needs_no_normalization(tmp_path):
+    from farkas_exp.data import build_data
+
+    def built(init, **more):
+        options = {"model": {"name": "resnet34"}, "normalization": {"name": "none"}, "init": {"name": init}, **more}
+        made = config(**options)
+        data = build_data(made.dataset, made.augmentation, batch_size=40, seed=0, device=torch.device("cpu"))
+        return build_model(made, data, torch.device("cpu"))
+
+    before, after = built("pytorch"), built("match_farkas")
+    ratio = (after.stem.layer.weight / before.stem.layer.weight).detach()
+    assert float(ratio.std()) < 1e-5
+    assert float(ratio.mean()) > 1.01
+    with pytest.raises(UserError, match="match_farkas is for networks without normalization"):
+        built("match_farkas", normalization={"name": "batch"})
+    with pytest.raises(UserError, match="match_farkas is for plain networks"):
+        built("match_farkas", model={"name": "farkasnet34"})

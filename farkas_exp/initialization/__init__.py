@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from farkas_exp.errors import UserError, unknown
 from farkas_exp.initialization.landscape import local_minimum_, shift_biases, uniform_biases, zero_
 from farkas_exp.initialization.lsuv import lsuv_
+from farkas_exp.initialization.matched import match_features_
 from farkas_exp.initialization.random import kaiming_, orthogonal_, rai_, xavier_
-from farkas_exp.initialization.residual import has_residual_branches, scale_last_layers, zero_last_layers
+from farkas_exp.initialization.residual import count_residual_branches, scale_last_layers, zero_last_layers
 from farkas_exp.models import SCALAR_MODULES
 
 
@@ -25,6 +26,7 @@ class Material:
     generator: torch.Generator
     gain: float | None = None
     images: Tensor | None = None
+    twin: nn.Module | None = None
     labels: Tensor | None = None
     bias: float | None = None
 
@@ -39,6 +41,7 @@ INITS: Mapping[str, Initializer] = {
     "orthogonal": lambda model, given: orthogonal_(model, given.generator, given.gain),
     "lsuv": lambda model, given: lsuv_(model, given.images, given.generator),
     "rai": lambda model, given: rai_(model, given.generator),
+    "match_farkas": lambda model, given: match_features_(model, given.twin, given.images),
     "zero": lambda model, given: zero_(model),
     "bias_shift": lambda model, given: shift_biases(model, given.bias),
     "bias_uniform": lambda model, given: uniform_biases(model, given.bias, given.generator),
@@ -58,9 +61,11 @@ def initialize(
     *,
     gain: float | None = None,
     last_scale: float = 1.0,
+    last_depth_exponent: float = 0.0,
     bias: float | None = None,
     images: Tensor | None = None,
     labels: Tensor | None = None,
+    twin: nn.Module | None = None,
     seed: int = 0,
 ) -> None:
     """Initialize `model` in place, on the CPU.
@@ -71,9 +76,11 @@ def initialize(
         gain: factor on the standard deviation of `xavier`, `kaiming` and `orthogonal`; None for their own (1, sqrt 2
             and sqrt 2).
         last_scale: factor on the last layer of every residual branch, weight and bias, after the initialization.
+        last_depth_exponent: another such factor, the number of residual branches to this power.
         bias: what `bias_shift` adds to every bias, and the bound of `bias_uniform`.
-        images: (N, C, H, W) float batch, for `lsuv`; the whole training set for `WHOLE_SET`.
+        images: (N, C, H, W) float batch, for `lsuv` and `match_farkas`; the whole training set for `WHOLE_SET`.
         labels: (N,), for `local_minimum`.
+        twin: the Farkas network beside a plain one, for `match_farkas`.
         seed: of the private generator.
 
     Raises:
@@ -93,11 +100,15 @@ def initialize(
     if last_scale < 0:
         raise UserError(f"init.last_scale: {last_scale!r} is out of range; it must be at least 0")
     own = any(isinstance(module, SCALAR_MODULES) for module in model.modules())
-    if own and (name != "pytorch" or last_scale != 1):
-        raise UserError("init: FixUp brings its own initialization; use init=pytorch and init.last_scale=1")
-    if (name == "zero_last" or last_scale != 1) and not has_residual_branches(model):
-        key = "init.name: zero_last" if name == "zero_last" else "init.last_scale"
-        raise UserError(f"{key} needs a network with residual branches")
-    INITS[name](model, Material(torch.Generator().manual_seed(seed), gain, images, labels, bias))
-    if last_scale != 1:
-        scale_last_layers(model, last_scale)
+    if own and (name != "pytorch" or last_scale != 1 or last_depth_exponent != 0):
+        raise UserError("init: FixUp brings its own initialization; use init=pytorch without last_scale and the like")
+    branches = count_residual_branches(model)
+    keys = {"name: zero_last": name == "zero_last", "last_scale": last_scale != 1}
+    for key, asked in (keys | {"last_depth_exponent": last_depth_exponent != 0}).items():
+        if asked and not branches:
+            raise UserError(f"init.{key} needs a network with residual branches")
+    material = Material(torch.Generator().manual_seed(seed), gain, images, twin=twin, labels=labels, bias=bias)
+    INITS[name](model, material)
+    factor = last_scale * branches**last_depth_exponent if branches else 1.0
+    if factor != 1:
+        scale_last_layers(model, factor)

@@ -5,12 +5,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from farkas_exp.errors import UserError
 from farkas_exp.layers import ResidualBlock
 
 
-def has_residual_branches(model: nn.Module) -> bool:
-    """Whether there is a residual branch in the network."""
-    return any(isinstance(module, ResidualBlock) for module in model.modules())
+def count_residual_branches(model: nn.Module) -> int:
+    """The number of residual branches in the network."""
+    return sum(isinstance(module, ResidualBlock) for module in model.modules())
 
 
 def branch_end_parameters(model: nn.Module) -> Iterator[Tensor]:
@@ -18,12 +19,23 @@ def branch_end_parameters(model: nn.Module) -> Iterator[Tensor]:
 
     The weight and bias of its last layer; where a trainable normalization stands between that layer and the sum, the
     normalization's weight and bias, since it would undo a scale of the layer.
+
+    Raises:
+        UserError: the normalization there has no weight, so nothing can scale the branch.
     """
     for block in model.modules():
         if isinstance(block, ResidualBlock):
             layer, norm = block.branch_end()
-            owner = layer if norm is None or getattr(norm, "weight", None) is None else norm
-            yield from (p for p in (owner.weight, owner.bias) if isinstance(p, Tensor))
+            if norm is None or isinstance(norm, nn.Identity):
+                parameters = (layer.weight, layer.bias)
+            else:
+                parameters = (getattr(norm, "weight", None), getattr(norm, "bias", None))
+                if parameters[0] is None:
+                    raise UserError(
+                        "init: a normalization without a learned scale between a branch and its sum undoes any scale of"
+                        " the branch; use normalization.position=after or normalization.affine=true"
+                    )
+            yield from (parameter for parameter in parameters if isinstance(parameter, Tensor))
 
 
 @torch.no_grad()

@@ -1,9 +1,9 @@
 """Farkas layers and what surrounds them: activations with their cutoffs, normalizations, certificates."""
 
 from farkas_exp.layers.activation import ACTIVATIONS, Activation, activation_cutoff
+from farkas_exp.layers.augmented import AGGREGATIONS
 from farkas_exp.layers.certificate import Certificate, certify, lambda_b
 from farkas_exp.layers.farkas import (
-    AGGREGATIONS,
     FarkasConv2d,
     FarkasLayer,
     FarkasLinear,

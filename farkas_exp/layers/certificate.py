@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from farkas_exp.layers.farkas import FarkasConv2d, FarkasLayer, aggregate, bias_bound
+from farkas_exp.layers.augmented import aggregate, bias_bound
+from farkas_exp.layers.farkas import FarkasConv2d, FarkasLayer
 from farkas_exp.layers.residual import FarkasResidualConv2d
 
 
@@ -58,7 +59,7 @@ def certify(layer: FarkasLayer, input: Tensor, shortcut: Tensor | None = None) -
 
     Args:
         layer: a Farkas layer.
-        input: what the layer takes: (N, F), or (N, C, H, W).
+        input: what the layer takes: (..., F), or (N, C, H, W) or (C, H, W).
         shortcut: (N, channels, H', W'), for a residual layer only.
 
     Raises:
@@ -67,5 +68,5 @@ def certify(layer: FarkasLayer, input: Tensor, shortcut: Tensor | None = None) -
     if isinstance(layer, FarkasResidualConv2d) != (shortcut is not None):
         raise ValueError("a residual Farkas layer is certified with its shortcut, any other layer without one")
     outputs = layer(input) if shortcut is None else layer(input, shortcut)
-    largest = outputs.amax(dim=1 if isinstance(layer, FarkasConv2d) else -1)
+    largest = outputs.amax(dim=-3 if isinstance(layer, FarkasConv2d) else -1)
     return Certificate(float(largest.min()), lambda_b(layer), layer.cutoff)

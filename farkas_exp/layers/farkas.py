@@ -25,71 +25,13 @@ While the first argument of the max wins, b_m has no gradient.
 """
 
 import math
-from collections.abc import Callable, Mapping
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from farkas_exp.errors import unknown
-
-AGGREGATIONS: Mapping[str, Callable[[int], float]] = {
-    "sum": lambda outputs: 1.0,
-    "mean": lambda outputs: 1.0 / (outputs - 1),
-}
-"""The coefficient a_j = lambda_j / lambda_m, equal for all j < m, as a function of the number of outputs m."""
-
-
-def aggregation_coefficient(aggregation: str, outputs: int) -> float:
-    """The coefficient a of Agg(v) = a * sum_j v_j for a layer with `outputs` = m components.
-
-    Raises:
-        ValueError: an unknown aggregation, or fewer than two outputs.
-    """
-    if aggregation not in AGGREGATIONS:
-        raise unknown("aggregation.name", aggregation, AGGREGATIONS)
-    check_outputs(outputs)
-    return AGGREGATIONS[aggregation](outputs)
-
-
-def check_outputs(outputs: int) -> None:
-    """Refuse a layer that is too small for Farkas' lemma (Section 3.3)."""
-    if outputs < 2:
-        raise ValueError(
-            f"a Farkas layer needs at least 2 outputs, got {outputs}: its last component is the negative aggregate"
-            " of the others, so dim(D_out) >= 2 (Section 3.3)"
-        )
-
-
-def aggregate(values: Tensor, coefficient: float | Tensor, dim: int = 0, keepdim: bool = False) -> Tensor:
-    """Agg(v) = sum_j a_j v_j along `dim`, for one common coefficient a or one for each entry, of shape (m - 1,)."""
-    if isinstance(coefficient, Tensor):
-        shape = [1] * values.dim()
-        shape[dim] = -1
-        return (coefficient.view(shape) * values).sum(dim, keepdim=keepdim)
-    total = values.sum(dim, keepdim=keepdim)
-    return total if coefficient == 1.0 else total * coefficient
-
-
-def augment_weight(weight: Tensor, coefficient: float | Tensor) -> Tensor:
-    """cat(W, -Agg(W)): from (m - 1, ...) to (m, ...). The aggregate of a half-precision weight is formed in float32."""
-    wide = weight.float() if weight.dtype in (torch.bfloat16, torch.float16) else weight
-    return torch.cat((wide, aggregate(wide, coefficient, keepdim=True).neg())).to(weight.dtype)
-
-
-def augment_bias(
-    bias: Tensor, coefficient: float | Tensor, lambda_m: float | Tensor, margin: float = 0.0, cutoff: float = 0.0
-) -> Tensor:
-    """The bias (m,) with its last entry bounded below: max(t - Agg(b) + margin, b_m); see the module's text for t."""
-    wide = bias.float() if bias.dtype in (torch.bfloat16, torch.float16) else bias
-    bound = bias_bound(lambda_m, margin, cutoff) - aggregate(wide[:-1], coefficient, keepdim=True)
-    return torch.cat((wide[:-1], torch.maximum(bound, wide[-1:]))).to(bias.dtype)
-
-
-def bias_bound(lambda_m: float | Tensor, margin: float, cutoff: float) -> float | Tensor:
-    """The least value of lambda^T b / lambda_m: max(c, c / lambda_m) + margin."""
-    return (cutoff / lambda_m if cutoff > 0 else cutoff) + margin
+from farkas_exp.layers.augmented import aggregation_coefficient, augment, check_outputs
 
 
 def _aggregation(aggregation: str, simplex: Tensor | None, outputs: int) -> tuple[float | Tensor, float | Tensor]:
@@ -118,7 +60,7 @@ def augmented_parameters(
     coefficient, lambda_m = _aggregation(aggregation, simplex, outputs)
     if weight.shape[0] != outputs - 1:
         raise ValueError(f"a Farkas layer with {outputs} biases has {outputs - 1} weight rows, got {weight.shape[0]}")
-    return augment_weight(weight, coefficient), augment_bias(bias, coefficient, lambda_m, margin, cutoff)
+    return augment(weight, bias, coefficient, lambda_m, margin, cutoff)
 
 
 def farkas_linear(

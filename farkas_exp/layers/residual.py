@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from farkas_exp.layers.activation import Activation
-from farkas_exp.layers.farkas import FarkasConv2d, aggregate
+from farkas_exp.layers.augmented import aggregate
+from farkas_exp.layers.farkas import FarkasConv2d
 from farkas_exp.layers.paths import fused_allowed
 
 
@@ -116,26 +117,22 @@ class FarkasResidualConv2d(FarkasConv2d):
         return self.merge(self.branch(hidden), shortcut)
 
     def activate(self, hidden: Tensor, shortcut: Tensor, activation: Activation) -> Tensor:
-        """activation(forward(hidden, shortcut)), by one fused pass where there is one (ReLU, fixed lambda, CPU).
+        """activation(forward(hidden, shortcut)), by one autograd Function where there is one (ReLU, fixed lambda).
 
-        The fused path calls neither this layer nor the activation as modules; `layers.plain_path` switches it off.
+        The fast path calls neither this layer nor the activation as modules; `layers.plain_path` switches it off.
+        `torch.compile` takes the plain formula and fuses it itself.
         """
-        if torch.compiler.is_compiling() or not self._fusible(hidden, activation):
+        if torch.compiler.is_compiling() or not self._fusible(activation):
             return activation(self(hidden, shortcut))
         branch = self.branch(hidden)
         coefficient = self.coefficients()[0]
-        if branch.dtype != shortcut.dtype or branch.device.type != "cpu":
+        if branch.dtype != shortcut.dtype:
             return activation(append_shortcut(branch, shortcut, coefficient))
         return _AppendShortcutReLU.apply(branch, shortcut, coefficient)  # type: ignore[no-any-return]
 
-    def _fusible(self, hidden: Tensor, activation: Activation) -> bool:
-        return (
-            hidden.device.type == "cpu"
-            and activation.name == "relu"
-            and not activation.dropout
-            and self.lambda_logits is None
-            and fused_allowed()
-        )
+    def _fusible(self, activation: Activation) -> bool:
+        plain = activation.name == "relu" and not activation.dropout
+        return plain and self.lambda_logits is None and fused_allowed()
 
 
 ResidualLayer = ResidualConv2d | FarkasResidualConv2d

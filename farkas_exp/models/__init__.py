@@ -30,6 +30,12 @@ WEIGHT_MODULES = (nn.Linear, nn.Conv2d, FarkasLayer)
 """Modules whose `weight` is a weight in the sense of weight decay."""
 
 
+def farkas_twin(name: str) -> str | None:
+    """The Farkas network beside a plain one (farkasnet34 for resnet34), None where there is none."""
+    twin = name.replace("resnet", "farkasnet", 1) if name.startswith("resnet") else f"farkas_{name}"
+    return twin if twin in MODELS else None
+
+
 def create_model(
     name: str,
     num_classes: int = 10,

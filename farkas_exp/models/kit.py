@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from farkas_exp.errors import UserError, unknown
 from farkas_exp.layers.activation import Activation, activation_cutoff
-from farkas_exp.layers.farkas import AGGREGATIONS, FarkasConv2d, FarkasLinear
+from farkas_exp.layers.augmented import AGGREGATIONS
+from farkas_exp.layers.farkas import FarkasConv2d, FarkasLinear
 from farkas_exp.layers.normalization import build_normalization
 from farkas_exp.layers.residual import FarkasResidualConv2d, ResidualConv2d, ResidualLayer
 from farkas_exp.models.options import ModelOptions

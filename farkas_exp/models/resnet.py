@@ -167,6 +167,9 @@ def choose_skeleton(options: ModelOptions, default: Skeleton, kit: LayerKit) -> 
     Raises:
         UserError: lists of different lengths, or a width too small for the block.
     """
+    for key in ("blocks", "widths"):
+        if getattr(options, key) == ():
+            raise UserError(f"model.{key}: an empty list; give one number per stage, or leave it at null")
     blocks, widths = options.blocks or default.blocks, options.widths or default.widths
     if len(blocks) != len(widths):
         key = "blocks" if options.blocks else "widths"

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from farkas_exp.capture import TORCH_COMPILE_MODES
 from farkas_exp.config import Config, RegularizerConfig
 from farkas_exp.errors import UserError, unknown
 from farkas_exp.regularization.norm_bias import NormBias, norm_bias
@@ -59,10 +60,10 @@ def build_regularizer(config: Config, model: nn.Module) -> Regularizer | None:
     if wanted.name not in REGULARIZERS:
         raise unknown("regularizer.name", wanted.name, ["none", *REGULARIZERS])
     regularizer = REGULARIZERS[wanted.name](model, wanted)
-    if config.compile and isinstance(regularizer, Separation):
+    if config.compile in TORCH_COMPILE_MODES and isinstance(regularizer, Separation):
         raise UserError(
             f"regularizer.name: {wanted.name} watches the pre-activations, which compiled networks do not show;"
-            " use compile=false"
+            " use compile=auto or none"
         )
     return regularizer
 

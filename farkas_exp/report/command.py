@@ -6,15 +6,16 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from farkas_exp.config import Config
+from farkas_exp.config import Config, WandbConfig
 from farkas_exp.errors import UserError, unknown
 from farkas_exp.report.arms import setting
 from farkas_exp.runs import RunRecord, collect
 
-WHAT = ("arms", "table1", "table2", "table3", "table4", "claims", "figures")
+WHAT = ("arms", "table1", "table2", "table3", "table4", "figure5", "fixup_rates", "deep_narrow", "claims", "figures")
 FORMATS = ("md", "csv", "tex", "html", "png", "pdf")
+LOG_MODES = ("offline", "online")
 
 HELP = f"""\
 python -m farkas_exp.report [WHAT] [KEY=VALUE ...]
@@ -25,6 +26,7 @@ WHAT     {", ".join(WHAT)} (default: arms, one row per arm of all runs)
 runs_dir=runs             where the runs are
 out=DIR                   where the files go (default: report/ in runs_dir)
 format=md,csv,tex,html,png    which files are written; choices: {", ".join(FORMATS)}; none for the terminal only
+log=offline               also log the files as an artifact of Weights & Biases; choices: {", ".join(LOG_MODES)}
 any key of a run's configuration, such as dataset=digits, epochs=20, seed=0, lr=0.1 or model.variant=authors,
 shows only the runs with that value; several values are separated by commas.
 
@@ -40,6 +42,7 @@ class Request:
     runs_dir: Path = Path("runs")
     out: Path | None = None
     formats: tuple[str, ...] = ("md", "csv", "tex", "html", "png")
+    log: Literal["offline", "online"] | None = None
     filters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
@@ -75,7 +78,36 @@ def run(request: Request) -> list[Path]:
     files = _render(request, records)
     for path in files:
         print(path)
+    if request.log and files:
+        from farkas_exp.tracking.wandb import log_files
+
+        log_files(files, request.what, WandbConfig(mode=request.log), request.folder)
     return files
+
+
+EXPERIMENTS = {"table1_mini": "table1", "table1_mini_cifar10": "table1", "table1_controls": "table1"}
+"""What is rendered at the end of an experiment's sweep, where it is not of the experiment's name."""
+
+
+def render_experiment(experiment: str, runs_dir: Path, paths: Sequence[Path]) -> list[Path]:
+    """Render what an experiment is for, at the end of its sweep: its table or figure, or else all its arms.
+
+    Shown are the runs in `runs_dir` in the setting of the sweep's own (the same data, epochs, batch size and so on),
+    whatever command has trained them: a sweep over one row still gives the whole table as far as it is there.
+
+    Args:
+        experiment: the name of the experiment.
+        runs_dir: where the runs are.
+        paths: the run directories of the sweep.
+    """
+    from farkas_exp.report.paper import common_setting
+
+    records = collect(runs_dir)
+    own = {path.resolve() for path in paths}
+    settings = [common_setting(record.config) for record in records if record.path.resolve() in own]
+    records = [record for record in records if common_setting(record.config) in settings]
+    what = EXPERIMENTS.get(experiment, experiment if experiment in WHAT else "arms")
+    return _render(Request(what, runs_dir), records) if records else []
 
 
 def _render(request: Request, records: Sequence[RunRecord]) -> list[Path]:
@@ -97,25 +129,28 @@ def parse_request(arguments: Sequence[str]) -> Request:
         key, equals, value = argument.partition("=")
         if not equals:
             if argument not in WHAT:
-                raise unknown("report", argument, [*WHAT, "runs_dir=...", "out=...", "format=..."])
+                raise unknown("report", argument, [*WHAT, "runs_dir=...", "out=...", "format=...", "log=..."])
             key, value = "what", argument
         if key in values or keys.get(key) in filters:
             raise UserError(f"{key}: given twice")
         if equals and not value:
             raise UserError(f"{key}: a value is missing behind the equals sign")
-        if key in ("what", "runs_dir", "out", "format"):
+        if key in ("what", "runs_dir", "out", "format", "log"):
             values[key] = value
         elif key in keys:
             filters[keys[key]] = tuple(value.split(","))
         else:
-            raise unknown(key, key, ["runs_dir", "out", "format", *keys])
+            raise unknown(key, key, ["runs_dir", "out", "format", "log", *keys])
     formats = tuple(values["format"].split(",")) if "format" in values else Request.formats
     formats = () if formats == ("none",) else formats
     for name in formats:
         if name not in FORMATS:
             raise unknown("format", name, [*FORMATS, "none"])
+    if values.get("log") not in (None, *LOG_MODES):
+        raise unknown("log", values["log"], LOG_MODES)
     out = Path(values["out"]) if "out" in values else None
-    return Request(values.get("what", "arms"), Path(values.get("runs_dir", "runs")), out, formats, filters)
+    runs_dir = Path(values.get("runs_dir", "runs"))
+    return Request(values.get("what", "arms"), runs_dir, out, formats, values.get("log"), filters)
 
 
 def filter_keys() -> dict[str, str]:

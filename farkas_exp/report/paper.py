@@ -196,16 +196,13 @@ def required_settings(row: PaperRow, model: str) -> dict[str, tuple[Any, ...]]:
     null stands for the default of the network's builder, which is the paper's.
     """
     needs: dict[str, tuple[Any, ...]] = {
+        **{key: (value,) for key, value in default_settings().items() if key.startswith(_DEFAULT_GROUPS)},
         "model.name": (model,),
         "model.variant": (None, "paper"),
         "model.head_bn": (None, False),
-        **{f"model.{key}": (None,) for key in ("blocks", "widths", "depth", "width")},
         "normalization.name": (row.normalization,),
-        "activation.name": ("relu",),
         "activation.cutoff": (None, 0.0),
         "init.name": (row.init,),
-        "init.gain": (None,),
-        "init.last_scale": (1.0,),
     }
     if row.normalization != "none":
         imagenet = model.endswith("_imagenet")
@@ -230,6 +227,8 @@ def default_settings() -> Mapping[str, Any]:
     return MappingProxyType(flat | {"model.name": None, "lr.value": None, "dataset.name": None})
 
 
+_DEFAULT_GROUPS = ("model.", "activation.", "init.")
+"""Groups whose settings are the defaults in every arm of the paper, but for those that its rows name."""
 _ARM_GROUPS = ("model.", "normalization.", "aggregation.", "activation.", "init.", "lr.value")
 
 
@@ -238,14 +237,15 @@ def is_arm_setting(key: str) -> bool:
     return key.startswith(_ARM_GROUPS)
 
 
+def common_setting(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The setting that the arms of a table share: the deciding settings without those that tell arms apart."""
+    return {key: value for key, value in deciding_settings(config).items() if not is_arm_setting(key)}
+
+
 def deviations(config: Mapping[str, Any], table: PaperTable) -> dict[str, Any]:
     """Where the setting of a run is not the paper's, by dotted key. What makes the arm is not looked at."""
     paper = {**default_settings(), **table.setting}
-    return {
-        key: value
-        for key, value in deciding_settings(config).items()
-        if not is_arm_setting(key) and value != paper.get(key)
-    }
+    return {key: value for key, value in common_setting(config).items() if value != paper.get(key)}
 
 
 @dataclass(frozen=True)

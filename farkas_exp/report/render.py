@@ -5,12 +5,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
+from farkas_exp.errors import UserError
 from farkas_exp.report import page, style, tables
 from farkas_exp.report.arms import arms_table, group_arms
 from farkas_exp.report.claims import check_claims, claims_table
 from farkas_exp.report.curves import curves_figure
+from farkas_exp.report.deep_narrow import deep_narrow_figure, deep_narrow_table, grids
 from farkas_exp.report.figures import FIGURES, table_figure
-from farkas_exp.report.paper import TABLES, fill
+from farkas_exp.report.paper import FIGURE5, FIXUP_RATES, FIXUP_RATES_NORMALIZED, TABLES, PaperTable, fill
 from farkas_exp.report.paper_table import other_arms_table, paper_table
 from farkas_exp.report.tables import Table
 from farkas_exp.runs import RunRecord, write_text
@@ -27,19 +29,35 @@ def render_arms(records: Sequence[RunRecord], out: Path, formats: Sequence[str],
     return write_report("arms", [table], figures, out, formats)
 
 
-def render_paper_table(
-    name: str, records: Sequence[RunRecord], out: Path, formats: Sequence[str], stream: TextIO
-) -> list[Path]:
-    """One table of the paper, the other arms of its setting, and the curves of its cells."""
-    filled = fill(TABLES[name], records)
-    shown = [paper_table(filled)]
-    others = other_arms_table(filled)
-    shown += [others] if others else []
+def render_paper_tables(
+    name: str, wanted: Sequence[PaperTable], records: Sequence[RunRecord], out: Path, formats: Sequence[str],
+    stream: TextIO,
+) -> list[Path]:  # fmt: skip
+    """Tables of the paper, the other arms of their settings, and the curves of their cells."""
+    shown, figures = [], {}
+    for paper in wanted:
+        filled = fill(paper, records)
+        others = other_arms_table(filled)
+        shown += [paper_table(filled), *([others] if others else [])]
+        figure = table_figure(paper, records, paper.title) if _wants_figures(formats) else None
+        figures |= {paper.name: figure} if figure else {}
     for table in shown:
         tables.to_terminal(table, stream)
-    figure = table_figure(TABLES[name], records, TABLES[name].title) if _wants_figures(formats) else None
     shown.append(claims_table(check_claims(records)))
-    return write_report(name, shown, {name: figure} if figure else {}, out, formats)
+    return write_report(name, shown, figures, out, formats)
+
+
+def render_deep_narrow(records: Sequence[RunRecord], out: Path, formats: Sequence[str], stream: TextIO) -> list[Path]:
+    """Accuracy and dead points of the multi-layer perceptrons over depth and width."""
+    found = grids(records)
+    if not found:
+        raise UserError(
+            "runs_dir: no finished run of a multi-layer perceptron on two moons; see experiment=deep_narrow"
+        )
+    table = deep_narrow_table(found)
+    tables.to_terminal(table, stream)
+    figures = {"deep_narrow": deep_narrow_figure(found)} if _wants_figures(formats) else {}
+    return write_report("deep_narrow", [table], figures, out, formats)
 
 
 def render_claims(records: Sequence[RunRecord], out: Path, formats: Sequence[str], stream: TextIO) -> list[Path]:
@@ -67,7 +85,10 @@ def _wants_figures(formats: Sequence[str]) -> bool:
 
 RENDERERS: dict[str, Renderer] = {
     "arms": render_arms,
-    **{name: partial(render_paper_table, name) for name in TABLES},
+    **{name: partial(render_paper_tables, name, (table,)) for name, table in TABLES.items()},
+    "figure5": partial(render_paper_tables, "figure5", (FIGURE5,)),
+    "fixup_rates": partial(render_paper_tables, "fixup_rates", (FIXUP_RATES, FIXUP_RATES_NORMALIZED)),
+    "deep_narrow": render_deep_narrow,
     "claims": render_claims,
     "figures": render_figures,
 }

@@ -97,7 +97,8 @@ class Progress:
         if self._log is not None:
             if line is not None:
                 self._write_log(line)
-            self._log.close()
+            with suppress(OSError):
+                self._log.close()
             self._log = None
 
     def eta_seconds(self) -> float | None:
@@ -149,8 +150,9 @@ class Progress:
 
     def _write_log(self, line: str) -> None:
         if self._log is not None:
-            self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
-            self._log.flush()
+            with suppress(OSError):  # a full disk: the metrics will say so, and they decide
+                self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+                self._log.flush()
 
 
 def epoch_line(row: Mapping[str, Any], epochs: int, eta: float | None = None) -> str:

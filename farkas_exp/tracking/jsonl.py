@@ -46,18 +46,19 @@ def truncate_rows(path: Path, epochs: int) -> list[dict[str, Any]]:
     """Keep the rows of the first `epochs` epochs only, and return them.
 
     For a run that goes on from a checkpoint of `epochs` finished epochs: rows that were written after the checkpoint
-    will be written again. Rows are counted by their "epoch" (from 1), so a file with a row at some epochs only is cut
-    at the same point; an epoch that is there twice is kept once. The file is replaced as a whole.
+    will be written again. Rows are counted by their "epoch" (from 1; 0 is what was measured before the first), so a
+    file with a row at some epochs only is cut at the same point; an epoch that is there twice is kept once. The file is
+    replaced as a whole.
     """
     rows: list[dict[str, Any]] = []
-    last = 0
+    last = -1
     for row in read_rows(path):
         epoch = row.get("epoch")
         if isinstance(epoch, int) and last < epoch <= epochs:
             rows.append(row)
             last = epoch
     if path.exists():
-        write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+        write_text(path, "".join(json.dumps(finite(row), allow_nan=False) + "\n" for row in rows))
     return rows
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from farkas_exp.config import WandbConfig
+from farkas_exp.errors import UserError
 
 INIT_TIMEOUT = 20.0
 """Seconds that a server gets to answer at the start of a run."""
@@ -125,6 +126,48 @@ class WandbMirror:
         reason = " ".join(str(error).split()) or type(error).__name__
         where = self._directory / "wandb" / "offline-run-*"
         self._warn(f"wandb: {what} ({reason[:160]}); upload it later with: wandb sync {where}")
+
+
+def log_files(
+    files: Sequence[Path], name: str, settings: WandbConfig, directory: Path, *,
+    init_timeout: float = INIT_TIMEOUT, finish_timeout: float = FINISH_TIMEOUT,
+) -> None:  # fmt: skip
+    """Log rendered tables and figures as one artifact (type `report`), in a W&B run of its own.
+
+    The pictures among them are shown in that run, too. Offline the artifact lies in `directory`/wandb until it is
+    synchronised.
+
+    Args:
+        files: what is logged.
+        name: of the artifact.
+        settings: mode, project and entity.
+        directory: where W&B keeps its files (in `wandb/`).
+        init_timeout: seconds until a server that does not answer is given up.
+        finish_timeout: seconds that the upload gets at the end.
+
+    Raises:
+        UserError: W&B does not start; the message says why in one line.
+    """
+    assert settings.mode != "disabled"
+    arguments = {
+        "project": settings.project, "entity": settings.entity, "dir": str(directory), "name": name,
+        "group": settings.group or "reports", "job_type": "report", "tags": list(settings.tags),
+    }  # fmt: skip
+    try:
+        run = _init(settings.mode, arguments, init_timeout, finish_timeout)
+    except Exception as error:  # noqa: BLE001 - whatever W&B raises
+        _teardown()
+        raise UserError(f"wandb: it does not start ({' '.join(str(error).split())[:160]})") from None
+    import wandb
+
+    artifact = wandb.Artifact(name, type="report")
+    for path in files:
+        artifact.add_file(str(path), name=path.name)
+    run.log_artifact(artifact)
+    pictures = {path.stem: wandb.Image(str(path)) for path in files if path.suffix == ".png"}
+    if pictures:
+        run.log(pictures)
+    run.finish()
 
 
 _Online = Literal["online", "offline"]

@@ -1,0 +1,89 @@
+"""How long it takes to look at many run directories: makes them, then times status, collection, table and sweep check.
+
+    python benchmarks/many_runs.py [runs=10000] [folder=/tmp/...]
+
+The directories are written as the trainer writes them, 1000 identities of ten seeds at the default size.
+"""
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+from farkas_exp import runs, status
+from farkas_exp.config import parse, to_dict
+from farkas_exp.errors import UserError
+from farkas_exp.identity import identify
+from farkas_exp.report.arms import arms_table, group_arms
+
+SEEDS = 10
+STATES = (runs.FINISHED,) * 7 + (runs.FAILED, runs.CRASHED, runs.RUNNING)
+
+
+def make_runs(folder: Path, count: int) -> None:
+    """Write `count` run directories: seven of ten finished, one failed, one crashed, one that was running."""
+    for number in range(count):
+        arm, seed = divmod(number, SEEDS)
+        values = {
+            "model": {"name": ("resnet18", "farkasnet18")[arm % 2]},
+            "lr": {"value": 0.001 * (1 + arm // 2)},
+            "dataset": {"name": "cifar10"},
+            "seed": seed,
+        }
+        config = parse(values)
+        identity = identify(config)
+        run = runs.RunDirectory(folder / identity.folder / f"seed_{seed}")
+        run.path.mkdir(parents=True)
+        record = {"schema": runs.SCHEMA, "identity": identity.hash, "slug": identity.slug, "seed": seed}
+        run.record.write_text(json.dumps({**record, "wandb_id": str(number), "config": to_dict(config)}, indent=1))
+        state = STATES[number % len(STATES)]
+        facts = {"state": state, "epoch": 100, "epochs": 200, "test_error": 9.5, "eta_seconds": 60.0}
+        run.state.write_text(json.dumps({**facts, "host": "node", "pid": 1, "updated": time.time()}))
+        rows = ({"epoch": epoch, "test_error": 90 / epoch, "train_loss": 1 / epoch} for epoch in range(1, 101))
+        run.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        run.lock.touch()
+        if state in (runs.FINISHED, runs.FAILED):
+            figures = {"test_error": 9.5, "test_loss": 0.4, "best_test_error": 9.4, "seconds": 100.0, "parameters": 1}
+            result = {"schema": runs.SCHEMA, "status": state, "reason": None, "epochs": 200, **figures}
+            run.result.write_text(json.dumps(result))
+
+
+def timed(what: str, call: Callable[[], object]) -> None:
+    """Print how long `call` takes."""
+    begin = time.perf_counter()
+    with redirect_stdout(StringIO()):
+        call()
+    print(f"{what:58} {time.perf_counter() - begin:6.2f} s", flush=True)
+
+
+def main() -> int:
+    """Make the runs in a temporary folder, or use those that an earlier call left in `folder`."""
+    given = dict(argument.split("=", 1) for argument in sys.argv[1:] if "=" in argument)
+    if len(given) != len(sys.argv) - 1 or not given.keys() <= {"runs", "folder"}:
+        raise UserError("usage: python benchmarks/many_runs.py [runs=10000] [folder=DIR]")
+    count = int(given.get("runs", 10000))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(given.get("folder", temporary)) / "many_runs"
+        if not folder.exists():
+            timed(f"making {count} run directories", lambda: make_runs(folder, count))
+        survey = status.Survey(status.Request(folder))
+        timed("python -m farkas_exp.status (without the imports)", lambda: status.main([f"runs_dir={folder}"]))
+        timed("... state=running", lambda: status.main([f"runs_dir={folder}", "state=running"]))
+        timed("watch=true, the first look", survey.look)
+        timed("watch=true, every further look", survey.look)
+        timed("runs.collect, for the report", lambda: runs.collect(folder))
+        records = runs.collect(folder)
+        timed("the table of all arms, from the collected runs", lambda: arms_table(group_arms(records)))
+        timed("the metrics of all runs", lambda: [record.metrics() for record in records])
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except UserError as error:
+        sys.exit(str(error))

@@ -1,0 +1,118 @@
+"""How the step of the trainer is executed: eagerly, compiled, or recorded once as a CUDA graph and replayed.
+
+The paper's networks are so thin that a GPU waits for kernel launches. A graph launches a whole forward and backward
+pass at once; it takes seconds to record where `torch.compile` takes minutes, and runs the very kernels of the eager
+step. It is therefore what `compile=auto` chooses on a GPU.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from farkas_exp.config import Config
+from farkas_exp.errors import UserError
+
+TORCH_COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
+WARM_UP_STEPS = 3
+"""Steps before the recording: cuDNN chooses its kernels and libraries allocate their workspaces, which a recording
+must not contain. They are steps of the training like all others."""
+
+Step = Callable[[Tensor, Tensor], Tensor]
+Recorder = Callable[[Callable[[], Tensor]], tuple[Callable[[], Any], Tensor]]
+"""Records a function without arguments; returns what replays it, and the output that a replay writes again."""
+
+
+def choose_mode(config: Config, device: torch.device) -> str:
+    """The mode of `compile` for a device; `auto` is `graph` on a GPU and `none` elsewhere.
+
+    Raises:
+        UserError: a graph was asked for without a GPU.
+    """
+    if config.compile == "auto":
+        return "graph" if device.type == "cuda" else "none"
+    if config.compile == "graph" and device.type != "cuda":
+        raise UserError("compile: graph needs a GPU; use compile=auto, or compile=default for torch.compile on a CPU")
+    return config.compile
+
+
+def compile_model(model: torch.nn.Module, mode: str) -> Callable[[Tensor], Tensor]:
+    """The training forward of `model` by `torch.compile`, for a single shape of batches; the model itself otherwise."""
+    if mode not in TORCH_COMPILE_MODES:
+        return model
+    return torch.compile(model, mode=mode, dynamic=False)
+
+
+class CapturedStep:
+    """`step(images, labels)` recorded once and replayed on the same memory.
+
+    The first `WARM_UP_STEPS` calls run eagerly. Every later one copies its batch into the recorded one's place and
+    replays; what it returns is overwritten by the next call. Gradients stay where the recording put them, so between
+    calls nobody may set them to None.
+
+    Args:
+        step: forward and backward pass, without a wait for the device; the optimizer's step stays outside.
+        on_failure: told when the recording fails, after which this object is not to be called again: the call in
+            which it happened ran eagerly. Without it the failure is raised.
+        recorder: a CUDA graph by default.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        on_failure: Callable[[Exception], None] | None = None,
+        recorder: Recorder | None = None,
+    ) -> None:
+        self._step, self._on_failure, self._recorder = step, on_failure, recorder or record_cuda_graph
+        self._calls = 0
+        self._batch: tuple[Tensor, Tensor] | None = None
+        self._replay: Callable[[], Any] = lambda: None
+        self._output: Tensor | None = None
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        """One step; the shapes must be those of the first call."""
+        self._calls += 1
+        if self._calls <= WARM_UP_STEPS:
+            return self._warm_up(images, labels)
+        if self._batch is None:
+            # clone keeps the memory format: a replay must not fall back to another layout.
+            self._batch = batch = images.clone(), labels.clone()
+            try:
+                self._replay, self._output = self._recorder(lambda: self._step(*batch))
+            except RuntimeError as error:
+                if self._on_failure is None:
+                    raise
+                self._on_failure(error)
+                return self._step(images, labels)
+        assert self._output is not None
+        copy_all(self._batch, (images, labels))
+        self._replay()
+        return self._output
+
+    def _warm_up(self, images: Tensor, labels: Tensor) -> Tensor:
+        if images.device.type != "cuda":
+            return self._step(images, labels)
+        # On a stream of its own, as recordings are: autograd remembers the stream on which a gradient was first made.
+        side, current = torch.cuda.Stream(images.device), torch.cuda.current_stream(images.device)
+        side.wait_stream(current)
+        with torch.cuda.stream(side):
+            output = self._step(images, labels)
+        current.wait_stream(side)
+        for tensor in (images, labels):
+            tensor.record_stream(side)
+        return output
+
+
+def copy_all(into: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """Overwrite tensors in place."""
+    for target, value in zip(into, values, strict=True):
+        target.copy_(value, non_blocking=True)
+
+
+def record_cuda_graph(function: Callable[[], Tensor]) -> tuple[Callable[[], Any], Tensor]:
+    """Record `function` as a CUDA graph. Recording executes nothing."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        output = function()
+    return graph.replay, output

@@ -1,0 +1,83 @@
+"""A gain that gives a plain network the features of its Farkas twin: the scale without the geometry.
+
+The aggregated component of a Farkas layer that sums has about as much energy as all the others together, so `sum` is
+also a gain, and PyTorch's default U(+-1/sqrt(fan_in)) lets the signal of a plain network fade. This initialization is
+the control for that: the weights of the plain network are PyTorch's, all times one gain.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from farkas_exp.errors import UserError
+from farkas_exp.initialization.random import weight_layers
+from farkas_exp.layers import FarkasLayer
+
+IMAGES = 64
+"""How many images the variance is measured on, at most."""
+TOLERANCE = 0.01
+LOWEST, HIGHEST = 0.25, 8.0
+"""Where the gain is looked for."""
+TRIES = 60
+
+
+@torch.no_grad()
+def match_features_(model: nn.Module, twin: nn.Module | None, images: Tensor | None) -> None:
+    """Scale the hidden weights of `model` by the one gain that gives its features the variance of the twin's.
+
+    The features are what the classifier is given. Their variance is that between the images, averaged over the units.
+    The gain is found by bisection, to 1 % of the variance; it is a function of the two networks and the images. Biases
+    and the classifier stay as they are.
+
+    Args:
+        model: a plain network without normalization, on the CPU.
+        twin: the Farkas network (sum) of the same depth; None where the network has none.
+        images: (N, C, H, W), a training batch.
+
+    Raises:
+        UserError: no twin, no images, or no gain between 0.25 and 8 does it.
+    """
+    if twin is None:
+        raise UserError("init.name: match_farkas is for plain networks that have a Farkas twin, such as resnet34")
+    if images is None:
+        raise UserError("init.name: match_farkas needs a batch of training images")
+    batch = images[:IMAGES]
+    wanted = feature_variance(twin, batch)
+    hidden = [layer.weight for layer in weight_layers(model) if layer is not classifier_of(model)]
+    scaled = 1.0
+    low, high = LOWEST, HIGHEST
+    for _ in range(TRIES):
+        gain = math.sqrt(low * high)
+        for weight in hidden:
+            weight.mul_(gain / scaled)
+        scaled = gain
+        found = feature_variance(model, batch)
+        if abs(found / wanted - 1) <= TOLERANCE:
+            return
+        low, high = (gain, high) if found < wanted else (low, gain)
+    raise UserError(
+        f"init.name: match_farkas finds no gain from {LOWEST:g} to {HIGHEST:g} that gives the features a variance of "
+        f"{wanted:.3g}"
+    )
+
+
+def feature_variance(model: nn.Module, images: Tensor) -> float:
+    """The variance of the classifier's input between the images, averaged over the units."""
+    seen: list[Tensor] = []
+    handle = classifier_of(model).register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            model(images)
+    finally:
+        handle.remove()
+        model.train(training)
+    return float(seen[0].double().var(0).mean())
+
+
+def classifier_of(model: nn.Module) -> nn.Linear | nn.Conv2d | FarkasLayer:
+    """The last layer with a weight."""
+    *_, last = weight_layers(model)
+    return last

@@ -1,0 +1,303 @@
+"""What runs are doing: `python -m farkas_exp.status runs_dir=... [state=running] [watch=true] [format=plain|json]`.
+
+Reads run directories only, takes nothing's turn (a look at a lock lasts microseconds), and never fails on a file that
+is being written. Ten thousand runs take a few seconds the first time; `watch=true` then reads again only what changed.
+"""
+
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from farkas_exp import runs
+from farkas_exp.errors import UserError, unknown
+from farkas_exp.runs import RunRecord
+
+DAMAGED = "damaged"
+"""State of a run directory with files of a run, but without a `run.json` that can be read."""
+
+ORDER = (runs.RUNNING, runs.INTERRUPTED, runs.CRASHED, DAMAGED, runs.EMPTY, runs.FAILED, runs.FINISHED)
+"""States as they are listed: what needs an eye first."""
+
+HELP = f"""\
+python -m farkas_exp.status [KEY=VALUE ...]
+
+Lists runs with their state, epoch, test error, time left and host.
+
+runs_dir=runs         where the runs are
+state=running         only runs in this state; several are separated by commas: {", ".join(ORDER)}
+format=plain          plain or json
+watch=true            keep the list up to date on the terminal, until Ctrl-C
+every=2               seconds between two looks, with watch=true
+any key of a run's configuration, such as model=farkasnet18, lr=0.1 or seed=0,1, shows only runs with these values.
+
+example: python -m farkas_exp.status runs_dir=runs state=running,crashed watch=true
+"""
+
+FORMATS = ("plain", "json")
+_LIVE_RUNS = (runs.RUNNING, runs.INTERRUPTED)
+"""States that can change without a change of the directory: by the death or the birth of a process."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a command line asks for."""
+
+    runs_dir: Path = Path("runs")
+    states: tuple[str, ...] = ()
+    format: str = "plain"
+    watch: bool = False
+    every: float = 2.0
+    filters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line (of this process by default); a user's mistake is one line and status 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if {"-h", "--help", "help"} & set(arguments):
+        print(HELP, end="")
+        return 0
+    try:
+        request = parse_request(arguments)
+        watch(request) if request.watch else print_once(request)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
+        return 1
+    return 0
+
+
+def parse_request(arguments: Sequence[str]) -> Request:
+    """The request of a command line.
+
+    Raises:
+        UserError: a word that is no KEY=VALUE, an unknown key or value, or a key given twice.
+    """
+    from farkas_exp.report.command import filter_keys
+
+    own = {"runs_dir": _path, "state": _states, "format": _format, "watch": _watch, "every": _every}
+    keys, values, filters = filter_keys(), {}, {}
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if key not in own and key not in keys:
+            raise unknown(key, key, [*own, *keys])
+        if not equals or not value:
+            raise UserError(f"{key}: a value is missing; write {key}=...")
+        if key in values or keys.get(key) in filters:
+            raise UserError(f"{key}: given twice")
+        if key in own:
+            values[key] = own[key](value)
+        else:
+            filters[keys[key]] = tuple(value.split(","))
+    if "state" in values:
+        values["states"] = values.pop("state")
+    if values.get("watch") and values.get("format") == "json":
+        raise UserError("watch: format=json is for one look; use watch=true with format=plain")
+    return Request(**values, filters=filters)
+
+
+def _path(value: str) -> Path:
+    return Path(value)
+
+
+def _states(value: str) -> tuple[str, ...]:
+    for state in value.split(","):
+        if state not in ORDER:
+            raise unknown("state", state, ORDER)
+    return tuple(value.split(","))
+
+
+def _format(value: str) -> str:
+    if value not in FORMATS:
+        raise unknown("format", value, FORMATS)
+    return value
+
+
+def _watch(value: str) -> bool:
+    if value not in ("true", "false"):
+        raise unknown("watch", value, ("true", "false"))
+    return value == "true"
+
+
+def _every(value: str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = 0.0
+    if not 0.1 <= seconds <= 3600:
+        raise UserError(f"every: {value!r} is out of range; it must be seconds between 0.1 and 3600")
+    return seconds
+
+
+@dataclass(frozen=True)
+class Line:
+    """One run as it is listed."""
+
+    run: str
+    state: str
+    epoch: int = 0
+    epochs: int = 0
+    test_error: float | None = None
+    eta_seconds: float | None = None
+    host: str | None = None
+    seconds_since_update: float | None = None
+    note: str = ""
+
+
+class Survey:
+    """Looks at all runs of a folder, again and again: what has not changed is not read again."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self._known: dict[Path, tuple[int, RunRecord | None]] = {}
+
+    def look(self) -> list[Line]:
+        """The runs that are asked for, in the order of `ORDER`, then by name."""
+        from farkas_exp.report.command import selected
+
+        records, damaged = [], []
+        for path in runs.scan(self.request.runs_dir):
+            record = self._read(path)
+            if record is not None:
+                records.append(record)
+            elif _holds_a_run(path):
+                damaged.append(path)
+        if self.request.filters:
+            records, damaged = selected(records, self.request.filters), []
+        now = time.time()
+        lines = [self._line(record, now) for record in records]
+        lines += [Line(self._name(path), DAMAGED, note=f"no readable {path / 'run.json'}") for path in damaged]
+        wanted = self.request.states
+        lines = [line for line in lines if not wanted or line.state in wanted]
+        return sorted(lines, key=lambda line: (ORDER.index(line.state), line.run))
+
+    def _read(self, path: Path) -> RunRecord | None:
+        try:
+            changed = os.stat(path).st_mtime_ns  # every file but the growing ones is replaced, which touches its folder
+        except OSError:
+            return None
+        known = self._known.get(path)
+        if known is not None and known[0] == changed and (known[1] is None or known[1].state not in _LIVE_RUNS):
+            return known[1]
+        record = runs.read_run(path)
+        self._known[path] = (changed, record)
+        return record
+
+    def _name(self, path: Path) -> str:
+        return f"{path.parent.name}/{path.name}"
+
+    def _line(self, record: RunRecord, now: float) -> Line:
+        progress, result = record.progress, record.result or {}
+        updated, eta = _number(progress.get("updated")), _number(progress.get("eta_seconds"))
+        age = None if updated is None else max(0.0, now - updated)
+        live = record.state == runs.RUNNING
+        return Line(
+            self._name(record.path), record.state, record.epoch, record.epochs,
+            _number(result.get("test_error", progress.get("test_error"))),
+            max(0.0, eta - age) if live and eta is not None and age is not None else None,
+            progress.get("host") if isinstance(progress.get("host"), str) else None,
+            age, str(result.get("reason") or (not record.result and progress.get("error")) or ""),
+        )  # fmt: skip
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _holds_a_run(path: Path) -> bool:
+    run = runs.RunDirectory(path)
+    return any(file.exists() for file in (run.record, run.state, run.metrics, run.result, run.checkpoint))
+
+
+def print_once(request: Request) -> None:
+    """Print the list as it is now."""
+    lines = Survey(request).look()
+    if request.format == "json":
+        print(json.dumps({"count": _count(lines), "runs": [vars(line) for line in lines]}, indent=1))
+        return
+    rows = [HEAD, *(_cells(line) for line in lines)] if lines else []
+    widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD) - 1)] if rows else []
+    for row in rows:
+        print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]))
+    print(summary(lines))
+
+
+def summary(lines: Sequence[Line]) -> str:
+    """How many runs are in which state, in one line."""
+    parts = [f"{number} {state}" for state, number in _count(lines).items()]
+    return f"{len(lines)} run{'s' * (len(lines) != 1)}" + (f": {', '.join(parts)}" if parts else "")
+
+
+def _count(lines: Sequence[Line]) -> dict[str, int]:
+    count = Counter(line.state for line in lines)
+    return {state: count[state] for state in ORDER if count[state]}
+
+
+HEAD = ("state", "epoch", "error %", "ETA", "host", "updated", "run")
+
+
+def _cells(line: Line) -> tuple[str, ...]:
+    from farkas_exp.tracking.console import duration
+
+    def shown(value: float | None, form: Callable[[float], str]) -> str:
+        return "" if value is None else form(value)
+
+    return (
+        line.state,
+        f"{line.epoch}/{line.epochs}" if line.epochs else "",
+        shown(line.test_error, lambda error: f"{error:.2f}"),
+        shown(line.eta_seconds, duration),
+        line.host or "",
+        shown(line.seconds_since_update if line.state == runs.RUNNING else None, lambda age: f"{duration(age)} ago"),
+        line.run + (f"  ({line.note})" if line.note else ""),
+    )
+
+
+def watch(request: Request) -> None:
+    """Keep the list up to date on the terminal, until Ctrl-C.
+
+    Raises:
+        UserError: standard output is no terminal.
+    """
+    from rich.live import Live
+
+    if not sys.stdout.isatty():
+        raise UserError("watch: true needs a terminal; use watch=false here")
+    survey = Survey(request)
+    with Live(auto_refresh=False, screen=True) as live:
+        try:
+            while True:
+                height = live.console.size.height
+                live.update(table(survey.look(), str(request.runs_dir), height), refresh=True)
+                time.sleep(request.every)
+        except KeyboardInterrupt:
+            return
+
+
+_STYLES = {runs.RUNNING: "green", runs.CRASHED: "red", DAMAGED: "red", runs.FAILED: "yellow", runs.INTERRUPTED: "cyan"}
+
+
+def table(lines: Sequence[Line], title: str, height: int) -> Any:
+    """The list as a table of at most `height` lines, with what does not fit counted below it."""
+    from rich.table import Table
+
+    room = max(1, height - 7)  # title, head, rules, caption
+    left = len(lines) - room
+    caption = summary(lines) + (f" (the last {left} are not shown)" if left > 0 else "") + "; Ctrl-C ends this list"
+    shown = Table(title=f"{title}  {time.strftime('%H:%M:%S')}", caption=caption, expand=True)
+    for head in HEAD:
+        shown.add_column(head, no_wrap=True, overflow="ellipsis")
+    for line in lines[:room]:
+        shown.add_row(*_cells(line), style=_STYLES.get(line.state, ""))
+    return shown
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""The augmented weight and bias: the closed-form derivative against the plain formulas that autograd differentiates."""
+
+import pytest
+import torch
+
+from farkas_exp.layers import FarkasConv2d, plain_path
+from farkas_exp.layers.augmented import aggregation_coefficient, augment
+
+SHAPES = {"linear": (4, 7), "conv": (4, 3, 3, 3), "1x1": (4, 3, 1, 1), "one free row": (1, 3, 3, 3)}
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def parameters(shape, last_bias, margin=0.0, aggregation="sum"):
+    """A weight, a bias whose last entry wins ("above"), loses ("below") or ties with the aggregate, and the rule."""
+    coefficient = aggregation_coefficient(aggregation, shape[0] + 1)
+    weight, bias = normal(*shape), normal(shape[0] + 1, seed=1)
+    limit = -coefficient * bias[:-1].sum() + margin
+    bias[-1] = limit + {"above": 1.0, "below": -1.0, "tie": 0.0}[last_bias]
+    return weight.requires_grad_(), bias.requires_grad_(), coefficient
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("last_bias", ["above", "below", "tie"])
+@pytest.mark.parametrize("aggregation", ["sum", "mean"])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_the_fast_path_equals_the_plain_formulas_with_their_gradients(shape, aggregation, last_bias, channels_last):
+    if channels_last and len(shape) != 4:
+        pytest.skip("a layout of images")
+    weight, bias, coefficient = parameters(shape, last_bias, aggregation=aggregation)
+    if channels_last:
+        weight = weight.detach().to(memory_format=torch.channels_last).requires_grad_()
+    cotangents = normal(shape[0] + 1, *shape[1:], seed=2), normal(shape[0] + 1, seed=3)
+    rule = (coefficient, 1 / (1 + shape[0] * coefficient))
+    fast = augment(weight, bias, *rule)
+    assert "Augment" in type(fast[0].grad_fn).__name__
+    with plain_path():
+        plain = augment(weight, bias, *rule)
+    assert "Augment" not in type(plain[0].grad_fn).__name__
+    if channels_last:
+        assert fast[0].is_contiguous(memory_format=torch.channels_last)
+    mine = torch.autograd.grad(fast, (weight, bias), cotangents)
+    theirs = torch.autograd.grad(plain, (weight, bias), cotangents)
+    for a, b in zip((*fast, *mine), (*plain, *theirs), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("last_bias", ["above", "below"])
+def test_first_and_second_derivatives_are_right(last_bias):
+    weight, bias, coefficient = parameters((3, 2, 2, 2), last_bias, margin=0.25, aggregation="mean")
+
+    def smooth(weight, bias):
+        full_weight, full_bias = augment(weight, bias, coefficient, 0.5, margin=0.25)
+        return full_weight.pow(3), full_bias.pow(3)
+
+    assert torch.autograd.gradcheck(smooth, (weight, bias))
+    assert torch.autograd.gradgradcheck(smooth, (weight, bias))
+
+
+@pytest.mark.parametrize("frozen", ["weight", "bias"])
+def test_a_frozen_parameter_gets_no_gradient_and_the_other_its_own(frozen):
+    layer = FarkasConv2d(2, 4, 3, padding=1)
+    getattr(layer, frozen).requires_grad_(False)
+    other = layer.bias if frozen == "weight" else layer.weight
+    gradients = []
+    for path in ("fast", "plain"):
+        layer.zero_grad()
+        if path == "fast":
+            layer(normal(2, 2, 5, 5).float()).pow(2).sum().backward()
+        else:
+            with plain_path():
+                layer(normal(2, 2, 5, 5).float()).pow(2).sum().backward()
+        assert getattr(layer, frozen).grad is None
+        gradients.append(other.grad)
+    torch.testing.assert_close(*gradients)

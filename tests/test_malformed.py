@@ -1,0 +1,154 @@
+"""Malformed command lines and configs: each ends with status 2 and one line that names the key; nothing is written.
+
+One table by hand, and one made from the schema: for every key a misspelling and values that it cannot have.
+"""
+
+import dataclasses
+import re
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import yaml
+
+from farkas_exp.cli import main
+from farkas_exp.config import Config, parse
+from farkas_exp.errors import UserError
+
+BY_HAND = [
+    # names of groups and choices
+    (["model=resnet19"], "model"), (["model=ResNet18"], "model"), (["model="], "model"), (["modle=resnet18"], "modle"),
+    (["normalization=bach"], "normalization"), (["aggregation=max"], "aggregation"), (["lr=0.1"], "lr"),
+    (["dataset=cifar"], "dataset"), (["optimizer=adamw"], "optimizer"), (["experiment=tabel1"], "experiment"),
+    (["init=he"], "init"), (["activation=gelu"], "activation"), (["augmentation=crop"], "augmentation"),
+    (["model=resnet18,resnet34"], "model"), (["hydra/launcher=slrum"], "hydra/launcher"),
+    # Hydra's syntax
+    (["epochs"], "epochs"), (["=3"], "=3"), (["epochs=[1,"], "epochs"), (["epochs={a:1"], "epochs"),
+    (["epochs='1"], "epochs"), (["epochs=1 2"], "epochs"), (["+epochs=3=4"], "epochs"), (["epochs==3"], "epochs"),
+    (["~foo"], "foo"), (["+foo=1"], "foo"), (["++foo.bar=1"], "foo"), (["+model.nme=x"], "model.nme"),
+    (["++lr.vlaue=1"], "lr.vlaue"), (["foo.bar=1"], "foo"), (["seed.x=1"], "seed"), (["lr.value.x=1"], "lr.value"),
+    (["epochs=1,2"], "epochs"), (["seed=range(3)"], "seed"), (["epochs=${epoch}"], "epoch"),
+    (["seed=${oc.env:NOT_SET_ANYWHERE}"], "NOT_SET_ANYWHERE"), (["epochs=${nothing:1}"], "nothing"),
+    (["lr.value=choice(0.1,0.2)"], "lr.value"), (["model={}"], "model"), (["lr=[0.1]"], "lr"), (["dataset=null"], "dataset"),
+    (["epochs=1e3"], "epochs"), (["epochs=1_0.5"], "epochs"), (["seed=0x"], "seed"), (["epochs=yes"], "epochs"),
+    # values that only make sense together
+    (["epochs=0"], "epochs"), (["seed=-1"], "seed"), (["seed=4294967296"], "seed"), (["batch_size=0"], "batch_size"),
+    (["batch_size=100000"], "batch_size"), (["lr.value=0"], "lr.value"), (["lr.value=-1"], "lr.value"),
+    (["lr.milestones=[3,2]"], "lr.milestones"), (["lr.milestones=[-5]"], "lr.milestones"), (["optimizer.momentum=1"], "optimizer.momentum"),
+    (["optimizer.weight_decay=-1"], "optimizer.weight_decay"), (["aggregation.margin=-1"], "aggregation.margin"),
+    (["dataset.validation=1"], "dataset.validation"), (["dataset.train_limit=0"], "dataset.train_limit"),
+    (["dataset.train_limit=100000"], "dataset.train_limit"), (["augmentation.crop_padding=-1"], "augmentation.crop_padding"),
+    (["augmentation.crop_padding=8"], "augmentation.crop_padding"), (["augmentation.cutout=16"], "augmentation.cutout"),
+    (["augmentation.cutout=-2"], "augmentation.cutout"), (["label_smoothing=1"], "label_smoothing"),
+    (["diagnostics.images=0"], "diagnostics.images"), (["diagnostics.epochs=[-1]"], "diagnostics.epochs"),
+    (["failure.epochs=-1"], "failure.epochs"), (["checkpoint.every_epochs=-1"], "checkpoint.every_epochs"),
+    (["checkpoint.every_minutes=-1"], "checkpoint.every_minutes"), (["lr.reference_epochs=0"], "lr.reference_epochs"),
+    (["model=fixup34", "normalization=batch"], "normalization"), (["model.depth=5"], "model.depth"), (["model.depth=0", "model=mlp"], "model.depth"),
+    (["model.width=-1", "model=mlp"], "model.width"), (["model.blocks=[]"], "model.blocks"), (["model.blocks=[1,0]", "model.widths=[4,4]"], "model.blocks"),
+    (["model.widths=[4]"], "model.widths"), (["model.widths=[0,0,0,0]"], "model.widths"), (["model.variant=author"], "model.variant"),
+    (["model=farkas_mlp", "model.widths=[3]"], "model.widths"), (["normalization=group", "normalization.groups=0"], "normalization.groups"),
+    (["normalization.position=between"], "normalization.position"),
+    (["init.name=kaimin"], "init.name"), (["init=kaiming", "init.gain=0"], "init.gain"),
+    (["model.name=resnet"], "model.name"), (["optimizer.name=rmsprop"], "optimizer.name"),
+    (["normalization.name=bn"], "normalization.name"), (["aggregation.name=max"], "aggregation.name"), (["dataset.name=mnist"], "dataset.name"),
+    (["activation.name=gelu"], "activation.name"), (["device=cud"], "device"), (["device=cuda:0"], "device"), (["progress=bar"], "progress"),
+    (["precision=fp16"], "precision"), (["wandb.mode=on"], "wandb.mode"),
+    # files and folders
+    (["dataset=image_folder"], "dataset.root"), (["dataset=image_folder", "dataset.root=/nowhere"], "dataset.root"),
+    (["dataset=cifar10", "dataset.download=false", "dataset.root=/nowhere"], "dataset.root"),
+    (["dataset.root=x"], "dataset.root"), (["runs_dir=/dev/null"], "runs_dir"), (["runs_dir=/dev/null/x"], "runs_dir"),
+    (["runs_dir=/proc/x"], "runs_dir"), (["-m", "runs_dir=/dev/null/x", "seed=0,1"], "runs_dir"), (["runs_dir="], "runs_dir"),
+    (["--config-name=confg"], "confg"), (["--config-dir=/nowhere"], "/nowhere"), (["--cfg=jb"], "--cfg"), (["--no-such-flag"], "--no-such-flag"),
+]  # fmt: skip
+
+
+def from_the_schema(schema: Any = Config, prefix: str = "") -> Iterator[tuple[list[str], str]]:
+    """For every key: a misspelling, and a value of each kind that its type does not allow."""
+    hints = typing.get_type_hints(schema)
+    for f in dataclasses.fields(schema):
+        hint, key = hints[f.name], prefix + f.name
+        if dataclasses.is_dataclass(hint):
+            yield from from_the_schema(hint, f"{key}.")
+            yield ([f"+{key}.{f.name[::-1]}=1"], f"{key}.{f.name[::-1]}")
+            continue
+        yield ([f"{key[:-1]}_=1"], f"{key[:-1]}_")
+        for value in wrong_values(hint):
+            yield ([f"{key}={value}"], key)
+
+
+def wrong_values(hint: Any) -> list[str]:
+    """Values, as one writes them on a command line, that are none of this type."""
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return wrong_values(next(arg for arg in typing.get_args(hint) if arg is not type(None)))
+    if typing.get_origin(hint) is Literal:
+        return ["nonsense", "[1]"]
+    if typing.get_origin(hint) is tuple:
+        return ["3", "[[1]]"] if typing.get_args(hint)[0] is str else ["3", "[a]", "[1.5]"]
+    return {
+        int: ["1.5", "many", "true", "[1]"],
+        float: ["fast", "nan", "inf", "{a:1}"],
+        bool: ["maybe", "2"],
+        str: ["[1]"],
+    }[hint]
+
+
+def spoken_to(tmp_path: Path, arguments: list[str], capfd: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """The exit status and the standard error of a small run with these arguments on top."""
+    before = ["dataset=digits", "wandb.mode=disabled", "device=cpu", "epochs=1", f"runs_dir={tmp_path / 'runs'}"]
+    given = [argument.split("=")[0].lstrip("+~") for argument in arguments]
+    kept = [argument for argument in before if argument.split("=")[0] not in given]
+    try:
+        status = main([*kept, *arguments])
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else 1
+    captured = capfd.readouterr()
+    return status, captured.err
+
+
+def test_there_are_a_hundred_and_more():
+    assert len(BY_HAND) >= 100
+    assert len(list(from_the_schema())) >= 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key"), BY_HAND, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
+def test_a_mistake_by_hand(tmp_path, monkeypatch, capfd, arguments, key):
+    monkeypatch.chdir(tmp_path)
+    check(tmp_path, arguments, key, capfd)
+
+
+def test_a_made_mistake_in_a_nested_config():
+    for (argument,), key in from_the_schema():
+        path, _, text = argument.lstrip("+").partition("=")
+        values = {"model": {"name": "resnet18"}, "lr": {"value": 0.1}, "dataset": {"name": "digits"}}
+        *groups, last = path.split(".")
+        inner: Any = values
+        for group in groups:
+            inner = inner.setdefault(group, {})
+        inner[last] = yaml.safe_load(text) if text not in ("nan", "inf") else float(text)
+        with pytest.raises(UserError, match=f"^{re.escape(key)}(\\[0\\])?: ") as raised:
+            parse(values)
+        assert "\n" not in str(raised.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", [f.name for f in dataclasses.fields(Config)])
+def test_a_made_mistake_on_the_command_line(tmp_path, monkeypatch, capfd, group):
+    monkeypatch.chdir(tmp_path)
+    for arguments, key in from_the_schema():
+        if key.split(".")[0].rstrip("_") in (group, group[:-1]):
+            check(tmp_path, arguments, key, capfd)
+
+
+def check(tmp_path, arguments, key, capfd):
+    status, said = spoken_to(tmp_path, arguments, capfd)
+    lines = [line for line in said.splitlines() if line.strip()]
+    assert status == 2, arguments
+    assert len(lines) == 1, said
+    assert lines[0].startswith("error: ")
+    assert key in lines[0]
+    assert not list(tmp_path.rglob("*"))
