@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hydra.main(config_path=config_dir(), config_name="config", version_base="1.3")(_Job(outcomes))()
     except (HydraException, OmegaConfBaseException) as error:
         return _complain(_one_line(error))
-    except UserError as error:
+    except UserError as error:  # from the command line, or from a launcher before the first run
         return _complain(str(error))
     except (KeyboardInterrupt, SystemExit) as stop:
         if isinstance(stop, SystemExit) and stop.code != TO_BE_CONTINUED:
@@ -65,8 +65,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cut = "fail_fast=true" if outcomes and outcomes[-1].status in _ENDS_A_FAST_SWEEP else "stopped by a signal"
     except OSError as error:  # the sweep's own folder
         return _complain(f"runs_dir: cannot write to {error.filename or SweepWatch.directory}: {error.strerror}")
-    except UserError as error:  # from a launcher, before the first run
-        return _complain(str(error))
     except Exception as error:  # a launcher whose jobs died; what they left is summed up all the same
         if SweepWatch.directory is None:
             raise
