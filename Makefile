@@ -76,3 +76,7 @@ table1 table2 table4 table1-controls table1-mini table1-mini-cifar10 figure5 fix
 .PHONY: figures
 figures: setup  ## Figures 1 to 7, as far as there are runs, into $(RUNS)/report
 	@$(PY) -m farkas_exp.report figures runs_dir=$(RUNS) format=png,pdf $(ARGS)
+
+.PHONY: test-slurm
+test-slurm: setup  ## the tests on a real Slurm of one node, installed and started for it (Debian, root; some ten minutes)
+	$(PYTEST) -m slurm tests/slurm -s -v $(ARGS)
