@@ -59,6 +59,15 @@ help:  ## this list
 soak: setup  ## 50 SIGKILLs at random moments over a small sweep on two workers: nothing lost, nothing done twice
 	PYTHONPATH=. OMP_NUM_THREADS=1 $(PY) scripts/soak.py $(ARGS)
 
+.PHONY: test-slurm
+test-slurm: setup  ## the tests on a real Slurm of one node, installed and started for it (Debian, root; some ten minutes)
+	$(PYTEST) -m slurm tests/slurm -s -v $(ARGS)
+
+.PHONY: bench
+bench: setup  ## measure the speed of layers, networks, input and trainer side by side, into benchmarks/ (some minutes)
+	@$(PY) -m benchmarks $(ARGS)
+	@$(PY) -m benchmarks.scaling
+
 # ARGS narrows or changes any of them: make table1 ARGS="seed=0 model=resnet18,farkasnet18 epochs=20"
 .PHONY: table1 table2 table4 table1-controls table1-mini table1-mini-cifar10 figure5 fixup-rates deep-narrow
 table1: setup  ## Table 1: CIFAR-10, 48 runs of 200 epochs; prints the table beside the paper's numbers
@@ -77,7 +86,3 @@ table1 table2 table4 table1-controls table1-mini table1-mini-cifar10 figure5 fix
 figures: setup  ## Figures 1 to 7, as far as there are runs, into $(RUNS)/report
 	@mkdir -p $(RUNS)
 	@$(PY) -m farkas_exp.report figures runs_dir=$(RUNS) format=png,pdf $(ARGS)
-
-.PHONY: test-slurm
-test-slurm: setup  ## the tests on a real Slurm of one node, installed and started for it (Debian, root; some ten minutes)
-	$(PYTEST) -m slurm tests/slurm -s -v $(ARGS)
