@@ -53,7 +53,7 @@ clean:  ## remove what the targets made, but not the runs
 .PHONY: help
 help:  ## this list
 	@echo "make TARGET"
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-21s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: soak
 soak: setup  ## 50 SIGKILLs at random moments over a small sweep on two workers: nothing lost, nothing done twice
@@ -84,4 +84,5 @@ table1 table2 table4 table1-controls table1-mini table1-mini-cifar10 figure5 fix
 
 .PHONY: figures
 figures: setup  ## Figures 1 to 7, as far as there are runs, into $(RUNS)/report
+	@mkdir -p $(RUNS)
 	@$(PY) -m farkas_exp.report figures runs_dir=$(RUNS) format=png,pdf $(ARGS)

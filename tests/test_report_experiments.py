@@ -1,4 +1,4 @@
-"""What the sweep of an experiment ends with: its table or figure, from the runs of its setting; deep and narrow maps."""
+"""What an experiment ends with: its table or figure, from the runs of its setting; deep and narrow maps."""
 
 import json
 import sys
