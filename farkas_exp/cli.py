@@ -10,6 +10,7 @@ import time
 import traceback
 import typing
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -71,8 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # a launcher that lost its workers, a search without a single result
         if SweepWatch.directory is None:
             raise
-        traceback.print_exc()
-        cut = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        with suppress(OSError):
+            runs.write_text(SweepWatch.directory / "error.txt", traceback.format_exc())
+        cut = f"{type(error).__name__}: {' '.join(str(error).split())[:200]} ({SweepWatch.directory / 'error.txt'})"
     if SweepWatch.directory is not None:
         return _end_of_sweep(SweepWatch.directory, given, cut)
     if cut and not outcomes:

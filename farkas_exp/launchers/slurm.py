@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 from hydra.core.utils import JobReturn
 
@@ -47,12 +47,26 @@ class _Job:
         with StopRequest() as stop:  # in place of it: a second signal must not disturb the saving or the requeue
             jobs.run_group(self.work, self.group, stop)
             if stop.requested and not _is_cancelled():
-                assert callable(requeue)
-                cast(Any, requeue)(PREEMPTION, None)  # leaves the process, unless time ran out too often: then raises
+                print(f"{stop.signal_name}: asking Slurm to requeue this job", flush=True)
+                _requeue(requeue)
 
     def checkpoint(self) -> DelayedSubmission:
         """What submitit runs after the requeue: the same, for finished runs are skipped and the stopped one goes on."""
         return DelayedSubmission(self)
+
+
+def _requeue(submitit_handler: Any) -> None:
+    """Leave the process for submitit's requeue.
+
+    Raises:
+        SystemExit: the job is requeued, or will be by Slurm itself, which may be ending `scontrol` with this process.
+        UncompletedJobError: the time ran out more than max_num_timeout times.
+    """
+    try:
+        submitit_handler(PREEMPTION, None)
+    except subprocess.SubprocessError as error:
+        print(f"no requeue: {error}", flush=True)
+        raise SystemExit(TO_BE_CONTINUED) from None
 
 
 def _is_cancelled() -> bool:
