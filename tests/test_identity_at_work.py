@@ -222,7 +222,7 @@ def test_runs_that_are_killed_at_random_moments_end_as_if_they_were_not(tmp_path
     """A few kills; `make soak` has fifty."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "soak.py"), "kills=3", "epochs=6", "runs=2", f"folder={tmp_path}"],
+        [sys.executable, str(ROOT / "scripts" / "soak.py"), "kills=2", "epochs=4", "runs=2", f"folder={tmp_path}"],
         env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -230,5 +230,5 @@ def test_runs_that_are_killed_at_random_moments_end_as_if_they_were_not(tmp_path
     assert not list(Path(tmp_path).rglob("*.tmp"))
     records = collect(tmp_path / "round_1")
     assert {record.state for record in records} == {runs.FINISHED}
-    assert [len(read_rows(runs.RunDirectory(record.path).metrics)) for record in records] == [6] * len(records)
-    assert read_json(records[0].path / "result.json")["epochs"] == 6
+    assert [len(read_rows(runs.RunDirectory(record.path).metrics)) for record in records] == [4] * len(records)
+    assert read_json(records[0].path / "result.json")["epochs"] == 4
