@@ -213,7 +213,9 @@ def test_norms_of_parameters_and_gradient():
     F.cross_entropy(model(images), labels).backward()
     gradient = math.sqrt(sum(float(p.grad.pow(2).sum()) for p in model.parameters()))
     assert gradient_norm(model, images, labels) == pytest.approx(gradient, rel=1e-5)
-    assert parameter_norm(model) == pytest.approx(math.sqrt(sum(float(p.pow(2).sum()) for p in model.parameters())))
+    assert parameter_norm(model) == pytest.approx(
+        math.sqrt(sum(float(p.detach().pow(2).sum()) for p in model.parameters()))
+    )
     assert model.training
 
 

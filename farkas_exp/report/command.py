@@ -13,7 +13,10 @@ from farkas_exp.errors import UserError, unknown
 from farkas_exp.report.arms import setting
 from farkas_exp.runs import RunRecord, collect
 
-WHAT = ("arms", "table1", "table2", "table3", "table4", "figure5", "fixup_rates", "deep_narrow", "claims", "figures")
+WHAT = (
+    "arms", "table1", "table2", "table3", "table4", "figure5", "fixup_rates", "deep_narrow", "claims", "figures",
+    "separation", "landscape",
+)  # fmt: skip
 FORMATS = ("md", "csv", "tex", "html", "png", "pdf")
 LOG_MODES = ("offline", "online")
 
