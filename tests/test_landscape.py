@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from farkas_exp.callbacks import build_callback
 from farkas_exp.data.moons import make_moons
-from farkas_exp.diagnostics.hessian import gradient_norm, hessian_extremes, lanczos_extremes, parameter_norm
+from farkas_exp.diagnostics.hessian import hessian_extremes, lanczos_extremes, loss_and_gradient_norm, parameter_norm
 from farkas_exp.diagnostics.ntk import kernel_change, kernel_correlation, tangent_kernel
 from farkas_exp.diagnostics.spectrum import (
     conv_singular_values,
@@ -96,7 +96,7 @@ def test_local_minimum_puts_an_mlp_there_and_training_stays():
     best_linear = F.cross_entropy(F.linear(images.flatten(1).double(), weight, bias), labels)
     start = F.cross_entropy(model(images), labels)
     assert float(start.detach()) == pytest.approx(float(best_linear), abs=1e-5)
-    assert gradient_norm(model, images, labels) < 1e-3
+    assert loss_and_gradient_norm(model, images, labels)[1] < 1e-3
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     for _ in range(100):
         optimizer.zero_grad()
@@ -212,8 +212,12 @@ def test_norms_of_parameters_and_gradient():
     images, labels = moons(30)
     F.cross_entropy(model(images), labels).backward()
     gradient = math.sqrt(sum(float(p.grad.pow(2).sum()) for p in model.parameters()))
-    assert gradient_norm(model, images, labels) == pytest.approx(gradient, rel=1e-5)
-    assert parameter_norm(model) == pytest.approx(math.sqrt(sum(float(p.pow(2).sum()) for p in model.parameters())))
+    loss, norm = loss_and_gradient_norm(model, images, labels)
+    assert norm == pytest.approx(gradient, rel=1e-5)
+    assert loss == pytest.approx(float(F.cross_entropy(model(images), labels).detach()))
+    assert parameter_norm(model) == pytest.approx(
+        math.sqrt(sum(float(p.detach().pow(2).sum()) for p in model.parameters()))
+    )
     assert model.training
 
 

@@ -20,9 +20,10 @@ def parameter_norm(model: nn.Module) -> float:
     return float(torch.stack([p.double().pow(2).sum() for p in trainable(model)]).sum().sqrt())
 
 
-def gradient_norm(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """The Euclidean norm of the gradient of the mean cross-entropy over a batch, in evaluation mode."""
-    return float(_flat_gradient(model, images, labels, create_graph=False).double().norm())
+def loss_and_gradient_norm(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, float]:
+    """The mean cross-entropy over a batch and the Euclidean norm of its gradient, in evaluation mode."""
+    loss, gradient = _loss_and_gradient(model, images, labels, create_graph=False)
+    return loss, float(gradient.double().norm())
 
 
 def hessian_extremes(
@@ -42,7 +43,7 @@ def hessian_extremes(
     """
     training = model.training
     model.eval()
-    gradient = _flat_gradient(model, images, labels, create_graph=True)
+    _, gradient = _loss_and_gradient(model, images, labels, create_graph=True)
     parameters = trainable(model)
 
     def product(vector: Tensor) -> Tensor:
@@ -87,7 +88,7 @@ def lanczos_extremes(product: Callable[[Tensor], Tensor], start: Tensor, steps: 
     return float(values[0]), float(values[-1])
 
 
-def _flat_gradient(model: nn.Module, images: Tensor, labels: Tensor, *, create_graph: bool) -> Tensor:
+def _loss_and_gradient(model: nn.Module, images: Tensor, labels: Tensor, *, create_graph: bool) -> tuple[float, Tensor]:
     training = model.training
     model.eval()
     with plain_path():
@@ -95,7 +96,7 @@ def _flat_gradient(model: nn.Module, images: Tensor, labels: Tensor, *, create_g
     model.train(training)
     parameters = trainable(model)
     parts = torch.autograd.grad(loss, parameters, create_graph=create_graph, allow_unused=True)
-    return _flatten(parts, parameters)
+    return float(loss.detach()), _flatten(parts, parameters)
 
 
 def _flatten(parts: tuple[Tensor | None, ...], parameters: list[nn.Parameter]) -> Tensor:

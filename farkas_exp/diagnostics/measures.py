@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from farkas_exp.attack import check_pixels, robust_errors
 from farkas_exp.config import Config
 from farkas_exp.data import ImageData
-from farkas_exp.diagnostics.hessian import gradient_norm, hessian_extremes, parameter_norm
+from farkas_exp.diagnostics.hessian import hessian_extremes, loss_and_gradient_norm, parameter_norm
 from farkas_exp.diagnostics.ntk import kernel_change, kernel_correlation, tangent_kernel
 from farkas_exp.diagnostics.spectrum import effective_ranks
 from farkas_exp.errors import unknown
@@ -32,7 +32,8 @@ class Subject:
 
 
 def _gradient(subject: Subject) -> dict[str, Any]:
-    return {"grad_norm": gradient_norm(subject.model, *subject.batch())}
+    loss, norm = loss_and_gradient_norm(subject.model, *subject.batch())
+    return {"loss": loss, "grad_norm": norm}
 
 
 def _hessian(subject: Subject) -> dict[str, Any]:

@@ -25,6 +25,8 @@ WHAT = (
     "deep_narrow",
     "claims",
     "figures",
+    "separation",
+    "landscape",
 )
 FORMATS = ("md", "csv", "tex", "html", "png", "pdf")
 LOG_MODES = ("offline", "online")
