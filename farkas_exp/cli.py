@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             hydra.main(config_path=config_dir(), config_name="config", version_base="1.3")(_Job(outcomes))()
     except (HydraException, OmegaConfBaseException) as error:
         return _complain(_one_line(error))
-    except UserError as error:
+    except UserError as error:  # from the command line, or from a launcher before the first run
         return _complain(str(error))
     except (KeyboardInterrupt, SystemExit) as stop:
         if SweepWatch.refusal:

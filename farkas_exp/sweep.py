@@ -26,9 +26,12 @@ from farkas_exp.errors import Interrupted, UserError
 
 SKIPPED, BUSY, REFUSED, DISK = "skipped", "busy", "refused", "file error"
 LOST, PASSED_OVER = "without outcome", "passed over"
-"""Outcomes beside the states of a run: done before, trained by another process, a user's mistake, a disk that is full,
-read-only or broken, a job that left nothing (both say nothing about the run: the same command continues it), and a
-network that the regime is not for."""
+"""Outcomes beside the states of a run.
+
+Done before; trained by another process; a user's mistake; a disk that is full, read-only or broken; a job that was not
+begun or left nothing; a network that the regime is not for. A broken disk and a lost job say nothing about the run: the
+same command continues it.
+"""
 
 OK, CRASH, USAGE, TO_BE_CONTINUED = 0, 1, 2, 75
 """Exit statuses; 75 is the system's EX_TEMPFAIL: try the same command again."""
