@@ -85,21 +85,19 @@ class Sweep:
         return out
 
 
+def train_here(runs_dir, *arguments):
+    """Train the same runs on this machine, one after the other."""
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "farkas_exp", *SMALL, f"runs_dir={runs_dir}", "progress=none", *arguments]
+    subprocess.run(command, cwd=ROOT, env=variables, check=True)
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """The run directories of the same runs, one after the other on this machine, and the epochs of the long one."""
+    """The run directories of the undisturbed sweep."""
     runs_dir = tmp_path_factory.mktemp("undisturbed")
-
-    def train(*arguments):
-        variables = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "farkas_exp", *SMALL, f"runs_dir={runs_dir}", "progress=none", *arguments]
-        subprocess.run(command, cwd=ROOT, env=variables, check=True)
-
-    train("-m", f"epochs={EPOCHS}", "seed=0,1,2,3")
-    seconds = sum(record.result["seconds"] for record in collect(runs_dir)) / (4 * EPOCHS)
-    long = math.ceil(LONG_SECONDS / seconds)
-    train(f"epochs={long}")
-    return runs_dir, long
+    train_here(runs_dir, "-m", f"epochs={EPOCHS}", "seed=0,1,2,3")
+    return runs_dir
 
 
 def assert_equal_to(undisturbed, runs_dir):
@@ -124,7 +122,7 @@ def test_a_sweep_of_four_runs_in_two_jobs(slurm, tmp_path, undisturbed):
         out = sweep.finish()
     assert "4 runs in 2 jobs" in out
     assert "4 finished" in out
-    assert_equal_to(undisturbed[0], tmp_path)
+    assert_equal_to(undisturbed, tmp_path)
     with Sweep(slurm, tmp_path, f"epochs={EPOCHS}", "seed=0,1,2,3") as again:
         out = again.finish(seconds=60)
     assert "Slurm job" not in out
@@ -139,18 +137,20 @@ def test_a_preempted_job_is_requeued_and_goes_on(slurm, tmp_path, undisturbed):
         assert "1 finished" in sweep.finish()
         assert re.search(r"stopped by SIG(USR2|TERM) in epoch", sweep.log())
         assert "asking Slurm to requeue this job" in sweep.log()
-    assert_equal_to(undisturbed[0], tmp_path)
+    assert_equal_to(undisturbed, tmp_path)
 
 
 def test_a_job_out_of_time_is_requeued_and_goes_on(slurm, tmp_path, undisturbed):
-    runs_dir, epochs = undisturbed
+    epoch_seconds = sum(record.result["seconds"] for record in collect(undisturbed)) / (4 * EPOCHS)
+    epochs = math.ceil(LONG_SECONDS / epoch_seconds)
+    train_here(undisturbed, f"epochs={epochs}")
     limit = ["hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=30"]
     with Sweep(slurm, tmp_path, f"epochs={epochs}", "seed=0", *limit) as sweep:
         job = sweep.training(seed=0)
         assert "1 finished" in sweep.finish(seconds=1500)
         assert sweep.restarts(job) >= 1
         assert "SIGUSR2: asking Slurm to requeue this job" in sweep.log()
-    assert_equal_to(runs_dir, tmp_path)
+    assert_equal_to(undisturbed, tmp_path)
 
 
 def test_a_job_out_of_time_too_often_is_left_to_the_next_command(slurm, tmp_path, undisturbed):
@@ -163,7 +163,7 @@ def test_a_job_out_of_time_too_often_is_left_to_the_next_command(slurm, tmp_path
         assert "To go on:" in out
     with Sweep(slurm, tmp_path, f"epochs={EPOCHS}", "seed=1") as again:
         assert "1 finished" in again.finish()
-    assert_equal_to(undisturbed[0], tmp_path)
+    assert_equal_to(undisturbed, tmp_path)
 
 
 def test_a_killed_job_is_submitted_again(slurm, tmp_path, undisturbed):
@@ -173,7 +173,7 @@ def test_a_killed_job_is_submitted_again(slurm, tmp_path, undisturbed):
         out = sweep.finish()
     assert "2 finished" in out
     assert len(re.findall(r"Slurm job \d+: 2 runs in 1 jobs", out)) == 2
-    assert_equal_to(undisturbed[0], tmp_path)
+    assert_equal_to(undisturbed, tmp_path)
 
 
 def test_a_second_signal_does_not_disturb_the_first(slurm, tmp_path, undisturbed):
@@ -184,7 +184,7 @@ def test_a_second_signal_does_not_disturb_the_first(slurm, tmp_path, undisturbed
         sweep.until(lambda: sweep.restarts(job) == 1)
         assert "1 finished" in sweep.finish()
         assert sweep.log().count("asking Slurm to requeue") == 1
-    assert_equal_to(undisturbed[0], tmp_path)
+    assert_equal_to(undisturbed, tmp_path)
 
 
 def test_a_cancelled_job_writes_its_checkpoint_and_is_not_requeued(slurm, tmp_path, undisturbed):
@@ -197,7 +197,7 @@ def test_a_cancelled_job_writes_its_checkpoint_and_is_not_requeued(slurm, tmp_pa
         assert "ended in state CANCELLED" in out
     with Sweep(slurm, tmp_path, f"epochs={EPOCHS}", "seed=0,1") as again:
         assert "2 finished" in again.finish()
-    assert_equal_to(undisturbed[0], tmp_path)
+    assert_equal_to(undisturbed, tmp_path)
 
 
 def test_what_slurm_refuses_is_one_line(slurm, tmp_path):
