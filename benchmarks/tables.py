@@ -46,7 +46,7 @@ def networks(found: Sequence[Mapping[str, Any]]) -> str:
             f"{kind} {row['depth']}", f"{facts['milliseconds']:.0f}", f"{facts['images_per_second']:.0f}",
             f"{facts['epoch_seconds']:.1f}", f"{facts['macs_per_image'] / 1e6:.1f}",
             f"{100 * facts['share_of_matmul']:.0f} %", _memory(facts),
-            {"resnet": "1", "farkasnet": f"{row['farkas_over_resnet']:.3f}", "literal": f"{row['literal_over_resnet']:.3f}"}[kind],
+            "1" if kind == "resnet" else f"{row['farkas_over_resnet' if kind == 'farkasnet' else 'literal_over_resnet']:.3f}",
         ]
         for row in found for kind, facts in row["networks"].items()
     ]  # fmt: skip
@@ -132,10 +132,14 @@ def packing(found: Sequence[Mapping[str, Any]]) -> str:
 def growth(found: Sequence[Mapping[str, Any]]) -> str:
     """How the cost grows."""
     rows = [
-        [row["axis"], str(row["value"]), _milliseconds(row["seconds"]["resnet"]), _milliseconds(row["seconds"]["farkasnet"]),
-         f"{row['farkas_over_resnet']:.2f}"]
+        [
+            row["axis"],
+            str(row["value"]),
+            *map(_milliseconds, row["seconds"].values()),
+            f"{row['farkas_over_resnet']:.2f}",
+        ]
         for row in found
-    ]  # fmt: skip
+    ]
     title = "Growth from [3,3,3] blocks of width 16, batch 64: depth = blocks a stage"
     return table(title, ["axis", "value", "ResNet ms", "FarkasNet ms", "ratio"], rows)
 

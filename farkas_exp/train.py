@@ -17,6 +17,7 @@ from farkas_exp.data import DataInfo, ImageData, build_data
 from farkas_exp.diagnostics import measure_activity
 from farkas_exp.errors import Interrupted, UserError
 from farkas_exp.initialization import initialize
+from farkas_exp.layers import native_conv
 from farkas_exp.models import create_model, farkas_twin
 from farkas_exp.optim import build_optimizer
 from farkas_exp.runs import RunDirectory, read_json, write_json, write_record, write_state
@@ -303,6 +304,7 @@ def _write_environment(run: RunDirectory, config: Config, info: DataInfo, device
             "cuda": torch.version.cuda if device.type == "cuda" else None,
             "precision": config.precision,
             "compile": mode,
+            "native_conv": device.type == "cpu" and native_conv.available(),
             "channels_last": config.channels_last,
             "data": {
                 "name": info.name,

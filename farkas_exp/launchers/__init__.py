@@ -1,4 +1,4 @@
-"""How the runs of a sweep are composed and spread: over the processes of one machine, or over the jobs of a Slurm cluster."""
+"""How the runs of a sweep are composed, and spread over the processes of one machine or the jobs of a cluster."""
 
 import importlib
 
