@@ -15,7 +15,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -38,6 +38,7 @@ class ModelConfig:
     widths: tuple[int, ...] | None = None
     depth: int | None = None
     width: int | None = None
+    residual: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,15 @@ class InitConfig:
 
     The factor is `last_scale` times L to the power of `last_depth_exponent`, where L is the number of branches: -0.5
     keeps the variance of a sum of L branches independent of the depth.
+
+    `bias` is what bias_shift adds to every bias, and the half-width of bias_uniform's range.
     """
 
     name: str = "pytorch"
     gain: float | None = None
     last_scale: float = 1.0
     last_depth_exponent: float = 0.0
+    bias: float | None = None
 
 
 @dataclass(frozen=True)
@@ -134,8 +138,61 @@ class DatasetConfig:
     num_classes: int | None = None
     train_size: int | None = None
     test_size: int | None = None
+    noise: float | None = None
     download: bool = outside(True)
     cache: bool = outside(True)
+
+
+@dataclass(frozen=True)
+class RegularizerConfig:
+    """What is added to the loss, times `strength` (the sibling papers' lambda and kappa).
+
+    `coefficient`, `rho`, `conv_point` and `include_output` are options of the separation constraints; `norm_squared`,
+    the mu^2 to which the squared norm of the parameters is drawn, of norm_bias.
+    """
+
+    name: str = "none"
+    strength: float = 0.0
+    coefficient: float = 0.5
+    rho: float = 0.0
+    conv_point: Literal["image", "position"] = "image"
+    include_output: bool = False
+    norm_squared: float = 0.0
+
+
+@dataclass(frozen=True)
+class DropoutConfig:
+    """Dropout after every activation: with rate p0, falling linearly to 0 at the share `anneal` of the run.
+
+    An `anneal` of 0 keeps the rate.
+    """
+
+    rate: float = 0.0
+    anneal: float = 1.0
+
+
+@dataclass(frozen=True)
+class AttackConfig:
+    """Adversarial training: each batch is moved by projected gradient ascent, sizes in units of the pixels' [0, 1]."""
+
+    name: str = "none"
+    steps: int = 7
+    step_size: float = 2 / 255
+    epsilon: float = 8 / 255
+    random_start: bool = True
+
+
+@dataclass(frozen=True)
+class CallbackConfig:
+    """What is done to the weights after an epoch: from the last `last_epochs` on, every `every_epochs`.
+
+    rank_min sets the singular values below `threshold` to zero, rank_max cuts those above it off.
+    """
+
+    name: str = "none"
+    threshold: float = 0.0
+    last_epochs: int = 15
+    every_epochs: int = 1
 
 
 @dataclass(frozen=True)
@@ -147,10 +204,17 @@ class FailureConfig:
 
 @dataclass(frozen=True)
 class DiagnosticsConfig:
-    """At which epochs dead units, dead points and Farkas margins are measured, on how many training images."""
+    """At which epochs dead units, dead points and Farkas margins are measured, on how many training images.
+
+    `measures` names what else is measured then (`farkas_exp.diagnostics.MEASURES`); `lanczos_steps` is for the
+    Hessian's eigenvalues, `ntk_images` for the tangent kernel.
+    """
 
     epochs: tuple[int, ...] = ()
     images: int = 128
+    measures: tuple[str, ...] = ()
+    lanczos_steps: int = 80
+    ntk_images: int = 25
 
 
 @dataclass(frozen=True)
@@ -186,6 +250,10 @@ class Config:
     init: InitConfig = InitConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
+    regularizer: RegularizerConfig = RegularizerConfig()
+    dropout: DropoutConfig = DropoutConfig()
+    attack: AttackConfig = AttackConfig()
+    callback: CallbackConfig = CallbackConfig()
     failure: FailureConfig = FailureConfig()
     epochs: int = 200
     batch_size: int = 128
@@ -356,4 +424,27 @@ def _check_ranges(config: Config) -> None:
     require(every.every_minutes >= 0, "checkpoint.every_minutes", every.every_minutes, "at least 0 (0: off)")
     require(bool(config.runs_dir.strip()), "runs_dir", config.runs_dir, "the name of a folder")
     require(config.diagnostics.images >= 1, "diagnostics.images", config.diagnostics.images, "at least 1")
+    _check_siblings(config, require)
     require(0 <= config.label_smoothing < 1, "label_smoothing", config.label_smoothing, "in [0, 1)")
+
+
+def _check_siblings(config: Config, require: Callable[[bool, str, object, str], None]) -> None:
+    """The ranges of the groups that came with the sibling methods."""
+    regularizer, dropout, attack, callback = config.regularizer, config.dropout, config.attack, config.callback
+    require(regularizer.strength >= 0, "regularizer.strength", regularizer.strength, "at least 0")
+    require(regularizer.coefficient > 0, "regularizer.coefficient", regularizer.coefficient, "positive")
+    limit = regularizer.coefficient
+    require(abs(regularizer.rho) <= limit, "regularizer.rho", regularizer.rho, f"between -{limit:g} and {limit:g}")
+    require(regularizer.norm_squared >= 0, "regularizer.norm_squared", regularizer.norm_squared, "at least 0")
+    require(0 <= dropout.rate < 1, "dropout.rate", dropout.rate, "in [0, 1)")
+    require(0 <= dropout.anneal <= 1, "dropout.anneal", dropout.anneal, "in [0, 1] (0: a constant rate)")
+    require(attack.steps >= 1, "attack.steps", attack.steps, "at least 1")
+    require(attack.step_size > 0, "attack.step_size", attack.step_size, "positive")
+    require(attack.epsilon > 0, "attack.epsilon", attack.epsilon, "positive")
+    require(callback.threshold >= 0, "callback.threshold", callback.threshold, "at least 0")
+    require(callback.last_epochs >= 1, "callback.last_epochs", callback.last_epochs, "at least 1")
+    require(callback.every_epochs >= 1, "callback.every_epochs", callback.every_epochs, "at least 1")
+    diagnostics = config.diagnostics
+    require(diagnostics.lanczos_steps >= 2, "diagnostics.lanczos_steps", diagnostics.lanczos_steps, "at least 2")
+    require(diagnostics.ntk_images >= 1, "diagnostics.ntk_images", diagnostics.ntk_images, "at least 1")
+    require((config.dataset.noise or 0) >= 0, "dataset.noise", config.dataset.noise, "at least 0")

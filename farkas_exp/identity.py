@@ -75,5 +75,7 @@ def _slug(config: Config) -> str:
         parts.append(config.aggregation.name)
     if config.init.name != "pytorch":
         parts.append(config.init.name)
+    methods = (config.regularizer.name, config.attack.name, config.callback.name)
+    parts += [name for name in methods if name != "none"]
     parts += [config.dataset.label or config.dataset.name, f"lr{config.lr.value:g}", f"e{config.epochs}"]
     return "-".join("".join(c if c.isalnum() or c in "._" else "_" for c in part) for part in parts)

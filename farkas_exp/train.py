@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ import torch
 from farkas_exp import __version__, checkpoint, runs
 from farkas_exp.config import Config, to_dict
 from farkas_exp.data import DataInfo, ImageData, build_data
-from farkas_exp.diagnostics import measure_activity
+from farkas_exp.diagnostics import Subject, check_measures, dead_samples, measure, measure_activity
 from farkas_exp.errors import Interrupted, UserError
-from farkas_exp.initialization import initialize
+from farkas_exp.initialization import WHOLE_SET, initialize
 from farkas_exp.layers import native_conv
 from farkas_exp.models import create_model, farkas_twin
 from farkas_exp.optim import build_optimizer
@@ -39,6 +40,7 @@ def train(config: Config, run: RunDirectory) -> dict[str, Any]:
         config.dataset, config.augmentation, batch_size=config.batch_size, seed=config.seed, device=device,
         channels_last=config.channels_last,
     )  # fmt: skip
+    check_measures(config)
     model = build_model(config, data, device)
     optimizer = build_optimizer(model, config.optimizer, config.lr.value)
     trainer = Trainer(config, model, optimizer, data, device)
@@ -156,10 +158,14 @@ class _Session:
         """Measure every layer's activity on a fixed batch, after `epoch` epochs, where asked for."""
         if epoch not in self.config.diagnostics.epochs:
             return
-        images, _ = self.trainer.data.fixed_batch(self.config.diagnostics.images)
-        layers = [vars(layer) for layer in measure_activity(self.trainer.model, images)]
+        trainer = self.trainer
+        images, _ = trainer.data.fixed_batch(self.config.diagnostics.images)
+        layers = [vars(layer) for layer in measure_activity(trainer.model, images)]
+        initial = partial(build_model, self.config, trainer.data, trainer.device)
+        figures = {"dead_samples": dead_samples(trainer.model, images)}
+        figures |= measure(Subject(self.config, trainer.model, trainer.data, initial))
         with JsonlWriter(self.run.diagnostics) as file:
-            file.append({"epoch": epoch, "layers": layers})
+            file.append({"epoch": epoch, "layers": layers, **figures})
 
     def _checkpoint_is_due(self) -> bool:
         every = self.config.checkpoint.every_epochs
@@ -220,10 +226,12 @@ def build_model(config: Config, data: ImageData, device: torch.device) -> torch.
             **options,
         )
         twin = _farkas_twin(config, options) if config.init.name == "match_farkas" else None
-        images = data.fixed_batch(config.batch_size)[0].to("cpu", torch.float32)
+        count = data.info.train_size if config.init.name in WHOLE_SET else config.batch_size
+        images, labels = data.fixed_batch(count)
         initialize(
             model, config.init.name, gain=config.init.gain, last_scale=config.init.last_scale,
-            last_depth_exponent=config.init.last_depth_exponent, images=images, twin=twin,
+            last_depth_exponent=config.init.last_depth_exponent, bias=config.init.bias,
+            images=images.to("cpu", torch.float32), labels=labels.to("cpu"), twin=twin,
             seed=derive_seed(config.seed, "init"),
         )  # fmt: skip
     layout = torch.channels_last if config.channels_last else torch.contiguous_format

@@ -16,10 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from farkas_exp.attack import build_attack
+from farkas_exp.callbacks import build_callback
 from farkas_exp.capture import CapturedStep, Step, choose_mode, compile_model
 from farkas_exp.config import Config
 from farkas_exp.data import ImageData
+from farkas_exp.dropout import check_mode, dropout_rate, set_dropout
 from farkas_exp.optim import learning_rate, set_learning_rate
+from farkas_exp.regularization import build_regularizer
 from farkas_exp.seeding import derive_seed
 from farkas_exp.signals import StopRequest
 
@@ -61,11 +65,14 @@ class Trainer:
         self, config: Config, model: nn.Module, optimizer: torch.optim.Optimizer, data: ImageData, device: torch.device
     ) -> None:
         self.config, self.model, self.optimizer, self.data, self.device = config, model, optimizer, data, device
-        self.mode = choose_mode(config, device)
+        self.mode = check_mode(config, choose_mode(config, device))
         self.forward = compile_model(model, self.mode)
         self._gradients: Step = self._backward
         if self.mode == "graph":
             self._gradients = CapturedStep(self._backward, self._go_on_without if config.compile == "auto" else None)
+        self.regularizer = build_regularizer(config, model)
+        self.attack = build_attack(config, model, self.forward)
+        self.callback = build_callback(config, model, data)
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # shapes are fixed
         torch.manual_seed(derive_seed(config.seed, "training"))
@@ -85,6 +92,8 @@ class Trainer:
         started = time.perf_counter()
         self.model.train()
         set_learning_rate(self.optimizer, learning_rate(self.config.lr, state.epoch, self.config.epochs))
+        if self.config.dropout.rate:
+            set_dropout(self.model, dropout_rate(self.config.dropout, state.epoch, self.config.epochs))
         totals = torch.tensor(state.totals, dtype=torch.float64 if self.device.type == "cpu" else torch.float32)
         totals = totals.to(self.device)
         first = state.step
@@ -105,7 +114,7 @@ class Trainer:
         return state.step == self.data.steps_per_epoch
 
     def _train_step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """One update; returns the batch's summed loss and number of errors, on the device."""
+        """One update; returns the batch's summed loss (without the regularizer) and number of errors, on the device."""
         totals = self._gradients(images, labels)
         self.optimizer.step()
         return totals
@@ -117,10 +126,16 @@ class Trainer:
     def _backward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Forward and backward pass of a step."""
         with self._autocast():
-            logits = self.forward(images)
+            if self.attack is not None:
+                images = self.attack(images, labels)
+            penalty = None
+            if self.regularizer is None:
+                logits = self.forward(images)
+            else:
+                logits, penalty = self.regularizer(self.forward, images)
             loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        (loss if penalty is None else loss + penalty).backward()
         with torch.no_grad():
             return torch.stack([loss.detach() * len(labels), (logits.argmax(1) != labels).sum()])
 
@@ -133,6 +148,8 @@ class Trainer:
         """
         started = time.perf_counter()
         seen = state.step * self.config.batch_size
+        if self.callback is not None:
+            self.callback(state.epoch)
         train_loss, train_errors = state.totals
         test_loss, test_error = self.evaluate()
         lr = learning_rate(self.config.lr, state.epoch, self.config.epochs)

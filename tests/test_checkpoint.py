@@ -47,6 +47,18 @@ def test_a_failing_write_leaves_the_last_good_one_and_no_stray_file(run, monkeyp
     assert {path.name for path in run.path.iterdir()} <= {"checkpoint.pt", "checkpoint.previous.pt"}
 
 
+def test_a_full_disk_is_told_as_what_it_is_whatever_torch_makes_of_it(run, monkeypatch):
+    def save(state, handle):
+        try:
+            raise OSError(28, "No space left on device")
+        except OSError:
+            raise RuntimeError("[enforce fail at inline_container.cc] unexpected pos")  # noqa: B904 - as torch does
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.save(run, {"value": 2})
+
+
 def test_loading_executes_no_code(run, tmp_path):
     class Evil:
         def __reduce__(self):

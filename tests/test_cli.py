@@ -146,8 +146,9 @@ def test_every_choice_of_every_group_composes(group, capsys):
         extra = ["dataset.root=x"] if path.stem == "image_folder" else []
         assert main([f"{group}={path.stem}", *extra, "--cfg", "job"]) == 0
         made = parse(yaml.safe_load(capsys.readouterr().out))
-        chosen = getattr(made, group)
-        assert not hasattr(chosen, "name") or path.stem in (chosen.name, group) or group == "dataset"
+        if group != "regime":  # a bundle of choices from other groups
+            named = getattr(getattr(made, group), "name", path.stem)
+            assert named in (path.stem, path.stem.replace("rect_mlp", "mlp")) or group == "dataset"
 
 
 def test_the_first_interrupt_leaves_a_checkpoint_and_status_75(tmp_path):

@@ -10,116 +10,254 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from made_runs import make_run, settings
 
-from farkas_exp import runs
+from farkas_exp import best, runs, sweep
 from farkas_exp.cli import config_dir, main
-from farkas_exp.launchers.local_parallel import LocalParallelLauncher, visible_gpus
-from farkas_exp.launchers.slurm import pack, unpack
-from farkas_exp.runs import RunDirectory, collect
+from farkas_exp.errors import UserError
+from farkas_exp.launchers import jobs
+from farkas_exp.launchers.local_parallel import plan, visible_gpus
+from farkas_exp.runs import RunDirectory, collect, read_json
+from farkas_exp.signals import PREEMPTION, StopRequest
 
 ROOT = Path(__file__).parent.parent
 SMALL = [
     "model=farkasnet18", "model.blocks=[1]", "model.widths=[4]", "dataset=digits", "dataset.train_limit=200",
     "batch_size=40", "device=cpu", "wandb.mode=disabled", "failure.epochs=0",
 ]  # fmt: skip
-PARALLEL = ["hydra/launcher=local_parallel", "hydra.launcher.threads=1"]
+PARALLEL = ["hydra/launcher=local_parallel", "hydra.launcher.n_jobs=2", "hydra.launcher.threads=1"]
+
+
+def start(*arguments, module="farkas_exp"):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *SMALL, *arguments], env=environment, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def until(condition, process, seconds=120):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
+        if found := condition():
+            return found
+        time.sleep(0.02)
+    return pytest.fail(f"waited in vain\n{process.communicate(timeout=10)[0]}")
 
 
 def weights(record):
     return torch.load(RunDirectory(record.path).checkpoint, weights_only=True)["model"]
 
 
-def test_two_processes_give_the_same_numbers_as_one_after_the_other(tmp_path, monkeypatch, capfd):
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        assert main(["-m", *SMALL, "epochs=2", "seed=0,1,2", "progress=none", f"runs_dir={tmp_path / 'one'}"]) == 0
-    finally:
-        torch.set_num_threads(threads)
-    assert main(["-m", *SMALL, *PARALLEL, "epochs=2", "seed=0,1,2", f"runs_dir={tmp_path / 'two'}"]) == 0
-    assert "3 runs in" in capfd.readouterr().out
-    first, second = collect(tmp_path / "one"), collect(tmp_path / "two")
-    assert [(r.identity, r.seed, r.state) for r in first] == [(r.identity, r.seed, r.state) for r in second]
-    for one, two in zip(first, second, strict=True):
-        ours, theirs = weights(one), weights(two)
-        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
-        assert runs.read_json(RunDirectory(two.path).environment)["threads"] == 1
+@pytest.fixture(scope="module")
+def one_after_the_other(tmp_path_factory):
+    runs_dir = tmp_path_factory.mktemp("sequential")
+    process = start("-m", "epochs=2,40", "seed=0,1", "progress=none", f"runs_dir={runs_dir}")
+    assert "4 finished" in process.communicate(timeout=200)[0]
+    return {(record.identity, record.seed): record for record in collect(runs_dir)}
 
 
-def start(tmp_path, *arguments):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "farkas_exp", "-m", *SMALL, *PARALLEL, *arguments, f"runs_dir={tmp_path}"]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def assert_same(expected, runs_dir):
+    for record in collect(runs_dir):
+        ours, theirs = weights(record), weights(expected[record.identity, record.seed])
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+        assert [row["epoch"] for row in record.metrics()] == list(range(1, record.epochs + 1))
 
 
-def wait_for(condition, seconds=90):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.05)
-    pytest.fail("waited in vain")
+def test_parallel_processes_give_the_numbers_of_runs_one_after_the_other(tmp_path, one_after_the_other):
+    sweep_of_four = ["-m", *PARALLEL, "epochs=2", "seed=0,1", f"runs_dir={tmp_path}"]
+    out, _ = start(*sweep_of_four).communicate(timeout=200)
+    assert "2 finished" in out
+    assert_same(one_after_the_other, tmp_path)
+    assert {read_json(RunDirectory(record.path).environment)["threads"] for record in collect(tmp_path)} == {1}
+    out, _ = start(*sweep_of_four).communicate(timeout=60)
+    assert "2 skipped" in out
 
 
-def test_a_process_that_dies_takes_only_its_own_run_with_it(tmp_path):
-    process = start(tmp_path, "epochs=400,3", "seed=0", "hydra.launcher.n_jobs=1")
-    state = wait_for(lambda: next((s for p in tmp_path.glob("*e400*/*/state.json") if (s := runs.read_json(p))), None))
+def test_a_killed_process_takes_no_other_run_with_it_and_is_started_again(tmp_path, one_after_the_other):
+    process = start("-m", *PARALLEL, "hydra.launcher.n_jobs=1", "hydra.launcher.runs_per_job=2", "epochs=40", "seed=0,1",
+                    f"runs_dir={tmp_path}")  # fmt: skip
+    state = until(lambda: next((s for s in map(read_json, tmp_path.glob("*/*/state.json")) if s["epoch"] > 2), None),
+                  process)  # fmt: skip
     os.kill(state["pid"], signal.SIGKILL)
-    out, _ = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert "the process died (SIGKILL)" in out
-    assert "1 finished, 1 crashed" in out
-    assert {r.epochs: r.state for r in collect(tmp_path)} == {400: runs.INTERRUPTED, 3: runs.FINISHED}
+    out, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, out
+    assert "2 finished" in out
+    assert_same(one_after_the_other, tmp_path)
 
 
-def test_a_request_to_stop_reaches_every_process_and_leaves_checkpoints(tmp_path):
-    process = start(tmp_path, "epochs=5000", "seed=0,1,2", "hydra.launcher.n_jobs=2")
-    wait_for(lambda: len(list(tmp_path.glob("*/*/metrics.jsonl"))) == 2)
-    process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 75, out
+def test_a_process_killed_too_often_is_told_and_the_same_command_goes_on(tmp_path, one_after_the_other):
+    arguments = ["-m", *PARALLEL, "hydra.launcher.retries=0", "epochs=40,2", "seed=0", f"runs_dir={tmp_path}"]
+    process = start(*arguments)
+    state = until(lambda: next((s for s in map(read_json, tmp_path.glob("*e40*/*/state.json")) if s["epoch"] > 2), None),
+                  process)  # fmt: skip
+    os.kill(state["pid"], signal.SIGKILL)
+    out, _ = process.communicate(timeout=200)
+    assert process.returncode == sweep.TO_BE_CONTINUED
+    assert "1 finished, 1 without outcome" in out
+    assert "ended by SIGKILL" in out
+    assert "To go on: " in out
+    assert "1 finished" in start(*arguments).communicate(timeout=200)[0]
+    assert_same(one_after_the_other, tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, PREEMPTION, signal.SIGINT])
+def test_a_signal_to_the_launcher_stops_every_run_with_a_checkpoint(tmp_path, number):
+    process = start("-m", *PARALLEL, "epochs=5000", "seed=0,1,2", f"runs_dir={tmp_path}")
+    until(lambda: len(list(tmp_path.glob("*/*/metrics.jsonl"))) == 2, process)
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=100)
+    assert process.returncode == sweep.TO_BE_CONTINUED, out
+    assert "2 interrupted" in out
     assert "To go on:" in out
     records = collect(tmp_path)
     assert [record.state for record in records] == [runs.INTERRUPTED] * 2
     assert all(RunDirectory(record.path).checkpoint.exists() for record in records)
 
 
-def test_gpus_are_taken_in_turn_and_cores_are_shared(monkeypatch):
+def test_jobs_of_a_killed_launcher_write_their_checkpoints(tmp_path):
+    process = start("-m", *PARALLEL, "epochs=5000", "seed=0", f"runs_dir={tmp_path}")
+    until(lambda: list(tmp_path.glob("*/*/metrics.jsonl")), process)
+    process.kill()
+    deadline = time.monotonic() + 60
+    while collect(tmp_path)[0].progress["state"] == runs.RUNNING and time.monotonic() < deadline:
+        time.sleep(0.1)
+    (record,) = collect(tmp_path)
+    assert record.progress["state"] == runs.INTERRUPTED
+    assert RunDirectory(record.path).checkpoint.exists()
+
+
+def test_a_crash_with_fail_fast_begins_nothing_more(tmp_path):
+    arguments = ["-m", *PARALLEL, "hydra.launcher.n_jobs=1", "fail_fast=true", "dataset.train_limit=100000,200",
+                 "epochs=1", f"runs_dir={tmp_path}"]  # fmt: skip
+    process = start(*arguments)
+    out, _ = process.communicate(timeout=100)
+    assert process.returncode == 2
+    assert "The sweep ended early: fail_fast=true" in out
+    assert collect(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, PREEMPTION, signal.SIGINT])
+def test_a_signal_at_any_moment_of_a_single_command_leaves_status_75(tmp_path, number):
+    process = start("epochs=5000", f"runs_dir={tmp_path}")
+    time.sleep(1.5)  # as a rule, while it imports
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == sweep.TO_BE_CONTINUED, out
+
+
+def test_stop_requests_nest():
+    with StopRequest() as outer:
+        with StopRequest() as inner:
+            os.kill(os.getpid(), PREEMPTION)
+            os.kill(os.getpid(), PREEMPTION)
+            assert inner.signal_name == PREEMPTION.name
+        assert outer.requested
+        with StopRequest() as next_one:
+            assert next_one.requested
+    with StopRequest() as fresh:
+        assert not fresh.requested
+
+
+def test_every_run_is_in_one_job_in_order_with_its_number():
+    all_runs = jobs.numbered([[f"seed={seed}"] for seed in range(5)], 10)
+    groups = jobs.groups(all_runs, 2)
+    assert [len(group) for group in groups] == [2, 2, 1]
+    assert [run for group in groups for run in group] == all_runs
+    assert [run.number for run in all_runs] == [10, 11, 12, 13, 14]
+
+
+def test_jobs_take_devices_in_turn_and_share_the_cores(monkeypatch):
+    free = {"n_jobs": None, "devices": None, "threads": None}
+    assert plan(free, [], cores=8) == plan({**free, "n_jobs": 8}, [], cores=8)
+    assert plan(free, [], cores=8).threads == 1
+    assert plan({**free, "n_jobs": 2}, [], cores=8).threads == 4
+    assert plan({**free, "n_jobs": 100}, [], cores=8).threads == 1
+    on_gpus = plan({**free, "n_jobs": 5}, ["3", "5"], cores=8)
+    assert [on_gpus.device(slot) for slot in range(5)] == ["3", "5", "3", "5", "3"]
+    assert plan(free, ["3", "5"], cores=8).n_jobs == 2
+    assert plan({**free, "devices": [7]}, ["3", "5"], cores=8).device(4) == "7"
+    assert plan({**free, "devices": []}, ["3"], cores=8).device(0) is None
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    launcher = LocalParallelLauncher(n_jobs=3, threads=2)
-    assert [launcher._environment(number)["CUDA_VISIBLE_DEVICES"] for number in range(3)] == ["3", "5", "3"]
-    assert launcher._environment(0)["OMP_NUM_THREADS"] == "2"
+    assert visible_gpus() == ["3", "5"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert visible_gpus() == []
-    assert LocalParallelLauncher(n_jobs=10**6).threads == 1
 
 
-def test_runs_share_jobs_in_order_with_their_numbers():
-    overrides = [[f"seed={seed}", "x='a b'"] for seed in range(5)]
-    jobs = pack(overrides, 2, 10)
-    assert [len(job) for job in jobs] == [2, 2, 1]
-    assert [run for job in jobs for run in unpack(job)] == [(10 + n, run) for n, run in enumerate(overrides)]
+@pytest.mark.parametrize("wrong", [{"n_jobs": 0}, {"threads": -1}, {"n_jobs": "two"}, {"devices": 3}])
+def test_a_launcher_setting_out_of_range_names_its_key(wrong):
+    with pytest.raises(UserError, match=rf"hydra\.launcher\.{next(iter(wrong))}: expected"):
+        plan({"n_jobs": None, "devices": None, "threads": None, **wrong}, [], cores=2)
 
 
 @pytest.mark.parametrize("name", ["local_parallel", "slurm"])
-def test_launcher_configs_compose(name, capsys):
-    assert main([f"hydra/launcher={name}", "--cfg", "hydra"]) == 0
+def test_launcher_configs_compose_with_the_values_of_their_files(name, capsys):
+    assert main([f"hydra/launcher={name}", "hydra.launcher.runs_per_job=7", "--cfg", "hydra"]) == 0
     composed = yaml.safe_load(capsys.readouterr().out)["hydra"]["launcher"]
     written = yaml.safe_load((Path(config_dir()) / "hydra" / "launcher" / f"{name}.yaml").read_text())
-    assert composed["_target_"] == written["_target_"]
+    assert composed == {**written, "runs_per_job": 7}
 
 
-@pytest.mark.filterwarnings("default")  # optuna 2 is older than what it imports
-def test_a_search_needs_a_held_out_part_and_minimizes_its_error(tmp_path, capfd):
-    search = ["-m", "hydra/sweeper=tpe", "hydra.sweeper.n_trials=2", *SMALL, "epochs=1", "progress=none",
-              "lr.value=tag(log,interval(0.01,0.1))", f"runs_dir={tmp_path}"]  # fmt: skip
-    with pytest.raises(SystemExit) as stopped:
-        main(search)
-    assert stopped.value.code == 2
-    assert "dataset.validation: a search needs a part of the training set held out" in capfd.readouterr().err
+def test_slurm_without_slurm_is_one_line(tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["-m", "hydra/launcher=slurm", *SMALL, f"runs_dir={tmp_path / 'runs'}", "seed=0,1"]) == 2
+    lines = [line for line in capfd.readouterr().err.splitlines() if line]
+    assert len(lines) == 1
+    assert lines[0].startswith("error: hydra.launcher: ")
+    assert "srun" in lines[0]
+
+
+@pytest.mark.parametrize("sweeper", ["tpe", "optuna"])
+def test_a_search_is_refused_on_the_test_set(tmp_path, capfd, sweeper):
+    search = ["-m", f"hydra/sweeper={sweeper}", *SMALL, "lr.value=interval(0.01,0.1)", f"runs_dir={tmp_path}"]
+    assert main(search) == 2
+    lines = [line for line in capfd.readouterr().err.splitlines() if line]
+    assert len(lines) == 1
+    assert lines[0].startswith("error: dataset.validation: ")
     assert collect(tmp_path) == []
-    assert main([*search, "dataset.validation=0.2"]) == 0
-    best = min(record.result["test_error"] for record in collect(tmp_path))
-    results = next(tmp_path.glob(".sweeps/*/optimization_results.yaml"))
-    assert yaml.safe_load(results.read_text())["best_value"] == pytest.approx(best)
+
+
+def test_a_search_minimizes_the_error_on_held_out_images_and_goes_on_where_it_was(tmp_path, capfd):
+    search = ["-m", "hydra/sweeper=tpe", "hydra.sweeper.n_trials=3", *SMALL, "epochs=1", "progress=none", "seed=0",
+              "normalization=batch", "lr.value=tag(log,interval(0.01,0.5))", "dataset.validation=0.2",
+              f"runs_dir={tmp_path}"]  # fmt: skip
+    assert main(search) == 0
+    smallest = min(record.result["test_error"] for record in collect(tmp_path))
+    assert f"Best error on held-out images: {smallest:.2f} % with lr.value=" in capfd.readouterr().out
+    results = next(tmp_path.rglob("optimization_results.yaml"))
+    assert yaml.safe_load(results.read_text())["best_value"] == pytest.approx(smallest)
+    assert main(search) == 0
+    assert "3 skipped" in capfd.readouterr().out
+
+
+def test_no_error_on_the_test_set_is_an_objective(tmp_path):
+    from configs import config
+
+    path = tmp_path / "run"
+    path.mkdir()
+    runs.write_json(path / "result.json", {"status": "finished", "test_error": 12.5})
+    done = sweep.Outcome(runs.FINISHED, str(path))
+    assert sweep.objective(config(tmp_path, dataset={"validation": 0.1}), done) == 12.5
+    assert sweep.objective(config(tmp_path), done) is None
+
+
+def test_the_best_setting_has_the_smallest_mean_over_seeds_and_has_not_seen_the_test_set(tmp_path, capsys):
+    def made(lr, errors, validation=0.1, **options):
+        for seed, error in enumerate(errors):
+            config = settings(lr__value=lr, dataset__validation=validation)
+            make_run(tmp_path, config, seed=seed, test_error=error, **options)
+
+    made(0.01, [20.0, 22.0])
+    made(0.1, [10.0, 30.0])
+    made(0.05, [18.0, 19.0])
+    made(0.2, [1.0, 2.0], validation=0.0)
+    made(0.3, [5.0], state="running")
+    assert best.main([f"runs_dir={tmp_path}", "top=2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "18.50 % ± 0.71 (n = 2)  lr.value=0.05" in lines[1]
+    assert "20.00 % ± 14.14 (n = 2)  lr.value=0.1" in lines[2]
+    assert "1 more" in lines[3]
+    assert lines[4].endswith("add lr.value=0.05 dataset.validation=0")
+    assert best.main([f"runs_dir={tmp_path}", "lr=0.2"]) == 2
+    assert "held images out" in capsys.readouterr().err
+    assert best.main(["runs=x"]) == 2

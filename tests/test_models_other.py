@@ -127,7 +127,11 @@ def test_deep_narrow_linear_layers_die_without_farkas_and_not_with_it(normalizat
         ("mlp", {"depth": 0}, r"model.depth: 0 is out of range"),
         ("mlp", {"width": 0}, r"model.width: 0 is too narrow"),
         ("farkas_mlp", {"width": 1}, r"model.width: 1 is too narrow for farkas_mlp; it must be >= 2"),
-        ("mlp", {"blocks": [1]}, r"model.blocks: mlp has no such option; its options: model.depth, model.width"),
+        (
+            "mlp",
+            {"blocks": [1]},
+            r"model.blocks: mlp has no such option; its options: model.depth, model.residual, model.width",
+        ),
         ("farkas_mlp", {"normalization": "instance"}, r"normalization.name: instance needs images"),
     ],
 )

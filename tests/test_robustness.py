@@ -150,8 +150,10 @@ def test_a_damaged_checkpoint_is_named_and_the_previous_one_used(tmp_path, monke
     if damage == "truncated":
         run.checkpoint.write_bytes(content[: len(content) // 2])
     else:
-        flipped = bytes(byte ^ 1 for byte in content[10_000:11_000])
-        run.checkpoint.write_bytes(content[:10_000] + flipped + content[11_000:])
+        weights = checkpoint.load(run)["model"]["classifier.weight"].numpy().tobytes()
+        flipped = bytes([weights[0] ^ 1]) + weights[1:]
+        assert content.count(weights) == 1
+        run.checkpoint.write_bytes(content.replace(weights, flipped))
     capfd.readouterr()
     assert sweep.execute(damaged).status == runs.FINISHED
     said = capfd.readouterr().err.splitlines()

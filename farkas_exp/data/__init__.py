@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 
 from farkas_exp.config import AugmentationConfig, DatasetConfig
-from farkas_exp.data import cifar, digits, image_folder, moons, synthetic
+from farkas_exp.data import cifar, digits, image_folder, mnist, moons, synthetic
 from farkas_exp.data.base import Arrays, DataInfo, ImageData
 from farkas_exp.data.device import DeviceData
 from farkas_exp.data.subset import hold_out, limit_training
@@ -18,6 +18,7 @@ DATASETS: dict[str, Callable[[DatasetConfig, torch.device], Arrays]] = {
     "cifar100": cifar.load,
     "digits": digits.load,
     "image_folder": image_folder.load,
+    "mnist": mnist.load,
     "moons": moons.load,
     "synthetic": synthetic.load,
 }

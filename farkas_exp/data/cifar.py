@@ -26,7 +26,7 @@ def load(config: DatasetConfig, device: torch.device) -> Arrays:
     Raises:
         UserError: the files are missing or damaged, or could not be downloaded.
     """
-    refuse_options(config, "label", "num_classes", "train_size", "test_size")
+    refuse_options(config, "label", "num_classes", "train_size", "test_size", "noise")
     from torchvision import datasets  # a second of imports, for these datasets only
     from torchvision.datasets.utils import check_integrity
 

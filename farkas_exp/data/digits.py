@@ -13,7 +13,7 @@ TEST_PER_CLASS = 36  # 360 of 1,797: a fifth
 
 def load(config: DatasetConfig, device: torch.device) -> Arrays:
     """1,437 training and 360 test images (N, 8, 8, 1), the split fixed, the test set exactly balanced."""
-    refuse_options(config, "root", "label", "num_classes", "train_size", "test_size")
+    refuse_options(config, "root", "label", "num_classes", "train_size", "test_size", "noise")
     from sklearn.datasets import load_digits  # a second of imports, for this dataset only
 
     values, target = load_digits(return_X_y=True)

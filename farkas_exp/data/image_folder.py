@@ -54,7 +54,7 @@ def load(config: DatasetConfig, device: torch.device) -> Arrays:
     Raises:
         UserError: a missing folder, a class without images or without training images, an unreadable image.
     """
-    refuse_options(config, "num_classes", "train_size", "test_size")
+    refuse_options(config, "num_classes", "train_size", "test_size", "noise")
     if config.root is None:
         raise UserError("dataset.root: missing; set it to the folder that holds train/<class>/* and test/<class>/*")
     root = Path(config.root).expanduser()

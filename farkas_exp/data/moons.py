@@ -10,7 +10,8 @@ from farkas_exp.data.base import Arrays, refuse_options
 from farkas_exp.errors import UserError
 from farkas_exp.seeding import derive_seed
 
-NOISE = 0.1  # standard deviation of the Gaussian noise on each coordinate
+NOISE = 0.1
+"""Standard deviation of the Gaussian noise on each coordinate, unless `dataset.noise` says otherwise."""
 
 
 def load(config: DatasetConfig, device: torch.device) -> Arrays:
@@ -25,7 +26,8 @@ def load(config: DatasetConfig, device: torch.device) -> Arrays:
         if value < least:
             raise UserError(f"dataset.{name}: {value} is too few for {config.name}; choose at least {least}")
     generator = torch.Generator().manual_seed(derive_seed("moons", train_size, test_size))
-    points, labels = make_moons(train_size + test_size, NOISE, generator)
+    noise = NOISE if config.noise is None else config.noise
+    points, labels = make_moons(train_size + test_size, noise, generator)
     images = points.float().view(-1, 1, 1, 2)
     return Arrays(
         config.name,

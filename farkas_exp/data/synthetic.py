@@ -14,7 +14,7 @@ def load(config: DatasetConfig, device: torch.device) -> Arrays:
 
     The two sets have the same class patterns. A CPU and a GPU make different images.
     """
-    refuse_options(config, "root", "label")
+    refuse_options(config, "root", "label", "noise")
     classes = 10 if config.num_classes is None else config.num_classes
     train_size = 50_000 if config.train_size is None else config.train_size
     test_size = 10_000 if config.test_size is None else config.test_size

@@ -5,12 +5,15 @@ every point, a point is dead if z <= c at every unit. A Farkas layer has no dead
 are the samples; those of a convolution are the pairs of a sample and a position, since the guarantee holds at each.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from farkas_exp.layers import Activation, plain_path
+from farkas_exp.layers import Activation, plain_path, watch_pre_activations
+from farkas_exp.regularization import separation_penalty
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,9 @@ class LayerActivity:
         dead_units: fraction of units that are dead.
         dead_points: fraction of points that are dead.
         margin: min over points of max over units of z; above the cutoff where no point is dead.
+        affine_units: fraction of units that are above the cutoff at every point.
+        sep_u: g_U of the separation constraints with c = 1/2: the slacks of the units (Sep-U), summed.
+        sep_p: g_P: the slacks of the points.
     """
 
     name: str
@@ -32,6 +38,9 @@ class LayerActivity:
     dead_units: float
     dead_points: float
     margin: float
+    affine_units: float
+    sep_u: float
+    sep_p: float
 
 
 @torch.no_grad()
@@ -58,6 +67,34 @@ def measure_activity(model: nn.Module, images: Tensor) -> list[LayerActivity]:
     return found
 
 
+@torch.no_grad()
+def dead_samples(model: nn.Module, images: Tensor) -> float:
+    """The fraction of samples that die in the network: at some layer no unit is active for them, at no position.
+
+    In a network of linear layers these are the dead points of the separation paper (its Remark 2.3).
+    """
+    dead = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+    cutoffs = {name: module.cutoff for name, module in model.named_modules() if isinstance(module, Activation)}
+    training = model.training
+    model.eval()
+    with watch_pre_activations(model) as seen:
+        model(images)
+    model.train(training)
+    for name, z in seen:
+        dead |= z.flatten(1).amax(1) <= cutoffs[name]
+    return float(dead.float().mean())
+
+
+def dead_point_probability(widths: Sequence[int], unit_dead: float = 0.5) -> float:
+    """The probability 1 - prod_k (1 - p^n_k) that a point dies in a random plain network (separation paper, A.2).
+
+    Args:
+        widths: units of each layer, n_k.
+        unit_dead: p, the probability that a unit is not active at the point: 1/2 for symmetric weights without bias.
+    """
+    return 1 - math.prod(1 - unit_dead**width for width in widths)
+
+
 def _observer(name: str, found: list[LayerActivity]):
     def observe(activation: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(activation, Activation)
@@ -71,6 +108,7 @@ def _activity(name: str, pre_activation: Tensor, cutoff: float) -> LayerActivity
     z = pre_activation.float().flatten(2) if pre_activation.dim() > 2 else pre_activation.float()[..., None]
     units, points = z.shape[1], z.shape[0] * z.shape[2]
     largest = z.amax(1)
+    flat = z.transpose(1, 2).flatten(0, 1)  # (points, units)
     return LayerActivity(
         name=name.removesuffix(".activation"),
         units=units,
@@ -78,4 +116,7 @@ def _activity(name: str, pre_activation: Tensor, cutoff: float) -> LayerActivity
         dead_units=float((z.amax((0, 2)) <= cutoff).float().mean()),
         dead_points=float((largest <= cutoff).float().mean()),
         margin=float(largest.min()),
+        affine_units=float((flat.amin(0) > cutoff).float().mean()),
+        sep_u=float(separation_penalty([flat], points=False)),
+        sep_p=float(separation_penalty([flat], units=False)),
     )

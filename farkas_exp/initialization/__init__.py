@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from farkas_exp.errors import UserError, unknown
+from farkas_exp.initialization.landscape import local_minimum_, shift_biases, uniform_biases, zero_
 from farkas_exp.initialization.lsuv import lsuv_
 from farkas_exp.initialization.matched import match_features_
 from farkas_exp.initialization.random import kaiming_, orthogonal_, rai_, xavier_
@@ -26,6 +27,8 @@ class Material:
     gain: float | None = None
     images: Tensor | None = None
     twin: nn.Module | None = None
+    labels: Tensor | None = None
+    bias: float | None = None
 
 
 Initializer = Callable[[nn.Module, Material], None]
@@ -39,10 +42,17 @@ INITS: Mapping[str, Initializer] = {
     "lsuv": lambda model, given: lsuv_(model, given.images, given.generator),
     "rai": lambda model, given: rai_(model, given.generator),
     "match_farkas": lambda model, given: match_features_(model, given.twin, given.images),
+    "zero": lambda model, given: zero_(model),
+    "bias_shift": lambda model, given: shift_biases(model, given.bias),
+    "bias_uniform": lambda model, given: uniform_biases(model, given.bias, given.generator),
+    "local_minimum": lambda model, given: local_minimum_(model, given.images, given.labels),
 }
 """What `init.name` may be."""
 
 WITH_GAIN = ("xavier", "kaiming", "orthogonal")
+WITH_BIAS = ("bias_shift", "bias_uniform")
+WHOLE_SET = ("local_minimum",)
+"""Inits that take the whole training set, not a batch of it."""
 
 
 def initialize(
@@ -52,7 +62,9 @@ def initialize(
     gain: float | None = None,
     last_scale: float = 1.0,
     last_depth_exponent: float = 0.0,
+    bias: float | None = None,
     images: Tensor | None = None,
+    labels: Tensor | None = None,
     twin: nn.Module | None = None,
     seed: int = 0,
 ) -> None:
@@ -65,7 +77,9 @@ def initialize(
             and sqrt 2).
         last_scale: factor on the last layer of every residual branch, weight and bias, after the initialization.
         last_depth_exponent: another such factor, the number of residual branches to this power.
-        images: (N, C, H, W) float batch, for `lsuv` and `match_farkas`.
+        bias: what `bias_shift` adds to every bias, and the bound of `bias_uniform`.
+        images: (N, C, H, W) float batch, for `lsuv` and `match_farkas`; the whole training set for `WHOLE_SET`.
+        labels: (N,), for `local_minimum`.
         twin: the Farkas network beside a plain one, for `match_farkas`.
         seed: of the private generator.
 
@@ -78,6 +92,11 @@ def initialize(
         raise UserError(f"init.gain: init {name} has no gain; leave it at null or choose from: {', '.join(WITH_GAIN)}")
     if gain is not None and gain <= 0:
         raise UserError(f"init.gain: {gain!r} is out of range; it must be positive")
+    if bias is not None and (name not in WITH_BIAS or bias <= 0):
+        right = (
+            "it must be positive" if name in WITH_BIAS else f"init {name} has none; only {', '.join(WITH_BIAS)} have"
+        )
+        raise UserError(f"init.bias: {bias!r} does not fit: {right}")
     if last_scale < 0:
         raise UserError(f"init.last_scale: {last_scale!r} is out of range; it must be at least 0")
     own = any(isinstance(module, SCALAR_MODULES) for module in model.modules())
@@ -88,7 +107,8 @@ def initialize(
     for key, asked in (keys | {"last_depth_exponent": last_depth_exponent != 0}).items():
         if asked and not branches:
             raise UserError(f"init.{key} needs a network with residual branches")
-    INITS[name](model, Material(torch.Generator().manual_seed(seed), gain, images, twin))
+    material = Material(torch.Generator().manual_seed(seed), gain, images, twin=twin, labels=labels, bias=bias)
+    INITS[name](model, material)
     factor = last_scale * branches**last_depth_exponent if branches else 1.0
     if factor != 1:
         scale_last_layers(model, factor)

@@ -50,20 +50,20 @@ def lsuv_(model: nn.Module, images: Tensor | None, generator: torch.Generator) -
 def _in_order(model: nn.Module, images: Tensor) -> list[nn.Module]:
     """The layers with a weight, in the order in which the network first uses them."""
     order: dict[nn.Module, None] = {}
-    with _watching(list(weight_layers(model)), lambda layer, output: order.setdefault(layer)), plain_path():
+    with watching(list(weight_layers(model)), lambda layer, output: order.setdefault(layer)), plain_path():
         model(images)
     return list(order)
 
 
 def _output_std(model: nn.Module, layer: nn.Module, images: Tensor) -> float:
     seen: list[float] = []
-    with _watching([layer], lambda layer, output: seen.append(float(output.std(correction=0)))), plain_path():
+    with watching([layer], lambda layer, output: seen.append(float(output.std(correction=0)))), plain_path():
         model(images)
     return seen[0]
 
 
 @contextmanager
-def _watching(layers: Sequence[nn.Module], see: Callable[[nn.Module, Tensor], object]) -> Iterator[None]:
+def watching(layers: Sequence[nn.Module], see: Callable[[nn.Module, Tensor], object]) -> Iterator[None]:
     """Let `see(layer, output)` see each layer's own output; a residual layer's is its branch."""
     handles = []
     for layer in layers:

@@ -19,6 +19,7 @@ from farkas_exp.layers.residual import (
     ResidualLayer,
     append_shortcut,
 )
+from farkas_exp.layers.watching import watch_pre_activations
 
 __all__ = [
     "ACTIVATIONS",
@@ -43,4 +44,5 @@ __all__ = [
     "group_norm",
     "lambda_b",
     "plain_path",
+    "watch_pre_activations",
 ]

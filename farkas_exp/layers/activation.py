@@ -58,7 +58,8 @@ def activation_cutoff(name: str) -> float:
 class Activation(nn.Module):
     """A named activation that carries its cutoff: a unit is dead where its pre-activation is <= `cutoff`.
 
-    `relu` works in place on its input. Forward pre-hooks see the pre-activations.
+    `relu` works in place on its input. Forward pre-hooks see the pre-activations. In training mode a share `dropout` of
+    the outputs is dropped (Srivastava et al. 2014); a dropped unit may be the only active one of a Farkas layer.
 
     Raises:
         UserError: an unknown name.
@@ -69,10 +70,12 @@ class Activation(nn.Module):
         default = activation_cutoff(name)
         self.name = name
         self.cutoff = default if cutoff is None else cutoff
+        self.dropout = 0.0
 
     def forward(self, input: Tensor) -> Tensor:
         """psi(input), of the same shape."""
-        return ACTIVATIONS[self.name].function(input)
+        output = ACTIVATIONS[self.name].function(input)
+        return F.dropout(output, self.dropout, self.training) if self.dropout else output
 
     def extra_repr(self) -> str:
         """Name and cutoff, for `print(model)`."""

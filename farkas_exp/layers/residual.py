@@ -131,16 +131,19 @@ class FarkasResidualConv2d(FarkasConv2d):
         return _AppendShortcutReLU.apply(branch, shortcut, coefficient)  # type: ignore[no-any-return]
 
     def _fusible(self, activation: Activation) -> bool:
-        return activation.name == "relu" and self.lambda_logits is None and fused_allowed()
+        plain = activation.name == "relu" and not activation.dropout
+        return plain and self.lambda_logits is None and fused_allowed()
 
 
 ResidualLayer = ResidualConv2d | FarkasResidualConv2d
-"""A layer that ends a residual branch."""
+"""A layer that ends a residual branch and forms the sum."""
+BranchEnd = nn.Conv2d | nn.Linear | FarkasResidualConv2d
+"""The last layer of a residual branch, whoever forms the sum."""
 
 
 class ResidualBlock(nn.Module):
     """A block that adds a branch to its input, and tells where the branch ends."""
 
-    def branch_end(self) -> tuple[ResidualLayer, nn.Module | None]:
+    def branch_end(self) -> tuple[BranchEnd, nn.Module | None]:
         """The last layer of the branch, and the normalization between it and the sum, if there is one."""
         raise NotImplementedError

@@ -6,17 +6,21 @@ from torch import nn
 
 from farkas_exp.errors import unknown
 from farkas_exp.layers.farkas import FarkasLayer
+from farkas_exp.models.densenet import DENSENET_MODELS
 from farkas_exp.models.fixup import FIXUP_MODELS, ScalarBias, ScalarScale
 from farkas_exp.models.imagenet import IMAGENET_MODELS
-from farkas_exp.models.mlp import MLP_MODELS
+from farkas_exp.models.mobilenet import MOBILENET_MODELS
 from farkas_exp.models.options import ModelOptions
+from farkas_exp.models.rectangular import MLP_MODELS
 from farkas_exp.models.resnet import CIFAR_MODELS
 
 MODELS: Mapping[str, Callable[[ModelOptions], nn.Module]] = {
     **CIFAR_MODELS,
+    **DENSENET_MODELS,
     **FIXUP_MODELS,
     **IMAGENET_MODELS,
     **MLP_MODELS,
+    **MOBILENET_MODELS,
 }
 """Builders by name."""
 
@@ -53,6 +57,7 @@ def create_model(
     widths: Sequence[int] | None = None,
     depth: int | None = None,
     width: int | None = None,
+    residual: bool | None = None,
 ) -> nn.Module:
     """Build a network that maps (N, in_channels, image_size, image_size) float images to (N, num_classes) logits.
 
@@ -77,8 +82,9 @@ def create_model(
         head_bn: batch normalization of the logits.
         blocks: residual blocks per stage.
         widths: channels per stage.
-        depth: hidden layers of a network of linear layers.
+        depth: hidden layers of a rectangular network, of linear layers or convolutions.
         width: units of each of them.
+        residual: whether each of them but the first adds its input to its pre-activation.
 
     Raises:
         UserError: an unknown name, an option that the network does not have, or a combination that cannot be built.
@@ -105,6 +111,7 @@ def create_model(
         widths=None if widths is None else tuple(widths),
         depth=depth,
         width=width,
+        residual=residual,
     )
     return MODELS[name](options)
 

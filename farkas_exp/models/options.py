@@ -33,6 +33,7 @@ class ModelOptions:
     widths: tuple[int, ...] | None = None
     depth: int | None = None
     width: int | None = None
+    residual: bool | None = None
 
     def accept(self, accepted: Iterable[str]) -> None:
         """Refuse an architecture option that the network does not have.
@@ -41,7 +42,7 @@ class ModelOptions:
             UserError: an option outside of `accepted` has a value.
         """
         accepted = set(accepted)
-        for option in ("variant", "head_bn", "blocks", "widths", "depth", "width"):
+        for option in ("variant", "head_bn", "blocks", "widths", "depth", "width", "residual"):
             if option not in accepted and getattr(self, option) is not None:
                 own = ", ".join(f"model.{name}" for name in sorted(accepted)) or "none"
                 raise UserError(f"model.{option}: {self.name} has no such option; its options: {own}")

@@ -99,6 +99,7 @@ def _is_kind(record: RunRecord, model: str, norm: str, aggregation: str | None) 
         and None not in sizes
         and setting(config, "model.name") == model
         and setting(config, "normalization.name") == norm
+        and setting(config, "regularizer.name") in (None, "none")
         and aggregation in (None, setting(config, "aggregation.name"))
     )
 

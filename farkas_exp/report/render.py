@@ -12,8 +12,10 @@ from farkas_exp.report.claims import check_claims, claims_table
 from farkas_exp.report.curves import curves_figure
 from farkas_exp.report.deep_narrow import deep_narrow_figure, deep_narrow_table, grids
 from farkas_exp.report.figures import FIGURES, table_figure
-from farkas_exp.report.paper import FIGURE5, FIXUP_RATES, FIXUP_RATES_NORMALIZED, TABLES, PaperTable, fill
+from farkas_exp.report.landscape import landscape_table
+from farkas_exp.report.paper import FIGURE5, FIXUP_RATES, FIXUP_RATES_NORMALIZED, TABLE1_MINI, TABLES, PaperTable, fill
 from farkas_exp.report.paper_table import other_arms_table, paper_table
+from farkas_exp.report.separation import arm_grids, separation_table
 from farkas_exp.report.tables import Table
 from farkas_exp.runs import RunRecord, write_text
 
@@ -83,14 +85,34 @@ def _wants_figures(formats: Sequence[str]) -> bool:
     return bool({"png", "pdf", "html"} & set(formats))
 
 
+def render_separation(records: Sequence[RunRecord], out: Path, formats: Sequence[str], stream: TextIO) -> list[Path]:
+    """The separation paper's Table 1, or its heat maps where the runs of an arm differ in depth or width."""
+    found = arm_grids(records)
+    table = deep_narrow_table(found) if found else separation_table(records)
+    tables.to_terminal(table, stream)
+    name = "separation_grid" if found else "separation"
+    figures = {name: deep_narrow_figure(found)} if found and _wants_figures(formats) else {}
+    return write_report(name, [table], figures, out, formats)
+
+
+def render_landscape(records: Sequence[RunRecord], out: Path, formats: Sequence[str], stream: TextIO) -> list[Path]:
+    """What the diagnostics have measured before and after training."""
+    table = landscape_table(records)
+    tables.to_terminal(table, stream)
+    return write_report("landscape", [table], {}, out, formats)
+
+
 RENDERERS: dict[str, Renderer] = {
     "arms": render_arms,
     **{name: partial(render_paper_tables, name, (table,)) for name, table in TABLES.items()},
+    "table1_mini": partial(render_paper_tables, "table1_mini", (TABLE1_MINI,)),
     "figure5": partial(render_paper_tables, "figure5", (FIGURE5,)),
     "fixup_rates": partial(render_paper_tables, "fixup_rates", (FIXUP_RATES, FIXUP_RATES_NORMALIZED)),
     "deep_narrow": render_deep_narrow,
     "claims": render_claims,
     "figures": render_figures,
+    "separation": render_separation,
+    "landscape": render_landscape,
 }
 
 

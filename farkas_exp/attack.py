@@ -1,0 +1,118 @@
+"""Projected gradient attacks within an l-infinity ball (Madry et al. 2018), for training and for robust accuracy."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from farkas_exp.config import AttackConfig, Config
+from farkas_exp.data import ImageData
+from farkas_exp.errors import UserError, unknown
+from farkas_exp.seeding import derive_seed
+
+ATTACKS = ("none", "pgd")
+ROBUST_STEPS = 20
+ROBUST_TESTS = {"8/255": (8 / 255, 2 / 255), "1/255": (1 / 255, 0.25 / 255)}
+"""Radius and step size of the 20-step attacks with which robust accuracy is measured (Table 4 of "Truth or ...")."""
+
+
+def pgd(
+    forward: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, *, steps: int, step_size: float,
+    epsilon: float, start: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Move each image along the sign of the loss's gradient, staying within `epsilon` of it and within [0, 1].
+
+    Args:
+        forward: the network.
+        images: (N, C, H, W), in [0, 1].
+        labels: (N,).
+        steps: number of moves.
+        step_size: length of a move in every pixel.
+        epsilon: radius of the l-infinity ball.
+        start: offsets of the first point, of the images' shape; None starts at the images.
+
+    Returns:
+        The attacked images, detached.
+    """
+    low, high = (images - epsilon).clamp_(min=0), (images + epsilon).clamp_(max=1)
+    attacked = images.detach() if start is None else (images + start).clamp(low, high)
+    for _ in range(steps):
+        attacked = attacked.detach().requires_grad_()
+        with torch.enable_grad():
+            loss = F.cross_entropy(forward(attacked).float(), labels, reduction="sum")
+            (gradient,) = torch.autograd.grad(loss, attacked)
+        attacked = (attacked.detach() + step_size * gradient.sign()).clamp(low, high)
+    return attacked.detach()
+
+
+class Attack:
+    """The attack of adversarial training: on the network as it is evaluated, so its batch statistics stay its own."""
+
+    def __init__(self, config: AttackConfig, model: nn.Module, forward: Callable[[Tensor], Tensor]) -> None:
+        self.config, self.model, self.forward = config, model, forward
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The attacked images. The random start comes from the generator of the training, which checkpoints keep."""
+        config = self.config
+        start = None
+        if config.random_start:
+            start = torch.empty_like(images).uniform_(-config.epsilon, config.epsilon)
+        self.model.eval()
+        try:
+            return pgd(
+                self.forward, images, labels, steps=config.steps, step_size=config.step_size, epsilon=config.epsilon,
+                start=start,
+            )  # fmt: skip
+        finally:
+            self.model.train()
+
+
+def build_attack(config: Config, model: nn.Module, forward: Callable[[Tensor], Tensor]) -> Attack | None:
+    """The attack of `config`, None for `none`.
+
+    Raises:
+        UserError: an unknown name, or images that are not pixels in [0, 1].
+    """
+    if config.attack.name not in ATTACKS:
+        raise unknown("attack.name", config.attack.name, ATTACKS)
+    if config.attack.name == "none":
+        return None
+    check_pixels(config, "attack.name: pgd")
+    return Attack(config.attack, model, forward)
+
+
+def check_pixels(config: Config, what: str) -> None:
+    """Refuse an attack on something else than pixels in [0, 1].
+
+    Raises:
+        UserError: normalized images, or points.
+    """
+    if config.dataset.normalize or config.dataset.name == "moons":
+        why = "dataset.normalize=true" if config.dataset.normalize else "the points of dataset=moons"
+        raise UserError(f"{what} attacks pixels in [0, 1], not {why}")
+
+
+def robust_errors(model: nn.Module, data: ImageData, seed: int) -> dict[str, float]:
+    """Test error in percent under the attacks of `ROBUST_TESTS`, each from a random start.
+
+    Args:
+        model: the network; it is left in the mode in which it was.
+        data: its images; the whole test set is attacked.
+        seed: of the random starts.
+    """
+    training = model.training
+    model.eval()
+    errors = {}
+    for name, (epsilon, step_size) in ROBUST_TESTS.items():
+        generator = torch.Generator().manual_seed(derive_seed(seed, "robust", name))
+        wrong = total = 0
+        for images, labels in data.test_batches():
+            start = torch.empty(images.shape).uniform_(-epsilon, epsilon, generator=generator).to(images.device)
+            attacked = pgd(model, images, labels, steps=ROBUST_STEPS, step_size=step_size, epsilon=epsilon, start=start)
+            with torch.no_grad():
+                wrong += int((model(attacked).argmax(1) != labels).sum())
+            total += len(labels)
+        errors[name] = 100 * wrong / total
+    model.train(training)
+    return errors

@@ -1,0 +1,133 @@
+"""The best setting of a search: `python -m farkas_exp.best runs_dir=... [top=5] [KEY=VALUE ...]`.
+
+Ranks by the error on images held out of the training set, over all seeds of a setting; a run that has seen the test
+set takes no part. Reads run directories only.
+"""
+
+import json
+import math
+import shlex
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from farkas_exp.errors import UserError, unknown
+from farkas_exp.report.arms import deciding_settings, outcome, setting
+from farkas_exp.report.command import filter_keys, selected
+from farkas_exp.report.statistics import Summary, summarize
+from farkas_exp.runs import FAILED, FINISHED, RunRecord, collect
+
+HELP = """\
+python -m farkas_exp.best [KEY=VALUE ...]
+
+Ranks the settings of a search by their error on held-out images (dataset.validation > 0), over their seeds.
+
+runs_dir=runs         where the runs are
+top=5                 how many settings are listed
+any key of a run's configuration, such as model=farkasnet18 or epochs=20, ranks only the runs with that value.
+
+example: python -m farkas_exp.best runs_dir=runs/lr_search model=farkasnet18
+"""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of a search: what sets it apart from the others, and its error over the seeds."""
+
+    values: dict[str, Any]
+    error: Summary
+    failed: int
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line (of this process by default); a user's mistake is one line and status 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if {"-h", "--help", "help"} & set(arguments):
+        print(HELP, end="")
+        return 0
+    try:
+        values = _parse(arguments)
+        top = values.pop("top", "5")
+        if not top.isdecimal() or int(top) < 1:
+            raise UserError(f"top: expected a whole number of at least 1, got {top!r}")
+        runs_dir = Path(values.pop("runs_dir", "runs"))
+        keys = filter_keys()
+        ranked = rank(selected(collect(runs_dir), {keys[key]: tuple(text.split(",")) for key, text in values.items()}))
+        if not ranked:
+            raise UserError(
+                f"runs_dir: no run in {runs_dir} is done and has held images out; search with dataset.validation=0.1"
+            )
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    _print(ranked[: int(top)], len(ranked))
+    return 0
+
+
+def _parse(arguments: Sequence[str]) -> dict[str, str]:
+    known = ["runs_dir", "top", *filter_keys()]
+    values = {}
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if key not in known or not equals:
+            raise unknown(key, argument, known)
+        values[key] = value
+    return values
+
+
+def rank(records: Sequence[RunRecord]) -> list[Setting]:
+    """The settings among the runs that have a result and held images out, the smallest mean error first.
+
+    A run that failed to train counts with the error it ended with (100 % if that is not finite): leaving it out would
+    favour what often fails.
+    """
+    by_identity = defaultdict(list)
+    for record in records:
+        if record.state in (FINISHED, FAILED) and setting(record.config, "dataset.validation"):
+            by_identity[record.identity].append(record)
+    configs = {identity: deciding_settings(group[0].config) for identity, group in by_identity.items()}
+    different = _differences(list(configs.values()))
+    ranked = []
+    for identity, group in by_identity.items():
+        errors = [outcome(record, "test_error") for record in group]
+        error = summarize([100.0 if math.isnan(value) else value for value in errors])
+        assert error is not None
+        values = {key: configs[identity].get(key) for key in different}
+        ranked.append(Setting(values, error, sum(record.state == FAILED for record in group)))
+    return sorted(ranked, key=lambda candidate: candidate.error.mean)
+
+
+def _differences(configs: Sequence[dict[str, Any]]) -> list[str]:
+    """The dotted keys whose values are not the same in all configurations, in the schema's order."""
+    keys = list(dict.fromkeys(key for config in configs for key in config))
+    return [key for key in keys if len({json.dumps(config.get(key)) for config in configs}) > 1]
+
+
+def _print(ranked: Sequence[Setting], count: int) -> None:
+    print("Error on held-out images, mean over seeds:")
+    for place, candidate in enumerate(ranked, 1):
+        spread = "" if candidate.error.sd is None else f" ± {candidate.error.sd:.2f}"
+        failed = f", {candidate.failed} failed to train" if candidate.failed else ""
+        error = f"{candidate.error.mean:6.2f} %{spread} (n = {candidate.error.n}{failed})"
+        print(f"{place:3d}.  {error}  {_overrides(candidate)}")
+    if count > len(ranked):
+        print(f"      ... {count - len(ranked)} more; top={count} lists them")
+    print(f"To train the best on the whole training set and test it: add {_overrides(ranked[0])} dataset.validation=0")
+
+
+def _overrides(candidate: Setting) -> str:
+    texts = [f"{key}={_plain(value)}" for key, value in candidate.values.items()]
+    return shlex.join(texts) if texts else "(the only setting)"
+
+
+def _plain(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"[{','.join(map(_plain, value))}]" if isinstance(value, list) else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""MNIST in torchvision's layout, used as it is or downloaded."""
+
+import os
+import socket
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from farkas_exp.config import DatasetConfig
+from farkas_exp.data.base import Arrays, refuse_options
+from farkas_exp.data.cifar import DEFAULT_ROOT, NETWORK_TIMEOUT
+from farkas_exp.data.resize import resize
+from farkas_exp.errors import UserError
+
+FOLDER = Path("MNIST", "raw")
+
+
+def load(config: DatasetConfig, device: torch.device) -> Arrays:
+    """60,000 training and 10,000 test images (N, 28, 28, 1) from `dataset.root` (default: `data`).
+
+    Raises:
+        UserError: the files are missing or damaged, or could not be downloaded.
+    """
+    refuse_options(config, "label", "num_classes", "train_size", "test_size", "noise")
+    root = Path(config.root or DEFAULT_ROOT).expanduser()
+    if not (root / FOLDER).is_dir():
+        _download(config, root)
+    train, test = _read(root / FOLDER, "train"), _read(root / FOLDER, "t10k")
+    if config.image_size is not None:
+        train = resize(train[0], config.image_size), train[1]
+        test = resize(test[0], config.image_size), test[1]
+    return Arrays(config.name, tuple(str(digit) for digit in range(10)), *train, *test)
+
+
+def _read(folder: Path, part: str) -> tuple[Tensor, Tensor]:
+    """The images (N, 28, 28, 1) uint8 and labels (N,) int64 of one set."""
+    from torchvision.datasets.mnist import read_image_file, read_label_file  # a second of imports, for this set only
+
+    try:
+        images = read_image_file(str(folder / f"{part}-images-idx3-ubyte"))
+        labels = read_label_file(str(folder / f"{part}-labels-idx1-ubyte"))
+        if len(images) != len(labels) or not len(images):
+            raise ValueError(f"{len(images)} images, {len(labels)} labels")
+    except (OSError, ValueError, AssertionError, RuntimeError) as error:
+        reason = " ".join(str(error).split()) or "not in MNIST's format"
+        raise UserError(
+            f"dataset.root: the {part} files of mnist in {folder} are missing or damaged ({reason}); delete {folder}"
+            " to have them fetched again, or point dataset.root to a good copy"
+        ) from error
+    return images.unsqueeze(-1), labels
+
+
+def _download(config: DatasetConfig, root: Path) -> None:
+    """Fetch the files into a temporary folder, checksums checked, and move it into its place as a whole."""
+    wanted = f"dataset.root to the folder that holds {FOLDER}"
+    if not config.download:
+        raise UserError(f"dataset.root: no mnist in '{root}'; set {wanted}, or dataset.download=true to fetch it")
+    from torchvision import datasets
+
+    layout: Any = datasets.MNIST
+    timeout = socket.getdefaulttimeout()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".mnist-", dir=root) as temporary:
+            socket.setdefaulttimeout(NETWORK_TIMEOUT)
+            layout(temporary, download=True)
+            (root / FOLDER).parent.mkdir(exist_ok=True)
+            os.replace(Path(temporary) / FOLDER, root / FOLDER)
+    except (OSError, RuntimeError) as error:
+        if (root / FOLDER).is_dir():  # another run was faster
+            return
+        reason = " ".join(str(error).split())
+        raise UserError(f"dataset.root: cannot put mnist into '{root}' ({reason}); set {wanted}") from error
+    finally:
+        socket.setdefaulttimeout(timeout)

@@ -1,0 +1,105 @@
+"""The loss around the weights: norm of its gradient, extreme eigenvalues of its Hessian (Lanczos)."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from farkas_exp.layers import plain_path
+
+
+def trainable(model: nn.Module) -> list[nn.Parameter]:
+    """The trainable parameters."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+@torch.no_grad()
+def parameter_norm(model: nn.Module) -> float:
+    """The Euclidean norm of all trainable parameters."""
+    return float(torch.stack([p.double().pow(2).sum() for p in trainable(model)]).sum().sqrt())
+
+
+def loss_and_gradient_norm(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, float]:
+    """The mean cross-entropy over a batch and the Euclidean norm of its gradient, in evaluation mode."""
+    loss, gradient = _loss_and_gradient(model, images, labels, create_graph=False)
+    return loss, float(gradient.double().norm())
+
+
+def hessian_extremes(
+    model: nn.Module, images: Tensor, labels: Tensor, *, steps: int = 80, seed: int = 0
+) -> tuple[float, float]:
+    """The smallest and largest eigenvalue of the Hessian of the mean cross-entropy over a batch.
+
+    "Truth or backpropaganda?" runs a power method on a shifted Hessian, which finds the smallest eigenvalue to the
+    accuracy of the largest only; Lanczos' method with full reorthogonalization has both.
+
+    Args:
+        model: the network, measured in evaluation mode.
+        images: (N, C, H, W).
+        labels: (N,).
+        steps: dimension of the Krylov space, at most the number of parameters.
+        seed: of the first vector.
+    """
+    training = model.training
+    model.eval()
+    _, gradient = _loss_and_gradient(model, images, labels, create_graph=True)
+    parameters = trainable(model)
+
+    def product(vector: Tensor) -> Tensor:
+        if not gradient.requires_grad:  # no parameter moves the gradient: the Hessian is zero
+            return torch.zeros_like(vector)
+        parts = torch.autograd.grad(gradient, parameters, vector, retain_graph=True, allow_unused=True)
+        return _flatten(parts, parameters)
+
+    start = torch.randn(gradient.numel(), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    extremes = lanczos_extremes(product, start.to(gradient.device, gradient.dtype), steps)
+    model.train(training)
+    return extremes
+
+
+def lanczos_extremes(product: Callable[[Tensor], Tensor], start: Tensor, steps: int) -> tuple[float, float]:
+    """The extreme eigenvalues of a symmetric operator, by Lanczos' method with full reorthogonalization.
+
+    Args:
+        product: the operator, (n,) to (n,).
+        start: (n,), not zero.
+        steps: dimension of the Krylov space; it ends earlier where the space is exhausted.
+    """
+    basis = [start / start.norm()]
+    diagonal: list[float] = []
+    off_diagonal: list[float] = []
+    for step in range(min(steps, start.numel())):
+        image = product(basis[-1])
+        diagonal.append(float(image @ basis[-1]))
+        vectors = torch.stack(basis)
+        for _ in range(2):  # twice is enough
+            image = image - vectors.T @ (vectors @ image)
+        length = float(image.norm())
+        scale = max(map(abs, diagonal + off_diagonal), default=0.0)
+        if step + 1 == min(steps, start.numel()) or length <= 10 * torch.finfo(start.dtype).eps * max(scale, 1e-30):
+            break
+        off_diagonal.append(length)
+        basis.append(image / length)
+    main, beside = (
+        torch.tensor(values, dtype=torch.float64) for values in (diagonal, off_diagonal[: len(diagonal) - 1])
+    )
+    values = torch.linalg.eigvalsh(torch.diag(main) + torch.diag(beside, 1) + torch.diag(beside, -1))
+    return float(values[0]), float(values[-1])
+
+
+def _loss_and_gradient(model: nn.Module, images: Tensor, labels: Tensor, *, create_graph: bool) -> tuple[float, Tensor]:
+    training = model.training
+    model.eval()
+    with plain_path():
+        loss = F.cross_entropy(model(images), labels)
+    model.train(training)
+    parameters = trainable(model)
+    parts = torch.autograd.grad(loss, parameters, create_graph=create_graph, allow_unused=True)
+    return float(loss.detach()), _flatten(parts, parameters)
+
+
+def _flatten(parts: tuple[Tensor | None, ...], parameters: list[nn.Parameter]) -> Tensor:
+    """One vector of all parts; a parameter that the value does not depend on has a zero gradient."""
+    pairs = zip(parts, parameters, strict=True)
+    return torch.cat([(torch.zeros_like(p) if part is None else part).reshape(-1) for part, p in pairs])

@@ -1,0 +1,97 @@
+"""What `diagnostics.measures` may name: figures of a network on fixed images, as entries of a diagnostics row."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from farkas_exp.attack import check_pixels, robust_errors
+from farkas_exp.config import Config
+from farkas_exp.data import ImageData
+from farkas_exp.diagnostics.hessian import hessian_extremes, loss_and_gradient_norm, parameter_norm
+from farkas_exp.diagnostics.ntk import kernel_change, kernel_correlation, tangent_kernel
+from farkas_exp.diagnostics.spectrum import effective_ranks
+from farkas_exp.errors import unknown
+from farkas_exp.seeding import derive_seed
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured: the network, on which data, and a way to its initial state."""
+
+    config: Config
+    model: nn.Module
+    data: ImageData
+    initial: Callable[[], nn.Module]
+
+    def batch(self) -> tuple[Tensor, Tensor]:
+        """The first `diagnostics.images` training images and labels of a fixed order."""
+        return self.data.fixed_batch(self.config.diagnostics.images)
+
+
+def _gradient(subject: Subject) -> dict[str, Any]:
+    loss, norm = loss_and_gradient_norm(subject.model, *subject.batch())
+    return {"loss": loss, "grad_norm": norm}
+
+
+def _hessian(subject: Subject) -> dict[str, Any]:
+    steps, seed = subject.config.diagnostics.lanczos_steps, derive_seed(subject.config.seed, "lanczos")
+    smallest, largest = hessian_extremes(subject.model, *subject.batch(), steps=steps, seed=seed)
+    return {"hessian_min": smallest, "hessian_max": largest}
+
+
+def _norm(subject: Subject) -> dict[str, Any]:
+    return {"param_norm": parameter_norm(subject.model)}
+
+
+def _kernel(subject: Subject) -> dict[str, Any]:
+    images, _ = subject.data.fixed_batch(subject.config.diagnostics.ntk_images)
+    before, after = tangent_kernel(subject.initial(), images), tangent_kernel(subject.model, images)
+    return {
+        "ntk_correlation": kernel_correlation(before, after),
+        "ntk_relative": kernel_change(before, after),
+        "ntk_norm": float(after.double().norm()),
+    }
+
+
+def _rank(subject: Subject) -> dict[str, Any]:
+    return {"effective_rank": effective_ranks(subject.model, subject.batch()[0][:2])}
+
+
+def _robustness(subject: Subject) -> dict[str, Any]:
+    return {"robust_error": robust_errors(subject.model, subject.data, subject.config.seed)}
+
+
+MEASURES: Mapping[str, Callable[[Subject], dict[str, Any]]] = {
+    "grad_norm": _gradient,
+    "hessian": _hessian,
+    "ntk": _kernel,
+    "param_norm": _norm,
+    "rank": _rank,
+    "robustness": _robustness,
+}
+"""Functions by name. Except `robustness`, which attacks the test set, all work on training images."""
+
+
+def check_measures(config: Config) -> None:
+    """Refuse what cannot be measured, before the run begins.
+
+    Raises:
+        UserError: an unknown name, or an attack on something else than pixels.
+    """
+    for name in config.diagnostics.measures:
+        if name not in MEASURES:
+            raise unknown("diagnostics.measures", name, MEASURES)
+    if "robustness" in config.diagnostics.measures:
+        check_pixels(config, "diagnostics.measures: robustness")
+
+
+def measure(subject: Subject) -> dict[str, Any]:
+    """All figures that `diagnostics.measures` names. The training's own random numbers are left as they are."""
+    figures: dict[str, Any] = {}
+    with torch.random.fork_rng(devices=[]):
+        for name in subject.config.diagnostics.measures:
+            figures |= MEASURES[name](subject)
+    return figures

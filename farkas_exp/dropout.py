@@ -1,0 +1,37 @@
+"""Dropout after every activation, annealed (Rennie et al. 2014): the noise that breaks the symmetry of a zero start."""
+
+from torch import nn
+
+from farkas_exp.config import Config, DropoutConfig
+from farkas_exp.errors import UserError
+from farkas_exp.layers import Activation
+
+
+def dropout_rate(config: DropoutConfig, epoch: int, epochs: int) -> float:
+    """p_t = p_0 max(0, 1 - t / T) in epoch t (from 0) of a run of `epochs`, T = anneal * epochs; p_0 without annealing.
+
+    The separation paper only names annealed dropout; the linear fall to zero is the one of Rennie et al.
+    """
+    if not config.anneal:
+        return config.rate
+    return config.rate * max(0.0, 1 - epoch / (config.anneal * epochs))
+
+
+def set_dropout(model: nn.Module, rate: float) -> None:
+    """Give every activation of `model` this dropout rate; it acts in training mode only."""
+    for module in model.modules():
+        if isinstance(module, Activation):
+            module.dropout = rate
+
+
+def check_mode(config: Config, mode: str) -> str:
+    """The mode in which a step can be executed (`capture.choose_mode`): a rate that changes cannot be recorded.
+
+    Raises:
+        UserError: annealed dropout with a graph or a compiled network that the user asked for.
+    """
+    if not (config.dropout.rate and config.dropout.anneal) or mode == "none":
+        return mode
+    if config.compile != "auto":
+        raise UserError(f"compile: {mode} would keep the dropout rate that is to fall; use compile=auto or none")
+    return "none"

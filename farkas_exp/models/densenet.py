@@ -1,0 +1,78 @@
+"""DenseNet-40 with growth rate 12 (Huang et al. 2017), plain and Farkas.
+
+A 3x3 stem of 16 channels, three stages of 12 layers (3x3, 12 new channels beside all earlier ones), a transition (1x1
+convolution, 2x2 average pooling) between stages, global average pooling, a linear classifier. The convolutions have the
+original's shapes. As in all networks here, activation and normalization follow their convolution, where the original
+puts them before it; a Farkas layer's active unit then stays among the channels of every later layer.
+`model.blocks` and `model.width` change the layers per stage and the growth rate.
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from farkas_exp.errors import UserError
+from farkas_exp.models.kit import LayerKit, Unit, build_kit
+from farkas_exp.models.options import ModelOptions
+from farkas_exp.models.resnet import Transition, check_image_size
+
+BLOCKS = (12, 12, 12)
+GROWTH = 12
+STEM = 16
+
+
+class DenseLayer(nn.Module):
+    """A 3x3 convolution whose activated output is put behind its input: (N, c, H, W) to (N, c + growth, H, W)."""
+
+    def __init__(self, kit: LayerKit, channels: int, growth: int) -> None:
+        super().__init__()
+        self.unit = Unit(kit, kit.conv(channels, growth, 3), growth)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The input and the new channels."""
+        return torch.cat((input, self.unit(input)), 1)
+
+
+class DenseNet(nn.Module):
+    """Stem, dense stages with transitions between them, global average pooling, linear classifier."""
+
+    def __init__(self, kit: LayerKit, in_channels: int, blocks: tuple[int, ...], growth: int, num_classes: int) -> None:
+        super().__init__()
+        channels = STEM
+        layers: list[nn.Module] = [Unit(kit, kit.conv(in_channels, channels, 3), channels)]
+        for stage, count in enumerate(blocks):
+            if stage:
+                layers.append(Transition(kit, channels, channels))
+            for _ in range(count):
+                layers.append(DenseLayer(kit, channels, growth))
+                channels += growth
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Linear(channels, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) images to (N, num_classes) logits."""
+        return self.classifier(self.features(images).mean((2, 3)))
+
+
+def build_densenet(options: ModelOptions, farkas: bool) -> DenseNet:
+    """A DenseNet.
+
+    Raises:
+        UserError: an option that the network does not have, or sizes that do not fit.
+    """
+    options.accept(("blocks", "width"))
+    blocks = options.blocks or BLOCKS
+    growth = GROWTH if options.width is None else options.width
+    if min(blocks) < 1:
+        raise UserError(f"model.blocks: {list(blocks)} has a stage without layers; each needs at least 1")
+    if growth < 1 + farkas:
+        raise UserError(f"model.width: {growth} is too narrow for {options.name}; it must be >= {1 + farkas}")
+    check_image_size(options, 1, len(blocks))
+    return DenseNet(build_kit(options, farkas=farkas), options.in_channels, blocks, growth, options.num_classes)
+
+
+DENSENET_MODELS: Mapping[str, Callable[[ModelOptions], nn.Module]] = {
+    "densenet40": lambda options: build_densenet(options, farkas=False),
+    "farkas_densenet40": lambda options: build_densenet(options, farkas=True),
+}

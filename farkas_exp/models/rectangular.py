@@ -1,0 +1,97 @@
+"""Networks of constant width, plain and Farkas: linear layers (the paper's Section 3.1 and Figure 1) or convolutions.
+
+The separation paper calls them rectangular and gives neither stride, padding, pooling nor head for its convolutions;
+here they are 3x3 with stride 1, keep the size of the maps, and end in global average pooling and a linear classifier.
+Its batch norm stands between layer and ReLU: `normalization.position=before`.
+"""
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor, nn
+
+from farkas_exp.errors import UserError
+from farkas_exp.layers.residual import BranchEnd, ResidualBlock
+from farkas_exp.models.kit import Unit, build_kit
+from farkas_exp.models.options import ModelOptions
+
+DEPTH = 10
+WIDTH = 16
+
+
+class ShortcutUnit(ResidualBlock):
+    """A unit that adds its input to its pre-activation: a residual block of one layer and constant width."""
+
+    def __init__(self, unit: Unit) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The block's output, of the input's shape."""
+        unit = self.unit
+        if unit.norm_after:
+            return unit.norm(unit.activation(unit.layer(input) + input))
+        return unit.activation(unit.norm(unit.layer(input)) + input)
+
+    def branch_end(self) -> tuple[BranchEnd, nn.Module | None]:
+        """The only layer."""
+        layer = self.unit.layer
+        assert isinstance(layer, nn.Linear | nn.Conv2d)
+        return layer, None if self.unit.norm_after else self.unit.norm
+
+
+class RectangularNet(nn.Module):
+    """Hidden layers of one width, each with activation and normalization, and a plain linear classifier."""
+
+    def __init__(self, hidden: nn.Sequential, width: int, num_classes: int, spatial: bool) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.classifier = nn.Linear(width, num_classes)
+        self.spatial = spatial
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) images to (N, num_classes) logits."""
+        if self.spatial:
+            return self.classifier(self.hidden(images).mean((2, 3)))
+        return self.classifier(self.hidden(images.flatten(1)))
+
+
+def build_rectangular(options: ModelOptions, farkas: bool, spatial: bool) -> RectangularNet:
+    """`depth` hidden layers of `width` units (channels) for images of in_channels x image_size x image_size.
+
+    Raises:
+        UserError: an option that the network does not have, or a depth or width that is too small.
+    """
+    options.accept(("depth", "width", "residual"))
+    depth = DEPTH if options.depth is None else options.depth
+    width = WIDTH if options.width is None else options.width
+    least = 2 if farkas else 1
+    if depth < 1:
+        raise UserError(f"model.depth: {depth} is out of range; {options.name} needs at least 1 hidden layer")
+    if width < least:
+        raise UserError(f"model.width: {width} is too narrow for {options.name}; it must be >= {least}")
+    if options.residual and farkas:
+        raise UserError(
+            f"model.residual: a residual Farkas layer has one output more than its shortcut (Algorithm 2), so"
+            f" {options.name} cannot keep its width; use model.residual=false, or a FarkasNet"
+        )
+    kit = build_kit(options, farkas=farkas)
+    size = 1 if spatial else options.image_size**2
+    inputs = [options.in_channels * size] + [width] * (depth - 1)
+    units: list[nn.Module] = []
+    for number, before in enumerate(inputs):
+        layer = kit.conv(before, width, 3) if spatial else kit.linear(before, width)
+        unit = Unit(kit, layer, width, spatial=spatial)
+        units.append(ShortcutUnit(unit) if options.residual and number > 0 else unit)
+    return RectangularNet(nn.Sequential(*units), width, options.num_classes, spatial)
+
+
+def _rectangular(farkas: bool, spatial: bool) -> Callable[[ModelOptions], nn.Module]:
+    return lambda options: build_rectangular(options, farkas, spatial)
+
+
+MLP_MODELS: Mapping[str, Callable[[ModelOptions], nn.Module]] = {
+    "mlp": _rectangular(farkas=False, spatial=False),
+    "farkas_mlp": _rectangular(farkas=True, spatial=False),
+    "rect_conv": _rectangular(farkas=False, spatial=True),
+    "farkas_rect_conv": _rectangular(farkas=True, spatial=True),
+}

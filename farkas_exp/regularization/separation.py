@@ -1,0 +1,101 @@
+"""Separation constraints (Riera et al. 2019, "Superseding model scaling by penalizing dead units and points").
+
+Of a layer with pre-activations z[i, j] (point i, unit j), Sep-U asks of every unit that some point is at least 1 and
+some point at most -1, Sep-P the same of every point over the units. What is missing are the slacks
+
+    xi+ = relu(1 - max z),    xi- = relu(1 + min z),
+
+closed forms of the paper's slack variables. Equations 13, 15 and 17 add them up over all units (points) and layers:
+g = sum (c + rho) xi+ + (c - rho) xi-, with c = 1/2 (the text has lost the fraction's denominator; Equation 17, a convex
+combination, has 1/2). The points are those of the mini-batch. The minimum and maximum share their gradient among
+ties, so that the term has a gradient where all weights are zero, as Equation 17 needs.
+"""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from farkas_exp.layers import watch_pre_activations
+
+
+def slack_sum(z: Tensor, dims: int | tuple[int, ...], coefficient: float = 0.5, rho: float = 0.0) -> Tensor:
+    """Sum of (c + rho) relu(1 - max z) + (c - rho) relu(1 + min z), over all other dimensions.
+
+    Args:
+        z: pre-activations.
+        dims: the points for Sep-U, the units for Sep-P.
+        coefficient: c.
+        rho: the asymmetry of Equation 17.
+    """
+    above, below = F.relu(1 - z.amax(dims)), F.relu(1 + z.amin(dims))
+    return (coefficient + rho) * above.sum() + (coefficient - rho) * below.sum()
+
+
+def separation_penalty(
+    pre_activations: Iterable[Tensor], *, units: bool = True, points: bool = True, coefficient: float = 0.5,
+    rho: float = 0.0, conv_point: str = "image",
+) -> Tensor:  # fmt: skip
+    """g_U + g_P over layers, or one of them.
+
+    Args:
+        pre_activations: of each layer: (N, units), or (N, channels, H, W).
+        units: whether g_U is in the sum (Sep-U, Equation 13).
+        points: whether g_P is (Sep-P, Equation 15).
+        coefficient: c.
+        rho: see `slack_sum`.
+        conv_point: what a point of a convolution is: an `image` (its largest and smallest value over channels and
+            positions), or each `position` of each image. A unit is a channel, over images and positions, either way.
+    """
+    terms = []
+    for z in _stacked(pre_activations):
+        maps = z.dim() == 5  # (layers, N, C, H, W)
+        if units:
+            terms.append(slack_sum(z, (1, 3, 4) if maps else 1, coefficient, rho))
+        if points:
+            terms.append(slack_sum(z, (2, 3, 4) if maps and conv_point == "image" else 2, coefficient, rho))
+    return torch.stack(terms).sum()
+
+
+def _stacked(pre_activations: Iterable[Tensor]) -> list[Tensor]:
+    """(layers, ...) of layers of equal shape: linear ones together, for few calls; maps, being large, one by one."""
+    groups: dict[tuple[int, ...], list[Tensor]] = {}
+    single = []
+    for z in pre_activations:
+        if z.dim() == 2:
+            groups.setdefault(tuple(z.shape), []).append(z)
+        else:
+            single.append(z[None])
+    return [torch.stack(group) for group in groups.values()] + single
+
+
+class Separation:
+    """Sep-U, Sep-P or Sep-UP as a regularizer: strength * (g_U + g_P) over all activated layers of a network.
+
+    Args:
+        model: the network whose activations are watched.
+        strength: lambda.
+        units: as in `separation_penalty`, like the following ones.
+        points: see there.
+        coefficient: see there.
+        rho: see there.
+        conv_point: see there.
+        include_output: whether the logits count as a layer.
+    """
+
+    def __init__(
+        self, model: nn.Module, strength: float, *, units: bool, points: bool, coefficient: float = 0.5,
+        rho: float = 0.0, conv_point: str = "image", include_output: bool = False,
+    ) -> None:  # fmt: skip
+        self.model, self.strength, self.include_output = model, strength, include_output
+        self.options = {
+            "units": units, "points": points, "coefficient": coefficient, "rho": rho, "conv_point": conv_point,
+        }  # fmt: skip
+
+    def __call__(self, forward: Callable[[Tensor], Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits, and strength * g."""
+        with watch_pre_activations(self.model) as seen:
+            logits = forward(images)
+        layers = [z.float() for _, z in seen] + ([logits.float()] if self.include_output else [])
+        return logits, self.strength * separation_penalty(layers, **self.options)  # type: ignore[arg-type]

@@ -1,0 +1,69 @@
+import struct
+
+import pytest
+import torch
+
+from farkas_exp.config import AugmentationConfig, DatasetConfig
+from farkas_exp.data import build_data
+from farkas_exp.errors import UserError
+
+
+def write_idx(path, values):
+    header = struct.pack(f">HBB{values.dim()}I", 0, 8, values.dim(), *values.shape)
+    path.write_bytes(header + values.to(torch.uint8).numpy().tobytes())
+
+
+def make_mnist(root, train=50, test=20):
+    folder = root / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    generator = torch.Generator().manual_seed(0)
+    for part, count in (("train", train), ("t10k", test)):
+        write_idx(folder / f"{part}-images-idx3-ubyte", torch.randint(256, (count, 28, 28), generator=generator))
+        write_idx(folder / f"{part}-labels-idx1-ubyte", torch.arange(count) % 10)
+    return folder
+
+
+def load(root, **options):
+    dataset = DatasetConfig("mnist", root=str(root), download=False, **options)
+    return build_data(dataset, AugmentationConfig(0, False, 0), batch_size=10, seed=0, device="cpu")
+
+
+def test_images_and_labels_are_those_of_the_files(tmp_path):
+    make_mnist(tmp_path)
+    data = load(tmp_path)
+    assert (data.info.image_shape, data.info.train_size, data.info.test_size) == ((1, 28, 28), 50, 20)
+    images, labels = next(iter(data.test_batches()))
+    assert labels.tolist() == [i % 10 for i in range(20)]
+    generator = torch.Generator().manual_seed(0)
+    torch.randint(256, (50, 28, 28), generator=generator)
+    expected = torch.randint(256, (20, 28, 28), generator=generator)
+    assert torch.equal((images[:, 0] * 255).round().long(), expected)
+
+
+def test_images_can_be_resized(tmp_path):
+    make_mnist(tmp_path)
+    assert load(tmp_path, image_size=14).info.image_shape == (1, 14, 14)
+
+
+def test_missing_and_damaged_files_are_the_users_to_mend(tmp_path):
+    with pytest.raises(UserError, match=r"dataset.root: no mnist in .*; set dataset.root to the folder that holds"):
+        load(tmp_path)
+    folder = make_mnist(tmp_path)
+    (folder / "t10k-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01\0\0")
+    with pytest.raises(UserError, match=r"the t10k files of mnist .* are missing or damaged"):
+        load(tmp_path)
+    with pytest.raises(UserError, match=r"dataset.noise: mnist does not have this option"):
+        load(tmp_path, noise=0.1)
+
+
+def test_moons_have_the_noise_they_are_given():
+    def spread(noise):
+        dataset = DatasetConfig("moons", train_size=400, test_size=2, noise=noise)
+        data = build_data(dataset, AugmentationConfig(0, False, 0), batch_size=10, seed=0, device="cpu")
+        images, labels = data.fixed_batch(400)
+        x, y = images[labels == 0, :, 0, 0].unbind(1)
+        return float(((x**2 + y**2).sqrt() - 1).std())  # the upper moon is half a unit circle
+
+    assert spread(0.0) < 1e-6
+    assert spread(0.3) > 2 * spread(None) > 0.1
+    assert spread(None) == spread(0.1)
