@@ -38,6 +38,9 @@ def _memory(facts: Mapping[str, Any]) -> str:
     return f"{(facts['peak_bytes'] or facts['kept_bytes']) / 2**20:.0f}"
 
 
+RATIOS = {"farkasnet": "farkas_over_resnet", "literal": "literal_over_resnet"}
+
+
 def networks(found: Sequence[Mapping[str, Any]]) -> str:
     """Whole networks."""
     memory = "peak MiB" if any(f["peak_bytes"] for row in found for f in row["networks"].values()) else "kept MiB"
@@ -46,7 +49,7 @@ def networks(found: Sequence[Mapping[str, Any]]) -> str:
             f"{kind} {row['depth']}", f"{facts['milliseconds']:.0f}", f"{facts['images_per_second']:.0f}",
             f"{facts['epoch_seconds']:.1f}", f"{facts['macs_per_image'] / 1e6:.1f}",
             f"{100 * facts['share_of_matmul']:.0f} %", _memory(facts),
-            "1" if kind == "resnet" else f"{row['farkas_over_resnet' if kind == 'farkasnet' else 'literal_over_resnet']:.3f}",
+            f"{row[RATIOS[kind]]:.3f}" if kind in RATIOS else "1",
         ]
         for row in found for kind, facts in row["networks"].items()
     ]  # fmt: skip

@@ -78,7 +78,10 @@ class _PlanarConv(torch.autograd.Function):
             )
         gradient = gradients[0].contiguous()
         to_input = _convolve(gradient, weight, None) if needs[0] else None
-        return to_input, *(_parameter_gradients(input, gradient) if needs[1] or needs[2] else (None, None))
+        if not (needs[1] or needs[2]):
+            return to_input, None, None
+        to_weight, to_bias = _parameter_gradients(input, gradient)
+        return to_input, to_weight, to_bias
 
 
 def _convolve(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
