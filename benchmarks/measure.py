@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from farkas_exp.layers import native_conv, plain_path
+
 
 def device() -> torch.device:
     """Where to measure: a GPU if there is one."""
@@ -66,6 +68,7 @@ def machine() -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "native_conv": native_conv.available(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "time": time.strftime("%Y-%m-%d %H:%M"),
     }
@@ -80,7 +83,7 @@ def matmul_rate(dtype: torch.dtype, size: int) -> float:
 
 def macs(model: nn.Module, images: Tensor) -> float:
     """Multiply-adds of a forward pass per image, convolutions and matrix products only."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), plain_path():  # it sees PyTorch's operations only
         model(images[:1])
     return counter.get_total_flops() / 2
 

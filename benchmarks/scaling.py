@@ -38,9 +38,10 @@ def tables() -> dict[str, list[Run]]:
         "Table 1 (CIFAR-10)": [Run(network, depth, norm) for network, norm in arms for depth in DEPTHS],
         "Table 2 (CIFAR-100)": [Run(network, depth, norm) for network, norm in arms for depth in DEPTHS[1:]],
         "Table 4 (best practice)": [
-            Run("resnet", "34", True), Run("resnet", "34", False), Run("resnet", "34", True), Run("farkasnet", "34", False),
+            *(Run("resnet", "34", batch_norm) for batch_norm in (True, False, True)),
+            Run("farkasnet", "34", False),
         ],
-    }  # fmt: skip
+    }
     return {name: [run for run in runs for _ in range(SEEDS)] for name, runs in cells.items()}
 
 

@@ -38,6 +38,9 @@ def _memory(facts: Mapping[str, Any]) -> str:
     return f"{(facts['peak_bytes'] or facts['kept_bytes']) / 2**20:.0f}"
 
 
+RATIOS = {"farkasnet": "farkas_over_resnet", "literal": "literal_over_resnet"}
+
+
 def networks(found: Sequence[Mapping[str, Any]]) -> str:
     """Whole networks."""
     memory = "peak MiB" if any(f["peak_bytes"] for row in found for f in row["networks"].values()) else "kept MiB"
@@ -46,7 +49,7 @@ def networks(found: Sequence[Mapping[str, Any]]) -> str:
             f"{kind} {row['depth']}", f"{facts['milliseconds']:.0f}", f"{facts['images_per_second']:.0f}",
             f"{facts['epoch_seconds']:.1f}", f"{facts['macs_per_image'] / 1e6:.1f}",
             f"{100 * facts['share_of_matmul']:.0f} %", _memory(facts),
-            {"resnet": "1", "farkasnet": f"{row['farkas_over_resnet']:.3f}", "literal": f"{row['literal_over_resnet']:.3f}"}[kind],
+            f"{row[RATIOS[kind]]:.3f}" if kind in RATIOS else "1",
         ]
         for row in found for kind, facts in row["networks"].items()
     ]  # fmt: skip
@@ -132,10 +135,14 @@ def packing(found: Sequence[Mapping[str, Any]]) -> str:
 def growth(found: Sequence[Mapping[str, Any]]) -> str:
     """How the cost grows."""
     rows = [
-        [row["axis"], str(row["value"]), _milliseconds(row["seconds"]["resnet"]), _milliseconds(row["seconds"]["farkasnet"]),
-         f"{row['farkas_over_resnet']:.2f}"]
+        [
+            row["axis"],
+            str(row["value"]),
+            *map(_milliseconds, row["seconds"].values()),
+            f"{row['farkas_over_resnet']:.2f}",
+        ]
         for row in found
-    ]  # fmt: skip
+    ]
     title = "Growth from [3,3,3] blocks of width 16, batch 64: depth = blocks a stage"
     return table(title, ["axis", "value", "ResNet ms", "FarkasNet ms", "ratio"], rows)
 

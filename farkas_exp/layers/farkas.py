@@ -32,6 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from farkas_exp.layers.augmented import aggregation_coefficient, augment, check_outputs
+from farkas_exp.layers.native_conv import conv2d
 
 
 def _aggregation(aggregation: str, simplex: Tensor | None, outputs: int) -> tuple[float | Tensor, float | Tensor]:
@@ -250,4 +251,4 @@ class FarkasConv2d(FarkasLayer):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, in_channels, H, W) to the pre-activations (N, out_channels, H', W')."""
-        return F.conv2d(input, *self.augmented(), self.stride, self.padding, self.dilation)  # type: ignore[call-overload]
+        return conv2d(input, *self.augmented(), self.stride, self.padding, self.dilation)  # type: ignore[call-overload]
