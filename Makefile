@@ -53,8 +53,36 @@ clean:  ## remove what the targets made, but not the runs
 .PHONY: help
 help:  ## this list
 	@echo "make TARGET"
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-21s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: soak
 soak: setup  ## 50 SIGKILLs at random moments over a small sweep on two workers: nothing lost, nothing done twice
 	PYTHONPATH=. OMP_NUM_THREADS=1 $(PY) scripts/soak.py $(ARGS)
+
+.PHONY: test-slurm
+test-slurm: setup  ## the tests on a real Slurm of one node, installed and started for it (Debian, root; some ten minutes)
+	$(PYTEST) -m slurm tests/slurm -s -v $(ARGS)
+
+.PHONY: bench
+bench: setup  ## measure the speed of layers, networks, input and trainer side by side, into benchmarks/ (some minutes)
+	@$(PY) -m benchmarks $(ARGS)
+	@$(PY) -m benchmarks.scaling
+
+# ARGS narrows or changes any of them: make table1 ARGS="seed=0 model=resnet18,farkasnet18 epochs=20"
+.PHONY: table1 table2 table4 table1-controls table1-mini table1-mini-cifar10 figure5 fixup-rates deep-narrow
+table1: setup  ## Table 1: CIFAR-10, 48 runs of 200 epochs; prints the table beside the paper's numbers
+table2: setup  ## Table 2: CIFAR-100, 36 runs
+table4: setup  ## Table 4: best practice on CIFAR-10, 12 runs
+table1-controls: setup  ## the control arms beside Table 1, 198 runs
+table1-mini: setup  ## Table 1 and Figure 4 in small, on handwritten digits, in about 20 minutes on two cores
+table1-mini-cifar10: setup  ## the same on a subset of CIFAR-10
+figure5: setup  ## Figure 5: 101 layers with the large learning rate
+fixup-rates: setup  ## FixUp by learning rate, with and without input normalization
+deep-narrow: setup  ## heat maps of deep and narrow networks on two moons
+table1 table2 table4 table1-controls table1-mini table1-mini-cifar10 figure5 fixup-rates deep-narrow:
+	@$(PY) -m farkas_exp experiment=$(subst -,_,$@) runs_dir=$(RUNS) $(ARGS)
+
+.PHONY: figures
+figures: setup  ## Figures 1 to 7, as far as there are runs, into $(RUNS)/report
+	@mkdir -p $(RUNS)
+	@$(PY) -m farkas_exp.report figures runs_dir=$(RUNS) format=png,pdf $(ARGS)

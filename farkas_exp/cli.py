@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import time
+import traceback
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from farkas_exp import launchers, runs, sweep
+from farkas_exp import runs, signals, sweep
 from farkas_exp.config import parse, schema_defaults, unknown_key
 from farkas_exp.errors import UserError, unknown
 from farkas_exp.launchers.local_parallel import visible_gpus
@@ -48,27 +49,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.argv[1:] = sorted(given + packing(given), key=lambda argument: argument not in ("-m", "--multirun"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, and we say them in one line
     ConfigStore.instance().store(name="schema", node=schema_defaults())
-    launchers.register()
     outcomes: list[Outcome] = []
-    SweepWatch.directory = None
+    SweepWatch.directory = SweepWatch.refusal = None
     cut = None
     try:
         _check_command_line(sys.argv[1:])
-        hydra.main(config_path=config_dir(), config_name="config", version_base="1.3")(_Job(outcomes))()
+        with signals.leaving(TO_BE_CONTINUED):
+            hydra.main(config_path=config_dir(), config_name="config", version_base="1.3")(_Job(outcomes))()
     except (HydraException, OmegaConfBaseException) as error:
         return _complain(_one_line(error))
-    except UserError as error:
+    except UserError as error:  # from the command line, or from a launcher before the first run
         return _complain(str(error))
     except (KeyboardInterrupt, SystemExit) as stop:
+        if SweepWatch.refusal:
+            return _complain(SweepWatch.refusal)
         if isinstance(stop, SystemExit) and stop.code != TO_BE_CONTINUED:
             raise
-        cut = "fail_fast=true" if outcomes and outcomes[-1].status in _ENDS_A_FAST_SWEEP else "stopped by a signal"
+        cut = "stopped by a signal"
     except OSError as error:  # the sweep's own folder
         return _complain(f"runs_dir: cannot write to {error.filename or SweepWatch.directory}: {error.strerror}")
-    except Exception as error:  # a launcher whose jobs died; what they left is summed up all the same
+    except Exception as error:  # a launcher that lost its workers, a search without a single result
         if SweepWatch.directory is None:
             raise
-        cut = f"the launcher stopped: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        traceback.print_exc()
+        cut = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     if SweepWatch.directory is not None:
         return _end_of_sweep(SweepWatch.directory, given, cut)
     if cut and not outcomes:
@@ -90,9 +94,6 @@ def packing(arguments: Sequence[str]) -> list[str]:
     return [] if processes < 2 else ["hydra/launcher=local_parallel", f"hydra.launcher.n_jobs={processes}"]
 
 
-_ENDS_A_FAST_SWEEP = (runs.CRASHED, sweep.DISK, sweep.REFUSED)
-
-
 class _Job:
     """The task that Hydra runs for every combination of overrides; also unpickled on a cluster's machines."""
 
@@ -104,52 +105,58 @@ class _Job:
         job = HydraConfig.get()
         overrides = typing.cast(list[str], OmegaConf.to_container(job.overrides.task))  # they may hold a ${...}
         in_sweep = job.mode == RunMode.MULTIRUN
-        if in_sweep and "optuna" in job.sweeper._target_ and not composed.dataset.validation > 0:
-            raise SystemExit(_complain(NO_VALIDATION))
+        objective = None
+        if in_sweep:  # stays if this process is killed
+            note = "begun, and ended without a word: killed, or out of memory"
+            self._record(overrides, Outcome(sweep.LOST, " ".join(overrides), note))
         try:
             values: Any = OmegaConf.to_container(composed, resolve=True)
-            outcome = sweep.execute(parse(values))
+            config = parse(values)
+            if in_sweep and sweep.is_search(job.sweeper) and config.dataset.validation == 0:
+                raise UserError(sweep.NEEDS_VALIDATION)
+            outcome = sweep.execute(config)
+            objective = sweep.objective(config, outcome)
         except (UserError, OmegaConfBaseException) as error:  # not raised: Hydra would print a second report of it
             what = str(error) if isinstance(error, UserError) else _one_line(error)
             outcome = Outcome(sweep.REFUSED, " ".join(overrides), what)
+        except (KeyboardInterrupt, SystemExit):
+            if in_sweep:
+                self._record(overrides, Outcome(runs.INTERRUPTED, " ".join(overrides), "stopped before it trained"))
+            raise
         self.outcomes.append(outcome)
         if in_sweep or outcome.status != sweep.REFUSED:
             print(f"{outcome.status}: {outcome.path}" + (f" ({outcome.note})" if outcome.note else ""), flush=True)
         if in_sweep:
-            sweep.record_outcome(Path(job.sweep.dir), int(job.job.num), overrides, outcome)
+            self._record(overrides, outcome, objective)
         if outcome.status == runs.INTERRUPTED:
             raise SystemExit(TO_BE_CONTINUED)
-        if outcome.status in _ENDS_A_FAST_SWEEP and composed.fail_fast is True:
+        if outcome.status in sweep.ENDS_A_FAST_SWEEP and composed.fail_fast is True:
             raise SystemExit(TO_BE_CONTINUED)
-        return _objective(outcome)
+        return objective
 
-
-NO_VALIDATION = (
-    "dataset.validation: a search needs a part of the training set held out, for example dataset.validation=0.1;"
-    " it must not look at the test set"
-)
-
-
-def _objective(outcome: Outcome) -> float:
-    """What a search minimizes: the error of the last epoch in percent; 100 for a run without one."""
-    record = runs.read_run(Path(outcome.path))
-    if record is None or record.state != runs.FINISHED:
-        return 100.0
-    return float((record.result or {})["test_error"])
+    @staticmethod
+    def _record(overrides: Sequence[str], outcome: Outcome, objective: float | None = None) -> None:
+        job = HydraConfig.get()
+        sweep.record_outcome(Path(job.sweep.dir), int(job.job.num), overrides, outcome, objective)
 
 
 def _end_of_sweep(directory: Path, given: Sequence[str], cut: str | None) -> int:
     outcomes = sweep.read_outcomes(directory) if directory.is_dir() else []
+    if cut and SweepWatch.fail_fast and any(outcome.status in sweep.ENDS_A_FAST_SWEEP for outcome in outcomes):
+        cut = "fail_fast=true"
     if SweepWatch.experiment:
         _render(SweepWatch.experiment, SweepWatch.runs_dir, outcomes)
-    return sweep.summarize(outcomes, time.monotonic() - SweepWatch.started, given, cut)
+    status = sweep.summarize(outcomes, time.monotonic() - SweepWatch.started, given, cut)
+    if best := sweep.best_line(directory):
+        print(best)
+    return status
 
 
 def _render(experiment: str, runs_dir: Path, outcomes: Sequence[Outcome]) -> None:
     """Show the table or figure of an experiment as far as it is there; trouble with it is no trouble of the runs."""
     from farkas_exp.report.command import render_experiment
 
-    paths = [Path(o.path) for o in outcomes if o.status not in (sweep.PASSED_OVER, sweep.REFUSED)]
+    paths = [Path(o.path) for o in outcomes if o.status not in (sweep.PASSED_OVER, sweep.REFUSED, sweep.LOST)]
     try:
         files = render_experiment(experiment, runs_dir, paths) if paths else []
     except (UserError, OSError) as error:

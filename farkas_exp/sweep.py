@@ -24,13 +24,21 @@ from farkas_exp import runs
 from farkas_exp.config import Config
 from farkas_exp.errors import Interrupted, UserError
 
-SKIPPED, BUSY, REFUSED, DISK, PASSED_OVER = "skipped", "busy", "refused", "file error", "passed over"
-"""Outcomes beside the states of a run: done before, trained by another process, a user's mistake, a disk that is full,
-read-only or broken (it says nothing about the run: the same command continues it), and a network that the regime is not
-for."""
+SKIPPED, BUSY, REFUSED, DISK = "skipped", "busy", "refused", "file error"
+LOST, PASSED_OVER = "without outcome", "passed over"
+"""Outcomes beside the states of a run.
+
+Done before; trained by another process; a user's mistake; a disk that is full, read-only or broken; a job that was not
+begun or left nothing; a network that the regime is not for. A broken disk and a lost job say nothing about the run: the
+same command continues it.
+"""
 
 OK, CRASH, USAGE, TO_BE_CONTINUED = 0, 1, 2, 75
 """Exit statuses; 75 is the system's EX_TEMPFAIL: try the same command again."""
+
+
+ENDS_A_FAST_SWEEP = (runs.CRASHED, DISK, REFUSED)
+"""The outcomes that end a sweep with fail_fast=true."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,7 @@ class Outcome:
     def exit_status(self) -> int:
         """The exit status of a command with this run alone. A run that failed to train is a result, not an error."""
         statuses = {runs.CRASHED: CRASH, DISK: CRASH, REFUSED: USAGE, runs.INTERRUPTED: TO_BE_CONTINUED}
-        return {**statuses, BUSY: TO_BE_CONTINUED}.get(self.status, OK)
+        return {**statuses, BUSY: TO_BE_CONTINUED, LOST: TO_BE_CONTINUED}.get(self.status, OK)
 
 
 def execute(config: Config) -> Outcome:
@@ -56,12 +64,10 @@ def execute(config: Config) -> Outcome:
     Raises:
         UserError: a mistake in the configuration or the data; nothing of the run has been written over.
     """
-    if config.only_for and not any(fnmatchcase(config.model.name, pattern) for pattern in config.only_for):
-        return Outcome(PASSED_OVER, config.model.name, f"this regime is for {', '.join(config.only_for)}")
-    run = runs.open_run(config)
-    done = _standing(run, config)
+    done = settled(config)
     if done is not None:
         return done
+    run = runs.open_run(config)
     try:
         with run.locked():
             return _execute_locked(run, config)
@@ -95,13 +101,17 @@ def _execute_locked(run: runs.RunDirectory, config: Config) -> Outcome:
         _remove_if_unused(run)
         raise
     except Exception as error:  # noqa: BLE001 - whatever happens in one run stays in that run
-        if (runs.read_json(run.state) or {}).get("state") == runs.INTERRUPTED:
-            return Outcome(runs.INTERRUPTED, path, str(error))  # Slurm's signal, but no requeue: its last time limit
         return _crash(run, config, error)
 
 
+def settled(config: Config) -> Outcome | None:
+    """The outcome of a run that needs no training, or None. Takes milliseconds."""
+    if config.only_for and not any(fnmatchcase(config.model.name, pattern) for pattern in config.only_for):
+        return Outcome(PASSED_OVER, config.model.name, f"this regime is for {', '.join(config.only_for)}")
+    return _standing(runs.open_run(config), config)
+
+
 def _standing(run: runs.RunDirectory, config: Config) -> Outcome | None:
-    """The outcome of a run that needs no training, or None."""
     record = runs.read_run(run.path)
     if record is None:
         return None
@@ -181,15 +191,54 @@ class SweepWatch(Callback):
     started: float = 0.0
     experiment: str | None = None
     runs_dir: Path = Path("runs")
+    fail_fast: bool = False
+    refusal: str | None = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Remember where this sweep keeps its outcomes, and what it is for."""
+        """Remember where this sweep keeps its outcomes and what it is for; refuse a search on the test set.
+
+        Raises:
+            SystemExit: such a search. Hydra turns any other exception of a callback into a warning.
+        """
         SweepWatch.directory = Path(config.hydra.sweep.dir)
         SweepWatch.experiment, SweepWatch.runs_dir = config.experiment, Path(config.runs_dir)
         SweepWatch.started = time.monotonic()
+        SweepWatch.fail_fast = bool(config.get("fail_fast"))
+        if is_search(config.hydra.sweeper) and not _holds_out_images(config):
+            SweepWatch.refusal = NEEDS_VALIDATION
+            raise SystemExit(USAGE)
 
 
-def record_outcome(directory: Path, number: int, overrides: Sequence[str], outcome: Outcome) -> None:
+NEEDS_VALIDATION = (
+    "dataset.validation: 0 leaves a search nothing but the test set to choose on; hold out a part of the training set, "
+    "for example dataset.validation=0.1"
+)
+
+
+def is_search(sweeper: Any) -> bool:
+    """Whether Hydra's sweeper chooses runs by the objective of those before, as Optuna's does; a grid does not."""
+    return "optuna" in str(sweeper.get("_target_", "")).lower()
+
+
+def _holds_out_images(config: DictConfig) -> bool:
+    """Whether `dataset.validation` is given; a search over it is left to each run's own check."""
+    given = [*(config.hydra.sweeper.get("params") or {}), *(item.split("=")[0] for item in config.hydra.overrides.task)]
+    return config.dataset.get("validation") != 0 or "dataset.validation" in given
+
+
+def objective(config: Config, outcome: Outcome) -> float | None:
+    """What a search minimizes: the error in percent on the images held out of the training set, of a run with a result.
+
+    None for a run without one, and for a run that has seen the test set: nothing is chosen on that.
+    """
+    if config.dataset.validation == 0 or outcome.status not in (runs.FINISHED, runs.FAILED, SKIPPED):
+        return None
+    return (runs.read_json(Path(outcome.path) / "result.json") or {}).get("test_error")
+
+
+def record_outcome(
+    directory: Path, number: int, overrides: Sequence[str], outcome: Outcome, objective: float | None = None
+) -> None:
     """Leave the outcome of one job in the sweep's folder.
 
     Written in place, unlike every other file: it is read when its job is over, and a killed job leaves no stray
@@ -197,17 +246,41 @@ def record_outcome(directory: Path, number: int, overrides: Sequence[str], outco
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"overrides": list(overrides), **asdict(outcome)}, indent=1)
-        (directory / f"job_{number}.json").write_text(text + "\n", encoding="utf-8")
+        text = json.dumps({"overrides": list(overrides), **asdict(outcome), "objective": objective}, indent=1)
+        _outcome_file(directory, number).write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         print(f"warning: {directory}: {error.strerror}; the sweep's summary will miss this run", file=sys.stderr)
 
 
+def _outcome_file(directory: Path, number: int) -> Path:
+    return directory / f"job_{number}.json"
+
+
+def read_outcome(directory: Path, number: int) -> dict[str, Any] | None:
+    """What one job has left: overrides, status, path, note and objective; None where there is nothing that is whole."""
+    row = runs.read_json(_outcome_file(directory, number))
+    return row if isinstance(row, dict) else None
+
+
+def _rows(directory: Path) -> list[dict[str, Any]]:
+    numbers = sorted(int(path.stem.split("_")[1]) for path in directory.glob("job_*.json"))
+    return [row for number in numbers if (row := read_outcome(directory, number)) is not None]
+
+
 def read_outcomes(directory: Path) -> list[Outcome]:
     """The outcomes that the jobs of a sweep have left, in the order of the jobs."""
-    files = sorted(directory.glob("job_*.json"), key=lambda p: int(p.stem.split("_")[1]))
-    rows = [row for file in files if isinstance(row := runs.read_json(file), dict)]
-    return [_by_now(Outcome(row["status"], row["path"], row["note"])) for row in rows]
+    return [_by_now(Outcome(row["status"], row["path"], row["note"])) for row in _rows(directory)]
+
+
+def best_line(directory: Path) -> str | None:
+    """The run of a sweep with the smallest error on held-out images, as a line; None for a sweep without such runs."""
+    rows = [row for row in _rows(directory) if row.get("objective") is not None]
+    if not rows:
+        return None
+    best = min(rows, key=lambda row: row["objective"])
+    return (
+        f"Best error on held-out images: {best['objective']:.2f} % with {' '.join(best['overrides'])} in {best['path']}"
+    )
 
 
 def _by_now(outcome: Outcome) -> Outcome:
@@ -230,7 +303,7 @@ def summarize(outcomes: Sequence[Outcome], seconds: float, arguments: Sequence[s
         cut: why the sweep ended before its last job, or None.
     """
     count = Counter(outcome.status for outcome in outcomes)
-    order = (runs.FINISHED, SKIPPED, runs.FAILED, runs.INTERRUPTED, BUSY, runs.CRASHED, DISK, REFUSED)
+    order = (runs.FINISHED, SKIPPED, runs.FAILED, runs.INTERRUPTED, BUSY, LOST, runs.CRASHED, DISK, REFUSED)
     words = {runs.FAILED: "failed to train", BUSY: "busy elsewhere"}
     jobs = [outcome for outcome in outcomes if outcome.status != PASSED_OVER]
     parts = [f"{count[status]} {words.get(status, status)}" for status in order if count[status]]
@@ -238,13 +311,13 @@ def summarize(outcomes: Sequence[Outcome], seconds: float, arguments: Sequence[s
     if cut:
         print(f"The sweep ended early: {cut}; runs that it had not begun are not counted.")
     for outcome in outcomes:
-        if outcome.status in (runs.CRASHED, DISK, REFUSED, BUSY):
+        if outcome.status in (runs.CRASHED, DISK, REFUSED, BUSY, LOST):
             print(f"  {outcome.status}: {outcome.path}\n    {outcome.note}")
     command = "python -m farkas_exp " + shlex.join(arguments)
     if count[runs.CRASHED]:
         retry = "" if "retry_failed=true" in arguments else " retry_failed=true"
         print(f"To try the crashed ones again: {command}{retry}")
-    elif count[runs.INTERRUPTED] or count[BUSY] or count[DISK] or cut:
+    elif count[runs.INTERRUPTED] or count[BUSY] or count[DISK] or count[LOST] or cut:
         print(f"To go on: {command}")
     sys.stdout.flush()
     statuses = [outcome.exit_status for outcome in outcomes] + [TO_BE_CONTINUED] * bool(cut)

@@ -1,6 +1,6 @@
 """A small sweep on two workers, killed again and again at random moments, against the same sweep left in peace.
 
-    python scripts/soak.py [kills=50] [workers=2] [seed=0] [epochs=40] [folder=DIR]
+    python scripts/soak.py [kills=50] [workers=2] [seed=0] [epochs=40] [runs=6] [folder=DIR]
 
 Every worker gives the same command, over the same runs, and is ended by SIGKILL: while it starts, trains, evaluates or
 writes a checkpoint. When the sweep is done before the last kill, it starts over in another folder. In the end all must
@@ -38,14 +38,15 @@ TIMES = {"time", "epoch_seconds", "images_per_second", "seconds"}
 class Soak:
     """Kills processes of the sweep until `kills` have died."""
 
-    def __init__(self, folder: Path, kills: int, workers: int, seed: int, epochs: int) -> None:
-        self.folder, self.workers, self.seed, self.epochs = folder, workers, seed, epochs
+    def __init__(self, folder: Path, kills: int, workers: int, seed: int, epochs: int, runs: int) -> None:
+        self.folder, self.workers, self.seed, self.epochs, self.runs = folder, workers, seed, epochs, runs
         self.left, self.guard = kills, threading.Lock()
         self.moments = {"while it starts": 0, "while it trains": 0}
 
     def command(self, runs_dir: Path) -> list[str]:
         """The sweep's command."""
-        own = [f"epochs={self.epochs}", "seed=0,1,2", f"runs_dir={runs_dir}"]
+        seeds = ",".join(map(str, range(-(-self.runs // 2))))  # each with and without batch normalization
+        own = [f"epochs={self.epochs}", f"seed={seeds}", f"runs_dir={runs_dir}"]
         return [sys.executable, "-m", "farkas_exp", *SWEEP, *own]
 
     def start(self, runs_dir: Path) -> "subprocess.Popen[bytes]":
@@ -170,7 +171,7 @@ def same(first: Any, second: Any) -> bool:
 
 def main() -> int:
     """Read the command line and run."""
-    numbers = {"kills": 50, "workers": 2, "seed": 0, "epochs": 40}
+    numbers = {"kills": 50, "workers": 2, "seed": 0, "epochs": 40, "runs": 6}
     folder = None
     for argument in sys.argv[1:]:
         key, _, value = argument.partition("=")

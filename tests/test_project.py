@@ -15,7 +15,8 @@ def settings():
 
 
 def test_the_wheel_names_every_package():
-    folders = {path.parent.relative_to(ROOT) for path in (ROOT / "farkas_exp").rglob("__init__.py")}
+    roots = (ROOT / "farkas_exp", ROOT / "hydra_plugins")
+    folders = {path.parent.relative_to(ROOT) for root in roots for path in root.rglob("__init__.py")}
     named = {name for name in settings()["tool"]["setuptools"]["packages"] if name != "farkas_exp.conf"}
     assert named == {".".join(folder.parts) for folder in folders}
 

@@ -267,3 +267,24 @@ def test_match_farkas_scales_the_network_of_the_same_seed_and_needs_no_normaliza
         built("match_farkas", normalization={"name": "batch"})
     with pytest.raises(UserError, match="match_farkas is for plain networks"):
         built("match_farkas", model={"name": "farkasnet34"})
+
+
+def test_wandb_groups_the_seeds_of_a_cell_under_its_experiment(tmp_path, monkeypatch):
+    from farkas_exp.identity import identify
+    from farkas_exp.tracking import WandbMirror
+
+    seen = []
+    start = WandbMirror.start
+
+    def watched(settings, run_dir, run_id, name, group, tags, values):
+        seen.append((name, group))
+        return start(settings, run_dir, run_id, name, group, tags, values)
+
+    monkeypatch.setattr(WandbMirror, "start", watched)
+    made = [
+        config(tmp_path, epochs=1, seed=seed, experiment=experiment) for seed, experiment in ((0, "table1"), (1, None))
+    ]
+    for each in made:
+        sweep.execute(each)
+    cell = identify(made[0])
+    assert seen == [(f"{cell.slug}-s0", f"table1/{cell.folder}"), (f"{cell.slug}-s1", cell.folder)]

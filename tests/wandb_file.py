@@ -12,7 +12,7 @@ def read_wandb_file(path: Path) -> dict[str, Any]:
     """Config, history rows, summary, exit code and run facts of one `run-<id>.wandb` file."""
     from wandb.proto.wandb_internal_pb2 import Record
 
-    found: dict[str, Any] = {"config": {}, "history": [], "summary": {}, "exit_code": None}
+    found: dict[str, Any] = {"config": {}, "history": [], "summary": {}, "exit_code": None, "artifacts": {}}
     for data in _payloads(path.read_bytes()):
         record = Record()
         record.ParseFromString(data)
@@ -25,6 +25,9 @@ def read_wandb_file(path: Path) -> dict[str, Any]:
             found["history"].append({_key(item): json.loads(item.value_json) for item in record.history.item})
         elif kind == "summary":
             found["summary"] |= {_key(item): json.loads(item.value_json) for item in record.summary.update}
+        elif kind == "artifact":
+            contents = record.artifact.manifest.contents
+            found["artifacts"][record.artifact.name] = sorted(item.path for item in contents)
         elif kind == "exit":
             found["exit_code"] = record.exit.exit_code
     return found

@@ -1,23 +1,5 @@
-"""How the runs of a sweep are spread: over the processes of one machine, or over the jobs of a Slurm cluster."""
+"""Where the runs of a sweep go: processes of this machine (`local_parallel`) or jobs of a Slurm cluster (`slurm`).
 
-import importlib
-
-from hydra.core.plugins import Plugins
-
-LAUNCHERS = {
-    "LocalParallelLauncher": "farkas_exp.launchers.local_parallel",
-    "SlurmLauncher": "farkas_exp.launchers.slurm",
-}
-
-
-def register() -> None:
-    """Make our launchers known to Hydra, which takes plugins from its namespace `hydra_plugins` only.
-
-    The Slurm launcher is left out where hydra-submitit-launcher is not installed.
-    """
-    known = Plugins.instance().class_name_to_class
-    for name, module in LAUNCHERS.items():
-        try:
-            known[f"hydra_plugins.farkas_exp.{name}"] = getattr(importlib.import_module(module), name)
-        except ImportError:
-            continue
+Whatever becomes of a job is in its outcome file (`sweep.record_outcome`), which exists from its submission on; so a
+sweep's summary is whole even if a job is killed without a word.
+"""

@@ -1,43 +1,140 @@
-"""Runs as jobs of a Slurm cluster, by submitit; several short runs may share a job."""
+"""`hydra/launcher=slurm`: the jobs of a sweep as arrays of Slurm jobs, by hydra-submitit-launcher.
 
-import json
-from collections.abc import Sequence
-from typing import Any
+Beside that launcher it trains several runs in one job, submits arrays that are too long for the cluster one after the
+other, submits again what died without a word, and saves before it asks for a requeue.
+"""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
 
 from hydra.core.utils import JobReturn
-from hydra_plugins.hydra_submitit_launcher import submitit_launcher
+
+from farkas_exp.errors import UserError
+from farkas_exp.launchers import jobs
+from farkas_exp.launchers.jobs import Group, Run, Work
+from farkas_exp.signals import PREEMPTION, StopRequest
+from farkas_exp.sweep import TO_BE_CONTINUED
+
+try:
+    from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
+    from submitit import AutoExecutor
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+    from submitit.helpers import DelayedSubmission
+except ImportError as error:
+    raise UserError(
+        f"hydra/launcher: slurm needs hydra-submitit-launcher ({error}); pip install 'farkas-exp[cluster]'"
+    ) from None
+
+_POLL_SECONDS = 1.0
 
 
-class SlurmLauncher(submitit_launcher.SlurmLauncher):
-    """hydra-submitit-launcher's Slurm launcher with `runs_per_job`: so many runs, one after the other, in each job.
+class _Job:
+    """One Slurm job: called by submitit on the cluster's machine, again after each requeue."""
 
-    A job that is preempted or runs out of time is submitted again with all its runs; those that are done are skipped
-    and the one that was interrupted goes on.
+    def __init__(self, work: Work, group: Group) -> None:
+        self.work, self.group = work, group
+
+    def __call__(self) -> None:
+        """Train the group's runs. A stop request ends it with a checkpoint and a requeue."""
+        if "SLURM_CPUS_PER_TASK" in os.environ:  # PyTorch would take every core that it sees; not imported yet
+            os.environ.setdefault("OMP_NUM_THREADS", os.environ["SLURM_CPUS_PER_TASK"])
+        requeue = signal.getsignal(PREEMPTION)  # submitit's handler
+        with StopRequest() as stop:  # in place of it: a second signal must not disturb the saving or the requeue
+            jobs.run_group(self.work, self.group, stop)
+            if stop.requested and not _is_cancelled():
+                assert callable(requeue)
+                cast(Any, requeue)(PREEMPTION, None)  # leaves the process, unless time ran out too often: then raises
+
+    def checkpoint(self) -> DelayedSubmission:
+        """What submitit runs after the requeue: the same, for finished runs are skipped and the stopped one goes on."""
+        return DelayedSubmission(self)
+
+
+def _is_cancelled() -> bool:
+    """Whether this job is to end for good: `scancel` sends the same SIGTERM as some preemptions do."""
+    command = ["scontrol", "--oneliner", "show", "job", os.environ.get("SLURM_JOB_ID", "")]
+    try:
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return "JobState=CANCELLED" in shown
+
+
+def launch(settings: Mapping[str, Any], work: Work, all_runs: Sequence[Run]) -> list[JobReturn]:
+    """Submit all runs, wait for them, and return their objectives.
+
+    Raises:
+        UserError: a setting that is out of range or that Slurm refuses, or no Slurm on this machine.
+        SystemExit: a run crashed with fail_fast=true; its sweep's jobs are cancelled.
     """
-
-    def __init__(self, runs_per_job: int = 1, **params: Any) -> None:
-        super().__init__(**params)
-        self.runs_per_job = runs_per_job
-
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Submit the runs, `runs_per_job` to a job, and wait for all of them."""
-        jobs = pack(job_overrides, self.runs_per_job, initial_job_idx)
-        return [outcome for job in super().launch(jobs, 0) for outcome in job]  # type: ignore[attr-defined]
-
-    def __call__(self, sweep_overrides: list[str], job_dir_key: str, job_num: int, *rest: Any) -> Any:
-        """The work of one job, on its machine: its runs in order."""
-        return [
-            super(SlurmLauncher, self).__call__(run, job_dir_key, number, *rest)
-            for number, run in unpack(sweep_overrides)
-        ]
+    own = {key: jobs.whole_number(settings, key, least) for key, least in _OWN_SETTINGS.items()}
+    executor = _executor({key: value for key, value in settings.items() if key not in _OWN_SETTINGS})
+    waiting = jobs.groups(jobs.skip_done(work, all_runs), own["runs_per_job"])
+    for _ in range(1 + own["retries"]):
+        arrays = [waiting[first : first + own["array_size"]] for first in range(0, len(waiting), own["array_size"])]
+        waiting = [group for array in arrays for group in _run_array(executor, work, array)]
+    return jobs.returns(work, all_runs)
 
 
-def pack(runs: Sequence[Sequence[str]], runs_per_job: int, first: int) -> list[list[str]]:
-    """The runs in groups of `runs_per_job`, each run with its number as one text: what a job gets for overrides."""
-    texts = [json.dumps([first + number, list(run)]) for number, run in enumerate(runs)]
-    return [texts[start : start + runs_per_job] for start in range(0, len(texts), runs_per_job)]
+_OWN_SETTINGS = {"runs_per_job": 1, "retries": 0, "array_size": 1}
+"""The settings that are not Slurm's, with their least values."""
 
 
-def unpack(texts: Sequence[str]) -> list[tuple[int, list[str]]]:
-    """The numbers and overrides of a job's runs."""
-    return [(number, run) for number, run in map(json.loads, texts)]
+def _executor(settings: dict[str, Any]) -> AutoExecutor:
+    """Submitit's executor with these settings, named as in hydra-submitit-launcher."""
+    folder, timeouts = settings.pop("submitit_folder"), settings.pop("max_num_timeout")
+    common = {key for key in settings if key in BaseQueueConf.__dataclass_fields__}
+    with _refusals():
+        executor = AutoExecutor(cluster="slurm", folder=folder, slurm_max_num_timeout=timeouts)
+        named = {key if key in common else f"slurm_{key}": value for key, value in settings.items()}
+        executor.update_parameters(**{key: value for key, value in named.items() if value is not None})
+    return executor
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What submitit and sbatch say of a setting that they do not take, as one line."""
+    try:
+        yield
+    except (FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
+        lines = [line for line in str(error).splitlines() if "sbatch: error:" in line] or [str(error).splitlines()[-1]]
+        raise UserError(f"hydra.launcher: {'; '.join(lines).replace('sbatch: error: ', '')}") from None
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise UserError(f"hydra.launcher: {' '.join(str(error).split())}") from None
+
+
+def _run_array(executor: AutoExecutor, work: Work, groups: Sequence[Group]) -> list[Group]:
+    """Submit one array of jobs and wait until none is queued or running; return those that died without a word."""
+    with _refusals(), executor.batch():
+        submitted = [executor.submit(_Job(work, group)) for group in groups]
+    array = submitted[0].job_id.split("_")[0]
+    logs = submitted[0].paths.folder.parent
+    print(f"Slurm job {array}: {sum(map(len, groups))} runs in {len(groups)} jobs; logs in {logs}", flush=True)
+    try:
+        _wait(work, submitted, groups)
+    except (KeyboardInterrupt, SystemExit):
+        print(f"The jobs of Slurm job {array} stay where they are; to end them: scancel {array}", flush=True)
+        raise
+    died = []
+    for job, group in zip(submitted, groups, strict=True):
+        if all(jobs.has_outcome(work, run) for run in group):
+            continue
+        state = job.get_info().get("State", "unknown")
+        jobs.mark_open(work, group, f"Slurm job {job.job_id} ended in state {state}; its log: {job.paths.stdout}")
+        if not state.startswith("CANCELLED"):
+            died.append(group)
+    return died
+
+
+def _wait(work: Work, submitted: Sequence[Any], groups: Sequence[Group]) -> None:
+    while not all(job.done() for job in submitted):
+        if work.fail_fast and any(jobs.crashed(work, group) for group in groups):
+            for job in submitted:
+                job.cancel(check=False)
+            raise SystemExit(TO_BE_CONTINUED)
+        time.sleep(_POLL_SECONDS)

@@ -14,9 +14,20 @@ from farkas_exp.report.arms import setting
 from farkas_exp.runs import RunRecord, collect
 
 WHAT = (
-    "arms", "table1", "table2", "table3", "table4", "figure5", "fixup_rates", "deep_narrow", "claims", "figures",
-    "separation", "landscape",
-)  # fmt: skip
+    "arms",
+    "table1",
+    "table2",
+    "table3",
+    "table4",
+    "table1_mini",
+    "figure5",
+    "fixup_rates",
+    "deep_narrow",
+    "claims",
+    "figures",
+    "separation",
+    "landscape",
+)
 FORMATS = ("md", "csv", "tex", "html", "png", "pdf")
 LOG_MODES = ("offline", "online")
 
@@ -88,7 +99,7 @@ def run(request: Request) -> list[Path]:
     return files
 
 
-EXPERIMENTS = {"table1_mini": "table1", "table1_mini_cifar10": "table1", "table1_controls": "table1"}
+EXPERIMENTS = {"table1_mini_cifar10": "table1_mini", "table1_controls": "table1"}
 """What is rendered at the end of an experiment's sweep, where it is not of the experiment's name."""
 
 

@@ -32,7 +32,7 @@ class WandbMirror:
 
     def __init__(self, run: Any, directory: Path, warn: Callable[[str], object]) -> None:
         self._run, self._directory, self._warn = run, directory, warn
-        self._warned = False
+        self._warned, self._files = False, "offline-run-*"
 
     @classmethod
     def start(
@@ -81,6 +81,7 @@ class WandbMirror:
         if settings.mode == "online":
             try:
                 mirror._run = _init("online", arguments, init_timeout, finish_timeout)
+                mirror._files = "run-*"
                 return mirror
             except Exception as error:  # noqa: BLE001 - whatever W&B raises, the training goes on
                 _teardown()
@@ -124,7 +125,7 @@ class WandbMirror:
             return
         self._warned = True
         reason = " ".join(str(error).split()) or type(error).__name__
-        where = self._directory / "wandb" / "offline-run-*"
+        where = self._directory / "wandb" / self._files
         self._warn(f"wandb: {what} ({reason[:160]}); upload it later with: wandb sync {where}")
 
 

@@ -1,0 +1,63 @@
+"""One layer: Farkas in the weights (ours) and over the activations (literal) against convolution + bias + ReLU."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.literal import make_literal
+from benchmarks.measure import device, interleaved, medians, ratio
+from farkas_exp.layers import Activation, FarkasConv2d, FarkasResidualConv2d, ResidualConv2d
+
+SHAPES = [(16, 32), (32, 16), (64, 8), (64, 32), (128, 16), (256, 8)]
+QUICK_SHAPES = [(8, 8)]
+
+
+def bench_layers(quick: bool = False) -> Iterator[dict[str, Any]]:
+    """Forward and backward of one layer for each shape and algorithm, batch 128."""
+    for channels, size in QUICK_SHAPES if quick else SHAPES:
+        for algorithm in (1, 2):
+            images = torch.randn(8 if quick else 128, channels, size, size, device=device())
+            images = images.to(memory_format=torch.channels_last)
+            seconds = interleaved(_candidates(algorithm, channels, images), rounds=2 if quick else 7)
+            yield {
+                "channels": channels,
+                "size": size,
+                "algorithm": algorithm,
+                "seconds": medians(seconds),
+                "farkas": ratio(seconds, "farkas", "plain"),
+                "literal": ratio(seconds, "literal", "plain"),
+            }
+
+
+def _candidates(algorithm: int, channels: int, images: Tensor) -> dict[str, Callable[[], None]]:
+    farkas_type = FarkasConv2d if algorithm == 1 else FarkasResidualConv2d
+    plain_type: Any = nn.Conv2d if algorithm == 1 else ResidualConv2d
+    made = {
+        "plain": plain_type(channels, channels, 3, padding=1),
+        "farkas": farkas_type(channels, channels, 3, padding=1),
+        "literal": make_literal(farkas_type(channels, channels, 3, padding=1)),
+    }
+    return {
+        name: _step(layer.to(images.device).to(memory_format=torch.channels_last), algorithm, images)
+        for name, layer in made.items()
+    }
+
+
+def _step(layer: Any, algorithm: int, images: Tensor) -> Callable[[], None]:
+    activation = Activation("relu")
+    hidden = images.clone().requires_grad_()
+    shortcut = images.clone().requires_grad_()
+
+    def forward() -> Tensor:
+        return activation(layer(hidden)) if algorithm == 1 else layer.activate(hidden, shortcut, activation)
+
+    cotangent = torch.randn_like(forward())
+
+    def step() -> None:
+        for tensor in (hidden, shortcut, *layer.parameters()):
+            tensor.grad = None
+        forward().backward(cotangent)
+
+    return step

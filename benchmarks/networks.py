@@ -1,0 +1,177 @@
+"""Whole training steps: networks, layouts, compilation, precision, and how the cost grows."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks.literal import make_literal
+from benchmarks.measure import device, interleaved, kept_bytes, macs, medians, peak_bytes, ratio
+from farkas_exp.capture import CapturedStep
+from farkas_exp.config import OptimizerConfig
+from farkas_exp.models import create_model
+from farkas_exp.optim import build_optimizer
+
+DEPTHS = ("18", "34", "50", "101")
+TRAINING_IMAGES = 50_000
+SMALL = {"blocks": (1, 1), "widths": (4, 8)}
+
+
+class Steps:
+    """Training steps of a network on random images; calling it does one."""
+
+    def __init__(
+        self, name: str, batch: int = 128, *, literal: bool = False, mode: str = "none", channels_last: bool = True,
+        precision: str = "fp32", **options: Any,
+    ) -> None:  # fmt: skip
+        generator = torch.Generator().manual_seed(0)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.images = torch.rand(batch, 3, 32, 32, generator=generator).to(device()).to(memory_format=layout)
+        self.labels = torch.randint(10, (batch,), generator=generator).to(device())
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.model: nn.Module = create_model(name, **options)
+        if literal:
+            make_literal(self.model)
+        self.model.to(device()).to(memory_format=layout)  # type: ignore[call-overload]
+        self.optimizer = build_optimizer(self.model, OptimizerConfig(), 0.01)
+        self.precision = precision
+        compiled = mode not in ("none", "graph")
+        self.forward: Any = torch.compile(self.model, mode=mode, dynamic=False) if compiled else self.model
+        self.gradients: Callable[[Tensor, Tensor], Tensor] = self._backward
+        if mode == "graph":
+            self.gradients = CapturedStep(self._backward)
+
+    def loss(self) -> Tensor:
+        """The loss on the images."""
+        return self._loss(self.images, self.labels)
+
+    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        with torch.autocast(device().type, torch.bfloat16, enabled=self.precision == "bf16"):
+            return F.cross_entropy(self.forward(images), labels)
+
+    def _backward(self, images: Tensor, labels: Tensor) -> Tensor:
+        loss = self._loss(images, labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        return loss.detach()
+
+    def __call__(self) -> None:
+        """One training step."""
+        self.gradients(self.images, self.labels)
+        self.optimizer.step()
+
+
+def facts(steps: Steps, seconds: float, matmul: float) -> dict[str, Any]:
+    """What a step of `seconds` means: images/s, an epoch of CIFAR-10, its share of the matmul rate, memory."""
+    batch = len(steps.images)
+    per_image = macs(steps.model, steps.images)
+    return {
+        "milliseconds": 1e3 * seconds,
+        "images_per_second": batch / seconds,
+        "epoch_seconds": TRAINING_IMAGES / batch * seconds,
+        "macs_per_image": per_image,
+        "share_of_matmul": 6 * per_image * batch / seconds / matmul,
+        "kept_bytes": kept_bytes(steps.loss),
+        "peak_bytes": peak_bytes(steps),
+    }
+
+
+def bench_networks(matmul: float, quick: bool = False) -> Iterator[dict[str, Any]]:
+    """ResNet, FarkasNet and the literal FarkasNet of every depth, without normalization, in turns."""
+    for depth in DEPTHS[:1] if quick else DEPTHS:
+        options = {"blocks": (1, 1), "widths": (4, 8)} if quick else {}
+        batch = 16 if quick else 128
+        candidates = {
+            "resnet": Steps(f"resnet{depth}", batch, **options),
+            "farkasnet": Steps(f"farkasnet{depth}", batch, **options),
+            "literal": Steps(f"farkasnet{depth}", batch, literal=True, **options),
+        }
+        rounds = {"18": 5, "34": 9, "50": 3, "101": 2}[depth]
+        seconds = interleaved(candidates, rounds=2 if quick else rounds)
+        middle = medians(seconds)
+        yield {
+            "depth": depth,
+            "batch": batch,
+            "farkas_over_resnet": ratio(seconds, "farkasnet", "resnet"),
+            "literal_over_resnet": ratio(seconds, "literal", "resnet"),
+            "networks": {name: facts(steps, middle[name], matmul) for name, steps in candidates.items()},
+        }
+
+
+def bench_layouts(quick: bool = False) -> Iterator[dict[str, Any]]:
+    """Plain and Farkas networks in both memory formats."""
+    options: dict[str, Any] = SMALL if quick else {}
+    for name in ("resnet34", "farkasnet34"):
+        candidates = {
+            "channels_last": Steps(name, 16 if quick else 128, **options),
+            "nchw": Steps(name, 16 if quick else 128, channels_last=False, **options),
+        }
+        seconds = interleaved(candidates, rounds=2 if quick else 3)
+        yield {
+            "network": name,
+            "seconds": medians(seconds),
+            "nchw_over_channels_last": ratio(seconds, "nchw", "channels_last"),
+        }
+
+
+def bench_normalization(quick: bool = False) -> Iterator[dict[str, Any]]:
+    """What batch normalization costs."""
+    options: dict[str, Any] = SMALL if quick else {}
+    for name in ("resnet34", "farkasnet34"):
+        candidates = {
+            kind: Steps(name, 16 if quick else 128, normalization=kind, **options) for kind in ("none", "batch")
+        }
+        seconds = interleaved(candidates, rounds=2 if quick else 3)
+        yield {"network": name, "seconds": medians(seconds), "batch_over_none": ratio(seconds, "batch", "none")}
+
+
+def bench_modes(quick: bool = False) -> Iterator[dict[str, Any]]:
+    """Eager against what `compile` offers on this machine; bf16 too on a GPU. Small on a CPU: compiling takes long."""
+    on_gpu = device().type == "cuda"
+    modes = ["graph", "default", "reduce-overhead"] if on_gpu else ["default"]
+    names = [f"{kind}{depth}" for depth in (DEPTHS if on_gpu else ("18",)) for kind in ("resnet", "farkasnet")]
+    options: dict[str, Any] = {} if on_gpu else {"blocks": (1,), "widths": (16,)}
+    for name in names[-1:] if quick else names:
+        for precision in ("fp32", "bf16") if on_gpu else ("fp32",):
+            candidates: dict[str, Steps] = {"none": Steps(name, precision=precision, **options)}
+            preparation = {}
+            for mode in [] if quick else modes:
+                try:
+                    steps = Steps(name, mode=mode, precision=precision, **options)
+                    preparation[mode] = _time_of_first_steps(steps)
+                except Exception as error:  # noqa: BLE001 - no compiler, an unsupported GPU: a finding of its own
+                    preparation[mode] = f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
+                else:
+                    candidates[mode] = steps
+            seconds = interleaved(candidates, rounds=5, warm_up=2)
+            yield {"network": name, "precision": precision, "seconds": medians(seconds), "preparation": preparation}
+
+
+def _time_of_first_steps(steps: Steps) -> float:
+    started = time.perf_counter()
+    for _ in range(5):
+        steps()
+    return time.perf_counter() - started
+
+
+def bench_growth(quick: bool = False) -> Iterator[dict[str, Any]]:
+    """Seconds of a step as depth, width and batch grow, plain and Farkas, from a 16-32-64 network of 3 x 3 blocks."""
+    axes: dict[str, list[int]] = {"depth": [1, 3, 5, 9], "width": [8, 16, 32, 64], "batch": [32, 128, 512]}
+    for axis, values in axes.items():
+        for value in values[:1] if quick else values:
+            blocks = value if axis == "depth" else 3
+            width = value if axis == "width" else 16
+            batch = value if axis == "batch" else 64
+            options = {"blocks": (blocks,) * 3, "widths": (width, 2 * width, 4 * width)}
+            candidates = {kind: Steps(f"{kind}34", batch, **options) for kind in ("resnet", "farkasnet")}
+            seconds = interleaved(candidates, rounds=2 if quick else 3)
+            yield {
+                "axis": axis,
+                "value": value,
+                "seconds": medians(seconds),
+                "farkas_over_resnet": ratio(seconds, "farkasnet", "resnet"),
+            }

@@ -1,0 +1,47 @@
+"""The launchers of `conf/hydra/launcher`.
+
+Hydra takes plugins from this namespace only, and imports all of them at each start; so the work is in
+`farkas_exp.launchers`, which is imported by the sweep that needs it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+
+class _LazyLauncher(Launcher):
+    def __init__(self, **settings: Any) -> None:
+        self.settings: dict[str, Any] = {
+            key: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+            for key, value in settings.items()
+        }
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keep what the jobs need."""
+        self.context, self.task_function, self.config = hydra_context, task_function, config
+
+
+class LocalParallelLauncher(_LazyLauncher):
+    """`hydra/launcher=local_parallel`."""
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run the jobs, several at a time."""
+        from farkas_exp.launchers import jobs, local_parallel
+
+        work = jobs.Work(self.context, self.config, self.task_function)
+        return local_parallel.launch(self.settings, work, jobs.numbered(job_overrides, initial_job_idx))
+
+
+class SlurmLauncher(_LazyLauncher):
+    """`hydra/launcher=slurm`."""
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Submit the jobs to Slurm and wait for them."""
+        from farkas_exp.launchers import jobs, slurm
+
+        work = jobs.Work(self.context, self.config, self.task_function)
+        return slurm.launch(self.settings, work, jobs.numbered(job_overrides, initial_job_idx))

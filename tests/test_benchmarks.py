@@ -1,0 +1,52 @@
+"""The benchmarks run, and compare what they say they compare."""
+
+import json
+
+import pytest
+import torch
+
+from benchmarks.__main__ import main
+from benchmarks.literal import make_literal
+from benchmarks.measure import kept_bytes, macs, ratio
+from farkas_exp.models import create_model
+
+
+@pytest.mark.parametrize("normalization", ["none", "batch"])
+def test_the_literal_network_is_the_same_function_with_the_same_gradients(normalization):
+    torch.manual_seed(0)
+    ours = create_model("farkasnet18", blocks=(2, 1), widths=(4, 6), aggregation="mean", normalization=normalization)
+    torch.manual_seed(0)
+    literal = make_literal(
+        create_model("farkasnet18", blocks=(2, 1), widths=(4, 6), aggregation="mean", normalization=normalization)
+    )
+    images = torch.rand(4, 3, 8, 8, dtype=torch.float64)
+    outputs = [model.double()(images) for model in (ours, literal)]
+    torch.testing.assert_close(*outputs, rtol=0, atol=1e-12)
+    for output in outputs:
+        output.pow(2).sum().backward()
+    for mine, theirs in zip(ours.parameters(), literal.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=0, atol=1e-10)
+
+
+def test_ratios_are_taken_round_by_round():
+    assert ratio({"a": [2.0, 20.0, 2.0], "b": [1.0, 10.0, 2.0]}, "a", "b") == 2.0
+
+
+def test_multiply_adds_are_those_of_the_paper_s_networks():
+    images = torch.rand(2, 3, 32, 32)
+    assert macs(create_model("resnet34"), images) / 1e6 == pytest.approx(72.27, abs=0.01)
+
+
+def test_kept_memory_counts_each_storage_once():
+    weight = torch.ones(10, requires_grad=True)
+    assert kept_bytes(lambda: (weight * weight).sum()) == 40
+
+
+@pytest.mark.slow
+def test_the_quick_benchmark_writes_figures_and_a_picture(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["benchmarks", "--quick", "--out", str(tmp_path)])
+    assert main() == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["machine"]["host"] in capsys.readouterr().out
+    assert results["networks"][0]["networks"]["farkasnet"]["images_per_second"] > 0
+    assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,172 @@
+"""The step's execution modes: a recorded step gives the numbers of the eager one, and nothing waits for the device."""
+
+import pytest
+import torch
+from configs import config
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from farkas_exp import sweep
+from farkas_exp.capture import WARM_UP_STEPS, CapturedStep, choose_mode
+from farkas_exp.data import build_data
+from farkas_exp.errors import UserError
+from farkas_exp.optim import build_optimizer
+from farkas_exp.runs import open_run, read_json
+from farkas_exp.signals import StopRequest
+from farkas_exp.train import build_model
+from farkas_exp.trainer import Trainer, TrainerState
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def make_trainer(device=DEVICE, **overrides):
+    made = config(**{"device": "cpu", "compile": "none", **overrides})
+    data = build_data(made.dataset, made.augmentation, batch_size=made.batch_size, seed=made.seed, device=device)
+    model = build_model(made, data, device)
+    return Trainer(made, model, build_optimizer(model, made.optimizer, made.lr.value), data, device)
+
+
+def losses(trainer, epochs=3):
+    """The mean loss of each training epoch, and the test loss after each."""
+    state, curve = TrainerState(), []
+    for _ in range(epochs):
+        assert trainer.train_epoch(state, StopRequest())
+        row = trainer.finish_epoch(state)
+        curve += [row["train_loss"], row["test_loss"]]
+    return curve
+
+
+def record_like_a_graph(function):
+    """What a CUDA graph is, on a CPU: the same call on the same memory, its output and gradients written in place."""
+    output = function()
+
+    def replay():
+        output.copy_(function())
+
+    return replay, output
+
+
+@pytest.mark.parametrize("normalization", ["none", "batch"])
+def test_a_recorded_step_trains_as_the_eager_one_bitwise(normalization):
+    eager = make_trainer(torch.device("cpu"), normalization={"name": normalization})
+    recorded = make_trainer(torch.device("cpu"), normalization={"name": normalization})
+    calls = []
+
+    def recorder(function):
+        calls.append(function)
+        with torch.no_grad():
+            before = [buffer.clone() for buffer in recorded.model.buffers()]
+        made = record_like_a_graph(function)  # unlike a recording it executes, which batch norm's statistics show
+        with torch.no_grad():
+            for buffer, value in zip(recorded.model.buffers(), before, strict=True):
+                buffer.copy_(value)
+        return made
+
+    recorded._gradients = CapturedStep(recorded._backward, recorder=recorder)
+    assert losses(eager) == losses(recorded)
+    assert len(calls) == 1
+    for mine, theirs in zip(recorded.model.state_dict().values(), eager.model.state_dict().values(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_the_first_steps_are_eager_and_every_batch_reaches_the_recorded_memory():
+    seen = []
+
+    def step(images, labels):
+        seen.append((images.data_ptr(), float(images.sum()), labels.tolist()))
+        return images.sum()[None]
+
+    captured = CapturedStep(step, recorder=record_like_a_graph)
+    for number in range(WARM_UP_STEPS + 3):
+        images = torch.full((2, 1, 2, 2), float(number)).to(memory_format=torch.channels_last)
+        assert captured(images, torch.tensor([number, number])).item() == 8 * number
+    places = {place for place, _, _ in seen[WARM_UP_STEPS:]}
+    assert len(places) == 1
+    assert [labels for _, _, labels in seen[-3:]] == [[n, n] for n in range(WARM_UP_STEPS, WARM_UP_STEPS + 3)]
+
+
+def test_a_failed_recording_ends_an_automatic_choice_only():
+    def refuse(function):
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    eager, trainer = make_trainer(torch.device("cpu")), make_trainer(torch.device("cpu"))
+    trainer._gradients = CapturedStep(trainer._backward, trainer._go_on_without, refuse)
+    assert losses(trainer) == losses(eager)
+    assert trainer.mode == "none (no graph: operation not permitted when stream is capturing)"
+    strict = CapturedStep(lambda images, labels: images, recorder=refuse)
+    for _ in range(WARM_UP_STEPS):
+        strict(torch.zeros(1), torch.zeros(1))
+    with pytest.raises(RuntimeError, match="not permitted"):
+        strict(torch.zeros(1), torch.zeros(1))
+
+
+def test_the_mode_is_chosen_by_the_device_and_written_into_the_run(tmp_path):
+    made = config(tmp_path, epochs=1)
+    assert choose_mode(made, torch.device("cpu")) == "none"
+    assert choose_mode(made, torch.device("cuda")) == "graph"
+    with pytest.raises(UserError, match="compile: graph needs a GPU"):
+        choose_mode(config(compile="graph"), torch.device("cpu"))
+    with pytest.raises(UserError, match="compile: unknown"):
+        config(compile="fast")
+    sweep.execute(made)
+    assert read_json(open_run(made).environment)["compile"] == "none"
+
+
+class _Waits(TorchDispatchMode):
+    """Counts the operations that make the host wait for a device, whatever the device is."""
+
+    NAMES = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "is_nonzero")
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += any(func.name() == f"aten::{name}" for name in self.NAMES)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_training_epoch_asks_for_no_value_of_a_tensor(precision):
+    trainer = make_trainer(torch.device("cpu"), precision=precision)
+    with _Waits() as waits:
+        torch.ones(1).item()
+    assert waits.count == 1
+    trainer.train_epoch(TrainerState(), StopRequest())
+    with _Waits() as waits:
+        trainer.train_epoch(TrainerState(), StopRequest())
+    assert waits.count == 0
+
+
+@pytest.mark.slow
+def test_a_compiled_run_follows_the_eager_one():
+    """Five steps an epoch at learning rate 0.05; rounding differs, so the losses agree to 1e-3."""
+    assert losses(make_trainer(torch.device("cpu"), compile="default")) == pytest.approx(
+        losses(make_trainer(torch.device("cpu"))), abs=1e-3
+    )
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("mode", ["graph", "default", "reduce-overhead"])
+def test_every_mode_follows_the_eager_run_on_a_gpu(mode, precision):
+    """15 steps at learning rate 0.05; kernels may round differently, so the losses agree to 1e-2 (bf16: 5e-2)."""
+    fast = losses(make_trainer(compile=mode, precision=precision))
+    assert fast == pytest.approx(losses(make_trainer(precision=precision)), abs=1e-2 if precision == "fp32" else 5e-2)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mode", ["none", "graph"])
+def test_no_step_waits_for_the_gpu(mode):
+    trainer = make_trainer(compile=mode)
+    trainer.train_epoch(TrainerState(), StopRequest())
+    step = trainer._train_step
+
+    def watched(images, labels):
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            return step(images, labels)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    trainer._train_step = watched
+    trainer.train_epoch(TrainerState(), StopRequest())

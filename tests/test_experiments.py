@@ -1,0 +1,289 @@
+"""Every experiment composes, job by job, to what the paper says, value by value."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from farkas_exp import runs
+from farkas_exp.cli import config_dir, main
+from farkas_exp.config import Config, parse, schema_defaults, to_dict
+from farkas_exp.identity import identify
+from farkas_exp.report.arms import deciding_settings
+from farkas_exp.runs import collect
+
+RESNETS = [f"resnet{depth}" for depth in (18, 34, 50, 101)]
+FARKASNETS = [f"farkasnet{depth}" for depth in (18, 34, 50, 101)]
+SEEDS = (0, 1, 2)
+
+
+def composed(*overrides: str) -> Config:
+    values: Any = OmegaConf.to_container(raw(*overrides), resolve=True)
+    return parse(values)
+
+
+def raw(*overrides: str, **options: Any) -> DictConfig:
+    ConfigStore.instance().store(name="schema", node=schema_defaults())
+    with initialize_config_dir(config_dir(), version_base="1.3"):
+        return compose("config", list(overrides), **options)
+
+
+@cache
+def jobs(experiment: str, *given: str) -> tuple[Config, ...]:
+    """The configurations of all jobs of an experiment's sweep that its regimes are for, in their order.
+
+    An override in `given` takes the place of the sweep's own, as on the command line. Jobs that differ in their seed
+    alone are composed once.
+    """
+    values = dict(override.split("=", 1) for override in given)
+    params = OmegaConf.to_container(sweep_of(experiment))
+    assert isinstance(params, dict)
+    sweep = {key: values.pop(str(key), value) for key, value in params.items()}
+    seeds = [int(seed) for seed in str(sweep.pop("seed")).split(",")]
+    choices = [[f"{key}={value}" for value in str(several).split(",")] for key, several in sweep.items()]
+    fixed = [f"{key}={value}" for key, value in values.items()]
+    composed_jobs = [composed(f"experiment={experiment}", *fixed, *job) for job in itertools.product(*choices)]
+    meant = [c for c in composed_jobs if not c.only_for or any(fnmatchcase(c.model.name, p) for p in c.only_for)]
+    return tuple(replace(job, seed=seed) for job in meant for seed in seeds)
+
+
+def sweep_of(experiment: str) -> DictConfig:
+    """What an experiment sweeps over."""
+    config = raw(f"experiment={experiment}", return_hydra_config=True).hydra
+    assert str(config.mode).endswith("MULTIRUN")
+    return config.sweeper.params
+
+
+def check_protocol(made: Config, dataset: str) -> None:
+    """Section 4 of the paper with the authors' code: what all arms on CIFAR share."""
+    assert (made.dataset.name, made.dataset.train_limit, made.dataset.validation) == (dataset, None, 0.0)
+    assert (made.epochs, made.batch_size, made.precision, made.label_smoothing) == (200, 128, "fp32", 0.0)
+    assert (made.optimizer.name, made.optimizer.momentum, made.optimizer.nesterov) == ("sgd", 0.9, False)
+    assert (made.optimizer.weight_decay, made.optimizer.decay) == (5e-4, "weights")
+    assert (made.lr.milestones, made.lr.gamma) == ((60, 120, 160), pytest.approx(0.2))
+    augmentation = made.augmentation
+    assert (augmentation.crop_padding, augmentation.flip) == (4, True)
+    assert (augmentation.cutout, augmentation.cutout_fill) == (16, "mean")
+    assert made.failure.epochs == 5
+    assert made.activation.name == "relu"
+
+
+def check_papers_arm(made: Config) -> None:
+    """What no arm of the paper's tables changes."""
+    assert (made.model.variant, made.model.head_bn, made.model.blocks, made.model.widths) == (None, None, None, None)
+    assert (made.init.gain, made.init.last_scale, made.init.last_depth_exponent) == (None, 1.0, 0.0)
+    assert (made.aggregation.margin, made.aggregation.learn_lambda, made.activation.cutoff) == (0.0, False, None)
+    assert (made.normalization.position, made.normalization.affine) == (None, None)
+
+
+def arm(made: Config) -> tuple[Any, ...]:
+    aggregation = made.aggregation.name if "farkas" in made.model.name else None
+    return (made.model.name, made.normalization.name, made.lr.value, aggregation, made.init.name)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "dataset", "depths"),
+    [("table1", "cifar10", (18, 34, 50, 101)), ("table2", "cifar100", (34, 50, 101))],
+)
+def test_tables_1_and_2_are_every_depth_in_both_regimes_three_times(
+    experiment: str, dataset: str, depths: Sequence[int]
+) -> None:
+    made = jobs(experiment)
+    for job in made:
+        check_protocol(job, dataset)
+        check_papers_arm(job)
+        assert (job.dataset.normalize, job.experiment) == (False, experiment)
+    wanted = {
+        (f"{family}{depth}", norm, lr, "sum" if family == "farkasnet" else None, "pytorch", seed)
+        for family in ("resnet", "farkasnet")
+        for depth in depths
+        for norm, lr in (("batch", 0.1), ("none", 0.01))
+        for seed in SEEDS
+    }
+    assert sorted(map(str, wanted)) == sorted(str((*arm(job), job.seed)) for job in made)
+
+
+def test_table_4_is_its_four_arms_three_times() -> None:
+    made = jobs("table4")
+    for job in made:
+        check_protocol(job, "cifar10")
+        check_papers_arm(job)
+        assert job.dataset.normalize is False
+    assert [(arm(job), job.seed) for job in made] == [
+        (wanted, seed)
+        for wanted in (
+            ("resnet34", "batch", 0.1, None, "pytorch"),
+            ("resnet34", "none", 0.01, None, "pytorch"),
+            ("fixup34", "none", 0.01, None, "pytorch"),
+            ("farkasnet34", "none", 0.05, "mean", "zero_last"),
+        )
+        for seed in SEEDS
+    ]
+
+
+def test_figure_5_has_both_initializations() -> None:
+    made = jobs("figure5")
+    for job in made:
+        check_protocol(job, "cifar10")
+        check_papers_arm(job)
+    assert {(arm(job), job.seed) for job in made} == {
+        ((model, "none", 0.1, aggregation, init), seed)
+        for model, aggregation in (("farkasnet101", "mean"), ("resnet101", None))
+        for init in ("pytorch", "zero_last")
+        for seed in SEEDS
+    }
+
+
+def test_fixup_is_run_at_every_rate_with_and_without_input_normalization() -> None:
+    made = jobs("fixup_rates")
+    for job in made:
+        check_protocol(job, "cifar10")
+        check_papers_arm(job)
+        assert arm(job)[:2] == ("fixup34", "none")
+    assert sorted((job.lr.value, job.dataset.normalize, job.seed) for job in made) == sorted(
+        itertools.product((0.01, 0.05, 0.1), (False, True), SEEDS)
+    )
+
+
+def controls() -> dict[str, tuple[list[str], tuple[str, float], dict[str, Any]]]:
+    """For each control arm its networks, the row of Table 1 that it stands beside, and what it changes."""
+    every, small, large = RESNETS + FARKASNETS, ("none", 0.01), ("batch", 0.1)
+    he, sixth = {"init.name": "kaiming"}, {"init.last_scale": 1 / 6}
+    return {
+        "last_sixth": (every, small, sixth),
+        "he": (every, small, he),
+        "he_last_sixth": (every, small, he | sixth),
+        "he_last_depth": (every, small, he | {"init.last_depth_exponent": -0.5}),
+        "match_farkas": (RESNETS, small, {"init.name": "match_farkas"}),
+        "authors_small": (["resnet18", "farkasnet18", "farkasnet50", "farkasnet101"], small, AUTHORS),
+        "authors_bn_large": (["resnet18", "farkasnet18"], large, AUTHORS),
+        "mean_small": (FARKASNETS, small, {"aggregation.name": "mean"}),
+        "mean_bn_large": (FARKASNETS, large, {"aggregation.name": "mean"}),
+        "bn_before_large": (every, large, {"normalization.position": "before"}),
+        "head_bn_large": (every, large, {"model.head_bn": True}),
+    }
+
+
+AUTHORS = {"model.variant": "authors"}
+
+
+@pytest.mark.parametrize(
+    "models", ["resnet18,farkasnet50", pytest.param(",".join(RESNETS + FARKASNETS), marks=pytest.mark.slow)]
+)
+def test_each_control_arm_changes_one_thing_of_table_1(models: str) -> None:
+    of_table1 = {(*arm(job)[:3], job.seed): settings_of(job) for job in jobs("table1")}
+    found = jobs("table1_controls", f"model={models}")
+    wanted = []
+    for for_models, row, change in controls().values():
+        for model, seed in itertools.product(set(for_models) & set(models.split(",")), SEEDS):
+            wanted.append({**of_table1[(model, *row, seed)], **change})
+    assert sorted(map(str, wanted)) == sorted(str(settings_of(job)) for job in found)
+    assert len({(identify(job).hash, job.seed) for job in found}) == len(found)
+    assert len(found) == (198 if "resnet101" in models else 54)
+
+
+def settings_of(job: Config) -> dict[str, Any]:
+    return {**deciding_settings(to_dict(job)), "seed": job.seed}
+
+
+def test_an_override_narrows_an_experiment() -> None:
+    pair = jobs("table1", "seed=0", "model=resnet18,farkasnet18")
+    assert {(job.seed, job.model.name) for job in pair} == {(0, "resnet18"), (0, "farkasnet18")}
+    short = jobs("table1", "epochs=20", "dataset=digits", "model=resnet18")
+    assert {(job.epochs, job.dataset.name, job.augmentation.flip) for job in short} == {(20, "digits", False)}
+    assert len(short) == 6
+    assert {arm(job)[4] for job in jobs("table1", "regime=he_last_sixth", "model=resnet18")} == {"kaiming"}
+    assert [arm(job) for job in jobs("table4", "model=fixup34", "seed=0")] == [
+        ("fixup34", "none", 0.01, None, "pytorch")
+    ], "a regime that brings its network passes over another one"
+
+
+def test_the_cpu_edition_keeps_the_papers_arms() -> None:
+    made = jobs("table1_mini")
+    paper = {arm(job) for job in jobs("table1") if job.model.name.endswith(("18", "34"))}
+    assert {arm(job) for job in made} == paper
+    for job in made:
+        check_papers_arm(job)
+    assert {arm(job) for job in jobs("table1_mini_cifar10")} == {each for each in paper if each[0].endswith("18")}
+
+
+def test_deep_and_narrow_is_four_kinds_over_a_grid() -> None:
+    sweep = sweep_of("deep_narrow")
+    depths, widths = (list(map(int, str(sweep[f"model.{key}"]).split(","))) for key in ("depth", "width"))
+    assert (min(depths), max(depths), min(widths), max(widths)) == (2, 60, 2, 16)
+    made = jobs("deep_narrow", "model.depth=2,60", "model.width=8")
+    kinds = {(*arm(job)[:2], arm(job)[3]) for job in made}
+    assert kinds == {
+        ("mlp", "none", None),
+        ("mlp", "batch", None),
+        ("farkas_mlp", "none", "sum"),
+        ("farkas_mlp", "none", "mean"),
+    }
+    assert len(made) == 4 * 2 * 2
+    assert {(job.model.depth, job.model.width) for job in made} == {(2, 8), (60, 8)}
+    assert {(job.dataset.name, job.augmentation.cutout) for job in made} == {("moons", 0)}
+
+
+@pytest.mark.parametrize("path", sorted((Path(config_dir()) / "experiment").glob("*.yaml")), ids=lambda p: p.stem)
+def test_an_experiment_opens_with_what_it_is_its_cost_and_its_command(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    comment = "\n".join(itertools.takewhile(lambda line: line.startswith("#"), lines))
+    assert lines[0] == "# @package _global_"
+    assert f"experiment={path.stem}" in comment
+    assert "Cost:" in comment or "Expected:" in comment
+    assert f"experiment: {path.stem}" in lines
+
+
+TINY = ["dataset=digits", "dataset.train_limit=100", "batch_size=50", "epochs=1", "seed=0"]
+
+
+def run_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str], cells: int, *arguments: str) -> str:
+    command = ["experiment=table1", *TINY, f"runs_dir={tmp_path}", "wandb.mode=disabled", "progress=none", *arguments]
+    assert main(command) == 0
+    first = capsys.readouterr().out
+    assert f"{cells} runs in" in first
+    assert f"{cells} finished" in first
+    assert main(command) == 0
+    second = capsys.readouterr().out
+    assert f"{cells} skipped" in second
+    assert {record.state for record in collect(tmp_path)} == {runs.FINISHED}
+    return first
+
+
+def test_a_narrowed_table_trains_is_rendered_with_what_was_narrowed_and_is_then_skipped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = run_twice(tmp_path, capsys, 4, "model=resnet18,farkasnet18")
+    assert "Table 1: percent misclassification on CIFAR-10" in shown
+    assert "epochs 1 (paper: 200)" in shown
+    assert "dataset digits (paper: cifar10)" in shown
+    assert "12 of 16 cells have none" in shown
+    rendered = (tmp_path / "report" / "table1.md").read_text()
+    for error in (record.result["test_error"] for record in collect(tmp_path) if record.result):
+        assert f"{error:.2f} (1)" in rendered
+    assert {path.suffix for path in (tmp_path / "report").iterdir()} == {".md", ".csv", ".tex", ".html", ".png"}
+
+
+def test_a_regime_that_is_not_for_a_network_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["experiment=table1", *TINY, f"runs_dir={tmp_path}", "wandb.mode=disabled", "progress=none"]
+    assert main([*command, "model=resnet18,farkasnet18", "regime=mean_small"]) == 0
+    shown = capsys.readouterr().out
+    assert "passed over: resnet18 (this regime is for farkasnet*)" in shown
+    assert "1 run in" in shown
+    assert [record.config["model"]["name"] for record in collect(tmp_path)] == ["farkasnet18"]
+    assert "Other arms" not in shown, "without a run in a cell of the table there is no setting to stand beside"
+
+
+@pytest.mark.slow
+def test_the_whole_of_table_1_runs_on_digits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_twice(tmp_path, capsys, 16)
+    rendered = (tmp_path / "report" / "table1.md").read_text()
+    assert "missing" not in rendered
