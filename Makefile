@@ -86,3 +86,8 @@ table1 table2 table4 table1-controls table1-mini table1-mini-cifar10 figure5 fix
 figures: setup  ## Figures 1 to 7, as far as there are runs, into $(RUNS)/report
 	@mkdir -p $(RUNS)
 	@$(PY) -m farkas_exp.report figures runs_dir=$(RUNS) format=png,pdf $(ARGS)
+
+.PHONY: sep-moons
+sep-moons: setup  ## the separation paper's Table 1 on a CPU, with Farkas and residual arms; some minutes
+	@OMP_NUM_THREADS=1 $(PY) -m farkas_exp experiment=sep_moons_table1 runs_dir=$(RUNS)/sep_moons $(ARGS)
+	@$(PY) -m farkas_exp.report separation runs_dir=$(RUNS)/sep_moons experiment=sep_moons_table1
