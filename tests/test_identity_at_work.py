@@ -204,7 +204,7 @@ def test_a_second_interrupt_is_to_be_continued_too(tmp_path, monkeypatch, capfd)
     monkeypatch.setattr(Trainer, "evaluate", interrupted)
     assert small(tmp_path, "-m", "seed=0,1", "epochs=1") == 75
     captured = capfd.readouterr()
-    assert "1 run in" in captured.out
+    assert "1 finished, 1 interrupted" in captured.out
     assert "stopped by a signal" in captured.out
     assert "Traceback" not in captured.err
 

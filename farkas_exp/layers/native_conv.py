@@ -2,8 +2,9 @@
 
 A residual Farkas block adds one channel: 17, 18, ... Libraries put channels into vector lanes, so 17 of them cost what
 24 do, and a FarkasNet34 step takes 1.37 times a ResNet34's where the arithmetic is 1.14 times. `native_conv.cpp` puts
-neighbouring pixels into the lanes instead. It is used for planar or ill-fitting float32 images on a CPU; where there
-is no C++ compiler, or FARKAS_EXP_NATIVE=0 is set, or inside of `layers.plain_path`, PyTorch's convolution is.
+neighbouring pixels into the lanes instead. PyTorch's convolution is the default; with FARKAS_EXP_NATIVE=1 in the
+environment this one is used for planar or ill-fitting float32 images on a CPU that has a C++ compiler, outside of
+`layers.plain_path`.
 """
 
 import ctypes
@@ -55,8 +56,8 @@ def _is_suited(input: Tensor, weight: Tensor, stride: Any, padding: Any, dilatio
 
 
 def available() -> bool:
-    """Whether the native kernel can be used on this machine; compiles it at the first call."""
-    return os.environ.get("FARKAS_EXP_NATIVE", "1") != "0" and _library() is not None
+    """Whether the native kernel is asked for and can be used on this machine; compiles it at the first call."""
+    return os.environ.get("FARKAS_EXP_NATIVE") == "1" and _library() is not None
 
 
 class _PlanarConv(torch.autograd.Function):
