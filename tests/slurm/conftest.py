@@ -1,4 +1,5 @@
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from scripts import slurm_cluster
 @pytest.fixture(scope="session")
 def slurm():
     """The environment variables of a Slurm that runs as long as the tests do."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the cluster is stopped then, too
     slurm_cluster.install()
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))
     try:

@@ -27,8 +27,8 @@ LAUNCHER = [
     "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=2",
 ]  # fmt: skip
 EPOCHS = 60
-LONG_SECONDS = 90
-"""Of the run that times out: a minute is the shortest limit, and Slurm looks at it every 30 seconds."""
+LONG_SECONDS = 45
+"""Of the run that times out, whose signal comes after 15 to 45: Slurm looks at time limits every 30 seconds."""
 
 
 class Sweep:
@@ -144,7 +144,7 @@ def test_a_job_out_of_time_is_requeued_and_goes_on(slurm, tmp_path, undisturbed)
     epoch_seconds = sum(record.result["seconds"] for record in collect(undisturbed)) / (4 * EPOCHS)
     epochs = math.ceil(LONG_SECONDS / epoch_seconds)
     train_here(undisturbed, f"epochs={epochs}")
-    limit = ["hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=30"]
+    limit = ["hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=45"]
     with Sweep(slurm, tmp_path, f"epochs={epochs}", "seed=0", *limit) as sweep:
         job = sweep.training(seed=0)
         assert "1 finished" in sweep.finish(seconds=1500)
