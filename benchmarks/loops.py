@@ -78,8 +78,8 @@ def bench_pipeline(quick: bool = False) -> dict[str, Any]:
 
     seconds = interleaved({"ours": run_ours, "loader": run_loader}, rounds=2 if quick else 5)
     middle = medians(seconds)
-    rates = {"ours": ours.steps_per_epoch * 128 / middle["ours"], "loader": sampled // 128 * 128 / middle["loader"]}
-    gains = ratio(seconds, "loader", "ours") * (ours.steps_per_epoch * 128) / (sampled // 128 * 128)
+    rates = {"ours": ours.steps_in(0) * 128 / middle["ours"], "loader": sampled // 128 * 128 / middle["loader"]}
+    gains = ratio(seconds, "loader", "ours") * (ours.steps_in(0) * 128) / (sampled // 128 * 128)
     return {"images_per_second": rates, "ours_over_loader": gains, "loader_workers": LOADER_WORKERS}
 
 

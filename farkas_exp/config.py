@@ -112,12 +112,17 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class AugmentationConfig:
-    """Random crop with zero padding, horizontal flip, and cutout (its square filled with its own mean colour)."""
+    """Random crop with zero padding, horizontal flip, and cutout (its square filled with its own mean colour).
+
+    Streamed images have a random resized crop in place of crop and cutout: `min_scale` is the least part of the image's
+    area that it takes (null: 0.08, or what the phase says).
+    """
 
     crop_padding: int = 4
     flip: bool = True
     cutout: int = 16
     cutout_fill: Literal["mean", "zero"] = "mean"
+    min_scale: float | None = None
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,10 @@ class DatasetConfig:
 
     `label` names the data of an image folder in the identity of a run (default: the name of the folder), so that
     moving the folder does not make it another experiment.
+
+    For streamed images: `workers` is the number of decoding processes (null: one for each core, 0: none), `draft`
+    decodes a JPEG no larger than needed, `copies` are the sizes of copies made by scripts/resize_images.py beside the
+    root (160 for `<root>-160`), of which each phase takes the smallest that is large enough.
     """
 
     name: str
@@ -141,6 +150,36 @@ class DatasetConfig:
     noise: float | None = None
     download: bool = outside(True)
     cache: bool = outside(True)
+    workers: int | None = outside(None)
+    draft: bool = True
+    copies: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class PhaseConfig:
+    """The epochs (from 0) before `until` that no earlier phase has: image size, global batch and learning rate.
+
+    The rate goes from `lr_from` to `lr_to` in a straight line over the phase's steps. `min_scale` is the least part of
+    an image's area that a training crop takes (null: the augmentation's). `rectangular` evaluates on batches of images
+    of similar shape, cropped to their mean shape in the place of a square.
+    """
+
+    until: int
+    image_size: int
+    batch_size: int
+    lr_from: float
+    lr_to: float
+    min_scale: float | None = None
+    rectangular: bool = False
+
+
+@dataclass(frozen=True)
+class PhasesConfig:
+    """A schedule for streamed images, in the place of `lr` and `batch_size`; `batch_scale` multiplies batch and rate."""
+
+    name: str = "none"
+    schedule: tuple[PhaseConfig, ...] = ()
+    batch_scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -250,6 +289,7 @@ class Config:
     init: InitConfig = InitConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
+    phases: PhasesConfig = PhasesConfig()
     regularizer: RegularizerConfig = RegularizerConfig()
     dropout: DropoutConfig = DropoutConfig()
     attack: AttackConfig = AttackConfig()
@@ -425,7 +465,36 @@ def _check_ranges(config: Config) -> None:
     require(bool(config.runs_dir.strip()), "runs_dir", config.runs_dir, "the name of a folder")
     require(config.diagnostics.images >= 1, "diagnostics.images", config.diagnostics.images, "at least 1")
     _check_siblings(config, require)
+    _check_streaming(config, require)
     require(0 <= config.label_smoothing < 1, "label_smoothing", config.label_smoothing, "in [0, 1)")
+
+
+def _check_streaming(config: Config, require: Callable[[bool, str, object, str], None]) -> None:
+    """The phases, and what else is for streamed images."""
+    phases, dataset = config.phases, config.dataset
+    named = (phases.name == "none") == (not phases.schedule)
+    require(named, "phases.name", phases.name, "none without a schedule, and another name with one")
+    require(phases.batch_scale > 0, "phases.batch_scale", phases.batch_scale, "positive")
+    scaled = bool(phases.schedule) or phases.batch_scale == 1
+    require(scaled, "phases.batch_scale", phases.batch_scale, "1 without phases (batch_size and lr.value say it)")
+    require(dataset.workers is None or dataset.workers >= 0, "dataset.workers", dataset.workers, "at least 0")
+    require(min(dataset.copies, default=1) >= 1, "dataset.copies", list(dataset.copies), "a list of sizes from 1 on")
+    share, right = config.augmentation.min_scale, "in (0, 1]"
+    require(share is None or 0 < share <= 1, "augmentation.min_scale", share, right)
+    begin = 0
+    for number, phase in enumerate(phases.schedule):
+        where = f"phases.schedule[{number}]"
+        require(phase.until > begin, f"{where}.until", phase.until, f"at least {begin + 1}")
+        require(phase.image_size >= 1, f"{where}.image_size", phase.image_size, "at least 1")
+        require(phase.batch_size >= 1, f"{where}.batch_size", phase.batch_size, "at least 1")
+        require(phase.lr_from > 0, f"{where}.lr_from", phase.lr_from, "positive")
+        require(phase.lr_to > 0, f"{where}.lr_to", phase.lr_to, "positive")
+        require(phase.min_scale is None or 0 < phase.min_scale <= 1, f"{where}.min_scale", phase.min_scale, right)
+        begin = phase.until
+    if phases.schedule:
+        least = f"at most {begin}, where the phases end (fewer stop early on the same schedule)"
+        require(config.epochs <= begin, "epochs", config.epochs, least)
+        require(dataset.image_size is None, "dataset.image_size", dataset.image_size, "null: the phases say it")
 
 
 def _check_siblings(config: Config, require: Callable[[bool, str, object, str], None]) -> None:

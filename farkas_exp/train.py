@@ -38,7 +38,7 @@ def train(config: Config, run: RunDirectory) -> dict[str, Any]:
     device = choose_device(config.device)
     data = build_data(
         config.dataset, config.augmentation, batch_size=config.batch_size, seed=config.seed, device=device,
-        channels_last=config.channels_last,
+        channels_last=config.channels_last, phases=config.phases,
     )  # fmt: skip
     check_measures(config)
     model = build_model(config, data, device)
@@ -102,6 +102,7 @@ class _Session:
             exit_code, closing = 255, str(stopped)
             raise
         finally:
+            self.trainer.data.close()
             self.progress.close(closing)
             self.wandb.finish(exit_code, summary)
 
@@ -138,6 +139,7 @@ class _Session:
             "seconds": state.seconds,
             "images_per_second": state.images / state.train_seconds if state.train_seconds else None,
             "parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+            **{key: self.last[key] for key in ("test_error_top5",) if key in self.last},
         }
 
     def _report(self, row: dict[str, Any], metrics: JsonlWriter) -> None:
@@ -152,7 +154,7 @@ class _Session:
         self._write_state(runs.RUNNING)
 
     def _on_step(self, step: int) -> None:
-        self.progress.step(step, self.trainer.data.steps_per_epoch)
+        self.progress.step(step, self.trainer.data.steps_in(self.state.epoch))
 
     def _diagnose(self, epoch: int) -> None:
         """Measure every layer's activity on a fixed batch, after `epoch` epochs, where asked for."""

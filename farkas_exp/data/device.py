@@ -82,9 +82,8 @@ class DeviceData:
         self._test_images = arrays.test_images.to(self._device).flatten(2)
         self._test_labels = arrays.test_labels.to(self._device)
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Full training batches in an epoch."""
+    def steps_in(self, epoch: int) -> int:
+        """Full training batches in an epoch, the same in all."""
         return self.info.train_size // self._batch_size
 
     def train_batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
@@ -95,7 +94,7 @@ class DeviceData:
         plan = self.plan(epoch).to(self._device)
         labels = self._labels[plan.order]
         positions = self._windows.positions(plan.order, plan.crop_y, plan.crop_x, plan.flip)
-        size, stop = self._batch_size, self.steps_per_epoch * self._batch_size
+        size, stop = self._batch_size, self.steps_in(epoch) * self._batch_size
         block = size * self._batches_in_a_block()
         # The bytes of a block are scratch, used again and again; its floats belong to whoever takes the batches.
         scratch = self._windows.view.new_empty(min(block, stop), *self._windows.view.shape[1:])
@@ -107,7 +106,7 @@ class DeviceData:
             for first in range(0, len(images), size):
                 yield images[first : first + size], labels[start + first : start + first + size]
 
-    def test_batches(self) -> Iterator[Batch]:
+    def test_batches(self, epoch: int | None = None) -> Iterator[Batch]:
         """The whole evaluation set in a fixed order, in batches of nearly equal size."""
         count = self.info.test_size
         channels, height, width = self.info.image_shape
@@ -122,6 +121,9 @@ class DeviceData:
         index = torch.from_numpy(fixed_order(self.info.train_size, "fixed batch")[:n]).to(self._device)
         images = self._windows.view.index_select(0, self._windows.originals(index)).float()
         return self._finish(images), self._labels[index]
+
+    def close(self) -> None:
+        """Nothing to give back."""
 
     def plan(self, epoch: int) -> EpochPlan:
         """The random choices of `epoch`, on the CPU."""
