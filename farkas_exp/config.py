@@ -39,6 +39,7 @@ class ModelConfig:
     depth: int | None = None
     width: int | None = None
     residual: bool | None = None
+    downsample: Literal["conv", "pool"] | None = None
 
 
 @dataclass(frozen=True)

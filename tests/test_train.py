@@ -181,7 +181,7 @@ def test_the_failure_rule_counts_epochs_at_chance_in_total():
 def test_a_crash_is_kept_with_its_traceback_and_left_alone_until_retried(tmp_path, monkeypatch):
     made = config(tmp_path)
     with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "evaluate", lambda self: 1 / 0)
+        patched.setattr(Trainer, "evaluate", lambda self, epoch: 1 / 0)
         outcome = sweep.execute(made)
     run = open_run(made)
     assert (outcome.status, outcome.exit_status) == (runs.CRASHED, 1)

@@ -11,6 +11,7 @@ from farkas_exp.data.device import DeviceData
 from farkas_exp.data.streamed import StreamedData
 from farkas_exp.data.subset import hold_out, limit_training
 from farkas_exp.errors import UserError, unknown
+from farkas_exp.images.listing import STREAMED
 
 __all__ = ["DATASETS", "STREAMED", "DataInfo", "ImageData", "build_data"]
 
@@ -24,8 +25,6 @@ DATASETS: dict[str, Callable[[DatasetConfig, torch.device], Arrays]] = {
     "synthetic": synthetic.load,
 }
 """Data sets that are loaded into memory as a whole, by name."""
-STREAMED = ("imagenet", "streamed_folder")
-"""Those whose images are decoded while the network trains."""
 
 
 def build_data(

@@ -22,7 +22,7 @@ from farkas_exp.data.subset import fixed_order, held_out, limited
 from farkas_exp.errors import UserError
 from farkas_exp.images.decode import EVALUATION_SCALE, CentreCrop, RandomCrop, View, image_sizes
 from farkas_exp.images.listing import ImageFiles, ImageSets, list_images
-from farkas_exp.images.pool import DecodingPool, Request
+from farkas_exp.images.pool import DecodingPool, Request, default_workers
 from farkas_exp.schedule import global_batch, phase_at
 from farkas_exp.seeding import derive_seed
 
@@ -88,7 +88,7 @@ class StreamedData:
         self._train_labels, self._test_labels = (torch.from_numpy(s.labels) for s in (sets.train, sets.test))
         scale, shift = (STD, MEAN) if dataset.normalize else ((1.0,) * 3, (0.0,) * 3)
         self._shift, self._scale = (255 * torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (shift, scale))
-        self._pool = DecodingPool(_cores(world_size) if dataset.workers is None else dataset.workers)
+        self._pool = DecodingPool(default_workers(world_size) if dataset.workers is None else dataset.workers)
         rectangular = any(phase.rectangular for phase in self._phases.schedule)
         self._aspects = self._test_aspects() if rectangular else None
 
@@ -313,12 +313,6 @@ def _check_copy(whole: ImageSets, target: Path, size: int) -> None:
                 f"dataset.copies: '{target}' has not the same files as '{whole.root}' ({len(theirs)} and {len(ours)} in"
                 f" one of the sets); complete it: {command}"
             )
-
-
-def _cores(world_size: int) -> int:
-    """The cores that each rank on this machine may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", world_size)))
 
 
 def _save_array(path: Path, values: np.ndarray) -> None:

@@ -96,17 +96,17 @@ def decode(path: str | Path, height: int, width: int, view: View, draft: bool = 
         with Image.open(path) as image:
             full_width, full_height = image.size
             box = view.box(full_width, full_height, width, height)
-            if draft and image.format == "JPEG":
-                shrink = _shrink(box, height, width)
-                if shrink > 1:
-                    image.draft(None, (full_width // shrink, full_height // shrink))  # type: ignore[arg-type]
+            shrink = _shrink(box, height, width) if draft and image.format == "JPEG" else 1
+            if shrink > 1:
+                image.draft(None, (full_width // shrink, full_height // shrink))  # type: ignore[arg-type]
+                # The last pixel of a row stands for what is left of it: the sizes' ratio is not the reduction.
+                assert image.size == (-(-full_width // shrink), -(-full_height // shrink))
             rgb = to_rgb(image)
-        across, down = rgb.width / full_width, rgb.height / full_height
         corners = (
-            max(0.0, box.left * across),
-            max(0.0, box.top * down),
-            min(float(rgb.width), (box.left + box.width) * across),
-            min(float(rgb.height), (box.top + box.height) * down),
+            max(0.0, box.left / shrink),
+            max(0.0, box.top / shrink),
+            min(float(rgb.width), (box.left + box.width) / shrink),
+            min(float(rgb.height), (box.top + box.height) / shrink),
         )
         pixels = np.asarray(rgb.resize((width, height), Image.Resampling.BILINEAR, box=corners))
         return pixels[:, ::-1] if box.mirrored else pixels

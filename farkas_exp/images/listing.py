@@ -16,6 +16,8 @@ import numpy as np
 from farkas_exp.errors import UserError
 from farkas_exp.images.decode import SUFFIXES
 
+STREAMED = ("imagenet", "streamed_folder")
+"""The data sets whose images are decoded while the network trains."""
 LAYOUT = "it must hold train/<class>/* and val/<class>/*"
 EVALUATION_FOLDERS = ("val", "test")  # the first one that exists
 ANNOTATIONS = "val_annotations.txt"
@@ -84,8 +86,13 @@ class ImageSets:
         return digest.hexdigest()[:16]
 
 
-def list_images(root_name: str | None, num_classes: int | None = None) -> ImageSets:
+def list_images(root_name: str | None, num_classes: int | None = None, allow_empty: bool = False) -> ImageSets:
     """List the files of a data set. Hidden files, and those that are neither JPEG nor PNG by name, are ignored.
+
+    Args:
+        root_name: the folder, as the configuration has it.
+        num_classes: how many classes there must be; None for any number.
+        allow_empty: list empty files like all others.
 
     Raises:
         UserError: another layout than expected, another number of classes than `num_classes`, a class that only one of
@@ -126,7 +133,7 @@ def list_images(root_name: str | None, num_classes: int | None = None) -> ImageS
             )
         test = _class_files(test_folder, names, classes)
     _check_same_classes(classes, test, train_folder, test_folder)
-    for files in (train, test):
+    for files in (train, test) if not allow_empty else ():
         empty = np.flatnonzero(files.sizes == 0)
         if len(empty):
             raise UserError(

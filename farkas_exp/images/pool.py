@@ -31,6 +31,12 @@ PIECE = 16
 """Images in a piece; also the largest number of images that a worker still decodes for a reader that has gone."""
 
 
+def default_workers(ranks: int = 1) -> int:
+    """The cores that each of the ranks on this machine may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", ranks)))
+
+
 @dataclass(frozen=True)
 class Request:
     """A batch to decode: one path and view for each image, all of `height` x `width` pixels."""

@@ -58,6 +58,7 @@ def create_model(
     depth: int | None = None,
     width: int | None = None,
     residual: bool | None = None,
+    downsample: str | None = None,
 ) -> nn.Module:
     """Build a network that maps (N, in_channels, image_size, image_size) float images to (N, num_classes) logits.
 
@@ -85,6 +86,7 @@ def create_model(
         depth: hidden layers of a rectangular network, of linear layers or convolutions.
         width: units of each of them.
         residual: whether each of them but the first adds its input to its pre-activation.
+        downsample: `conv` or `pool`, how the ImageNet networks halve their images.
 
     Raises:
         UserError: an unknown name, an option that the network does not have, or a combination that cannot be built.
@@ -112,6 +114,7 @@ def create_model(
         depth=depth,
         width=width,
         residual=residual,
+        downsample=downsample,
     )
     return MODELS[name](options)
 

@@ -34,6 +34,7 @@ class ModelOptions:
     depth: int | None = None
     width: int | None = None
     residual: bool | None = None
+    downsample: str | None = None
 
     def accept(self, accepted: Iterable[str]) -> None:
         """Refuse an architecture option that the network does not have.
@@ -42,7 +43,7 @@ class ModelOptions:
             UserError: an option outside of `accepted` has a value.
         """
         accepted = set(accepted)
-        for option in ("variant", "head_bn", "blocks", "widths", "depth", "width", "residual"):
+        for option in ("variant", "head_bn", "blocks", "widths", "depth", "width", "residual", "downsample"):
             if option not in accepted and getattr(self, option) is not None:
                 own = ", ".join(f"model.{name}" for name in sorted(accepted)) or "none"
                 raise UserError(f"model.{option}: {self.name} has no such option; its options: {own}")
