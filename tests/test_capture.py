@@ -84,6 +84,22 @@ def test_the_first_steps_are_eager_and_every_batch_reaches_the_recorded_memory()
     assert [labels for _, _, labels in seen[-3:]] == [[n, n] for n in range(WARM_UP_STEPS, WARM_UP_STEPS + 3)]
 
 
+def test_a_batch_of_another_shape_is_recorded_anew():
+    seen, recordings = [], []
+
+    def recorder(function):
+        recordings.append(function)
+        return record_like_a_graph(function)
+
+    captured = CapturedStep(lambda images, labels: seen.append(images.shape) or images.sum()[None], recorder=recorder)
+    for phase, side in enumerate((2, 3)):
+        for number in range(WARM_UP_STEPS + 3):
+            images = torch.full((2, 1, side, side), float(number))
+            assert captured(images, torch.tensor([0, 0])).item() == 2 * side**2 * number
+        assert len(recordings) == phase + 1
+    assert {shape[-1] for shape in seen[len(seen) // 2 :]} == {3}
+
+
 def test_a_failed_recording_ends_an_automatic_choice_only():
     def refuse(function):
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
