@@ -68,6 +68,10 @@ bench: setup  ## measure the speed of layers, networks, input and trainer side b
 	@$(PY) -m benchmarks $(ARGS)
 	@$(PY) -m benchmarks.scaling
 
+.PHONY: bench-decoding
+bench-decoding: setup  ## images/s decoded at each size, and the cores that a GPU needs: ARGS="--root DIR --rate 2500"
+	@OMP_NUM_THREADS=1 $(PY) -m benchmarks.decoding $(ARGS)
+
 # ARGS narrows or changes any of them: make table1 ARGS="seed=0 model=resnet18,farkasnet18 epochs=20"
 .PHONY: table1 table2 table3 table4 table3-mini table1-controls table1-mini table1-mini-cifar10 figure5 fixup-rates deep-narrow
 table1: setup  ## Table 1: CIFAR-10, 48 runs of 200 epochs; prints the table beside the paper's numbers

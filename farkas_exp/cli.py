@@ -31,7 +31,6 @@ from farkas_exp.launchers.local_parallel import visible_gpus
 from farkas_exp.sweep import CRASH, OK, TO_BE_CONTINUED, USAGE, Outcome, SweepWatch
 from farkas_exp.usage import choices, help_text
 
-
 CHECK_DATA = "--check-data"
 """The flag that decodes a data set's files in the place of training on them."""
 

@@ -176,7 +176,7 @@ class PhaseConfig:
 
 @dataclass(frozen=True)
 class PhasesConfig:
-    """A schedule for streamed images, in the place of `lr` and `batch_size`; `batch_scale` multiplies batch and rate."""
+    """A schedule for streamed images in place of `lr` and `batch_size`; `batch_scale` multiplies batch and rate."""
 
     name: str = "none"
     schedule: tuple[PhaseConfig, ...] = ()

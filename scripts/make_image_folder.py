@@ -19,9 +19,7 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=96, help="the least side in pixels")
     parser.add_argument("--tiny", action="store_true", help="Tiny-ImageNet's layout")
     given = parser.parse_args()
-    make_folder(
-        given.root, classes=given.classes, train=given.train, val=given.val, size=given.size, tiny=given.tiny
-    )
+    make_folder(given.root, classes=given.classes, train=given.train, val=given.val, size=given.size, tiny=given.tiny)
     print(f"{given.root}: {given.classes} classes, {given.train} training and {given.val} evaluation images each")
     return 0
 

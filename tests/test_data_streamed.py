@@ -102,8 +102,12 @@ def test_ranks_share_the_batches_of_one(tmp_path, epoch, world_size):
 def test_the_augmentation_of_an_image_belongs_to_its_place_in_the_epoch(tmp_path):
     """Another batch size deals the same crops to other batches."""
     make_folder(tmp_path, classes=2, train=13, val=1, size=24)
-    small = torch.cat([images for images, _ in build(tmp_path, PhasesConfig(), batch_size=4, image_size=16).train_batches(3)])
-    large = torch.cat([images for images, _ in build(tmp_path, PhasesConfig(), batch_size=6, image_size=16).train_batches(3)])
+    small = torch.cat(
+        [images for images, _ in build(tmp_path, PhasesConfig(), batch_size=4, image_size=16).train_batches(3)]
+    )
+    large = torch.cat(
+        [images for images, _ in build(tmp_path, PhasesConfig(), batch_size=6, image_size=16).train_batches(3)]
+    )
     assert torch.equal(small[:24], large[:24])
 
 
@@ -135,7 +139,8 @@ def test_rectangular_evaluation_sorts_by_shape_and_keeps_it(coloured):
 
 
 @pytest.mark.parametrize(
-    ("aspect", "shape"), [(1.0, (288, 288)), (4 / 3, (288, 384)), (0.75, (384, 288)), (1.02, (288, 288)), (0.5, (576, 288))]
+    ("aspect", "shape"),
+    [(1.0, (288, 288)), (4 / 3, (288, 384)), (0.75, (384, 288)), (1.02, (288, 288)), (0.5, (576, 288))],
 )
 def test_rectangles(aspect, shape):
     assert rectangle(aspect, 288) == shape
@@ -175,7 +180,9 @@ def test_train_limit_and_validation_take_parts_of_the_training_set(coloured):
     held = build(coloured, validation=0.2)
     evaluated = list(held.test_batches())
     assert all((images[:, 2] == 0).all() for images, _ in evaluated), "of the training set"
-    trained = set(numbers(build(coloured, PhasesConfig(), batch_size=1, image_size=16, validation=0.2).train_batches(0)))
+    trained = set(
+        numbers(build(coloured, PhasesConfig(), batch_size=1, image_size=16, validation=0.2).train_batches(0))
+    )
     assert trained | set(numbers(evaluated)) == set(range(29))
     assert not trained & set(numbers(evaluated))
 
@@ -202,11 +209,20 @@ def test_a_phase_reads_the_smallest_copy_that_is_large_enough(tmp_path):
     ("given", "message"),
     [
         ({"phases": PhasesConfig()}, r"dataset.image_size: missing; set it \(for example 224\), or choose phases"),
-        ({"augmentation": AugmentationConfig(0, True, 8)}, r"augmentation.cutout: 8 is for small images; .*resized_crop"),
+        (
+            {"augmentation": AugmentationConfig(0, True, 8)},
+            r"augmentation.cutout: 8 is for small images; .*resized_crop",
+        ),
         ({"augmentation": AugmentationConfig()}, r"augmentation.crop_padding: 4 is for small images"),
-        ({"phases": PhasesConfig("x", PHASES.schedule, 3.0)}, r"phases.schedule\[0\].batch_size: 36 is larger than the t"),
+        (
+            {"phases": PhasesConfig("x", PHASES.schedule, 3.0)},
+            r"phases.schedule\[0\].batch_size: 36 is larger than the t",
+        ),
         ({"world_size": 5}, r"phases.schedule\[0\].batch_size: 12 is not divisible by the 5 ranks"),
-        ({"phases": PhasesConfig(), "image_size": 8, "batch_size": 30}, r"^batch_size: 30 is larger than .*at most 29$"),
+        (
+            {"phases": PhasesConfig(), "image_size": 8, "batch_size": 30},
+            r"^batch_size: 30 is larger than .*at most 29$",
+        ),
         ({"noise": 0.5}, r"dataset.noise: streamed_folder does not have this option"),
         ({"train_limit": 30}, r"dataset.train_limit: 30 is larger"),
     ],

@@ -127,7 +127,9 @@ def test_a_broken_file_is_named_in_one_line(picture):
     broken = {"cut.jpg": content[: len(content) // 2], "empty.jpg": b"", "text.png": b"no image"}
     for name, data in broken.items():
         (folder / name).write_bytes(data)
-        with pytest.raises(UserError, match=rf"cannot read the image '{folder / name}' \(.+\); repair or remove it") as e:
+        with pytest.raises(
+            UserError, match=rf"cannot read the image '{folder / name}' \(.+\); repair or remove it"
+        ) as e:
             decode(folder / name, 8, 8, WHOLE)
         assert "\n" not in str(e.value)
     lines = broken_images([str(folder / name) for name in ("cut.jpg", "picture.jpg", "empty.jpg", "text.png")])

@@ -274,7 +274,10 @@ def test_the_plain_network_can_halve_its_images_as_the_farkas_network_does():
     assert not pooled.stem[0].norm_after
     assert farkas_net.stem[0].norm_after
     default = build("resnet50_imagenet", normalization="batch", **SMALL)
-    assert default.state_dict().keys() == build("resnet50_imagenet", normalization="batch", downsample="conv", **SMALL).state_dict().keys()
+    assert (
+        default.state_dict().keys()
+        == build("resnet50_imagenet", normalization="batch", downsample="conv", **SMALL).state_dict().keys()
+    )
 
 
 @pytest.mark.parametrize(("name", "value"), [("resnet50_imagenet", "stride"), ("resnet18", "pool")])

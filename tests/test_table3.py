@@ -110,7 +110,9 @@ def test_top5_by_hand():
 
 def test_five_classes_and_images_in_memory_have_no_top5(root, tmp_path):
     make_folder(tmp_path / "five", classes=5, train=4, val=2, size=24)
-    made = job(tmp_path / "five", tmp_path / "runs", "epochs=1", "phases=none", "dataset.image_size=32", "batch_size=10")
+    made = job(
+        tmp_path / "five", tmp_path / "runs", "epochs=1", "phases=none", "dataset.image_size=32", "batch_size=10"
+    )
     assert sweep.execute(made).status == runs.FINISHED
     assert "test_error_top5" not in read_rows(open_run(made).metrics)[0]
     assert "test_error_top5" not in read_json(open_run(made).result)
@@ -175,7 +177,10 @@ def test_resized_copies_are_continued_and_hold_every_file(tmp_path, capsys):
     }
     for path in copies:
         if path.suffix == ".JPEG":
-            with Image.open(path) as image, Image.open(tmp_path / "made" / path.relative_to(tmp_path / "made-32")) as old:
+            with (
+                Image.open(path) as image,
+                Image.open(tmp_path / "made" / path.relative_to(tmp_path / "made-32")) as old,
+            ):
                 assert min(image.size) == 32
                 assert image.width / image.height == pytest.approx(old.width / old.height, rel=0.03)
     copy = tmp_path / "made-32" / small.relative_to(tmp_path / "made")

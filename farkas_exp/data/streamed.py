@@ -73,12 +73,12 @@ class StreamedData:
         self._rank, self._world_size = rank, world_size
         sets, self._copies = _listed(dataset, self._phases)
         self._sets = sets
-        classes = len(sets.classes)
+        classes, least = len(sets.classes), min(phase.image_size for phase in self._phases.schedule)
         self.info = DataInfo(
             name=dataset.label or (dataset.name if dataset.name == "imagenet" else sets.root.resolve().name),
             num_classes=classes,
             class_names=sets.classes,
-            image_shape=(3, *[min(phase.image_size for phase in self._phases.schedule)] * 2),
+            image_shape=(3, least, least),
             train_size=len(sets.train),
             test_size=len(sets.test),
             fingerprint=sets.fingerprint(),
@@ -113,7 +113,9 @@ class StreamedData:
             return slice(start, start + share)
 
         def request(step: int) -> Request:
-            views = [RandomCrop(value, least, self._augmentation.flip) for value in seeds[rows(step)].tolist()]
+            views: list[View] = [
+                RandomCrop(value, least, self._augmentation.flip) for value in seeds[rows(step)].tolist()
+            ]
             return self._request(files, order[rows(step)].tolist(), views, size, size)
 
         steps = range(start_step, self.steps_in(epoch))
@@ -133,14 +135,15 @@ class StreamedData:
             if len(own):
                 shares.append((own, height, width))
         requests = (
-            self._request(files, own.tolist(), [CentreCrop()] * len(own), height, width) for own, height, width in shares
+            self._request(files, own.tolist(), [CentreCrop()] * len(own), height, width)
+            for own, height, width in shares
         )
         largest = max((3 * len(own) * height * width for own, height, width in shares), default=0)
         pixels = self._pool.batches(requests, largest)
         return self._moved(pixels, (self._test_labels[torch.from_numpy(own)] for own, _, _ in shares))
 
     def fixed_batch(self, n: int) -> Batch:
-        """The first `n` training images (all, if there are fewer) of a fixed order, the same for every seed and rank."""
+        """The first `n` training images (all, if there are fewer) of an order that is the same for all seeds and ranks."""
         index = fixed_order(self.info.train_size, "fixed batch")[:n]
         size = self.info.image_shape[1]
         parts = [index[start : start + FIXED_PART] for start in range(0, len(index), FIXED_PART)]
@@ -266,7 +269,9 @@ def copy_root(root: Path, size: int) -> Path:
 
 def _single_phase(dataset: DatasetConfig, batch_size: int) -> PhasesConfig:
     if dataset.image_size is None:
-        raise UserError("dataset.image_size: missing; set it (for example 224), or choose phases such as phases=finlay29")
+        raise UserError(
+            "dataset.image_size: missing; set it (for example 224), or choose phases such as phases=finlay29"
+        )
     phase = PhaseConfig(until=1, image_size=dataset.image_size, batch_size=batch_size, lr_from=1.0, lr_to=1.0)
     return PhasesConfig("single", (phase,))
 

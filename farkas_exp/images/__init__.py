@@ -1,1 +1,1 @@
-"""Image files: listing folders of them, decoding them, and processes that decode. Imports no torch, nor does a worker."""
+"""Image files: listing them, decoding them, and processes that decode. Neither this nor a worker imports torch."""

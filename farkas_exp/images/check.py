@@ -39,7 +39,6 @@ def check_data(dataset: DatasetConfig) -> int:
     finally:
         pool.close()
     found = f"{broken} of {total:,} images are broken" if broken else f"all {total:,} images decode"
-    print(f"{sets.root}: {len(sets.classes)} classes, {len(sets.train):,} training and {len(sets.test):,} evaluation images;"
-          f" {found}")  # fmt: skip
+    sizes = f"{len(sets.train):,} training and {len(sets.test):,} evaluation images"
+    print(f"{sets.root}: {len(sets.classes)} classes, {sizes}; {found}")
     return broken
-

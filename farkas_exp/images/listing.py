@@ -56,9 +56,7 @@ class ImageFiles:
 
     def part(self, index: np.ndarray) -> "ImageFiles":
         """Some of the files."""
-        return ImageFiles(
-            self.folders, self.folder[index], self.names[index], self.sizes[index], self.labels[index]
-        )
+        return ImageFiles(self.folders, self.folder[index], self.names[index], self.sizes[index], self.labels[index])
 
     def moved(self, root: Path, target: Path) -> "ImageFiles":
         """The files of the same names below `target` in the place of `root`."""
@@ -119,7 +117,8 @@ def list_images(root_name: str | None, num_classes: int | None = None, allow_emp
         )
     if len(classes) < 2:
         raise UserError(
-            f"dataset.root: '{train_folder}' has {len(classes)} class folder(s), at least 2 are needed{_tar(train_folder)}"
+            f"dataset.root: '{train_folder}' has {len(classes)} class folder(s), at least 2 are needed"
+            f"{_tar(train_folder)}"
         )
     train = _class_files(train_folder, classes, classes)
     if (test_folder / ANNOTATIONS).is_file():
@@ -137,7 +136,8 @@ def list_images(root_name: str | None, num_classes: int | None = None, allow_emp
         empty = np.flatnonzero(files.sizes == 0)
         if len(empty):
             raise UserError(
-                f"dataset.root: the image '{files.path(empty[0])}' is empty ({len(empty)} such files); repair or remove it"
+                f"dataset.root: the image '{files.path(empty[0])}' is empty ({len(empty)} such files);"
+                " repair or remove it"
             )
     return ImageSets(root, tuple(classes), train, test)
 
@@ -207,7 +207,9 @@ def _annotated_files(folder: Path, classes: Sequence[str]) -> ImageFiles:
         labels.append(label_of[table[name]])
     lost = sorted(set(table) - set(map(os.fsdecode, names)))
     if lost:
-        raise UserError(f"dataset.root: the image '{lost[0]}' of {folder / ANNOTATIONS} is not in '{folder / 'images'}'")
+        raise UserError(
+            f"dataset.root: the image '{lost[0]}' of {folder / ANNOTATIONS} is not in '{folder / 'images'}'"
+        )
     order = np.argsort(np.array(labels, dtype=np.int64), kind="stable")
     place = (str(folder / "images") if (folder / "images").is_dir() else str(folder),)
     zeros = np.zeros(len(names), dtype=np.int32)

@@ -103,10 +103,10 @@ class DecodingPool:
             yield np.frombuffer(self._memory, np.uint8, request.nbytes, offset).reshape(shape)
             assert own == self._pass, "another pass over the data has begun"
 
-    def map(self, function: Callable[[Sequence[str]], Any], paths: Sequence[str], size: int = 64) -> Iterator[Any]:
-        """`function` of every `size` paths, in their order."""
+    def map(self, function: Callable[[Sequence[Any]], Any], items: Sequence[Any], size: int = 64) -> Iterator[Any]:
+        """`function` of every `size` items, in their order."""
         self._begin(0)
-        parts = (paths[start : start + size] for start in range(0, len(paths), size))
+        parts = (items[start : start + size] for start in range(0, len(items), size))
         if not self.workers:
             yield from (_quietly(function, part) for part in parts)
             return
@@ -243,15 +243,17 @@ def _make_file(room: int) -> tuple[str, mmap.mmap]:
         descriptor, path = tempfile.mkstemp(prefix="farkas_exp-", dir=folder)
         try:
             # Room that is only promised would end a worker by a signal when it is used.
-            os.posix_fallocate(descriptor, 0, room) if hasattr(os, "posix_fallocate") else os.ftruncate(descriptor, room)
+            os.posix_fallocate(descriptor, 0, room) if hasattr(os, "posix_fallocate") else os.ftruncate(
+                descriptor, room
+            )
             return path, mmap.mmap(descriptor, room)
         except OSError:
             os.unlink(path)
         finally:
             os.close(descriptor)
     raise UserError(
-        f"dataset.workers: no room for {room / 2**20:.0f} MiB of decoded images in {' or '.join(folders)}; make some, or"
-        " use smaller batches, or dataset.workers=0 to decode without processes"
+        f"dataset.workers: no room for {room / 2**20:.0f} MiB of decoded images in {' or '.join(folders)}; make some,"
+        " or use smaller batches, or dataset.workers=0 to decode without processes"
     )
 
 

@@ -1,4 +1,4 @@
-"""Smaller copies of a data set, which decode faster: made in parallel, a whole file or none, and only what is missing."""
+"""Smaller copies of a data set, which decode faster: made in parallel, a whole file or none, only what is missing."""
 
 import argparse
 import os
@@ -63,7 +63,10 @@ def resize_files(pairs: Sequence[tuple[str, str]], size: int) -> list[str]:
 
 
 def resize_folder(source: Path, target: Path, size: int, workers: int, advance: Callable[[int], None]) -> list[str]:
-    """Make the copy of a data set; `advance` hears how many images have been dealt with. Returns the broken ones' lines.
+    """Make the copy of a data set; `advance` hears how many images are dealt with.
+
+    Returns:
+        A line for each broken image.
 
     Raises:
         UserError: the source has another layout than expected, or the target cannot be written.
@@ -92,7 +95,7 @@ def resize_folder(source: Path, target: Path, size: int, workers: int, advance: 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 0 done, 1 some images are broken, 2 a mistake of the command, 75 stopped and to be continued."""
+    """The command line: 0 done, 1 some images are broken, 2 a mistake of the command, 75 stopped, to be continued."""
     from rich.console import Console
     from rich.progress import Progress
 

@@ -185,8 +185,8 @@ TABLES = {
         TABLE3_SETTING,
         runs_per_cell=1,
         notes=(
-            "The paper states 30 epochs, batch norm, normalized inputs and DAWNBench's code; the phases (29 epochs), the"
-            " weight decay, bf16 and where batch norm sits are choices of this reproduction (docs/imagenet.md).",
+            "The paper states 30 epochs, batch norm, normalized inputs and DAWNBench's code; the phases (29 epochs),"
+            " the weight decay, bf16 and where batch norm sits are choices of this reproduction (docs/imagenet.md).",
         ),
     ),
     "table4": PaperTable(
@@ -393,7 +393,8 @@ def _cells_of(record: RunRecord, table: PaperTable) -> list[PaperCell]:
         for cell in table.cells
         if flat["model.name"] == cell.model
         and all(
-            flat.get(key) in values for key, values in {**required_settings(cell.row, cell.model), **table.needs}.items()
+            flat.get(key) in values
+            for key, values in {**required_settings(cell.row, cell.model), **table.needs}.items()
         )
     ]
 

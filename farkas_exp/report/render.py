@@ -13,8 +13,16 @@ from farkas_exp.report.curves import curves_figure
 from farkas_exp.report.deep_narrow import deep_narrow_figure, deep_narrow_table, grids
 from farkas_exp.report.figures import FIGURES, table_figure
 from farkas_exp.report.landscape import landscape_table
-from farkas_exp.report.paper import FIGURE5, FIXUP_RATES, FIXUP_RATES_NORMALIZED, TABLE1_MINI, TABLE3_MINI, TABLES
-from farkas_exp.report.paper import PaperTable, fill
+from farkas_exp.report.paper import (
+    FIGURE5,
+    FIXUP_RATES,
+    FIXUP_RATES_NORMALIZED,
+    TABLE1_MINI,
+    TABLE3_MINI,
+    TABLES,
+    PaperTable,
+    fill,
+)
 from farkas_exp.report.paper_table import other_arms_table, paper_table
 from farkas_exp.report.separation import arm_grids, separation_table
 from farkas_exp.report.tables import Table
