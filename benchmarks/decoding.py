@@ -22,7 +22,7 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks.measure import device, machine, macs, synchronize
-from farkas_exp.data.streamed import copy_for
+from farkas_exp.images.copies import copy_for, copy_root
 from farkas_exp.images.decode import RandomCrop, View
 from farkas_exp.images.listing import ImageFiles, list_images
 from farkas_exp.images.made import make_folder
@@ -99,7 +99,7 @@ def copies(root: Path, scratch: Path, files: ImageFiles) -> dict[str, ImageFiles
     """The files in the copies that lie beside the root, or in ones made for the made-up images."""
     found = {}
     for size in COPIES:
-        target = root.with_name(f"{root.name}-{size}")
+        target = copy_root(root, size)
         if not target.is_dir() and scratch in root.parents:
             resize_folder(root, target, size, 0, lambda done: None)
         if target.is_dir():

@@ -9,8 +9,9 @@ from PIL import Image
 
 from farkas_exp.config import AugmentationConfig, DatasetConfig, PhaseConfig, PhasesConfig
 from farkas_exp.data import build_data
-from farkas_exp.data.streamed import MEAN, STD, copy_for, rectangle
+from farkas_exp.data.streamed import MEAN, STD, rectangle
 from farkas_exp.errors import UserError
+from farkas_exp.images.copies import copy_for
 from farkas_exp.images.made import make_folder
 from farkas_exp.images.resize import resize_folder
 

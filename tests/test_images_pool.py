@@ -116,6 +116,8 @@ if __name__ == "__main__":
     batches = pool.batches([Request(sys.argv[2:], [CentreCrop()] * (len(sys.argv) - 2), 8, 8)] * 50, 64 * 3 * 60)
     next(batches)
     print(*[process.pid for process in pool._processes], flush=True)
+    sys.stdin.readline()
+    print(1 + sum(1 for _ in batches), flush=True)
     if sys.argv[1] == "wait":
         time.sleep(60)
 """
@@ -127,12 +129,18 @@ def test_workers_end_with_the_process_that_they_decode_for(paths, tmp_path, how)
     script.write_text(CODE)
     command = [sys.executable, str(script), "wait" if how == "killed" else "end", *paths[:20]]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
         assert process.stdout is not None
+        assert process.stdin is not None
         workers = [int(pid) for pid in process.stdout.readline().split()]
         assert len(workers) == 2
         for pid in workers:
             os.kill(pid, signal.SIGTERM)  # what a cluster sends to all: the trainer decides when to stop
+        process.stdin.write("go on\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "50\n"
         if how == "killed":
             process.kill()
         process.wait(20)

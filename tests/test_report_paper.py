@@ -163,7 +163,9 @@ def test_another_schedule_is_said_by_its_name_or_its_phases(tmp_path: Path) -> N
     wanted, other = find("table3", "resnet50_imagenet", "batch"), find("table3", "resnet101_imagenet", "batch")
     schedule = [dict(phase) for phase in TABLES["table3"].setting["phases.schedule"]]
     schedule[0]["lr_to"] = 0.9
-    make_run(tmp_path / "a", cell_settings(wanted, "table3", phases__name="mine"), test_error=30.0)
+    make_run(
+        tmp_path / "a", cell_settings(wanted, "table3", phases__name="mine", phases__schedule=schedule), test_error=30.0
+    )
     make_run(tmp_path / "b", cell_settings(other, "table3", phases__schedule=schedule), test_error=30.0)
     (named,) = [n for n in paper_table(fill(TABLES["table3"], collect(tmp_path / "a"))).notes if "Not the paper" in n]
     assert named == "Not the paper's setting: phases mine (paper: finlay29)."

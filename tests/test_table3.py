@@ -15,6 +15,7 @@ from farkas_exp.data import build_data
 from farkas_exp.images.made import make_folder
 from farkas_exp.images.resize import main as resize
 from farkas_exp.runs import open_run, read_json, read_rows
+from farkas_exp.schedule import learning_rate_at, phase_at
 from farkas_exp.train import build_model
 from farkas_exp.trainer import Trainer, missed_top5
 
@@ -57,6 +58,38 @@ def test_a_run_goes_through_every_phase(whole):
     assert result["test_error_top5"] == rows[-1]["test_error_top5"]
     assert all(0 <= row["test_error_top5"] <= row["test_error"] for row in rows)
     assert read_json(whole.environment)["data"]["train"] == 48
+
+
+def test_every_step_has_its_own_rate_and_every_epoch_is_evaluated_at_its_own_size(root, tmp_path, monkeypatch):
+    made, step, evaluate, found = job(root, tmp_path), Trainer._train_step, Trainer.evaluate, []
+
+    def watched_step(self, images, labels):
+        found.append((self.optimizer.param_groups[0]["lr"], len(images), images.shape[-1]))
+        return step(self, images, labels)
+
+    def watched_evaluation(self, epoch):
+        shapes = {tuple(images.shape[2:]) for images, _ in self.data.test_batches(epoch)}
+        found.append(sorted(shapes))
+        monkeypatch.setattr(self.data, "test_batches", lambda epoch: given.append(epoch) or original(epoch))
+        given, original = [], type(self.data).test_batches.__get__(self.data)
+        result = evaluate(self, epoch)
+        assert given == [epoch]
+        return result
+
+    monkeypatch.setattr(Trainer, "_train_step", watched_step)
+    monkeypatch.setattr(Trainer, "evaluate", watched_evaluation)
+    sweep.execute(made)
+    rates = iter(found)
+    for epoch, steps in enumerate(STEPS):
+        phase = phase_at(made.phases, epoch)
+        for number in range(steps):
+            lr, batch, size = next(rates)
+            assert lr == pytest.approx(learning_rate_at(made, epoch, number, steps))
+            assert (batch, size) == (phase.batch_size, phase.image_size)
+        shapes = next(rates)
+        assert (shapes == [(phase.image_size, phase.image_size)]) == (not phase.rectangular)
+        assert min(map(min, shapes)) == phase.image_size
+    assert next(rates, None) is None
 
 
 @pytest.mark.parametrize("steps", [2, 5, 7, 8, 11, 13])

@@ -20,7 +20,8 @@ from farkas_exp.data.base import Batch, DataInfo, refuse_options
 from farkas_exp.data.image_folder import CACHE_FOLDER
 from farkas_exp.data.subset import fixed_order, held_out, limited
 from farkas_exp.errors import UserError
-from farkas_exp.images.decode import EVALUATION_SCALE, CentreCrop, RandomCrop, View, image_sizes
+from farkas_exp.images.copies import check_copy, copy_for, copy_root
+from farkas_exp.images.decode import CentreCrop, RandomCrop, View, image_sizes
 from farkas_exp.images.listing import ImageFiles, ImageSets, list_images
 from farkas_exp.images.pool import DecodingPool, Request, default_workers
 from farkas_exp.schedule import global_batch, phase_at
@@ -143,7 +144,7 @@ class StreamedData:
         return self._moved(pixels, (self._test_labels[torch.from_numpy(own)] for own, _, _ in shares))
 
     def fixed_batch(self, n: int) -> Batch:
-        """The first `n` training images (all, if there are fewer) of an order that is the same for all seeds and ranks."""
+        """The first `n` training images (all, if there are fewer) of a fixed order: any seed and rank has the same."""
         index = fixed_order(self.info.train_size, "fixed batch")[:n]
         size = self.info.image_shape[1]
         parts = [index[start : start + FIXED_PART] for start in range(0, len(index), FIXED_PART)]
@@ -257,16 +258,6 @@ def rectangle(aspect: float, size: int) -> tuple[int, int]:
     return (size, longer) if aspect >= 1 else (longer, size)
 
 
-def copy_for(image_size: int, copies: Iterable[int]) -> int | None:
-    """The smallest of the copies whose shorter side suffices for evaluation at `image_size`; None for the originals."""
-    return min((size for size in copies if size >= int(EVALUATION_SCALE * image_size)), default=None)
-
-
-def copy_root(root: Path, size: int) -> Path:
-    """Where the copy of a folder with a shorter side of `size` pixels is."""
-    return root.with_name(f"{root.name}-{size}")
-
-
 def _single_phase(dataset: DatasetConfig, batch_size: int) -> PhasesConfig:
     if dataset.image_size is None:
         raise UserError(
@@ -296,7 +287,7 @@ def _listed(dataset: DatasetConfig, phases: PhasesConfig) -> tuple[ImageSets, tu
     whole = list_images(dataset.root, dataset.num_classes)
     sizes = {copy_for(phase.image_size, dataset.copies) for phase in phases.schedule} - {None}
     for size in sorted(size for size in sizes if size is not None):
-        _check_copy(whole, copy_root(whole.root, size), size)
+        check_copy(whole, copy_root(whole.root, size), size)
     train, test, classes = whole.train, whole.test, whole.classes
     name = dataset.label or whole.root.resolve().name
     if dataset.train_limit is not None:
@@ -305,19 +296,6 @@ def _listed(dataset: DatasetConfig, phases: PhasesConfig) -> tuple[ImageSets, tu
         held = held_out(torch.from_numpy(train.labels), len(classes), dataset.validation, name)
         train, test = train.part(~held), train.part(held)
     return ImageSets(whole.root, classes, train, test), dataset.copies
-
-
-def _check_copy(whole: ImageSets, target: Path, size: int) -> None:
-    command = f"python scripts/resize_images.py {whole.root} {target} size={size}"
-    if not target.is_dir():
-        raise UserError(f"dataset.copies: there is no folder '{target}'; make it: {command}")
-    copy = list_images(str(target))
-    for ours, theirs in ((whole.train, copy.train), (whole.test, copy.test)):
-        if not (np.array_equal(ours.names, theirs.names) and np.array_equal(ours.labels, theirs.labels)):
-            raise UserError(
-                f"dataset.copies: '{target}' has not the same files as '{whole.root}' ({len(theirs)} and {len(ours)} in"
-                f" one of the sets); complete it: {command}"
-            )
 
 
 def _save_array(path: Path, values: np.ndarray) -> None:

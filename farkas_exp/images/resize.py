@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from farkas_exp.errors import UserError
+from farkas_exp.images.copies import copy_root
 from farkas_exp.images.decode import to_rgb, unreadable
 from farkas_exp.images.listing import ANNOTATIONS, list_images
 from farkas_exp.images.pool import DecodingPool, default_workers
@@ -105,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("size", type=_key("size"), help="size=160: pixels of the shorter side")
     parser.add_argument("--workers", type=int, default=default_workers(), help="processes (default: one for each core)")
     given = parser.parse_args(arguments)
-    target = given.target or given.source.absolute().with_name(f"{given.source.absolute().name}-{given.size}")
+    target = given.target or copy_root(given.source.absolute(), given.size)
     console = Console(stderr=True)
     try:
         sets = list_images(str(given.source), allow_empty=True)
