@@ -1,0 +1,52 @@
+"""Linear residual networks: z^l = (I + W^l) z^(l-1) for l = 1..L, with square layers and no bias.
+
+The network of Section 2 of "Identity matters in deep learning" (Hardt and Ma 2017, Equation 2.1), where the W^l are
+called A_l.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from farkas_exp.layers.residual import BranchEnd, ResidualBlock
+
+
+class LinearResidualLayer(ResidualBlock):
+    """z + W z: (N, width) to (N, width)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(width, width, bias=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The layer."""
+        return input + self.layer(input)
+
+    def branch_end(self) -> tuple[BranchEnd, nn.Module | None]:
+        """The only layer."""
+        return self.layer, None
+
+
+class LinearResidual(nn.Module):
+    """(I + W^L) ... (I + W^1) z for rows z: (N, width) to (N, width).
+
+    Args:
+        depth: L, at least 1.
+        width: size of the vectors, d.
+    """
+
+    def __init__(self, depth: int, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*[LinearResidualLayer(width) for _ in range(depth)])
+
+    def weights(self) -> list[nn.Parameter]:
+        """W^1 to W^L, each (width, width), in the order in which they are applied."""
+        return [layer.layer.weight for layer in self.layers if isinstance(layer, LinearResidualLayer)]
+
+    def product(self) -> Tensor:
+        """The matrix (I + W^L) ... (I + W^1), (width, width), through which gradients flow."""
+        first = self.weights()[0]
+        return self(torch.eye(first.shape[0], dtype=first.dtype, device=first.device)).T
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The network."""
+        return self.layers(input)
