@@ -4,10 +4,17 @@ The network of Section 2 of "Identity matters in deep learning" (Hardt and Ma 20
 called A_l.
 """
 
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import Tensor, nn
 
+from farkas_exp.errors import UserError
 from farkas_exp.layers.residual import BranchEnd, ResidualBlock
+from farkas_exp.models.head import build_head
+from farkas_exp.models.options import ModelOptions
+
+DEPTH = 10
 
 
 class LinearResidualLayer(ResidualBlock):
@@ -50,3 +57,37 @@ class LinearResidual(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """The network."""
         return self.layers(input)
+
+
+class LinearResidualNet(nn.Module):
+    """A linear residual network on the pixels of an image, and a head: a linear classifier of many layers."""
+
+    def __init__(self, depth: int, inputs: int, num_classes: int, head: str) -> None:
+        super().__init__()
+        self.hidden = LinearResidual(depth, inputs)
+        self.classifier = build_head(head, inputs, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) images to (N, num_classes) logits."""
+        return self.classifier(self.hidden(images.flatten(1)))
+
+
+def build_linear_residual(options: ModelOptions) -> LinearResidualNet:
+    """`depth` layers as wide as the image has values, in_channels x image_size x image_size.
+
+    Raises:
+        UserError: an option that the network does not have, a normalization, or a depth below 1.
+    """
+    options.accept(("depth",), heads=True)
+    depth = DEPTH if options.depth is None else options.depth
+    if depth < 1:
+        raise UserError(f"model.depth: {depth} is out of range; {options.name} needs at least 1 layer")
+    if options.normalization != "none":
+        raise UserError(
+            f"normalization: {options.name} is linear and has no place for {options.normalization!r}; use"
+            " normalization=none"
+        )
+    return LinearResidualNet(depth, options.in_channels * options.image_size**2, options.num_classes, options.head)
+
+
+LINEAR_RESIDUAL_MODELS: Mapping[str, Callable[[ModelOptions], nn.Module]] = {"linear_residual": build_linear_residual}
