@@ -49,7 +49,7 @@ class ModelOptions:
         """
         if not heads and self.head != "linear":
             raise UserError(
-                f"head.name: {self.name} ends in its own linear layer and cannot take {self.head!r}; use head=linear, or"
+                f"head.name: {self.name} ends in its own linear layer and cannot take {self.head!r}; use head=linear or"
                 " one of the CIFAR residual networks, allconv_residual or linear_residual"
             )
         accepted = set(accepted)
