@@ -228,13 +228,16 @@ def test_head_and_biases_belong_to_the_identity_and_their_defaults_move_no_run()
 @pytest.mark.parametrize("name", ["allconv_residual", "farkas_allconv_residual", "linear_residual"])
 def test_the_networks_train(name, tmp_path):
     linear = name == "linear_residual"
-    model = {"name": name, "depth": 4, "blocks": None, "widths": None} if linear else {"name": name}
+    sizes = {"depth": 4, "blocks": None, "widths": None} if linear else {"blocks": [1, 1], "widths": [4, 8]}
+    model = {"name": name, **sizes}
     epochs = 10 if linear else 2
     made = config(tmp_path, model=model, normalization={"name": "none"}, init={"name": "identity_small"},
                   head={"name": "random_projection"}, epochs=epochs,
                   augmentation={"flip": False, "cutout": 0})  # fmt: skip
     result = train(made, RunDirectory(tmp_path))
     assert result["status"] == "finished"
+    built = create_model(name, 10, in_channels=1, image_size=8, head="random_projection", **sizes)
+    assert result["parameters"] == trainable(built)
     assert len(RunDirectory(tmp_path).metrics.read_text().splitlines()) == epochs
     if linear:
         assert result["train_error"] < 60  # chance is 90
