@@ -40,6 +40,14 @@ class ModelConfig:
     width: int | None = None
     residual: bool | None = None
     downsample: Literal["conv", "pool"] | None = None
+    bias: bool | None = None
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """The last layer, from features to logits (`farkas_exp.models.head.HEADS`)."""
+
+    name: str = "linear"
 
 
 @dataclass(frozen=True)
@@ -288,6 +296,7 @@ class Config:
     aggregation: AggregationConfig = AggregationConfig()
     activation: ActivationConfig = ActivationConfig()
     init: InitConfig = InitConfig()
+    head: HeadConfig = HeadConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     phases: PhasesConfig = PhasesConfig()
