@@ -218,16 +218,16 @@ class StreamedData:
         ahead: tuple[Tensor, Tensor] | None = None
         for pair in chain(pairs, [None]):
             ready = ahead
+            if ready is not None:  # wait for its copy before the next one is begun, not for both
+                current = torch.cuda.current_stream(self._device)
+                current.wait_stream(side)
+                for tensor in ready:
+                    tensor.record_stream(current)
             if pair is not None:
                 with torch.cuda.stream(side):
                     ahead = self._sent(torch.from_numpy(pair[0])), self._sent(pair[1])
-            if ready is None:
-                continue
-            current = torch.cuda.current_stream(self._device)
-            current.wait_stream(side)
-            for tensor in ready:
-                tensor.record_stream(current)
-            yield self._finish(ready[0]), ready[1]
+            if ready is not None:
+                yield self._finish(ready[0]), ready[1]
 
     def _sent(self, values: Tensor) -> Tensor:
         # The copy into pinned memory frees the batch's place at once; the allocator keeps it until the GPU has it.
