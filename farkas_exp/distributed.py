@@ -1,23 +1,22 @@
 """Several processes that train one run together: who they are, how they agree, and what happens when one fails.
 
 They are started by `torchrun`, or by Slurm's `srun` as one task each. The first one (rank 0) is the command: it
-composes, decides what is trained, and alone writes. The others follow it (`followers.py`). With one process every
-method here is a matter of course, and torch is not imported.
+composes, decides what is trained, and alone writes. The others follow it (`followers.py`). With one process nothing
+here does anything, and torch is not imported.
 
 What is agreed on passes through the CPU (Gloo), also where gradients pass through the GPUs (NCCL), so that no
 agreement waits for a device.
 """
 
+import json
 import os
 import re
-import socket
-import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from farkas_exp.errors import Interrupted, UserError
 
@@ -28,6 +27,8 @@ T = TypeVar("T")
 
 TIMEOUT = timedelta(hours=2)
 """So long a process waits for another one that lives and says nothing, such as the first while it measures."""
+
+LOST = "another process of this run ended without a word (killed, or out of memory)"
 
 _FAILURE = "failure"
 """The key of the store under which a process that fails leaves the reason."""
@@ -43,7 +44,7 @@ class RankFailed(Exception):  # noqa: N818 - another process's error
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes that train together, as one of them sees them.
+    """The processes that train together, as one of them sees them. Its methods are to be called by all of them.
 
     Attributes:
         rank: number of this process, from 0.
@@ -72,28 +73,18 @@ class Processes:
         import torch.distributed as dist
 
         box = [value]
-        dist.broadcast_object_list(box, src=0, device=_cpu())
+        dist.broadcast_object_list(box, src=0)
         return box[0]
 
     def gather(self, value: T) -> list[T]:
-        """The values of all processes, in every process."""
+        """The values of all processes, by rank, in every process."""
         if not self.are_several:
             return [value]
-        import torch
         import torch.distributed as dist
 
-        box = [torch.frombuffer(bytearray(_packed(value)), dtype=torch.uint8)]
-        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world_size)]
-        dist.all_gather(sizes, torch.tensor([len(box[0])]))
-        return [self._from(rank, box[0], int(size)) for rank, size in enumerate(sizes)]
-
-    def _from(self, rank: int, own: "torch.Tensor", size: int) -> Any:
-        import torch
-        import torch.distributed as dist
-
-        data = own.clone() if rank == self.rank else torch.empty(size, dtype=torch.uint8)
-        dist.broadcast(data, src=rank)
-        return _unpacked(data.numpy().tobytes())
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
 
     def sum(self, numbers: Sequence[float]) -> list[float]:
         """The sums over all processes, in double precision."""
@@ -121,17 +112,10 @@ class Processes:
         """The value of the lowest rank that has one."""
         return next((said for said in self.gather(value) if said is not None), None)
 
-    def barrier(self) -> None:
-        """Wait until every process is here."""
-        self.agree(False)
-
     def from_first(self, function: Callable[[], T]) -> T:
         """What `function` returns in the first process, in every one; an error there is one everywhere."""
-        if not self.are_several:
-            return function()
-        box: list[T] = []
-        self.together(lambda: box.append(function()) if self.is_first else None)
-        return self.broadcast(box[0] if box else None)  # type: ignore[return-value]
+        value = self.together(lambda: function() if self.is_first else None)
+        return cast(T, self.broadcast(value))
 
     def together(self, function: Callable[[], T]) -> T:
         """Run `function`, which must not communicate, in every process; an error of one is one of all.
@@ -142,39 +126,211 @@ class Processes:
         """
         if not self.are_several:
             return function()
-        error: Exception | None = None
+        result, error = None, None
         try:
             result = function()
         except Exception as raised:  # noqa: BLE001 - told to the others, then raised
             error = raised
-        said = self.gather(None if error is None else _described(self.rank, error))
+        said = self.first_said(None if error is None else _described(self.rank, error))
         if error is not None:
             raise error
-        failure = next((failure for failure in said if failure is not None), None)
-        if failure is not None:
-            raise _as_error(failure)
-        return result
+        if said is not None:
+            raise _as_error(*said)
+        return cast(T, result)
 
     def in_turn(self, function: Callable[[], T]) -> T:
-        """`together`, but first on each machine is its process 0: it downloads and fills caches for the others."""
+        """`together`, but first in process 0 of each machine: it downloads and fills caches for the others."""
         if not self.are_several:
             return function()
-        done = [self.together(lambda: [function()] if self.local_rank == turn else []) for turn in (0,)]
-        rest = self.together(lambda: [] if self.local_rank == 0 else [function()])
-        return (done[0] or rest)[0]
+        first = self.together(lambda: function() if self.local_rank == 0 else None)
+        others = self.together(lambda: None if self.local_rank == 0 else function())
+        return cast(T, first if self.local_rank == 0 else others)
 
-    def share_buffers(self, model: "torch.nn.Module") -> None:
-        """Give every process the first one's buffers: the running statistics of batch norm."""
-        self._share(model.buffers())
-
-    def share_weights(self, model: "torch.nn.Module") -> None:
-        """Give every process the first one's parameters and buffers."""
-        self._share([*model.parameters(), *model.buffers()])
-
-    def _share(self, tensors: "Iterator[torch.Tensor] | Sequence[torch.Tensor]") -> None:
+    def share(self, tensors: "Iterable[torch.Tensor]") -> None:
+        """Overwrite the tensors of every process with the first one's, on whatever device they are."""
         if not self.are_several:
             return
         import torch.distributed as dist
 
         for tensor in tensors:
             dist.broadcast(tensor.detach(), src=0)
+
+    @contextmanager
+    def bound_together(self) -> Iterator[None]:
+        """Within the block the processes depend on each other at every step: an error of one ends the command of all.
+
+        `Interrupted` is agreed on, so it is no such error.
+
+        Raises:
+            RankFailed: another process failed.
+            Interrupted: another process died; the last checkpoint is there.
+        """
+        if not self.are_several:
+            yield
+            return
+        try:
+            yield
+        except Interrupted:
+            raise
+        except BaseException as error:
+            _Group.broken = True
+            if not _is_echo(error):
+                _leave_word(self.rank, error)
+                raise
+            said = _read_word()
+            if said is None:
+                raise Interrupted(f"{LOST}; the same command goes on from the last checkpoint") from None
+            raise RankFailed(*said) from None
+
+
+ALONE = Processes()
+"""The one process of an ordinary command."""
+
+
+class _Group:
+    """What this process is part of; set by `group`."""
+
+    processes: Processes = ALONE
+    store: Any = None
+    broken: bool = False
+
+
+def current() -> Processes:
+    """The processes that train together; `ALONE` outside of `group`."""
+    return _Group.processes
+
+
+def is_broken() -> bool:
+    """Whether the processes can no longer reach each other, so that only a new command can go on."""
+    return _Group.broken
+
+
+@contextmanager
+def group(environment: Mapping[str, str] = os.environ) -> Iterator[Processes]:
+    """Within the block this process belongs to the ones that it was started with (`from_environment`).
+
+    Raises:
+        UserError: they cannot find each other.
+    """
+    processes = from_environment(environment)
+    if not processes.are_several:
+        yield processes
+        return
+    _join(processes, environment)
+    try:
+        yield processes
+    finally:
+        if not _Group.broken:
+            import torch.distributed as dist
+
+            dist.destroy_process_group()
+        _Group.processes, _Group.store, _Group.broken = ALONE, None, False
+
+
+def _join(processes: Processes, environment: Mapping[str, str]) -> None:
+    import torch
+    import torch.distributed as dist
+
+    host, port = meeting_point(environment)
+    # torchrun keeps a store of its own at that place.
+    serves = processes.is_first and environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    try:
+        store = dist.TCPStore(host, port, processes.world_size, serves, TIMEOUT)  # pyright: ignore[reportPrivateImportUsage]
+        word = f"{environment.get('TORCHELASTIC_RUN_ID', '')}/{environment.get('TORCHELASTIC_RESTART_COUNT', '')}"
+        prefix = f"farkas_exp/{word}"
+        _Group.store = dist.PrefixStore(prefix, store)  # pyright: ignore[reportPrivateImportUsage]
+        dist.init_process_group(
+            backend, store=_Group.store, rank=processes.rank, world_size=processes.world_size, timeout=TIMEOUT
+        )
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"process {processes.rank} of {processes.world_size}: no way to {host}:{port} ({reason})"
+        ) from None
+    _Group.processes, _Group.broken = processes, False
+
+
+def from_environment(environment: Mapping[str, str]) -> Processes:
+    """The processes as `torchrun` describes them, or Slurm where `srun` has started several tasks.
+
+    Raises:
+        UserError: the variables contradict each other.
+    """
+    if "RANK" in environment and "WORLD_SIZE" in environment:
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    elif environment.get("SLURM_STEP_NUM_TASKS", "1") != "1" and "SLURM_PROCID" in environment:
+        names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
+    else:
+        return ALONE
+    try:
+        rank, world_size, local_rank = (int(environment.get(name, "0")) for name in names)
+    except ValueError:
+        raise UserError(f"{', '.join(names)}: expected whole numbers in the environment; start with torchrun") from None
+    if not 0 <= rank < world_size or local_rank < 0:
+        raise UserError(f"{names[0]}: {rank} is no process of {world_size} ({names[1]}); start with torchrun")
+    return Processes(rank, world_size, local_rank)
+
+
+def meeting_point(environment: Mapping[str, str]) -> tuple[str, int]:
+    """Host and port where the processes find each other: MASTER_ADDR and MASTER_PORT, or made of a Slurm step's.
+
+    On Slurm that is the first node, and a port by the numbers of job and step.
+
+    Raises:
+        UserError: neither says it.
+    """
+    nodes = environment.get("SLURM_STEP_NODELIST", "")
+    host = environment.get("MASTER_ADDR") or first_host(nodes)
+    if not host:
+        raise UserError("MASTER_ADDR: missing in the environment; start the processes with torchrun or srun")
+    job, step = (int(environment.get(name, "0")) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
+    port = environment.get("MASTER_PORT") or str(20000 + (job * 97 + step) % 12000)
+    if not port.isdecimal():
+        raise UserError(f"MASTER_PORT: expected a whole number in the environment, got {port!r}")
+    return host, int(port)
+
+
+def first_host(nodes: str) -> str:
+    """The first name of a Slurm list of nodes: `gpu[03-05,9],login` begins with gpu03; empty for an empty list."""
+    match = re.match(r"([^,\[\]]*)(?:\[(\w+)[^\]]*\])?([^,\[\]]*)", nodes)
+    return "".join(part or "" for part in match.groups()) if match else ""
+
+
+def _described(rank: int, error: BaseException) -> tuple[bool, str, str]:
+    """An error for another process: whether it is a user's mistake, its message, its traceback."""
+    if isinstance(error, UserError):
+        return True, str(error), ""
+    message = f"process {rank}: {type(error).__name__}: {' '.join(str(error).split())}"
+    return False, message, "".join(traceback.format_exception(error))
+
+
+def _as_error(is_users: bool, message: str, details: str) -> Exception:
+    return UserError(message) if is_users else RankFailed(message, details)
+
+
+_ECHOES = ("closed by peer", "connection reset", "broken pipe", "connection refused", "socket closed")
+
+
+def _is_echo(error: BaseException) -> bool:
+    """Whether this error only says that another process has gone."""
+    import torch.distributed as dist
+
+    if isinstance(error, (dist.DistBackendError, dist.DistNetworkError)):
+        return True
+    return isinstance(error, RuntimeError) and any(echo in str(error).lower() for echo in _ECHOES)
+
+
+def _leave_word(rank: int, error: BaseException) -> None:
+    _, message, details = _described(rank, error)
+    with suppress(RuntimeError):
+        _Group.store.set(_FAILURE, json.dumps([message, details]))
+
+
+def _read_word() -> tuple[str, str] | None:
+    """What a process that failed has left: message and traceback. It may be the one that kept the store."""
+    with suppress(RuntimeError):
+        if _Group.store.check([_FAILURE]):
+            message, details = json.loads(_Group.store.get(_FAILURE))
+            return message, details
+    return None
