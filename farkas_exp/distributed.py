@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+JOIN_TIMEOUT = timedelta(minutes=5)
+"""So long the processes have to find each other."""
+
 TIMEOUT = timedelta(hours=2)
 """So long a process waits for another one that lives and says nothing, such as the first while it measures."""
 
@@ -236,18 +239,19 @@ def _join(processes: Processes, environment: Mapping[str, str]) -> None:
     serves = processes.is_first and environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
-        store = dist.TCPStore(host, port, processes.world_size, serves, TIMEOUT)  # pyright: ignore[reportPrivateImportUsage]
+        place = (host, port, processes.world_size, serves, JOIN_TIMEOUT)
+        store = dist.TCPStore(*place)  # pyright: ignore[reportPrivateImportUsage]
         word = f"{environment.get('TORCHELASTIC_RUN_ID', '')}/{environment.get('TORCHELASTIC_RESTART_COUNT', '')}"
         prefix = f"farkas_exp/{word}"
+        store.set_timeout(TIMEOUT)
         _Group.store = dist.PrefixStore(prefix, store)  # pyright: ignore[reportPrivateImportUsage]
         dist.init_process_group(
             backend, store=_Group.store, rank=processes.rank, world_size=processes.world_size, timeout=TIMEOUT
         )
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(
-            f"process {processes.rank} of {processes.world_size}: no way to {host}:{port} ({reason})"
-        ) from None
+        who = f"process {processes.rank} of {processes.world_size}"
+        raise UserError(f"{who}: it cannot reach the others at {host}:{port} ({reason})") from None
     _Group.processes, _Group.broken = processes, False
 
 

@@ -97,8 +97,9 @@ class Trainer:
         device_ids = [self.device] if self.device.type == "cuda" else None
         # Running statistics act in no training step, so they are shared where they do (`_share_statistics`).
         known = inspect.signature(DistributedDataParallel).parameters
-        no_sync = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
-        parallel = DistributedDataParallel(self.model, device_ids=device_ids, gradient_as_bucket_view=True, **no_sync)
+        options: dict[str, Any] = {"gradient_as_bucket_view": True}
+        options["forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"] = False
+        parallel = DistributedDataParallel(self.model, device_ids=device_ids, **options)
         self.forward = compile_model(parallel, self.mode)
 
     def _share_statistics(self) -> None:
