@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from configs import config
 from ranks import command, command_with, in_ranks
 from test_data_device import made, same
 
-from farkas_exp import distributed, followers, runs, train
+from farkas_exp import distributed, followers, runs, sweep, train
 from farkas_exp.capture import choose_mode
+from farkas_exp.cli import config_dir
 from farkas_exp.data.base import batch_share
 from farkas_exp.data.base import test_share as share_of_test
 from farkas_exp.distributed import ALONE, Processes, first_host, from_environment, meeting_point
@@ -458,6 +460,48 @@ def test_one_process_needs_no_group():
     assert not distributed.is_broken()
 
 
+# --- Slurm
+
+
+def as_slurm_task():
+    """Make this process a task of a Slurm step instead of one that torchrun has started."""
+    for name, slurm in (("RANK", "PROCID"), ("WORLD_SIZE", "STEP_NUM_TASKS"), ("LOCAL_RANK", "LOCALID")):
+        os.environ[f"SLURM_{slurm}"] = os.environ.pop(name)
+    os.environ["SLURM_STEP_NODELIST"] = os.environ.pop("MASTER_ADDR")
+
+
+def task_of_a_slurm_job(runs_dir):
+    """What submitit calls in each task of a job; the runs of its group are one, composed as ever."""
+    from farkas_exp.launchers import jobs, slurm
+
+    outcomes = []
+    as_slurm_task()
+    jobs.run_group = lambda work, group, stop: outcomes.append(sweep.execute(config(runs_dir)).status)
+    slurm._Job(None, ())()  # type: ignore[arg-type]
+    return outcomes
+
+
+def test_the_tasks_of_a_slurm_job_train_a_run_together(tmp_path):
+    assert in_ranks(2, task_of_a_slurm_job, tmp_path) == [[runs.FINISHED], []]
+    assert read_json(RunDirectory(record(tmp_path).path).environment)["world_size"] == 2
+
+
+@pytest.mark.parametrize(("nodes", "tasks", "ends_all"), [(2, 4, True), (1, 1, False)])
+def test_a_slurm_job_of_several_tasks_is_submitted_as_such(tmp_path, monkeypatch, nodes, tasks, ends_all):
+    from farkas_exp.launchers import slurm
+
+    (tmp_path / "srun").touch(mode=0o755)  # all that submitit looks for before it submits
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    written = yaml.safe_load((Path(config_dir()) / "hydra" / "launcher" / "slurm.yaml").read_text())
+    settings = {key: value for key, value in written.items() if key not in (*slurm._OWN_SETTINGS, "_target_")}
+    settings |= {"nodes": nodes, "tasks_per_node": tasks, "gpus_per_node": tasks, "submitit_folder": str(tmp_path)}
+    script = slurm._executor(settings)._executor._make_submission_file_text("python", "1")
+    assert f"#SBATCH --nodes={nodes}\n" in script
+    assert f"#SBATCH --ntasks-per-node={tasks}\n" in script
+    assert f"#SBATCH --gpus-per-node={tasks}\n" in script
+    assert ("--kill-on-bad-exit=1" in script) == ends_all
+
+
 # --- torchrun itself
 
 
@@ -467,6 +511,11 @@ def torchrun(*arguments):
         [*TORCHRUN, "-m", "farkas_exp", *SMALL, *arguments], env=environment, cwd=ROOT, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
+
+
+def finished(process):
+    out, _ = process.communicate(timeout=90)
+    return process.returncode == 0 and "finished: " in out
 
 
 def wait_for_epoch(process, runs_dir, epoch):
@@ -488,7 +537,7 @@ def test_torchrun_trains_one_run(tmp_path, undisturbed):
 @pytest.mark.slow
 def test_a_killed_torchrun_goes_on_bitwise(tmp_path):
     whole, killed = ["epochs=40", f"runs_dir={tmp_path / 'a'}"], ["epochs=40", f"runs_dir={tmp_path / 'b'}"]
-    assert torchrun(*whole).wait(timeout=90) == 0
+    assert finished(torchrun(*whole))
     process = torchrun(*killed)
     wait_for_epoch(process, tmp_path / "b", 4)
     workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
@@ -497,7 +546,7 @@ def test_a_killed_torchrun_goes_on_bitwise(tmp_path):
         os.kill(pid, signal.SIGKILL)
     process.communicate(timeout=90)
     assert record(tmp_path / "b").state == runs.INTERRUPTED
-    assert torchrun(*killed).wait(timeout=90) == 0
+    assert finished(torchrun(*killed))
     assert_same(numbers(tmp_path / "a"), tmp_path / "b")
 
 
