@@ -8,6 +8,7 @@ continued ends with the same weights as one that was not (bitwise on a CPU with 
 import inspect
 import math
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
@@ -100,6 +101,8 @@ class Trainer:
         options: dict[str, Any] = {"gradient_as_bucket_view": True}
         options["forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"] = False
         parallel = DistributedDataParallel(self.model, device_ids=device_ids, **options)
+        # With a single channel the strides of a gradient have two spellings that mean the same.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         self.forward = compile_model(parallel, self.mode)
 
     def _share_statistics(self) -> None:
