@@ -274,6 +274,7 @@ def build_model(config: Config, data: ImageData, device: torch.device) -> torch.
         "norm_groups": config.normalization.groups,
         "activation": config.activation.name,
         "cutoff": config.activation.cutoff,
+        "head": config.head.name,
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, "weights"))

@@ -6,19 +6,24 @@ from torch import nn
 
 from farkas_exp.errors import unknown
 from farkas_exp.layers.farkas import FarkasLayer
+from farkas_exp.models.allconv import ALLCONV_MODELS
 from farkas_exp.models.densenet import DENSENET_MODELS
 from farkas_exp.models.fixup import FIXUP_MODELS, ScalarBias, ScalarScale
+from farkas_exp.models.head import HEADS, RandomProjection
 from farkas_exp.models.imagenet import IMAGENET_MODELS
+from farkas_exp.models.linear_residual import LINEAR_RESIDUAL_MODELS
 from farkas_exp.models.mobilenet import MOBILENET_MODELS
 from farkas_exp.models.options import ModelOptions
 from farkas_exp.models.rectangular import MLP_MODELS
 from farkas_exp.models.resnet import CIFAR_MODELS
 
 MODELS: Mapping[str, Callable[[ModelOptions], nn.Module]] = {
+    **ALLCONV_MODELS,
     **CIFAR_MODELS,
     **DENSENET_MODELS,
     **FIXUP_MODELS,
     **IMAGENET_MODELS,
+    **LINEAR_RESIDUAL_MODELS,
     **MLP_MODELS,
     **MOBILENET_MODELS,
 }
@@ -58,6 +63,8 @@ def create_model(
     depth: int | None = None,
     width: int | None = None,
     residual: bool | None = None,
+    bias: bool | None = None,
+    head: str = "linear",
 ) -> nn.Module:
     """Build a network that maps (N, in_channels, image_size, image_size) float images to (N, num_classes) logits.
 
@@ -85,12 +92,16 @@ def create_model(
         depth: hidden layers of a rectangular network, of linear layers or convolutions.
         width: units of each of them.
         residual: whether each of them but the first adds its input to its pre-activation.
+        bias: whether the plain convolutions of an all-convolutional network have biases.
+        head: the last layer: linear, or random_projection, which is not trained.
 
     Raises:
         UserError: an unknown name, an option that the network does not have, or a combination that cannot be built.
     """
     if name not in MODELS:
         raise unknown("model.name", name, MODELS)
+    if head not in HEADS:
+        raise unknown("head.name", head, HEADS)
     options = ModelOptions(
         name=name,
         num_classes=num_classes,
@@ -112,8 +123,10 @@ def create_model(
         depth=depth,
         width=width,
         residual=residual,
+        bias=bias,
+        head=head,
     )
     return MODELS[name](options)
 
 
-__all__ = ["MODELS", "SCALAR_MODULES", "WEIGHT_MODULES", "ModelOptions", "create_model"]
+__all__ = ["MODELS", "SCALAR_MODULES", "WEIGHT_MODULES", "ModelOptions", "RandomProjection", "create_model"]
