@@ -213,6 +213,9 @@ def build_model(config: Config, data: ImageData, device: torch.device) -> torch.
         "norm_position": config.normalization.position,
         "norm_affine": config.normalization.affine,
         "norm_groups": config.normalization.groups,
+        "residual_alpha": config.residual.alpha,
+        "residual_beta": config.residual.beta,
+        "residual_depth_exponent": config.residual.depth_exponent,
         "activation": config.activation.name,
         "cutoff": config.activation.cutoff,
     }

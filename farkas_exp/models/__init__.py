@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import nn
 
-from farkas_exp.errors import unknown
+from farkas_exp.errors import UserError, unknown
 from farkas_exp.layers.farkas import FarkasLayer
+from farkas_exp.layers.residual import ResidualBlock, Scaling
 from farkas_exp.models.densenet import DENSENET_MODELS
 from farkas_exp.models.fixup import FIXUP_MODELS, ScalarBias, ScalarScale
 from farkas_exp.models.imagenet import IMAGENET_MODELS
@@ -58,6 +59,9 @@ def create_model(
     depth: int | None = None,
     width: int | None = None,
     residual: bool | None = None,
+    residual_alpha: float = 1.0,
+    residual_beta: float = 1.0,
+    residual_depth_exponent: float = 0.0,
 ) -> nn.Module:
     """Build a network that maps (N, in_channels, image_size, image_size) float images to (N, num_classes) logits.
 
@@ -85,6 +89,9 @@ def create_model(
         depth: hidden layers of a rectangular network, of linear layers or convolutions.
         width: units of each of them.
         residual: whether each of them but the first adds its input to its pre-activation.
+        residual_alpha: residual scaling: each block's sum is alpha (shortcut + beta * branch).
+        residual_beta: beta.
+        residual_depth_exponent: beta is `residual_beta` times the number of branches to this power.
 
     Raises:
         UserError: an unknown name, an option that the network does not have, or a combination that cannot be built.
@@ -113,7 +120,27 @@ def create_model(
         width=width,
         residual=residual,
     )
-    return MODELS[name](options)
+    model = MODELS[name](options)
+    if (residual_alpha, residual_beta, residual_depth_exponent) != (1.0, 1.0, 0.0):
+        scale_residuals(model, name, residual_alpha, residual_beta, residual_depth_exponent)
+    return model
+
+
+def scale_residuals(model: nn.Module, name: str, alpha: float, beta: float, depth_exponent: float) -> None:
+    """Residual scaling of every block of `model`; beta is `beta` times the number of branches to `depth_exponent`.
+
+    Raises:
+        UserError: the network has no residual branches, or a factor is not positive.
+    """
+    blocks = [module for module in model.modules() if isinstance(module, ResidualBlock)]
+    if not blocks:
+        raise UserError(f"residual: {name} has no residual branches to scale; use residual=unscaled")
+    try:
+        scaling = Scaling(alpha, beta * len(blocks) ** depth_exponent)
+    except (ValueError, OverflowError) as error:
+        raise UserError(str(error)) from None
+    for block in blocks:
+        block.set_scaling(scaling)
 
 
 __all__ = ["MODELS", "SCALAR_MODULES", "WEIGHT_MODULES", "ModelOptions", "create_model"]
