@@ -17,6 +17,7 @@ from farkas_exp.report.paper import FIGURE5, FIXUP_RATES, FIXUP_RATES_NORMALIZED
 from farkas_exp.report.paper_table import other_arms_table, paper_table
 from farkas_exp.report.separation import arm_grids, separation_table
 from farkas_exp.report.tables import Table
+from farkas_exp.report.without_normalization import comparison_table, find_methods, rates_figure
 from farkas_exp.runs import RunRecord, write_text
 
 Renderer = Callable[[Sequence[RunRecord], Path, Sequence[str], TextIO], list[Path]]
@@ -102,6 +103,18 @@ def render_landscape(records: Sequence[RunRecord], out: Path, formats: Sequence[
     return write_report("landscape", [table], {}, out, formats)
 
 
+def render_without_normalization(
+    records: Sequence[RunRecord], out: Path, formats: Sequence[str], stream: TextIO
+) -> list[Path]:
+    """Every method at its own best learning rate, and the error over the rates."""
+    methods = find_methods(records)
+    table = comparison_table(methods)
+    tables.to_terminal(table, stream)
+    draws = _wants_figures(formats) and any(method.search for method in methods)
+    figures = {"without_normalization": rates_figure(methods)} if draws else {}
+    return write_report("without_normalization", [table], figures, out, formats)
+
+
 RENDERERS: dict[str, Renderer] = {
     "arms": render_arms,
     **{name: partial(render_paper_tables, name, (table,)) for name, table in TABLES.items()},
@@ -113,6 +126,7 @@ RENDERERS: dict[str, Renderer] = {
     "figures": render_figures,
     "separation": render_separation,
     "landscape": render_landscape,
+    "without_normalization": render_without_normalization,
 }
 
 
