@@ -39,6 +39,14 @@ class ModelConfig:
     depth: int | None = None
     width: int | None = None
     residual: bool | None = None
+    bias: bool | None = None
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """The last layer, from features to logits (`farkas_exp.models.head.HEADS`)."""
+
+    name: str = "linear"
 
 
 @dataclass(frozen=True)
@@ -262,6 +270,7 @@ class Config:
     aggregation: AggregationConfig = AggregationConfig()
     activation: ActivationConfig = ActivationConfig()
     init: InitConfig = InitConfig()
+    head: HeadConfig = HeadConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     regularizer: RegularizerConfig = RegularizerConfig()

@@ -218,6 +218,7 @@ def build_model(config: Config, data: ImageData, device: torch.device) -> torch.
         "residual_depth_exponent": config.residual.depth_exponent,
         "activation": config.activation.name,
         "cutoff": config.activation.cutoff,
+        "head": config.head.name,
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, "weights"))

@@ -15,7 +15,12 @@ from farkas_exp.initialization.landscape import local_minimum_, shift_biases, un
 from farkas_exp.initialization.lsuv import lsuv_
 from farkas_exp.initialization.matched import match_features_
 from farkas_exp.initialization.random import kaiming_, orthogonal_, rai_, xavier_
-from farkas_exp.initialization.residual import count_residual_branches, scale_last_layers, zero_last_layers
+from farkas_exp.initialization.residual import (
+    count_residual_branches,
+    identity_small_,
+    scale_last_layers,
+    zero_last_layers,
+)
 from farkas_exp.models import SCALAR_MODULES
 
 
@@ -42,6 +47,7 @@ INITS: Mapping[str, Initializer] = {
     "lsuv": lambda model, given: lsuv_(model, given.images, given.generator),
     "rai": lambda model, given: rai_(model, given.generator),
     "match_farkas": lambda model, given: match_features_(model, given.twin, given.images),
+    "identity_small": lambda model, given: identity_small_(model, given.generator),
     "zero": lambda model, given: zero_(model),
     "bias_shift": lambda model, given: shift_biases(model, given.bias),
     "bias_uniform": lambda model, given: uniform_biases(model, given.bias, given.generator),
@@ -51,6 +57,7 @@ INITS: Mapping[str, Initializer] = {
 
 WITH_GAIN = ("xavier", "kaiming", "orthogonal")
 WITH_BIAS = ("bias_shift", "bias_uniform")
+WITH_BRANCHES = ("zero_last", "identity_small")
 WHOLE_SET = ("local_minimum",)
 """Inits that take the whole training set, not a batch of it."""
 
@@ -103,7 +110,7 @@ def initialize(
     if own and (name != "pytorch" or last_scale != 1 or last_depth_exponent != 0):
         raise UserError("init: FixUp brings its own initialization; use init=pytorch without last_scale and the like")
     branches = count_residual_branches(model)
-    keys = {"name: zero_last": name == "zero_last", "last_scale": last_scale != 1}
+    keys = {f"name: {name}": name in WITH_BRANCHES, "last_scale": last_scale != 1}
     for key, asked in (keys | {"last_depth_exponent": last_depth_exponent != 0}).items():
         if asked and not branches:
             raise UserError(f"init.{key} needs a network with residual branches")

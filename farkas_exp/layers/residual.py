@@ -46,7 +46,7 @@ class Scaling:
         return self.alpha * self.beta
 
     def terms(self, branch: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor]:
-        """alpha * beta * branch and alpha * shortcut, the two terms of the sum; a factor of 1 costs nothing."""
+        """Alpha * beta * branch and alpha * shortcut, the two terms of the sum; a factor of 1 costs nothing."""
         branch = branch if self.of_branch == 1 else self.of_branch * branch
         return branch, shortcut if self.alpha == 1 else self.alpha * shortcut
 

@@ -7,19 +7,24 @@ from torch import nn
 from farkas_exp.errors import UserError, unknown
 from farkas_exp.layers.farkas import FarkasLayer
 from farkas_exp.layers.residual import ResidualBlock, Scaling
+from farkas_exp.models.allconv import ALLCONV_MODELS
 from farkas_exp.models.densenet import DENSENET_MODELS
 from farkas_exp.models.fixup import FIXUP_MODELS, ScalarBias, ScalarScale
+from farkas_exp.models.head import HEADS, RandomProjection
 from farkas_exp.models.imagenet import IMAGENET_MODELS
+from farkas_exp.models.linear_residual import LINEAR_RESIDUAL_MODELS
 from farkas_exp.models.mobilenet import MOBILENET_MODELS
 from farkas_exp.models.options import ModelOptions
 from farkas_exp.models.rectangular import MLP_MODELS
 from farkas_exp.models.resnet import CIFAR_MODELS
 
 MODELS: Mapping[str, Callable[[ModelOptions], nn.Module]] = {
+    **ALLCONV_MODELS,
     **CIFAR_MODELS,
     **DENSENET_MODELS,
     **FIXUP_MODELS,
     **IMAGENET_MODELS,
+    **LINEAR_RESIDUAL_MODELS,
     **MLP_MODELS,
     **MOBILENET_MODELS,
 }
@@ -62,6 +67,8 @@ def create_model(
     residual_alpha: float = 1.0,
     residual_beta: float = 1.0,
     residual_depth_exponent: float = 0.0,
+    bias: bool | None = None,
+    head: str = "linear",
 ) -> nn.Module:
     """Build a network that maps (N, in_channels, image_size, image_size) float images to (N, num_classes) logits.
 
@@ -92,12 +99,16 @@ def create_model(
         residual_alpha: residual scaling: each block's sum is alpha (shortcut + beta * branch).
         residual_beta: beta.
         residual_depth_exponent: beta is `residual_beta` times the number of branches to this power.
+        bias: whether the plain convolutions of an all-convolutional network have biases.
+        head: the last layer: linear, or random_projection, which is not trained.
 
     Raises:
         UserError: an unknown name, an option that the network does not have, or a combination that cannot be built.
     """
     if name not in MODELS:
         raise unknown("model.name", name, MODELS)
+    if head not in HEADS:
+        raise unknown("head.name", head, HEADS)
     options = ModelOptions(
         name=name,
         num_classes=num_classes,
@@ -119,6 +130,8 @@ def create_model(
         depth=depth,
         width=width,
         residual=residual,
+        bias=bias,
+        head=head,
     )
     model = MODELS[name](options)
     if (residual_alpha, residual_beta, residual_depth_exponent) != (1.0, 1.0, 0.0):
@@ -143,4 +156,4 @@ def scale_residuals(model: nn.Module, name: str, alpha: float, beta: float, dept
         block.set_scaling(scaling)
 
 
-__all__ = ["MODELS", "SCALAR_MODULES", "WEIGHT_MODULES", "ModelOptions", "create_model"]
+__all__ = ["MODELS", "SCALAR_MODULES", "WEIGHT_MODULES", "ModelOptions", "RandomProjection", "create_model"]

@@ -28,7 +28,12 @@ WHAT = (
     "separation",
     "landscape",
     "without_normalization",
+    "identity",
+    "linear_residual_landscape",
+    "exact_fit",
 )
+COMPUTED = ("figures", "identity", "linear_residual_landscape", "exact_fit")
+"""What can be rendered without runs: Figure 1, and what the theory says."""
 FORMATS = ("md", "csv", "tex", "html", "png", "pdf")
 LOG_MODES = ("offline", "online")
 
@@ -86,8 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(request: Request) -> list[Path]:
     """Render what is asked for to the terminal and into files; return the files."""
-    records = selected(collect(request.runs_dir), request.filters)
-    if not records and request.what != "figures":  # Figure 1 needs no runs
+    unnamed = request.what in COMPUTED and request.runs_dir == Request.runs_dir and not request.runs_dir.exists()
+    records = [] if unnamed else selected(collect(request.runs_dir), request.filters)
+    if not records and request.what not in COMPUTED:
         wanted = " ".join(f"{key}={','.join(values)}" for key, values in request.filters.items())
         raise UserError(f"runs_dir: no run in {request.runs_dir}" + (f" with {wanted}" if wanted else ""))
     files = _render(request, records)

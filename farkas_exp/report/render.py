@@ -115,6 +115,28 @@ def render_without_normalization(
     return write_report("without_normalization", [table], figures, out, formats)
 
 
+def render_identity(
+    name: str, records: Sequence[RunRecord], out: Path, formats: Sequence[str], stream: TextIO
+) -> list[Path]:
+    """Theorems 2.1, 2.2 and 3.2 of "Identity matters", computed, and its Table 2 where there are runs."""
+    from farkas_exp.report import identity  # torch, for these only
+
+    shown, figures = [], {}
+    if name in ("identity", "linear_residual_landscape"):
+        norms, paths = identity.small_norm_records(), identity.descents()
+        shown += [identity.small_norm_table(norms), identity.descent_table(paths)]
+        if _wants_figures(formats):
+            figures["linear_residual_landscape"] = identity.landscape_figure(norms, paths)
+    if name in ("identity", "exact_fit"):
+        shown.append(identity.exact_fit_table(identity.exact_fit_records()))
+    table2 = identity.table2(records) if name == "identity" else None
+    if table2:
+        shown.insert(0, table2)
+    for table in shown:
+        tables.to_terminal(table, stream)
+    return write_report(name, shown, figures, out, formats)
+
+
 RENDERERS: dict[str, Renderer] = {
     "arms": render_arms,
     **{name: partial(render_paper_tables, name, (table,)) for name, table in TABLES.items()},
@@ -127,6 +149,7 @@ RENDERERS: dict[str, Renderer] = {
     "separation": render_separation,
     "landscape": render_landscape,
     "without_normalization": render_without_normalization,
+    **{name: partial(render_identity, name) for name in ("identity", "linear_residual_landscape", "exact_fit")},
 }
 
 
