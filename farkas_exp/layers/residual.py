@@ -6,9 +6,9 @@ only lambda^T z = lambda^T b, so any shortcut is safe. As -Agg(y) = (-Agg(W)) h,
 the augmented weight, and only the shortcut is aggregated over activations.
 
 With residual scaling (Balduzzi et al. 2017) the sum is alpha (x + beta y), and the aggregated component covers it as
-well: z = alpha (cat(x, -Agg(x)) + beta (cat(y, -Agg(y)) + b)), so lambda^T z = alpha beta lambda^T b. For alpha and beta
-above zero its sign is that of lambda^T b; the cutoff and the margin of the bias's bound are divided by alpha beta, so
-that the sum keeps the guarantee of the unscaled layer: at least one unit at or above the cutoff.
+well: z = alpha (cat(x, -Agg(x)) + beta (cat(y, -Agg(y)) + b)), so lambda^T z = alpha beta lambda^T b. For alpha and
+beta above zero its sign is that of lambda^T b; the cutoff and the margin of the bias's bound are divided by alpha beta,
+so that the sum keeps the guarantee of the unscaled layer: at least one unit at or above the cutoff.
 """
 
 import math

@@ -203,8 +203,8 @@ def _notes(methods: Sequence[Method]) -> tuple[str, ...]:
     runs = [run for method in methods for run in (*method.tests, *(r for each in method.search.values() for r in each))]
     notes = [_setting_note(runs[0].config)] if runs else []
     notes.append(
-        "The rate is chosen on images held out of the training set; the test error, mean ± standard deviation of n runs,"
-        " is that of networks trained on the whole training set with it. Failed: the loss was not finite, left out of"
+        "The rate is chosen on images held out of the training set; the test error, mean ± standard deviation of n"
+        " runs, is that of networks trained on the whole training set with it. Failed: the loss was not finite, left out of"
         " the mean."
     )
     notes.append(
