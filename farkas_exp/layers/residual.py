@@ -210,3 +210,7 @@ class ResidualBlock(nn.Module):
     def branch_end(self) -> tuple[BranchEnd, nn.Module | None]:
         """The last layer of the branch, and the normalization between it and the sum, if there is one."""
         raise NotImplementedError
+
+    def projection(self) -> nn.Module | None:
+        """What the block applies to its shortcut, if that has a weight."""
+        return None

@@ -31,8 +31,15 @@ WHAT = (
     "identity",
     "linear_residual_landscape",
     "exact_fit",
+    "lecture",
+    "linear_residual_ratio",
+    "residual_scaling",
+    "landscape_toys",
 )
-COMPUTED = ("figures", "identity", "linear_residual_landscape", "exact_fit")
+COMPUTED = (
+    "figures", "identity", "linear_residual_landscape", "exact_fit",
+    "lecture", "linear_residual_ratio", "residual_scaling", "landscape_toys",
+)  # fmt: skip
 """What can be rendered without runs: Figure 1, and what the theory says."""
 FORMATS = ("md", "csv", "tex", "html", "png", "pdf")
 LOG_MODES = ("offline", "online")

@@ -137,6 +137,29 @@ def render_identity(
     return write_report(name, shown, figures, out, formats)
 
 
+def render_lecture(
+    name: str, records: Sequence[RunRecord], out: Path, formats: Sequence[str], stream: TextIO
+) -> list[Path]:
+    """The lecture on the initialization of residual networks, computed: all of it, or one of its three parts."""
+    from farkas_exp.report import lecture  # torch, for these only
+
+    shown, figures = [], {}
+    if name in ("lecture", "linear_residual_ratio"):
+        shown.append(lecture.ratio_table())
+    if name in ("lecture", "residual_scaling"):
+        variances = lecture.variance_records()
+        shown += [lecture.variance_table(variances), lecture.network_table()]
+        if _wants_figures(formats):
+            figures["residual_scaling"] = lecture.scaling_figure(variances)
+    if name in ("lecture", "landscape_toys"):
+        shown.append(lecture.toys_table())
+        if _wants_figures(formats):
+            figures["landscape_toys"] = lecture.toys_figure()
+    for table in shown:
+        tables.to_terminal(table, stream)
+    return write_report(name, shown, figures, out, formats)
+
+
 RENDERERS: dict[str, Renderer] = {
     "arms": render_arms,
     **{name: partial(render_paper_tables, name, (table,)) for name, table in TABLES.items()},
@@ -148,6 +171,10 @@ RENDERERS: dict[str, Renderer] = {
     "figures": render_figures,
     "separation": render_separation,
     "landscape": render_landscape,
+    **{
+        name: partial(render_lecture, name)
+        for name in ("lecture", "linear_residual_ratio", "residual_scaling", "landscape_toys")
+    },
     "without_normalization": render_without_normalization,
     **{name: partial(render_identity, name) for name in ("identity", "linear_residual_landscape", "exact_fit")},
 }

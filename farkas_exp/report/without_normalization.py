@@ -204,8 +204,8 @@ def _notes(methods: Sequence[Method]) -> tuple[str, ...]:
     notes = [_setting_note(runs[0].config)] if runs else []
     notes.append(
         "The rate is chosen on images held out of the training set; the test error, mean ± standard deviation of n"
-        " runs, is that of networks trained on the whole training set with it. Failed: the loss was not finite, left out of"
-        " the mean."
+        " runs, is that of networks trained on the whole training set with it. Failed: the loss was not finite, left"
+        " out of the mean."
     )
     notes.append(
         f"Usable: the rates of the grid next to each other, around the best, whose held-out error is at most {MARGIN:g}"
