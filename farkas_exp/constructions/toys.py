@@ -19,18 +19,18 @@ FLAT = 1e-9
 """What counts as zero in a gradient or an eigenvalue."""
 
 Toy = Callable[[Tensor], Tensor]
-"""(n,) to the loss, a scalar."""
+"""(..., n) to the loss at each point, (...)."""
 
 
 def product(point: Tensor) -> Tensor:
     """(1 - u v)^2."""
-    return (1 - point[0] * point[1]) ** 2
+    return (1 - point[..., 0] * point[..., 1]) ** 2
 
 
 def rank_one(point: Tensor) -> Tensor:
     """||M - u u^T||_F^2 for the diagonal M of `EIGENVALUES`. Its gradient is 4 (u u^T - M) u."""
     matrix = torch.diag(torch.tensor(EIGENVALUES, dtype=point.dtype))
-    return (matrix - torch.outer(point, point)).square().sum()
+    return (matrix - point[..., :, None] * point[..., None, :]).square().sum((-2, -1))
 
 
 ACTIVATED: Mapping[str, Callable[[Tensor], Tensor]] = {
@@ -45,7 +45,7 @@ ACTIVATED: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 def activated(name: str) -> Toy:
     """(1 - phi(w))^2."""
-    return lambda point: (1 - ACTIVATED[name](point[0])) ** 2
+    return lambda point: (1 - ACTIVATED[name](point[..., 0])) ** 2
 
 
 TOYS: Mapping[str, Toy] = {

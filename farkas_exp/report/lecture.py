@@ -202,9 +202,8 @@ def toys_figure() -> Any:
 def _contours(axes: Any, name: str, starts: Sequence[tuple[float, float]]) -> None:
     toy = TOYS[name]
     ticks = torch.linspace(-2.2, 2.2, 121, dtype=torch.float64)
-    points = torch.stack(torch.meshgrid(ticks, ticks, indexing="ij"), -1).reshape(-1, 2)
-    values = torch.stack([toy(point) for point in points]).reshape(121, 121).T
-    axes.contourf(ticks, ticks, np.log1p(values.numpy()), levels=18, cmap="Greys", alpha=0.7)
+    points = torch.stack(torch.meshgrid(ticks, ticks, indexing="xy"), -1)
+    axes.contourf(ticks, ticks, np.log1p(toy(points).numpy()), levels=18, cmap="Greys", alpha=0.7)
     for start, color in zip(starts, _COLORS, strict=False):
         path = descend(toy, start)
         axes.plot(path[:, 0], path[:, 1], color=color)
@@ -228,15 +227,14 @@ def _curves(axes: Any) -> None:
     ticks = torch.linspace(-4.5, 3, 301, dtype=torch.float64)
     for (name, _), color in zip(ACTIVATED.items(), _COLORS, strict=False):
         toy = activated(name)
-        values = torch.stack([toy(tick[None]) for tick in ticks])
-        axes.plot(ticks, values, color=color, label=name)
+        axes.plot(ticks, toy(ticks[:, None]), color=color, label=name)
         for point in STATIONARY[f"(1 - {name}(w))^2"]:
             found = analyse(toy, point)
             axes.plot(point[0], found.value, "o" if found.second_order else "X", color=color, markersize=7,
                       markeredgecolor="white", zorder=3)  # fmt: skip
-        path = descend(toy, (START,))[:, 0]
-        axes.plot(path, torch.stack([toy(w[None]) for w in path]), color=color, linewidth=6, alpha=0.35)
-        axes.plot(START, float(toy(path[:1])), "s", color=color, markersize=4)
+        path = descend(toy, (START,))
+        axes.plot(path, toy(path), color=color, linewidth=6, alpha=0.35)
+        axes.plot(START, float(toy(path[0])), "s", color=color, markersize=4)
     axes.set_ylim(-0.15, 4)
     axes.set_xlabel("w")
     axes.set_title("(1 − φ(w))²")
