@@ -76,7 +76,7 @@ def test_minus_identity_gives_the_plain_network_back() -> None:
     block = next(module for module in spatial.modules() if isinstance(module, ResidualBlock))
     (layer,) = branch_layers(block)
     images = torch.randn(2, 6, 8, 8)
-    without = torch.nn.functional.conv2d(images, layer.weight, padding=1) + images  # type: ignore[arg-type]
+    without = torch.nn.functional.conv2d(images, layer.weight, padding=1) + images
     torch.testing.assert_close(block(images.clone()), without.relu())
     assert float(without.detach().square().mean() / images.square().mean()) == pytest.approx(2.0, rel=0.5)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from farkas_exp.errors import UserError
 from farkas_exp.initialization.random import weight_layers
-from farkas_exp.layers import Activation, ResidualBlock
+from farkas_exp.layers import Activation, FarkasLayer, ResidualBlock
 
 
 @torch.no_grad()
@@ -71,7 +71,7 @@ def delta_orthogonal_(model: nn.Module, generator: torch.Generator, gain: float 
             layer.bias.zero_()
 
 
-def branch_layers(block: ResidualBlock) -> list[nn.Module]:
+def branch_layers(block: ResidualBlock) -> list[nn.Linear | nn.Conv2d | FarkasLayer]:
     """The layers with a weight of a block's branch, without a projection of its shortcut."""
     projection = block.projection()
     outside = set() if projection is None else set(projection.modules())
