@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from wandb_file import read_wandb_file
+from wandb_server import wandb_server
 
 from farkas_exp.config import WandbConfig
 from farkas_exp.tracking.wandb import WandbMirror
@@ -180,6 +181,34 @@ def test_online_trouble_costs_bounded_time_and_the_run_goes_on_offline(tmp_path:
     found = recorded(tmp_path)
     assert [row["_step"] for row in found["history"]] == [1, 2]
     assert found["exit_code"] == 0
+
+
+@pytest.mark.parametrize("falls_silent", [False, True])
+def test_a_server_that_falls_silent_under_way_costs_bounded_time_and_one_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, falls_silent: bool
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    warnings: list[str] = []
+    with wandb_server() as (address, speaking):
+        monkeypatch.setenv("WANDB_BASE_URL", address)
+        mirror = start(tmp_path, "online", init_timeout=10.0, finish_timeout=2.0, warn=warnings.append)
+        mirror.log({"epoch": 1, "train_loss": 2.0})
+        if falls_silent:
+            speaking.clear()
+        begin = time.monotonic()
+        for epoch in range(2, 50):
+            mirror.log({"epoch": epoch, "train_loss": 1.0})
+        mirror.finish(0, {"test_error": 3.0})
+        waited = time.monotonic() - begin
+    assert waited < 15
+    sys.modules["wandb"].teardown()  # ends W&B's own process, which writes the file
+    (path,) = tmp_path.glob("wandb/run-*/run-*.wandb")
+    assert [row["_step"] for row in read_wandb_file(path)["history"]] == list(range(1, 50))
+    if falls_silent:
+        (warning,) = warnings
+        assert f"wandb sync {tmp_path}/wandb/run-*" in warning
+    else:
+        assert warnings == []
 
 
 def test_disabled_does_not_even_import_wandb(tmp_path: Path) -> None:

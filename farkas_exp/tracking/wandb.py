@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -30,9 +31,11 @@ class WandbMirror:
     the first. The step of W&B is the epoch.
     """
 
-    def __init__(self, run: Any, directory: Path, warn: Callable[[str], object]) -> None:
-        self._run, self._directory, self._warn = run, directory, warn
-        self._warned, self._files = False, "offline-run-*"
+    def __init__(
+        self, run: Any, directory: Path, warn: Callable[[str], object], finish_timeout: float = FINISH_TIMEOUT
+    ) -> None:
+        self._run, self._directory, self._warn, self._finish_timeout = run, directory, warn, finish_timeout
+        self._warned, self._online = False, False
 
     @classmethod
     def start(
@@ -64,7 +67,7 @@ class WandbMirror:
             warn: called with one line when something went wrong; by default it goes to standard error.
         """
         warn = warn or _warn
-        mirror = cls(None, run_dir, warn)
+        mirror = cls(None, run_dir, warn, finish_timeout)
         if settings.mode == "disabled":
             return mirror
         arguments = {
@@ -81,7 +84,7 @@ class WandbMirror:
         if settings.mode == "online":
             try:
                 mirror._run = _init("online", arguments, init_timeout, finish_timeout)
-                mirror._files = "run-*"
+                mirror._online = True
                 return mirror
             except Exception as error:  # noqa: BLE001 - whatever W&B raises, the training goes on
                 _teardown()
@@ -108,7 +111,11 @@ class WandbMirror:
         if summary:
             values = {key: value for key, value in summary.items() if value is not None}
             self._guarded(lambda run: run.summary.update(values))
+        begin = time.monotonic()
         self._guarded(lambda run: run.finish(exit_code=exit_code))
+        # A server that went silent is no error to W&B: it gives up without a word when its time is over.
+        if self._online and time.monotonic() - begin >= self._finish_timeout:
+            self._complain(TimeoutError(f"no answer in {self._finish_timeout:.0f} s"), "W&B did not take everything")
         self._run = None
 
     def _guarded(self, call: Callable[[Any], object]) -> None:
@@ -125,7 +132,7 @@ class WandbMirror:
             return
         self._warned = True
         reason = " ".join(str(error).split()) or type(error).__name__
-        where = self._directory / "wandb" / self._files
+        where = self._directory / "wandb" / ("run-*" if self._online else "offline-run-*")
         self._warn(f"wandb: {what} ({reason[:160]}); upload it later with: wandb sync {where}")
 
 
