@@ -50,7 +50,7 @@ class Regression:
         tau = largest_norm(weights)
         depth = len(weights)
         smallest = torch.linalg.matrix_norm(self.covariance, -2)
-        return 4 * depth * (1 - tau).clamp(min=0) ** (2 * depth - 2) * (tau < 1) * smallest * excess_risk
+        return 4 * depth * (1 - tau) ** (2 * depth - 2) * (tau < 1) * smallest * excess_risk
 
 
 def largest_norm(weights: Sequence[Tensor]) -> Tensor:

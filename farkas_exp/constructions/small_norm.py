@@ -50,7 +50,7 @@ def split_depth(depth: int, gamma: float) -> tuple[int, int]:
 
 def rotation_root(rotation: Tensor, order: int) -> Tensor:
     """The `order`-th root of an orthogonal (d, d) matrix of determinant 1 that turns its planes the shorter way."""
-    form, basis = scipy.linalg.schur(rotation.double().numpy(), output="real")
+    form, basis, *_ = scipy.linalg.schur(rotation.double().numpy(), output="real")
     root = np.eye(len(form))
     index, reflected = 0, []
     while index < len(form):

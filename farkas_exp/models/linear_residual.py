@@ -46,7 +46,7 @@ class LinearResidual(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(*[LinearResidualLayer(width) for _ in range(depth)])
 
-    def weights(self) -> list[nn.Parameter]:
+    def weights(self) -> list[Tensor]:
         """W^1 to W^L, each (width, width), in the order in which they are applied."""
         return [layer.layer.weight for layer in self.layers if isinstance(layer, LinearResidualLayer)]
 
