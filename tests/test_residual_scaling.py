@@ -17,7 +17,7 @@ from farkas_exp.layers import (
     certify,
     plain_path,
 )
-from farkas_exp.models import MODELS, create_model
+from farkas_exp.models import create_model
 
 SCALINGS = [Scaling(0.7, 0.3), Scaling(2.0, 3.0), Scaling(0.1, 0.2), Scaling(1.0, 5.0)]
 CUTOFFS = [0.0, 0.5, -1.0]
