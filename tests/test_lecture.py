@@ -203,3 +203,14 @@ def test_the_whole_lecture(tmp_path) -> None:
     render.render_lecture("lecture", [], tmp_path, ("md", "csv", "tex", "html", "png"), stream)
     assert len(list(tmp_path.iterdir())) == 6
     assert "residual_xavier" in stream.getvalue()
+
+
+@pytest.mark.parametrize("init", ["residual_xavier", "minus_identity", "delta_orthogonal"])
+def test_the_inits_are_functions_of_their_seed(init: str) -> None:
+    def weights(seed: int) -> torch.Tensor:
+        model = create_model("mlp", depth=3, width=5, residual=True, image_size=8)
+        initialize(model, init, seed=seed)
+        return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+    assert torch.equal(weights(0), weights(0))
+    assert not torch.equal(weights(0), weights(1))
