@@ -163,7 +163,12 @@ def test_the_closed_forms_of_the_toys() -> None:
     found = analyse(TOYS["||M - u u^T||^2"], tuple(u.tolist()))
     assert found.gradient == pytest.approx(float((4 * (torch.outer(u, u) - matrix) @ u).norm()))
     assert found.eigenvalues == pytest.approx(torch.linalg.eigvalsh(hessian).tolist())
-    assert STATIONARY["(1 - softplus(w))^2"][0][0] == pytest.approx(0.5413, abs=1e-4)
+    (softplus,) = STATIONARY["(1 - softplus(w))^2"][0]
+    assert softplus == pytest.approx(0.5413, abs=1e-4)
+    curvatures = {"relu": {1: 2, -1: 0}, "square": {0: -4, 1: 8}, "softplus": {softplus: 2 * (1 - 1 / math.e) ** 2}}
+    for name, points in curvatures.items():
+        for point, curvature in points.items():
+            assert analyse(activated(name), (point,)).eigenvalues == pytest.approx((curvature,))
 
 
 def test_every_listed_point_is_stationary_and_no_minimum_is_above_the_least_value_but_the_relus() -> None:

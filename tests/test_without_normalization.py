@@ -58,6 +58,7 @@ def test_the_rate_of_the_second_stage_is_the_best_on_held_out_images_of_the_same
     search(tmp_path, "Farkas sum", dict(zip(RATES, (30.0, 25.0, 5.0, 6.0), strict=True)))
     search(tmp_path, "plain", {0.3: 1.0}, augmentation__flip=False)  # another setting
     test_runs(tmp_path, "plain", 0.01, (0.5, 0.5))  # better, but on the test set
+    make_run(tmp_path, method_settings("plain", 0.03, 0.0), seed=2, state="interrupted", epoch=1)  # to be continued
     assert best_value("lr.value", composed("plain", tmp_path)) == 0.03
     assert best_value("lr.value", composed("Farkas sum", tmp_path)) == 0.1
     assert best_value("lr.value", composed("plain", tmp_path, augmentation__flip=False)) == 0.3
@@ -142,7 +143,7 @@ TINY = ["regime=free_plain,free_farkas_mean", "epochs=1", "dataset.train_limit=1
 def test_both_stages_from_the_command_line_and_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = [*TINY, "batch_size=40", f"runs_dir={tmp_path}", "progress=none", "hydra/launcher=basic"]
     assert main(["experiment=without_normalization_test", *command]) == 2
-    assert "lr.value: " in capsys.readouterr().out
+    assert "(lr.value: its search has no run" in capsys.readouterr().out
     assert main(["experiment=without_normalization", "lr.value=0.01,0.1", *command]) == 0
     assert main(["experiment=without_normalization_test", *command]) == 0
     shown = capsys.readouterr().out
@@ -150,6 +151,8 @@ def test_both_stages_from_the_command_line_and_again(tmp_path: Path, capsys: pyt
     tests = [record for record in collect(tmp_path) if not record.config["dataset"]["validation"]]
     found = {method.name: method.best_rate for method in find_methods(collect(tmp_path))}
     assert {record.config["arm"]: record.config["lr"]["value"] for record in tests} == found
-    assert (tmp_path / "report" / "without_normalization.png").exists()
+    rendered = (tmp_path / "report" / "without_normalization.md").read_text()  # by the second stage, of both
+    assert all(f"| {name} | {rate:g} |" in rendered for name, rate in found.items())
+    assert rendered.count(" | 1 | 0 | ") == 2
     assert main(["experiment=without_normalization_test", *command]) == 0
     assert "2 skipped" in capsys.readouterr().out
