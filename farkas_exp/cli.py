@@ -32,6 +32,17 @@ from farkas_exp.sweep import OK, TO_BE_CONTINUED, USAGE, Outcome, SweepWatch
 from farkas_exp.usage import choices, help_text
 
 
+def _best(key: str, *, _root_: DictConfig) -> Any:
+    """The value of `${best:KEY}`: see `best.best_value`."""
+    from farkas_exp.best import best_value
+
+    values: Any = OmegaConf.to_container(_root_, resolve=False)
+    return best_value(key, {name: value for name, value in values.items() if name != "hydra"})
+
+
+OmegaConf.register_new_resolver("best", _best, replace=True)
+
+
 def config_dir() -> str:
     """The folder of the YAML files: inside the installed package, or `conf/` of a checkout."""
     installed = Path(__file__).parent / "conf"
@@ -215,6 +226,8 @@ def _one_line(error: Exception) -> str:
     text = str(error)
     if isinstance(error.__cause__, UserError):  # from a launcher or sweeper that Hydra was about to build
         return str(error.__cause__)
+    if of_resolver := re.search(r"UserError raised while resolving interpolation: (.*)", text):
+        return of_resolver.group(1)
     if isinstance(error, OmegaConfBaseException) and getattr(error, "full_key", None):
         return f"{error.full_key}: {text.splitlines()[0].strip()}"
     if isinstance(error, OverrideParseException):
