@@ -284,6 +284,7 @@ def test_deep_and_narrow_is_four_kinds_over_a_grid() -> None:
         "figure5",
         "fixup_rates",
         "deep_narrow",
+        "without_normalization",
     ],
 )
 def test_an_experiment_opens_with_what_it_is_its_cost_and_its_command(name: str) -> None:

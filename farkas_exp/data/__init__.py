@@ -6,7 +6,7 @@ import torch
 
 from farkas_exp.config import AugmentationConfig, DatasetConfig, PhasesConfig
 from farkas_exp.data import cifar, digits, image_folder, mnist, moons, synthetic
-from farkas_exp.data.base import Arrays, DataInfo, ImageData
+from farkas_exp.data.base import Arrays, DataInfo, ImageData, batch_share
 from farkas_exp.data.device import DeviceData
 from farkas_exp.data.streamed import StreamedData
 from farkas_exp.data.subset import hold_out, limit_training
@@ -46,7 +46,7 @@ def build_data(
 
     Raises:
         UserError: an unknown dataset, an option that it does not have, files that are missing or broken, or a batch
-            size, limit or augmentation that does not fit the images.
+            size, limit or augmentation that does not fit the images, or the number of processes.
     """
     if dataset.name not in (*DATASETS, *STREAMED):
         raise unknown("dataset.name", dataset.name, (*DATASETS, *STREAMED))
@@ -56,6 +56,7 @@ def build_data(
             dataset, augmentation, phases, batch_size=batch_size, seed=seed, device=device,
             channels_last=channels_last, rank=rank, world_size=world_size,
         )  # fmt: skip
+    batch_share(batch_size, world_size)
     _refuse_streaming(dataset, augmentation, phases)
     arrays = DATASETS[dataset.name](dataset, device)
     if dataset.train_limit is not None:
@@ -70,6 +71,8 @@ def build_data(
         device=device,
         normalize=dataset.normalize,
         channels_last=channels_last,
+        rank=rank,
+        world_size=world_size,
     )
 
 

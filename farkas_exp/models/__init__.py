@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import nn
 
-from farkas_exp.errors import unknown
+from farkas_exp.errors import UserError, unknown
 from farkas_exp.layers.farkas import FarkasLayer
+from farkas_exp.layers.residual import ResidualBlock, Scaling
 from farkas_exp.models.allconv import ALLCONV_MODELS
 from farkas_exp.models.densenet import DENSENET_MODELS
 from farkas_exp.models.fixup import FIXUP_MODELS, ScalarBias, ScalarScale
@@ -64,6 +65,9 @@ def create_model(
     width: int | None = None,
     residual: bool | None = None,
     downsample: str | None = None,
+    residual_alpha: float = 1.0,
+    residual_beta: float = 1.0,
+    residual_depth_exponent: float = 0.0,
     bias: bool | None = None,
     head: str = "linear",
 ) -> nn.Module:
@@ -94,6 +98,9 @@ def create_model(
         width: units of each of them.
         residual: whether each of them but the first adds its input to its pre-activation.
         downsample: `conv` or `pool`, how the ImageNet networks halve their images.
+        residual_alpha: residual scaling: each block's sum is alpha (shortcut + beta * branch).
+        residual_beta: beta.
+        residual_depth_exponent: beta is `residual_beta` times the number of branches to this power.
         bias: whether the plain convolutions of an all-convolutional network have biases.
         head: the last layer: linear, or random_projection, which is not trained.
 
@@ -129,7 +136,27 @@ def create_model(
         bias=bias,
         head=head,
     )
-    return MODELS[name](options)
+    model = MODELS[name](options)
+    if (residual_alpha, residual_beta, residual_depth_exponent) != (1.0, 1.0, 0.0):
+        scale_residuals(model, name, residual_alpha, residual_beta, residual_depth_exponent)
+    return model
+
+
+def scale_residuals(model: nn.Module, name: str, alpha: float, beta: float, depth_exponent: float) -> None:
+    """Residual scaling of every block of `model`; beta is `beta` times the number of branches to `depth_exponent`.
+
+    Raises:
+        UserError: the network has no residual branches, or a factor is not positive.
+    """
+    blocks = [module for module in model.modules() if isinstance(module, ResidualBlock)]
+    if not blocks:
+        raise UserError(f"residual: {name} has no residual branches to scale; use residual=unscaled")
+    try:
+        scaling = Scaling(alpha, beta * len(blocks) ** depth_exponent)
+    except (ValueError, OverflowError) as error:
+        raise UserError(str(error)) from None
+    for block in blocks:
+        block.set_scaling(scaling)
 
 
 __all__ = ["MODELS", "SCALAR_MODULES", "WEIGHT_MODULES", "ModelOptions", "RandomProjection", "create_model"]

@@ -26,7 +26,8 @@ class LinearResidualLayer(ResidualBlock):
 
     def forward(self, input: Tensor) -> Tensor:
         """The layer."""
-        return input + self.layer(input)
+        branch, shortcut = self.scaling.terms(self.layer(input), input)
+        return shortcut + branch
 
     def branch_end(self) -> tuple[BranchEnd, nn.Module | None]:
         """The only layer."""

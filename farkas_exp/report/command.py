@@ -28,11 +28,19 @@ WHAT = (
     "figures",
     "separation",
     "landscape",
+    "without_normalization",
     "identity",
     "linear_residual_landscape",
     "exact_fit",
+    "lecture",
+    "linear_residual_ratio",
+    "residual_scaling",
+    "landscape_toys",
 )
-COMPUTED = ("figures", "identity", "linear_residual_landscape", "exact_fit")
+COMPUTED = (
+    "figures", "identity", "linear_residual_landscape", "exact_fit",
+    "lecture", "linear_residual_ratio", "residual_scaling", "landscape_toys",
+)  # fmt: skip
 """What can be rendered without runs: Figure 1, and what the theory says."""
 FORMATS = ("md", "csv", "tex", "html", "png", "pdf")
 LOG_MODES = ("offline", "online")
@@ -121,13 +129,14 @@ def render_experiment(experiment: str, runs_dir: Path, paths: Sequence[Path]) ->
         runs_dir: where the runs are.
         paths: the run directories of the sweep.
     """
-    from farkas_exp.report.paper import common_setting
+    from farkas_exp.report import paper, without_normalization
 
+    what = EXPERIMENTS.get(experiment, experiment if experiment in WHAT else "arms")
+    shared = without_normalization.budget if what == without_normalization.EXPERIMENT else paper.common_setting
     records = collect(runs_dir)
     own = {path.resolve() for path in paths}
-    settings = [common_setting(record.config) for record in records if record.path.resolve() in own]
-    records = [record for record in records if common_setting(record.config) in settings]
-    what = EXPERIMENTS.get(experiment, experiment if experiment in WHAT else "arms")
+    settings = [shared(record.config) for record in records if record.path.resolve() in own]
+    records = [record for record in records if shared(record.config) in settings]
     return _render(Request(what, runs_dir), records) if records else []
 
 
