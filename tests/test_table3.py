@@ -1,11 +1,14 @@
 """Table 3's pipeline in small, from a folder of images to a result: every phase, stopped in each, and continued."""
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from ranks import command, command_with, in_ranks
 from test_experiments import composed
 from test_train import assert_same, stop_after
 
@@ -14,7 +17,7 @@ from farkas_exp.cli import main
 from farkas_exp.data import build_data
 from farkas_exp.images.made import make_folder
 from farkas_exp.images.resize import main as resize
-from farkas_exp.runs import open_run, read_json, read_rows
+from farkas_exp.runs import RunDirectory, open_run, read_json, read_rows
 from farkas_exp.schedule import learning_rate_at, phase_at
 from farkas_exp.train import build_model
 from farkas_exp.trainer import Trainer, missed_top5
@@ -160,6 +163,50 @@ def test_other_files_than_the_run_began_with_are_refused(root, tmp_path, monkeyp
     next((tmp_path / "made" / "train").glob("*/*")).unlink()
     with pytest.raises(sweep.UserError, match="is not the data this run began with"):
         sweep.execute(made)
+
+
+# Two processes
+
+
+def stop_one_of_two(rank):
+    """The second process is told to stop in the third phase's only step, seven steps after the start."""
+    if rank != 1:
+        return
+    step, count = Trainer._train_step, 0
+
+    def counted(self, images, labels):
+        nonlocal count
+        count += 1
+        if count == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, images, labels)
+
+    Trainer._train_step = counted
+
+
+def test_two_processes_train_through_the_phases_as_one_and_go_on_when_stopped(root, tmp_path):
+    def arguments(runs_dir):
+        return [
+            "dataset=streamed_folder", "phases=mini", f"dataset.root={root}", "model=farkasnet50_imagenet",
+            "model.blocks=[1,1]", "model.widths=[8,16]", "aggregation=mean", "failure.epochs=0", "device=cpu",
+            "dataset.workers=0", "progress=none", "wandb.mode=disabled", f"runs_dir={tmp_path / runs_dir}",
+        ]  # fmt: skip
+
+    assert main(arguments("one")) == 0
+    assert [answer[0] for answer in in_ranks(2, command, *arguments("two"))] == [0, 0]
+    assert [answer[0] for answer in in_ranks(2, command_with, stop_one_of_two, *arguments("stopped"))] == [75, 75]
+    assert [answer[0] for answer in in_ranks(2, command, *arguments("stopped"))] == [0, 0]
+    one, two, stopped = (next((tmp_path / name).glob("*/seed_0")) for name in ("one", "two", "stopped"))
+    assert_same(RunDirectory(two), RunDirectory(stopped))
+    rows = list(zip(read_rows(one / "metrics.jsonl"), read_rows(two / "metrics.jsonl"), strict=True))
+    assert len(rows) == 6
+    for alone, together in rows:
+        assert together["lr"] == alone["lr"]
+        for key in ("train_loss", "test_loss"):
+            assert together[key] == pytest.approx(alone[key], rel=1e-4)
+        for key in ("train_error", "test_error", "test_error_top5"):
+            assert together[key] == pytest.approx(alone[key], abs=100 / 18 + 1e-6), "a tie may fall either way"
+    assert read_json(two / "environment.json")["world_size"] == 2
 
 
 # The commands
