@@ -13,10 +13,10 @@ import torch
 from configs import config, values
 
 from farkas_exp import runs, sweep
+from farkas_exp.building import build_model
 from farkas_exp.config import parse
 from farkas_exp.errors import UserError
 from farkas_exp.runs import open_run, read_json, read_rows, read_run
-from farkas_exp.train import build_model
 from farkas_exp.trainer import Trainer
 
 TIMES = {"time", "epoch_seconds", "images_per_second"}
