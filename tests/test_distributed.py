@@ -14,7 +14,7 @@ from configs import config
 from ranks import command, command_with, in_ranks
 from test_data_device import made, same
 
-from farkas_exp import distributed, followers, runs, sweep, train
+from farkas_exp import building, distributed, followers, runs, sweep, train
 from farkas_exp.capture import choose_mode
 from farkas_exp.cli import config_dir
 from farkas_exp.data.base import batch_share
@@ -113,12 +113,12 @@ def test_the_meeting_point_is_given_or_made_of_the_job_and_its_step():
 
 def test_each_process_has_a_gpu_of_its_own(monkeypatch):
     monkeypatch.delenv("SLURM_LOCALID", raising=False)
-    assert [train.gpu_index(local_rank, 4) for local_rank in range(4)] == [0, 1, 2, 3]
+    assert [building.gpu_index(local_rank, 4) for local_rank in range(4)] == [0, 1, 2, 3]
     for local_rank, visible in ((4, 4), (1, 1)):
         with pytest.raises(UserError, match=r"device: process .* has no GPU of its own"):
-            train.gpu_index(local_rank, visible)
+            building.gpu_index(local_rank, visible)
     monkeypatch.setenv("SLURM_LOCALID", "3")  # --gpus-per-task shows each task one
-    assert train.gpu_index(3, 1) == 0
+    assert building.gpu_index(3, 1) == 0
 
 
 # --- what each of them gets
@@ -183,7 +183,7 @@ def trained_in_double(steps):
         data = train.build_data(
             made.dataset, made.augmentation, batch_size=made.batch_size, seed=0, device="cpu", **place
         )
-        model = train.build_model(made, data, torch.device("cpu")).double()
+        model = building.build_model(made, data, torch.device("cpu")).double()
         optimizer = build_optimizer(model, made.optimizer, 0.05)
         trainer = Trainer(made, model, optimizer, InDoublePrecision(data), torch.device("cpu"), processes)
         trainer.distribute()
