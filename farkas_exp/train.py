@@ -18,7 +18,7 @@ from farkas_exp.data import DataInfo, ImageData, build_data
 from farkas_exp.diagnostics import Subject, check_measures, dead_samples, measure, measure_activity
 from farkas_exp.errors import Interrupted, UserError
 from farkas_exp.initialization import WHOLE_SET, initialize
-from farkas_exp.layers import native_conv
+from farkas_exp.layers import native_library
 from farkas_exp.models import create_model, farkas_twin
 from farkas_exp.optim import build_optimizer
 from farkas_exp.runs import RunDirectory, read_json, write_json, write_record, write_state
@@ -312,7 +312,7 @@ def _write_environment(run: RunDirectory, config: Config, info: DataInfo, device
             "cuda": torch.version.cuda if device.type == "cuda" else None,
             "precision": config.precision,
             "compile": mode,
-            "native_conv": device.type == "cpu" and native_conv.available(),
+            "native_conv": device.type == "cpu" and native_library.available(),
             "channels_last": config.channels_last,
             "data": {
                 "name": info.name,

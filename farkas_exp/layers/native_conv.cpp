@@ -1,182 +1,302 @@
-// 3x3 convolutions (stride 1, zero padding 1) for channel counts that are no multiple of the vector width.
+// Farkas convolutions (1x1 and 3x3, stride 1, zero padding that keeps the size) with images in the vector lanes.
 //
-// Libraries put channels into vector lanes: 17 channels cost as much as 24. Here the lanes are neighbouring pixels, so
-// the cost grows with the channels themselves. Images are planar (C, H, W), float32, W = 8, 16 or a multiple of 32,
-// H * W a multiple of 32.
+// Libraries put channels into vector lanes, so that 17 channels cost what 32 do with AVX-512. Here a tensor lies in
+// memory as (C, H, W, N), N a multiple of LANES, and a vector is one position of one channel of LANES images: no
+// channel count wastes lanes, loads are aligned, and the zero padding is a column of zero vectors.
+//
+// Work is cut into items that threads share; no result depends on which thread computes an item.
 
 #include <cstdlib>
 #include <cstring>
 
-typedef float vec __attribute__((vector_size(32)));
-typedef float loose_vec __attribute__((vector_size(32), aligned(4)));
-
-static inline vec load(const float* p) { return *(const loose_vec*)p; }
-static inline void store(float* p, vec v) { *(loose_vec*)p = v; }
-// Keeps a value in a register: compilers read it again from memory for each of its uses, which costs twice the time.
-#if defined(__x86_64__)
-#define IN_REGISTER(v) asm volatile("" : "+x"(v))
+// POSITIONS * OUT accumulators fill the registers: 32 of them, or 16 with AVX2.
+#if defined(__AVX512F__)
+enum { LANES = 16, POSITIONS = 8 };
+#define IN_REGISTER(v) asm("" : "+v"(v))
+#elif defined(__AVX__)
+enum { LANES = 8, POSITIONS = 4 };
+#define IN_REGISTER(v) asm("" : "+x"(v))
+#elif defined(__aarch64__)
+enum { LANES = 4, POSITIONS = 8 };
+#define IN_REGISTER(v) asm("" : "+w"(v))
 #else
+enum { LANES = 4, POSITIONS = 4 };
 #define IN_REGISTER(v)
 #endif
-static inline vec splat(float x) { return vec{x, x, x, x, x, x, x, x}; }
+// IN_REGISTER: compilers would read a value again from memory for each of its uses, which costs twice the time.
 
-static float lane_sum(vec s) { return ((s[0] + s[4]) + (s[1] + s[5])) + ((s[2] + s[6]) + (s[3] + s[7])); }
+// Nor may they keep the pixels that the next tap needs too: that would leave the accumulators no registers.
+#define FORGET(p) asm("" : "+r"(p))
 
-static const int TILE = 4;   // vectors of pixels: 32 pixels, of 32 / W rows
-static const int OUT = 2;    // output channels beside them: 8 accumulators, as many as hide the latency of two units
-static const int GRAD = 4;   // gradient channels in the weight gradient
+typedef float vec __attribute__((vector_size(4 * LANES)));
+typedef long long integer;
 
-// Copies an image into the middle of planes with a border of zeros, `step` apart; the borders are zero already.
-static void pad(const float* image, float* padded, int channels, int height, int width, size_t step) {
-    const int pitch = width + 2;
-    for (int c = 0; c < channels; ++c)
-        for (int y = 0; y < height; ++y)
-            memcpy(padded + c * step + (y + 1) * pitch + 1, image + (c * height + y) * width, sizeof(float) * width);
-}
+static const int OUT = 3;    // output channels of a tile
+static const int GROUP = 4;  // neighbouring positions of a row; a tile has one or two groups, maybe of different rows
+static const int PARTS = POSITIONS / GROUP;
+static const int GRADIENT_OUT = POSITIONS == 8 ? 4 : 3, GRADIENT_IN = POSITIONS == 8 ? 2 : 1;
 
-template <int O>
-static void convolve_tile(const float* x, const float* weights, const float* bias, float* out, int inputs, int plane,
-                          int pitch, const int* at, const int* to, int out_plane) {
-    vec sum[O][TILE];
-    for (int o = 0; o < O; ++o)
-        for (int v = 0; v < TILE; ++v) sum[o][v] = splat(bias ? bias[o] : 0.0f);
-    for (int i = 0; i < inputs; ++i, x += plane)
-        for (int ky = 0; ky < 3; ++ky)
-            for (int kx = 0; kx < 3; ++kx, weights += O) {
-                const float* p = x + ky * pitch + kx;
-                vec w[O];
-                for (int o = 0; o < O; ++o) {
-                    w[o] = splat(weights[o]);
-                    IN_REGISTER(w[o]);
-                }
-                for (int v = 0; v < TILE; ++v) {
-                    vec pixels = load(p + at[v]);
-                    IN_REGISTER(pixels);
-                    for (int o = 0; o < O; ++o) sum[o][v] += w[o] * pixels;
-                }
-            }
-    for (int o = 0; o < O; ++o)
-        for (int v = 0; v < TILE; ++v) store(out + o * out_plane + to[v], sum[o][v]);
-}
+static inline vec load(const float* p) { return *(const vec*)p; }
+static inline void store(float* p, vec v) { *(vec*)p = v; }
+static inline vec splat(float x) { return x - vec{}; }
+static inline integer least(integer a, integer b) { return a < b ? a : b; }
 
-template <int O>
-static void gradient_tile(const float* x, const float* g, int images, int x_image, int g_image, int height, int width,
-                          float* out, int g_plane, int out_row) {
-    // sum[o][kx] over all pixels; x points at the row ky of one input plane.
-    const int pitch = width + 2;
-    vec sum[O][3];
-    for (int o = 0; o < O; ++o)
-        for (int k = 0; k < 3; ++k) sum[o][k] = splat(0.0f);
-    for (int n = 0; n < images; ++n)
-        for (int y = 0; y < height; ++y)
-            for (int c = 0; c < width; c += 8) {
-                const float* p = x + n * x_image + y * pitch + c;
-                const float* q = g + n * g_image + y * width + c;
-                vec a = load(p), b = load(p + 1), d = load(p + 2);
-                IN_REGISTER(a);
-                IN_REGISTER(b);
-                IN_REGISTER(d);
-                for (int o = 0; o < O; ++o) {
-                    vec r = load(q + o * g_plane);
-                    IN_REGISTER(r);
-                    sum[o][0] += r * a;
-                    sum[o][1] += r * b;
-                    sum[o][2] += r * d;
-                }
-            }
-    for (int o = 0; o < O; ++o)
-        for (int k = 0; k < 3; ++k) out[o * out_row + k] += lane_sum(sum[o][k]);
-}
-
-static float plane_sum(const float* p, int pixels) {  // a multiple of 32
-    vec a = splat(0.0f), b = a, c = a, d = a;
-    for (int i = 0; i < pixels; i += 32) {
-        a += load(p + i);
-        b += load(p + i + 8);
-        c += load(p + i + 16);
-        d += load(p + i + 24);
+template <int N>
+struct Sum {  // by halves: lane after lane would be one chain of scalar additions
+    typedef float type __attribute__((vector_size(4 * N)));
+    static inline float of(type v) {
+        typename Sum<N / 2>::type half[2];
+        memcpy(half, &v, sizeof v);
+        return Sum<N / 2>::of(half[0] + half[1]);
     }
-    return lane_sum((a + b) + (c + d));
+};
+template <>
+struct Sum<4> {
+    typedef float type __attribute__((vector_size(16)));
+    static inline float of(type v) { return (v[0] + v[2]) + (v[1] + v[3]); }
+};
+
+struct Layer {
+    integer images, inputs, outputs, height, width, kernel;
+    integer of_output, of_input, of_row, of_column;  // strides of the weight
+    integer band, stack;                             // rows and blocks of images that are worked on at a time
+    integer plane() const { return height * width * images; }
+    integer bands() const { return (height + band - 1) / band; }
+};
+
+// Bands of rows of some blocks of images, copied together: (channels, stack, band + 2 edge, columns + 2 edge, LANES).
+// In the tensor they are far apart, at multiples of powers of two, which a cache holds few of.
+struct Buffer {
+    integer edge, pitch, block, plane;
+    float* data;
+
+    Buffer(const Layer& l, integer channels, integer columns, integer edge, integer stack) : edge(edge) {
+        pitch = (columns + 2 * edge) * LANES;
+        block = (l.band + 2 * edge) * pitch;
+        plane = block * stack;
+        const size_t bytes = sizeof(float) * channels * plane;
+        if (posix_memalign((void**)&data, 64, bytes)) data = nullptr;
+        else memset(data, 0, bytes);
+    }
+    Buffer(const Buffer&) = delete;
+    ~Buffer() { free(data); }
+
+    void fill(const float* x, const Layer& l, integer channels, integer number, integer top, integer rows) {
+        for (integer c = 0; c < channels; ++c)
+            for (integer y = top - edge; y < top + rows + edge; ++y) {
+                float* to = data + c * plane + number * block + (y - top + edge) * pitch;
+                if (y < 0 || y >= l.height) {
+                    memset(to, 0, sizeof(float) * pitch);
+                    continue;
+                }
+                const float* from = x + (c * l.height + y) * l.width * l.images;
+                to += edge * LANES;
+                for (integer i = 0; i < l.width; ++i) store(to + i * LANES, load(from + i * l.images));
+            }
+    }
+};
+
+struct Parts {  // `count` channels in parts that differ by at most one and have at most `largest`
+    integer count, parts;
+    Parts(integer count, integer largest) : count(count), parts((count + largest - 1) / largest) {}
+    integer first(integer number) const { return count * number / parts; }
+    integer size(integer number) const { return first(number + 1) - first(number); }
+};
+
+struct Epilogue {
+    const float *bias, *shortcut;  // without a bias: the bare sums, no aggregated channel
+    float coefficient;
+    int relu;
+    vec operator()(vec z) const { return relu ? (z < 0 ? vec{} : z) : z; }
+};
+
+template <int K, int O>
+static void tile(const float* x, const Buffer& b, integer second, const float* w, const Layer& l, const Epilogue& e,
+                 integer output, const integer* at, float* out, vec* total) {
+    vec sum[O][POSITIONS];
+    for (int o = 0; o < O; ++o)
+        for (int v = 0; v < POSITIONS; ++v) sum[o][v] = vec{};
+    for (integer i = 0; i < l.inputs; ++i, x += b.plane)
+        for (int ky = 0; ky < K; ++ky) {
+            const float* p = x + ky * b.pitch;
+            for (int kx = 0; kx < K; ++kx, w += O, p += LANES) {
+                FORGET(p);
+                vec row[O];
+                for (int o = 0; o < O; ++o) {
+                    row[o] = splat(w[o]);
+                    IN_REGISTER(row[o]);
+                }
+                for (int v = 0; v < POSITIONS; ++v) {
+                    vec pixels = load(p + v % GROUP * LANES + v / GROUP * second);
+                    IN_REGISTER(pixels);
+                    for (int o = 0; o < O; ++o) sum[o][v] += row[o] * pixels;
+                }
+            }
+        }
+    for (int o = 0; o < O; ++o) {
+        const vec bias = splat(e.bias ? e.bias[output + o] : 0.0f);
+        for (int v = 0; v < POSITIONS; ++v) {
+            if (at[v] < 0) continue;
+            const integer to = (output + o) * l.plane() + at[v];
+            if (e.shortcut) sum[o][v] += load(e.shortcut + to);
+            total[v] += sum[o][v];
+            store(out + to, e(sum[o][v] + bias));
+        }
+    }
+}
+
+// The weight in the order of reading: tile of outputs, input, tap, output in the tile.
+static void pack(const float* weight, float* to, const Layer& l, const Parts& tiles) {
+    for (integer t = 0; t < tiles.parts; ++t)
+        for (integer i = 0; i < l.inputs; ++i)
+            for (integer y = 0; y < l.kernel; ++y)
+                for (integer x = 0; x < l.kernel; ++x)
+                    for (integer o = tiles.first(t); o < tiles.first(t + 1); ++o)
+                        *to++ = weight[o * l.of_output + i * l.of_input + y * l.of_row + x * l.of_column];
+}
+
+template <int K>
+static void convolve_band(const Buffer& b, const float* packed, const Parts& tiles, const Epilogue& e, float* out,
+                          const Layer& l, integer lane, integer top, integer rows) {
+    const integer across = (l.width + GROUP - 1) / GROUP, groups = rows * across;
+    for (integer g = 0; g < groups; g += PARTS) {
+        integer at[POSITIONS], from[PARTS];
+        for (int k = 0; k < PARTS; ++k) {
+            const integer group = least(g + k, groups - 1), y = group / across, x = group % across * GROUP;
+            from[k] = y * b.pitch + x * LANES;
+            for (int v = 0; v < GROUP; ++v)
+                at[k * GROUP + v] = x + v < l.width ? ((top + y) * l.width + x + v) * l.images + lane : -1;
+        }
+        vec total[POSITIONS] = {};
+        for (integer t = 0; t < tiles.parts; ++t) {
+            const auto compute = tiles.size(t) == 3 ? tile<K, 3> : tiles.size(t) == 2 ? tile<K, 2> : tile<K, 1>;
+            const integer o = tiles.first(t);
+            compute(b.data + from[0], b, from[PARTS - 1] - from[0], packed + o * l.inputs * K * K, l, e, o, at, out,
+                    total);
+        }
+        if (!e.bias) continue;
+        const vec bias = splat(e.bias[l.outputs]), coefficient = splat(e.coefficient);
+        for (int v = 0; v < POSITIONS; ++v)
+            if (at[v] >= 0) store(out + l.outputs * l.plane() + at[v], e(bias - coefficient * total[v]));
+    }
+}
+
+template <int K, int O, int I>
+static void gradient_tile(const float* x, const Buffer& xs, const float* g, const Buffer& gs, integer blocks,
+                          integer rows, float* out, const Layer& l) {
+    vec sum[O][I][K];
+    for (int o = 0; o < O; ++o)
+        for (int i = 0; i < I; ++i)
+            for (int k = 0; k < K; ++k) sum[o][i][k] = vec{};
+    for (integer row = 0; row < blocks * rows; ++row) {
+        const float* p = x + row / rows * xs.block + row % rows * xs.pitch;
+        const float* q = g + row / rows * gs.block + row % rows * gs.pitch;
+        for (integer c = 0; c < l.width; ++c, p += LANES, q += LANES) {
+            vec of[O];
+            for (int o = 0; o < O; ++o) {
+                of[o] = load(q + o * gs.plane);
+                IN_REGISTER(of[o]);
+            }
+            for (int i = 0; i < I; ++i)
+                for (int k = 0; k < K; ++k) {
+                    vec pixels = load(p + i * xs.plane + k * LANES);
+                    IN_REGISTER(pixels);
+                    for (int o = 0; o < O; ++o) sum[o][i][k] += of[o] * pixels;
+                }
+        }
+    }
+    for (int o = 0; o < O; ++o)
+        for (int i = 0; i < I; ++i)
+            for (int k = 0; k < K; ++k)
+                out[o * l.of_output + i * l.of_input + k * l.of_column] += Sum<LANES>::of(sum[o][i][k]);
+}
+
+template <int K>
+static void gradient_band(const Buffer& xs, const Buffer& gs, float* out, const Layer& l, integer count,
+                          integer blocks, integer rows) {
+    static const decltype(&gradient_tile<K, 1, 1>) tiles[2][4] = {
+        {gradient_tile<K, 1, 1>, gradient_tile<K, 2, 1>, gradient_tile<K, 3, 1>, gradient_tile<K, 4, 1>},
+        {gradient_tile<K, 1, 2>, gradient_tile<K, 2, 2>, gradient_tile<K, 3, 2>, gradient_tile<K, 4, 2>}};
+    const Parts os(count, GRADIENT_OUT), is(l.inputs, GRADIENT_IN);
+    for (integer s = 0; s < os.parts; ++s)
+        for (integer t = 0; t < is.parts; ++t)
+            for (int y = 0; y < K; ++y) {
+                const integer o = os.first(s), i = is.first(t);
+                const auto compute = tiles[is.size(t) - 1][os.size(s) - 1];
+                compute(xs.data + i * xs.plane + y * xs.pitch, xs, gs.data + o * gs.plane, gs, blocks, rows,
+                        out + o * l.of_output + i * l.of_input + y * l.of_row, l);
+            }
 }
 
 extern "C" {
 
-// out[n, o] = bias[o] + sum_i weight[o, i] * x[n, i]. `transposed`: the weight is (inputs, outputs, 3, 3) and is
-// applied mirrored, which makes the gradient with respect to the input. Returns 0, or 1 without memory.
-int farkas_conv3x3(const float* x, const float* weight, const float* bias, float* out, int images, int inputs,
-                   int outputs, int height, int width, int transposed) {
-    const int pitch = width + 2, plane = (height + 2) * pitch, out_plane = height * width;
-    float* padded = (float*)calloc((size_t)inputs * plane + 8, sizeof(float));
-    float* packed = (float*)malloc(sizeof(float) * (size_t)inputs * outputs * 9);
-    if (!padded || !packed) {
-        free(padded);
-        free(packed);
-        return 1;
+int farkas_lanes() { return LANES; }
+
+// out[n, o] = relu(bias[o] + z), z = shortcut[n, o] + sum_i weight[o, i] * x[n, i], and behind the outputs the channel
+// relu(bias[outputs] - coefficient * sum_o z). Items are bands of rows. Returns 0, or 1 without memory.
+int farkas_convolve(const float* x, const float* weight, const float* bias, const float* shortcut, float coefficient,
+                    int relu, float* out, const Layer* layer, integer first, integer last) {
+    const Layer& l = *layer;
+    const Parts tiles(l.outputs, OUT);
+    const Epilogue e = {bias, shortcut, coefficient, relu};
+    Buffer b(l, l.inputs, (l.width + GROUP - 1) / GROUP * GROUP, l.kernel / 2, 1);
+    float* packed = (float*)malloc(sizeof(float) * l.inputs * l.outputs * l.kernel * l.kernel);
+    const int failed = !b.data || !packed;
+    if (!failed) pack(weight, packed, l, tiles);
+    for (integer item = first; item < last && !failed; ++item) {
+        const integer lane = item / l.bands() * LANES, top = item % l.bands() * l.band;
+        const integer rows = least(l.band, l.height - top);
+        b.fill(x + lane, l, l.inputs, 0, top, rows);
+        (l.kernel == 3 ? convolve_band<3> : convolve_band<1>)(b, packed, tiles, e, out, l, lane, top, rows);
     }
-    float* next = packed;  // in the order of reading: tile of outputs, input, tap, output in the tile
-    for (int o = 0; o < outputs; o += OUT)
-        for (int i = 0; i < inputs; ++i)
-            for (int k = 0; k < 9; ++k)
-                for (int t = o; t < o + OUT && t < outputs; ++t)
-                    *next++ = transposed ? weight[((size_t)i * outputs + t) * 9 + 8 - k]
-                                         : weight[((size_t)t * inputs + i) * 9 + k];
-    int at[TILE], to[TILE];
-    for (int v = 0; v < TILE; ++v) {
-        at[v] = v * 8 / width * pitch + v * 8 % width;
-        to[v] = v * 8 / width * width + v * 8 % width;
-    }
-    for (int n = 0; n < images; ++n) {
-        pad(x + (size_t)n * inputs * out_plane, padded, inputs, height, width, plane);
-        float* image = out + (size_t)n * outputs * out_plane;
-        for (int first = 0; first < out_plane; first += TILE * 8) {
-            const float* p = padded + first / width * pitch + first % width;
-            for (int o = 0; o < outputs; o += OUT) {
-                const float *w = packed + (size_t)o * inputs * 9, *b = bias ? bias + o : nullptr;
-                float* q = image + (size_t)o * out_plane + first;
-                if (outputs - o >= 2) convolve_tile<2>(p, w, b, q, inputs, plane, pitch, at, to, out_plane);
-                else convolve_tile<1>(p, w, b, q, inputs, plane, pitch, at, to, out_plane);
-            }
-        }
-    }
-    free(padded);
     free(packed);
+    return failed;
+}
+
+// weight[o, i] += sum over images and positions of g[n, o] * x[n, i], shifted. Items are outputs.
+int farkas_weight_gradient(const float* x, const float* g, float* weight, const Layer* layer, integer first,
+                           integer last) {
+    const Layer& l = *layer;
+    const integer count = last - first;
+    Buffer xs(l, l.inputs, l.width, l.kernel / 2, l.stack), gs(l, count, l.width, 0, l.stack);
+    if (!xs.data || !gs.data) return 1;
+    for (integer lane = 0; lane < l.images; lane += l.stack * LANES)
+        for (integer top = 0; top < l.height; top += l.band) {
+            const integer blocks = least(l.stack, (l.images - lane) / LANES), rows = least(l.band, l.height - top);
+            for (integer k = 0; k < blocks; ++k) {
+                xs.fill(x + lane + k * LANES, l, l.inputs, k, top, rows);
+                gs.fill(g + lane + k * LANES + first * l.plane(), l, count, k, top, rows);
+            }
+            float* out = weight + first * l.of_output;
+            (l.kernel == 3 ? gradient_band<3> : gradient_band<1>)(xs, gs, out, l, count, blocks, rows);
+        }
     return 0;
 }
 
-// weight[o, i] += sum over images and pixels of gradient[n, o] * x[n, i], shifted, (outputs, inputs, 3, 3), and
-// bias[o] += the sum of gradient[n, o].
-int farkas_conv3x3_weight(const float* x, const float* gradient, float* weight, float* bias, int images, int inputs,
-                          int outputs, int height, int width) {
-    const int plane = (height + 2) * (width + 2), g_plane = height * width, g_image = outputs * g_plane;
-    // Some images at once: enough pixels to outweigh the sum over the lanes, few enough for the second-level cache.
-    int chunk = g_plane < 1024 ? 1024 / g_plane : 1;
-    chunk = chunk > images ? images : chunk;
-    // One plane of all images, then the next: a tile of gradients meets its input planes in the order of memory.
-    const int step = chunk * plane;
-    float* padded = (float*)calloc((size_t)inputs * step + 8, sizeof(float));
-    if (!padded) return 1;
-    for (int first = 0; first < images; first += chunk) {
-        const int count = images - first < chunk ? images - first : chunk;
-        for (int n = 0; n < count; ++n)
-            pad(x + (size_t)(first + n) * inputs * g_plane, padded + (size_t)n * plane, inputs, height, width, step);
-        const float* start = gradient + (size_t)first * g_image;
-        for (int n = 0; n < count; ++n)
-            for (int o = 0; o < outputs; ++o) bias[o] += plane_sum(start + (size_t)n * g_image + o * g_plane, g_plane);
-        for (int o = 0; o < outputs; o += GRAD)
-            for (int i = 0; i < inputs; ++i)
-                for (int ky = 0; ky < 3; ++ky) {
-                    const float *p = padded + (size_t)i * step + ky * (width + 2), *g = start + o * g_plane;
-                    float* w = weight + ((size_t)o * inputs + i) * 9 + ky * 3;
-                    const int row = inputs * 9;
-                    switch (outputs - o) {
-                        case 1: gradient_tile<1>(p, g, count, plane, g_image, height, width, w, g_plane, row); break;
-                        case 2: gradient_tile<2>(p, g, count, plane, g_image, height, width, w, g_plane, row); break;
-                        case 3: gradient_tile<3>(p, g, count, plane, g_image, height, width, w, g_plane, row); break;
-                        default: gradient_tile<4>(p, g, count, plane, g_image, height, width, w, g_plane, row);
-                    }
-                }
+// The derivative of the epilogue: from the gradient (m channels) to that of z (m - 1): g_j - coefficient * g_m, both 0
+// where the output is not positive, if there is one; `sums` (items, m) has the sums of g. Items are pieces of a plane.
+int farkas_epilogue_gradient(const float* gradient, const float* output, float coefficient, float* out, float* sums,
+                             integer channels, integer plane, integer piece, integer first, integer last) {
+    float* aggregated = nullptr;
+    if (posix_memalign((void**)&aggregated, 64, sizeof(float) * piece)) return 1;
+    for (integer item = first; item < last; ++item) {
+        const integer from = item * piece, size = least(piece, plane - from);
+        for (integer c = channels - 1; c >= 0; --c) {
+            const float *g = gradient + c * plane + from, *y = output ? output + c * plane + from : nullptr;
+            float* to = c == channels - 1 ? aggregated : out + c * plane + from;
+            const vec factor = splat(c == channels - 1 ? 0.0f : coefficient);
+            if (c == channels - 1) memset(aggregated, 0, sizeof(float) * piece);
+            vec sum = {};
+            for (integer i = 0; i < size; i += LANES) {
+                vec v = load(g + i);
+                if (y) v = load(y + i) <= 0 ? vec{} : v;
+                sum += v;
+                store(to + i, v - factor * load(aggregated + i));
+            }
+            sums[item * channels + c] = Sum<LANES>::of(sum);
+        }
     }
-    free(padded);
+    free(aggregated);
     return 0;
 }
 }

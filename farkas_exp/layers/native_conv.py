@@ -1,181 +1,224 @@
-"""A 3x3 convolution for a CPU whose cost grows with the channels themselves, compiled at its first use.
+"""Farkas convolutions on a CPU whose cost grows with the channels themselves, by a kernel compiled at its first use.
 
 A residual Farkas block adds one channel: 17, 18, ... Libraries put channels into vector lanes, so 17 of them cost what
-24 do, and a FarkasNet34 step takes 1.37 times a ResNet34's where the arithmetic is 1.14 times. `native_conv.cpp` puts
-neighbouring pixels into the lanes instead. PyTorch's convolution is the default; with FARKAS_EXP_NATIVE=1 in the
-environment this one is used for planar or ill-fitting float32 images on a CPU that has a C++ compiler, outside of
-`layers.plain_path`.
+24 (AVX2) or 32 (AVX-512) do. `native_conv.cpp` puts images into the lanes. For that a tensor (N, C, H, W) lies in
+memory as (C, H, W, N), here called batch-last; it is an ordinary tensor, so every operation of PyTorch takes it, and
+element-wise ones keep its order. A network calls `to_batch_last` on its images; the layers behind it follow the format
+they are given, and work as ever on any other.
+
+The kernel computes the free rows alone. With z = W x (+ shortcut) its last channel is -a sum_j z_j + b_m, which costs
+one addition for each z_j instead of a convolution.
+
+It serves float32 outside of autocast, `torch.compile` and `layers.plain_path`; FARKAS_EXP_NATIVE=0 in the environment
+switches it off. Results do not depend on the number of threads.
 """
 
 import ctypes
-import functools
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+import math
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from farkas_exp.layers.native_library import available, lanes, library, share_out
 from farkas_exp.layers.paths import fused_allowed
 
-SOURCE = Path(__file__).with_name("native_conv.cpp")
-FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
-LANES = 8
-MIN_IMAGES = 2
+BUFFER = 1 << 12
+"""Vectors in the working space of a band: 1 MB with 16 lanes."""
+GRADIENT_POSITIONS = 256
+PIECE = 4096
 
 
-def conv2d(input: Tensor, weight: Tensor, bias: Tensor, stride: Any, padding: Any, dilation: Any) -> Tensor:
-    """`torch.nn.functional.conv2d`, by the native kernel where it is made for the shapes."""
-    if _is_suited(input, weight, stride, padding, dilation):
-        return _PlanarConv.apply(input, weight, bias)  # type: ignore[no-any-return]
-    return F.conv2d(input, weight, bias, stride, padding, dilation)
+def to_batch_last(images: Tensor) -> Tensor:
+    """The images in the batch-last memory format if the native convolution can be used on them, else as they are."""
+    if torch.compiler.is_compiling() or type(images) is not Tensor or images.dim() != 4:
+        return images
+    if images.device.type != "cpu" or images.dtype != torch.float32 or torch.is_autocast_enabled("cpu") or not fused_allowed() or not available():
+        return images
+    if len(images) == 0 or len(images) % lanes():
+        return images
+    return _batch_last(images)
 
 
-def _is_suited(input: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: Any) -> bool:
-    if torch.compiler.is_compiling() or input.device.type != "cpu" or input.dim() != 4:
+def is_batch_last(tensor: Tensor) -> bool:
+    """Whether a tensor (N, C, H, W) lies in memory as (C, H, W, N)."""
+    if tensor.dim() != 4:
         return False
-    if not (input.dtype == weight.dtype == torch.float32) or weight.shape[2:] != (3, 3):
-        return False
-    if any(value not in (1, (1, 1)) for value in (stride, padding, dilation)):
-        return False
-    images, channels, height, width = input.shape
-    fits_lanes = channels % LANES == 0 and weight.shape[0] % LANES == 0
-    if images < MIN_IMAGES or (fits_lanes and not input.is_contiguous()):
-        return False
-    if not (width in (8, 16) or (width and width % 32 == 0)) or (height * width) % 32:
-        return False
-    return fused_allowed() and not torch.is_autocast_enabled("cpu") and available()
+    images, _, height, width = tensor.shape
+    return tensor.stride() == (1, height * width * images, width * images, images) and images > 1
 
 
-def available() -> bool:
-    """Whether the native kernel is asked for and can be used on this machine; compiles it at the first call."""
-    return os.environ.get("FARKAS_EXP_NATIVE") == "1" and _library() is not None
+def _batch_last(tensor: Tensor) -> Tensor:
+    return tensor.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
 
 
-class _PlanarConv(torch.autograd.Function):
-    """The native convolution, with the images shared out over PyTorch's number of threads."""
+def spatial_mean(maps: Tensor) -> Tensor:
+    """The mean over the positions, (N, C), with a gradient in the memory format of the maps (N, C, H, W)."""
+    if is_batch_last(maps):
+        return maps.permute(1, 2, 3, 0).flatten(1, 2).mean(1).t()
+    return maps.mean((2, 3))
+
+
+def suits(input: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: Any) -> bool:
+    """Whether `convolve` can compute this convolution: batch-last, 1x1 or 3x3, and of the same size."""
+    if torch.compiler.is_compiling() or not (is_batch_last(input) and input.dtype == weight.dtype == torch.float32):
+        return False
+    kernel = weight.shape[2]
+    if kernel not in (1, 3) or weight.shape[3] != kernel or padding not in (kernel // 2, (kernel // 2,) * 2):
+        return False
+    if stride not in (1, (1, 1)) or dilation not in (1, (1, 1)):
+        return False
+    return input.device.type == "cpu" and fused_allowed() and available() and len(input) % lanes() == 0
+
+
+def convolve(
+    input: Tensor, weight: Tensor, bias: Tensor, shortcut: Tensor | None, coefficient: float, bound: float, relu: bool
+) -> Tensor:
+    """A Farkas convolution, or Algorithm 2 with a shortcut, with or without the ReLU; see `suits`.
+
+    Args:
+        input: (N, C, H, W), batch-last.
+        weight: (m - 1, C, k, k), the free rows.
+        bias: (m,), before its last entry is bounded.
+        shortcut: (N, m - 1, H, W).
+        coefficient: the aggregation's a.
+        bound: the least value of b_m + Agg(b).
+        relu: whether to apply it.
+
+    Returns:
+        (N, m, H, W), batch-last.
+    """
+    return _Convolve.apply(input, weight, bias, shortcut, coefficient, bound, relu)  # type: ignore[no-any-return]
+
+
+class _Convolve(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, input: Tensor, weight: Tensor, bias: Tensor, shortcut: Tensor | None,
+        coefficient: float, bound: float, relu: bool,
+    ) -> Tensor:  # fmt: skip
+        if shortcut is not None and not is_batch_last(shortcut):
+            shortcut = _batch_last(shortcut)
+        limit = bias[:-1].sum(0, keepdim=True).mul_(-coefficient).add_(bound)
+        full_bias = torch.cat((bias[:-1], torch.maximum(limit, bias[-1:])))
+        output = _forward(input, weight, full_bias, shortcut, coefficient, relu)
+        ctx.save_for_backward(input, weight, bias, shortcut, output if relu else None)
+        ctx.rule = coefficient, bound
+        return output
 
     @staticmethod
-    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        input, weight = input.contiguous(), weight.contiguous()
-        ctx.save_for_backward(input, weight)
-        return _convolve(input, weight, bias.contiguous())
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        input, weight = ctx.saved_tensors
-        needs = list(ctx.needs_input_grad)
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        input, weight, bias, shortcut, output = ctx.saved_tensors
+        needs = ctx.needs_input_grad
         if torch.is_grad_enabled():  # a second derivative is asked for
-            return torch.ops.aten.convolution_backward(
-                gradients[0], input, weight, [len(weight)], [1, 1], [1, 1], [1, 1], False, [0, 0], 1, needs
-            )
-        gradient = gradients[0].contiguous()
-        to_input = _convolve(gradient, weight, None) if needs[0] else None
-        if not (needs[1] or needs[2]):
-            return to_input, None, None
-        to_weight, to_bias = _parameter_gradients(input, gradient)
-        return to_input, to_weight, to_bias
+            return _differentiable_gradients(ctx, gradients[0])
+        coefficient, bound = ctx.rule
+        gradient = gradients[0] if is_batch_last(gradients[0]) else _batch_last(gradients[0])
+        to_sum, of_bias = _through_epilogue(gradient, output, coefficient)
+        to_input = _to_input(to_sum, weight) if needs[0] else None
+        to_weight = _to_weight(input, to_sum, weight) if needs[1] else None
+        to_bias = _to_bias(of_bias, bias, coefficient, bound) if needs[2] else None
+        return to_input, to_weight, to_bias, to_sum if needs[3] else None, None, None, None
 
 
-def _convolve(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The convolution with a bias; without one, the gradient with respect to the input, from that of the output."""
+def _differentiable_gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradients by PyTorch's operations, which can be differentiated again."""
+    input, weight, bias, shortcut, output = ctx.saved_tensors
+    coefficient, bound = ctx.rule
+    z = F.conv2d(input, weight, padding=weight.shape[2] // 2)
+    z = z if shortcut is None else z + shortcut
+    last = torch.maximum(bound - coefficient * bias[:-1].sum(0, keepdim=True), bias[-1:])
+    z = torch.cat((z, -coefficient * z.sum(1, keepdim=True)), 1) + torch.cat((bias[:-1], last)).view(-1, 1, 1)
+    wanted = [t for t, needed in zip((input, weight, bias, shortcut), ctx.needs_input_grad, strict=False) if needed]
+    found = iter(torch.autograd.grad(z if output is None else z.relu(), wanted, gradient, create_graph=True))
+    return tuple(next(found) if needed else None for needed in ctx.needs_input_grad)
+
+
+def _layer(input: Tensor, outputs: int, kernel: int, strides: tuple[int, ...], positions: int) -> ctypes.Array:  # type: ignore[type-arg]
+    """The kernel's description of a layer, with bands of at most about `positions`."""
     images, inputs, height, width = input.shape
-    outputs = weight.shape[1 if bias is None else 0]
-    output = input.new_empty(images, outputs, height, width)
+    rows = min(height, max(1, positions // (width + kernel - 1)))
+    stack = min(images // lanes(), max(1, positions // (height * width)))
+    numbers = (images, inputs, outputs, height, width, kernel, *strides, rows, stack)
+    return (ctypes.c_longlong * len(numbers))(*numbers)
+
+
+def _bands(layer: Any) -> int:
+    """The number of items of a convolution: bands of rows, for each block of images."""
+    images, height, rows = layer[0], layer[3], layer[10]
+    return images // lanes() * -(-height // rows)
+
+
+def _forward(
+    input: Tensor, weight: Tensor, bias: Tensor, shortcut: Tensor | None, coefficient: float, relu: bool
+) -> Tensor:
+    images, inputs, height, width = input.shape
+    outputs, kernel = len(weight), weight.shape[2]
+    output = input.new_empty(outputs + 1, height, width, images)
+    layer = _layer(input, outputs, kernel, weight.stride(), BUFFER // inputs)
+    at = (input.data_ptr(), weight.data_ptr(), bias.data_ptr(), None if shortcut is None else shortcut.data_ptr())
 
     def part(first: int, last: int) -> int:
-        return _library().farkas_conv3x3(  # type: ignore[union-attr]
-            _at(input[first]), _at(weight), None if bias is None else _at(bias), _at(output[first]), last - first,
-            inputs, outputs, height, width, int(bias is None),
-        )  # fmt: skip
+        return library().farkas_convolve(*at, coefficient, int(relu), output.data_ptr(), layer, first, last)  # type: ignore[union-attr]
 
-    _share_out(part, images)
-    return output
+    share_out(part, _bands(layer), output.numel() * weight[0].numel())
+    return output.permute(3, 0, 1, 2)
 
 
-def _parameter_gradients(input: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradients with respect to the weight and the bias."""
-    images, inputs, height, width = input.shape
-    outputs = gradient.shape[1]
-    borders = _borders(images)
-    weights, biases = input.new_zeros(len(borders), outputs, inputs, 3, 3), input.new_zeros(len(borders), outputs)
+def _to_input(gradient: Tensor, weight: Tensor) -> Tensor:
+    """The gradient with respect to the input: the convolution with the transposed, mirrored weight."""
+    images, outputs, height, width = gradient.shape
+    inputs, kernel = weight.shape[1:3]
+    result = gradient.new_empty(inputs, height, width, images)
+    of_output, of_input, of_row, of_column = weight.stride()
+    layer = _layer(gradient, inputs, kernel, (of_input, of_output, -of_row, -of_column), BUFFER // outputs)
+    corner = weight.data_ptr() + 4 * (kernel - 1) * (of_row + of_column)
 
     def part(first: int, last: int) -> int:
-        number = borders.index((first, last))
-        return _library().farkas_conv3x3_weight(  # type: ignore[union-attr]
-            _at(input[first]), _at(gradient[first]), _at(weights[number]), _at(biases[number]), last - first,
-            inputs, outputs, height, width,
+        return library().farkas_convolve(  # type: ignore[union-attr]
+            gradient.data_ptr(), corner, None, None, 0.0, 0, result.data_ptr(), layer, first, last
+        )
+
+    share_out(part, _bands(layer), result.numel() * weight[:, 0].numel())
+    return result.permute(3, 0, 1, 2)
+
+
+def _to_weight(input: Tensor, gradient: Tensor, weight: Tensor) -> Tensor:
+    """The gradient with respect to the weight, in its memory format."""
+    result = torch.zeros_like(weight)
+    layer = _layer(input, len(weight), weight.shape[2], result.stride(), GRADIENT_POSITIONS)
+
+    def part(first: int, last: int) -> int:
+        return library().farkas_weight_gradient(  # type: ignore[union-attr]
+            input.data_ptr(), gradient.data_ptr(), result.data_ptr(), layer, first, last
+        )
+
+    share_out(part, len(weight), gradient.numel() * weight[0].numel())
+    return result
+
+
+def _through_epilogue(gradient: Tensor, output: Tensor | None, coefficient: float) -> tuple[Tensor, Tensor]:
+    """From the gradient of the output (m channels) to that of z (m - 1), and that of the bounded bias."""
+    images, channels, height, width = gradient.shape
+    result = gradient.new_empty(channels - 1, height, width, images)
+    plane = height * width * images
+    pieces = math.ceil(plane / PIECE)
+    sums = gradient.new_empty(pieces, channels)
+
+    def part(first: int, last: int) -> int:
+        return library().farkas_epilogue_gradient(  # type: ignore[union-attr]
+            gradient.data_ptr(), None if output is None else output.data_ptr(), coefficient, result.data_ptr(),
+            sums.data_ptr(), channels, plane, PIECE, first, last,
         )  # fmt: skip
 
-    _share_out(part, images)
-    return weights.sum(0), biases.sum(0)
+    share_out(part, pieces, 4 * gradient.numel())
+    return result.permute(3, 0, 1, 2), sums.sum(0)
 
 
-def _at(tensor: Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(tensor.data_ptr())
-
-
-def _borders(images: int) -> list[tuple[int, int]]:
-    """An even share of the images for each thread."""
-    threads = min(torch.get_num_threads(), images)
-    return [(images * i // threads, images * (i + 1) // threads) for i in range(threads)]
-
-
-def _share_out(part: Callable[[int, int], int], images: int) -> None:
-    borders = _borders(images)
-    # ctypes gives the interpreter free while the kernel runs.
-    others = [_pool(os.getpid()).submit(part, *border) for border in borders[1:]]
-    failed = part(*borders[0]) | sum(other.result() for other in others)
-    if failed:
-        raise MemoryError("the native convolution found no memory for its working space")
-
-
-@functools.lru_cache(maxsize=1)
-def _pool(process: int) -> ThreadPoolExecutor:
-    """Threads of this process; a forked one needs its own."""
-    return ThreadPoolExecutor(max_workers=max(1, (os.cpu_count() or 1) - 1), thread_name_prefix="native_conv")
-
-
-@functools.lru_cache(maxsize=1)
-def _library() -> ctypes.CDLL | None:
-    """The compiled kernel, from the user's cache or compiled into it; None where that is not possible or is wrong."""
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
-        return None
-    try:
-        library = ctypes.CDLL(str(_compiled(compiler)))
-    except (OSError, subprocess.SubprocessError):
-        return None
-    # As addresses, which would not fit into the int that ctypes takes a number for.
-    library.farkas_conv3x3.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int] * 6
-    library.farkas_conv3x3_weight.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int] * 5
-    return library
-
-
-def _compiled(compiler: str) -> Path:
-    """The path of the shared library for this source, compiler and processor."""
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = (
-        [line for line in cpuinfo.read_text().splitlines() if line.startswith("flags")][:1] if cpuinfo.exists() else []
-    )
-    parts = [SOURCE.read_text(encoding="utf-8"), compiler, *FLAGS, platform.machine(), *flags]
-    name = f"native_conv-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.so"
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "farkas_exp"
-    path = folder / name
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            made = Path(scratch) / name
-            subprocess.run(
-                [compiler, *FLAGS, "-o", str(made), str(SOURCE)], check=True, capture_output=True, timeout=120
-            )
-            os.replace(made, path)
-    return path
+def _to_bias(of_bias: Tensor, bias: Tensor, coefficient: float, bound: float) -> Tensor:
+    """The gradient of the bias from that of the bounded one; see `augmented._Augment`."""
+    limit = bias[:-1].sum(0, keepdim=True).mul_(-coefficient).add_(bound)
+    share = torch.heaviside(limit - bias[-1:], limit.new_full((), 0.5))
+    through = of_bias[-1:] * share
+    return torch.cat((torch.sub(of_bias[:-1], through, alpha=coefficient), of_bias[-1:] - through))

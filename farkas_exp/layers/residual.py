@@ -124,6 +124,8 @@ class FarkasResidualConv2d(FarkasConv2d):
         """
         if torch.compiler.is_compiling() or not self._fusible(activation):
             return activation(self(hidden, shortcut))
+        if shortcut.dtype == hidden.dtype and self._native(hidden):
+            return self._convolve(hidden, shortcut, relu=True)
         branch = self.branch(hidden)
         coefficient = self.coefficients()[0]
         if branch.dtype != shortcut.dtype:

@@ -34,6 +34,11 @@ class LayerKit:
         return 1 if self.farkas else 0
 
     @property
+    def keeps_batch_last(self) -> bool:
+        """Whether a network of these layers can stay in the memory format of the native convolution throughout."""
+        return self.farkas and not self.learn_lambda and self.normalization in ("none", "batch")
+
+    @property
     def _rule(self) -> dict[str, object]:
         return {
             "aggregation": self.aggregation,
@@ -114,10 +119,11 @@ class Unit(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """The layer's input to its activated, normalized output."""
-        hidden = self.layer(input)
-        if self.norm_after:
-            return self.norm(self.activation(hidden))
-        return self.activation(self.norm(hidden))
+        if not self.norm_after:
+            return self.activation(self.norm(self.layer(input)))
+        if isinstance(self.layer, FarkasConv2d):
+            return self.norm(self.layer.activated(input, self.activation))
+        return self.norm(self.activation(self.layer(input)))
 
 
 class ResidualUnit(nn.Module):

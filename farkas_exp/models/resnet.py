@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from farkas_exp.errors import UserError
+from farkas_exp.layers.native_conv import is_batch_last, spatial_mean, to_batch_last
 from farkas_exp.layers.residual import ResidualBlock, ResidualLayer
 from farkas_exp.models.kit import LayerKit, ResidualUnit, Unit, build_kit
 from farkas_exp.models.options import ModelOptions
@@ -81,7 +82,10 @@ class Transition(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, inputs, H, W) to (N, outputs, H // 2, W // 2)."""
-        return self.pool(self.project(input))
+        hidden = self.project(input)
+        if is_batch_last(hidden):  # to PyTorch, with images and channels exchanged, the channels_last that it is fast in
+            return self.pool(hidden.transpose(0, 1)).transpose(0, 1)
+        return self.pool(hidden)
 
 
 Block = type[BasicBlock] | type[Bottleneck]
@@ -102,6 +106,7 @@ class ResidualNet(nn.Module):
     def __init__(self, kit: LayerKit, skeleton: Skeleton, stem: nn.Module, num_classes: int, head_bn: bool) -> None:
         super().__init__()
         self.stem = stem
+        self.keeps_batch_last = kit.keeps_batch_last
         stages: list[nn.Module] = []
         channels = skeleton.widths[0]
         for number, (count, width) in enumerate(zip(skeleton.blocks, skeleton.widths, strict=True)):
@@ -115,7 +120,9 @@ class ResidualNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) images to (N, num_classes) logits."""
-        features = self.stages(self.stem(images)).mean((2, 3))
+        if self.keeps_batch_last:
+            images = to_batch_last(images)
+        features = spatial_mean(self.stages(self.stem(images)))
         return self.head_norm(self.classifier(features))
 
 
