@@ -26,6 +26,7 @@ enum { LANES = 4, POSITIONS = 4 };
 // IN_REGISTER: compilers would read a value again from memory for each of its uses, which costs twice the time.
 
 // Nor may they keep the pixels that the next tap needs too: that would leave the accumulators no registers.
+#define UNROLL _Pragma("GCC unroll 9")
 #define FORGET(p) asm("" : "+r"(p))
 
 typedef float vec __attribute__((vector_size(4 * LANES)));
@@ -34,7 +35,6 @@ typedef long long integer;
 static const int OUT = 3;    // output channels of a tile
 static const int GROUP = 4;  // neighbouring positions of a row; a tile has one or two groups, maybe of different rows
 static const int PARTS = POSITIONS / GROUP;
-static const int GRADIENT_OUT = POSITIONS == 8 ? 4 : 3, GRADIENT_IN = POSITIONS == 8 ? 2 : 1;
 
 static inline vec load(const float* p) { return *(const vec*)p; }
 static inline void store(float* p, vec v) { *(vec*)p = v; }
@@ -67,31 +67,36 @@ struct Layer {
 // Bands of rows of some blocks of images, copied together: (channels, stack, band + 2 edge, columns + 2 edge, LANES).
 // In the tensor they are far apart, at multiples of powers of two, which a cache holds few of.
 struct Buffer {
-    integer edge, pitch, block, plane;
+    integer edge, columns, pitch, block, plane;
     float* data;
 
-    Buffer(const Layer& l, integer channels, integer columns, integer edge, integer stack) : edge(edge) {
+    Buffer(const Layer& l, integer channels, integer columns, integer edge, integer stack)
+        : edge(edge), columns(columns) {
         pitch = (columns + 2 * edge) * LANES;
         block = (l.band + 2 * edge) * pitch;
         plane = block * stack;
-        const size_t bytes = sizeof(float) * channels * plane;
-        if (posix_memalign((void**)&data, 64, bytes)) data = nullptr;
-        else memset(data, 0, bytes);
+        if (posix_memalign((void**)&data, 64, sizeof(float) * channels * plane)) data = nullptr;
     }
     Buffer(const Buffer&) = delete;
     ~Buffer() { free(data); }
 
-    void fill(const float* x, const Layer& l, integer channels, integer number, integer top, integer rows) {
+    void fill(const float* x, const Layer& l, integer channels, integer blocks, integer top, integer rows) {
+        const integer beside = columns + edge - l.width;  // columns of zeros on the right
         for (integer c = 0; c < channels; ++c)
             for (integer y = top - edge; y < top + rows + edge; ++y) {
-                float* to = data + c * plane + number * block + (y - top + edge) * pitch;
-                if (y < 0 || y >= l.height) {
-                    memset(to, 0, sizeof(float) * pitch);
-                    continue;
+                float* to = data + c * plane + (y - top + edge) * pitch;
+                const bool outside = y < 0 || y >= l.height;
+                for (integer k = 0; k < blocks; ++k) {
+                    memset(to + k * block, 0, sizeof(float) * (outside ? pitch : edge * LANES));
+                    memset(to + k * block + pitch - beside * LANES, 0, sizeof(float) * beside * LANES);
                 }
+                if (outside) continue;
                 const float* from = x + (c * l.height + y) * l.width * l.images;
                 to += edge * LANES;
-                for (integer i = 0; i < l.width; ++i) store(to + i * LANES, load(from + i * l.images));
+                for (integer i = 0; i < l.width; ++i, from += l.images, to += LANES) {
+                    __builtin_prefetch(from + l.width * l.images);  // the next row, mostly on another page
+                    for (integer k = 0; k < blocks; ++k) store(to + k * block, load(from + k * LANES));
+                }
             }
     }
 };
@@ -114,33 +119,36 @@ template <int K, int O>
 static void tile(const float* x, const Buffer& b, integer second, const float* w, const Layer& l, const Epilogue& e,
                  integer output, const integer* at, float* out, vec* total) {
     vec sum[O][POSITIONS];
-    for (int o = 0; o < O; ++o)
-        for (int v = 0; v < POSITIONS; ++v) sum[o][v] = vec{};
+    UNROLL for (int o = 0; o < O; ++o)
+        UNROLL for (int v = 0; v < POSITIONS; ++v) sum[o][v] = vec{};
     for (integer i = 0; i < l.inputs; ++i, x += b.plane)
         for (int ky = 0; ky < K; ++ky) {
             const float* p = x + ky * b.pitch;
             for (int kx = 0; kx < K; ++kx, w += O, p += LANES) {
                 FORGET(p);
                 vec row[O];
-                for (int o = 0; o < O; ++o) {
+                UNROLL for (int o = 0; o < O; ++o) {
                     row[o] = splat(w[o]);
                     IN_REGISTER(row[o]);
                 }
-                for (int v = 0; v < POSITIONS; ++v) {
+                UNROLL for (int v = 0; v < POSITIONS; ++v) {
                     vec pixels = load(p + v % GROUP * LANES + v / GROUP * second);
                     IN_REGISTER(pixels);
-                    for (int o = 0; o < O; ++o) sum[o][v] += row[o] * pixels;
+                    UNROLL for (int o = 0; o < O; ++o) sum[o][v] += row[o] * pixels;
                 }
             }
         }
+    vec result[O][POSITIONS];  // a copy, so that `sum` itself needs no memory
+    UNROLL for (int o = 0; o < O; ++o)
+        UNROLL for (int v = 0; v < POSITIONS; ++v) result[o][v] = sum[o][v];
     for (int o = 0; o < O; ++o) {
         const vec bias = splat(e.bias ? e.bias[output + o] : 0.0f);
         for (int v = 0; v < POSITIONS; ++v) {
             if (at[v] < 0) continue;
             const integer to = (output + o) * l.plane() + at[v];
-            if (e.shortcut) sum[o][v] += load(e.shortcut + to);
-            total[v] += sum[o][v];
-            store(out + to, e(sum[o][v] + bias));
+            if (e.shortcut) result[o][v] += load(e.shortcut + to);
+            total[v] += result[o][v];
+            store(out + to, e(result[o][v] + bias));
         }
     }
 }
@@ -156,22 +164,22 @@ static void pack(const float* weight, float* to, const Layer& l, const Parts& ti
 }
 
 template <int K>
-static void convolve_band(const Buffer& b, const float* packed, const Parts& tiles, const Epilogue& e, float* out,
+static void convolve_band(const Buffer& b, const float* x, const float* packed, const Parts& tiles, const Epilogue& e, float* out,
                           const Layer& l, integer lane, integer top, integer rows) {
     const integer across = (l.width + GROUP - 1) / GROUP, groups = rows * across;
     for (integer g = 0; g < groups; g += PARTS) {
         integer at[POSITIONS], from[PARTS];
         for (int k = 0; k < PARTS; ++k) {
-            const integer group = least(g + k, groups - 1), y = group / across, x = group % across * GROUP;
-            from[k] = y * b.pitch + x * LANES;
+            const integer group = least(g + k, groups - 1), y = group / across, column = group % across * GROUP;
+            from[k] = y * b.pitch + column * LANES;
             for (int v = 0; v < GROUP; ++v)
-                at[k * GROUP + v] = x + v < l.width ? ((top + y) * l.width + x + v) * l.images + lane : -1;
+                at[k * GROUP + v] = column + v < l.width ? ((top + y) * l.width + column + v) * l.images + lane : -1;
         }
         vec total[POSITIONS] = {};
         for (integer t = 0; t < tiles.parts; ++t) {
             const auto compute = tiles.size(t) == 3 ? tile<K, 3> : tiles.size(t) == 2 ? tile<K, 2> : tile<K, 1>;
             const integer o = tiles.first(t);
-            compute(b.data + from[0], b, from[PARTS - 1] - from[0], packed + o * l.inputs * K * K, l, e, o, at, out,
+            compute(x + from[0], b, from[PARTS - 1] - from[0], packed + o * l.inputs * K * K, l, e, o, at, out,
                     total);
         }
         if (!e.bias) continue;
@@ -181,51 +189,67 @@ static void convolve_band(const Buffer& b, const float* packed, const Parts& til
     }
 }
 
-template <int K, int O, int I>
+template <int K, int R, int O, int I>
 static void gradient_tile(const float* x, const Buffer& xs, const float* g, const Buffer& gs, integer blocks,
-                          integer rows, float* out, const Layer& l) {
-    vec sum[O][I][K];
-    for (int o = 0; o < O; ++o)
-        for (int i = 0; i < I; ++i)
-            for (int k = 0; k < K; ++k) sum[o][i][k] = vec{};
-    for (integer row = 0; row < blocks * rows; ++row) {
-        const float* p = x + row / rows * xs.block + row % rows * xs.pitch;
-        const float* q = g + row / rows * gs.block + row % rows * gs.pitch;
-        for (integer c = 0; c < l.width; ++c, p += LANES, q += LANES) {
-            vec of[O];
-            for (int o = 0; o < O; ++o) {
-                of[o] = load(q + o * gs.plane);
-                IN_REGISTER(of[o]);
-            }
-            for (int i = 0; i < I; ++i)
-                for (int k = 0; k < K; ++k) {
-                    vec pixels = load(p + i * xs.plane + k * LANES);
-                    IN_REGISTER(pixels);
-                    for (int o = 0; o < O; ++o) sum[o][i][k] += of[o] * pixels;
+                          integer rows, bool add, float* out, const Layer& l) {
+    vec sum[O][I][R][K];
+    UNROLL for (int o = 0; o < O; ++o)
+        UNROLL for (int i = 0; i < I; ++i)
+            UNROLL for (int r = 0; r < R; ++r)
+                UNROLL for (int k = 0; k < K; ++k) sum[o][i][r][k] = vec{};
+    for (integer block = 0; block < blocks; ++block)
+        for (integer y = 0; y < rows; ++y) {
+            const float* p = x + block * xs.block + y * xs.pitch;
+            const float* q = g + block * gs.block + y * gs.pitch;
+            for (integer c = 0; c < l.width; ++c, p += LANES, q += LANES) {
+                FORGET(p);
+                vec of[O];
+                UNROLL for (int o = 0; o < O; ++o) {
+                    of[o] = load(q + o * gs.plane);
+                    IN_REGISTER(of[o]);
                 }
+                UNROLL for (int i = 0; i < I; ++i)
+                    UNROLL for (int r = 0; r < R; ++r)
+                        UNROLL for (int k = 0; k < K; ++k) {
+                            vec pixels = load(p + i * xs.plane + r * xs.pitch + k * LANES);
+                            IN_REGISTER(pixels);
+                            UNROLL for (int o = 0; o < O; ++o) sum[o][i][r][k] += of[o] * pixels;
+                        }
+            }
         }
-    }
-    for (int o = 0; o < O; ++o)
-        for (int i = 0; i < I; ++i)
-            for (int k = 0; k < K; ++k)
-                out[o * l.of_output + i * l.of_input + k * l.of_column] += Sum<LANES>::of(sum[o][i][k]);
+    UNROLL for (int o = 0; o < O; ++o)
+        UNROLL for (int i = 0; i < I; ++i)
+            UNROLL for (int r = 0; r < R; ++r)
+                UNROLL for (int k = 0; k < K; ++k) {
+                    float& to = out[o * l.of_output + i * l.of_input + r * l.of_row + k * l.of_column];
+                    to = (add ? to : 0.0f) + Sum<LANES>::of(sum[o][i][r][k]);
+                }
 }
 
+template <int K, int I>
+static void gradient_tiles(const Buffer& xs, const Buffer& gs, float* out, const Layer& l, integer count, integer i,
+                           integer blocks, integer rows, bool add) {
+    static const int R = POSITIONS == 8 ? K : 1;
+    const Parts tiles(count, OUT);
+    for (integer t = 0; t < tiles.parts; ++t)
+        for (int y = 0; y < K; y += R) {
+            const auto compute = tiles.size(t) == 3   ? gradient_tile<K, R, 3, I>
+                                 : tiles.size(t) == 2 ? gradient_tile<K, R, 2, I>
+                                                      : gradient_tile<K, R, 1, I>;
+            const integer o = tiles.first(t);
+            compute(xs.data + i * xs.plane + y * xs.pitch, xs, gs.data + o * gs.plane, gs, blocks, rows, add,
+                    out + o * l.of_output + i * l.of_input + y * l.of_row, l);
+        }
+}
+
+// All taps of one input, or several inputs where there is but one tap.
 template <int K>
 static void gradient_band(const Buffer& xs, const Buffer& gs, float* out, const Layer& l, integer count,
-                          integer blocks, integer rows) {
-    static const decltype(&gradient_tile<K, 1, 1>) tiles[2][4] = {
-        {gradient_tile<K, 1, 1>, gradient_tile<K, 2, 1>, gradient_tile<K, 3, 1>, gradient_tile<K, 4, 1>},
-        {gradient_tile<K, 1, 2>, gradient_tile<K, 2, 2>, gradient_tile<K, 3, 2>, gradient_tile<K, 4, 2>}};
-    const Parts os(count, GRADIENT_OUT), is(l.inputs, GRADIENT_IN);
-    for (integer s = 0; s < os.parts; ++s)
-        for (integer t = 0; t < is.parts; ++t)
-            for (int y = 0; y < K; ++y) {
-                const integer o = os.first(s), i = is.first(t);
-                const auto compute = tiles[is.size(t) - 1][os.size(s) - 1];
-                compute(xs.data + i * xs.plane + y * xs.pitch, xs, gs.data + o * gs.plane, gs, blocks, rows,
-                        out + o * l.of_output + i * l.of_input + y * l.of_row, l);
-            }
+                          integer blocks, integer rows, bool add) {
+    static const int I = K == 1 ? 4 : 1;
+    integer i = 0;
+    for (; i + I <= l.inputs; i += I) gradient_tiles<K, I>(xs, gs, out, l, count, i, blocks, rows, add);
+    for (; i < l.inputs; ++i) gradient_tiles<K, 1>(xs, gs, out, l, count, i, blocks, rows, add);
 }
 
 extern "C" {
@@ -239,21 +263,23 @@ int farkas_convolve(const float* x, const float* weight, const float* bias, cons
     const Layer& l = *layer;
     const Parts tiles(l.outputs, OUT);
     const Epilogue e = {bias, shortcut, coefficient, relu};
-    Buffer b(l, l.inputs, (l.width + GROUP - 1) / GROUP * GROUP, l.kernel / 2, 1);
+    Buffer b(l, l.inputs, (l.width + GROUP - 1) / GROUP * GROUP, l.kernel / 2, l.stack);
     float* packed = (float*)malloc(sizeof(float) * l.inputs * l.outputs * l.kernel * l.kernel);
     const int failed = !b.data || !packed;
     if (!failed) pack(weight, packed, l, tiles);
     for (integer item = first; item < last && !failed; ++item) {
-        const integer lane = item / l.bands() * LANES, top = item % l.bands() * l.band;
-        const integer rows = least(l.band, l.height - top);
-        b.fill(x + lane, l, l.inputs, 0, top, rows);
-        (l.kernel == 3 ? convolve_band<3> : convolve_band<1>)(b, packed, tiles, e, out, l, lane, top, rows);
+        const integer lane = item / l.bands() * l.stack * LANES, top = item % l.bands() * l.band;
+        const integer blocks = least(l.stack, (l.images - lane) / LANES), rows = least(l.band, l.height - top);
+        b.fill(x + lane, l, l.inputs, blocks, top, rows);
+        for (integer k = 0; k < blocks; ++k)
+            (l.kernel == 3 ? convolve_band<3> : convolve_band<1>)(b, b.data + k * b.block, packed, tiles, e, out, l,
+                                                                  lane + k * LANES, top, rows);
     }
     free(packed);
     return failed;
 }
 
-// weight[o, i] += sum over images and positions of g[n, o] * x[n, i], shifted. Items are outputs.
+// weight[o, i] = sum over images and positions of g[n, o] * x[n, i], shifted. Items are outputs.
 int farkas_weight_gradient(const float* x, const float* g, float* weight, const Layer* layer, integer first,
                            integer last) {
     const Layer& l = *layer;
@@ -263,12 +289,10 @@ int farkas_weight_gradient(const float* x, const float* g, float* weight, const 
     for (integer lane = 0; lane < l.images; lane += l.stack * LANES)
         for (integer top = 0; top < l.height; top += l.band) {
             const integer blocks = least(l.stack, (l.images - lane) / LANES), rows = least(l.band, l.height - top);
-            for (integer k = 0; k < blocks; ++k) {
-                xs.fill(x + lane + k * LANES, l, l.inputs, k, top, rows);
-                gs.fill(g + lane + k * LANES + first * l.plane(), l, count, k, top, rows);
-            }
+            xs.fill(x + lane, l, l.inputs, blocks, top, rows);
+            gs.fill(g + lane + first * l.plane(), l, count, blocks, top, rows);
             float* out = weight + first * l.of_output;
-            (l.kernel == 3 ? gradient_band<3> : gradient_band<1>)(xs, gs, out, l, count, blocks, rows);
+            (l.kernel == 3 ? gradient_band<3> : gradient_band<1>)(xs, gs, out, l, count, blocks, rows, lane + top > 0);
         }
     return 0;
 }

@@ -24,9 +24,10 @@ from torch import Tensor
 from farkas_exp.layers.native_library import available, lanes, library, share_out
 from farkas_exp.layers.paths import fused_allowed
 
-BUFFER = 1 << 12
+BUFFER = 1 << 13
 """Vectors in the working space of a band: 1 MB with 16 lanes."""
 GRADIENT_POSITIONS = 256
+STACK = 2
 PIECE = 4096
 
 
@@ -138,16 +139,16 @@ def _differentiable_gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None
 def _layer(input: Tensor, outputs: int, kernel: int, strides: tuple[int, ...], positions: int) -> ctypes.Array:  # type: ignore[type-arg]
     """The kernel's description of a layer, with bands of at most about `positions`."""
     images, inputs, height, width = input.shape
-    rows = min(height, max(1, positions // (width + kernel - 1)))
-    stack = min(images // lanes(), max(1, positions // (height * width)))
+    stack = min(images // lanes(), max(STACK, positions // (height * width)))
+    rows = min(height, max(1, positions // stack // (width + kernel - 1)))
     numbers = (images, inputs, outputs, height, width, kernel, *strides, rows, stack)
     return (ctypes.c_longlong * len(numbers))(*numbers)
 
 
 def _bands(layer: Any) -> int:
-    """The number of items of a convolution: bands of rows, for each block of images."""
-    images, height, rows = layer[0], layer[3], layer[10]
-    return images // lanes() * -(-height // rows)
+    """The number of items of a convolution: bands of rows, for each stack of blocks of images."""
+    images, height, rows, stack = layer[0], layer[3], layer[10], layer[11]
+    return -(-images // (stack * lanes())) * -(-height // rows)
 
 
 def _forward(
@@ -186,7 +187,7 @@ def _to_input(gradient: Tensor, weight: Tensor) -> Tensor:
 
 def _to_weight(input: Tensor, gradient: Tensor, weight: Tensor) -> Tensor:
     """The gradient with respect to the weight, in its memory format."""
-    result = torch.zeros_like(weight)
+    result = torch.empty_like(weight)
     layer = _layer(input, len(weight), weight.shape[2], result.stride(), GRADIENT_POSITIONS)
 
     def part(first: int, last: int) -> int:
