@@ -80,26 +80,61 @@ struct Buffer {
     Buffer(const Buffer&) = delete;
     ~Buffer() { free(data); }
 
+    float* row(integer channel, integer number) const { return data + channel * plane + number * pitch; }
+
+    // Zeros beside a row of an image, or in all of a row outside of it; returns whether it is outside.
+    bool pad(float* row, const Layer& l, integer blocks, integer y) const {
+        const integer beside = columns + edge - l.width;
+        const bool outside = y < 0 || y >= l.height;
+        for (integer k = 0; k < blocks; ++k, row += block) {
+            memset(row, 0, sizeof(float) * (outside ? pitch : edge * LANES));
+            memset(row + pitch - beside * LANES, 0, sizeof(float) * beside * LANES);
+        }
+        return outside;
+    }
+
     void fill(const float* x, const Layer& l, integer channels, integer blocks, integer top, integer rows) {
-        const integer beside = columns + edge - l.width;  // columns of zeros on the right
         for (integer c = 0; c < channels; ++c)
             for (integer y = top - edge; y < top + rows + edge; ++y) {
-                float* to = data + c * plane + (y - top + edge) * pitch;
-                const bool outside = y < 0 || y >= l.height;
-                for (integer k = 0; k < blocks; ++k) {
-                    memset(to + k * block, 0, sizeof(float) * (outside ? pitch : edge * LANES));
-                    memset(to + k * block + pitch - beside * LANES, 0, sizeof(float) * beside * LANES);
-                }
-                if (outside) continue;
+                float* to = row(c, y - top + edge);
+                if (pad(to, l, blocks, y)) continue;
                 const float* from = x + (c * l.height + y) * l.width * l.images;
                 to += edge * LANES;
-                for (integer i = 0; i < l.width; ++i, from += l.images, to += LANES) {
-                    __builtin_prefetch(from + l.width * l.images);  // the next row, mostly on another page
+                for (integer i = 0; i < l.width; ++i, from += l.images, to += LANES)
                     for (integer k = 0; k < blocks; ++k) store(to + k * block, load(from + k * LANES));
-                }
             }
     }
 };
+
+// The derivative of the epilogue: fills the buffer with the gradient of z, g_j - coefficient * g_m with both 0 where the
+// output is not positive, writes that to `shortcut` too, if there is one, and adds the sums of g to `sums`.
+static void fill_gradient(Buffer& b, const float* g, const float* output, float coefficient, float* shortcut,
+                          float* sums, const Layer& l, float* aggregated, integer blocks, integer top, integer rows) {
+    for (integer y = top - b.edge; y < top + rows + b.edge; ++y) {
+        const bool inside = y >= top && y < top + rows;
+        for (integer c = l.outputs; c >= 0; --c) {
+            float* to = c == l.outputs ? aggregated : b.row(c, y - top + b.edge);
+            const integer jump = c == l.outputs ? l.width * LANES : b.block;
+            if (c < l.outputs) {
+                if (b.pad(to, l, blocks, y)) continue;
+                to += b.edge * LANES;
+            } else if (y < 0 || y >= l.height) continue;
+            const vec factor = splat(coefficient);
+            integer at = (c * l.height + y) * l.width * l.images;
+            vec sum = {};
+            for (integer i = 0; i < l.width; ++i, at += l.images)
+                for (integer k = 0; k < blocks; ++k) {
+                    vec v = load(g + at + k * LANES);
+                    if (output) v = load(output + at + k * LANES) <= 0 ? vec{} : v;
+                    sum += v;
+                    if (c < l.outputs) v -= factor * load(aggregated + (k * l.width + i) * LANES);
+                    store(to + k * jump + i * LANES, v);
+                    if (inside && shortcut && c < l.outputs) store(shortcut + at + k * LANES, v);
+                }
+            if (inside) sums[c] += Sum<LANES>::of(sum);
+        }
+    }
+}
 
 struct Parts {  // `count` channels in parts that differ by at most one and have at most `largest`
     integer count, parts;
@@ -227,29 +262,29 @@ static void gradient_tile(const float* x, const Buffer& xs, const float* g, cons
 }
 
 template <int K, int I>
-static void gradient_tiles(const Buffer& xs, const Buffer& gs, float* out, const Layer& l, integer count, integer i,
-                           integer blocks, integer rows, bool add) {
+static void gradient_tiles(const Buffer& xs, const Buffer& gs, float* out, const Layer& l, integer i, integer blocks,
+                           integer rows, bool add) {
     static const int R = POSITIONS == 8 ? K : 1;
-    const Parts tiles(count, OUT);
+    const Parts tiles(l.outputs, OUT);
     for (integer t = 0; t < tiles.parts; ++t)
         for (int y = 0; y < K; y += R) {
             const auto compute = tiles.size(t) == 3   ? gradient_tile<K, R, 3, I>
                                  : tiles.size(t) == 2 ? gradient_tile<K, R, 2, I>
                                                       : gradient_tile<K, R, 1, I>;
             const integer o = tiles.first(t);
-            compute(xs.data + i * xs.plane + y * xs.pitch, xs, gs.data + o * gs.plane, gs, blocks, rows, add,
+            compute(xs.data + i * xs.plane + y * xs.pitch, xs, gs.row(o, gs.edge) + gs.edge * LANES, gs, blocks, rows, add,
                     out + o * l.of_output + i * l.of_input + y * l.of_row, l);
         }
 }
 
 // All taps of one input, or several inputs where there is but one tap.
 template <int K>
-static void gradient_band(const Buffer& xs, const Buffer& gs, float* out, const Layer& l, integer count,
-                          integer blocks, integer rows, bool add) {
+static void gradient_band(const Buffer& xs, const Buffer& gs, float* out, const Layer& l, integer blocks, integer rows,
+                          bool add) {
     static const int I = K == 1 ? 4 : 1;
     integer i = 0;
-    for (; i + I <= l.inputs; i += I) gradient_tiles<K, I>(xs, gs, out, l, count, i, blocks, rows, add);
-    for (; i < l.inputs; ++i) gradient_tiles<K, 1>(xs, gs, out, l, count, i, blocks, rows, add);
+    for (; i + I <= l.inputs; i += I) gradient_tiles<K, I>(xs, gs, out, l, i, blocks, rows, add);
+    for (; i < l.inputs; ++i) gradient_tiles<K, 1>(xs, gs, out, l, i, blocks, rows, add);
 }
 
 extern "C" {
@@ -279,48 +314,39 @@ int farkas_convolve(const float* x, const float* weight, const float* bias, cons
     return failed;
 }
 
-// weight[o, i] = sum over images and positions of g[n, o] * x[n, i], shifted. Items are outputs.
-int farkas_weight_gradient(const float* x, const float* g, float* weight, const Layer* layer, integer first,
-                           integer last) {
+// The gradients of `farkas_convolve`; `output` is null without a ReLU, `shortcut`, `input` and `weight` where they are
+// not wanted, and `extra` is added to that of the input. The sums in `weight` and `bias` are over the given items.
+int farkas_backward(const float* x, const float* weights, const float* gradient, const float* output,
+                    float coefficient, const float* extra, float* input, float* weight, float* bias, float* shortcut,
+                    const Layer* layer, integer first, integer last) {
     const Layer& l = *layer;
-    const integer count = last - first;
-    Buffer xs(l, l.inputs, l.width, l.kernel / 2, l.stack), gs(l, count, l.width, 0, l.stack);
-    if (!xs.data || !gs.data) return 1;
-    for (integer lane = 0; lane < l.images; lane += l.stack * LANES)
-        for (integer top = 0; top < l.height; top += l.band) {
-            const integer blocks = least(l.stack, (l.images - lane) / LANES), rows = least(l.band, l.height - top);
-            xs.fill(x + lane, l, l.inputs, blocks, top, rows);
-            gs.fill(g + lane + first * l.plane(), l, count, blocks, top, rows);
-            float* out = weight + first * l.of_output;
-            (l.kernel == 3 ? gradient_band<3> : gradient_band<1>)(xs, gs, out, l, count, blocks, rows, lane + top > 0);
-        }
-    return 0;
-}
-
-// The derivative of the epilogue: from the gradient (m channels) to that of z (m - 1): g_j - coefficient * g_m, both 0
-// where the output is not positive, if there is one; `sums` (items, m) has the sums of g. Items are pieces of a plane.
-int farkas_epilogue_gradient(const float* gradient, const float* output, float coefficient, float* out, float* sums,
-                             integer channels, integer plane, integer piece, integer first, integer last) {
-    float* aggregated = nullptr;
-    if (posix_memalign((void**)&aggregated, 64, sizeof(float) * piece)) return 1;
-    for (integer item = first; item < last; ++item) {
-        const integer from = item * piece, size = least(piece, plane - from);
-        for (integer c = channels - 1; c >= 0; --c) {
-            const float *g = gradient + c * plane + from, *y = output ? output + c * plane + from : nullptr;
-            float* to = c == channels - 1 ? aggregated : out + c * plane + from;
-            const vec factor = splat(c == channels - 1 ? 0.0f : coefficient);
-            if (c == channels - 1) memset(aggregated, 0, sizeof(float) * piece);
-            vec sum = {};
-            for (integer i = 0; i < size; i += LANES) {
-                vec v = load(g + i);
-                if (y) v = load(y + i) <= 0 ? vec{} : v;
-                sum += v;
-                store(to + i, v - factor * load(aggregated + i));
-            }
-            sums[item * channels + c] = Sum<LANES>::of(sum);
-        }
+    const integer edge = l.kernel / 2, corner = l.kernel - 1;
+    Layer back = l;  // the convolution with the transposed, mirrored weight
+    back.inputs = l.outputs, back.outputs = l.inputs, back.of_output = l.of_input, back.of_input = l.of_output;
+    back.of_row = -l.of_row, back.of_column = -l.of_column;
+    const Parts tiles(l.inputs, OUT);
+    const Epilogue e = {nullptr, extra, 0, 0};
+    Buffer gs(l, l.outputs, (l.width + GROUP - 1) / GROUP * GROUP, edge, l.stack), xs(l, l.inputs, l.width, edge, l.stack);
+    Buffer aggregated(l, 1, l.width, 0, l.stack);
+    float* packed = (float*)malloc(sizeof(float) * l.inputs * l.outputs * l.kernel * l.kernel);
+    const int failed = !gs.data || !xs.data || !aggregated.data || !packed;
+    if (!failed) {
+        pack(weights + corner * (l.of_row + l.of_column), packed, back, tiles);
+        memset(bias, 0, sizeof(float) * (l.outputs + 1));
     }
-    free(aggregated);
-    return 0;
+    for (integer item = first; item < last && !failed; ++item) {
+        const integer lane = item / l.bands() * l.stack * LANES, top = item % l.bands() * l.band;
+        const integer blocks = least(l.stack, (l.images - lane) / LANES), rows = least(l.band, l.height - top);
+        fill_gradient(gs, gradient + lane, output ? output + lane : nullptr, coefficient,
+                      shortcut ? shortcut + lane : nullptr, bias, l, aggregated.data, blocks, top, rows);
+        for (integer k = 0; k < blocks && input; ++k)
+            (l.kernel == 3 ? convolve_band<3> : convolve_band<1>)(gs, gs.data + k * gs.block, packed, tiles, e, input,
+                                                                  back, lane + k * LANES, top, rows);
+        if (!weight) continue;
+        xs.fill(x + lane, l, l.inputs, blocks, top, rows);
+        (l.kernel == 3 ? gradient_band<3> : gradient_band<1>)(xs, gs, weight, l, blocks, rows, item > first);
+    }
+    free(packed);
+    return failed;
 }
 }

@@ -14,21 +14,19 @@ switches it off. Results do not depend on the number of threads.
 """
 
 import ctypes
-import math
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from farkas_exp.layers.native_library import available, lanes, library, share_out
+from farkas_exp.layers.native_library import available, lanes, library, share_out, threads_for
 from farkas_exp.layers.paths import fused_allowed
 
-BUFFER = 1 << 13
-"""Vectors in the working space of a band: 1 MB with 16 lanes."""
-GRADIENT_POSITIONS = 256
+BUFFER = 1 << 15
+"""Vectors in the working space of a band: 1 MB with 16 lanes, to stay in a second-level cache."""
 STACK = 2
-PIECE = 4096
+"""Blocks of images in a band: their vectors are neighbours in memory."""
 
 
 def to_batch_last(images: Tensor) -> Tensor:
@@ -39,7 +37,7 @@ def to_batch_last(images: Tensor) -> Tensor:
         return images
     if len(images) == 0 or len(images) % lanes():
         return images
-    return _batch_last(images)
+    return _as_batch_last(images)
 
 
 def is_batch_last(tensor: Tensor) -> bool:
@@ -50,7 +48,7 @@ def is_batch_last(tensor: Tensor) -> bool:
     return tensor.stride() == (1, height * width * images, width * images, images) and images > 1
 
 
-def _batch_last(tensor: Tensor) -> Tensor:
+def _as_batch_last(tensor: Tensor) -> Tensor:
     return tensor.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
 
 
@@ -75,7 +73,7 @@ def suits(input: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: An
 
 def convolve(
     input: Tensor, weight: Tensor, bias: Tensor, shortcut: Tensor | None, coefficient: float, bound: float, relu: bool
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """A Farkas convolution, or Algorithm 2 with a shortcut, with or without the ReLU; see `suits`.
 
     Args:
@@ -88,7 +86,8 @@ def convolve(
         relu: whether to apply it.
 
     Returns:
-        (N, m, H, W), batch-last.
+        The output (N, m, H, W), batch-last; and the input once more: where it is used again, the gradients of both uses
+        are added within the kernel.
     """
     return _Convolve.apply(input, weight, bias, shortcut, coefficient, bound, relu)  # type: ignore[no-any-return]
 
@@ -98,29 +97,31 @@ class _Convolve(torch.autograd.Function):
     def forward(
         ctx: Any, input: Tensor, weight: Tensor, bias: Tensor, shortcut: Tensor | None,
         coefficient: float, bound: float, relu: bool,
-    ) -> Tensor:  # fmt: skip
-        if shortcut is not None and not is_batch_last(shortcut):
-            shortcut = _batch_last(shortcut)
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        if shortcut is not None:
+            shortcut = _as_batch_last(shortcut)
         limit = bias[:-1].sum(0, keepdim=True).mul_(-coefficient).add_(bound)
         full_bias = torch.cat((bias[:-1], torch.maximum(limit, bias[-1:])))
         output = _forward(input, weight, full_bias, shortcut, coefficient, relu)
         ctx.save_for_backward(input, weight, bias, shortcut, output if relu else None)
         ctx.rule = coefficient, bound
-        return output
+        ctx.set_materialize_grads(False)
+        return output, input.view_as(input)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        input, weight, bias, shortcut, output = ctx.saved_tensors
-        needs = ctx.needs_input_grad
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        input, weight, bias, _, output = ctx.saved_tensors
+        gradient, extra = gradients
+        if gradient is None:
+            return extra, *[None] * 6
         if torch.is_grad_enabled():  # a second derivative is asked for
-            return _differentiable_gradients(ctx, gradients[0])
+            to_input, *others = _differentiable_gradients(ctx, gradient)
+            return to_input if extra is None or to_input is None else to_input + extra, *others
         coefficient, bound = ctx.rule
-        gradient = gradients[0] if is_batch_last(gradients[0]) else _batch_last(gradients[0])
-        to_sum, of_bias = _through_epilogue(gradient, output, coefficient)
-        to_input = _to_input(to_sum, weight) if needs[0] else None
-        to_weight = _to_weight(input, to_sum, weight) if needs[1] else None
-        to_bias = _to_bias(of_bias, bias, coefficient, bound) if needs[2] else None
-        return to_input, to_weight, to_bias, to_sum if needs[3] else None, None, None, None
+        found = _backward(input, weight, _as_batch_last(gradient), output, coefficient, extra, ctx.needs_input_grad)
+        to_input, to_weight, of_bias, to_shortcut = found
+        to_bias = _to_bias(of_bias, bias, coefficient, bound) if ctx.needs_input_grad[2] else None
+        return to_input, to_weight, to_bias, to_shortcut, None, None, None
 
 
 def _differentiable_gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -136,85 +137,68 @@ def _differentiable_gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None
     return tuple(next(found) if needed else None for needed in ctx.needs_input_grad)
 
 
-def _layer(input: Tensor, outputs: int, kernel: int, strides: tuple[int, ...], positions: int) -> ctypes.Array:  # type: ignore[type-arg]
-    """The kernel's description of a layer, with bands of at most about `positions`."""
+def _layer(input: Tensor, weight: Tensor, channels: int) -> tuple[Any, int, int]:
+    """The kernel's description of a layer with `channels` in its buffers, its items (bands), and their threads."""
     images, inputs, height, width = input.shape
-    stack = min(images // lanes(), max(STACK, positions // (height * width)))
-    rows = min(height, max(1, positions // stack // (width + kernel - 1)))
-    numbers = (images, inputs, outputs, height, width, kernel, *strides, rows, stack)
-    return (ctypes.c_longlong * len(numbers))(*numbers)
-
-
-def _bands(layer: Any) -> int:
-    """The number of items of a convolution: bands of rows, for each stack of blocks of images."""
-    images, height, rows, stack = layer[0], layer[3], layer[10], layer[11]
-    return -(-images // (stack * lanes())) * -(-height // rows)
+    kernel = weight.shape[2]
+    blocks = images // lanes()
+    stack = min(blocks, STACK)
+    rows = min(height, max(1, BUFFER // channels // stack // (width + kernel - 1)))
+    numbers = (images, inputs, len(weight), height, width, kernel, *weight.stride(), rows, stack)
+    items = -(-blocks // stack) * -(-height // rows)
+    return (ctypes.c_longlong * len(numbers))(*numbers), items, threads_for(items, input[:, 0].numel() * weight.numel())
 
 
 def _forward(
     input: Tensor, weight: Tensor, bias: Tensor, shortcut: Tensor | None, coefficient: float, relu: bool
 ) -> Tensor:
     images, inputs, height, width = input.shape
-    outputs, kernel = len(weight), weight.shape[2]
-    output = input.new_empty(outputs + 1, height, width, images)
-    layer = _layer(input, outputs, kernel, weight.stride(), BUFFER // inputs)
-    at = (input.data_ptr(), weight.data_ptr(), bias.data_ptr(), None if shortcut is None else shortcut.data_ptr())
+    output = input.new_empty(len(weight) + 1, height, width, images)
+    layer, items, threads = _layer(input, weight, 2 * inputs)
 
-    def part(first: int, last: int) -> int:
-        return library().farkas_convolve(*at, coefficient, int(relu), output.data_ptr(), layer, first, last)  # type: ignore[union-attr]
+    def part(number: int, first: int, last: int) -> int:
+        return library().farkas_convolve(  # type: ignore[union-attr]
+            _at(input), _at(weight), _at(bias), _at(shortcut), coefficient, int(relu), _at(output), layer, first, last
+        )
 
-    share_out(part, _bands(layer), output.numel() * weight[0].numel())
+    share_out(part, items, threads)
     return output.permute(3, 0, 1, 2)
 
 
-def _to_input(gradient: Tensor, weight: Tensor) -> Tensor:
-    """The gradient with respect to the input: the convolution with the transposed, mirrored weight."""
-    images, outputs, height, width = gradient.shape
-    inputs, kernel = weight.shape[1:3]
-    result = gradient.new_empty(inputs, height, width, images)
-    of_output, of_input, of_row, of_column = weight.stride()
-    layer = _layer(gradient, inputs, kernel, (of_input, of_output, -of_row, -of_column), BUFFER // outputs)
-    corner = weight.data_ptr() + 4 * (kernel - 1) * (of_row + of_column)
+def _backward(
+    input: Tensor, weight: Tensor, gradient: Tensor, output: Tensor | None, coefficient: float, extra: Tensor | None,
+    needs: tuple[bool, ...],
+) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor | None]:  # fmt: skip
+    """The gradients of the input (plus `extra`), the weight, the bounded bias and the shortcut."""
+    images, inputs, height, width = input.shape
+    outputs = len(weight)
+    to_input = input.new_empty(inputs, height, width, images) if needs[0] else None
+    to_shortcut = input.new_empty(outputs, height, width, images) if needs[3] else None
+    layer, items, threads = _layer(input, weight, inputs + outputs)
+    weights = [torch.empty_like(weight) for _ in range(threads)] if needs[1] else [None] * threads
+    biases = weight.new_empty(threads, outputs + 1)
+    if extra is not None:
+        extra = _as_batch_last(extra)
 
-    def part(first: int, last: int) -> int:
-        return library().farkas_convolve(  # type: ignore[union-attr]
-            gradient.data_ptr(), corner, None, None, 0.0, 0, result.data_ptr(), layer, first, last
-        )
-
-    share_out(part, _bands(layer), result.numel() * weight[:, 0].numel())
-    return result.permute(3, 0, 1, 2)
-
-
-def _to_weight(input: Tensor, gradient: Tensor, weight: Tensor) -> Tensor:
-    """The gradient with respect to the weight, in its memory format."""
-    result = torch.empty_like(weight)
-    layer = _layer(input, len(weight), weight.shape[2], result.stride(), GRADIENT_POSITIONS)
-
-    def part(first: int, last: int) -> int:
-        return library().farkas_weight_gradient(  # type: ignore[union-attr]
-            input.data_ptr(), gradient.data_ptr(), result.data_ptr(), layer, first, last
-        )
-
-    share_out(part, len(weight), gradient.numel() * weight[0].numel())
-    return result
-
-
-def _through_epilogue(gradient: Tensor, output: Tensor | None, coefficient: float) -> tuple[Tensor, Tensor]:
-    """From the gradient of the output (m channels) to that of z (m - 1), and that of the bounded bias."""
-    images, channels, height, width = gradient.shape
-    result = gradient.new_empty(channels - 1, height, width, images)
-    plane = height * width * images
-    pieces = math.ceil(plane / PIECE)
-    sums = gradient.new_empty(pieces, channels)
-
-    def part(first: int, last: int) -> int:
-        return library().farkas_epilogue_gradient(  # type: ignore[union-attr]
-            gradient.data_ptr(), None if output is None else output.data_ptr(), coefficient, result.data_ptr(),
-            sums.data_ptr(), channels, plane, PIECE, first, last,
+    def part(number: int, first: int, last: int) -> int:
+        return library().farkas_backward(  # type: ignore[union-attr]
+            _at(input), _at(weight), _at(gradient), _at(output), coefficient, _at(extra), _at(to_input),
+            _at(weights[number]), _at(biases[number]), _at(to_shortcut), layer, first, last,
         )  # fmt: skip
 
-    share_out(part, pieces, 4 * gradient.numel())
-    return result.permute(3, 0, 1, 2), sums.sum(0)
+    share_out(part, items, threads)
+    for other in weights[1:]:
+        if other is not None and weights[0] is not None:
+            weights[0] += other
+    return _images_first(to_input), weights[0], biases.sum(0), _images_first(to_shortcut)
+
+
+def _at(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _images_first(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.permute(3, 0, 1, 2)
 
 
 def _to_bias(of_bias: Tensor, bias: Tensor, coefficient: float, bound: float) -> Tensor:

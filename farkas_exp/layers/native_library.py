@@ -21,8 +21,7 @@ _FLOAT, _INT, _SIZE, _POINTER = ctypes.c_float, ctypes.c_int, ctypes.c_longlong,
 _ARGUMENTS = {
     "farkas_lanes": [],
     "farkas_convolve": [*[_POINTER] * 4, _FLOAT, _INT, _POINTER, _POINTER, _SIZE, _SIZE],
-    "farkas_weight_gradient": [*[_POINTER] * 4, _SIZE, _SIZE],
-    "farkas_epilogue_gradient": [_POINTER, _POINTER, _FLOAT, _POINTER, _POINTER, *[_SIZE] * 5],
+    "farkas_backward": [*[_POINTER] * 4, _FLOAT, *[_POINTER] * 6, _SIZE, _SIZE],
 }
 
 
@@ -54,17 +53,21 @@ def lanes() -> int:
     return int(found.farkas_lanes())
 
 
-def share_out(part: Callable[[int, int], int], items: int, multiply_adds: float) -> None:
-    """Call part(first, last) for all items, over PyTorch's number of threads where the work is worth it.
+def threads_for(items: int, multiply_adds: float) -> int:
+    """PyTorch's number of threads where the work is worth it, at most one for each item."""
+    return 1 if multiply_adds < WORTH_A_THREAD else min(torch.get_num_threads(), items)
+
+
+def share_out(part: Callable[[int, int, int], int], items: int, threads: int) -> None:
+    """Call part(number, first, last) for an even share of the items on each thread.
 
     Raises:
         MemoryError: a part found no memory.
     """
-    threads = 1 if multiply_adds < WORTH_A_THREAD else min(torch.get_num_threads(), items)
     borders = [items * i // threads for i in range(threads + 1)]
     # ctypes gives the interpreter free while the kernel runs.
-    others = [_pool(os.getpid()).submit(part, *borders[i : i + 2]) for i in range(1, threads)]
-    if part(*borders[:2]) | sum(other.result() for other in others):
+    others = [_pool(os.getpid()).submit(part, i, *borders[i : i + 2]) for i in range(1, threads)]
+    if part(0, *borders[:2]) | sum(other.result() for other in others):
         raise MemoryError("the native convolution found no memory for its working space")
 
 

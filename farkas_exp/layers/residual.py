@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from farkas_exp.layers.activation import Activation
 from farkas_exp.layers.augmented import aggregate
-from farkas_exp.layers.farkas import FarkasConv2d
+from farkas_exp.layers.farkas import FarkasConv2d, is_plain_relu
 from farkas_exp.layers.paths import fused_allowed
 
 
@@ -125,7 +125,7 @@ class FarkasResidualConv2d(FarkasConv2d):
         if torch.compiler.is_compiling() or not self._fusible(activation):
             return activation(self(hidden, shortcut))
         if shortcut.dtype == hidden.dtype and self._native(hidden):
-            return self._convolve(hidden, shortcut, relu=True)
+            return self._convolve(hidden, shortcut, relu=True)[0]
         branch = self.branch(hidden)
         coefficient = self.coefficients()[0]
         if branch.dtype != shortcut.dtype:
@@ -133,8 +133,7 @@ class FarkasResidualConv2d(FarkasConv2d):
         return _AppendShortcutReLU.apply(branch, shortcut, coefficient)  # type: ignore[no-any-return]
 
     def _fusible(self, activation: Activation) -> bool:
-        plain = activation.name == "relu" and not activation.dropout
-        return plain and self.lambda_logits is None and fused_allowed()
+        return is_plain_relu(activation) and self.lambda_logits is None and fused_allowed()
 
 
 ResidualLayer = ResidualConv2d | FarkasResidualConv2d

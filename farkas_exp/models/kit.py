@@ -119,11 +119,16 @@ class Unit(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """The layer's input to its activated, normalized output."""
+        return self.fork(input)[0]
+
+    def fork(self, input: Tensor) -> tuple[Tensor, Tensor]:
+        """forward(input), and the input for its second use: a shortcut whose gradient some layers add up themselves."""
         if not self.norm_after:
-            return self.activation(self.norm(self.layer(input)))
-        if isinstance(self.layer, FarkasConv2d):
-            return self.norm(self.layer.activated(input, self.activation))
-        return self.norm(self.activation(self.layer(input)))
+            return self.activation(self.norm(self.layer(input))), input
+        if not isinstance(self.layer, FarkasConv2d):
+            return self.norm(self.activation(self.layer(input))), input
+        hidden, input = self.layer.fork(input, self.activation)
+        return self.norm(hidden), input
 
 
 class ResidualUnit(nn.Module):

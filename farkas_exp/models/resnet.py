@@ -43,7 +43,8 @@ class BasicBlock(ResidualBlock):
 
     def forward(self, input: Tensor) -> Tensor:
         """The block."""
-        return self.last(self.first(input), input)
+        hidden, shortcut = self.first.fork(input)
+        return self.last(hidden, shortcut)
 
     def branch_end(self) -> tuple[ResidualLayer, nn.Module | None]:
         """The second convolution."""
@@ -62,7 +63,8 @@ class Bottleneck(ResidualBlock):
 
     def forward(self, input: Tensor) -> Tensor:
         """The block."""
-        return self.last(self.middle(self.down(input)), input)
+        hidden, shortcut = self.down.fork(input)
+        return self.last(self.middle(hidden), shortcut)
 
     def branch_end(self) -> tuple[ResidualLayer, nn.Module | None]:
         """The last 1x1 convolution."""
