@@ -143,9 +143,21 @@ struct Parts {  // `count` channels in parts that differ by at most one and have
     integer size(integer number) const { return first(number + 1) - first(number); }
 };
 
+// The last bias of a Farkas layer: max(bound - Agg(b), b_m), with both arguments.
+struct LastBias {
+    float limit, own;
+    LastBias(const float* bias, integer free, float coefficient, float bound) : own(bias[free]) {
+        float sum = 0;
+        for (integer o = 0; o < free; ++o) sum += bias[o];
+        limit = bound - coefficient * sum;
+    }
+    float value() const { return limit < own || own != own ? own : limit; }
+    float share() const { return limit > own ? 1.0f : limit == own ? 0.5f : 0.0f; }  // of its gradient that limit gets
+};
+
 struct Epilogue {
     const float *bias, *shortcut;  // without a bias: the bare sums, no aggregated channel
-    float coefficient;
+    float coefficient, last_bias;
     int relu;
     vec operator()(vec z) const { return relu ? (z < 0 ? vec{} : z) : z; }
 };
@@ -153,6 +165,12 @@ struct Epilogue {
 template <int K, int O>
 static void tile(const float* x, const Buffer& b, integer second, const float* w, const Layer& l, const Epilogue& e,
                  integer output, const integer* at, float* out, vec* total) {
+    for (int o = 0; o < O; ++o)
+        for (int v = 0; v < POSITIONS; ++v) {
+            const integer to = (output + o) * l.plane() + (at[v] < 0 ? 0 : at[v]);
+            if (e.shortcut) __builtin_prefetch(e.shortcut + to);
+            __builtin_prefetch(out + to, 1);
+        }
     vec sum[O][POSITIONS];
     UNROLL for (int o = 0; o < O; ++o)
         UNROLL for (int v = 0; v < POSITIONS; ++v) sum[o][v] = vec{};
@@ -218,7 +236,7 @@ static void convolve_band(const Buffer& b, const float* x, const float* packed, 
                     total);
         }
         if (!e.bias) continue;
-        const vec bias = splat(e.bias[l.outputs]), coefficient = splat(e.coefficient);
+        const vec bias = splat(e.last_bias), coefficient = splat(e.coefficient);
         for (int v = 0; v < POSITIONS; ++v)
             if (at[v] >= 0) store(out + l.outputs * l.plane() + at[v], e(bias - coefficient * total[v]));
     }
@@ -294,10 +312,11 @@ int farkas_lanes() { return LANES; }
 // out[n, o] = relu(bias[o] + z), z = shortcut[n, o] + sum_i weight[o, i] * x[n, i], and behind the outputs the channel
 // relu(bias[outputs] - coefficient * sum_o z). Items are bands of rows. Returns 0, or 1 without memory.
 int farkas_convolve(const float* x, const float* weight, const float* bias, const float* shortcut, float coefficient,
-                    int relu, float* out, const Layer* layer, integer first, integer last) {
+                    float bound, int relu, float* out, const Layer* layer, integer first, integer last) {
     const Layer& l = *layer;
     const Parts tiles(l.outputs, OUT);
-    const Epilogue e = {bias, shortcut, coefficient, relu};
+    const float last_bias = LastBias(bias, l.outputs, coefficient, bound).value();
+    const Epilogue e = {bias, shortcut, coefficient, last_bias, relu};
     Buffer b(l, l.inputs, (l.width + GROUP - 1) / GROUP * GROUP, l.kernel / 2, l.stack);
     float* packed = (float*)malloc(sizeof(float) * l.inputs * l.outputs * l.kernel * l.kernel);
     const int failed = !b.data || !packed;
@@ -325,7 +344,7 @@ int farkas_backward(const float* x, const float* weights, const float* gradient,
     back.inputs = l.outputs, back.outputs = l.inputs, back.of_output = l.of_input, back.of_input = l.of_output;
     back.of_row = -l.of_row, back.of_column = -l.of_column;
     const Parts tiles(l.inputs, OUT);
-    const Epilogue e = {nullptr, extra, 0, 0};
+    const Epilogue e = {nullptr, extra, 0, 0, 0};
     Buffer gs(l, l.outputs, (l.width + GROUP - 1) / GROUP * GROUP, edge, l.stack), xs(l, l.inputs, l.width, edge, l.stack);
     Buffer aggregated(l, 1, l.width, 0, l.stack);
     float* packed = (float*)malloc(sizeof(float) * l.inputs * l.outputs * l.kernel * l.kernel);
@@ -348,5 +367,17 @@ int farkas_backward(const float* x, const float* weights, const float* gradient,
     }
     free(packed);
     return failed;
+}
+
+// From `parts` rows of sums, the gradients of all biases, to that of the layer's own.
+void farkas_bias_gradient(const float* sums, integer parts, const float* bias, float coefficient, float bound,
+                          float* out, integer outputs) {
+    const LastBias last(bias, outputs, coefficient, bound);
+    for (integer o = outputs; o >= 0; --o) {
+        out[o] = 0;
+        for (integer part = 0; part < parts; ++part) out[o] += sums[part * (outputs + 1) + o];
+        if (o < outputs) out[o] -= coefficient * last.share() * out[outputs];
+    }
+    out[outputs] *= 1 - last.share();
 }
 }

@@ -14,6 +14,7 @@ switches it off. Results do not depend on the number of threads.
 """
 
 import ctypes
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from torch import Tensor
 from farkas_exp.layers.native_library import available, lanes, library, share_out, threads_for
 from farkas_exp.layers.paths import fused_allowed
 
-BUFFER = 1 << 15
+BUFFER = 1 << 14
 """Vectors in the working space of a band: 1 MB with 16 lanes, to stay in a second-level cache."""
 STACK = 2
 """Blocks of images in a band: their vectors are neighbours in memory."""
@@ -38,6 +39,12 @@ def to_batch_last(images: Tensor) -> Tensor:
     if len(images) == 0 or len(images) % lanes():
         return images
     return _as_batch_last(images)
+
+
+def in_chunks(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """function(images), for a function of each image alone, in chunks that the native convolution is fast on."""
+    chunks = [function(to_batch_last(chunk)) for chunk in images.split(STACK * lanes() if available() else len(images))]
+    return chunks[0] if len(chunks) == 1 else torch.cat(chunks)
 
 
 def is_batch_last(tensor: Tensor) -> bool:
@@ -100,9 +107,7 @@ class _Convolve(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         if shortcut is not None:
             shortcut = _as_batch_last(shortcut)
-        limit = bias[:-1].sum(0, keepdim=True).mul_(-coefficient).add_(bound)
-        full_bias = torch.cat((bias[:-1], torch.maximum(limit, bias[-1:])))
-        output = _forward(input, weight, full_bias, shortcut, coefficient, relu)
+        output = _forward(input, weight, bias.contiguous(), shortcut, coefficient, bound, relu)
         ctx.save_for_backward(input, weight, bias, shortcut, output if relu else None)
         ctx.rule = coefficient, bound
         ctx.set_materialize_grads(False)
@@ -118,10 +123,9 @@ class _Convolve(torch.autograd.Function):
             to_input, *others = _differentiable_gradients(ctx, gradient)
             return to_input if extra is None or to_input is None else to_input + extra, *others
         coefficient, bound = ctx.rule
-        found = _backward(input, weight, _as_batch_last(gradient), output, coefficient, extra, ctx.needs_input_grad)
-        to_input, to_weight, of_bias, to_shortcut = found
-        to_bias = _to_bias(of_bias, bias, coefficient, bound) if ctx.needs_input_grad[2] else None
-        return to_input, to_weight, to_bias, to_shortcut, None, None, None
+        gradient, extra = _as_batch_last(gradient), None if extra is None else _as_batch_last(extra)
+        found = _backward(input, weight, bias, gradient, output, coefficient, bound, extra, ctx.needs_input_grad)
+        return *found, None, None, None
 
 
 def _differentiable_gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -150,7 +154,7 @@ def _layer(input: Tensor, weight: Tensor, channels: int) -> tuple[Any, int, int]
 
 
 def _forward(
-    input: Tensor, weight: Tensor, bias: Tensor, shortcut: Tensor | None, coefficient: float, relu: bool
+    input: Tensor, weight: Tensor, bias: Tensor, shortcut: Tensor | None, coefficient: float, bound: float, relu: bool
 ) -> Tensor:
     images, inputs, height, width = input.shape
     output = input.new_empty(len(weight) + 1, height, width, images)
@@ -158,39 +162,39 @@ def _forward(
 
     def part(number: int, first: int, last: int) -> int:
         return library().farkas_convolve(  # type: ignore[union-attr]
-            _at(input), _at(weight), _at(bias), _at(shortcut), coefficient, int(relu), _at(output), layer, first, last
-        )
+            _at(input), _at(weight), _at(bias), _at(shortcut), coefficient, bound, int(relu), _at(output),
+            layer, first, last,
+        )  # fmt: skip
 
     share_out(part, items, threads)
     return output.permute(3, 0, 1, 2)
 
 
 def _backward(
-    input: Tensor, weight: Tensor, gradient: Tensor, output: Tensor | None, coefficient: float, extra: Tensor | None,
-    needs: tuple[bool, ...],
+    input: Tensor, weight: Tensor, bias: Tensor, gradient: Tensor, output: Tensor | None,
+    coefficient: float, bound: float, extra: Tensor | None, needs: tuple[bool, ...],
 ) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor | None]:  # fmt: skip
-    """The gradients of the input (plus `extra`), the weight, the bounded bias and the shortcut."""
+    """The gradients of the input (plus `extra`), the weight, the bias and the shortcut."""
     images, inputs, height, width = input.shape
     outputs = len(weight)
     to_input = input.new_empty(inputs, height, width, images) if needs[0] else None
     to_shortcut = input.new_empty(outputs, height, width, images) if needs[3] else None
     layer, items, threads = _layer(input, weight, inputs + outputs)
     weights = [torch.empty_like(weight) for _ in range(threads)] if needs[1] else [None] * threads
-    biases = weight.new_empty(threads, outputs + 1)
-    if extra is not None:
-        extra = _as_batch_last(extra)
+    sums, to_bias = weight.new_empty(threads, outputs + 1), bias.new_empty(outputs + 1)
 
     def part(number: int, first: int, last: int) -> int:
         return library().farkas_backward(  # type: ignore[union-attr]
             _at(input), _at(weight), _at(gradient), _at(output), coefficient, _at(extra), _at(to_input),
-            _at(weights[number]), _at(biases[number]), _at(to_shortcut), layer, first, last,
+            _at(weights[number]), _at(sums[number]), _at(to_shortcut), layer, first, last,
         )  # fmt: skip
 
     share_out(part, items, threads)
     for other in weights[1:]:
         if other is not None and weights[0] is not None:
             weights[0] += other
-    return _images_first(to_input), weights[0], biases.sum(0), _images_first(to_shortcut)
+    library().farkas_bias_gradient(_at(sums), threads, _at(bias.contiguous()), coefficient, bound, _at(to_bias), outputs)  # type: ignore[union-attr]
+    return _images_first(to_input), weights[0], to_bias, _images_first(to_shortcut)
 
 
 def _at(tensor: Tensor | None) -> int | None:
@@ -199,11 +203,3 @@ def _at(tensor: Tensor | None) -> int | None:
 
 def _images_first(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.permute(3, 0, 1, 2)
-
-
-def _to_bias(of_bias: Tensor, bias: Tensor, coefficient: float, bound: float) -> Tensor:
-    """The gradient of the bias from that of the bounded one; see `augmented._Augment`."""
-    limit = bias[:-1].sum(0, keepdim=True).mul_(-coefficient).add_(bound)
-    share = torch.heaviside(limit - bias[-1:], limit.new_full((), 0.5))
-    through = of_bias[-1:] * share
-    return torch.cat((torch.sub(of_bias[:-1], through, alpha=coefficient), of_bias[-1:] - through))

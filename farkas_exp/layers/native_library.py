@@ -20,8 +20,9 @@ FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
 _FLOAT, _INT, _SIZE, _POINTER = ctypes.c_float, ctypes.c_int, ctypes.c_longlong, ctypes.c_void_p
 _ARGUMENTS = {
     "farkas_lanes": [],
-    "farkas_convolve": [*[_POINTER] * 4, _FLOAT, _INT, _POINTER, _POINTER, _SIZE, _SIZE],
+    "farkas_convolve": [*[_POINTER] * 4, _FLOAT, _FLOAT, _INT, _POINTER, _POINTER, _SIZE, _SIZE],
     "farkas_backward": [*[_POINTER] * 4, _FLOAT, *[_POINTER] * 6, _SIZE, _SIZE],
+    "farkas_bias_gradient": [_POINTER, _SIZE, _POINTER, _FLOAT, _FLOAT, _POINTER, _SIZE],
 }
 
 

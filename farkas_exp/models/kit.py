@@ -36,7 +36,7 @@ class LayerKit:
     @property
     def keeps_batch_last(self) -> bool:
         """Whether a network of these layers can stay in the memory format of the native convolution throughout."""
-        return self.farkas and not self.learn_lambda and self.normalization in ("none", "batch")
+        return self.farkas and not self.learn_lambda and self.normalization == "none"
 
     @property
     def _rule(self) -> dict[str, object]:

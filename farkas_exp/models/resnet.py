@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from farkas_exp.errors import UserError
-from farkas_exp.layers.native_conv import is_batch_last, spatial_mean, to_batch_last
+from farkas_exp.layers.native_conv import in_chunks, is_batch_last, spatial_mean
 from farkas_exp.layers.residual import ResidualBlock, ResidualLayer
 from farkas_exp.models.kit import LayerKit, ResidualUnit, Unit, build_kit
 from farkas_exp.models.options import ModelOptions
@@ -122,10 +122,11 @@ class ResidualNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) images to (N, num_classes) logits."""
-        if self.keeps_batch_last:
-            images = to_batch_last(images)
-        features = spatial_mean(self.stages(self.stem(images)))
+        features = in_chunks(self._features, images) if self.keeps_batch_last else self._features(images)
         return self.head_norm(self.classifier(features))
+
+    def _features(self, images: Tensor) -> Tensor:
+        return spatial_mean(self.stages(self.stem(images)))
 
 
 CIFAR_SKELETONS: Mapping[str, Skeleton] = {
