@@ -4,144 +4,9 @@
 // memory as (C, H, W, N), N a multiple of LANES, and a vector is one position of one channel of LANES images: no
 // channel count wastes lanes, loads are aligned, and the zero padding is a column of zero vectors.
 //
-// Work is cut into items that threads share; no result depends on which thread computes an item.
+// Work is cut into items, bands of rows, that threads share.
 
-#include <cstdlib>
-#include <cstring>
-
-// POSITIONS * OUT accumulators fill the registers: 32 of them, or 16 with AVX2.
-#if defined(__AVX512F__)
-enum { LANES = 16, POSITIONS = 8 };
-#define IN_REGISTER(v) asm("" : "+v"(v))
-#elif defined(__AVX__)
-enum { LANES = 8, POSITIONS = 4 };
-#define IN_REGISTER(v) asm("" : "+x"(v))
-#elif defined(__aarch64__)
-enum { LANES = 4, POSITIONS = 8 };
-#define IN_REGISTER(v) asm("" : "+w"(v))
-#else
-enum { LANES = 4, POSITIONS = 4 };
-#define IN_REGISTER(v)
-#endif
-// IN_REGISTER: compilers would read a value again from memory for each of its uses, which costs twice the time.
-
-// Nor may they keep the pixels that the next tap needs too: that would leave the accumulators no registers.
-#define UNROLL _Pragma("GCC unroll 9")
-#define FORGET(p) asm("" : "+r"(p))
-
-typedef float vec __attribute__((vector_size(4 * LANES)));
-typedef long long integer;
-
-static const int OUT = 3;    // output channels of a tile
-static const int GROUP = 4;  // neighbouring positions of a row; a tile has one or two groups, maybe of different rows
-static const int PARTS = POSITIONS / GROUP;
-
-static inline vec load(const float* p) { return *(const vec*)p; }
-static inline void store(float* p, vec v) { *(vec*)p = v; }
-static inline vec splat(float x) { return x - vec{}; }
-static inline integer least(integer a, integer b) { return a < b ? a : b; }
-
-template <int N>
-struct Sum {  // by halves: lane after lane would be one chain of scalar additions
-    typedef float type __attribute__((vector_size(4 * N)));
-    static inline float of(type v) {
-        typename Sum<N / 2>::type half[2];
-        memcpy(half, &v, sizeof v);
-        return Sum<N / 2>::of(half[0] + half[1]);
-    }
-};
-template <>
-struct Sum<4> {
-    typedef float type __attribute__((vector_size(16)));
-    static inline float of(type v) { return (v[0] + v[2]) + (v[1] + v[3]); }
-};
-
-struct Layer {
-    integer images, inputs, outputs, height, width, kernel;
-    integer of_output, of_input, of_row, of_column;  // strides of the weight
-    integer band, stack;                             // rows and blocks of images that are worked on at a time
-    integer plane() const { return height * width * images; }
-    integer bands() const { return (height + band - 1) / band; }
-};
-
-// Bands of rows of some blocks of images, copied together: (channels, stack, band + 2 edge, columns + 2 edge, LANES).
-// In the tensor they are far apart, at multiples of powers of two, which a cache holds few of.
-struct Buffer {
-    integer edge, columns, pitch, block, plane;
-    float* data;
-
-    Buffer(const Layer& l, integer channels, integer columns, integer edge, integer stack)
-        : edge(edge), columns(columns) {
-        pitch = (columns + 2 * edge) * LANES;
-        block = (l.band + 2 * edge) * pitch;
-        plane = block * stack;
-        if (posix_memalign((void**)&data, 64, sizeof(float) * channels * plane)) data = nullptr;
-    }
-    Buffer(const Buffer&) = delete;
-    ~Buffer() { free(data); }
-
-    float* row(integer channel, integer number) const { return data + channel * plane + number * pitch; }
-
-    // Zeros beside a row of an image, or in all of a row outside of it; returns whether it is outside.
-    bool pad(float* row, const Layer& l, integer blocks, integer y) const {
-        const integer beside = columns + edge - l.width;
-        const bool outside = y < 0 || y >= l.height;
-        for (integer k = 0; k < blocks; ++k, row += block) {
-            memset(row, 0, sizeof(float) * (outside ? pitch : edge * LANES));
-            memset(row + pitch - beside * LANES, 0, sizeof(float) * beside * LANES);
-        }
-        return outside;
-    }
-
-    void fill(const float* x, const Layer& l, integer channels, integer blocks, integer top, integer rows) {
-        for (integer c = 0; c < channels; ++c)
-            for (integer y = top - edge; y < top + rows + edge; ++y) {
-                float* to = row(c, y - top + edge);
-                if (pad(to, l, blocks, y)) continue;
-                const float* from = x + (c * l.height + y) * l.width * l.images;
-                to += edge * LANES;
-                for (integer i = 0; i < l.width; ++i, from += l.images, to += LANES)
-                    for (integer k = 0; k < blocks; ++k) store(to + k * block, load(from + k * LANES));
-            }
-    }
-};
-
-// The derivative of the epilogue: fills the buffer with the gradient of z, g_j - coefficient * g_m with both 0 where the
-// output is not positive, writes that to `shortcut` too, if there is one, and adds the sums of g to `sums`.
-static void fill_gradient(Buffer& b, const float* g, const float* output, float coefficient, float* shortcut,
-                          float* sums, const Layer& l, float* aggregated, integer blocks, integer top, integer rows) {
-    for (integer y = top - b.edge; y < top + rows + b.edge; ++y) {
-        const bool inside = y >= top && y < top + rows;
-        for (integer c = l.outputs; c >= 0; --c) {
-            float* to = c == l.outputs ? aggregated : b.row(c, y - top + b.edge);
-            const integer jump = c == l.outputs ? l.width * LANES : b.block;
-            if (c < l.outputs) {
-                if (b.pad(to, l, blocks, y)) continue;
-                to += b.edge * LANES;
-            } else if (y < 0 || y >= l.height) continue;
-            const vec factor = splat(coefficient);
-            integer at = (c * l.height + y) * l.width * l.images;
-            vec sum = {};
-            for (integer i = 0; i < l.width; ++i, at += l.images)
-                for (integer k = 0; k < blocks; ++k) {
-                    vec v = load(g + at + k * LANES);
-                    if (output) v = load(output + at + k * LANES) <= 0 ? vec{} : v;
-                    sum += v;
-                    if (c < l.outputs) v -= factor * load(aggregated + (k * l.width + i) * LANES);
-                    store(to + k * jump + i * LANES, v);
-                    if (inside && shortcut && c < l.outputs) store(shortcut + at + k * LANES, v);
-                }
-            if (inside) sums[c] += Sum<LANES>::of(sum);
-        }
-    }
-}
-
-struct Parts {  // `count` channels in parts that differ by at most one and have at most `largest`
-    integer count, parts;
-    Parts(integer count, integer largest) : count(count), parts((count + largest - 1) / largest) {}
-    integer first(integer number) const { return count * number / parts; }
-    integer size(integer number) const { return first(number + 1) - first(number); }
-};
+#include "native_buffer.h"
 
 // The last bias of a Farkas layer: max(bound - Agg(b), b_m), with both arguments.
 struct LastBias {
@@ -162,6 +27,8 @@ struct Epilogue {
     vec operator()(vec z) const { return relu ? (z < 0 ? vec{} : z) : z; }
 };
 
+// `O` outputs at POSITIONS positions: `second` leads from the first group of positions to the other, `at` has their
+// places in the output plane, or -1 for none, and `total` is the sum over outputs.
 template <int K, int O>
 static void tile(const float* x, const Buffer& b, integer second, const float* w, const Layer& l, const Epilogue& e,
                  integer output, const integer* at, float* out, vec* total) {
@@ -217,8 +84,8 @@ static void pack(const float* weight, float* to, const Layer& l, const Parts& ti
 }
 
 template <int K>
-static void convolve_band(const Buffer& b, const float* x, const float* packed, const Parts& tiles, const Epilogue& e, float* out,
-                          const Layer& l, integer lane, integer top, integer rows) {
+static void convolve_band(const Buffer& b, const float* x, const float* packed, const Parts& tiles, const Epilogue& e,
+                          float* out, const Layer& l, integer lane, integer top, integer rows) {
     const integer across = (l.width + GROUP - 1) / GROUP, groups = rows * across;
     for (integer g = 0; g < groups; g += PARTS) {
         integer at[POSITIONS], from[PARTS];
@@ -232,8 +99,8 @@ static void convolve_band(const Buffer& b, const float* x, const float* packed, 
         for (integer t = 0; t < tiles.parts; ++t) {
             const auto compute = tiles.size(t) == 3 ? tile<K, 3> : tiles.size(t) == 2 ? tile<K, 2> : tile<K, 1>;
             const integer o = tiles.first(t);
-            compute(x + from[0], b, from[PARTS - 1] - from[0], packed + o * l.inputs * K * K, l, e, o, at, out,
-                    total);
+            const float* w = packed + o * l.inputs * K * K;
+            compute(x + from[0], b, from[PARTS - 1] - from[0], w, l, e, o, at, out, total);
         }
         if (!e.bias) continue;
         const vec bias = splat(e.last_bias), coefficient = splat(e.coefficient);
@@ -242,6 +109,7 @@ static void convolve_band(const Buffer& b, const float* x, const float* packed, 
     }
 }
 
+// The gradient of the weights of `O` outputs and `I` inputs for `R` rows of taps, summed over a band.
 template <int K, int R, int O, int I>
 static void gradient_tile(const float* x, const Buffer& xs, const float* g, const Buffer& gs, integer blocks,
                           integer rows, bool add, float* out, const Layer& l) {
@@ -290,8 +158,9 @@ static void gradient_tiles(const Buffer& xs, const Buffer& gs, float* out, const
                                  : tiles.size(t) == 2 ? gradient_tile<K, R, 2, I>
                                                       : gradient_tile<K, R, 1, I>;
             const integer o = tiles.first(t);
-            compute(xs.data + i * xs.plane + y * xs.pitch, xs, gs.row(o, gs.edge) + gs.edge * LANES, gs, blocks, rows, add,
-                    out + o * l.of_output + i * l.of_input + y * l.of_row, l);
+            const float* g = gs.row(o, gs.edge) + gs.edge * LANES;
+            float* to = out + o * l.of_output + i * l.of_input + y * l.of_row;
+            compute(xs.row(i, y), xs, g, gs, blocks, rows, add, to, l);
         }
 }
 
@@ -310,7 +179,7 @@ extern "C" {
 int farkas_lanes() { return LANES; }
 
 // out[n, o] = relu(bias[o] + z), z = shortcut[n, o] + sum_i weight[o, i] * x[n, i], and behind the outputs the channel
-// relu(bias[outputs] - coefficient * sum_o z). Items are bands of rows. Returns 0, or 1 without memory.
+// relu(max(bound - Agg(bias), bias[outputs]) - coefficient * sum_o z). Returns 0, or 1 without memory.
 int farkas_convolve(const float* x, const float* weight, const float* bias, const float* shortcut, float coefficient,
                     float bound, int relu, float* out, const Layer* layer, integer first, integer last) {
     const Layer& l = *layer;
@@ -345,8 +214,8 @@ int farkas_backward(const float* x, const float* weights, const float* gradient,
     back.of_row = -l.of_row, back.of_column = -l.of_column;
     const Parts tiles(l.inputs, OUT);
     const Epilogue e = {nullptr, extra, 0, 0, 0};
-    Buffer gs(l, l.outputs, (l.width + GROUP - 1) / GROUP * GROUP, edge, l.stack), xs(l, l.inputs, l.width, edge, l.stack);
-    Buffer aggregated(l, 1, l.width, 0, l.stack);
+    Buffer gs(l, l.outputs, (l.width + GROUP - 1) / GROUP * GROUP, edge, l.stack);
+    Buffer xs(l, l.inputs, l.width, edge, l.stack), aggregated(l, 1, l.width, 0, l.stack);
     float* packed = (float*)malloc(sizeof(float) * l.inputs * l.outputs * l.kernel * l.kernel);
     const int failed = !gs.data || !xs.data || !aggregated.data || !packed;
     if (!failed) {

@@ -3,14 +3,14 @@
 A residual Farkas block adds one channel: 17, 18, ... Libraries put channels into vector lanes, so 17 of them cost what
 24 (AVX2) or 32 (AVX-512) do. `native_conv.cpp` puts images into the lanes. For that a tensor (N, C, H, W) lies in
 memory as (C, H, W, N), here called batch-last; it is an ordinary tensor, so every operation of PyTorch takes it, and
-element-wise ones keep its order. A network calls `to_batch_last` on its images; the layers behind it follow the format
-they are given, and work as ever on any other.
+element-wise ones keep its order. A network runs under `in_batch_last`; the layers behind it follow the format they are
+given, and work as ever on any other.
 
 The kernel computes the free rows alone. With z = W x (+ shortcut) its last channel is -a sum_j z_j + b_m, which costs
 one addition for each z_j instead of a convolution.
 
 It serves float32 outside of autocast, `torch.compile` and `layers.plain_path`; FARKAS_EXP_NATIVE=0 in the environment
-switches it off. Results do not depend on the number of threads.
+switches it off. Results are bitwise the same again for the same number of threads.
 """
 
 import ctypes
@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from farkas_exp.layers.native_library import available, lanes, library, share_out, threads_for
 from farkas_exp.layers.paths import fused_allowed
@@ -28,23 +28,40 @@ BUFFER = 1 << 14
 """Vectors in the working space of a band: 1 MB with 16 lanes, to stay in a second-level cache."""
 STACK = 2
 """Blocks of images in a band: their vectors are neighbours in memory."""
+CHUNK = 1 << 15
+"""Pixels of a channel in a chunk of the batch, about: 32 images of 32x32."""
+SMALLEST = 2
+"""The least height and width of maps for which the kernel is faster than PyTorch's convolution."""
 
 
-def to_batch_last(images: Tensor) -> Tensor:
-    """The images in the batch-last memory format if the native convolution can be used on them, else as they are."""
+def in_batch_last(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """function(images), on images in the batch-last memory format where the native convolution can be used on them.
+
+    Args:
+        function: takes (N, C, H, W) to (N, F), each image by itself: a network without batch normalization.
+        images: (N, C, H, W).
+    """
     if torch.compiler.is_compiling() or type(images) is not Tensor or images.dim() != 4:
-        return images
-    if images.device.type != "cpu" or images.dtype != torch.float32 or torch.is_autocast_enabled("cpu") or not fused_allowed() or not available():
-        return images
-    if len(images) == 0 or len(images) % lanes():
-        return images
-    return _as_batch_last(images)
+        return function(images)
+    if images.device.type != "cpu" or images.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+        return function(images)
+    if not fused_allowed() or not available() or len(images) < lanes() or min(images.shape[2:]) < SMALLEST:
+        return function(images)
+    whole = len(images) - len(images) % lanes()
+    results = [function(chunk) for chunk in batch_last_chunks(images[:whole])]
+    if whole < len(images):
+        results.append(function(images[whole:]))
+    return torch.cat(results)
 
 
-def in_chunks(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """function(images), for a function of each image alone, in chunks that the native convolution is fast on."""
-    chunks = [function(to_batch_last(chunk)) for chunk in images.split(STACK * lanes() if available() else len(images))]
-    return chunks[0] if len(chunks) == 1 else torch.cat(chunks)
+def batch_last_chunks(images: Tensor) -> list[Tensor]:
+    """The images, a multiple of the lanes, in the batch-last memory format, in chunks.
+
+    The more images there are in a chunk, the further apart in memory are the vectors of one block of them.
+    """
+    together = STACK * lanes()
+    size = together * max(1, CHUNK // (together * images[0, 0].numel()))
+    return [_as_batch_last(chunk) for chunk in images.split(size)]
 
 
 def is_batch_last(tensor: Tensor) -> bool:
@@ -57,6 +74,15 @@ def is_batch_last(tensor: Tensor) -> bool:
 
 def _as_batch_last(tensor: Tensor) -> Tensor:
     return tensor.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
+
+
+def average_pool(pool: nn.AvgPool2d, maps: Tensor) -> Tensor:
+    """pool(maps), in the memory format of the maps (N, C, H, W) unless it makes them too small for that."""
+    if not is_batch_last(maps):
+        return pool(maps)
+    # With images and channels exchanged they are channels_last, which PyTorch is fast in.
+    pooled = pool(maps.transpose(0, 1)).transpose(0, 1)
+    return pooled if min(pooled.shape[2:]) >= SMALLEST else pooled.contiguous(memory_format=torch.channels_last)
 
 
 def spatial_mean(maps: Tensor) -> Tensor:
@@ -75,7 +101,9 @@ def suits(input: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: An
         return False
     if stride not in (1, (1, 1)) or dilation not in (1, (1, 1)):
         return False
-    return input.device.type == "cpu" and fused_allowed() and available() and len(input) % lanes() == 0
+    if input.device.type != "cpu" or not fused_allowed() or not available():
+        return False
+    return len(input) % lanes() == 0 and input.data_ptr() % (4 * lanes()) == 0
 
 
 def convolve(
@@ -105,9 +133,8 @@ class _Convolve(torch.autograd.Function):
         ctx: Any, input: Tensor, weight: Tensor, bias: Tensor, shortcut: Tensor | None,
         coefficient: float, bound: float, relu: bool,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        if shortcut is not None:
-            shortcut = _as_batch_last(shortcut)
-        output = _forward(input, weight, bias.contiguous(), shortcut, coefficient, bound, relu)
+        added = None if shortcut is None else _as_batch_last(shortcut)
+        output = _forward(input, weight, bias.contiguous(), added, coefficient, bound, relu)
         ctx.save_for_backward(input, weight, bias, shortcut, output if relu else None)
         ctx.rule = coefficient, bound
         ctx.set_materialize_grads(False)
@@ -124,7 +151,8 @@ class _Convolve(torch.autograd.Function):
             return to_input if extra is None or to_input is None else to_input + extra, *others
         coefficient, bound = ctx.rule
         gradient, extra = _as_batch_last(gradient), None if extra is None else _as_batch_last(extra)
-        found = _backward(input, weight, bias, gradient, output, coefficient, bound, extra, ctx.needs_input_grad)
+        needs = ctx.needs_input_grad
+        found = _backward(input, weight, bias.contiguous(), gradient, output, coefficient, bound, extra, needs)
         return *found, None, None, None
 
 
@@ -180,7 +208,8 @@ def _backward(
     to_input = input.new_empty(inputs, height, width, images) if needs[0] else None
     to_shortcut = input.new_empty(outputs, height, width, images) if needs[3] else None
     layer, items, threads = _layer(input, weight, inputs + outputs)
-    weights = [torch.empty_like(weight) for _ in range(threads)] if needs[1] else [None] * threads
+    like = weight.shape, weight.stride()
+    weights = [torch.empty_strided(*like) if needs[1] else None for _ in range(threads)]
     sums, to_bias = weight.new_empty(threads, outputs + 1), bias.new_empty(outputs + 1)
 
     def part(number: int, first: int, last: int) -> int:
@@ -193,7 +222,9 @@ def _backward(
     for other in weights[1:]:
         if other is not None and weights[0] is not None:
             weights[0] += other
-    library().farkas_bias_gradient(_at(sums), threads, _at(bias.contiguous()), coefficient, bound, _at(to_bias), outputs)  # type: ignore[union-attr]
+    library().farkas_bias_gradient(  # type: ignore[union-attr]
+        _at(sums), threads, _at(bias), coefficient, bound, _at(to_bias), outputs
+    )
     return _images_first(to_input), weights[0], to_bias, _images_first(to_shortcut)
 
 

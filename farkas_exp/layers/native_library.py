@@ -14,7 +14,9 @@ from pathlib import Path
 
 import torch
 
-SOURCE = Path(__file__).with_name("native_conv.cpp")
+SOURCES = [Path(__file__).with_name(name) for name in ("native_conv.cpp", "native_buffer.h")]
+WORTH_A_THREAD = 2e6
+"""Multiply-adds from which on a layer is shared out."""
 FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
 
 _FLOAT, _INT, _SIZE, _POINTER = ctypes.c_float, ctypes.c_int, ctypes.c_longlong, ctypes.c_void_p
@@ -72,9 +74,6 @@ def share_out(part: Callable[[int, int, int], int], items: int, threads: int) ->
         raise MemoryError("the native convolution found no memory for its working space")
 
 
-WORTH_A_THREAD = 2e6
-
-
 @functools.lru_cache(maxsize=1)
 def _pool(process: int) -> ThreadPoolExecutor:
     """Threads of this process; a forked one needs its own."""
@@ -87,7 +86,7 @@ def _compiled(compiler: str) -> Path:
     flags = (
         [line for line in cpuinfo.read_text().splitlines() if line.startswith("flags")][:1] if cpuinfo.exists() else []
     )
-    parts = [SOURCE.read_text(encoding="utf-8"), compiler, *FLAGS, platform.machine(), *flags]
+    parts = [*(source.read_text(encoding="utf-8") for source in SOURCES), compiler, *FLAGS, platform.machine(), *flags]
     name = f"native_conv-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.so"
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "farkas_exp"
     path = folder / name
@@ -96,7 +95,7 @@ def _compiled(compiler: str) -> Path:
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             made = Path(scratch) / name
             subprocess.run(
-                [compiler, *FLAGS, "-o", str(made), str(SOURCE)], check=True, capture_output=True, timeout=120
+                [compiler, *FLAGS, "-o", str(made), str(SOURCES[0])], check=True, capture_output=True, timeout=120
             )
             os.replace(made, path)
     return path

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from farkas_exp.errors import UserError, unknown
-from farkas_exp.layers.native_conv import is_batch_last
 
 
 def group_norm(
@@ -62,20 +61,8 @@ class GroupNorm(nn.Module):
         return f"{self.groups}, {self.channels}, affine={self.weight is not None}"
 
 
-class BatchNorm2d(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` that keeps the batch-last memory format of the native convolution."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """(N, C, H, W) to the same shape."""
-        if not is_batch_last(input):
-            return super().forward(input)
-        # Statistics are per channel, so it may be normalized as the single image (1, C, H, W * N) that it is in memory.
-        image = input.permute(1, 2, 3, 0)
-        return super().forward(image.flatten(2)[None])[0].view(image.shape).permute(3, 0, 1, 2)
-
-
 def _batch(channels: int, affine: bool, groups: int, spatial: bool) -> nn.Module:
-    kind = BatchNorm2d if spatial else nn.BatchNorm1d
+    kind = nn.BatchNorm2d if spatial else nn.BatchNorm1d
     return kind(channels, affine=affine)
 
 

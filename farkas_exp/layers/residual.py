@@ -114,6 +114,8 @@ class FarkasResidualConv2d(FarkasConv2d):
 
     def forward(self, hidden: Tensor, shortcut: Tensor) -> Tensor:  # type: ignore[override]
         """The pre-activation of (N, channels + 1, H', W') from hidden (N, in_channels, H, W) and the shortcut."""
+        if shortcut.dtype == hidden.dtype and self._native(hidden):
+            return self._convolve(hidden, shortcut, relu=False)[0]
         return self.merge(self.branch(hidden), shortcut)
 
     def activate(self, hidden: Tensor, shortcut: Tensor, activation: Activation) -> Tensor:

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from farkas_exp.errors import UserError
-from farkas_exp.layers.native_conv import in_chunks, is_batch_last, spatial_mean
+from farkas_exp.layers.native_conv import average_pool, in_batch_last, spatial_mean
 from farkas_exp.layers.residual import ResidualBlock, ResidualLayer
 from farkas_exp.models.kit import LayerKit, ResidualUnit, Unit, build_kit
 from farkas_exp.models.options import ModelOptions
@@ -84,10 +84,7 @@ class Transition(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, inputs, H, W) to (N, outputs, H // 2, W // 2)."""
-        hidden = self.project(input)
-        if is_batch_last(hidden):  # to PyTorch, with images and channels exchanged, the channels_last that it is fast in
-            return self.pool(hidden.transpose(0, 1)).transpose(0, 1)
-        return self.pool(hidden)
+        return average_pool(self.pool, self.project(input))
 
 
 Block = type[BasicBlock] | type[Bottleneck]
@@ -105,10 +102,14 @@ class Skeleton:
 class ResidualNet(nn.Module):
     """Stem, stages of residual blocks with transitions between them, global average pooling, linear classifier."""
 
-    def __init__(self, kit: LayerKit, skeleton: Skeleton, stem: nn.Module, num_classes: int, head_bn: bool) -> None:
+    def __init__(
+        self, kit: LayerKit, skeleton: Skeleton, stem: nn.Module, num_classes: int, head_bn: bool,
+        batch_last: bool = False,
+    ) -> None:  # fmt: skip
+        """`batch_last`: whether to use the native convolution, if all layers can keep its memory format."""
         super().__init__()
         self.stem = stem
-        self.keeps_batch_last = kit.keeps_batch_last
+        self.batch_last = batch_last
         stages: list[nn.Module] = []
         channels = skeleton.widths[0]
         for number, (count, width) in enumerate(zip(skeleton.blocks, skeleton.widths, strict=True)):
@@ -122,7 +123,7 @@ class ResidualNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) images to (N, num_classes) logits."""
-        features = in_chunks(self._features, images) if self.keeps_batch_last else self._features(images)
+        features = in_batch_last(self._features, images) if self.batch_last else self._features(images)
         return self.head_norm(self.classifier(features))
 
     def _features(self, images: Tensor) -> Tensor:
@@ -153,7 +154,7 @@ def build_cifar(options: ModelOptions, layers: str, farkas: bool) -> ResidualNet
     skeleton = choose_skeleton(options, default, kit)
     check_image_size(options, 1, len(skeleton.blocks))
     stem = Unit(kit, kit.conv(options.in_channels, skeleton.widths[0], 3), skeleton.widths[0])
-    net = ResidualNet(kit, skeleton, stem, options.num_classes, bool(options.head_bn))
+    net = ResidualNet(kit, skeleton, stem, options.num_classes, bool(options.head_bn), kit.keeps_batch_last)
     if authors and skeleton.block is Bottleneck and farkas:
         shrink_last_layers(net)
     return net
