@@ -82,6 +82,11 @@ deep-narrow: setup  ## heat maps of deep and narrow networks on two moons
 table1 table2 table4 table1-controls table1-mini table1-mini-cifar10 figure5 fixup-rates deep-narrow:
 	@$(PY) -m farkas_exp experiment=$(subst -,_,$@) runs_dir=$(RUNS) $(ARGS)
 
+.PHONY: without-normalization
+without-normalization: setup  ## every method at its own best learning rate, on digits, in about 20 minutes on two cores
+	@$(PY) -m farkas_exp experiment=without_normalization runs_dir=$(RUNS)/without_normalization $(ARGS)
+	@$(PY) -m farkas_exp experiment=without_normalization_test runs_dir=$(RUNS)/without_normalization $(ARGS)
+
 .PHONY: figures
 figures: setup  ## Figures 1 to 7, as far as there are runs, into $(RUNS)/report
 	@mkdir -p $(RUNS)

@@ -8,7 +8,14 @@ from torch import Tensor, nn
 
 from benchmarks.literal import make_literal
 from benchmarks.measure import device, interleaved, medians, ratio
-from farkas_exp.layers import Activation, FarkasConv2d, FarkasResidualConv2d, ResidualConv2d, native_conv, native_library
+from farkas_exp.layers import (
+    Activation,
+    FarkasConv2d,
+    FarkasResidualConv2d,
+    ResidualConv2d,
+    native_conv,
+    native_library,
+)
 
 SHAPES = [(16, 32), (32, 16), (64, 8), (64, 32), (128, 16), (256, 8)]
 QUICK_SHAPES = [(8, 8)]

@@ -2,6 +2,9 @@
 
 Ranks by the error on images held out of the training set, over all seeds of a setting; a run that has seen the test
 set takes no part. Reads run directories only.
+
+In a configuration `${best:KEY}` stands for the value of KEY that a search has found best for the very same setting:
+the second stage of a comparison (`experiment=without_normalization_test`).
 """
 
 import json
@@ -9,7 +12,7 @@ import math
 import shlex
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from typing import Any
 from farkas_exp.errors import UserError, unknown
 from farkas_exp.report.arms import deciding_settings, outcome, setting
 from farkas_exp.report.command import filter_keys, selected
+from farkas_exp.report.paper import default_settings
 from farkas_exp.report.statistics import Summary, summarize
 from farkas_exp.runs import FAILED, FINISHED, RunRecord, collect
 
@@ -40,6 +44,7 @@ class Setting:
     values: dict[str, Any]
     error: Summary
     failed: int
+    config: Mapping[str, Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -96,8 +101,48 @@ def rank(records: Sequence[RunRecord]) -> list[Setting]:
         error = summarize([100.0 if math.isnan(value) else value for value in errors])
         assert error is not None
         values = {key: configs[identity].get(key) for key in different}
-        ranked.append(Setting(values, error, sum(record.state == FAILED for record in group)))
+        ranked.append(Setting(values, error, sum(record.state == FAILED for record in group), configs[identity]))
     return sorted(ranked, key=lambda candidate: candidate.error.mean)
+
+
+def best_value(key: str, config: Mapping[str, Any]) -> Any:
+    """What `${best:KEY}` stands for in a configuration: the value of KEY with the smallest error on held-out images.
+
+    Compared are the runs in the configuration's `runs_dir` that held images out and have the same setting, but for the
+    keys that are a `${best:...}` in it, and for the seed. Of equal errors the smaller value wins.
+
+    Args:
+        key: the dotted key.
+        config: nested, with the interpolations as they are written.
+
+    Raises:
+        UserError: there is no such run, or one of them is not done: a choice among a part of a search would change.
+    """
+    defaults = default_settings()
+    own = deciding_settings(config)
+    free = {name for name, value in own.items() if isinstance(value, str) and value.startswith("${best:")}
+    free.add("dataset.validation")
+    runs_dir = Path(str(config.get("runs_dir")))
+    held_out = [record for record in collect(runs_dir) if setting(record.config, "dataset.validation")]
+    records = [
+        record for record in held_out
+        if _without({**defaults, **deciding_settings(record.config)}, free) == _without({**defaults, **own}, free)
+    ]  # fmt: skip
+    unfinished = [record for record in records if record.state not in (FINISHED, FAILED)]
+    if unfinished:
+        raise UserError(f"{key}: {unfinished[0].path} of its search is {unfinished[0].state}; finish the search first")
+    if not records:
+        raise UserError(
+            f"{key}: its search has no run of this setting in runs_dir {runs_dir}; run the search first (the same"
+            " command with dataset.validation > 0 and the values to choose from), or give a value"
+        )
+    ranked = rank(records)
+    best = [candidate for candidate in ranked if candidate.error.mean == ranked[0].error.mean]
+    return min(candidate.config[key] for candidate in best)
+
+
+def _without(settings: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in keys}
 
 
 def _differences(configs: Sequence[dict[str, Any]]) -> list[str]:

@@ -24,14 +24,16 @@ Recorder = Callable[[Callable[[], Tensor]], tuple[Callable[[], Any], Tensor]]
 """Records a function without arguments; returns what replays it, and the output that a replay writes again."""
 
 
-def choose_mode(config: Config, device: torch.device) -> str:
-    """The mode of `compile` for a device; `auto` is `graph` on a GPU and `none` elsewhere.
+def choose_mode(config: Config, device: torch.device, world_size: int = 1) -> str:
+    """The mode of `compile` for a device; `auto` is `graph` for one process on a GPU and `none` elsewhere.
 
     Raises:
-        UserError: a graph was asked for without a GPU.
+        UserError: a graph was asked for without a GPU, or for several processes.
     """
     if config.compile == "auto":
-        return "graph" if device.type == "cuda" else "none"
+        return "graph" if device.type == "cuda" and world_size == 1 else "none"
+    if config.compile == "graph" and world_size > 1:
+        raise UserError("compile: graph is for one process; use compile=auto with several")
     if config.compile == "graph" and device.type != "cuda":
         raise UserError("compile: graph needs a GPU; use compile=auto, or compile=default for torch.compile on a CPU")
     return config.compile

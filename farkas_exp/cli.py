@@ -24,12 +24,23 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from farkas_exp import runs, signals, sweep
+from farkas_exp import distributed, followers, runs, signals, sweep
 from farkas_exp.config import parse, schema_defaults, unknown_key
 from farkas_exp.errors import UserError, unknown
 from farkas_exp.launchers.local_parallel import visible_gpus
 from farkas_exp.sweep import OK, TO_BE_CONTINUED, USAGE, Outcome, SweepWatch
 from farkas_exp.usage import choices, help_text
+
+
+def _best(key: str, *, _root_: DictConfig) -> Any:
+    """The value of `${best:KEY}`: see `best.best_value`."""
+    from farkas_exp.best import best_value
+
+    values: Any = OmegaConf.to_container(_root_, resolve=False)
+    return best_value(key, {name: value for name, value in values.items() if name != "hydra"})
+
+
+OmegaConf.register_new_resolver("best", _best, replace=True)
 
 
 def config_dir() -> str:
@@ -39,9 +50,24 @@ def config_dir() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status."""
+    """Run the command line and return its exit status. Of several processes the first one does, the others follow."""
     if arguments is not None:
         sys.argv = ["farkas_exp", *arguments]
+    try:
+        with distributed.group() as processes:
+            if not processes.is_first:
+                return followers.follow(processes)
+            status = sweep.CRASH
+            try:
+                status = _lead()
+            finally:
+                followers.dismiss(processes, status)
+            return status
+    except UserError as error:  # before there was anything to lead
+        return _complain(str(error))
+
+
+def _lead() -> int:
     given = sys.argv[1:]
     if {"--help", "-h"} & set(given):
         print(help_text(Path(config_dir())))
@@ -66,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _complain(SweepWatch.refusal)
         if isinstance(stop, SystemExit) and stop.code != TO_BE_CONTINUED:
             raise
-        cut = "stopped by a signal"
+        cut = "its processes have lost each other" if distributed.is_broken() else "stopped by a signal"
     except OSError as error:  # the sweep's own folder
         return _complain(f"runs_dir: cannot write to {error.filename or SweepWatch.directory}: {error.strerror}")
     except Exception as error:  # a launcher that lost its workers, a search without a single result
@@ -130,7 +156,7 @@ class _Job:
             print(f"{outcome.status}: {outcome.path}" + (f" ({outcome.note})" if outcome.note else ""), flush=True)
         if in_sweep:
             self._record(overrides, outcome, objective)
-        if outcome.status == runs.INTERRUPTED:
+        if outcome.status == runs.INTERRUPTED or distributed.is_broken():
             raise SystemExit(TO_BE_CONTINUED)
         if outcome.status in sweep.ENDS_A_FAST_SWEEP and composed.fail_fast is True:
             raise SystemExit(TO_BE_CONTINUED)
@@ -200,6 +226,8 @@ def _one_line(error: Exception) -> str:
     text = str(error)
     if isinstance(error.__cause__, UserError):  # from a launcher or sweeper that Hydra was about to build
         return str(error.__cause__)
+    if of_resolver := re.search(r"UserError raised while resolving interpolation: (.*)", text):
+        return of_resolver.group(1)
     if isinstance(error, OmegaConfBaseException) and getattr(error, "full_key", None):
         return f"{error.full_key}: {text.splitlines()[0].strip()}"
     if isinstance(error, OverrideParseException):

@@ -39,6 +39,27 @@ class ModelConfig:
     depth: int | None = None
     width: int | None = None
     residual: bool | None = None
+    bias: bool | None = None
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """The last layer, from features to logits (`farkas_exp.models.head.HEADS`)."""
+
+    name: str = "linear"
+
+
+@dataclass(frozen=True)
+class ResidualConfig:
+    """Residual scaling (Balduzzi et al. 2017): each block's sum is alpha (shortcut + beta * branch).
+
+    beta is `beta` times L to the power of `depth_exponent`, where L is the number of branches: -0.5 is the lecture's
+    1/sqrt(L).
+    """
+
+    alpha: float = 1.0
+    beta: float = 1.0
+    depth_exponent: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -244,10 +265,12 @@ class Config:
     model: ModelConfig
     lr: LRConfig
     dataset: DatasetConfig
+    residual: ResidualConfig = ResidualConfig()
     normalization: NormalizationConfig = NormalizationConfig()
     aggregation: AggregationConfig = AggregationConfig()
     activation: ActivationConfig = ActivationConfig()
     init: InitConfig = InitConfig()
+    head: HeadConfig = HeadConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     regularizer: RegularizerConfig = RegularizerConfig()
@@ -407,6 +430,8 @@ def _check_ranges(config: Config) -> None:
     require(0 <= config.optimizer.momentum < 1, "optimizer.momentum", config.optimizer.momentum, "in [0, 1)")
     require(config.optimizer.weight_decay >= 0, "optimizer.weight_decay", config.optimizer.weight_decay, "at least 0")
     require(config.aggregation.margin >= 0, "aggregation.margin", config.aggregation.margin, "at least 0")
+    require(config.residual.alpha > 0, "residual.alpha", config.residual.alpha, "positive")
+    require(config.residual.beta > 0, "residual.beta", config.residual.beta, "positive")
     require(config.normalization.groups >= 1, "normalization.groups", config.normalization.groups, "at least 1")
     require(
         config.augmentation.crop_padding >= 0,

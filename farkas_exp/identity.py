@@ -75,6 +75,8 @@ def _slug(config: Config) -> str:
         parts.append(config.aggregation.name)
     if config.init.name != "pytorch":
         parts.append(config.init.name)
+    if config.head.name != "linear":
+        parts.append(config.head.name)
     methods = (config.regularizer.name, config.attack.name, config.callback.name)
     parts += [name for name in methods if name != "none"]
     parts += [config.dataset.label or config.dataset.name, f"lr{config.lr.value:g}", f"e{config.epochs}"]

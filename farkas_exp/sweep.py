@@ -20,8 +20,9 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from farkas_exp import runs
+from farkas_exp import distributed, runs
 from farkas_exp.config import Config
+from farkas_exp.distributed import RankFailed
 from farkas_exp.errors import Interrupted, UserError
 
 SKIPPED, BUSY, REFUSED, DISK = "skipped", "busy", "refused", "file error"
@@ -159,12 +160,13 @@ def _stop_for_disk(run: runs.RunDirectory, error: OSError) -> Outcome:
 
 
 def _crash(run: runs.RunDirectory, config: Config, error: Exception) -> Outcome:
-    note = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    failed = isinstance(error, RankFailed)  # its message says what the error was, and where
+    note = str(error) if failed else f"{type(error).__name__}: {' '.join(str(error).split())}"
     before = runs.read_json(run.state) or {}
     facts = {key: before.get(key) for key in ("epoch", "epochs", "test_error")}
     try:
         runs.write_record(run, config)
-        runs.write_text(run.error, traceback.format_exc())
+        runs.write_text(run.error, error.details if failed else traceback.format_exc())
         runs.write_state(run, runs.CRASHED, **facts, error=note)
     except OSError:
         traceback.print_exc()
@@ -207,11 +209,20 @@ class SweepWatch(Callback):
         if is_search(config.hydra.sweeper) and not _holds_out_images(config):
             SweepWatch.refusal = NEEDS_VALIDATION
             raise SystemExit(USAGE)
+        if distributed.current().are_several and "BasicLauncher" not in config.hydra.launcher["_target_"]:
+            SweepWatch.refusal = ONE_LAUNCHER
+            raise SystemExit(USAGE)
 
 
 NEEDS_VALIDATION = (
     "dataset.validation: 0 leaves a search nothing but the test set to choose on; hold out a part of the training set, "
     "for example dataset.validation=0.1"
+)
+
+
+ONE_LAUNCHER = (
+    "hydra/launcher: this command is several processes already, which train one run after the other; leave the launcher"
+    " (and packing) out, or start one process"
 )
 
 

@@ -6,17 +6,21 @@ import shlex
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from farkas_exp import __version__, checkpoint, runs
+from farkas_exp import __version__, checkpoint, distributed, runs
 from farkas_exp.config import Config, to_dict
 from farkas_exp.data import DataInfo, ImageData, build_data
 from farkas_exp.diagnostics import Subject, check_measures, dead_samples, measure, measure_activity
+from farkas_exp.distributed import ALONE, Processes
+from farkas_exp.epochs import Listener, train_to_end
 from farkas_exp.errors import Interrupted, UserError
+from farkas_exp.followers import call, check_config
 from farkas_exp.initialization import WHOLE_SET, initialize
 from farkas_exp.layers import native_library
 from farkas_exp.models import create_model, farkas_twin
@@ -25,46 +29,92 @@ from farkas_exp.runs import RunDirectory, read_json, write_json, write_record, w
 from farkas_exp.seeding import derive_seed
 from farkas_exp.signals import StopRequest
 from farkas_exp.tracking import JsonlWriter, Progress, WandbMirror, truncate_rows
-from farkas_exp.trainer import Failure, Trainer, TrainerState
+from farkas_exp.trainer import Trainer, TrainerState
 
 
 def train(config: Config, run: RunDirectory) -> dict[str, Any]:
     """Train one run, from its checkpoint if there is one, and return its result. The caller holds the run's lock.
 
+    Of several processes the first one keeps the run directory; the others take part and return nothing.
+
     Raises:
         UserError: a mistake in the configuration or the data, before anything is written.
         Interrupted: a signal asked to stop; a checkpoint has been written.
+        RankFailed: another process failed.
     """
-    device = choose_device(config.device)
-    data = build_data(
-        config.dataset, config.augmentation, batch_size=config.batch_size, seed=config.seed, device=device,
-        channels_last=config.channels_last,
-    )  # fmt: skip
-    check_measures(config)
-    model = build_model(config, data, device)
-    optimizer = build_optimizer(model, config.optimizer, config.lr.value)
-    trainer = Trainer(config, model, optimizer, data, device)
+    processes = distributed.current()
+    call(processes, config)
+    trainer = _build_trainer(config, processes)
+    prepared = processes.from_first(lambda: _prepare(config, run, trainer))
+    if not processes.is_first:
+        _take_part(trainer, prepared.saved)
+        return {}
+    return _Session(config, run, trainer, prepared).run_to_end()
 
+
+def _build_trainer(config: Config, processes: Processes) -> Trainer:
+    """The trainer of every process; a mistake that one of them finds is one of all."""
+    device = processes.together(lambda: choose_device(config.device, processes))
+    data = processes.in_turn(
+        lambda: build_data(
+            config.dataset, config.augmentation, batch_size=config.batch_size, seed=config.seed, device=device,
+            channels_last=config.channels_last, rank=processes.rank, world_size=processes.world_size,
+        )
+    )  # fmt: skip
+    fingerprints = processes.gather(data.info.fingerprint)
+    if len(set(fingerprints)) > 1:
+        raise UserError(f"dataset: the processes see different data (fingerprints {', '.join(fingerprints)})")
+
+    def build() -> Trainer:
+        check_config(config, processes)
+        check_measures(config)
+        model = build_model(config, data, device)
+        optimizer = build_optimizer(model, config.optimizer, config.lr.value)
+        return Trainer(config, model, optimizer, data, device, processes)
+
+    return processes.together(build)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What a run directory had for the run that goes on: its record, its rows of metrics, its checkpoint."""
+
+    record: dict[str, Any]
+    rows: list[dict[str, Any]]
+    saved: dict[str, Any] | None
+    state: TrainerState
+
+
+def _prepare(config: Config, run: RunDirectory, trainer: Trainer) -> _Prepared:
+    """Make the run directory ready, and the trainer as far as the run is."""
+    info = trainer.data.info
     if config.retry_failed and runs.read_json(run.result) is not None:
         _forget_attempt(run)
     checkpoint.remove_stray_files(run)
     record = write_record(run, config)
-    _check_same_data(run, data.info)
-    state = _restored(run, trainer, record)
+    _check_same_data(run, info)
+    saved = _load(run, record)
+    state = _restored(run, trainer, saved)
     _check_complete(run, state.epoch)
     rows = truncate_rows(run.metrics, state.epoch)
     truncate_rows(run.diagnostics, state.epoch if state != TrainerState() else -1)  # epoch 0 is measured again, too
-    _write_environment(run, config, data.info, device, trainer.mode)
-    return _Session(config, run, trainer, state, rows, record).run_to_end()
+    _write_environment(run, config, trainer)
+    return _Prepared(record, rows, saved, state)
 
 
-class _Session:
+def _take_part(trainer: Trainer, saved: dict[str, Any] | None) -> None:
+    """Train along with the first process, which keeps the run directory."""
+    state = TrainerState() if saved is None else trainer.restore(saved)
+    with StopRequest() as stop, trainer.processes.bound_together():
+        trainer.distribute()
+        train_to_end(trainer, state, stop, Listener())
+
+
+class _Session(Listener):
     """The stretch of a run that this process trains: what the trainer reports goes into the run directory."""
 
-    def __init__(
-        self, config: Config, run: RunDirectory, trainer: Trainer, state: TrainerState, rows: list[dict[str, Any]],
-        record: dict[str, Any],
-    ) -> None:  # fmt: skip
+    def __init__(self, config: Config, run: RunDirectory, trainer: Trainer, prepared: _Prepared) -> None:
+        record, rows, state = prepared.record, prepared.rows, prepared.state
         self.config, self.run, self.trainer, self.state, self.record = config, run, trainer, state, record
         self.title = f"{record['slug']} seed {config.seed}"
         self.progress = Progress(config.progress, self.title, config.epochs, run.log, done=state.epoch)
@@ -83,11 +133,12 @@ class _Session:
         summary: dict[str, Any] = {}
         closing = "crashed"
         try:
-            with StopRequest() as stop, JsonlWriter(self.run.metrics) as metrics:
+            with StopRequest() as stop, self.trainer.processes.bound_together():
+                self.trainer.distribute()
                 self._write_state(runs.RUNNING)
                 if self.state.epoch == 0 and self.state.step == 0:
                     self._diagnose(0)
-                result = self._train(stop, metrics)
+                result = self._result(train_to_end(self.trainer, self.state, stop, self))
             self._write_state(result["status"])
             for file in (self.run.previous_checkpoint, self.run.error):
                 file.unlink(missing_ok=True)
@@ -105,26 +156,8 @@ class _Session:
             self.progress.close(closing)
             self.wandb.finish(exit_code, summary)
 
-    def _train(self, stop: StopRequest, metrics: JsonlWriter) -> dict[str, Any]:
-        config, trainer, state = self.config, self.trainer, self.state
-        reason = None
-        while state.epoch < config.epochs and reason is None:
-            reached_end = trainer.train_epoch(state, stop, on_step=self._on_step, pause=self._time_is_up)
-            if not reached_end:
-                self._save()
-                if not stop.requested:
-                    self._write_state(runs.RUNNING)
-                    continue
-                self._write_state(runs.INTERRUPTED)
-                where = f"epoch {state.epoch + 1}, step {state.step}"
-                raise Interrupted(f"stopped by {stop.signal_name} in {where}; the same command goes on from there")
-            try:
-                row = trainer.finish_epoch(state)
-            except Failure as failure:
-                row, reason = failure.row, str(failure)
-            self._report(row, metrics)
-            if reason is None and (state.epoch == config.epochs or self._checkpoint_is_due()):
-                self._save()
+    def _result(self, reason: str | None) -> dict[str, Any]:
+        trainer, state = self.trainer, self.state
         return {
             "schema": runs.SCHEMA,
             "status": runs.FAILED if reason else runs.FINISHED,
@@ -140,18 +173,20 @@ class _Session:
             "parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
         }
 
-    def _report(self, row: dict[str, Any], metrics: JsonlWriter) -> None:
+    def report(self, row: dict[str, Any]) -> None:
+        """See `Listener`, like the following methods."""
         self.last = row
         _correct_mode(self.run, self.trainer.mode)
         if row["test_error"] is not None:
             self.best = row["test_error"] if self.best is None else min(self.best, row["test_error"])
-        metrics.append(row)
+        with JsonlWriter(self.run.metrics) as metrics:
+            metrics.append(row)
         self.progress.epoch(row)
         self.wandb.log(row)
         self._diagnose(self.state.epoch)
         self._write_state(runs.RUNNING)
 
-    def _on_step(self, step: int) -> None:
+    def step(self, step: int) -> None:
         self.progress.step(step, self.trainer.data.steps_per_epoch)
 
     def _diagnose(self, epoch: int) -> None:
@@ -167,18 +202,24 @@ class _Session:
         with JsonlWriter(self.run.diagnostics) as file:
             file.append({"epoch": epoch, "layers": layers, **figures})
 
-    def _checkpoint_is_due(self) -> bool:
+    def checkpoint_is_due(self) -> bool:
         every = self.config.checkpoint.every_epochs
-        return (every > 0 and self.state.epoch % every == 0) or self._time_is_up()
+        return (every > 0 and self.state.epoch % every == 0) or self.time_is_up()
 
-    def _time_is_up(self) -> bool:
+    def time_is_up(self) -> bool:
         """Whether the last checkpoint is older than `checkpoint.every_minutes`, also in the middle of an epoch."""
         minutes = self.config.checkpoint.every_minutes
         return minutes > 0 and time.monotonic() - self.saved_at > 60 * minutes
 
-    def _save(self) -> None:
-        checkpoint.save(self.run, {"run": _name(self.record), **self.trainer.snapshot(self.state)})
+    def save(self, snapshot: dict[str, Any]) -> None:
+        checkpoint.save(self.run, {"run": _name(self.record), **snapshot})
         self.saved_at = time.monotonic()
+
+    def goes_on(self) -> None:
+        self._write_state(runs.RUNNING)
+
+    def stops(self) -> None:
+        self._write_state(runs.INTERRUPTED)
 
     def _write_state(self, state: str) -> None:
         write_state(
@@ -187,17 +228,35 @@ class _Session:
         )  # fmt: skip
 
 
-def choose_device(name: str) -> torch.device:
-    """The device of `device=auto|cpu|cuda`.
+def choose_device(name: str, processes: Processes = ALONE) -> torch.device:
+    """The device of `device=auto|cpu|cuda`; each process of a machine has a GPU of its own.
 
     Raises:
-        UserError: cuda was asked for and there is none.
+        UserError: cuda was asked for and there is none, or there are fewer GPUs than processes.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("device: cuda was asked for, but PyTorch sees no GPU here; use device=auto or device=cpu")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and processes.are_several:
+        index = gpu_index(processes.local_rank, torch.cuda.device_count())
+        torch.cuda.set_device(index)
+        return torch.device(name, index)
     return torch.device(name)
+
+
+def gpu_index(local_rank: int, visible: int) -> int:
+    """The GPU of process `local_rank` of a machine; where a scheduler shows each process its own one, that one.
+
+    Raises:
+        UserError: there are fewer GPUs than processes.
+    """
+    if local_rank >= visible > 1 or (local_rank and visible == 1 and "SLURM_LOCALID" not in os.environ):
+        raise UserError(
+            f"device: process {local_rank} of this machine has no GPU of its own, PyTorch sees {visible}; start at most"
+            f" {visible} here, or use device=cpu"
+        )
+    return local_rank if visible > 1 else 0
 
 
 def build_model(config: Config, data: ImageData, device: torch.device) -> torch.nn.Module:
@@ -213,8 +272,12 @@ def build_model(config: Config, data: ImageData, device: torch.device) -> torch.
         "norm_position": config.normalization.position,
         "norm_affine": config.normalization.affine,
         "norm_groups": config.normalization.groups,
+        "residual_alpha": config.residual.alpha,
+        "residual_beta": config.residual.beta,
+        "residual_depth_exponent": config.residual.depth_exponent,
         "activation": config.activation.name,
         "cutoff": config.activation.cutoff,
+        "head": config.head.name,
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, "weights"))
@@ -257,13 +320,18 @@ def _name(record: dict[str, Any]) -> str:
     return f"{record['identity']} seed {record['seed']}"
 
 
-def _restored(run: RunDirectory, trainer: Trainer, record: dict[str, Any]) -> TrainerState:
-    """How far the run is by its newest complete checkpoint, taken over by `trainer`; the beginning without one."""
+def _load(run: RunDirectory, record: dict[str, Any]) -> dict[str, Any] | None:
+    """The newest complete checkpoint of this run, None without one."""
     saved = checkpoint.load(run, warn=lambda line: print(f"warning: {line}", file=sys.stderr, flush=True))
+    if saved is not None and saved.get("run") != _name(record):
+        raise UserError(f"{run.checkpoint}: a checkpoint of another run ({saved.get('run')}); move it away")
+    return saved
+
+
+def _restored(run: RunDirectory, trainer: Trainer, saved: dict[str, Any] | None) -> TrainerState:
+    """How far the run is by its checkpoint, taken over by `trainer`; the beginning without one."""
     if saved is None:
         return TrainerState()
-    if saved.get("run") != _name(record):
-        raise UserError(f"{run.checkpoint}: a checkpoint of another run ({saved.get('run')}); move it away")
     try:
         return trainer.restore(saved)
     except (RuntimeError, KeyError, ValueError, TypeError) as error:
@@ -294,8 +362,9 @@ def _check_same_data(run: RunDirectory, info: DataInfo) -> None:
         )
 
 
-def _write_environment(run: RunDirectory, config: Config, info: DataInfo, device: torch.device, mode: str) -> None:
-    """What decides the last digits and the speed of this run: versions, device, threads, commit, data."""
+def _write_environment(run: RunDirectory, config: Config, trainer: Trainer) -> None:
+    """What decides the last digits and the speed of this run: versions, device, threads, processes, commit, data."""
+    device, info = trainer.device, trainer.data.info
     write_json(
         run.environment,
         {
@@ -309,9 +378,10 @@ def _write_environment(run: RunDirectory, config: Config, info: DataInfo, device
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
             "device_type": device.type,
             "threads": torch.get_num_threads(),
+            "world_size": trainer.processes.world_size,
             "cuda": torch.version.cuda if device.type == "cuda" else None,
             "precision": config.precision,
-            "compile": mode,
+            "compile": trainer.mode,
             "native_conv": device.type == "cpu" and native_library.available(),
             "channels_last": config.channels_last,
             "data": {

@@ -5,8 +5,10 @@ end. All that is random is a function of the seed and the epoch, or is in the ch
 continued ends with the same weights as one that was not (bitwise on a CPU with the same number of threads).
 """
 
+import inspect
 import math
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
@@ -15,22 +17,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 
 from farkas_exp.attack import build_attack
 from farkas_exp.callbacks import build_callback
 from farkas_exp.capture import CapturedStep, Step, choose_mode, compile_model
 from farkas_exp.config import Config
 from farkas_exp.data import ImageData
+from farkas_exp.distributed import ALONE, Processes
 from farkas_exp.dropout import check_mode, dropout_rate, set_dropout
 from farkas_exp.optim import learning_rate, set_learning_rate
 from farkas_exp.regularization import build_regularizer
 from farkas_exp.seeding import derive_seed
 from farkas_exp.signals import StopRequest
 
+AGREE_EVERY = {"cpu": 1, "cuda": 10}
+"""So many steps of several processes lie between two questions whether one of them was told to stop."""
+
 
 @dataclass
 class TrainerState:
-    """How far a run is. `epoch` epochs are finished; `step` steps of the next one are done, with these totals."""
+    """How far a run is. `epoch` epochs are finished; `step` steps of the next one are done.
+
+    `totals` are its sums so far of this process's losses and errors; those of the images are of all processes.
+    """
 
     epoch: int = 0
     step: int = 0
@@ -59,13 +69,17 @@ class Trainer:
         optimizer: over its parameters.
         data: its images, on `device`.
         device: where everything is.
+        processes: those that train the run together; before the first step all of them call `distribute`.
     """
 
     def __init__(
-        self, config: Config, model: nn.Module, optimizer: torch.optim.Optimizer, data: ImageData, device: torch.device
-    ) -> None:
+        self, config: Config, model: nn.Module, optimizer: torch.optim.Optimizer, data: ImageData, device: torch.device,
+        processes: Processes = ALONE,
+    ) -> None:  # fmt: skip
         self.config, self.model, self.optimizer, self.data, self.device = config, model, optimizer, data, device
-        self.mode = check_mode(config, choose_mode(config, device))
+        self.processes = processes
+        self._agree_every = AGREE_EVERY[device.type] if processes.are_several else 1
+        self.mode = check_mode(config, choose_mode(config, device, processes.world_size))
         self.forward = compile_model(model, self.mode)
         self._gradients: Step = self._backward
         if self.mode == "graph":
@@ -75,7 +89,25 @@ class Trainer:
         self.callback = build_callback(config, model, data)
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # shapes are fixed
-        torch.manual_seed(derive_seed(config.seed, "training"))
+        torch.manual_seed(derive_seed(config.seed, "training", *([processes.rank] if processes.rank else [])))
+
+    def distribute(self) -> None:
+        """Average the gradients of all processes in every step from now on; they take over the first one's weights."""
+        if not self.processes.are_several:
+            return
+        device_ids = [self.device] if self.device.type == "cuda" else None
+        # Running statistics act in no training step, so they are shared where they do (`_share_statistics`).
+        known = inspect.signature(DistributedDataParallel).parameters
+        options: dict[str, Any] = {"gradient_as_bucket_view": True}
+        options["forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"] = False
+        parallel = DistributedDataParallel(self.model, device_ids=device_ids, **options)
+        # With a single channel the strides of a gradient have two spellings that mean the same.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        self.forward = compile_model(parallel, self.mode)
+
+    def _share_statistics(self) -> None:
+        """Give every process the first one's running statistics of batch norm."""
+        self.processes.share(self.model.buffers())
 
     def train_epoch(
         self,
@@ -88,6 +120,7 @@ class Trainer:
 
         A requested stop ends the epoch after the current step, with everything that the rest needs in `state`; so does
         `pause`, for a checkpoint inside a long epoch, but after one step at least. Nothing else waits for the device.
+        Several processes end it after the same step, whichever was asked (on GPUs within `AGREE_EVERY` steps).
         """
         started = time.perf_counter()
         self.model.train()
@@ -100,8 +133,10 @@ class Trainer:
         if self.device.type == "cuda" and first == 0:
             torch.cuda.reset_peak_memory_stats(self.device)
         for images, labels in self.data.train_batches(state.epoch, first):
-            if stop.requested or (state.step > first and pause()):
-                break
+            if state.step % self._agree_every == 0:
+                leave = stop.requested or (state.step > first and pause())
+                if self.processes.agree(leave):
+                    break
             totals += self._train_step(images, labels)
             state.step += 1
             on_step(state.step)
@@ -127,6 +162,7 @@ class Trainer:
         """Forward and backward pass of a step."""
         with self._autocast():
             if self.attack is not None:
+                self._share_statistics()
                 images = self.attack(images, labels)
             penalty = None
             if self.regularizer is None:
@@ -150,7 +186,8 @@ class Trainer:
         seen = state.step * self.config.batch_size
         if self.callback is not None:
             self.callback(state.epoch)
-        train_loss, train_errors = state.totals
+            self.processes.share(self.model.parameters())
+        train_loss, train_errors = self.processes.sum(state.totals)
         test_loss, test_error = self.evaluate()
         lr = learning_rate(self.config.lr, state.epoch, self.config.epochs)
         training_seconds = state.epoch_seconds
@@ -181,7 +218,11 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self) -> tuple[float, float]:
-        """Mean loss and error in percent over the test images (or the held-out part of the training set)."""
+        """Mean loss and error in percent over the test images (or the held-out part of the training set).
+
+        Several processes evaluate their shares with the first one's running statistics.
+        """
+        self._share_statistics()
         self.model.eval()
         totals = torch.zeros(3, device=self.device)
         for images, labels in self.data.test_batches():
@@ -190,7 +231,7 @@ class Trainer:
             loss = F.cross_entropy(logits, labels, reduction="sum")
             count = torch.full_like(loss, len(labels))
             totals += torch.stack([loss, (logits.argmax(1) != labels).sum(), count])
-        loss, errors, count = totals.tolist()
+        loss, errors, count = self.processes.sum(totals.tolist())
         return loss / count, 100 * errors / count
 
     def _autocast(self) -> AbstractContextManager[Any]:
@@ -199,20 +240,42 @@ class Trainer:
         return nullcontext()
 
     def snapshot(self, state: TrainerState) -> dict[str, Any]:
-        """Everything that continuing needs, for a checkpoint."""
-        return {
-            "state": asdict(state),
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+        """Everything that continuing needs, for a checkpoint, also with another number of processes."""
+        own = {
+            "totals": state.totals,
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
         }
+        ranks = self.processes.gather(own)
+        totals = [sum(parts) for parts in zip(*(rank["totals"] for rank in ranks), strict=True)]
+        return {
+            "state": {**asdict(state), "totals": totals},
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "rng": own["rng"],
+            "cuda_rng": own["cuda_rng"],
+            **({"ranks": ranks} if self.processes.are_several else {}),
+        }
 
     def restore(self, saved: dict[str, Any]) -> TrainerState:
-        """Take over a snapshot and return how far it is."""
+        """Take over a snapshot and return how far it is.
+
+        With another number of processes than it was made with, the first one goes on with the sums of all and the
+        random numbers of the first, and the others begin with new ones.
+        """
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
-        torch.set_rng_state(saved["rng"])
-        if saved["cuda_rng"] is not None and self.device.type == "cuda":
-            torch.cuda.set_rng_state(saved["cuda_rng"], self.device)
-        return TrainerState(**saved["state"])
+        state, rank = TrainerState(**saved["state"]), self.processes.rank
+        own = {"totals": state.totals, "rng": saved["rng"], "cuda_rng": saved["cuda_rng"]}
+        ranks = saved.get("ranks", [own])
+        if len(ranks) == self.processes.world_size:
+            own = ranks[rank]
+        elif rank:
+            state.totals = [0.0, 0.0]
+            torch.manual_seed(derive_seed(self.config.seed, "training", rank, state.epoch, state.step))
+            return state
+        state.totals = own["totals"]
+        torch.set_rng_state(own["rng"])
+        if own["cuda_rng"] is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(own["cuda_rng"], self.device)
+        return state

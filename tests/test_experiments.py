@@ -214,7 +214,7 @@ def test_the_cpu_edition_has_every_row_of_table_1_at_the_small_rate() -> None:
         for norm in ("batch", "none")
     }
     made = jobs("table1_mini")
-    assert {(arm(job), job.seed) for job in made} == set(itertools.product(wanted, (0, 1)))
+    assert {(arm(job), job.seed) for job in made} == set(itertools.product(wanted, range(5)))
     for job in made:
         check_papers_arm(job)
         assert (job.dataset.name, job.dataset.normalize, job.augmentation.cutout) == ("digits", False, 0)
@@ -254,6 +254,7 @@ def test_deep_and_narrow_is_four_kinds_over_a_grid() -> None:
         "figure5",
         "fixup_rates",
         "deep_narrow",
+        "without_normalization",
     ],
 )
 def test_an_experiment_opens_with_what_it_is_its_cost_and_its_command(name: str) -> None:

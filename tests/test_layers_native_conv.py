@@ -151,12 +151,15 @@ def small_net(normalization="none", **options):
 
 
 @needs_compiler
+@pytest.mark.parametrize(
+    "options", [{}, {"activation": "elu"}, {"residual_alpha": 0.5}, {"residual_alpha": 0.5, "residual_beta": 2.0}]
+)
 @pytest.mark.parametrize("name", ["farkasnet34", "farkasnet50"])
 @pytest.mark.parametrize("more", [0, 3])
-def test_a_network_has_the_gradients_of_its_plain_path(name, more):
+def test_a_network_has_the_gradients_of_its_plain_path(name, more, options):
     """Images that do not fill a vector go through PyTorch."""
     torch.manual_seed(0)
-    model = create_model(name, blocks=(2, 1), widths=(8, 12), image_size=16, normalization="none")
+    model = create_model(name, blocks=(2, 1), widths=(8, 12), image_size=16, normalization="none", **options)
     images = draw(blocks(5) + more, 3, 16, 16).float().requires_grad_()
     results = []
     for plain in (False, True):

@@ -125,6 +125,7 @@ def test_the_same_runs_do_not_count_for_two_tables_and_their_setting_is_said(tmp
     found = verdicts(tmp_path)["a"]
     assert found.pairs == 12
     assert "dataset digits (paper: cifar10)" in found.setting
+    assert "table2" not in found.setting, "it has none of these runs"
     table = claims_table(check_claims(collect(tmp_path)))
     assert table.rows[0][1].lines == (NOT_ENOUGH, "not in the paper's setting")
 

@@ -69,6 +69,18 @@ def test_figures_2_and_7_show_the_first_epochs_and_all(tmp_path: Path) -> None:
         assert figure.axes[0].get_ylabel() == "top-1 error (%)"
 
 
+def test_the_band_ends_at_zero_where_the_spread_is_wider_than_the_mean(tmp_path: Path) -> None:
+    wanted = TABLES["table1"].cells[0]
+    for seed, error in enumerate((0.0, 0.0, 60.0)):
+        make_run(tmp_path, cell_settings(wanted, "table1", epochs=4), seed=seed, test_error=error)
+    figure = FIGURES["figure4"](collect(tmp_path))
+    assert figure is not None
+    (band,) = figure.axes[0].collections
+    last = [y for x, y in band.get_paths()[0].vertices if x == 4]
+    assert min(last) == 0
+    assert max(last) == pytest.approx(20 + 60 / 3**0.5)
+
+
 def test_figure5_shows_the_failed_runs(tmp_path: Path) -> None:
     farkas, plain = FIGURE5.cells
     for seed in range(3):

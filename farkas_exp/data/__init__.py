@@ -6,7 +6,7 @@ import torch
 
 from farkas_exp.config import AugmentationConfig, DatasetConfig
 from farkas_exp.data import cifar, digits, image_folder, mnist, moons, synthetic
-from farkas_exp.data.base import Arrays, DataInfo, ImageData
+from farkas_exp.data.base import Arrays, DataInfo, ImageData, batch_share
 from farkas_exp.data.device import DeviceData
 from farkas_exp.data.subset import hold_out, limit_training
 from farkas_exp.errors import unknown
@@ -32,15 +32,19 @@ def build_data(
     seed: int,
     device: torch.device | str,
     channels_last: bool = True,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> ImageData:
     """Load a dataset and make it ready on `device`.
 
-    `train_limit` is applied first, then `validation` holds out a part of what is left.
+    `train_limit` is applied first, then `validation` holds out a part of what is left. Where `world_size` processes
+    train the run, process `rank` gets its share of every batch of `batch_size` and of the evaluation set.
 
     Raises:
         UserError: an unknown dataset, an option that it does not have, files that are missing or broken, or a batch
-            size, limit or augmentation that does not fit the images.
+            size, limit or augmentation that does not fit the images, or the number of processes.
     """
+    batch_share(batch_size, world_size)
     if dataset.name not in DATASETS:
         raise unknown("dataset.name", dataset.name, DATASETS)
     device = torch.device(device)
@@ -57,4 +61,6 @@ def build_data(
         device=device,
         normalize=dataset.normalize,
         channels_last=channels_last,
+        rank=rank,
+        world_size=world_size,
     )

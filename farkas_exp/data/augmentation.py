@@ -36,9 +36,9 @@ class EpochPlan:
         stacked = torch.stack([getattr(self, name) for name in self.__dataclass_fields__]).to(device)
         return EpochPlan(*stacked.unbind())
 
-    def part(self, start: int, stop: int) -> "EpochPlan":
-        """The images number `start` to `stop` of the epoch."""
-        return replace(self, **{name: getattr(self, name)[start:stop] for name in self.__dataclass_fields__})
+    def rows(self, index: Tensor) -> "EpochPlan":
+        """The images at these places of the epoch."""
+        return replace(self, **{name: getattr(self, name)[index] for name in self.__dataclass_fields__})
 
 
 def plan_epoch(

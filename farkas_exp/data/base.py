@@ -49,11 +49,14 @@ class ImageData(Protocol):
         ...
 
     def train_batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
-        """The augmented batches of `epoch` (from 0) in its own random order, from batch `start_step` on."""
+        """The augmented batches of `epoch` (from 0) in its own random order, from batch `start_step` on.
+
+        One of several processes gets its `batch_share` of each: rows rank * share to (rank + 1) * share.
+        """
         ...
 
     def test_batches(self) -> Iterator[Batch]:
-        """The whole evaluation set in a fixed order, each image once, not augmented."""
+        """The whole evaluation set in a fixed order, each image once, not augmented; of it this process's share."""
         ...
 
     def fixed_batch(self, n: int) -> Batch:
@@ -71,6 +74,30 @@ class Arrays:
     train_labels: Tensor
     test_images: Tensor
     test_labels: Tensor
+
+
+def batch_share(batch_size: int, world_size: int) -> int:
+    """Rows of each training batch that every one of `world_size` processes gets.
+
+    Raises:
+        UserError: the batch cannot be shared equally, so the mean over the processes would not be that of the batch.
+    """
+    share, rest = divmod(batch_size, world_size)
+    if rest or not share:
+        raise UserError(
+            f"batch_size: {batch_size} cannot be shared equally by {world_size} processes; choose a multiple of"
+            f" {world_size}, or another number of processes"
+        )
+    return share
+
+
+def test_share(count: int, rank: int, world_size: int) -> range:
+    """The images of an evaluation set of `count` that process `rank` evaluates.
+
+    Over all processes that is every image exactly once. The shares differ by at most one image, and some are empty
+    where there are more processes than images.
+    """
+    return range(count * rank // world_size, count * (rank + 1) // world_size)
 
 
 def refuse_options(config: DatasetConfig, *names: str) -> None:

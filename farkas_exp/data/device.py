@@ -13,7 +13,7 @@ from torch import Tensor
 
 from farkas_exp.config import AugmentationConfig
 from farkas_exp.data.augmentation import EpochPlan, crop_windows, cutout_, cutout_squares, plan_epoch
-from farkas_exp.data.base import Arrays, Batch, DataInfo
+from farkas_exp.data.base import Arrays, Batch, DataInfo, batch_share, test_share
 from farkas_exp.data.subset import fixed_order
 from farkas_exp.errors import UserError
 from farkas_exp.seeding import derive_seed
@@ -36,14 +36,16 @@ class DeviceData:
     Args:
         arrays: both sets; not kept (except the points).
         augmentation: crop, flip, then cutout, of the training images.
-        batch_size: images in a training batch; an epoch's last incomplete batch is left out.
+        batch_size: images in a training batch, over all processes; an epoch's last incomplete batch is left out.
         seed: of the order and the augmentation.
         device: where the images live.
         normalize: standardise by the training set's mean and standard deviation.
         channels_last: the memory format of the batches.
+        rank: number of this process among those that train the run.
+        world_size: how many they are; each gets its share of every batch and of the evaluation set.
 
     Raises:
-        UserError: a batch size or an augmentation that does not fit the images.
+        UserError: a batch size or an augmentation that does not fit the images, or the number of processes.
     """
 
     def __init__(
@@ -56,6 +58,8 @@ class DeviceData:
         device: torch.device | str,
         normalize: bool = False,
         channels_last: bool = True,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         count, height, width, channels = arrays.train_images.shape
         pixels = arrays.train_images.dtype == torch.uint8
@@ -71,6 +75,7 @@ class DeviceData:
             fingerprint=fingerprint(arrays),
         )
         self._batch_size, self._seed = batch_size, seed
+        self._share, self._rank = batch_share(batch_size, world_size), rank
         self._device = torch.device(device)
         self._channels_last = channels_last
         self._range = 255.0 if pixels else 1.0
@@ -79,8 +84,9 @@ class DeviceData:
         self._windows = crop_windows(images, self._augmentation.crop_padding, self._augmentation.flip)
         self._labels = arrays.train_labels.to(self._device)
         self._squares = cutout_squares(height, width, channels, self._augmentation.cutout, self._device)
-        self._test_images = arrays.test_images.to(self._device).flatten(2)
-        self._test_labels = arrays.test_labels.to(self._device)
+        own = test_share(self.info.test_size, rank, world_size)
+        self._test_images = arrays.test_images[own.start : own.stop].to(self._device).flatten(2)
+        self._test_labels = arrays.test_labels[own.start : own.stop].to(self._device)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -90,12 +96,13 @@ class DeviceData:
     def train_batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """The augmented batches of `epoch` (from 0), from batch `start_step` on.
 
-        A function of (seed, epoch): skipping the first batches changes nothing in the remaining ones.
+        A function of (seed, epoch): skipping the first batches changes nothing in the remaining ones, and the shares
+        of all processes together are the batches that one process would get.
         """
-        plan = self.plan(epoch).to(self._device)
+        plan = self._own_rows(self.plan(epoch)).to(self._device)
         labels = self._labels[plan.order]
         positions = self._windows.positions(plan.order, plan.crop_y, plan.crop_x, plan.flip)
-        size, stop = self._batch_size, self.steps_per_epoch * self._batch_size
+        size, stop = self._share, self.steps_per_epoch * self._share
         block = size * self._batches_in_a_block()
         # The bytes of a block are scratch, used again and again; its floats belong to whoever takes the batches.
         scratch = self._windows.view.new_empty(min(block, stop), *self._windows.view.shape[1:])
@@ -108,8 +115,10 @@ class DeviceData:
                 yield images[first : first + size], labels[start + first : start + first + size]
 
     def test_batches(self) -> Iterator[Batch]:
-        """The whole evaluation set in a fixed order, in batches of nearly equal size."""
-        count = self.info.test_size
+        """This process's share of the evaluation set in a fixed order, in batches of nearly equal size."""
+        count = len(self._test_labels)
+        if not count:
+            return
         channels, height, width = self.info.image_shape
         target = max(1, TEST_BATCH_VALUES // (channels * height * width))
         size = -(-count // -(-count // target))
@@ -129,10 +138,18 @@ class DeviceData:
         _, height, width = self.info.image_shape
         return plan_epoch(self.info.train_size, height, width, self._augmentation, generator)
 
+    def _own_rows(self, plan: EpochPlan) -> EpochPlan:
+        """The choices for this process's rows of every batch."""
+        if self._share == self._batch_size:
+            return plan
+        first = self._rank * self._share
+        rows = torch.arange(self.steps_per_epoch * self._batch_size).view(-1, self._batch_size)
+        return plan.rows(rows[:, first : first + self._share].flatten())
+
     def _batches_in_a_block(self) -> int:
         channels, height, width = self.info.image_shape
         budget = BLOCK_BYTES.get(self._device.type, BLOCK_BYTES["cuda"])
-        return max(1, budget // (4 * self._batch_size * channels * height * width))
+        return max(1, budget // (4 * self._share * channels * height * width))
 
     def _cut_out(self, pixels: Tensor, center_y: Tensor, center_x: Tensor) -> Tensor:
         values = pixels.to(torch.float32, copy=True)

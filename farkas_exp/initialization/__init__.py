@@ -15,7 +15,13 @@ from farkas_exp.initialization.landscape import local_minimum_, shift_biases, un
 from farkas_exp.initialization.lsuv import lsuv_
 from farkas_exp.initialization.matched import match_features_
 from farkas_exp.initialization.random import kaiming_, orthogonal_, rai_, xavier_
-from farkas_exp.initialization.residual import count_residual_branches, scale_last_layers, zero_last_layers
+from farkas_exp.initialization.residual import (
+    count_residual_branches,
+    identity_small_,
+    scale_last_layers,
+    zero_last_layers,
+)
+from farkas_exp.initialization.shortcuts import delta_orthogonal_, minus_identity_, residual_xavier_
 from farkas_exp.models import SCALAR_MODULES
 
 
@@ -42,6 +48,10 @@ INITS: Mapping[str, Initializer] = {
     "lsuv": lambda model, given: lsuv_(model, given.images, given.generator),
     "rai": lambda model, given: rai_(model, given.generator),
     "match_farkas": lambda model, given: match_features_(model, given.twin, given.images),
+    "residual_xavier": lambda model, given: residual_xavier_(model, given.generator),
+    "minus_identity": lambda model, given: minus_identity_(model, given.generator),
+    "delta_orthogonal": lambda model, given: delta_orthogonal_(model, given.generator, given.gain),
+    "identity_small": lambda model, given: identity_small_(model, given.generator),
     "zero": lambda model, given: zero_(model),
     "bias_shift": lambda model, given: shift_biases(model, given.bias),
     "bias_uniform": lambda model, given: uniform_biases(model, given.bias, given.generator),
@@ -49,8 +59,9 @@ INITS: Mapping[str, Initializer] = {
 }
 """What `init.name` may be."""
 
-WITH_GAIN = ("xavier", "kaiming", "orthogonal")
+WITH_GAIN = ("xavier", "kaiming", "orthogonal", "delta_orthogonal")
 WITH_BIAS = ("bias_shift", "bias_uniform")
+WITH_BRANCHES = ("zero_last", "identity_small", "residual_xavier", "minus_identity")
 WHOLE_SET = ("local_minimum",)
 """Inits that take the whole training set, not a batch of it."""
 
@@ -73,8 +84,7 @@ def initialize(
     Args:
         model: as its builder left it, with PyTorch's default weights.
         name: one of `INITS`.
-        gain: factor on the standard deviation of `xavier`, `kaiming` and `orthogonal`; None for their own (1, sqrt 2
-            and sqrt 2).
+        gain: factor on the standard deviation of `WITH_GAIN`; None for their own (1 for `xavier`, else sqrt 2).
         last_scale: factor on the last layer of every residual branch, weight and bias, after the initialization.
         last_depth_exponent: another such factor, the number of residual branches to this power.
         bias: what `bias_shift` adds to every bias, and the bound of `bias_uniform`.
@@ -103,7 +113,7 @@ def initialize(
     if own and (name != "pytorch" or last_scale != 1 or last_depth_exponent != 0):
         raise UserError("init: FixUp brings its own initialization; use init=pytorch without last_scale and the like")
     branches = count_residual_branches(model)
-    keys = {"name: zero_last": name == "zero_last", "last_scale": last_scale != 1}
+    keys = {f"name: {name}": name in WITH_BRANCHES, "last_scale": last_scale != 1}
     for key, asked in (keys | {"last_depth_exponent": last_depth_exponent != 0}).items():
         if asked and not branches:
             raise UserError(f"init.{key} needs a network with residual branches")

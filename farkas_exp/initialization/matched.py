@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from farkas_exp.errors import UserError
 from farkas_exp.initialization.random import weight_layers
 from farkas_exp.layers import FarkasLayer
+from farkas_exp.models import RandomProjection
 
 IMAGES = 64
 """How many images the variance is measured on, at most."""
@@ -77,7 +78,7 @@ def feature_variance(model: nn.Module, images: Tensor) -> float:
     return float(seen[0].double().var(0).mean())
 
 
-def classifier_of(model: nn.Module) -> nn.Linear | nn.Conv2d | FarkasLayer:
-    """The last layer with a weight."""
+def classifier_of(model: nn.Module) -> nn.Linear | nn.Conv2d | FarkasLayer | RandomProjection:
+    """The last layer with a weight, trained or not."""
     *_, last = weight_layers(model)
-    return last
+    return next((module for module in model.modules() if isinstance(module, RandomProjection)), last)

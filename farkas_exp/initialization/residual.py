@@ -1,11 +1,13 @@
-"""The last layer of every residual branch: set to zero, or scaled."""
+"""Residual branches: their last layers set to zero or scaled, or all their layers drawn small."""
 
+import math
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from farkas_exp.errors import UserError
+from farkas_exp.initialization.random import weight_layers
 from farkas_exp.layers import ResidualBlock
 
 
@@ -53,3 +55,25 @@ def scale_last_layers(model: nn.Module, factor: float) -> None:
     """Multiply the end of every residual branch, weight and bias."""
     for parameter in branch_end_parameters(model):
         parameter.mul_(factor)
+
+
+@torch.no_grad()
+def identity_small_(model: nn.Module, generator: torch.Generator) -> None:
+    """Branches near zero, so that each block starts near its shortcut (Hardt and Ma 2017, Section 4.1).
+
+    With kernel size k and c output channels, the layers of residual branches are N(0, (1 / (k^2 c))^2), with k = 1 for
+    linear ones; all other convolutions N(0, (1 / (k sqrt c))^2), which the paper calls standard. Their biases are zero.
+    Linear layers outside of branches are as the network's builder drew them. Of a Farkas layer, c counts the
+    aggregated component; its free rows are drawn.
+    """
+    inside = {layer for block in model.modules() if isinstance(block, ResidualBlock) for layer in weight_layers(block)}
+    for layer in weight_layers(model):
+        spatial = layer.weight.dim() == 4
+        if layer not in inside and not spatial:
+            continue
+        area = layer.weight[0, 0].numel() if spatial else 1  # k^2
+        channels = layer.weight.shape[0] if layer.bias is None else layer.bias.shape[0]
+        std = 1 / (area * channels) if layer in inside else 1 / math.sqrt(area * channels)
+        nn.init.normal_(layer.weight, 0.0, std, generator=generator)
+        if layer.bias is not None:
+            layer.bias.zero_()

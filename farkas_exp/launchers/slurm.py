@@ -15,6 +15,7 @@ from typing import Any
 
 from hydra.core.utils import JobReturn
 
+from farkas_exp import distributed, followers
 from farkas_exp.errors import UserError
 from farkas_exp.launchers import jobs
 from farkas_exp.launchers.jobs import Group, Run, Work
@@ -35,7 +36,10 @@ _POLL_SECONDS = 1.0
 
 
 class _Job:
-    """One Slurm job: called by submitit on the cluster's machine, again after each requeue."""
+    """One Slurm job: called by submitit on the cluster's machine, again after each requeue, and in each of its tasks.
+
+    Several tasks train each run of the group together; the first one leads, and asks for the requeue.
+    """
 
     def __init__(self, work: Work, group: Group) -> None:
         self.work, self.group = work, group
@@ -46,7 +50,15 @@ class _Job:
             os.environ.setdefault("OMP_NUM_THREADS", os.environ["SLURM_CPUS_PER_TASK"])
         requeue = signal.getsignal(PREEMPTION)  # submitit's handler
         with StopRequest() as stop:  # in place of it: a second signal must not disturb the saving or the requeue
-            jobs.run_group(self.work, self.group, stop)
+            with distributed.group() as processes:
+                if not processes.is_first:
+                    if status := followers.follow(processes):
+                        raise SystemExit(status)  # lets srun end the other tasks
+                    return
+                try:
+                    jobs.run_group(self.work, self.group, stop)
+                finally:
+                    followers.dismiss(processes, 0)
             if stop.requested and _is_running():
                 print(f"{stop.signal_name}: asking Slurm to requeue this job", flush=True)
                 _requeue(requeue)
@@ -106,12 +118,19 @@ _OWN_SETTINGS = {"runs_per_job": 1, "retries": 0, "array_size": 1}
 def _executor(settings: dict[str, Any]) -> AutoExecutor:
     """Submitit's executor with these settings, named as in hydra-submitit-launcher."""
     folder, timeouts = settings.pop("submitit_folder"), settings.pop("max_num_timeout")
+    if _tasks(settings) > 1:  # the others would wait for a task that has died
+        settings["srun_args"] = [*(settings.get("srun_args") or []), "--kill-on-bad-exit=1"]
     common = {key for key in settings if key in BaseQueueConf.__dataclass_fields__}
     with _refusals():
         executor = AutoExecutor(cluster="slurm", folder=folder, slurm_max_num_timeout=timeouts)
         named = {key if key in common else f"slurm_{key}": value for key, value in settings.items()}
         executor.update_parameters(**{key: value for key, value in named.items() if value is not None})
     return executor
+
+
+def _tasks(settings: Mapping[str, Any]) -> int:
+    """The tasks of a job: so many processes train a run together."""
+    return jobs.whole_number(settings, "nodes", 1) * jobs.whole_number(settings, "tasks_per_node", 1)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from farkas_exp.layers.residual import (
     ResidualBlock,
     ResidualConv2d,
     ResidualLayer,
+    Scaling,
     append_shortcut,
 )
 from farkas_exp.layers.watching import watch_pre_activations
@@ -35,6 +36,7 @@ __all__ = [
     "ResidualBlock",
     "ResidualConv2d",
     "ResidualLayer",
+    "Scaling",
     "activation_cutoff",
     "append_shortcut",
     "build_normalization",

@@ -69,4 +69,5 @@ def certify(layer: FarkasLayer, input: Tensor, shortcut: Tensor | None = None) -
         raise ValueError("a residual Farkas layer is certified with its shortcut, any other layer without one")
     outputs = layer(input) if shortcut is None else layer(input, shortcut)
     largest = outputs.amax(dim=-3 if isinstance(layer, FarkasConv2d) else -1)
-    return Certificate(float(largest.min()), lambda_b(layer), layer.cutoff)
+    scale = layer.scaling.of_branch if isinstance(layer, FarkasResidualConv2d) else 1.0
+    return Certificate(float(largest.min()), scale * lambda_b(layer), scale * layer.cutoff)

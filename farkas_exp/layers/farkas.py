@@ -34,7 +34,6 @@ from torch import Tensor, nn
 from farkas_exp.layers import native_conv
 from farkas_exp.layers.activation import Activation
 from farkas_exp.layers.augmented import aggregation_coefficient, augment, bias_bound, check_outputs
-from farkas_exp.layers.paths import fused_allowed
 
 
 def _aggregation(aggregation: str, simplex: Tensor | None, outputs: int) -> tuple[float | Tensor, float | Tensor]:
@@ -274,7 +273,8 @@ class FarkasConv2d(FarkasLayer):
     def _convolve(self, input: Tensor, shortcut: Tensor | None, relu: bool) -> tuple[Tensor, Tensor]:
         coefficient, lambda_m = self.coefficients()
         bound = bias_bound(lambda_m, self.margin, self.cutoff)
-        assert isinstance(coefficient, float) and isinstance(bound, float)
+        assert isinstance(coefficient, float)
+        assert isinstance(bound, float)
         return native_conv.convolve(input, self.weight, self.bias, shortcut, coefficient, bound, relu)
 
 

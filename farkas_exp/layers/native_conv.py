@@ -26,8 +26,8 @@ from farkas_exp.layers.paths import fused_allowed
 
 BUFFER = 1 << 14
 """Vectors in the working space of a band: 1 MB with 16 lanes, to stay in a second-level cache."""
-STACK = 2
-"""Blocks of images in a band: their vectors are neighbours in memory."""
+TOGETHER = 32
+"""Images in a band: 128 bytes that are neighbours in memory. A multiple of the lanes."""
 CHUNK = 1 << 15
 """Pixels of a channel in a chunk of the batch, about: 32 images of 32x32."""
 SMALLEST = 2
@@ -59,8 +59,7 @@ def batch_last_chunks(images: Tensor) -> list[Tensor]:
 
     The more images there are in a chunk, the further apart in memory are the vectors of one block of them.
     """
-    together = STACK * lanes()
-    size = together * max(1, CHUNK // (together * images[0, 0].numel()))
+    size = TOGETHER * max(1, CHUNK // (TOGETHER * images[0, 0].numel()))
     return [_as_batch_last(chunk) for chunk in images.split(size)]
 
 
@@ -164,7 +163,8 @@ def _differentiable_gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None
     z = z if shortcut is None else z + shortcut
     last = torch.maximum(bound - coefficient * bias[:-1].sum(0, keepdim=True), bias[-1:])
     z = torch.cat((z, -coefficient * z.sum(1, keepdim=True)), 1) + torch.cat((bias[:-1], last)).view(-1, 1, 1)
-    wanted = [t for t, needed in zip((input, weight, bias, shortcut), ctx.needs_input_grad, strict=False) if needed]
+    inputs: tuple[Any, ...] = (input, weight, bias, shortcut)
+    wanted = [t for t, needed in zip(inputs, ctx.needs_input_grad, strict=False) if needed]
     found = iter(torch.autograd.grad(z if output is None else z.relu(), wanted, gradient, create_graph=True))
     return tuple(next(found) if needed else None for needed in ctx.needs_input_grad)
 
@@ -174,7 +174,7 @@ def _layer(input: Tensor, weight: Tensor, channels: int) -> tuple[Any, int, int]
     images, inputs, height, width = input.shape
     kernel = weight.shape[2]
     blocks = images // lanes()
-    stack = min(blocks, STACK)
+    stack = min(blocks, TOGETHER // lanes())
     rows = min(height, max(1, BUFFER // channels // stack // (width + kernel - 1)))
     numbers = (images, inputs, len(weight), height, width, kernel, *weight.stride(), rows, stack)
     items = -(-blocks // stack) * -(-height // rows)
@@ -184,9 +184,8 @@ def _layer(input: Tensor, weight: Tensor, channels: int) -> tuple[Any, int, int]
 def _forward(
     input: Tensor, weight: Tensor, bias: Tensor, shortcut: Tensor | None, coefficient: float, bound: float, relu: bool
 ) -> Tensor:
-    images, inputs, height, width = input.shape
-    output = input.new_empty(len(weight) + 1, height, width, images)
-    layer, items, threads = _layer(input, weight, 2 * inputs)
+    output = _empty(input, len(weight) + 1)
+    layer, items, threads = _layer(input, weight, 2 * input.shape[1])
 
     def part(number: int, first: int, last: int) -> int:
         return library().farkas_convolve(  # type: ignore[union-attr]
@@ -195,7 +194,7 @@ def _forward(
         )  # fmt: skip
 
     share_out(part, items, threads)
-    return output.permute(3, 0, 1, 2)
+    return output
 
 
 def _backward(
@@ -203,10 +202,9 @@ def _backward(
     coefficient: float, bound: float, extra: Tensor | None, needs: tuple[bool, ...],
 ) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor | None]:  # fmt: skip
     """The gradients of the input (plus `extra`), the weight, the bias and the shortcut."""
-    images, inputs, height, width = input.shape
-    outputs = len(weight)
-    to_input = input.new_empty(inputs, height, width, images) if needs[0] else None
-    to_shortcut = input.new_empty(outputs, height, width, images) if needs[3] else None
+    inputs, outputs = input.shape[1], len(weight)
+    to_input = _empty(input, inputs) if needs[0] else None
+    to_shortcut = _empty(input, outputs) if needs[3] else None
     layer, items, threads = _layer(input, weight, inputs + outputs)
     like = weight.shape, weight.stride()
     weights = [torch.empty_strided(*like) if needs[1] else None for _ in range(threads)]
@@ -225,12 +223,16 @@ def _backward(
     library().farkas_bias_gradient(  # type: ignore[union-attr]
         _at(sums), threads, _at(bias), coefficient, bound, _at(to_bias), outputs
     )
-    return _images_first(to_input), weights[0], to_bias, _images_first(to_shortcut)
+    return to_input, weights[0], to_bias, to_shortcut
 
 
 def _at(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
-def _images_first(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.permute(3, 0, 1, 2)
+def _empty(like: Tensor, channels: int) -> Tensor:
+    """(N, channels, H, W), batch-last; no view, so that it may be changed in place."""
+    images, _, height, width = like.shape
+    return like.new_empty_strided(
+        (images, channels, height, width), (1, height * width * images, width * images, images)
+    )

@@ -4,8 +4,15 @@ The Farkas form maps to as many channels as the shortcut x has (c) and appends t
 the whole sum: z = cat(x + y, -Agg(x + y)) + b with y = W h, so the block's output has c + 1 channels. The proof uses
 only lambda^T z = lambda^T b, so any shortcut is safe. As -Agg(y) = (-Agg(W)) h, the branch is a single convolution with
 the augmented weight, and only the shortcut is aggregated over activations.
+
+With residual scaling (Balduzzi et al. 2017) the sum is alpha (x + beta y), and the aggregated component covers it as
+well: z = alpha (cat(x, -Agg(x)) + beta (cat(y, -Agg(y)) + b)), so lambda^T z = alpha beta lambda^T b. For alpha and
+beta above zero its sign is that of lambda^T b; the cutoff and the margin of the bias's bound are divided by alpha beta,
+so that the sum keeps the guarantee of the unscaled layer: at least one unit at or above the cutoff.
 """
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +22,36 @@ from farkas_exp.layers.activation import Activation
 from farkas_exp.layers.augmented import aggregate
 from farkas_exp.layers.farkas import FarkasConv2d, is_plain_relu
 from farkas_exp.layers.paths import fused_allowed
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Residual scaling: a block's sum is alpha * (shortcut + beta * branch) (Balduzzi et al. 2017).
+
+    Raises:
+        ValueError: a factor that is not positive; the Farkas guarantee would be lost.
+    """
+
+    alpha: float = 1.0
+    beta: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, value in (("alpha", self.alpha), ("beta", self.beta)):
+            if not (value > 0 and math.isfinite(value)):
+                raise ValueError(f"residual.{name}: {value!r} is out of range; it must be positive")
+
+    @property
+    def of_branch(self) -> float:
+        """The factor on the branch, alpha * beta."""
+        return self.alpha * self.beta
+
+    def terms(self, branch: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor]:
+        """Alpha * beta * branch and alpha * shortcut, the two terms of the sum; a factor of 1 costs nothing."""
+        branch = branch if self.of_branch == 1 else self.of_branch * branch
+        return branch, shortcut if self.alpha == 1 else self.alpha * shortcut
+
+
+UNSCALED = Scaling()
 
 
 def append_shortcut(branch: Tensor, shortcut: Tensor, coefficient: float | Tensor) -> Tensor:
@@ -61,12 +98,19 @@ class ResidualConv2d(nn.Conv2d):
     Takes the arguments of `nn.Conv2d`. The shortcut is (N, out_channels, H', W').
     """
 
+    scaling = UNSCALED
+
+    def set_scaling(self, scaling: Scaling) -> None:
+        """Scale the branch and the sum from now on."""
+        self.scaling = scaling
+
     def branch(self, hidden: Tensor) -> Tensor:
         """The convolution alone: (N, out_channels, H', W')."""
         return super().forward(hidden)
 
     def merge(self, branch: Tensor, shortcut: Tensor) -> Tensor:
         """The pre-activation from the branch and the shortcut."""
+        branch, shortcut = self.scaling.terms(branch, shortcut)
         return branch + shortcut
 
     def forward(self, hidden: Tensor, shortcut: Tensor) -> Tensor:  # type: ignore[override]
@@ -83,6 +127,8 @@ class FarkasResidualConv2d(FarkasConv2d):
 
     The weight is (channels, in_channels, k, k), the bias (channels + 1,).
     """
+
+    scaling = UNSCALED
 
     def __init__(
         self,
@@ -104,17 +150,23 @@ class FarkasResidualConv2d(FarkasConv2d):
             aggregation, margin, cutoff, learn_lambda, device, dtype,
         )  # fmt: skip
 
+    def set_scaling(self, scaling: Scaling) -> None:
+        """Scale the branch and the sum from now on; cutoff and margin stay those of the sum."""
+        change = scaling.of_branch / self.scaling.of_branch
+        self.cutoff, self.margin = self.cutoff / change, self.margin / change
+        self.scaling = scaling
+
     def branch(self, hidden: Tensor) -> Tensor:
         """The augmented convolution with its bias: (N, channels + 1, H', W')."""
         return super().forward(hidden)
 
     def merge(self, branch: Tensor, shortcut: Tensor) -> Tensor:
         """The pre-activation from the branch (channels + 1) and the shortcut (channels)."""
-        return append_shortcut(branch, shortcut, self.coefficients()[0])
+        return append_shortcut(*self.scaling.terms(branch, shortcut), self.coefficients()[0])
 
     def forward(self, hidden: Tensor, shortcut: Tensor) -> Tensor:  # type: ignore[override]
         """The pre-activation of (N, channels + 1, H', W') from hidden (N, in_channels, H, W) and the shortcut."""
-        if shortcut.dtype == hidden.dtype and self._native(hidden):
+        if self._native_sum(hidden, shortcut):
             return self._convolve(hidden, shortcut, relu=False)[0]
         return self.merge(self.branch(hidden), shortcut)
 
@@ -126,13 +178,16 @@ class FarkasResidualConv2d(FarkasConv2d):
         """
         if torch.compiler.is_compiling() or not self._fusible(activation):
             return activation(self(hidden, shortcut))
-        if shortcut.dtype == hidden.dtype and self._native(hidden):
+        if self._native_sum(hidden, shortcut):
             return self._convolve(hidden, shortcut, relu=True)[0]
-        branch = self.branch(hidden)
+        branch, shortcut = self.scaling.terms(self.branch(hidden), shortcut)
         coefficient = self.coefficients()[0]
         if branch.dtype != shortcut.dtype:
             return activation(append_shortcut(branch, shortcut, coefficient))
         return _AppendShortcutReLU.apply(branch, shortcut, coefficient)  # type: ignore[no-any-return]
+
+    def _native_sum(self, hidden: Tensor, shortcut: Tensor) -> bool:
+        return self.scaling == UNSCALED and shortcut.dtype == hidden.dtype and self._native(hidden)
 
     def _fusible(self, activation: Activation) -> bool:
         return is_plain_relu(activation) and self.lambda_logits is None and fused_allowed()
@@ -147,6 +202,21 @@ BranchEnd = nn.Conv2d | nn.Linear | FarkasResidualConv2d
 class ResidualBlock(nn.Module):
     """A block that adds a branch to its input, and tells where the branch ends."""
 
+    scaling = UNSCALED
+    """Of a block that forms the sum itself; otherwise its last layer has it."""
+
+    def set_scaling(self, scaling: Scaling) -> None:
+        """Scale the branch and the sum from now on."""
+        layer, _ = self.branch_end()
+        if isinstance(layer, ResidualLayer):
+            layer.set_scaling(scaling)
+        else:
+            self.scaling = scaling
+
     def branch_end(self) -> tuple[BranchEnd, nn.Module | None]:
         """The last layer of the branch, and the normalization between it and the sum, if there is one."""
         raise NotImplementedError
+
+    def projection(self) -> nn.Module | None:
+        """What the block applies to its shortcut, if that has a weight."""
+        return None

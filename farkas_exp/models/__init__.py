@@ -4,21 +4,27 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import nn
 
-from farkas_exp.errors import unknown
+from farkas_exp.errors import UserError, unknown
 from farkas_exp.layers.farkas import FarkasLayer
+from farkas_exp.layers.residual import ResidualBlock, Scaling
+from farkas_exp.models.allconv import ALLCONV_MODELS
 from farkas_exp.models.densenet import DENSENET_MODELS
 from farkas_exp.models.fixup import FIXUP_MODELS, ScalarBias, ScalarScale
+from farkas_exp.models.head import HEADS, RandomProjection
 from farkas_exp.models.imagenet import IMAGENET_MODELS
+from farkas_exp.models.linear_residual import LINEAR_RESIDUAL_MODELS
 from farkas_exp.models.mobilenet import MOBILENET_MODELS
 from farkas_exp.models.options import ModelOptions
 from farkas_exp.models.rectangular import MLP_MODELS
 from farkas_exp.models.resnet import CIFAR_MODELS
 
 MODELS: Mapping[str, Callable[[ModelOptions], nn.Module]] = {
+    **ALLCONV_MODELS,
     **CIFAR_MODELS,
     **DENSENET_MODELS,
     **FIXUP_MODELS,
     **IMAGENET_MODELS,
+    **LINEAR_RESIDUAL_MODELS,
     **MLP_MODELS,
     **MOBILENET_MODELS,
 }
@@ -58,6 +64,11 @@ def create_model(
     depth: int | None = None,
     width: int | None = None,
     residual: bool | None = None,
+    residual_alpha: float = 1.0,
+    residual_beta: float = 1.0,
+    residual_depth_exponent: float = 0.0,
+    bias: bool | None = None,
+    head: str = "linear",
 ) -> nn.Module:
     """Build a network that maps (N, in_channels, image_size, image_size) float images to (N, num_classes) logits.
 
@@ -85,12 +96,19 @@ def create_model(
         depth: hidden layers of a rectangular network, of linear layers or convolutions.
         width: units of each of them.
         residual: whether each of them but the first adds its input to its pre-activation.
+        residual_alpha: residual scaling: each block's sum is alpha (shortcut + beta * branch).
+        residual_beta: beta.
+        residual_depth_exponent: beta is `residual_beta` times the number of branches to this power.
+        bias: whether the plain convolutions of an all-convolutional network have biases.
+        head: the last layer: linear, or random_projection, which is not trained.
 
     Raises:
         UserError: an unknown name, an option that the network does not have, or a combination that cannot be built.
     """
     if name not in MODELS:
         raise unknown("model.name", name, MODELS)
+    if head not in HEADS:
+        raise unknown("head.name", head, HEADS)
     options = ModelOptions(
         name=name,
         num_classes=num_classes,
@@ -112,8 +130,30 @@ def create_model(
         depth=depth,
         width=width,
         residual=residual,
+        bias=bias,
+        head=head,
     )
-    return MODELS[name](options)
+    model = MODELS[name](options)
+    if (residual_alpha, residual_beta, residual_depth_exponent) != (1.0, 1.0, 0.0):
+        scale_residuals(model, name, residual_alpha, residual_beta, residual_depth_exponent)
+    return model
 
 
-__all__ = ["MODELS", "SCALAR_MODULES", "WEIGHT_MODULES", "ModelOptions", "create_model"]
+def scale_residuals(model: nn.Module, name: str, alpha: float, beta: float, depth_exponent: float) -> None:
+    """Residual scaling of every block of `model`; beta is `beta` times the number of branches to `depth_exponent`.
+
+    Raises:
+        UserError: the network has no residual branches, or a factor is not positive.
+    """
+    blocks = [module for module in model.modules() if isinstance(module, ResidualBlock)]
+    if not blocks:
+        raise UserError(f"residual: {name} has no residual branches to scale; use residual=unscaled")
+    try:
+        scaling = Scaling(alpha, beta * len(blocks) ** depth_exponent)
+    except (ValueError, OverflowError) as error:
+        raise UserError(str(error)) from None
+    for block in blocks:
+        block.set_scaling(scaling)
+
+
+__all__ = ["MODELS", "SCALAR_MODULES", "WEIGHT_MODULES", "ModelOptions", "RandomProjection", "create_model"]

@@ -23,7 +23,7 @@ from farkas_exp.errors import UserError
 from farkas_exp.layers.residual import ResidualBlock, ResidualConv2d, ResidualLayer
 from farkas_exp.models.kit import LayerKit, build_kit
 from farkas_exp.models.options import ModelOptions
-from farkas_exp.models.resnet import BasicBlock, Skeleton, choose_skeleton
+from farkas_exp.models.resnet import BasicBlock, Skeleton, check_growing, choose_skeleton
 
 FIXUP34 = Skeleton(BasicBlock, (5, 5, 5), (16, 32, 64))
 
@@ -139,11 +139,7 @@ def build_fixup(options: ModelOptions) -> FixupNet:
         )
     kit = build_kit(options, farkas=False)
     skeleton = choose_skeleton(options, FIXUP34, kit)
-    if list(skeleton.widths) != sorted(skeleton.widths):
-        raise UserError(
-            f"model.widths: {list(skeleton.widths)} shrinks; {options.name} fills its shortcuts up with zero channels,"
-            " so each width must be at least the one before"
-        )
+    check_growing(options, skeleton)
     return FixupNet(kit, skeleton, options.in_channels, options.num_classes)
 
 

@@ -88,6 +88,10 @@ class ProjectionBottleneck(ResidualBlock):
         """The last 1x1 convolution."""
         return self.conv3, None if self.norm_after else self.bn3
 
+    def projection(self) -> nn.Module:
+        """The 1x1 convolution where the shape changes."""
+        return self.downsample
+
 
 def _activate(hidden: Tensor, norm: nn.Module, activation: Activation, norm_after: bool) -> Tensor:
     """Activation and normalization, in the order that is asked for."""

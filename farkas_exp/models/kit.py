@@ -63,11 +63,13 @@ class LayerKit:
             return FarkasLinear(inputs, outputs, **self._rule)  # type: ignore[arg-type]
         return nn.Linear(inputs, outputs)
 
-    def conv(self, inputs: int, outputs: int, kernel_size: int, stride: int = 1) -> nn.Conv2d | FarkasConv2d:
-        """A convolution with bias that keeps the image size, divided by `stride`."""
+    def conv(
+        self, inputs: int, outputs: int, kernel_size: int, stride: int = 1, bias: bool = True
+    ) -> nn.Conv2d | FarkasConv2d:
+        """A convolution that keeps the image size, divided by `stride`; a Farkas one has a bias in any case."""
         if self.farkas:
             return FarkasConv2d(inputs, outputs, kernel_size, stride, kernel_size // 2, **self._rule)  # type: ignore[arg-type]
-        return nn.Conv2d(inputs, outputs, kernel_size, stride, kernel_size // 2)
+        return nn.Conv2d(inputs, outputs, kernel_size, stride, kernel_size // 2, bias=bias)
 
     def residual(self, inputs: int, channels: int, kernel_size: int) -> ResidualLayer:
         """The convolution that ends a residual branch; its block puts out `channels` + `growth`."""

@@ -34,15 +34,26 @@ class ModelOptions:
     depth: int | None = None
     width: int | None = None
     residual: bool | None = None
+    bias: bool | None = None
+    head: str = "linear"
 
-    def accept(self, accepted: Iterable[str]) -> None:
+    def accept(self, accepted: Iterable[str], *, heads: bool = False) -> None:
         """Refuse an architecture option that the network does not have.
 
+        Args:
+            accepted: the network's own options.
+            heads: whether its last layer is chosen by `head`.
+
         Raises:
-            UserError: an option outside of `accepted` has a value.
+            UserError: an option outside of `accepted` has a value, or a head is asked for where there is no choice.
         """
+        if not heads and self.head != "linear":
+            raise UserError(
+                f"head.name: {self.name} ends in its own linear layer and cannot take {self.head!r}; use head=linear or"
+                " one of the CIFAR residual networks, allconv_residual or linear_residual"
+            )
         accepted = set(accepted)
-        for option in ("variant", "head_bn", "blocks", "widths", "depth", "width", "residual"):
+        for option in ("variant", "head_bn", "blocks", "widths", "depth", "width", "residual", "bias"):
             if option not in accepted and getattr(self, option) is not None:
                 own = ", ".join(f"model.{name}" for name in sorted(accepted)) or "none"
                 raise UserError(f"model.{option}: {self.name} has no such option; its options: {own}")

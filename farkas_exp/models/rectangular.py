@@ -28,9 +28,10 @@ class ShortcutUnit(ResidualBlock):
     def forward(self, input: Tensor) -> Tensor:
         """The block's output, of the input's shape."""
         unit = self.unit
-        if unit.norm_after:
-            return unit.norm(unit.activation(unit.layer(input) + input))
-        return unit.activation(unit.norm(unit.layer(input)) + input)
+        hidden = unit.layer(input)
+        branch, shortcut = self.scaling.terms(hidden if unit.norm_after else unit.norm(hidden), input)
+        hidden = unit.activation(branch + shortcut)
+        return unit.norm(hidden) if unit.norm_after else hidden
 
     def branch_end(self) -> tuple[BranchEnd, nn.Module | None]:
         """The only layer."""

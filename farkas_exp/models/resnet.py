@@ -1,9 +1,9 @@
 """ResNet and FarkasNet: one skeleton for plain and Farkas networks (Section 4; Algorithm 2 for the blocks).
 
 Stem; stages of residual blocks; between stages a 1x1 convolution with activation and normalization and then 2x2 average
-pooling (no strided convolutions and no projections); global average pooling; a plain linear classifier. In a FarkasNet
-every layer but the classifier is a Farkas layer, and block j of a stage works on width + j channels, so that a stage
-ends on width + n_blocks.
+pooling (no strided convolutions and no projections); global average pooling; a head, by default a plain linear
+classifier. In a FarkasNet every layer but the head is a Farkas layer, and block j of a stage works on width + j
+channels, so that a stage ends on width + n_blocks.
 
 The CIFAR networks have a 3x3 stem, no max pooling, and an affine-free normalization after the activation:
 
@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from farkas_exp.errors import UserError
 from farkas_exp.layers.native_conv import average_pool, in_batch_last, spatial_mean
 from farkas_exp.layers.residual import ResidualBlock, ResidualLayer
+from farkas_exp.models.head import build_head
 from farkas_exp.models.kit import LayerKit, ResidualUnit, Unit, build_kit
 from farkas_exp.models.options import ModelOptions
 
@@ -100,13 +101,13 @@ class Skeleton:
 
 
 class ResidualNet(nn.Module):
-    """Stem, stages of residual blocks with transitions between them, global average pooling, linear classifier."""
+    """Stem, stages of residual blocks with transitions between them, global average pooling, a head."""
 
     def __init__(
-        self, kit: LayerKit, skeleton: Skeleton, stem: nn.Module, num_classes: int, head_bn: bool,
+        self, kit: LayerKit, skeleton: Skeleton, stem: nn.Module, num_classes: int, head_bn: bool, head: str = "linear",
         batch_last: bool = False,
     ) -> None:  # fmt: skip
-        """`batch_last`: whether to use the native convolution, if all layers can keep its memory format."""
+        """`batch_last`: whether to use the native convolution, because all layers keep its memory format."""
         super().__init__()
         self.stem = stem
         self.batch_last = batch_last
@@ -118,7 +119,7 @@ class ResidualNet(nn.Module):
             stages.append(nn.Sequential(*layers))
             channels = width + count * kit.growth
         self.stages = nn.Sequential(*stages)
-        self.classifier = nn.Linear(channels, num_classes)
+        self.classifier = build_head(head, channels, num_classes)
         self.head_norm = nn.BatchNorm1d(num_classes, affine=False) if head_bn else nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -145,7 +146,7 @@ def build_cifar(options: ModelOptions, layers: str, farkas: bool) -> ResidualNet
     Raises:
         UserError: an option that the network does not have, or sizes that do not fit.
     """
-    options.accept(("variant", "head_bn", "blocks", "widths"))
+    options.accept(("variant", "head_bn", "blocks", "widths"), heads=True)
     default = CIFAR_SKELETONS[layers]
     authors = _authors(options, layers, farkas)
     if authors and farkas and layers == "18":
@@ -154,7 +155,9 @@ def build_cifar(options: ModelOptions, layers: str, farkas: bool) -> ResidualNet
     skeleton = choose_skeleton(options, default, kit)
     check_image_size(options, 1, len(skeleton.blocks))
     stem = Unit(kit, kit.conv(options.in_channels, skeleton.widths[0], 3), skeleton.widths[0])
-    net = ResidualNet(kit, skeleton, stem, options.num_classes, bool(options.head_bn), kit.keeps_batch_last)
+    net = ResidualNet(
+        kit, skeleton, stem, options.num_classes, bool(options.head_bn), options.head, kit.keeps_batch_last
+    )
     if authors and skeleton.block is Bottleneck and farkas:
         shrink_last_layers(net)
     return net
@@ -209,6 +212,19 @@ def check_image_size(options: ModelOptions, stem_stride: int, stages: int) -> No
         raise UserError(
             f"dataset.image_size: {options.image_size} is too small for {options.name} with {stages} stages;"
             f" it must be >= {least}{why}, or choose fewer stages (model.blocks, model.widths)"
+        )
+
+
+def check_growing(options: ModelOptions, skeleton: Skeleton) -> None:
+    """Refuse widths that shrink, for a network that fills its shortcuts up with zero channels.
+
+    Raises:
+        UserError: a width is smaller than the one before.
+    """
+    if list(skeleton.widths) != sorted(skeleton.widths):
+        raise UserError(
+            f"model.widths: {list(skeleton.widths)} shrinks; {options.name} fills its shortcuts up with zero channels,"
+            " so each width must be at least the one before"
         )
 
 

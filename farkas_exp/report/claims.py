@@ -67,7 +67,7 @@ def check_claims(records: Sequence[RunRecord], seed: int = 0) -> list[tuple[Clai
 class Pairing:
     """The paired differences in test error of one depth, by seed, and the failed runs of either side."""
 
-    label: str
+    table: str
     differences: Mapping[int, float]
     failed: tuple[int, int]
 
@@ -90,7 +90,7 @@ def _pairings(
         used |= paths
         plain, farkas = arms
         differences = paired_differences(score(plain), score(farkas))
-        found.append(Pairing(f"{table.name} {column}", differences, (len(plain.failed), len(farkas.failed))))
+        found.append(Pairing(table.name, differences, (len(plain.failed), len(farkas.failed))))
     return found
 
 
@@ -112,7 +112,8 @@ def _cifar_pairings(records: Sequence[RunRecord], normalization: str) -> tuple[l
     used: set[str] = set()
     filled = [fill(TABLES[name], records) for name in ("table1", "table2")]
     pairings = [p for each in filled for p in _pairings(each, normalization, _last_errors, used)]
-    return pairings, _settings(filled)
+    paired = {p.table for p in pairings if p.differences}
+    return pairings, _settings([each for each in filled if each.table.name in paired])
 
 
 def _farkas_wins_without_norm(records: Sequence[RunRecord], seed: int) -> Finding:
@@ -217,7 +218,7 @@ def _plain_fails_sometimes(records: Sequence[RunRecord], seed: int) -> Finding:
     arm = cell_arm(_cell_of(table, "resnet50", "none"), filled)
     n, text, where = len(arm.finished) + len(arm.failed), f"ResNet50, no BN: {_trained(arm)}", _settings([filled])
     if not n:
-        return Finding(NOT_ENOUGH, text, setting=where)
+        return Finding(NOT_ENOUGH, text)
     interval = binomial_interval(len(arm.failed), n)
     if arm.failed and arm.finished:
         verdict = SUPPORTED

@@ -27,7 +27,20 @@ WHAT = (
     "figures",
     "separation",
     "landscape",
+    "without_normalization",
+    "identity",
+    "linear_residual_landscape",
+    "exact_fit",
+    "lecture",
+    "linear_residual_ratio",
+    "residual_scaling",
+    "landscape_toys",
 )
+COMPUTED = (
+    "figures", "identity", "linear_residual_landscape", "exact_fit",
+    "lecture", "linear_residual_ratio", "residual_scaling", "landscape_toys",
+)  # fmt: skip
+"""What can be rendered without runs: Figure 1, and what the theory says."""
 FORMATS = ("md", "csv", "tex", "html", "png", "pdf")
 LOG_MODES = ("offline", "online")
 
@@ -85,8 +98,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(request: Request) -> list[Path]:
     """Render what is asked for to the terminal and into files; return the files."""
-    records = selected(collect(request.runs_dir), request.filters)
-    if not records and request.what != "figures":  # Figure 1 needs no runs
+    unnamed = request.what in COMPUTED and request.runs_dir == Request.runs_dir and not request.runs_dir.exists()
+    records = [] if unnamed else selected(collect(request.runs_dir), request.filters)
+    if not records and request.what not in COMPUTED:
         wanted = " ".join(f"{key}={','.join(values)}" for key, values in request.filters.items())
         raise UserError(f"runs_dir: no run in {request.runs_dir}" + (f" with {wanted}" if wanted else ""))
     files = _render(request, records)
@@ -114,13 +128,14 @@ def render_experiment(experiment: str, runs_dir: Path, paths: Sequence[Path]) ->
         runs_dir: where the runs are.
         paths: the run directories of the sweep.
     """
-    from farkas_exp.report.paper import common_setting
+    from farkas_exp.report import paper, without_normalization
 
+    what = EXPERIMENTS.get(experiment, experiment if experiment in WHAT else "arms")
+    shared = without_normalization.budget if what == without_normalization.EXPERIMENT else paper.common_setting
     records = collect(runs_dir)
     own = {path.resolve() for path in paths}
-    settings = [common_setting(record.config) for record in records if record.path.resolve() in own]
-    records = [record for record in records if common_setting(record.config) in settings]
-    what = EXPERIMENTS.get(experiment, experiment if experiment in WHAT else "arms")
+    settings = [shared(record.config) for record in records if record.path.resolve() in own]
+    records = [record for record in records if shared(record.config) in settings]
     return _render(Request(what, runs_dir), records) if records else []
 
 

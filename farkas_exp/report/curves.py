@@ -90,7 +90,8 @@ def draw_curves(
             markevery=every, label=legend_label(arm, curve.n),
         )  # fmt: skip
         if curve.n > 1:
-            low, high = curve.mean - curve.sd, curve.mean + curve.sd
+            # Neither errors nor losses are negative, but a spread wider than the mean would say so.
+            low, high = (curve.mean - curve.sd).clip(min=0), curve.mean + curve.sd
             axes.fill_between(curve.epochs, low, high, color=look.color, alpha=style.BAND_ALPHA, linewidth=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")

@@ -242,9 +242,9 @@ def default_settings() -> Mapping[str, Any]:
     return MappingProxyType(flat | {"model.name": None, "lr.value": None, "dataset.name": None})
 
 
-_DEFAULT_GROUPS = ("model.", "activation.", "init.")
+_DEFAULT_GROUPS = ("model.", "residual.", "activation.", "init.")
 """Groups whose settings are the defaults in every arm of the paper, but for those that its rows name."""
-_ARM_GROUPS = ("model.", "normalization.", "aggregation.", "activation.", "init.", "lr.value")
+_ARM_GROUPS = ("model.", "residual.", "normalization.", "aggregation.", "activation.", "init.", "lr.value")
 
 
 def is_arm_setting(key: str) -> bool:

@@ -17,6 +17,7 @@ from farkas_exp.report.paper import FIGURE5, FIXUP_RATES, FIXUP_RATES_NORMALIZED
 from farkas_exp.report.paper_table import other_arms_table, paper_table
 from farkas_exp.report.separation import arm_grids, separation_table
 from farkas_exp.report.tables import Table
+from farkas_exp.report.without_normalization import comparison_table, find_methods, rates_figure
 from farkas_exp.runs import RunRecord, write_text
 
 Renderer = Callable[[Sequence[RunRecord], Path, Sequence[str], TextIO], list[Path]]
@@ -102,6 +103,63 @@ def render_landscape(records: Sequence[RunRecord], out: Path, formats: Sequence[
     return write_report("landscape", [table], {}, out, formats)
 
 
+def render_without_normalization(
+    records: Sequence[RunRecord], out: Path, formats: Sequence[str], stream: TextIO
+) -> list[Path]:
+    """Every method at its own best learning rate, and the error over the rates."""
+    methods = find_methods(records)
+    table = comparison_table(methods)
+    tables.to_terminal(table, stream)
+    draws = _wants_figures(formats) and any(method.search for method in methods)
+    figures = {"without_normalization": rates_figure(methods)} if draws else {}
+    return write_report("without_normalization", [table], figures, out, formats)
+
+
+def render_identity(
+    name: str, records: Sequence[RunRecord], out: Path, formats: Sequence[str], stream: TextIO
+) -> list[Path]:
+    """Theorems 2.1, 2.2 and 3.2 of "Identity matters", computed, and its Table 2 where there are runs."""
+    from farkas_exp.report import identity  # torch, for these only
+
+    shown, figures = [], {}
+    if name in ("identity", "linear_residual_landscape"):
+        norms, paths = identity.small_norm_records(), identity.descents()
+        shown += [identity.small_norm_table(norms), identity.descent_table(paths)]
+        if _wants_figures(formats):
+            figures["linear_residual_landscape"] = identity.landscape_figure(norms, paths)
+    if name in ("identity", "exact_fit"):
+        shown.append(identity.exact_fit_table(identity.exact_fit_records()))
+    table2 = identity.table2(records) if name == "identity" else None
+    if table2:
+        shown.insert(0, table2)
+    for table in shown:
+        tables.to_terminal(table, stream)
+    return write_report(name, shown, figures, out, formats)
+
+
+def render_lecture(
+    name: str, records: Sequence[RunRecord], out: Path, formats: Sequence[str], stream: TextIO
+) -> list[Path]:
+    """The lecture on the initialization of residual networks, computed: all of it, or one of its three parts."""
+    from farkas_exp.report import lecture  # torch, for these only
+
+    shown, figures = [], {}
+    if name in ("lecture", "linear_residual_ratio"):
+        shown.append(lecture.ratio_table())
+    if name in ("lecture", "residual_scaling"):
+        variances = lecture.variance_records()
+        shown += [lecture.variance_table(variances), lecture.network_table()]
+        if _wants_figures(formats):
+            figures["residual_scaling"] = lecture.scaling_figure(variances)
+    if name in ("lecture", "landscape_toys"):
+        shown.append(lecture.toys_table())
+        if _wants_figures(formats):
+            figures["landscape_toys"] = lecture.toys_figure()
+    for table in shown:
+        tables.to_terminal(table, stream)
+    return write_report(name, shown, figures, out, formats)
+
+
 RENDERERS: dict[str, Renderer] = {
     "arms": render_arms,
     **{name: partial(render_paper_tables, name, (table,)) for name, table in TABLES.items()},
@@ -113,6 +171,12 @@ RENDERERS: dict[str, Renderer] = {
     "figures": render_figures,
     "separation": render_separation,
     "landscape": render_landscape,
+    **{
+        name: partial(render_lecture, name)
+        for name in ("lecture", "linear_residual_ratio", "residual_scaling", "landscape_toys")
+    },
+    "without_normalization": render_without_normalization,
+    **{name: partial(render_identity, name) for name in ("identity", "linear_residual_landscape", "exact_fit")},
 }
 
 

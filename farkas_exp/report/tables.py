@@ -144,7 +144,8 @@ _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": "$-$", "×": r"$\times$", "·": r"$\cdot$",
     "≤": r"$\leq$", "≥": r"$\geq$", "→": r"$\to$", "∆": r"$\Delta$", "Δ": r"$\Delta$", "–": "--", "<": r"\textless{}",
-    ">": r"\textgreater{}", "λ": r"$\lambda$", "…": r"\dots{}", "|": r"\textbar{}",
+    ">": r"\textgreater{}", "λ": r"$\lambda$",
+    "π": r"$\pi$", "γ": r"$\gamma$", "σ": r"$\sigma$", "…": r"\dots{}", "|": r"\textbar{}",
 }  # fmt: skip
 
 

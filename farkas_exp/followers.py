@@ -1,0 +1,73 @@
+"""What every process but the first does: it trains what the first one trains, until that one leaves."""
+
+import sys
+from typing import Any
+
+from farkas_exp import distributed
+from farkas_exp.config import Config, parse, to_dict
+from farkas_exp.distributed import Processes, RankFailed
+from farkas_exp.errors import Interrupted, UserError
+from farkas_exp.signals import StopRequest
+
+
+def call(processes: Processes, config: Config) -> None:
+    """In the first process: let the others begin the run of `config`, too."""
+    if processes.are_several and processes.is_first:
+        processes.broadcast(to_dict(config))
+
+
+def check_config(config: Config, processes: Processes) -> None:
+    """Refuse what several processes would compute otherwise than one.
+
+    Raises:
+        UserError: such an option.
+    """
+    if not processes.are_several:
+        return
+    if config.regularizer.name.startswith("sep_"):
+        raise UserError(
+            f"regularizer.name: {config.regularizer.name} looks at the units and points of a whole batch, so it is for"
+            " one process"
+        )
+    if "robustness" in config.diagnostics.measures:
+        raise UserError("diagnostics.measures: robustness attacks the whole test set, so it is for one process")
+
+
+def dismiss(processes: Processes, status: int) -> None:
+    """In the first process, at its end: let the others leave with the same exit status."""
+    if processes.are_several and not distributed.is_broken():
+        sys.stdout.flush()
+        processes.broadcast(status)
+
+
+def follow(processes: Processes) -> int:
+    """In every other process: take part in each run that the first one calls to; return the exit status.
+
+    Prints nothing but an error of this process that the first one cannot foresee.
+    """
+    with StopRequest():  # a signal between two runs stops the next one
+        while True:
+            try:
+                told: Any = processes.broadcast(None)
+            except RuntimeError:  # the first process is no more, and has said why, or could not
+                return 1
+            if isinstance(told, int):
+                return told
+            status = _take_part(processes, parse(told))
+            if distributed.is_broken():
+                return status
+
+
+def _take_part(processes: Processes, config: Config) -> int:
+    from farkas_exp.runs import open_run
+    from farkas_exp.train import train
+
+    try:
+        train(config, open_run(config))
+    except (UserError, Interrupted, RankFailed):  # the first process has it as well, and reports it
+        return 1
+    except Exception as error:  # noqa: BLE001 - whatever happened: the first process reports it if it still can
+        if distributed.is_broken():
+            print(f"error: process {processes.rank}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        return 1
+    return 0

@@ -1,0 +1,96 @@
+"""The all-convolutional residual network of "Identity matters in deep learning" (Hardt and Ma 2017, Table 1).
+
+A stem and blocks x + C2(relu(C1 x)) of 3x3 convolutions; no batch norm, dropout or max pooling, and no ReLU behind the
+sum. The first convolution of the second and third stage has stride 2; there the shortcut is 2x2 average pooling, and
+where the width grows it is filled up with zero channels. Global average pooling and a head follow, in the paper a
+random projection that is not trained:
+
+| stem | stage 1 | stage 2 | stage 3 | parameters without biases |
+|---|---|---|---|---|
+| 3x3, 16 | 9 blocks of 64 | 9 blocks of 128 | 9 blocks of 256 | 13,538,736 |
+
+The paper speaks of 13.5 (Table 1) and 13.59 million (the text), and of biases not at all. Here there are none unless
+`model.bias` is true. The stem has a quarter of the first stage's channels.
+
+In the Farkas network C1 is a Farkas convolution, with the biases that its guarantee needs: at every position of every
+image one unit of the block is active. C2 and the stem stay plain, since no activation follows them.
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from farkas_exp.layers.residual import BranchEnd, ResidualBlock, ResidualConv2d
+from farkas_exp.models.head import build_head
+from farkas_exp.models.kit import LayerKit, Unit, build_kit
+from farkas_exp.models.options import ModelOptions
+from farkas_exp.models.resnet import BasicBlock, Skeleton, check_growing, check_image_size, choose_skeleton
+
+ALLCONV = Skeleton(BasicBlock, (9, 9, 9), (64, 128, 256))
+
+
+class AllConvBlock(ResidualBlock):
+    """x + C2(relu(C1 x)): (N, inputs, H, W) to (N, outputs, ceil(H / stride), ceil(W / stride))."""
+
+    def __init__(self, kit: LayerKit, inputs: int, outputs: int, stride: int, bias: bool) -> None:
+        super().__init__()
+        self.extra_channels = outputs - inputs
+        self.first = Unit(kit, kit.conv(inputs, outputs, 3, stride, bias=bias), outputs)
+        self.last = ResidualConv2d(outputs, outputs, 3, 1, 1, bias=bias)
+        # Of an odd size the last window is cut off at the border, so that the sizes of branch and shortcut agree.
+        self.pool = nn.AvgPool2d(stride, ceil_mode=True) if stride > 1 else nn.Identity()
+
+    def shortcut(self, input: Tensor) -> Tensor:
+        """The input as the sum takes it: pooled where the branch has a stride, then filled up with zero channels."""
+        return F.pad(self.pool(input), (0, 0, 0, 0, 0, self.extra_channels))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The block."""
+        return self.last(self.first(input), self.shortcut(input))
+
+    def branch_end(self) -> tuple[BranchEnd, nn.Module | None]:
+        """The second convolution."""
+        return self.last, None
+
+
+class AllConvNet(nn.Module):
+    """Stem, residual blocks, global average pooling, head."""
+
+    def __init__(self, kit: LayerKit, skeleton: Skeleton, options: ModelOptions) -> None:
+        super().__init__()
+        bias = bool(options.bias)
+        channels = max(1, skeleton.widths[0] // 4)
+        self.stem = nn.Conv2d(options.in_channels, channels, 3, 1, 1, bias=bias)
+        blocks: list[nn.Module] = []
+        for stage, (count, width) in enumerate(zip(skeleton.blocks, skeleton.widths, strict=True)):
+            for number in range(count):
+                stride = 2 if stage > 0 and number == 0 else 1
+                blocks.append(AllConvBlock(kit, channels, width, stride, bias))
+                channels = width
+        self.blocks = nn.Sequential(*blocks)
+        self.classifier = build_head(options.head, channels, options.num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) images to (N, num_classes) logits."""
+        return self.classifier(self.blocks(self.stem(images)).mean((2, 3)))
+
+
+def build_allconv(options: ModelOptions, farkas: bool) -> AllConvNet:
+    """An all-convolutional residual network; a normalization goes behind (or before) the activation of each block.
+
+    Raises:
+        UserError: an option that the network does not have, or sizes that do not fit.
+    """
+    options.accept(("blocks", "widths", "bias"), heads=True)
+    kit = build_kit(options, farkas=farkas)
+    skeleton = choose_skeleton(options, ALLCONV, kit)
+    check_growing(options, skeleton)
+    check_image_size(options, 1, len(skeleton.blocks))
+    return AllConvNet(kit, skeleton, options)
+
+
+ALLCONV_MODELS: Mapping[str, Callable[[ModelOptions], nn.Module]] = {
+    "allconv_residual": lambda options: build_allconv(options, farkas=False),
+    "farkas_allconv_residual": lambda options: build_allconv(options, farkas=True),
+}

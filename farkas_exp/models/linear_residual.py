@@ -1,0 +1,94 @@
+"""Linear residual networks: z^l = (I + W^l) z^(l-1) for l = 1..L, with square layers and no bias.
+
+The network of Section 2 of "Identity matters in deep learning" (Hardt and Ma 2017, Equation 2.1), where the W^l are
+called A_l.
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from farkas_exp.errors import UserError
+from farkas_exp.layers.residual import BranchEnd, ResidualBlock
+from farkas_exp.models.head import build_head
+from farkas_exp.models.options import ModelOptions
+
+DEPTH = 10
+
+
+class LinearResidualLayer(ResidualBlock):
+    """z + W z: (N, width) to (N, width)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(width, width, bias=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The layer."""
+        branch, shortcut = self.scaling.terms(self.layer(input), input)
+        return shortcut + branch
+
+    def branch_end(self) -> tuple[BranchEnd, nn.Module | None]:
+        """The only layer."""
+        return self.layer, None
+
+
+class LinearResidual(nn.Module):
+    """(I + W^L) ... (I + W^1) z for rows z: (N, width) to (N, width).
+
+    Args:
+        depth: L, at least 1.
+        width: size of the vectors, d.
+    """
+
+    def __init__(self, depth: int, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*[LinearResidualLayer(width) for _ in range(depth)])
+
+    def weights(self) -> list[Tensor]:
+        """W^1 to W^L, each (width, width), in the order in which they are applied."""
+        return [layer.layer.weight for layer in self.layers if isinstance(layer, LinearResidualLayer)]
+
+    def product(self) -> Tensor:
+        """The matrix (I + W^L) ... (I + W^1), (width, width), through which gradients flow."""
+        first = self.weights()[0]
+        return self(torch.eye(first.shape[0], dtype=first.dtype, device=first.device)).T
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The network."""
+        return self.layers(input)
+
+
+class LinearResidualNet(nn.Module):
+    """A linear residual network on the pixels of an image, and a head: a linear classifier of many layers."""
+
+    def __init__(self, depth: int, inputs: int, num_classes: int, head: str) -> None:
+        super().__init__()
+        self.hidden = LinearResidual(depth, inputs)
+        self.classifier = build_head(head, inputs, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) images to (N, num_classes) logits."""
+        return self.classifier(self.hidden(images.flatten(1)))
+
+
+def build_linear_residual(options: ModelOptions) -> LinearResidualNet:
+    """`depth` layers as wide as the image has values, in_channels x image_size x image_size.
+
+    Raises:
+        UserError: an option that the network does not have, a normalization, or a depth below 1.
+    """
+    options.accept(("depth",), heads=True)
+    depth = DEPTH if options.depth is None else options.depth
+    if depth < 1:
+        raise UserError(f"model.depth: {depth} is out of range; {options.name} needs at least 1 layer")
+    if options.normalization != "none":
+        raise UserError(
+            f"normalization: {options.name} is linear and has no place for {options.normalization!r}; use"
+            " normalization=none"
+        )
+    return LinearResidualNet(depth, options.in_channels * options.image_size**2, options.num_classes, options.head)
+
+
+LINEAR_RESIDUAL_MODELS: Mapping[str, Callable[[ModelOptions], nn.Module]] = {"linear_residual": build_linear_residual}

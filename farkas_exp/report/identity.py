@@ -1,0 +1,207 @@
+"""What "Identity matters in deep learning" (Hardt and Ma 2017) proves, computed; and its Table 2 with our runs.
+
+The computed tables need no runs: they are functions of the seeds below, in float64.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from farkas_exp.constructions.descent import Path, descend, random_regression
+from farkas_exp.constructions.exact_fit import exact_fit
+from farkas_exp.constructions.regression import largest_norm
+from farkas_exp.constructions.small_norm import condition, norm_bound, small_norm_weights
+from farkas_exp.errors import UserError
+from farkas_exp.models.linear_residual import LinearResidual
+from farkas_exp.report import style
+from farkas_exp.report.arms import group_arms, setting
+from farkas_exp.report.tables import Cell, Table, cell
+from farkas_exp.runs import RunRecord
+
+SIZE, GAMMA = 6, 1.0
+"""Of the regression targets: 6 x 6 with singular values from 1/e to e."""
+NORM_DEPTHS = (3, 5, 10, 30, 100, 300)
+DESCENT_DEPTHS, TARGETS, STEPS, RATE = (3, 10, 30), (0, 1), 300, 0.1
+EXACT_FITS = ((500, 300, 10, 100), (500, 300, 10, 200), (2000, 300, 10, 300), (1000, 100, 10, 100))
+"""Points, inputs, classes, width."""
+
+TABLE2: Mapping[str, tuple[float | None, float | None]] = {
+    "All-CNN": (7.25, 32.39),
+    "all-convolutional residual": (6.38, 24.64),
+    "ResNet": (6.43, 25.16),
+    "DenseNet": (3.74, 19.25),
+}
+"""Table 2 of the paper: top-1 error in percent on CIFAR-10 and CIFAR-100."""
+
+
+def table2(records: Sequence[RunRecord]) -> Table | None:
+    """The paper's Table 2 and our all-convolutional networks on CIFAR; None where there are none."""
+    wanted = [
+        run
+        for run in records
+        if str(setting(run.config, "model.name")).endswith("allconv_residual")
+        and setting(run.config, "dataset.name") in ("cifar10", "cifar100")
+    ]
+    if not wanted:
+        return None
+    rows = [
+        (cell(f"{name} (paper)"), *[_error(value) for value in errors], cell("–")) for name, errors in TABLE2.items()
+    ]
+    flat: list[Mapping[str, Any]] = [
+        {"arm": f"{name} (paper)", "cifar10": ten, "cifar100": hundred} for name, (ten, hundred) in TABLE2.items()
+    ]
+    for arm in group_arms(wanted):
+        error = arm.summary("test_error")
+        dataset = str(setting(arm.config, "dataset.name"))
+        text = f"{error.mean:.2f}" + (f" ± {error.sd:.2f}" if error.n > 1 else "") if error else "–"
+        cells = [cell(text if name == dataset else "–") for name in ("cifar10", "cifar100")]
+        failed = f", {len(arm.failed)} failed" if arm.failed else ""
+        rows.append((cell(arm.label), *cells, cell(f"{len(arm.finished)}{failed}")))
+        flat.append({"arm": arm.label, "identity": arm.identity, dataset: error.mean if error else None})
+    notes = ("Top-1 test error in percent; the paper gives one run each, ours are means over n seeds.",)
+    return Table("Table 2", ("network", "CIFAR-10", "CIFAR-100", "n"), tuple(rows), notes, tuple(flat))
+
+
+def _error(value: float | None) -> Cell:
+    return cell("–" if value is None else f"{value:.2f}")
+
+
+def small_norm_records(depths: Sequence[int] = NORM_DEPTHS) -> list[dict[str, float]]:
+    """For every depth the norm of the constructed optimum, its bound and its excess risk (Theorem 2.1)."""
+    found = []
+    for seed in TARGETS:
+        problem = random_regression(SIZE, GAMMA, seed)
+        for depth in depths:
+            weights = small_norm_weights(problem.target, depth)
+            model = LinearResidual(depth, SIZE).double()
+            with torch.no_grad():
+                for parameter, weight in zip(model.weights(), weights, strict=True):
+                    parameter.copy_(weight)
+                risk = float(problem.excess_risk(model.product()))
+            norm, bound = float(largest_norm(weights)), norm_bound(condition(problem.target), depth)
+            found.append({"target": seed, "depth": depth, "norm": norm, "bound": bound, "excess risk": risk})
+    return found
+
+
+def small_norm_table(records: Sequence[Mapping[str, float]]) -> Table:
+    """Theorem 2.1: the constructed optima."""
+    rows = [
+        (
+            cell(f"{record['target']:g}"),
+            cell(f"{record['depth']:g}"),
+            *[cell(f"{record[key]:.4f}") for key in ("norm", "bound")],
+            cell(f"{record['excess risk']:.1e}"),
+        )
+        for record in records
+    ]
+    notes = (
+        f"Targets R of size {SIZE} with singular values from exp(−{GAMMA:g}) to exp({GAMMA:g}) and det R > 0, by seed;"
+        " norm: the largest spectral norm of a layer of the constructed network; bound: (4π + 3γ)/l.",
+    )
+    columns = ("target", "layers", "norm", "bound", "excess risk")
+    return Table("Optima of small norm (Theorem 2.1)", columns, tuple(rows), notes, tuple(records))
+
+
+def descents() -> dict[tuple[int, int], Path]:
+    """A path of gradient descent for every target (by its seed) and depth."""
+    return {
+        (seed, depth): descend(random_regression(SIZE, GAMMA, seed), depth, STEPS, RATE)
+        for seed in TARGETS
+        for depth in DESCENT_DEPTHS
+    }
+
+
+def descent_table(paths: Mapping[tuple[int, int], Path]) -> Table:
+    """Theorem 2.2 along gradient descent."""
+    flat: list[dict[str, Any]] = [
+        {
+            "target": seed, "layers": depth, "excess risk first": path.excess_risk[0],
+            "excess risk last": path.excess_risk[-1], "largest norm": max(path.norm), "inside": path.inside,
+            "points": len(path.norm), "smallest ratio": path.smallest_ratio,
+        }
+        for (seed, depth), path in paths.items()
+    ]  # fmt: skip
+    rows = [
+        (
+            cell(str(row["target"])),
+            cell(str(row["layers"])),
+            cell(f"{row['excess risk first']:.3g} → {row['excess risk last']:.2g}"),
+            cell(f"{row['largest norm']:.3f}"),
+            cell(f"{row['inside']} of {row['points']}"),
+            cell(f"{row['smallest ratio']:.2f}"),
+        )
+        for row in flat
+    ]
+    notes = (
+        f"{STEPS} steps of gradient descent on the population risk from zero weights, learning rate {RATE:g}/l; inside:"
+        " points with |||A||| < 1, where the theorem holds; ratio: squared gradient to its bound"
+        " 4l(1 − |||A|||)^(2l − 2) σ_min(Σ)(f − C), at least 1 by the theorem.",
+    )
+    columns = ("target", "layers", "excess risk", "largest norm", "inside", "smallest ratio")
+    return Table("Gradients on the way (Theorem 2.2)", columns, tuple(rows), notes, tuple(flat))
+
+
+def landscape_figure(norms: Sequence[Mapping[str, float]], paths: Mapping[tuple[int, int], Path]) -> Any:
+    """Left: norm and bound over the depth. Right: squared gradient and bound along gradient descent, first target."""
+    with style.styled():
+        figure = style.new_figure(9.2, 3.6)
+        left, right = figure.subplots(1, 2)
+        first = [record for record in norms if record["target"] == TARGETS[0]]
+        depths = [record["depth"] for record in first]
+        left.loglog(depths, [record["norm"] for record in first], marker="o", color=style.COLORS["blue"], label="norm")
+        left.loglog(
+            depths, [record["bound"] for record in first], ":", color=style.COLORS["black"], label="(4π + 3γ)/l"
+        )
+        left.set(xlabel="layers l", ylabel="|||A|||", title="Constructed optima")
+        left.legend()
+        for color, depth in zip(style.SPARE_COLORS, DESCENT_DEPTHS, strict=False):
+            path = paths[TARGETS[0], depth]
+            right.semilogy(path.squared_gradient, color=color, label=f"l = {depth}")
+            right.semilogy([bound or float("nan") for bound in path.bound], ":", color=color)
+        right.set(xlabel="step", ylabel="‖∇f‖² (solid), bound (dotted)", title="Gradient descent")
+        right.legend()
+    return figure
+
+
+def exact_fit_records(sizes: Sequence[tuple[int, int, int, int]] = EXACT_FITS, seed: int = 0) -> list[dict[str, Any]]:
+    """For every size the blocks, parameters and largest error of the exact-fit network, or why there is none.
+
+    The points are uniform on the unit sphere, the labels uniform.
+    """
+    found: list[dict[str, Any]] = []
+    for count, inputs, classes, width in sizes:
+        generator = torch.Generator().manual_seed(seed)
+        points = torch.randn(count, inputs, generator=generator, dtype=torch.float64)
+        points /= points.norm(dim=1, keepdim=True)
+        labels = torch.randint(classes, (count,), generator=generator)
+        record: dict[str, Any] = {"points": count, "inputs": inputs, "classes": classes, "width": width}
+        try:
+            net = exact_fit(points, labels, classes, width, generator)
+        except UserError as refused:
+            found.append({**record, "refused": str(refused)})
+            continue
+        with torch.no_grad():
+            error = (net(points) - torch.eye(classes, dtype=points.dtype)[labels]).abs().max()
+        parameters = sum(parameter.numel() for parameter in net.parameters())
+        found.append({**record, "blocks": len(net.blocks), "parameters": parameters, "error": float(error)})
+    return found
+
+
+def exact_fit_table(records: Sequence[Mapping[str, Any]]) -> Table:
+    """Theorem 3.2: the networks that fit random labels."""
+    rows = []
+    for record in records:
+        sizes = [cell(str(record[key])) for key in ("points", "inputs", "classes", "width")]
+        if "refused" in record:
+            rows.append((*sizes, cell("–"), cell("–"), cell("refused")))
+        else:
+            shown = [cell(str(record["blocks"])), cell(f"{record['parameters']:,}"), cell(f"{record['error']:.1e}")]
+            rows.append((*sizes, *shown))
+    notes = [
+        "Random points on the unit sphere with random labels, in float64; error: the largest difference of an output"
+        " from the unit vector of its label.",
+        *[f"Refused: {record['refused']}" for record in records if "refused" in record],
+    ]
+    columns = ("points", "inputs", "classes", "width", "blocks", "parameters", "error")
+    return Table("Exact fit of a finite sample (Theorem 3.2)", columns, tuple(rows), tuple(notes), tuple(records))

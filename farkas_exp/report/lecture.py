@@ -1,0 +1,241 @@
+"""The lecture on the initialization of residual networks, computed: linear residual networks, residual scaling, toys.
+
+The tables and pictures need no runs: they are functions of the seeds below.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from farkas_exp.constructions.propagation import (
+    expected_ratio,
+    expected_variance,
+    norm_ratios,
+    root_mean_square,
+    scaled_variances,
+)
+from farkas_exp.constructions.toys import ACTIVATED, STATIONARY, TOYS, Analysis, activated, analyse, descend
+from farkas_exp.initialization import initialize
+from farkas_exp.layers import Scaling
+from farkas_exp.models import create_model
+from farkas_exp.report import style
+from farkas_exp.report.tables import Table, cell
+
+WIDTH, DRAWS = 100, 100
+RATIOS = (
+    ("xavier", 10), ("xavier", 100), ("residual_xavier", 10), ("residual_xavier", 100), ("minus_identity", 10),
+    ("zero", 10),
+)  # fmt: skip
+"""Initialization and number of layers."""
+START = -1.5
+"""Where gradient descent begins on the losses of one unit."""
+BRANCHES = 10
+SCALINGS = (
+    ("α = β = 1", Scaling(), False),
+    ("α = 1/√2", Scaling(alpha=math.sqrt(0.5)), False),
+    ("β = 1/√L", Scaling(beta=BRANCHES**-0.5), False),
+    ("BN, β = 1", Scaling(), True),
+    ("BN, β = 1/√L", Scaling(beta=BRANCHES**-0.5), True),
+    ("BN, β = 0.2", Scaling(beta=0.2), True),
+)
+"""Name, scaling, and whether batch norm stands before each branch."""
+NETWORKS = (("resnet34", "sum"), ("farkasnet34", "sum"), ("farkasnet34", "mean"))
+CHOICES = (
+    ("unscaled", 1.0, 1.0, 0.0), ("half", math.sqrt(0.5), 1.0, 0.0), ("depth", 1.0, 1.0, -0.5),
+    ("small", 1.0, 0.2, 0.0),
+)  # fmt: skip
+"""`residual=...`: alpha, beta and depth exponent, as in conf/residual."""
+
+
+def ratio_table(draws: int = DRAWS) -> Table:
+    """||y|| / ||x|| of linear residual networks, for each initialization and depth, beside the expectation."""
+    rows, records = [], []
+    for init, depth in RATIOS:
+        ratios = norm_ratios(init, depth, WIDTH, draws)
+        low, middle, high = (float(torch.quantile(ratios, q)) for q in (0.0, 0.5, 1.0))
+        figures = {
+            "rms": root_mean_square(ratios), "expected": expected_ratio(init, depth), "median": middle, "min": low,
+            "max": high,
+        }  # fmt: skip
+        rows.append((cell(init), cell(str(depth)), *[cell(f"{value:.4g}") for value in figures.values()]))
+        records.append({"init": init, "depth": depth, "draws": draws, **figures})
+    notes = (
+        f"Ratio of the norms of output and input of z^l = (I + W^l) z^(l-1) of width {WIDTH}, for an input of all ones,"
+        f" over {draws} draws; expected: the root of E ratio² = (1 + d v)^L.",
+        "The lecture's 10^14 is Xavier's at 100 layers: its loop repeats the 10 layers ten times without taking the"
+        " input back. Ten layers give 32.",
+    )
+    columns = ("init", "layers", "root mean square", "expected", "median", "smallest", "largest")
+    return Table("Linear residual networks: ratio of output to input", columns, tuple(rows), notes, tuple(records))
+
+
+def variance_records(width: int = 400, batch: int = 400) -> list[dict[str, Any]]:
+    """The mean square of every z^l for each of `SCALINGS`, and its expectation at the last one."""
+    return [
+        {
+            "scaling": name, "alpha": scaling.alpha, "beta": scaling.beta, "batch_norm": normalize,
+            "variances": scaled_variances(scaling, BRANCHES, width, batch, normalize).tolist(),
+            "expected": expected_variance(scaling, BRANCHES, normalize),
+        }
+        for name, scaling, normalize in SCALINGS
+    ]  # fmt: skip
+
+
+def variance_table(records: Sequence[dict[str, Any]]) -> Table:
+    """The variance at the last layer beside its expectation."""
+    rows = tuple((cell(r["scaling"]), cell(f"{r['variances'][-1]:.4g}"), cell(f"{r['expected']:.4g}")) for r in records)
+    notes = (
+        f"z^(l+1) = α (z^l + β W^l relu(z^l)), W^l ~ N(0, 2/d), L = {BRANCHES} branches, z^0 ~ N(0, 1); the mean square"
+        " of z^L. BN: of each unit before the ReLU; the branch then has variance 1, so the sum has β² l + 1 after l"
+        " branches, and 2 at the last one for β = 1/√L.",
+    )
+    flat = tuple({key: value for key, value in r.items() if key != "variances"} for r in records)
+    flat = tuple({**f, "variance": r["variances"][-1]} for f, r in zip(flat, records, strict=True))
+    return Table(
+        "Residual scaling: variance after ten branches", ("scaling", "variance", "expected"), rows, notes, flat
+    )
+
+
+def network_table() -> Table:
+    """How much the networks' own blocks amplify the features, for each choice of `residual`, He-initialized."""
+    rows, records = [], []
+    for name, aggregation in NETWORKS:
+        growths = [features_growth(name, aggregation, *choice[1:]) for choice in CHOICES]
+        label = name if name.startswith("resnet") else f"{name}, {aggregation}"
+        rows.append((cell(label), *[cell(f"{growth:.3g}") for growth in growths]))
+        records.append({"network": label, **{c[0]: growth for c, growth in zip(CHOICES, growths, strict=True)}})
+    notes = (
+        "Mean square of the features behind the first stage's five blocks, over that before them; He initialization,"
+        " one draw, noise for images.",
+    )
+    columns = ("network", *[f"residual={choice[0]}" for choice in CHOICES])
+    return Table("Residual scaling of the networks", columns, tuple(rows), notes, tuple(records))
+
+
+@torch.no_grad()
+def features_growth(
+    name: str, aggregation: str, alpha: float, beta: float, depth_exponent: float, images: int = 16
+) -> float:
+    """The mean square of the features behind the first stage's blocks, over that in front of them."""
+    model = create_model(
+        name, aggregation=aggregation, in_channels=3, image_size=16, residual_alpha=alpha, residual_beta=beta,
+        residual_depth_exponent=depth_exponent,
+    )  # fmt: skip
+    initialize(model, "kaiming", seed=0)
+    noise = torch.randn(images, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    before = model.get_submodule("stem")(noise)
+    after = model.get_submodule("stages.0")(before)
+    return float(after.square().mean() / before.square().mean())
+
+
+def toys_table() -> Table:
+    """Value, gradient and eigenvalues of the Hessian at the stationary points of every toy."""
+    rows, records = [], []
+    for name, points in STATIONARY.items():
+        for found in [analyse(TOYS[name], point) for point in points]:
+            eigenvalues = ", ".join(f"{value:.4g}" for value in found.eigenvalues)
+            rows.append(
+                (cell(name), cell(_point(found)), cell(f"{found.value:.4g}"), cell(eigenvalues), cell(found.kind))
+            )
+            records.append(
+                {"toy": name, "point": _point(found), "value": found.value, "gradient": found.gradient,
+                 "eigenvalues": eigenvalues, "kind": found.kind}
+            )  # fmt: skip
+        if not points:
+            rows.append((cell(name), cell("none"), *[cell("–")] * 3))
+            records.append({"toy": name, "point": "none"})
+    notes = (
+        "Second-order stationary: no gradient, and no negative eigenvalue of the Hessian. Of (1 − uv)² every point with"
+        " uv = 1 is a minimum. With a ReLU every w < 0 is one of value 1, far from the minimum 0.",
+    )
+    columns = ("loss", "point", "value", "eigenvalues of the Hessian", "kind")
+    return Table("Landscape toys: stationary points", columns, tuple(rows), notes, tuple(records))
+
+
+def _point(found: Analysis) -> str:
+    values = ", ".join(f"{value:.4g}" for value in found.point)
+    return values if len(found.point) == 1 else f"({values})"
+
+
+def scaling_figure(records: Sequence[dict[str, Any]]) -> Any:
+    """The variance after every branch, for each scaling."""
+    with style.styled():
+        figure = style.new_figure(6.4, 3.8)
+        axes = figure.subplots()
+        for record, color, marker in zip(records, _COLORS, style.MARKERS, strict=False):
+            line = "-" if record["batch_norm"] else ":"
+            axes.plot(
+                range(BRANCHES + 1), record["variances"], line, color=color, marker=marker, markersize=4,
+                label=record["scaling"],
+            )  # fmt: skip
+        axes.set_yscale("log")
+        axes.set_xlabel("branches")
+        axes.set_ylabel("variance")
+        axes.set_title("Residual scaling: solid with batch norm, dotted without")
+        axes.legend(loc="upper left")
+    return figure
+
+
+_COLORS = tuple(style.COLORS[name] for name in ("vermilion", "blue", "green", "orange", "purple", "black"))
+
+
+def toys_figure() -> Any:
+    """The landscapes with their stationary points and paths of gradient descent."""
+    with style.styled():
+        figure = style.new_figure(10.5, 3.6)
+        first, second, third = figure.subplots(1, 3)
+        _contours(first, "(1 - u v)^2", ((-0.5, 2.1), (1.8, -1.5), (-1.7, -0.2), (1.6, -1.6)))
+        first.set_title("(1 − uv)²")
+        _contours(second, "||M - u u^T||^2", ((0.1, 1.8), (-0.15, -1.6), (-1.8, 1.5), (0.05, 0.6)))
+        second.set_title("‖M − uuᵀ‖², eigenvalues 2 and 1")
+        _curves(third)
+        figure.supxlabel(
+            "Dot and dashes: second-order stationary points. Cross: strict saddle. Coloured: gradient descent from"
+            " the square.\n(1 − relu(w))² has gradient 0 for all w < 0.", fontsize=8.5,
+        )  # fmt: skip
+    return figure
+
+
+def _contours(axes: Any, name: str, starts: Sequence[tuple[float, float]]) -> None:
+    toy = TOYS[name]
+    ticks = torch.linspace(-2.2, 2.2, 121, dtype=torch.float64)
+    points = torch.stack(torch.meshgrid(ticks, ticks, indexing="xy"), -1)
+    axes.contourf(ticks, ticks, np.log1p(toy(points).numpy()), levels=18, cmap="Greys", alpha=0.7)
+    for start, color in zip(starts, _COLORS, strict=False):
+        path = descend(toy, start)
+        axes.plot(path[:, 0], path[:, 1], color=color)
+        axes.plot(*start, "s", color=color, markersize=4)
+    found = [analyse(toy, point) for point in STATIONARY[name]]
+    if name.startswith("(1"):
+        for side in (ticks[ticks >= 0.45], ticks[ticks <= -0.45]):
+            axes.plot(side, 1 / side, color="black", linestyle="--", linewidth=1)
+        found = [each for each in found if each.point in ((0, 0), (1, 1), (-1, -1))]
+    for each in found:
+        axes.plot(*each.point, "o" if each.second_order else "X", color="black", markersize=7, markeredgecolor="white")
+    axes.grid(visible=False)
+    axes.set_xlim(-2.2, 2.2)
+    axes.set_ylim(-2.2, 2.2)
+    axes.set_aspect("equal")
+    axes.set_xlabel("u" if name.startswith("(1") else "u₁")
+    axes.set_ylabel("v" if name.startswith("(1") else "u₂")
+
+
+def _curves(axes: Any) -> None:
+    ticks = torch.linspace(-4.5, 3, 301, dtype=torch.float64)
+    for (name, _), color in zip(ACTIVATED.items(), _COLORS, strict=False):
+        toy = activated(name)
+        axes.plot(ticks, toy(ticks[:, None]), color=color, label=name)
+        for point in STATIONARY[f"(1 - {name}(w))^2"]:
+            found = analyse(toy, point)
+            axes.plot(point[0], found.value, "o" if found.second_order else "X", color=color, markersize=7,
+                      markeredgecolor="white", zorder=3)  # fmt: skip
+        path = descend(toy, (START,))
+        axes.plot(path, toy(path), color=color, linewidth=6, alpha=0.35)
+        axes.plot(START, float(toy(path[0])), "s", color=color, markersize=4)
+    axes.set_ylim(-0.15, 4)
+    axes.set_xlabel("w")
+    axes.set_title("(1 − φ(w))²")
+    axes.legend(loc="upper left")

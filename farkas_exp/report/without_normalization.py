@@ -1,0 +1,273 @@
+"""Training without normalization: every method at its own best learning rate, and the range of rates that it bears.
+
+The runs are those of `experiment=without_normalization`: the search, with its errors on held-out training images, and
+the test, each method at the rate that the search has found. A method is an arm by its name.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from farkas_exp.errors import UserError
+from farkas_exp.report import style
+from farkas_exp.report.arms import deciding_settings, outcome, pretty, setting
+from farkas_exp.report.statistics import Summary, summarize
+from farkas_exp.report.tables import Cell, Table, cell
+from farkas_exp.runs import FAILED, FINISHED, RunRecord
+
+EXPERIMENT = "without_normalization"
+MARGIN = 5.0
+"""A rate is usable if its held-out error is at most so many percentage points above the method's best."""
+TRAINS = 50.0
+"""A method whose best held-out error is above this percentage does not train: no rate is usable."""
+_BUDGET = (
+    "dataset.", "augmentation.", "epochs", "batch_size", "precision", "label_smoothing", "model.blocks", "model.widths",
+    "lr.milestones", "lr.gamma", "lr.reference_epochs", "optimizer.name", "optimizer.momentum",
+)  # fmt: skip
+_CHOSEN = ("lr.value", "dataset.validation")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method: the runs of its search by learning rate, and its runs on the test set.
+
+    Only runs with a result count; `open_runs` is the number of the others.
+    """
+
+    name: str
+    search: Mapping[float, tuple[RunRecord, ...]]
+    tests: tuple[RunRecord, ...]
+    open_runs: int
+
+    @property
+    def held_out(self) -> dict[float, float]:
+        """The mean error on held-out images by rate, in percent, over all runs, with 100 for one that is not finite."""
+        return {rate: sum(map(_error, runs)) / len(runs) for rate, runs in self.search.items()}
+
+    @property
+    def best_rate(self) -> float | None:
+        """The rate with the smallest error on held-out images, the smaller one of equals; None without a search."""
+        return min(self.held_out.items(), key=lambda item: (item[1], item[0]))[0] if self.search else None
+
+    @property
+    def at_best(self) -> list[RunRecord]:
+        """The runs on the test set at the best rate; those at another rate do not count."""
+        return [run for run in self.tests if setting(run.config, "lr.value") == self.best_rate]
+
+    @property
+    def test_error(self) -> Summary | None:
+        """Over the runs at the best rate that have not failed."""
+        errors = [outcome(run, "test_error") for run in self.at_best if run.state == FINISHED]
+        return summarize([error for error in errors if math.isfinite(error)])
+
+    @property
+    def failed(self) -> int:
+        """How many of the runs on the test set have failed."""
+        return len(self.at_best) - (self.test_error.n if self.test_error else 0)
+
+    @property
+    def usable(self) -> list[float]:
+        """The rates around the best one, without a gap in the grid, whose held-out error is close to the best."""
+        errors, best = self.held_out, self.best_rate
+        if best is None or errors[best] > TRAINS:
+            return []
+        rates = sorted(errors)
+        good = [errors[rate] <= errors[best] + MARGIN for rate in rates]
+        low = high = rates.index(best)
+        while low > 0 and good[low - 1]:
+            low -= 1
+        while high + 1 < len(rates) and good[high + 1]:
+            high += 1
+        return rates[low : high + 1]
+
+    @property
+    def capacity(self) -> float | None:
+        """The learning-rate capacity: the largest usable rate over the smallest; None where none is usable."""
+        return self.usable[-1] / self.usable[0] if self.usable else None
+
+    @property
+    def at_an_end(self) -> bool:
+        """Whether the usable range reaches an end of the grid, so that the capacity is only a lower bound."""
+        return bool(self.usable) and bool({self.usable[0], self.usable[-1]} & {min(self.search), max(self.search)})
+
+
+def _error(run: RunRecord) -> float:
+    error = outcome(run, "test_error")
+    return error if math.isfinite(error) else 100.0
+
+
+def budget(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What all methods share: the data, the sizes of the network and the length of the training."""
+    flat = deciding_settings(config)
+    return {key: value for key, value in flat.items() if key.startswith(_BUDGET) and key not in _CHOSEN}
+
+
+def find_methods(records: Sequence[RunRecord]) -> list[Method]:
+    """The methods of the experiment's runs, the smallest test error first; then by the error on held-out images.
+
+    Raises:
+        UserError: there are none, or their budgets, or the settings of one method, are not the same.
+    """
+    groups: dict[str, list[RunRecord]] = {}
+    for record in records:
+        if record.config.get("experiment") == EXPERIMENT and record.config.get("arm"):
+            groups.setdefault(str(record.config["arm"]), []).append(record)
+    if not groups:
+        raise UserError(f"runs_dir: no run of experiment={EXPERIMENT} there")
+    _refuse_differences("the methods", [record for runs in groups.values() for record in runs], budget)
+    methods = []
+    for name, runs in groups.items():
+        _refuse_differences(name, runs, _own_settings)
+        done = [run for run in runs if run.state in (FINISHED, FAILED)]
+        search: dict[float, list[RunRecord]] = {}
+        for run in done:
+            if setting(run.config, "dataset.validation"):
+                search.setdefault(setting(run.config, "lr.value"), []).append(run)
+        tests = tuple(run for run in done if not setting(run.config, "dataset.validation"))
+        by_rate = {rate: tuple(search[rate]) for rate in sorted(search)}
+        methods.append(Method(name, by_rate, tests, len(runs) - len(done)))
+    return sorted(methods, key=_order)
+
+
+def _own_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in deciding_settings(config).items() if key not in _CHOSEN}
+
+
+def _order(method: Method) -> tuple[float, float, str]:
+    test, best = method.test_error, method.best_rate
+    held_out = math.inf if best is None else method.held_out[best]
+    return (test.mean if test else math.inf, held_out, method.name)
+
+
+def _refuse_differences(
+    whose: str, runs: Sequence[RunRecord], settings_of: Callable[[Mapping[str, Any]], dict[str, Any]]
+) -> None:
+    each = [settings_of(run.config) for run in runs]
+    for key in dict.fromkeys(key for settings in each for key in settings):
+        values = list(dict.fromkeys(str(settings.get(key)) for settings in each))
+        if len(values) > 1:
+            raise UserError(
+                f"runs_dir: the runs of {whose} differ in {key} ({', '.join(values)}); show those of one value,"
+                f" {key}=..., or give each setting a runs_dir of its own"
+            )
+
+
+def comparison_table(methods: Sequence[Method]) -> Table:
+    """One row a method."""
+    columns = (
+        "method", "best rate", "held-out error (%)", "test error (%)", "n", "failed", "usable rates", "capacity",
+    )  # fmt: skip
+    rows, records = [], []
+    for method in methods:
+        best, test = method.best_rate, method.test_error
+        held_out = None if best is None else method.held_out[best]
+        rows.append(
+            (
+                cell(method.name),
+                cell("–" if best is None else f"{best:g}"),
+                cell("–" if held_out is None else f"{held_out:.2f}"),
+                cell(_summary_text(test)),
+                cell(str(test.n if test else 0)),
+                cell(str(method.failed)),
+                cell(f"{method.usable[0]:g} – {method.usable[-1]:g}" if method.usable else "–"),
+                _capacity_cell(method),
+            )
+        )
+        records.append(
+            {
+                "method": method.name, "best_rate": best, "held_out_error": held_out,
+                "test_error_mean": test.mean if test else None, "test_error_sd": test.sd if test else None,
+                "n": test.n if test else 0, "failed": method.failed, "capacity": method.capacity,
+                "capacity_is_lower_bound": method.at_an_end,
+                **{f"held_out_error_at_{rate:g}": error for rate, error in method.held_out.items()},
+            }
+        )  # fmt: skip
+    title = "Training without normalization: every method at its own best learning rate"
+    return Table(title, columns, tuple(rows), _notes(methods), tuple(records))
+
+
+def _summary_text(summary: Summary | None) -> str:
+    if summary is None:
+        return "–"
+    return f"{summary.mean:.2f}" + ("" if summary.sd is None else f" ± {summary.sd:.2f}")
+
+
+def _capacity_cell(method: Method) -> Cell:
+    if method.capacity is None:
+        return cell("–")
+    return cell(f"{'≥ ' if method.at_an_end else ''}{method.capacity:.3g}")
+
+
+def _notes(methods: Sequence[Method]) -> tuple[str, ...]:
+    runs = [run for method in methods for run in (*method.tests, *(r for each in method.search.values() for r in each))]
+    notes = [_setting_note(runs[0].config)] if runs else []
+    notes.append(
+        "The rate is chosen on images held out of the training set; the test error, mean ± standard deviation of n"
+        " runs, is that of networks trained on the whole training set with it. Failed: the loss was not finite, left"
+        " out of the mean."
+    )
+    notes.append(
+        f"Usable: the rates of the grid next to each other, around the best, whose held-out error is at most {MARGIN:g}"
+        f" points above the best; none where the best is above {TRAINS:g} %. Capacity: the largest over the smallest;"
+        " ≥ where the range reaches an end of the grid."
+    )
+    counts = sorted({len(method.search) for method in methods})
+    if len(counts) > 1:
+        notes.append(f"Not complete: the searches have from {counts[0]} to {counts[-1]} rates.")
+    if waiting := sum(method.open_runs for method in methods):
+        notes.append(f"{waiting} runs have no result yet.")
+    if others := sum(len(method.tests) - len(method.at_best) for method in methods):
+        notes.append(f"{others} runs on the test set at a rate that is not the best are left out.")
+    return tuple(notes)
+
+
+def _setting_note(config: Mapping[str, Any]) -> str:
+    sizes = [pretty(key, value) for key in ("model.blocks", "model.widths") if (value := setting(config, key))]
+    parts = [f"dataset {setting(config, 'dataset.name')}", f"{config.get('epochs')} epochs",
+             f"batches of {config.get('batch_size')}", *sizes]  # fmt: skip
+    return "Setting: " + ", ".join(parts) + "."
+
+
+_CAPTION = (
+    f"Ring: the best rate. Bar: the usable rates, within {MARGIN:g} points of the best. Cross: the loss was not finite."
+    " Grey: the other methods."
+)
+
+
+def rates_figure(methods: Sequence[Method]) -> Any:
+    """Held-out error against the learning rate: a panel for each method, the others in grey behind it."""
+    shown = [method for method in methods if method.search]
+    columns = min(5, max(1, len(shown)))
+    rows = max(1, math.ceil(len(shown) / columns))
+    with style.styled():
+        figure = style.new_figure(2.1 * columns + 0.8, 1.8 * rows + 1.0)
+        panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+        for axes, method in zip(panels, shown, strict=False):
+            for other in shown:
+                axes.plot(list(other.held_out), list(other.held_out.values()), color="#D8D8D8", linewidth=0.8)
+            _draw(axes, method)
+        for axes in panels[len(shown) :]:
+            axes.set_visible(False)
+        panels[0].set_xscale("log")
+        panels[0].set_ylim(-3, 103)
+        figure.suptitle("Training without normalization: error on held-out images by learning rate")
+        figure.supxlabel("learning rate\n" + _CAPTION, fontsize=8.5)
+        figure.supylabel("error on held-out images (%)", fontsize=10)
+    return figure
+
+
+def _draw(axes: Any, method: Method) -> None:
+    color = style.COLORS["blue" if method.name.startswith("Farkas") else "vermilion"]
+    rates, errors = list(method.held_out), list(method.held_out.values())
+    axes.plot(rates, errors, color=color, marker="o", markersize=4)
+    broken = [rate for rate in rates if any(run.state == FAILED for run in method.search[rate])]
+    axes.plot(broken, [method.held_out[rate] for rate in broken], "x", color="black", markersize=7, zorder=3)
+    best = method.best_rate
+    assert best is not None
+    axes.plot([best], [method.held_out[best]], "o", markersize=9, markerfacecolor="none", markeredgecolor="black")
+    if method.usable:
+        axes.plot(
+            [method.usable[0], method.usable[-1]], [0, 0], color=color, linewidth=6, alpha=0.35, solid_capstyle="round"
+        )
+    axes.set_title(method.name, fontsize=9.5)

@@ -1,0 +1,87 @@
+"""Several processes of one run within a test: forked from a server that has imported PyTorch once."""
+
+import io
+import multiprocessing
+import os
+import socket
+import traceback
+from contextlib import redirect_stderr, redirect_stdout, suppress
+
+import pytest
+
+PRELOADED = [
+    "farkas_exp.cli",
+    "farkas_exp.train",
+    "hydra.main",
+    "sklearn.datasets",
+    "torch._dynamo",
+    "test_distributed",
+]
+"""What the processes would import first of all, each for itself, in seconds."""
+
+SECONDS = 90
+"""After so long a test gives up waiting for its processes, and fails."""
+
+
+def in_ranks(world_size, function, *arguments, variables=None):
+    """Call `function(*arguments)`, a function of a module, in `world_size` processes.
+
+    Returns:
+        What it returned in each, by rank; for a process that was killed, its exit code (such as -9).
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    started = []
+    for rank in range(world_size):
+        environment = {"RANK": rank, "WORLD_SIZE": world_size, "LOCAL_RANK": rank, **place, **(variables or {})}
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_call, args=(theirs, environment, function, arguments))
+        process.start()
+        theirs.close()
+        started.append((process, ours))
+    try:
+        return [_answer(process, ours) for process, ours in started]
+    finally:
+        for process, _ in started:
+            process.kill()
+            process.join()
+
+
+def _call(answer, environment, function, arguments):
+    import torch
+
+    torch.set_num_threads(1)
+    os.environ |= {key: str(value) for key, value in environment.items()}
+    try:
+        answer.send((True, function(*arguments)))
+    except BaseException:  # noqa: BLE001 - shown by the test
+        answer.send((False, traceback.format_exc()))
+
+
+def _answer(process, pipe):
+    if not pipe.poll(SECONDS):
+        pytest.fail(f"process {process.pid} hangs")
+    with suppress(EOFError):
+        good, value = pipe.recv()
+        return value if good else pytest.fail(value)
+    process.join()
+    return process.exitcode
+
+
+def command(*arguments):
+    """The command line in this process: its exit status and what it printed."""
+    from farkas_exp.cli import main
+
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        status = main(list(arguments))
+    return status, out.getvalue(), err.getvalue()
+
+
+def command_with(tampering, *arguments):
+    """`command` after `tampering(rank)`, a function of a module."""
+    tampering(int(os.environ["RANK"]))
+    return command(*arguments)
