@@ -70,7 +70,7 @@ struct Buffer {
         : edge(edge), columns(columns) {
         pitch = (columns + 2 * edge) * LANES;
         block = (l.band + 2 * edge) * pitch;
-        plane = block * stack;
+        plane = (block * stack + 15) / 32 * 32 + 16;  // an odd number of cache lines: channels spread over the cache
         if (posix_memalign((void**)&data, 64, sizeof(float) * channels * plane)) data = nullptr;
     }
     Buffer(const Buffer&) = delete;

@@ -32,12 +32,10 @@ struct Epilogue {
 template <int K, int O>
 static void tile(const float* x, const Buffer& b, integer second, const float* w, const Layer& l, const Epilogue& e,
                  integer output, const integer* at, float* out, vec* total) {
-    for (int o = 0; o < O; ++o)
-        for (int v = 0; v < POSITIONS; ++v) {
-            const integer to = (output + o) * l.plane() + (at[v] < 0 ? 0 : at[v]);
-            if (e.shortcut) __builtin_prefetch(e.shortcut + to);
-            __builtin_prefetch(out + to, 1);
-        }
+    if (e.shortcut)  // asked for now, needed at the end
+        for (int o = 0; o < O; ++o)
+            for (int v = 0; v < POSITIONS; ++v)
+                if (at[v] >= 0) __builtin_prefetch(e.shortcut + (output + o) * l.plane() + at[v]);
     vec sum[O][POSITIONS];
     UNROLL for (int o = 0; o < O; ++o)
         UNROLL for (int v = 0; v < POSITIONS; ++v) sum[o][v] = vec{};
