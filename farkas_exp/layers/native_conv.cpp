@@ -107,69 +107,70 @@ static void convolve_band(const Buffer& b, const float* x, const float* packed, 
     }
 }
 
-// The gradient of the weights of `O` outputs and `I` inputs for `R` rows of taps, summed over a band.
-template <int K, int R, int O, int I>
-static void gradient_tile(const float* x, const Buffer& xs, const float* g, const Buffer& gs, integer blocks,
-                          integer rows, bool add, float* out, const Layer& l) {
-    vec sum[O][I][R][K];
-    UNROLL for (int o = 0; o < O; ++o)
-        UNROLL for (int i = 0; i < I; ++i)
+// The gradient of the weights of `I` inputs and `O` outputs for `R` rows of taps, summed over a band. The pixels are
+// read where they are; the taps are the neighbours of their places in the gradient, which has its border already.
+template <int K, int R, int I, int O>
+static void gradient_tile(const float* x, const float* g, const Buffer& gs, integer blocks, integer rows, bool add,
+                          float* out, const Layer& l) {
+    vec sum[I][O][R][K];
+    UNROLL for (int i = 0; i < I; ++i)
+        UNROLL for (int o = 0; o < O; ++o)
             UNROLL for (int r = 0; r < R; ++r)
-                UNROLL for (int k = 0; k < K; ++k) sum[o][i][r][k] = vec{};
+                UNROLL for (int k = 0; k < K; ++k) sum[i][o][r][k] = vec{};
     for (integer block = 0; block < blocks; ++block)
         for (integer y = 0; y < rows; ++y) {
-            const float* p = x + block * xs.block + y * xs.pitch;
+            const float* p = x + block * LANES + y * l.width * l.images;
             const float* q = g + block * gs.block + y * gs.pitch;
-            for (integer c = 0; c < l.width; ++c, p += LANES, q += LANES) {
-                FORGET(p);
-                vec of[O];
-                UNROLL for (int o = 0; o < O; ++o) {
-                    of[o] = load(q + o * gs.plane);
-                    IN_REGISTER(of[o]);
+            for (integer c = 0; c < l.width; ++c, p += l.images, q += LANES) {
+                FORGET(q);
+                vec pixels[I];
+                UNROLL for (int i = 0; i < I; ++i) {
+                    pixels[i] = load(p + i * l.plane());
+                    IN_REGISTER(pixels[i]);
                 }
-                UNROLL for (int i = 0; i < I; ++i)
+                UNROLL for (int o = 0; o < O; ++o)
                     UNROLL for (int r = 0; r < R; ++r)
                         UNROLL for (int k = 0; k < K; ++k) {
-                            vec pixels = load(p + i * xs.plane + r * xs.pitch + k * LANES);
-                            IN_REGISTER(pixels);
-                            UNROLL for (int o = 0; o < O; ++o) sum[o][i][r][k] += of[o] * pixels;
+                            vec of = load(q + o * gs.plane + r * gs.pitch + k * LANES);
+                            IN_REGISTER(of);
+                            UNROLL for (int i = 0; i < I; ++i) sum[i][o][r][k] += pixels[i] * of;
                         }
             }
         }
-    UNROLL for (int o = 0; o < O; ++o)
-        UNROLL for (int i = 0; i < I; ++i)
+    UNROLL for (int i = 0; i < I; ++i)
+        UNROLL for (int o = 0; o < O; ++o)
             UNROLL for (int r = 0; r < R; ++r)
                 UNROLL for (int k = 0; k < K; ++k) {
-                    float& to = out[o * l.of_output + i * l.of_input + r * l.of_row + k * l.of_column];
-                    to = (add ? to : 0.0f) + Sum<LANES>::of(sum[o][i][r][k]);
+                    float& to = out[o * l.of_output + i * l.of_input - r * l.of_row - k * l.of_column];
+                    to = (add ? to : 0.0f) + Sum<LANES>::of(sum[i][o][r][k]);
                 }
 }
 
-template <int K, int I>
-static void gradient_tiles(const Buffer& xs, const Buffer& gs, float* out, const Layer& l, integer i, integer blocks,
-                           integer rows, bool add) {
+template <int K, int O>
+static void gradient_tiles(const float* x, const Buffer& gs, float* out, const Layer& l, const Parts& tiles, integer t,
+                           integer o, integer blocks, integer rows, bool add) {
     static const int R = POSITIONS == 8 ? K : 1;
-    const Parts tiles(l.outputs, OUT);
-    for (integer t = 0; t < tiles.parts; ++t)
-        for (int y = 0; y < K; y += R) {
-            const auto compute = tiles.size(t) == 3   ? gradient_tile<K, R, 3, I>
-                                 : tiles.size(t) == 2 ? gradient_tile<K, R, 2, I>
-                                                      : gradient_tile<K, R, 1, I>;
-            const integer o = tiles.first(t);
-            const float* g = gs.row(o, gs.edge) + gs.edge * LANES;
-            float* to = out + o * l.of_output + i * l.of_input + y * l.of_row;
-            compute(xs.row(i, y), xs, g, gs, blocks, rows, add, to, l);
-        }
+    const auto compute = tiles.size(t) == 3   ? gradient_tile<K, R, 3, O>
+                         : tiles.size(t) == 2 ? gradient_tile<K, R, 2, O>
+                                              : gradient_tile<K, R, 1, O>;
+    const integer i = tiles.first(t);
+    for (int r = 0; r < K; r += R) {
+        float* to = out + o * l.of_output + i * l.of_input + (K - 1 - r) * l.of_row + (K - 1) * l.of_column;
+        compute(x + i * l.plane(), gs.row(o, r), gs, blocks, rows, add, to, l);
+    }
 }
 
-// All taps of one input, or several inputs where there is but one tap.
+// All taps of one output, or several outputs where there is but one tap.
 template <int K>
-static void gradient_band(const Buffer& xs, const Buffer& gs, float* out, const Layer& l, integer blocks, integer rows,
+static void gradient_band(const float* x, const Buffer& gs, float* out, const Layer& l, integer blocks, integer rows,
                           bool add) {
-    static const int I = K == 1 ? 4 : 1;
-    integer i = 0;
-    for (; i + I <= l.inputs; i += I) gradient_tiles<K, I>(xs, gs, out, l, i, blocks, rows, add);
-    for (; i < l.inputs; ++i) gradient_tiles<K, 1>(xs, gs, out, l, i, blocks, rows, add);
+    static const int O = K == 1 ? 4 : 1;
+    const Parts tiles(l.inputs, OUT);
+    for (integer t = 0; t < tiles.parts; ++t) {
+        integer o = 0;
+        for (; o + O <= l.outputs; o += O) gradient_tiles<K, O>(x, gs, out, l, tiles, t, o, blocks, rows, add);
+        for (; o < l.outputs; ++o) gradient_tiles<K, 1>(x, gs, out, l, tiles, t, o, blocks, rows, add);
+    }
 }
 
 extern "C" {
@@ -213,9 +214,9 @@ int farkas_backward(const float* x, const float* weights, const float* gradient,
     const Parts tiles(l.inputs, OUT);
     const Epilogue e = {nullptr, extra, 0, 0, 0};
     Buffer gs(l, l.outputs, (l.width + GROUP - 1) / GROUP * GROUP, edge, l.stack);
-    Buffer xs(l, l.inputs, l.width, edge, l.stack), aggregated(l, 1, l.width, 0, l.stack);
+    Buffer aggregated(l, 1, l.width, 0, l.stack);
     float* packed = (float*)malloc(sizeof(float) * l.inputs * l.outputs * l.kernel * l.kernel);
-    const int failed = !gs.data || !xs.data || !aggregated.data || !packed;
+    const int failed = !gs.data || !aggregated.data || !packed;
     if (!failed) {
         pack(weights + corner * (l.of_row + l.of_column), packed, back, tiles);
         memset(bias, 0, sizeof(float) * (l.outputs + 1));
@@ -229,8 +230,8 @@ int farkas_backward(const float* x, const float* weights, const float* gradient,
             (l.kernel == 3 ? convolve_band<3> : convolve_band<1>)(gs, gs.data + k * gs.block, packed, tiles, e, input,
                                                                   back, lane + k * LANES, top, rows);
         if (!weight) continue;
-        xs.fill(x + lane, l, l.inputs, blocks, top, rows);
-        (l.kernel == 3 ? gradient_band<3> : gradient_band<1>)(xs, gs, weight, l, blocks, rows, item > first);
+        const float* from = x + lane + top * l.width * l.images;
+        (l.kernel == 3 ? gradient_band<3> : gradient_band<1>)(from, gs, weight, l, blocks, rows, item > first);
     }
     free(packed);
     return failed;

@@ -205,7 +205,7 @@ def _backward(
     inputs, outputs = input.shape[1], len(weight)
     to_input = _empty(input, inputs) if needs[0] else None
     to_shortcut = _empty(input, outputs) if needs[3] else None
-    layer, items, threads = _layer(input, weight, inputs + outputs)
+    layer, items, threads = _layer(input, weight, 2 * outputs)
     like = weight.shape, weight.stride()
     weights = [torch.empty_strided(*like) if needs[1] else None for _ in range(threads)]
     sums, to_bias = weight.new_empty(threads, outputs + 1), bias.new_empty(outputs + 1)
