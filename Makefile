@@ -68,18 +68,24 @@ bench: setup  ## measure the speed of layers, networks, input and trainer side b
 	@$(PY) -m benchmarks $(ARGS)
 	@$(PY) -m benchmarks.scaling
 
+.PHONY: bench-decoding
+bench-decoding: setup  ## images/s decoded at each size, and the cores that a GPU needs: ARGS="--root DIR --rate 2500"
+	@OMP_NUM_THREADS=1 $(PY) -m benchmarks.decoding $(ARGS)
+
 # ARGS narrows or changes any of them: make table1 ARGS="seed=0 model=resnet18,farkasnet18 epochs=20"
-.PHONY: table1 table2 table4 table1-controls table1-mini table1-mini-cifar10 figure5 fixup-rates deep-narrow
+.PHONY: table1 table2 table3 table4 table3-mini table1-controls table1-mini table1-mini-cifar10 figure5 fixup-rates deep-narrow
 table1: setup  ## Table 1: CIFAR-10, 48 runs of 200 epochs; prints the table beside the paper's numbers
 table2: setup  ## Table 2: CIFAR-100, 36 runs
+table3: setup  ## Table 3: ImageNet, 6 runs of 29 epochs: make table3 ARGS=dataset.root=/data/imagenet
 table4: setup  ## Table 4: best practice on CIFAR-10, 12 runs
 table1-controls: setup  ## the control arms beside Table 1, 198 runs
 table1-mini: setup  ## Table 1 and Figure 4 in small, on handwritten digits, in about 20 minutes on two cores
 table1-mini-cifar10: setup  ## the same on a subset of CIFAR-10
+table3-mini: setup  ## the same pipeline on any small folder of images: make table3-mini ARGS=dataset.root=DIR
 figure5: setup  ## Figure 5: 101 layers with the large learning rate
 fixup-rates: setup  ## FixUp by learning rate, with and without input normalization
 deep-narrow: setup  ## heat maps of deep and narrow networks on two moons
-table1 table2 table4 table1-controls table1-mini table1-mini-cifar10 figure5 fixup-rates deep-narrow:
+table1 table2 table3 table4 table3-mini table1-controls table1-mini table1-mini-cifar10 figure5 fixup-rates deep-narrow:
 	@$(PY) -m farkas_exp experiment=$(subst -,_,$@) runs_dir=$(RUNS) $(ARGS)
 
 .PHONY: without-normalization

@@ -16,13 +16,13 @@ from torchvision import transforms
 from torchvision.transforms import functional as image_ops
 
 from benchmarks.measure import device, interleaved, medians, ratio
+from farkas_exp.building import build_model
 from farkas_exp.config import AugmentationConfig, parse
 from farkas_exp.data import build_data
 from farkas_exp.data.base import Arrays
 from farkas_exp.data.device import DeviceData
 from farkas_exp.optim import build_optimizer
 from farkas_exp.signals import StopRequest
-from farkas_exp.train import build_model
 from farkas_exp.trainer import Trainer, TrainerState
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -78,8 +78,8 @@ def bench_pipeline(quick: bool = False) -> dict[str, Any]:
 
     seconds = interleaved({"ours": run_ours, "loader": run_loader}, rounds=2 if quick else 5)
     middle = medians(seconds)
-    rates = {"ours": ours.steps_per_epoch * 128 / middle["ours"], "loader": sampled // 128 * 128 / middle["loader"]}
-    gains = ratio(seconds, "loader", "ours") * (ours.steps_per_epoch * 128) / (sampled // 128 * 128)
+    rates = {"ours": ours.steps_in(0) * 128 / middle["ours"], "loader": sampled // 128 * 128 / middle["loader"]}
+    gains = ratio(seconds, "loader", "ours") * (ours.steps_in(0) * 128) / (sampled // 128 * 128)
     return {"images_per_second": rates, "ours_over_loader": gains, "loader_workers": LOADER_WORKERS}
 
 

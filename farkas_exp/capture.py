@@ -73,7 +73,9 @@ class CapturedStep:
         self._output: Tensor | None = None
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
-        """One step; the shapes must be those of the first call."""
+        """One step; where the batch has another shape than the one before, it is recorded anew."""
+        if self._batch is not None and images.shape != self._batch[0].shape:
+            self._calls, self._batch, self._output, self._replay = 0, None, None, lambda: None
         self._calls += 1
         if self._calls <= WARM_UP_STEPS:
             return self._warm_up(images, labels)

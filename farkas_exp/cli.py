@@ -28,8 +28,11 @@ from farkas_exp import distributed, followers, runs, signals, sweep
 from farkas_exp.config import parse, schema_defaults, unknown_key
 from farkas_exp.errors import UserError, unknown
 from farkas_exp.launchers.local_parallel import visible_gpus
-from farkas_exp.sweep import OK, TO_BE_CONTINUED, USAGE, Outcome, SweepWatch
+from farkas_exp.sweep import CRASH, OK, TO_BE_CONTINUED, USAGE, Outcome, SweepWatch
 from farkas_exp.usage import choices, help_text
+
+CHECK_DATA = "--check-data"
+"""The flag that decodes a data set's files in the place of training on them."""
 
 
 def _best(key: str, *, _root_: DictConfig) -> Any:
@@ -72,6 +75,8 @@ def _lead() -> int:
     if {"--help", "-h"} & set(given):
         print(help_text(Path(config_dir())))
         return OK
+    if CHECK_DATA in given:
+        return _check_data([argument for argument in given if argument != CHECK_DATA])
     # argparse wants its flags together: `model=... -m seed=0,1` is as good as `-m model=... seed=0,1`.
     sys.argv[1:] = sorted(given + packing(given), key=lambda argument: argument not in ("-m", "--multirun"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, and we say them in one line
@@ -108,6 +113,26 @@ def _lead() -> int:
     if outcomes and outcomes[-1].status == sweep.REFUSED:
         return _complain(outcomes[-1].note)
     return outcomes[-1].exit_status if outcomes else OK  # no outcome: --help, --cfg and the like
+
+
+def _check_data(overrides: Sequence[str]) -> int:
+    """Decode every file of the data set that the overrides name; the exit status is 1 where one is broken."""
+    from farkas_exp.images.check import check_data
+
+    ConfigStore.instance().store(name="schema", node=schema_defaults())
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        _check_command_line(overrides)
+        with hydra.initialize_config_dir(config_dir(), version_base="1.3"):
+            composed = hydra.compose("config", list(overrides))
+        values: Any = OmegaConf.to_container(composed, resolve=True)
+        return CRASH if check_data(parse(values).dataset) else OK
+    except (HydraException, OmegaConfBaseException) as error:
+        return _complain(_one_line(error))
+    except UserError as error:
+        return _complain(str(error))
+    except KeyboardInterrupt:
+        return TO_BE_CONTINUED
 
 
 def packing(arguments: Sequence[str]) -> list[str]:

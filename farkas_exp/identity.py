@@ -37,6 +37,8 @@ def identify(config: Config) -> Identity:
     values = deciding_values(config)
     if not has_farkas_layers(config):
         values.pop("aggregation", None)  # a plain network does not know it, so it makes no other experiment
+    if config.phases.schedule:
+        values.pop("lr", None)  # the phases bring their own
     payload = {"schema": SCHEMA, "config": values}
     text = json.dumps(payload, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return Identity(hashlib.sha256(text.encode()).hexdigest()[:12], _slug(config))
@@ -64,8 +66,15 @@ def deciding_values(config: Any) -> dict[str, Any]:
             if inner:
                 values[f.name] = inner
         elif f.default is dataclasses.MISSING or value != f.default:
-            values[f.name] = list(value) if isinstance(value, tuple) else value
+            values[f.name] = _plain(value)
     return values
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it; a phase of a schedule by what differs from its defaults."""
+    if isinstance(value, tuple):
+        return [deciding_values(item) if dataclasses.is_dataclass(item) else item for item in value]
+    return value
 
 
 def _slug(config: Config) -> str:
@@ -79,5 +88,6 @@ def _slug(config: Config) -> str:
         parts.append(config.head.name)
     methods = (config.regularizer.name, config.attack.name, config.callback.name)
     parts += [name for name in methods if name != "none"]
-    parts += [config.dataset.label or config.dataset.name, f"lr{config.lr.value:g}", f"e{config.epochs}"]
+    schedule = config.phases.name if config.phases.schedule else f"lr{config.lr.value:g}"
+    parts += [config.dataset.label or config.dataset.name, schedule, f"e{config.epochs}"]
     return "-".join("".join(c if c.isalnum() or c in "._" else "_" for c in part) for part in parts)

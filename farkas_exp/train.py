@@ -1,32 +1,23 @@
 """One run from configuration to result: build what it needs, keep its directory, hand it to the trainer."""
 
-import os
-import platform
-import shlex
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import torch
-
-from farkas_exp import __version__, checkpoint, distributed, runs
+from farkas_exp import checkpoint, distributed, runs
+from farkas_exp.building import build_model, choose_device
 from farkas_exp.config import Config, to_dict
-from farkas_exp.data import DataInfo, ImageData, build_data
+from farkas_exp.data import build_data
 from farkas_exp.diagnostics import Subject, check_measures, dead_samples, measure, measure_activity
-from farkas_exp.distributed import ALONE, Processes
+from farkas_exp.distributed import Processes
+from farkas_exp.environment import check_same_data, correct_mode, write_environment
 from farkas_exp.epochs import Listener, train_to_end
 from farkas_exp.errors import Interrupted, UserError
 from farkas_exp.followers import call, check_config
-from farkas_exp.initialization import WHOLE_SET, initialize
-from farkas_exp.layers import native_library
-from farkas_exp.models import create_model, farkas_twin
 from farkas_exp.optim import build_optimizer
-from farkas_exp.runs import RunDirectory, read_json, write_json, write_record, write_state
-from farkas_exp.seeding import derive_seed
+from farkas_exp.runs import RunDirectory, write_json, write_record, write_state
 from farkas_exp.signals import StopRequest
 from farkas_exp.tracking import JsonlWriter, Progress, WandbMirror, truncate_rows
 from farkas_exp.trainer import Trainer, TrainerState
@@ -59,6 +50,7 @@ def _build_trainer(config: Config, processes: Processes) -> Trainer:
         lambda: build_data(
             config.dataset, config.augmentation, batch_size=config.batch_size, seed=config.seed, device=device,
             channels_last=config.channels_last, rank=processes.rank, world_size=processes.world_size,
+            phases=config.phases,
         )
     )  # fmt: skip
     fingerprints = processes.gather(data.info.fingerprint)
@@ -92,13 +84,13 @@ def _prepare(config: Config, run: RunDirectory, trainer: Trainer) -> _Prepared:
         _forget_attempt(run)
     checkpoint.remove_stray_files(run)
     record = write_record(run, config)
-    _check_same_data(run, info)
+    check_same_data(run, info)
     saved = _load(run, record)
     state = _restored(run, trainer, saved)
     _check_complete(run, state.epoch)
     rows = truncate_rows(run.metrics, state.epoch)
     truncate_rows(run.diagnostics, state.epoch if state != TrainerState() else -1)  # epoch 0 is measured again, too
-    _write_environment(run, config, trainer)
+    write_environment(run, config, trainer)
     return _Prepared(record, rows, saved, state)
 
 
@@ -153,6 +145,7 @@ class _Session(Listener):
             exit_code, closing = 255, str(stopped)
             raise
         finally:
+            self.trainer.data.close()
             self.progress.close(closing)
             self.wandb.finish(exit_code, summary)
 
@@ -171,12 +164,13 @@ class _Session(Listener):
             "seconds": state.seconds,
             "images_per_second": state.images / state.train_seconds if state.train_seconds else None,
             "parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+            **{key: self.last[key] for key in ("test_error_top5",) if key in self.last},
         }
 
     def report(self, row: dict[str, Any]) -> None:
         """See `Listener`, like the following methods."""
         self.last = row
-        _correct_mode(self.run, self.trainer.mode)
+        correct_mode(self.run, self.trainer.mode)
         if row["test_error"] is not None:
             self.best = row["test_error"] if self.best is None else min(self.best, row["test_error"])
         with JsonlWriter(self.run.metrics) as metrics:
@@ -187,7 +181,7 @@ class _Session(Listener):
         self._write_state(runs.RUNNING)
 
     def step(self, step: int) -> None:
-        self.progress.step(step, self.trainer.data.steps_per_epoch)
+        self.progress.step(step, self.trainer.data.steps_in(self.state.epoch))
 
     def _diagnose(self, epoch: int) -> None:
         """Measure every layer's activity on a fixed batch, after `epoch` epochs, where asked for."""
@@ -226,87 +220,6 @@ class _Session(Listener):
             self.run, state, epoch=self.state.epoch, epochs=self.config.epochs,
             test_error=self.last.get("test_error"), eta_seconds=self.progress.eta_seconds(),
         )  # fmt: skip
-
-
-def choose_device(name: str, processes: Processes = ALONE) -> torch.device:
-    """The device of `device=auto|cpu|cuda`; each process of a machine has a GPU of its own.
-
-    Raises:
-        UserError: cuda was asked for and there is none, or there are fewer GPUs than processes.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("device: cuda was asked for, but PyTorch sees no GPU here; use device=auto or device=cpu")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and processes.are_several:
-        index = gpu_index(processes.local_rank, torch.cuda.device_count())
-        torch.cuda.set_device(index)
-        return torch.device(name, index)
-    return torch.device(name)
-
-
-def gpu_index(local_rank: int, visible: int) -> int:
-    """The GPU of process `local_rank` of a machine; where a scheduler shows each process its own one, that one.
-
-    Raises:
-        UserError: there are fewer GPUs than processes.
-    """
-    if local_rank >= visible > 1 or (local_rank and visible == 1 and "SLURM_LOCALID" not in os.environ):
-        raise UserError(
-            f"device: process {local_rank} of this machine has no GPU of its own, PyTorch sees {visible}; start at most"
-            f" {visible} here, or use device=cpu"
-        )
-    return local_rank if visible > 1 else 0
-
-
-def build_model(config: Config, data: ImageData, device: torch.device) -> torch.nn.Module:
-    """The initialized network of `config` for `data`, on `device`; the same for the same seed on every device."""
-    options: dict[str, Any] = {key: value for key, value in to_dict(config.model).items() if value is not None}
-    name = options.pop("name")
-    channels, height, _ = data.info.image_shape
-    options |= {
-        "num_classes": data.info.num_classes,
-        "in_channels": channels,
-        "image_size": height,
-        "normalization": config.normalization.name,
-        "norm_position": config.normalization.position,
-        "norm_affine": config.normalization.affine,
-        "norm_groups": config.normalization.groups,
-        "residual_alpha": config.residual.alpha,
-        "residual_beta": config.residual.beta,
-        "residual_depth_exponent": config.residual.depth_exponent,
-        "activation": config.activation.name,
-        "cutoff": config.activation.cutoff,
-        "head": config.head.name,
-    }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(config.seed, "weights"))
-        model = create_model(
-            name,
-            aggregation=config.aggregation.name,
-            margin=config.aggregation.margin,
-            learn_lambda=config.aggregation.learn_lambda,
-            **options,
-        )
-        twin = _farkas_twin(config, options) if config.init.name == "match_farkas" else None
-        count = data.info.train_size if config.init.name in WHOLE_SET else config.batch_size
-        images, labels = data.fixed_batch(count)
-        initialize(
-            model, config.init.name, gain=config.init.gain, last_scale=config.init.last_scale,
-            last_depth_exponent=config.init.last_depth_exponent, bias=config.init.bias,
-            images=images.to("cpu", torch.float32), labels=labels.to("cpu"), twin=twin,
-            seed=derive_seed(config.seed, "init"),
-        )  # fmt: skip
-    layout = torch.channels_last if config.channels_last else torch.contiguous_format
-    return model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
-
-
-def _farkas_twin(config: Config, options: dict[str, Any]) -> torch.nn.Module | None:
-    """The Farkas network (sum) beside a plain one, drawn after it from the same stream; None where there is none."""
-    if config.normalization.name != "none":
-        raise UserError("init.name: match_farkas is for networks without normalization; use normalization=none")
-    name = farkas_twin(config.model.name)
-    return create_model(name, **options) if name else None
 
 
 def _forget_attempt(run: RunDirectory) -> None:
@@ -350,73 +263,3 @@ def _check_complete(run: RunDirectory, epochs: int) -> None:
             f"{run.metrics}: epoch {missing[0]} is missing, but the checkpoint is after epoch {epochs};"
             f" restore it, or move {run.path} away to train afresh"
         )
-
-
-def _check_same_data(run: RunDirectory, info: DataInfo) -> None:
-    before = read_json(run.environment)
-    fingerprint = before.get("data", {}).get("fingerprint") if isinstance(before, dict) else None
-    if fingerprint not in (None, info.fingerprint):
-        raise UserError(
-            f"dataset: {info.name} is not the data this run began with (fingerprint {info.fingerprint}, was "
-            f"{fingerprint}); restore it, or give the new data another dataset.label, or move {run.path} away"
-        )
-
-
-def _write_environment(run: RunDirectory, config: Config, trainer: Trainer) -> None:
-    """What decides the last digits and the speed of this run: versions, device, threads, processes, commit, data."""
-    device, info = trainer.device, trainer.data.info
-    write_json(
-        run.environment,
-        {
-            "farkas_exp": __version__,
-            "commit": _git_commit(),
-            "command": shlex.join(sys.argv),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "platform": platform.platform(),
-            "host": platform.node(),
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
-            "device_type": device.type,
-            "threads": torch.get_num_threads(),
-            "world_size": trainer.processes.world_size,
-            "cuda": torch.version.cuda if device.type == "cuda" else None,
-            "precision": config.precision,
-            "compile": trainer.mode,
-            "native_conv": device.type == "cpu" and native_library.available(),
-            "channels_last": config.channels_last,
-            "data": {
-                "name": info.name,
-                "train": info.train_size,
-                "test": info.test_size,
-                "fingerprint": info.fingerprint,
-            },
-        },
-    )
-
-
-def _correct_mode(run: RunDirectory, mode: str) -> None:
-    """Write down the mode that the steps are executed in, where it is not the one that was meant."""
-    environment = read_json(run.environment)
-    if isinstance(environment, dict) and environment.get("compile") != mode:
-        write_json(run.environment, {**environment, "compile": mode})
-
-
-def _git_commit() -> str | None:
-    """The commit of the checkout that this code runs from, marked where it has been changed; None outside of one."""
-    folder = Path(__file__).resolve().parent
-    try:
-        command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _processor() -> str:
-    """The processor's name and the number of cores this process may use."""
-    name = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
-    except OSError:
-        pass
-    return f"{name}, {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores"

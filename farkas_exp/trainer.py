@@ -26,8 +26,9 @@ from farkas_exp.config import Config
 from farkas_exp.data import ImageData
 from farkas_exp.distributed import ALONE, Processes
 from farkas_exp.dropout import check_mode, dropout_rate, set_dropout
-from farkas_exp.optim import learning_rate, set_learning_rate
+from farkas_exp.optim import set_learning_rate
 from farkas_exp.regularization import build_regularizer
+from farkas_exp.schedule import batch_size_at, learning_rate_at
 from farkas_exp.seeding import derive_seed
 from farkas_exp.signals import StopRequest
 
@@ -124,12 +125,11 @@ class Trainer:
         """
         started = time.perf_counter()
         self.model.train()
-        set_learning_rate(self.optimizer, learning_rate(self.config.lr, state.epoch, self.config.epochs))
         if self.config.dropout.rate:
             set_dropout(self.model, dropout_rate(self.config.dropout, state.epoch, self.config.epochs))
         totals = torch.tensor(state.totals, dtype=torch.float64 if self.device.type == "cpu" else torch.float32)
         totals = totals.to(self.device)
-        first = state.step
+        first, steps = state.step, self.data.steps_in(state.epoch)
         if self.device.type == "cuda" and first == 0:
             torch.cuda.reset_peak_memory_stats(self.device)
         for images, labels in self.data.train_batches(state.epoch, first):
@@ -137,6 +137,7 @@ class Trainer:
                 leave = stop.requested or (state.step > first and pause())
                 if self.processes.agree(leave):
                     break
+            set_learning_rate(self.optimizer, learning_rate_at(self.config, state.epoch, state.step, steps))
             totals += self._train_step(images, labels)
             state.step += 1
             on_step(state.step)
@@ -145,8 +146,8 @@ class Trainer:
         state.epoch_seconds += elapsed
         state.train_seconds += elapsed
         state.seconds += elapsed
-        state.images += (state.step - first) * self.config.batch_size
-        return state.step == self.data.steps_per_epoch
+        state.images += (state.step - first) * batch_size_at(self.config, state.epoch)
+        return state.step == steps
 
     def _train_step(self, images: Tensor, labels: Tensor) -> Tensor:
         """One update; returns the batch's summed loss (without the regularizer) and number of errors, on the device."""
@@ -183,13 +184,13 @@ class Trainer:
                 `failure.epochs` allows (the authors' rule).
         """
         started = time.perf_counter()
-        seen = state.step * self.config.batch_size
+        seen = state.step * batch_size_at(self.config, state.epoch)
         if self.callback is not None:
             self.callback(state.epoch)
             self.processes.share(self.model.parameters())
         train_loss, train_errors = self.processes.sum(state.totals)
-        test_loss, test_error = self.evaluate()
-        lr = learning_rate(self.config.lr, state.epoch, self.config.epochs)
+        test = self.evaluate(state.epoch)
+        lr = learning_rate_at(self.config, state.epoch, state.step - 1, state.step)
         training_seconds = state.epoch_seconds
         state.seconds += time.perf_counter() - started
         row = {
@@ -197,8 +198,7 @@ class Trainer:
             "lr": lr,
             "train_loss": train_loss / seen,
             "train_error": 100 * train_errors / seen,
-            "test_loss": test_loss,
-            "test_error": test_error,
+            **test,
             "images_per_second": seen / training_seconds if training_seconds else None,
             "epoch_seconds": training_seconds + time.perf_counter() - started,
             "peak_memory_bytes": torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None,
@@ -217,22 +217,24 @@ class Trainer:
             raise Failure(f"test error at chance or worse in {state.chance_epochs} epochs", row)
 
     @torch.no_grad()
-    def evaluate(self) -> tuple[float, float]:
-        """Mean loss and error in percent over the test images (or the held-out part of the training set).
+    def evaluate(self, epoch: int | None = None) -> dict[str, float]:
+        """Mean loss and errors in percent.
 
         Several processes evaluate their shares with the first one's running statistics.
         """
         self._share_statistics()
         self.model.eval()
-        totals = torch.zeros(3, device=self.device)
-        for images, labels in self.data.test_batches():
+        totals = torch.zeros(4, device=self.device)
+        for images, labels in self.data.test_batches(epoch):
             with self._autocast():
                 logits = self.model(images).float()  # not compiled: it has batches of another size
             loss = F.cross_entropy(logits, labels, reduction="sum")
             count = torch.full_like(loss, len(labels))
-            totals += torch.stack([loss, (logits.argmax(1) != labels).sum(), count])
-        loss, errors, count = self.processes.sum(totals.tolist())
-        return loss / count, 100 * errors / count
+            missed = missed_top5(logits, labels) if self.data.info.top5 else torch.zeros_like(count)
+            totals += torch.stack([loss, (logits.argmax(1) != labels).sum(), count, missed])
+        loss, errors, count, missed5 = self.processes.sum(totals.tolist())
+        found = {"test_loss": loss / count, "test_error": 100 * errors / count}
+        return found | ({"test_error_top5": 100 * missed5 / count} if self.data.info.top5 else {})
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.config.precision == "bf16":
@@ -279,3 +281,8 @@ class Trainer:
         if own["cuda_rng"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(own["cuda_rng"], self.device)
         return state
+
+
+def missed_top5(logits: Tensor, labels: Tensor) -> Tensor:
+    """How many of the labels (N,) are not among the five largest of their logits (N, K)."""
+    return (logits.topk(5, dim=1).indices != labels[:, None]).all(1).sum().to(logits.dtype)

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from benchmarks import decoding
 from benchmarks.__main__ import main
 from benchmarks.literal import make_literal
 from benchmarks.measure import kept_bytes, macs, ratio
@@ -50,3 +51,31 @@ def test_the_quick_benchmark_writes_figures_and_a_picture(tmp_path, monkeypatch,
     assert results["machine"]["host"] in capsys.readouterr().out
     assert results["networks"][0]["networks"]["farkasnet"]["images_per_second"] > 0
     assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_decoding_benchmark_says_rates_and_cores(tmp_path, capsys):
+    arguments = [
+        "--images",
+        "16",
+        "--rounds",
+        "1",
+        "--workers",
+        "1",
+        "--rate",
+        "2500",
+        "--out",
+        str(tmp_path / "out.json"),
+    ]
+    assert decoding.main(arguments) == 0
+    found = json.loads((tmp_path / "out.json").read_text())
+    rates, gpu = found["images_per_second"], found["training_images_per_second"]
+    assert set(rates) == {
+        "128 px, whole image", "128 px, draft", "128 px, draft, copy of 160", "128 px, draft, 1 process",
+        "224 px, whole image", "224 px, draft", "224 px, draft, copy of 320", "224 px, draft, 1 process",
+        "288 px, whole image", "288 px, draft", "288 px, draft, 1 process",
+    }  # fmt: skip
+    assert min(rates.values()) > 0
+    assert gpu["224"] == 2500
+    assert gpu["128"] == pytest.approx(2500 * (224 / 128) ** 2, rel=0.05), "as many multiply-adds a second"
+    needed = f"| 224 px, draft | {rates['224 px, draft']:,.0f} | {2500 / rates['224 px, draft']:.0f} (at 2,500/s) |"
+    assert needed in capsys.readouterr().out

@@ -6,13 +6,13 @@ from configs import config
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from farkas_exp import sweep
+from farkas_exp.building import build_model
 from farkas_exp.capture import WARM_UP_STEPS, CapturedStep, choose_mode
 from farkas_exp.data import build_data
 from farkas_exp.errors import UserError
 from farkas_exp.optim import build_optimizer
 from farkas_exp.runs import open_run, read_json
 from farkas_exp.signals import StopRequest
-from farkas_exp.train import build_model
 from farkas_exp.trainer import Trainer, TrainerState
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -82,6 +82,22 @@ def test_the_first_steps_are_eager_and_every_batch_reaches_the_recorded_memory()
     places = {place for place, _, _ in seen[WARM_UP_STEPS:]}
     assert len(places) == 1
     assert [labels for _, _, labels in seen[-3:]] == [[n, n] for n in range(WARM_UP_STEPS, WARM_UP_STEPS + 3)]
+
+
+def test_a_batch_of_another_shape_is_recorded_anew():
+    seen, recordings = [], []
+
+    def recorder(function):
+        recordings.append(function)
+        return record_like_a_graph(function)
+
+    captured = CapturedStep(lambda images, labels: seen.append(images.shape) or images.sum()[None], recorder=recorder)
+    for phase, side in enumerate((2, 3)):
+        for number in range(WARM_UP_STEPS + 3):
+            images = torch.full((2, 1, side, side), float(number))
+            assert captured(images, torch.tensor([0, 0])).item() == 2 * side**2 * number
+        assert len(recordings) == phase + 1
+    assert {shape[-1] for shape in seen[len(seen) // 2 :]} == {3}
 
 
 def test_a_failed_recording_ends_an_automatic_choice_only():

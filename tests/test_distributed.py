@@ -215,7 +215,8 @@ def evaluated(path, changes):
         if processes.rank:  # running statistics of its own, which must not count
             for buffer in trainer.model.buffers():
                 buffer.zero_()
-        return trainer.evaluate()
+        found = trainer.evaluate()
+        return found["test_loss"], found["test_error"]
 
 
 def test_evaluation_counts_every_image_once_with_the_statistics_of_the_first(undisturbed):

@@ -18,6 +18,7 @@ from farkas_exp.cli import config_dir, main
 from farkas_exp.config import Config, parse, schema_defaults, to_dict
 from farkas_exp.identity import identify
 from farkas_exp.report.arms import deciding_settings
+from farkas_exp.report.paper import TABLE3_MINI, TABLES, deviations, required_settings
 from farkas_exp.runs import collect
 
 RESNETS = [f"resnet{depth}" for depth in (18, 34, 50, 101)]
@@ -109,6 +110,33 @@ def test_tables_1_and_2_are_every_depth_in_both_regimes_three_times(
         for seed in SEEDS
     }
     assert sorted(map(str, wanted)) == sorted(str((*arm(job), job.seed)) for job in made)
+
+
+def test_table_3_is_three_depths_of_both_networks_once_in_the_tables_setting() -> None:
+    made = jobs("table3", "dataset.root=x")
+    for job in made:
+        check_papers_arm(job)
+        assert (job.normalization.name, job.init.name, job.aggregation.name) == ("batch", "pytorch", "mean")
+        assert (job.dataset.name, job.dataset.normalize, job.augmentation.flip) == ("imagenet", True, True)
+        assert deviations(to_dict(job), TABLES["table3"]) == {}
+    wanted = [f"{family}{depth}_imagenet" for depth in (50, 101, 152) for family in ("resnet", "farkasnet")]
+    assert [(job.model.name, job.seed) for job in made] == [(name, 0) for name in wanted]
+    (other,) = jobs("table3", "dataset.root=x", "phases=dawnbench28", "model=resnet50_imagenet")
+    assert deviations(to_dict(other), TABLES["table3"]) == {"phases.name": "dawnbench28", "epochs": 28}
+
+
+def test_the_small_table_3_goes_through_phases_like_the_large_ones() -> None:
+    made = jobs("table3_mini", "dataset.root=x")
+    assert [job.model.name for job in made] == ["resnet50_imagenet", "farkasnet50_imagenet"]
+    (large,) = jobs("table3", "dataset.root=x", "model=resnet50_imagenet")
+    for job in made:
+        own, paper = job.phases.schedule, large.phases.schedule
+        assert [(p.min_scale, p.rectangular) for p in own] == [(p.min_scale, p.rectangular) for p in paper]
+        assert [p.lr_from >= p.lr_to for p in own] == [p.lr_from >= p.lr_to for p in paper]
+        assert (job.normalization.name, job.aggregation.name, job.dataset.normalize) == ("batch", "mean", True)
+        assert required_settings(TABLE3_MINI.rows[0], job.model.name)["model.blocks"] != job.model.blocks
+        for key, (value,) in TABLE3_MINI.needs.items():
+            assert deciding_settings(to_dict(job))[key] == value
 
 
 def test_table_4_is_its_four_arms_three_times() -> None:
@@ -247,6 +275,8 @@ def test_deep_and_narrow_is_four_kinds_over_a_grid() -> None:
     [
         "table1",
         "table2",
+        "table3",
+        "table3_mini",
         "table4",
         "table1_controls",
         "table1_mini",

@@ -131,10 +131,10 @@ def test_a_file_system_without_locks_is_said_once_and_trains(tmp_path, monkeypat
 def crashing(monkeypatch, *seeds):
     original = Trainer.evaluate
 
-    def evaluate(self):
+    def evaluate(self, epoch):
         if self.config.seed in seeds:
             raise RuntimeError("a defect\nof two lines")
-        return original(self)
+        return original(self, epoch)
 
     monkeypatch.setattr(Trainer, "evaluate", evaluate)
 
@@ -196,10 +196,10 @@ def test_an_interrupted_sweep_says_so_and_the_same_command_finishes_it(tmp_path,
 def test_a_second_interrupt_is_to_be_continued_too(tmp_path, monkeypatch, capfd):
     original = Trainer.evaluate
 
-    def interrupted(self):
+    def interrupted(self, epoch):
         if self.config.seed == 1:
             raise KeyboardInterrupt
-        return original(self)
+        return original(self, epoch)
 
     monkeypatch.setattr(Trainer, "evaluate", interrupted)
     assert small(tmp_path, "-m", "seed=0,1", "epochs=1") == 75

@@ -249,6 +249,43 @@ def test_the_farkas_imagenet_norm_is_affine_and_after_the_activation_unless_aske
     assert not norms(norm_position="before")[1].stem[0].norm_after
 
 
+@pytest.mark.parametrize("normalization", ["none", "batch"])
+def test_the_farkas_network_with_strided_projections_has_no_dead_point(normalization):
+    for seed in range(3):
+        model = build(
+            "farkasnet50_imagenet", seed, blocks=[2, 1, 2], widths=[16, 20, 24], image_size=64,
+            normalization=normalization, downsample="conv",
+        )  # fmt: skip
+        batch = images(2, 3, 64, 64, seed=seed)
+        assert max(dead_points(model, batch)) == 0.0
+        assert sum(isinstance(m, FarkasLayer) for m in model.modules()) == 1 + 3 * 5
+        projections = [m for m in model.modules() if type(m) is nn.Conv2d]
+        assert [(m.in_channels, m.out_channels, m.stride) for m in projections] == [
+            (4, 16, (1, 1)), (18, 20, (2, 2)), (21, 24, (2, 2)),
+        ]  # fmt: skip
+        assert model.fc.in_features == 26
+
+
+def test_the_plain_network_can_halve_its_images_as_the_farkas_network_does():
+    pooled = build("resnet50_imagenet", normalization="batch", downsample="pool", **SMALL)
+    farkas_net = build("farkasnet50_imagenet", normalization="batch", **SMALL)
+    kinds = [[type(m).__name__.removeprefix("Farkas") for m in net.modules()] for net in (pooled, farkas_net)]
+    assert kinds[0] == kinds[1], "the same modules in the same places"
+    assert not pooled.stem[0].norm_after
+    assert farkas_net.stem[0].norm_after
+    default = build("resnet50_imagenet", normalization="batch", **SMALL)
+    assert (
+        default.state_dict().keys()
+        == build("resnet50_imagenet", normalization="batch", downsample="conv", **SMALL).state_dict().keys()
+    )
+
+
+@pytest.mark.parametrize(("name", "value"), [("resnet50_imagenet", "stride"), ("resnet18", "pool")])
+def test_downsampling_is_an_option_of_the_imagenet_networks(name, value):
+    with pytest.raises(UserError, match=r"model.downsample: "):
+        create_model(name, downsample=value)
+
+
 @pytest.mark.parametrize("name", ["resnet50_imagenet", "farkasnet50_imagenet"])
 def test_too_small_an_image_is_named(name):
     with pytest.raises(UserError, match=rf"dataset.image_size: 31 is too small for {name} with 4 stages"):

@@ -11,7 +11,7 @@ from made_runs import make_run, settings
 from test_report_arms import check_html, check_latex
 
 from farkas_exp.report.command import main
-from farkas_exp.report.paper import TABLES, PaperCell, deviations, fill, required_settings
+from farkas_exp.report.paper import TABLE3_MINI, TABLES, PaperCell, deviations, fill, required_settings
 from farkas_exp.report.paper_table import other_arms_table, paper_table, signed
 from farkas_exp.report.tables import to_csv, to_latex
 from farkas_exp.runs import RunDirectory, collect
@@ -157,6 +157,33 @@ def test_top5_is_shown_where_the_runs_have_it(tmp_path: Path) -> None:
     make_run(tmp_path, cell_settings(wanted, "table3"), test_error=23.7, result={"test_error_top5": 6.6})
     expected = ("23.70 / 6.60 (1)", "paper 23.70/6.65, 0.00")
     assert text_of(tmp_path, "table3", "farkasnet50_imagenet", "batch") == expected
+
+
+def test_another_schedule_is_said_by_its_name_or_its_phases(tmp_path: Path) -> None:
+    wanted, other = find("table3", "resnet50_imagenet", "batch"), find("table3", "resnet101_imagenet", "batch")
+    schedule = [dict(phase) for phase in TABLES["table3"].setting["phases.schedule"]]
+    schedule[0]["lr_to"] = 0.9
+    make_run(
+        tmp_path / "a", cell_settings(wanted, "table3", phases__name="mine", phases__schedule=schedule), test_error=30.0
+    )
+    make_run(tmp_path / "b", cell_settings(other, "table3", phases__schedule=schedule), test_error=30.0)
+    (named,) = [n for n in paper_table(fill(TABLES["table3"], collect(tmp_path / "a"))).notes if "Not the paper" in n]
+    assert named == "Not the paper's setting: phases mine (paper: finlay29)."
+    (changed,) = [n for n in paper_table(fill(TABLES["table3"], collect(tmp_path / "b"))).notes if "Not the paper" in n]
+    assert "phases.schedule [to 8: 128 px x 1024, lr 0.5-0.9,to 15: 128 px" in changed
+    assert "{" not in changed
+
+
+def test_the_small_table_3_shows_both_errors_of_its_networks_alone(tmp_path: Path) -> None:
+    narrow = {"model__blocks": [1, 1, 1, 1], "model__widths": [32, 48, 64, 96]}
+    for row, error in zip(TABLE3_MINI.rows, (8.0, 6.0), strict=True):
+        wanted = TABLE3_MINI.cell(row, TABLE3_MINI.columns[0])
+        assert wanted is not None
+        made = cell_settings(wanted, "table3", dataset__name="streamed_folder", **narrow)
+        make_run(tmp_path, made, test_error=error, result={"test_error_top5": error / 4})
+        make_run(tmp_path, cell_settings(wanted, "table3"), test_error=50.0)
+    table = paper_table(fill(TABLE3_MINI, collect(tmp_path)))
+    assert [row[1].text(0) for row in table.rows] == ["8.00 / 2.00 (1)", "6.00 / 1.50 (1)"]
 
 
 def test_what_was_narrowed_is_said(tmp_path: Path) -> None:

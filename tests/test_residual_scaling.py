@@ -173,8 +173,8 @@ def test_a_scaled_farkasnet_has_no_dead_point_before_and_after_steps(aggregation
 
 
 def test_a_run_is_built_as_its_configuration_says(tmp_path) -> None:
+    from farkas_exp.building import build_model
     from farkas_exp.data import build_data
-    from farkas_exp.train import build_model
 
     made = config(
         tmp_path, residual={"alpha": 0.5, "beta": 0.4, "depth_exponent": -0.5}, normalization={"name": "none"}

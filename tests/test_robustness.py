@@ -366,7 +366,7 @@ def test_a_read_only_folder_is_refused_in_one_line_and_its_finished_runs_are_ski
 def test_a_defect_is_still_a_crash_with_its_traceback(tmp_path, monkeypatch):
     made = config(tmp_path)
 
-    def missing(self):
+    def missing(self, epoch):
         raise FileNotFoundError(errno.ENOENT, "No such file or directory", "/data/image.png")
 
     with monkeypatch.context() as patched:

@@ -13,10 +13,10 @@ import torch
 from configs import config, values
 
 from farkas_exp import runs, sweep
+from farkas_exp.building import build_model
 from farkas_exp.config import parse
 from farkas_exp.errors import UserError
 from farkas_exp.runs import open_run, read_json, read_rows, read_run
-from farkas_exp.train import build_model
 from farkas_exp.trainer import Trainer
 
 TIMES = {"time", "epoch_seconds", "images_per_second"}
@@ -181,7 +181,7 @@ def test_the_failure_rule_counts_epochs_at_chance_in_total():
 def test_a_crash_is_kept_with_its_traceback_and_left_alone_until_retried(tmp_path, monkeypatch):
     made = config(tmp_path)
     with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "evaluate", lambda self: 1 / 0)
+        patched.setattr(Trainer, "evaluate", lambda self, epoch: 1 / 0)
         outcome = sweep.execute(made)
     run = open_run(made)
     assert (outcome.status, outcome.exit_status) == (runs.CRASHED, 1)

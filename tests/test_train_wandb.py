@@ -57,7 +57,7 @@ def test_a_run_that_failed_to_train_is_failed(tmp_path):
 
 
 def test_a_crashed_run_is_failed(tmp_path, monkeypatch):
-    monkeypatch.setattr(Trainer, "evaluate", lambda self: 1 / 0)
+    monkeypatch.setattr(Trainer, "evaluate", lambda self, epoch: 1 / 0)
     made = config(tmp_path, wandb=OFFLINE)
     assert sweep.execute(made).status == runs.CRASHED
     (found,) = recorded(open_run(made))

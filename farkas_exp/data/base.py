@@ -23,7 +23,9 @@ class DataInfo:
         image_shape: (C, H, W).
         train_size: images in the training set.
         test_size: images in the evaluation set: the test set, or the held-out part of the training set.
-        fingerprint: 16 hex digits that change with any pixel or label of either set.
+        fingerprint: 16 hex digits that change with any pixel or label of either set (streamed images: with any file's
+            name, size or label).
+        top5: whether the top-5 error is reported beside the error: for streamed images of more than five classes.
     """
 
     name: str
@@ -33,6 +35,7 @@ class DataInfo:
     train_size: int
     test_size: int
     fingerprint: str
+    top5: bool = False
 
 
 class ImageData(Protocol):
@@ -43,9 +46,8 @@ class ImageData(Protocol):
         """The facts of the dataset."""
         ...
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Full training batches in an epoch."""
+    def steps_in(self, epoch: int) -> int:
+        """Full training batches in an epoch (from 0)."""
         ...
 
     def train_batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
@@ -55,12 +57,19 @@ class ImageData(Protocol):
         """
         ...
 
-    def test_batches(self) -> Iterator[Batch]:
-        """The whole evaluation set in a fixed order, each image once, not augmented; of it this process's share."""
+    def test_batches(self, epoch: int | None = None) -> Iterator[Batch]:
+        """The whole evaluation set in a fixed order, each image once, not augmented.
+
+        Where the image size changes in the course of a run, as the network sees it at `epoch` (default: at the end).
+        """
         ...
 
     def fixed_batch(self, n: int) -> Batch:
         """The first `n` training images (all, if there are fewer) of a fixed order, not augmented."""
+        ...
+
+    def close(self) -> None:
+        """Give back processes and the like; the data can be used again."""
         ...
 
 

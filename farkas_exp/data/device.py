@@ -88,9 +88,8 @@ class DeviceData:
         self._test_images = arrays.test_images[own.start : own.stop].to(self._device).flatten(2)
         self._test_labels = arrays.test_labels[own.start : own.stop].to(self._device)
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Full training batches in an epoch."""
+    def steps_in(self, epoch: int) -> int:
+        """Full training batches in an epoch, the same in all."""
         return self.info.train_size // self._batch_size
 
     def train_batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
@@ -102,7 +101,7 @@ class DeviceData:
         plan = self._own_rows(self.plan(epoch)).to(self._device)
         labels = self._labels[plan.order]
         positions = self._windows.positions(plan.order, plan.crop_y, plan.crop_x, plan.flip)
-        size, stop = self._share, self.steps_per_epoch * self._share
+        size, stop = self._share, self.steps_in(epoch) * self._share
         block = size * self._batches_in_a_block()
         # The bytes of a block are scratch, used again and again; its floats belong to whoever takes the batches.
         scratch = self._windows.view.new_empty(min(block, stop), *self._windows.view.shape[1:])
@@ -114,7 +113,7 @@ class DeviceData:
             for first in range(0, len(images), size):
                 yield images[first : first + size], labels[start + first : start + first + size]
 
-    def test_batches(self) -> Iterator[Batch]:
+    def test_batches(self, epoch: int | None = None) -> Iterator[Batch]:
         """This process's share of the evaluation set in a fixed order, in batches of nearly equal size."""
         count = len(self._test_labels)
         if not count:
@@ -132,6 +131,9 @@ class DeviceData:
         images = self._windows.view.index_select(0, self._windows.originals(index)).float()
         return self._finish(images), self._labels[index]
 
+    def close(self) -> None:
+        """Nothing to give back."""
+
     def plan(self, epoch: int) -> EpochPlan:
         """The random choices of `epoch`, on the CPU."""
         generator = torch.Generator().manual_seed(derive_seed(self._seed, "train", epoch))
@@ -143,7 +145,7 @@ class DeviceData:
         if self._share == self._batch_size:
             return plan
         first = self._rank * self._share
-        rows = torch.arange(self.steps_per_epoch * self._batch_size).view(-1, self._batch_size)
+        rows = torch.arange(self.steps_in(0) * self._batch_size).view(-1, self._batch_size)
         return plan.rows(rows[:, first : first + self._share].flatten())
 
     def _batches_in_a_block(self) -> int:

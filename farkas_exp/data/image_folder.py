@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,11 +22,8 @@ from torch import Tensor
 from farkas_exp.config import DatasetConfig
 from farkas_exp.data.base import Arrays, refuse_options
 from farkas_exp.errors import UserError
+from farkas_exp.images.decode import SUFFIXES, to_rgb, unreadable
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-SUFFIXES = (".jpg", ".jpeg", ".png")
 LAYOUT = "it must hold train/<class>/* and test/<class>/*"
 TEST_FOLDERS = ("test", "val")  # the first one that exists
 CACHE_FOLDER = ".farkas_cache"
@@ -109,24 +105,12 @@ def decode(path: Path, height: int, width: int) -> np.ndarray:
 
     try:
         with Image.open(path) as image:
-            rgb = _to_rgb(image)
+            rgb = to_rgb(image)
         if rgb.size != (width, height):
             rgb = ImageOps.fit(rgb, (width, height), Image.Resampling.BILINEAR)
         return np.asarray(rgb)
     except Exception as error:  # the decoders raise many types for a broken file
-        empty = path.is_file() and path.stat().st_size == 0
-        reason = "the file is empty" if empty else " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"dataset.root: cannot read the image '{path}' ({reason}); repair or remove it") from error
-
-
-def _to_rgb(image: "Image.Image") -> "Image.Image":
-    from PIL import Image
-
-    if image.mode.startswith("I"):  # 16-bit grey, which convert() would clip at 255
-        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-    if "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image.convert("RGB")
+        raise unreadable(path, error) from error
 
 
 def _class_folders(folder: Path) -> list[str]:

@@ -36,21 +36,28 @@ def limit_training(arrays: Arrays, limit: int) -> Arrays:
     Raises:
         UserError: more images than there are, or fewer than one a class.
     """
-    count, classes = len(arrays.train_labels), len(arrays.class_names)
+    return _keep(arrays, limited(arrays.train_labels, len(arrays.class_names), limit, arrays.name))
+
+
+def limited(labels: Tensor, classes: int, limit: int, name: str) -> np.ndarray:
+    """The indices (limit,), in their order, of the images that `limit_training` keeps.
+
+    Raises:
+        UserError: more images than there are, or fewer than one a class.
+    """
+    count = len(labels)
     if limit > count:
         raise UserError(
-            f"dataset.train_limit: {limit} is larger than the training set of {arrays.name} ({count} images);"
+            f"dataset.train_limit: {limit} is larger than the training set of {name} ({count} images);"
             f" choose at most {count}"
         )
     if limit < classes:
         raise UserError(
-            f"dataset.train_limit: {limit} is fewer than the {classes} classes of {arrays.name};"
-            f" choose at least {classes}"
+            f"dataset.train_limit: {limit} is fewer than the {classes} classes of {name}; choose at least {classes}"
         )
-    rank = rank_in_class(arrays.train_labels, "train_limit")
+    rank = rank_in_class(labels, "train_limit")
     # One image of each class, then a second one of each, and so on until there are enough.
-    taken = np.argsort(rank * classes + arrays.train_labels.cpu().numpy(), kind="stable")[:limit]
-    return _keep(arrays, np.sort(taken))
+    return np.sort(np.argsort(rank * classes + labels.cpu().numpy(), kind="stable")[:limit])
 
 
 def hold_out(arrays: Arrays, fraction: float) -> Arrays:
@@ -59,20 +66,28 @@ def hold_out(arrays: Arrays, fraction: float) -> Arrays:
     Raises:
         UserError: nothing would be held out, or nothing left of a class.
     """
-    labels = arrays.train_labels.cpu().numpy()
-    counts = np.bincount(labels, minlength=len(arrays.class_names))
-    held_counts = np.floor(fraction * counts + 0.5).astype(np.int64)
-    if held_counts.sum() == 0 or (held_counts >= np.maximum(counts, 1)).any():
-        what = "holds nothing out" if held_counts.sum() == 0 else "leaves nothing of some class to train on"
-        raise UserError(
-            f"dataset.validation: {fraction:g} of the training set of {arrays.name} ({len(labels)} images) {what};"
-            f" choose a {'larger' if held_counts.sum() == 0 else 'smaller'} part"
-        )
-    held = rank_in_class(arrays.train_labels, "validation") < held_counts[labels]
+    held = held_out(arrays.train_labels, len(arrays.class_names), fraction, arrays.name)
     index = torch.from_numpy(np.flatnonzero(held)).to(arrays.train_images.device)
     test_images, test_labels = arrays.train_images[index], arrays.train_labels[index]
     kept = _keep(arrays, np.flatnonzero(~held))
     return dataclasses.replace(kept, test_images=test_images, test_labels=test_labels)
+
+
+def held_out(labels: Tensor, classes: int, fraction: float, name: str) -> np.ndarray:
+    """(N,) whether `hold_out` takes an image out of the training set.
+
+    Raises:
+        UserError: nothing would be held out, or nothing left of a class.
+    """
+    counts = np.bincount(labels.cpu().numpy(), minlength=classes)
+    held_counts = np.floor(fraction * counts + 0.5).astype(np.int64)
+    if held_counts.sum() == 0 or (held_counts >= np.maximum(counts, 1)).any():
+        what = "holds nothing out" if held_counts.sum() == 0 else "leaves nothing of some class to train on"
+        raise UserError(
+            f"dataset.validation: {fraction:g} of the training set of {name} ({len(labels)} images) {what};"
+            f" choose a {'larger' if held_counts.sum() == 0 else 'smaller'} part"
+        )
+    return rank_in_class(labels, "validation") < held_counts[labels.cpu().numpy()]
 
 
 def _keep(arrays: Arrays, index: np.ndarray) -> Arrays:

@@ -64,6 +64,7 @@ def create_model(
     depth: int | None = None,
     width: int | None = None,
     residual: bool | None = None,
+    downsample: str | None = None,
     residual_alpha: float = 1.0,
     residual_beta: float = 1.0,
     residual_depth_exponent: float = 0.0,
@@ -96,6 +97,7 @@ def create_model(
         depth: hidden layers of a rectangular network, of linear layers or convolutions.
         width: units of each of them.
         residual: whether each of them but the first adds its input to its pre-activation.
+        downsample: `conv` or `pool`, how the ImageNet networks halve their images.
         residual_alpha: residual scaling: each block's sum is alpha (shortcut + beta * branch).
         residual_beta: beta.
         residual_depth_exponent: beta is `residual_beta` times the number of branches to this power.
@@ -130,6 +132,7 @@ def create_model(
         depth=depth,
         width=width,
         residual=residual,
+        downsample=downsample,
         bias=bias,
         head=head,
     )

@@ -13,7 +13,7 @@ directly (normalization none, or position after), the convolution has a bias. Wi
 shortcut, which no activation follows, is not normalized.
 
 The paper names its ImageNet setting only in part (batch norm, mean aggregation, DAWNBench's training code).
-`farkasnet*_imagenet` settles the rest like this:
+`farkasnet*_imagenet` settles the rest like this, unless `model.downsample` says otherwise:
 
 - Stem: a 7x7 Farkas convolution of stride 2 to 64 channels, activation, normalization, and 3x3 max pooling of stride 2.
   A maximum of non-negative maps is positive wherever one of them is, so pooling keeps the guarantee.
@@ -24,12 +24,18 @@ The paper names its ImageNet setting only in part (batch norm, mean aggregation,
 - The normalization stands after the activation, as in Algorithms 1 and 2 (before it, the guarantee is lost), and is
   affine, as in DAWNBench's code and as the plain network's is; `normalization.affine=false` gives the CIFAR networks'.
 - The aggregation is `sum` unless asked otherwise, as in the other networks; Table 3 has aggregation=mean.
+
+`model.downsample` is how images are halved, in either kind of network: `conv` as in torchvision (a strided 3x3
+convolution and a strided 1x1 projection of the shortcut; the default of resnet*_imagenet), `pool` as on CIFAR (a 1x1
+convolution and average pooling, no projections; the default of farkasnet*_imagenet). A FarkasNet with `conv` keeps the
+guarantee: its projections are plain convolutions on the shortcut, and the aggregation covers the whole sum.
 """
 
 from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
+from farkas_exp.errors import unknown
 from farkas_exp.layers.activation import Activation
 from farkas_exp.layers.residual import ResidualBlock, ResidualConv2d, ResidualLayer
 from farkas_exp.models.kit import LayerKit, Unit, build_kit
@@ -44,33 +50,48 @@ IMAGENET_SKELETONS: Mapping[str, Skeleton] = {
 }
 
 
+DOWNSAMPLING = ("conv", "pool")
+"""The choices of `model.downsample`."""
+
+
 def _needs_bias(kit: LayerKit) -> bool:
     """Whether no normalization follows a convolution directly, whose own shift would make the bias idle."""
     return kit.normalization == "none" or kit.position == "after"
 
 
+def _conv(kit: LayerKit, inputs: int, outputs: int, kernel_size: int, stride: int = 1) -> nn.Module:
+    """A convolution that an activation follows: a Farkas layer always has its bias, which is part of it."""
+    if kit.farkas:
+        return kit.conv(inputs, outputs, kernel_size, stride)
+    return nn.Conv2d(inputs, outputs, kernel_size, stride, kernel_size // 2, bias=_needs_bias(kit))
+
+
+def _last_conv(kit: LayerKit, inputs: int, outputs: int) -> ResidualLayer:
+    return kit.residual(inputs, outputs, 1) if kit.farkas else ResidualConv2d(inputs, outputs, 1, bias=_needs_bias(kit))
+
+
 class ProjectionBottleneck(ResidualBlock):
     """ResNet v1's bottleneck: (N, inputs, H, W) to (N, outputs, ceil(H / stride), ...), named as in torchvision.
 
-    The shortcut is a strided 1x1 projection where the shape changes.
+    The shortcut is a strided 1x1 projection where the shape changes. With Farkas layers one channel is appended.
     """
 
     def __init__(self, kit: LayerKit, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        inner, bias = outputs // 4, _needs_bias(kit)
+        inner = outputs // 4
         self.norm_after = kit.position == "after"
-        self.conv1 = nn.Conv2d(inputs, inner, 1, bias=bias)
+        self.conv1 = _conv(kit, inputs, inner, 1)
         self.bn1 = kit.norm(inner)
         self.relu1 = kit.act()
-        self.conv2 = nn.Conv2d(inner, inner, 3, stride, 1, bias=bias)
+        self.conv2 = _conv(kit, inner, inner, 3, stride)
         self.bn2 = kit.norm(inner)
         self.relu2 = kit.act()
-        self.conv3 = ResidualConv2d(inner, outputs, 1, bias=bias)
-        self.bn3 = kit.norm(outputs)
+        self.conv3 = _last_conv(kit, inner, outputs)
+        self.bn3 = kit.norm(outputs + kit.growth)
         self.relu3 = kit.act()
         self.downsample: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
-            projection: list[nn.Module] = [nn.Conv2d(inputs, outputs, 1, stride, bias=bias)]
+            projection: list[nn.Module] = [nn.Conv2d(inputs, outputs, 1, stride, bias=_needs_bias(kit))]
             if not self.norm_after:
                 projection.append(kit.norm(outputs))
             self.downsample = nn.Sequential(*projection)
@@ -79,10 +100,10 @@ class ProjectionBottleneck(ResidualBlock):
         """The block."""
         hidden = _activate(self.conv1(input), self.bn1, self.relu1, self.norm_after)
         hidden = _activate(self.conv2(hidden), self.bn2, self.relu2, self.norm_after)
-        branch, shortcut = self.conv3.branch(hidden), self.downsample(input)
+        shortcut = self.downsample(input)
         if self.norm_after:
-            return self.bn3(self.relu3(self.conv3.merge(branch, shortcut)))
-        return self.relu3(self.conv3.merge(self.bn3(branch), shortcut))
+            return self.bn3(self.conv3.activate(hidden, shortcut, self.relu3))
+        return self.relu3(self.conv3.merge(self.bn3(self.conv3.branch(hidden)), shortcut))
 
     def branch_end(self) -> tuple[ResidualLayer, nn.Module | None]:
         """The last 1x1 convolution."""
@@ -99,13 +120,16 @@ def _activate(hidden: Tensor, norm: nn.Module, activation: Activation, norm_afte
 
 
 class ImageNetResNet(nn.Module):
-    """ResNet v1 with bottlenecks; parameter names and outputs are torchvision's."""
+    """ResNet v1 with bottlenecks; parameter names and outputs are torchvision's.
+
+    With Farkas layers every block appends a channel, as in Algorithm 2, and each stage starts on its own width.
+    """
 
     def __init__(self, kit: LayerKit, skeleton: Skeleton, in_channels: int, num_classes: int) -> None:
         super().__init__()
         channels = skeleton.widths[0] // 4
         self.norm_after = kit.position == "after"
-        self.conv1 = nn.Conv2d(in_channels, channels, 7, 2, 3, bias=_needs_bias(kit))
+        self.conv1 = _conv(kit, in_channels, channels, 7, 2)
         self.bn1 = kit.norm(channels)
         self.relu = kit.act()
         self.maxpool = nn.MaxPool2d(3, 2, 1)
@@ -113,8 +137,9 @@ class ImageNetResNet(nn.Module):
         for stage, (count, width) in enumerate(zip(skeleton.blocks, skeleton.widths, strict=True), start=1):
             blocks: list[nn.Module] = []
             for number in range(count):
-                blocks.append(ProjectionBottleneck(kit, channels, width, 2 if stage > 1 and number == 0 else 1))
-                channels = width
+                stride = 2 if stage > 1 and number == 0 else 1
+                blocks.append(ProjectionBottleneck(kit, channels, width + number * kit.growth, stride))
+                channels = width + (number + 1) * kit.growth
             self.add_module(f"layer{stage}", nn.Sequential(*blocks))
         self.fc = nn.Linear(channels, num_classes)
 
@@ -126,29 +151,21 @@ class ImageNetResNet(nn.Module):
         return self.fc(features.mean((2, 3)))
 
 
-def build_resnet(options: ModelOptions, layers: str) -> ImageNetResNet:
-    """ResNet v1 as in torchvision.
+def build_imagenet(options: ModelOptions, layers: str, farkas: bool) -> nn.Module:
+    """The plain network as in torchvision, or the FarkasNet for large images; `downsample` as the options say.
 
     Raises:
         UserError: an option that the network does not have, or sizes that do not fit.
     """
-    options.accept(("blocks", "widths"))
-    kit = build_kit(options, farkas=False, position="before", affine=True)
+    options.accept(("blocks", "widths", "downsample"))
+    downsample = options.downsample or ("pool" if farkas else "conv")
+    if downsample not in DOWNSAMPLING:
+        raise unknown("model.downsample", downsample, DOWNSAMPLING)
+    kit = build_kit(options, farkas=farkas, position="after" if farkas else "before", affine=True)
     skeleton = choose_skeleton(options, IMAGENET_SKELETONS[layers], kit)
     check_image_size(options, 4, len(skeleton.blocks))
-    return ImageNetResNet(kit, skeleton, options.in_channels, options.num_classes)
-
-
-def build_farkasnet(options: ModelOptions, layers: str) -> ResidualNet:
-    """The FarkasNet for large images.
-
-    Raises:
-        UserError: an option that the network does not have, or sizes that do not fit.
-    """
-    options.accept(("blocks", "widths"))
-    kit = build_kit(options, farkas=True, affine=True)
-    skeleton = choose_skeleton(options, IMAGENET_SKELETONS[layers], kit)
-    check_image_size(options, 4, len(skeleton.blocks))
+    if downsample == "conv":
+        return ImageNetResNet(kit, skeleton, options.in_channels, options.num_classes)
     width = skeleton.widths[0]
     stem = nn.Sequential(
         Unit(kit, kit.conv(options.in_channels, width // 4, 7, stride=2), width // 4),
@@ -159,7 +176,7 @@ def build_farkasnet(options: ModelOptions, layers: str) -> ResidualNet:
 
 
 def _imagenet(layers: str, farkas: bool) -> Callable[[ModelOptions], nn.Module]:
-    return lambda options: build_farkasnet(options, layers) if farkas else build_resnet(options, layers)
+    return lambda options: build_imagenet(options, layers, farkas)
 
 
 IMAGENET_MODELS: Mapping[str, Callable[[ModelOptions], nn.Module]] = {

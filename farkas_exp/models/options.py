@@ -34,6 +34,7 @@ class ModelOptions:
     depth: int | None = None
     width: int | None = None
     residual: bool | None = None
+    downsample: str | None = None
     bias: bool | None = None
     head: str = "linear"
 
@@ -53,7 +54,7 @@ class ModelOptions:
                 " one of the CIFAR residual networks, allconv_residual or linear_residual"
             )
         accepted = set(accepted)
-        for option in ("variant", "head_bn", "blocks", "widths", "depth", "width", "residual", "bias"):
+        for option in ("variant", "head_bn", "blocks", "widths", "depth", "width", "residual", "bias", "downsample"):
             if option not in accepted and getattr(self, option) is not None:
                 own = ", ".join(f"model.{name}" for name in sorted(accepted)) or "none"
                 raise UserError(f"model.{option}: {self.name} has no such option; its options: {own}")

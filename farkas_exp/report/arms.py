@@ -151,6 +151,7 @@ def pretty(key: str, value: Any) -> str:
     if isinstance(value, float):
         value = f"{value:g}"
     if isinstance(value, (list, tuple)):
+        value = [_phase_text(item) if isinstance(item, Mapping) else item for item in value]
         value = "[" + ",".join(map(str, value)) + "]"
     if value is None:
         value = "default"
@@ -158,6 +159,12 @@ def pretty(key: str, value: Any) -> str:
         return str(value)
     key = key.removesuffix(".name").removesuffix(".value")
     return f"{key} {value}"
+
+
+def _phase_text(phase: Mapping[str, Any]) -> str:
+    """A phase of a schedule, such as `to 8: 128 px x 1024, lr 0.5-1`."""
+    rates = f"lr {phase.get('lr_from'):g}-{phase.get('lr_to'):g}"
+    return f"to {phase.get('until')}: {phase.get('image_size')} px x {phase.get('batch_size')}, {rates}"
 
 
 def model_name(name: str) -> str:

@@ -20,6 +20,7 @@ WHAT = (
     "table3",
     "table4",
     "table1_mini",
+    "table3_mini",
     "figure5",
     "fixup_rates",
     "deep_narrow",

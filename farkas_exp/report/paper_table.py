@@ -71,7 +71,7 @@ def _ours(wanted: PaperCell, arm: Arm) -> str:
     summary = arm.summary("test_error")
     if summary is not None:
         text = mean_sd(summary)
-        top5 = arm.summary("test_error_top5") if wanted.top5 is not None else None
+        top5 = arm.summary("test_error_top5")
         return f"{text}{f' / {mean_sd(top5)}' if top5 else ''} ({summary.n})"
     if arm.failed:
         return "failed" if len(arm.failed) == 1 else f"all {len(arm.failed)} failed"

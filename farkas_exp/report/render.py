@@ -13,7 +13,16 @@ from farkas_exp.report.curves import curves_figure
 from farkas_exp.report.deep_narrow import deep_narrow_figure, deep_narrow_table, grids
 from farkas_exp.report.figures import FIGURES, table_figure
 from farkas_exp.report.landscape import landscape_table
-from farkas_exp.report.paper import FIGURE5, FIXUP_RATES, FIXUP_RATES_NORMALIZED, TABLE1_MINI, TABLES, PaperTable, fill
+from farkas_exp.report.paper import (
+    FIGURE5,
+    FIXUP_RATES,
+    FIXUP_RATES_NORMALIZED,
+    TABLE1_MINI,
+    TABLE3_MINI,
+    TABLES,
+    PaperTable,
+    fill,
+)
 from farkas_exp.report.paper_table import other_arms_table, paper_table
 from farkas_exp.report.separation import arm_grids, separation_table
 from farkas_exp.report.tables import Table
@@ -164,6 +173,7 @@ RENDERERS: dict[str, Renderer] = {
     "arms": render_arms,
     **{name: partial(render_paper_tables, name, (table,)) for name, table in TABLES.items()},
     "table1_mini": partial(render_paper_tables, "table1_mini", (TABLE1_MINI,)),
+    "table3_mini": partial(render_paper_tables, "table3_mini", (TABLE3_MINI,)),
     "figure5": partial(render_paper_tables, "figure5", (FIGURE5,)),
     "fixup_rates": partial(render_paper_tables, "fixup_rates", (FIXUP_RATES, FIXUP_RATES_NORMALIZED)),
     "deep_narrow": render_deep_narrow,

@@ -197,6 +197,8 @@ def _figures(row: Mapping[str, Any]) -> str:
         parts.append(f"test loss {number('test_loss', '.4f')}")
     if "test_error" in row:
         parts.append(f"test error {number('test_error', '.2f')} %")
+    if "test_error_top5" in row:
+        parts.append(f"top-5 {number('test_error_top5', '.2f')} %")
     if row.get("images_per_second") is not None:
         parts.append(f"{row['images_per_second']:,.0f} images/s")
     return "  ".join(parts)

@@ -1,0 +1,65 @@
+"""What a run is told: the typed schema, and the strict check that every configuration passes before anything happens.
+
+Hydra composes YAML files and command-line overrides into a nested mapping; `parse` turns that mapping into a frozen
+`Config`. An unknown key (also one added with Hydra's `+`), a missing value or a wrong type is a `UserError` that
+gives the full path of the key and what would be right.
+
+This package imports neither torch nor Hydra, so that `--help` and the skipping of finished runs stay fast.
+"""
+
+from farkas_exp.config.parsing import parse, schema_defaults, to_dict, unknown_key
+from farkas_exp.config.schema import (
+    ActivationConfig,
+    AggregationConfig,
+    AttackConfig,
+    AugmentationConfig,
+    CallbackConfig,
+    CheckpointConfig,
+    Config,
+    DatasetConfig,
+    DiagnosticsConfig,
+    DropoutConfig,
+    FailureConfig,
+    HeadConfig,
+    InitConfig,
+    LRConfig,
+    ModelConfig,
+    NormalizationConfig,
+    OptimizerConfig,
+    PhaseConfig,
+    PhasesConfig,
+    RegularizerConfig,
+    ResidualConfig,
+    WandbConfig,
+    outside,
+)
+
+__all__ = [
+    "ActivationConfig",
+    "AggregationConfig",
+    "AttackConfig",
+    "AugmentationConfig",
+    "CallbackConfig",
+    "CheckpointConfig",
+    "Config",
+    "DatasetConfig",
+    "DiagnosticsConfig",
+    "DropoutConfig",
+    "FailureConfig",
+    "HeadConfig",
+    "InitConfig",
+    "LRConfig",
+    "ModelConfig",
+    "NormalizationConfig",
+    "OptimizerConfig",
+    "PhaseConfig",
+    "PhasesConfig",
+    "RegularizerConfig",
+    "ResidualConfig",
+    "WandbConfig",
+    "outside",
+    "parse",
+    "schema_defaults",
+    "to_dict",
+    "unknown_key",
+]

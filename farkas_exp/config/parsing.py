@@ -1,0 +1,116 @@
+"""From the nested mapping that Hydra composes to a frozen `Config`, or one line that says what is wrong with it."""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from farkas_exp.config.ranges import check_ranges
+from farkas_exp.config.schema import Config
+from farkas_exp.errors import UserError, unknown
+
+
+def parse(values: Mapping[str, Any]) -> Config:
+    """Check a nested mapping against the schema and return the frozen `Config`.
+
+    Raises:
+        UserError: an unknown key, a missing value, a value of the wrong type or out of its range.
+    """
+    config = _build(Config, values, "")
+    check_ranges(config)
+    return config
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The nested plain form of a config (lists for tuples): what is written into a run directory."""
+    plain = dataclasses.asdict(config)
+
+    def tidy(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: tidy(inner) for key, inner in value.items()}
+        return [tidy(inner) for inner in value] if isinstance(value, (tuple, list)) else value
+
+    return tidy(plain)
+
+
+def schema_defaults() -> dict[str, Any]:
+    """Every key of the schema with its default ("???" where it has none): what Hydra composes on top of."""
+
+    def defaults(schema: Any) -> dict[str, Any]:
+        hints = typing.get_type_hints(schema)
+        values = {}
+        for f in dataclasses.fields(schema):
+            if dataclasses.is_dataclass(hints[f.name]):
+                values[f.name] = defaults(hints[f.name])
+            elif f.default is dataclasses.MISSING:
+                values[f.name] = "???"
+            else:
+                values[f.name] = list(f.default) if isinstance(f.default, tuple) else f.default
+        return values
+
+    return defaults(Config)
+
+
+def unknown_key(path: str) -> UserError:
+    """The error for a key that the schema does not have: the full path and the nearest valid key."""
+    schema: Any = Config
+    parts = path.split(".")
+    for depth, part in enumerate(parts):
+        hints = typing.get_type_hints(schema)
+        if part not in hints or (depth + 1 < len(parts) and not dataclasses.is_dataclass(hints[part])):
+            return unknown(path, part, hints)
+        schema = hints[part]
+    return UserError(f"{path}: cannot be changed here")
+
+
+def _build(schema: type, values: Any, path: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise UserError(f"{path or 'config'}: expected a group of keys, got {values!r}")
+    fields = {f.name: f for f in dataclasses.fields(schema)}
+    hints = typing.get_type_hints(schema)
+    arguments = {}
+    for key, value in values.items():
+        where = f"{path}.{key}" if path else str(key)
+        if key not in fields:
+            raise unknown(where, key, fields)
+        arguments[key] = _convert(hints[key], value, where)
+    for name, f in fields.items():
+        if name not in arguments and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+            where = f"{path}.{name}" if path else name
+            raise UserError(f"{where}: missing; give it a value on the command line ({where}=...)")
+    return schema(**arguments)
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """`value` as the type `hint`, or a `UserError` that names the key, the value and the type."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None:
+            return None
+        return _convert(next(arg for arg in args if arg is not type(None)), value, where)
+    if dataclasses.is_dataclass(hint):
+        return _build(typing.cast(type, hint), value, where)
+    if isinstance(value, str) and value == "???":
+        raise UserError(f"{where}: missing; give it a value on the command line ({where}=...)")
+    if origin is Literal:
+        if value not in args:
+            raise unknown(where, value, map(str, args))
+        return value
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise UserError(f"{where}: expected a list such as [1,2,3], got {value!r}")
+        return tuple(_convert(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is str and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise UserError(f"{where}: expected {_TYPE_NAMES[hint]}, got {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{where}: expected a finite number, got {value!r}")
+    return value
+
+
+_TYPE_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}

@@ -1,0 +1,310 @@
+"""Large images that stay in their files: decoded by processes while the network trains, a phase's size at a time.
+
+Every random choice about an image is a function of (seed, epoch, the image's position in the epoch's order), so it
+depends neither on the processes that decode nor on how a batch is spread over ranks.
+"""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from farkas_exp.config import AugmentationConfig, DatasetConfig, PhaseConfig, PhasesConfig
+from farkas_exp.data.base import Batch, DataInfo, refuse_options
+from farkas_exp.data.image_folder import CACHE_FOLDER
+from farkas_exp.data.subset import fixed_order, held_out, limited
+from farkas_exp.errors import UserError
+from farkas_exp.images.copies import check_copy, copy_for, copy_root
+from farkas_exp.images.decode import CentreCrop, RandomCrop, View, image_sizes
+from farkas_exp.images.listing import ImageFiles, ImageSets, list_images
+from farkas_exp.images.pool import DecodingPool, Request, default_workers
+from farkas_exp.schedule import global_batch, phase_at
+from farkas_exp.seeding import derive_seed
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet's training pixels in [0, 1], by channel: the constants that torchvision and DAWNBench use."""
+MIN_SCALE = 0.08
+SHAPE_STEP = 8
+"""The longer side of a rectangular evaluation batch is a multiple of this (DAWNBench's imagenet18)."""
+FIXED_PART = 256
+"""Images of a fixed batch that are decoded at once."""
+
+
+class StreamedData:
+    """An `ImageData` whose images are decoded as they are needed.
+
+    Args:
+        dataset: the folder and how it is read.
+        augmentation: `flip` and `min_scale` of the training crops; crop padding and cutout must be 0.
+        phases: image size and global batch by epoch; without a schedule `dataset.image_size` and `batch_size`.
+        batch_size: images in a training batch over all ranks, without phases.
+        seed: of the order and the augmentation.
+        device: where the batches go.
+        channels_last: the memory format of the batches.
+        rank: which share of every batch this process has, from 0.
+        world_size: number of shares.
+
+    Raises:
+        UserError: a folder of another layout, an option that does not fit, or a batch larger than the training set.
+    """
+
+    def __init__(
+        self,
+        dataset: DatasetConfig,
+        augmentation: AugmentationConfig,
+        phases: PhasesConfig,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        channels_last: bool = True,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self._phases = _single_phase(dataset, batch_size) if not phases.schedule else phases
+        _check_options(dataset, augmentation)
+        self._dataset, self._augmentation, self._seed = dataset, augmentation, seed
+        self._device, self._channels_last = device, channels_last
+        self._rank, self._world_size = rank, world_size
+        sets, self._copies = _listed(dataset, self._phases)
+        self._sets = sets
+        classes, least = len(sets.classes), min(phase.image_size for phase in self._phases.schedule)
+        self.info = DataInfo(
+            name=dataset.label or (dataset.name if dataset.name == "imagenet" else sets.root.resolve().name),
+            num_classes=classes,
+            class_names=sets.classes,
+            image_shape=(3, least, least),
+            train_size=len(sets.train),
+            test_size=len(sets.test),
+            fingerprint=sets.fingerprint(),
+            top5=classes > 5,
+        )
+        self._check_batches(bool(phases.schedule))
+        self._train_labels, self._test_labels = (torch.from_numpy(s.labels) for s in (sets.train, sets.test))
+        scale, shift = (STD, MEAN) if dataset.normalize else ((1.0,) * 3, (0.0,) * 3)
+        self._shift, self._scale = (255 * torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (shift, scale))
+        self._pool = DecodingPool(default_workers(world_size) if dataset.workers is None else dataset.workers)
+        rectangular = any(phase.rectangular for phase in self._phases.schedule)
+        self._aspects = self._test_aspects() if rectangular else None
+
+    def steps_in(self, epoch: int) -> int:
+        """Full training batches in an epoch (from 0)."""
+        return self.info.train_size // global_batch(self._phases, phase_at(self._phases, epoch))
+
+    def train_batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """This rank's rows of the augmented batches of `epoch` (from 0), from batch `start_step` on."""
+        phase = phase_at(self._phases, epoch)
+        batch = global_batch(self._phases, phase)
+        share = batch // self._world_size
+        generator = torch.Generator().manual_seed(derive_seed(self._seed, "train", epoch))
+        order = torch.randperm(self.info.train_size, generator=generator)
+        seeds = torch.randint(2**62, (self.info.train_size,), generator=generator)
+        files = self._files(phase)[0]
+        size = phase.image_size
+        least = next(s for s in (phase.min_scale, self._augmentation.min_scale, MIN_SCALE) if s is not None)
+
+        def rows(step: int) -> slice:
+            start = step * batch + self._rank * share
+            return slice(start, start + share)
+
+        def request(step: int) -> Request:
+            views: list[View] = [
+                RandomCrop(value, least, self._augmentation.flip) for value in seeds[rows(step)].tolist()
+            ]
+            return self._request(files, order[rows(step)].tolist(), views, size, size)
+
+        steps = range(start_step, self.steps_in(epoch))
+        pixels = self._pool.batches(map(request, steps), 3 * share * size * size)
+        return self._moved(pixels, (self._train_labels[order[rows(step)]] for step in steps))
+
+    def test_batches(self, epoch: int | None = None) -> Iterator[Batch]:
+        """This rank's share of the evaluation set as the phase of `epoch` (default: the last) sees it.
+
+        Over all ranks each image comes once, nothing is padded; the shares differ by at most one image a batch.
+        """
+        phase = self._phases.schedule[-1] if epoch is None else phase_at(self._phases, epoch)
+        files = self._files(phase)[1]
+        shares = []
+        for index, height, width in self._test_groups(phase):
+            own = index[len(index) * self._rank // self._world_size : len(index) * (self._rank + 1) // self._world_size]
+            if len(own):
+                shares.append((own, height, width))
+        requests = (
+            self._request(files, own.tolist(), [CentreCrop()] * len(own), height, width)
+            for own, height, width in shares
+        )
+        largest = max((3 * len(own) * height * width for own, height, width in shares), default=0)
+        pixels = self._pool.batches(requests, largest)
+        return self._moved(pixels, (self._test_labels[torch.from_numpy(own)] for own, _, _ in shares))
+
+    def fixed_batch(self, n: int) -> Batch:
+        """The first `n` training images (all, if there are fewer) of a fixed order: any seed and rank has the same."""
+        index = fixed_order(self.info.train_size, "fixed batch")[:n]
+        size = self.info.image_shape[1]
+        parts = [index[start : start + FIXED_PART] for start in range(0, len(index), FIXED_PART)]
+        requests = (
+            self._request(self._sets.train, part.tolist(), [CentreCrop()] * len(part), size, size) for part in parts
+        )
+        pixels = self._pool.batches(requests, 3 * min(FIXED_PART, len(index)) * size * size)
+        images, labels = zip(
+            *self._moved(pixels, (self._train_labels[torch.from_numpy(part)] for part in parts)), strict=True
+        )
+        return torch.cat(images), torch.cat(labels)
+
+    def close(self) -> None:
+        """End the decoding processes; they start again when they are needed."""
+        self._pool.close()
+
+    def _request(self, files: ImageFiles, index: list[int], views: list[View], height: int, width: int) -> Request:
+        return Request(files.paths(index), views, height, width, self._dataset.draft)
+
+    def _files(self, phase: PhaseConfig) -> tuple[ImageFiles, ImageFiles]:
+        """The training and test files that a phase reads: the smallest copy that is large enough, or the originals."""
+        size = copy_for(phase.image_size, self._copies)
+        sets = self._sets
+        if size is None:
+            return sets.train, sets.test
+        target = copy_root(sets.root, size)
+        return sets.train.moved(sets.root, target), sets.test.moved(sets.root, target)
+
+    def _test_groups(self, phase: PhaseConfig) -> Iterator[tuple[np.ndarray, int, int]]:
+        """The evaluation batches of a phase over all ranks: indices, height and width."""
+        count, batch, size = self.info.test_size, global_batch(self._phases, phase), phase.image_size
+        order = np.arange(count)
+        if phase.rectangular:
+            assert self._aspects is not None
+            order = np.argsort(self._aspects, kind="stable")
+        for start in range(0, count, batch):
+            index = order[start : start + batch]
+            height, width = size, size
+            if phase.rectangular:
+                assert self._aspects is not None
+                height, width = rectangle(float(self._aspects[index].mean()), size)
+            yield index, height, width
+
+    def _test_aspects(self) -> np.ndarray:
+        """(N,) width / height of the evaluation images; kept in the cache folder, as reading 50,000 headers takes time.
+
+        Raises:
+            UserError: an image that cannot be read.
+        """
+        path = self._sets.root / CACHE_FOLDER / f"sizes_{self.info.fingerprint}.npy"
+        if self._dataset.cache and path.is_file():
+            with contextlib.suppress(OSError, ValueError):
+                sizes = np.load(path)
+                if sizes.shape == (self.info.test_size, 2):
+                    return sizes[:, 0] / sizes[:, 1]
+        paths = self._sets.test.paths(range(self.info.test_size))
+        sizes = np.array(list(chain.from_iterable(self._pool.map(image_sizes, paths))), dtype=np.int32)
+        if self._dataset.cache:
+            with contextlib.suppress(OSError):  # a cache is a convenience: a read-only folder has none
+                _save_array(path, sizes)
+        return sizes[:, 0] / sizes[:, 1]
+
+    def _moved(self, batches: Iterator[np.ndarray], labels: Iterable[Tensor]) -> Iterator[Batch]:
+        """The decoded batches on the device; on a GPU the next one is copied while one is in use."""
+        pairs = zip(batches, labels, strict=True)
+        if self._device.type != "cuda":
+            for pixels, label in pairs:
+                yield self._finish(torch.from_numpy(pixels).to(self._device)), label.to(self._device)
+            return
+        side = torch.cuda.Stream(self._device)
+        ahead: tuple[Tensor, Tensor] | None = None
+        for pair in chain(pairs, [None]):
+            ready = ahead
+            if ready is not None:  # wait for its copy before the next one is begun, not for both
+                current = torch.cuda.current_stream(self._device)
+                current.wait_stream(side)
+                for tensor in ready:
+                    tensor.record_stream(current)
+            if pair is not None:
+                with torch.cuda.stream(side):
+                    ahead = self._sent(torch.from_numpy(pair[0])), self._sent(pair[1])
+            if ready is not None:
+                yield self._finish(ready[0]), ready[1]
+
+    def _sent(self, values: Tensor) -> Tensor:
+        # The copy into pinned memory frees the batch's place at once; the allocator keeps it until the GPU has it.
+        return values.pin_memory().to(self._device, non_blocking=True)
+
+    def _finish(self, pixels: Tensor) -> Tensor:
+        """From bytes (N, H, W, 3) to scaled float32 images (N, 3, H, W), of their own memory."""
+        images = pixels.permute(0, 3, 1, 2).to(torch.float32)
+        images.sub_(self._shift).div_(self._scale)
+        return images if self._channels_last else images.contiguous()
+
+    def _check_batches(self, phased: bool) -> None:
+        for number, phase in enumerate(self._phases.schedule):
+            batch = global_batch(self._phases, phase)
+            where = f"phases.schedule[{number}].batch_size" if phased else "batch_size"
+            if batch > self.info.train_size:
+                raise UserError(
+                    f"{where}: {batch} is larger than the training set of {self.info.name} ({self.info.train_size}"
+                    f" images); choose at most {self.info.train_size}{' (see phases.batch_scale)' if phased else ''}"
+                )
+            if batch % self._world_size:
+                raise UserError(f"{where}: {batch} is not divisible by the {self._world_size} ranks that share it")
+
+
+def rectangle(aspect: float, size: int) -> tuple[int, int]:
+    """(height, width) for images of the mean `aspect` (width / height): `size` is the shorter side."""
+    longer = max(size, int(size * max(aspect, 1 / aspect)) // SHAPE_STEP * SHAPE_STEP)
+    return (size, longer) if aspect >= 1 else (longer, size)
+
+
+def _single_phase(dataset: DatasetConfig, batch_size: int) -> PhasesConfig:
+    if dataset.image_size is None:
+        raise UserError(
+            "dataset.image_size: missing; set it (for example 224), or choose phases such as phases=finlay29"
+        )
+    phase = PhaseConfig(until=1, image_size=dataset.image_size, batch_size=batch_size, lr_from=1.0, lr_to=1.0)
+    return PhasesConfig("single", (phase,))
+
+
+def _check_options(dataset: DatasetConfig, augmentation: AugmentationConfig) -> None:
+    refuse_options(dataset, "train_size", "test_size", "noise")
+    for name in ("crop_padding", "cutout"):
+        value = getattr(augmentation, name)
+        if value:
+            raise UserError(
+                f"augmentation.{name}: {value} is for small images; {dataset.name} takes random resized crops, use"
+                " augmentation=resized_crop"
+            )
+
+
+def _listed(dataset: DatasetConfig, phases: PhasesConfig) -> tuple[ImageSets, tuple[int, ...]]:
+    """The files of the run, and the sizes of the copies that its phases use.
+
+    Raises:
+        UserError: another layout than expected, or a copy that is not complete.
+    """
+    whole = list_images(dataset.root, dataset.num_classes)
+    sizes = {copy_for(phase.image_size, dataset.copies) for phase in phases.schedule} - {None}
+    for size in sorted(size for size in sizes if size is not None):
+        check_copy(whole, copy_root(whole.root, size), size)
+    train, test, classes = whole.train, whole.test, whole.classes
+    name = dataset.label or whole.root.resolve().name
+    if dataset.train_limit is not None:
+        train = train.part(limited(torch.from_numpy(train.labels), len(classes), dataset.train_limit, name))
+    if dataset.validation > 0:
+        held = held_out(torch.from_numpy(train.labels), len(classes), dataset.validation, name)
+        train, test = train.part(~held), train.part(held)
+    return ImageSets(whole.root, classes, train, test), dataset.copies
+
+
+def _save_array(path: Path, values: np.ndarray) -> None:
+    path.parent.mkdir(exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(prefix=path.name, suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            np.save(file, values)
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)

@@ -1,0 +1,187 @@
+"""One image file to pixels: which part of it is seen, and how it is read no larger than needed.
+
+The libjpeg decoder can put out an image at 1/2, 1/4 or 1/8 of its size for a fraction of the work (PIL's draft mode).
+An image is read at the smallest of these that still has every pixel that the view needs.
+"""
+
+import math
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from farkas_exp.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SUFFIXES = (".jpg", ".jpeg", ".png")
+EVALUATION_SCALE = 1.14
+"""An evaluated image is scaled to 1.14 times the crop's side before its centre is cut out (DAWNBench's imagenet18)."""
+CROP_TRIES = 10
+ASPECTS = (3 / 4, 4 / 3)
+
+
+class Box(NamedTuple):
+    """A part of an image, in its pixels, and whether it is mirrored."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+    mirrored: bool = False
+
+
+class RandomCrop(NamedTuple):
+    """A random resized crop and flip (Szegedy et al. 2015): a function of `seed` and the image's size alone.
+
+    The crop has `min_scale` to 1 of the image's area and an aspect ratio of 3/4 to 4/3; where ten draws do not fit,
+    the centre.
+    """
+
+    seed: int
+    min_scale: float
+    flip: bool
+
+    def box(self, width: int, height: int, out_width: int, out_height: int) -> Box:
+        """The part of an image of `width` x `height` that is seen."""
+        draw = random.Random(self.seed).random
+        mirrored = draw() < 0.5 and self.flip
+        low, high = map(math.log, ASPECTS)
+        for _ in range(CROP_TRIES):
+            area = width * height * (self.min_scale + (1 - self.min_scale) * draw())
+            aspect = math.exp(low + (high - low) * draw())
+            cut_width, cut_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+            if 0 < cut_width <= width and 0 < cut_height <= height:
+                left = int(draw() * (width - cut_width + 1))
+                return Box(left, int(draw() * (height - cut_height + 1)), cut_width, cut_height, mirrored)
+        cut_width = min(width, round(height * ASPECTS[1]))
+        cut_height = min(height, round(width / ASPECTS[0]))
+        return Box((width - cut_width) // 2, (height - cut_height) // 2, cut_width, cut_height, mirrored)
+
+
+class CentreCrop(NamedTuple):
+    """The centre of the image, scaled so that its shorter side is `scale` times the crop's shorter side.
+
+    Where a crop of another shape would reach beyond the image, the image is scaled up until it covers the crop.
+    """
+
+    scale: float = EVALUATION_SCALE
+
+    def box(self, width: int, height: int, out_width: int, out_height: int) -> Box:
+        """The part of an image of `width` x `height` that is seen."""
+        factor = int(self.scale * min(out_width, out_height)) / min(width, height)
+        factor = max(factor, out_width / width, out_height / height)
+        cut_width, cut_height = out_width / factor, out_height / factor
+        return Box((width - cut_width) / 2, (height - cut_height) / 2, cut_width, cut_height)
+
+
+View = RandomCrop | CentreCrop
+
+
+def decode(path: str | Path, height: int, width: int, view: View, draft: bool = True) -> np.ndarray:
+    """The part of an image file that `view` sees, as RGB bytes (height, width, 3), antialiased.
+
+    Grey, palette, CMYK, 16-bit and transparent images become RGB; the orientation in EXIF is not applied, as in
+    torchvision's loader.
+
+    Raises:
+        UserError: the file cannot be read as an image, in one line.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            full_width, full_height = image.size
+            box = view.box(full_width, full_height, width, height)
+            shrink = _shrink(box, height, width) if draft and image.format == "JPEG" else 1
+            if shrink > 1:
+                image.draft(None, (full_width // shrink, full_height // shrink))  # type: ignore[arg-type]
+                # The last pixel of a row stands for what is left of it: the sizes' ratio is not the reduction.
+                assert image.size == (-(-full_width // shrink), -(-full_height // shrink))
+            rgb = to_rgb(image)
+        corners = (
+            max(0.0, box.left / shrink),
+            max(0.0, box.top / shrink),
+            min(float(rgb.width), (box.left + box.width) / shrink),
+            min(float(rgb.height), (box.top + box.height) / shrink),
+        )
+        pixels = np.asarray(rgb.resize((width, height), Image.Resampling.BILINEAR, box=corners))
+        return pixels[:, ::-1] if box.mirrored else pixels
+    except Exception as error:  # the decoders raise many types for a broken file
+        raise unreadable(path, error) from error
+
+
+def _shrink(box: Box, height: int, width: int) -> int:
+    """The largest of the decoder's reductions that leaves the box at least as large as what is made of it."""
+    room = min(box.width / width, box.height / height)
+    return next((shrink for shrink in (8, 4, 2) if room >= shrink), 1)
+
+
+def unreadable(path: str | Path, error: Exception) -> UserError:
+    """The error for a file that is no image, or a broken one."""
+    path = Path(path)
+    empty = path.is_file() and path.stat().st_size == 0
+    reason = "the file is empty" if empty else " ".join(str(error).split()) or type(error).__name__
+    return UserError(f"dataset.root: cannot read the image '{path}' ({reason}); repair or remove it")
+
+
+def to_rgb(image: "Image.Image") -> "Image.Image":
+    """The image with three channels."""
+    from PIL import Image
+
+    if image.mode.startswith("I"):  # 16-bit grey, which convert() would clip at 255
+        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    if "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+class Piece(NamedTuple):
+    """A part of a batch for one worker: images `start`, `start` + 1, ... of bytes (?, height, width, 3)."""
+
+    offset: int
+    height: int
+    width: int
+    paths: Sequence[str]
+    views: Sequence[View]
+    draft: bool
+
+    def decode_into(self, memory: memoryview) -> None:
+        """Decode the images one behind the other into `memory`, from `offset` on."""
+        size = self.height * self.width * 3
+        for number, (path, view) in enumerate(zip(self.paths, self.views, strict=True)):
+            part = memory[self.offset + number * size : self.offset + (number + 1) * size]
+            target = np.frombuffer(part, dtype=np.uint8).reshape(self.height, self.width, 3)
+            target[:] = decode(path, self.height, self.width, view, self.draft)
+
+
+def image_sizes(paths: Sequence[str]) -> list[tuple[int, int]]:
+    """(width, height) of each image, from the beginnings of the files.
+
+    Raises:
+        UserError: a file is no image.
+    """
+    from PIL import Image
+
+    sizes = []
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                sizes.append(image.size)
+        except Exception as error:
+            raise unreadable(path, error) from error
+    return sizes
+
+
+def broken_images(paths: Sequence[str]) -> list[str]:
+    """A line for each of the files that cannot be decoded as a whole."""
+    lines = []
+    for path in paths:
+        try:
+            decode(path, 1, 1, CentreCrop(1.0), draft=False)
+        except UserError as error:
+            lines.append(str(error))
+    return lines

@@ -1,0 +1,63 @@
+"""A folder of made-up JPEG images of many sizes, for trying the streaming offline and for tests."""
+
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+
+QUALITY = 90
+
+
+def make_folder(
+    root: Path, *, classes: int = 10, train: int = 40, val: int = 10, size: int = 96, noise: float = 30.0,
+    seed: int = 0, tiny: bool = False,
+) -> None:  # fmt: skip
+    """Write `train`/`val` images a class below `root`; files that are there stay.
+
+    Each class is a grating of its own direction and colour, under noise and with a random phase. The shorter side of an
+    image is `size` to 1.5 times that, its aspect ratio 1/2 to 2; they are written whole or not at all.
+
+    Args:
+        root: the data set's folder.
+        classes: number of classes, named n00000000, n00000001, ...
+        train: training images a class.
+        val: evaluation images a class.
+        size: the least side in pixels.
+        noise: standard deviation of the pixels' noise, which decides the size of the files: at 14, images of 300 pixels
+            have about the pixels of an ILSVRC file, and 90 KB (ILSVRC: 110).
+        seed: of everything random; the same seed makes the same images.
+        tiny: Tiny-ImageNet's layout, in place of ImageNet's.
+    """
+    names = [f"n{label:08d}" for label in range(classes)]
+    for split, count in (("train", train), ("val", val)):
+        for label, name in enumerate(names):
+            if not tiny:
+                folder = root / split / name
+            else:
+                folder = root / split / ((Path(name) / "images") if split == "train" else "images")
+            folder.mkdir(parents=True, exist_ok=True)
+            for number in range(count):
+                path = folder / f"{name if split == 'train' else 'val'}_{label * count + number}.JPEG"
+                if not path.exists():
+                    _write(path, label, classes, size, noise, f"{seed} {split} {label} {number}")
+    if tiny:
+        rows = [f"val_{i}.JPEG\t{names[i // val]}\t0\t0\t{size - 1}\t{size - 1}\n" for i in range(classes * val)]
+        (root / "val" / "val_annotations.txt").write_text("".join(rows), encoding="utf-8")
+
+
+def _write(path: Path, label: int, classes: int, size: int, deviation: float, purpose: str) -> None:
+    from PIL import Image
+
+    draw = random.Random(purpose)
+    shorter, aspect = draw.uniform(size, 1.5 * size), 2 ** draw.uniform(-1, 1)
+    width, height = round(shorter * max(1.0, aspect)), round(shorter * max(1.0, 1 / aspect))
+    angle, wavelength = np.pi * label / classes, shorter / 4
+    rows, columns = np.mgrid[:height, :width]
+    wave = np.sin(2 * np.pi * (columns * np.cos(angle) + rows * np.sin(angle)) / wavelength + draw.uniform(0, 6.3))
+    colour = 0.5 + 0.5 * np.cos(2 * np.pi * (label / classes + np.array([0, 1 / 3, 2 / 3])))
+    noise = np.random.default_rng(draw.getrandbits(32)).normal(0, deviation, (height, width, 3))
+    pixels = 128 + 80 * wave[:, :, None] * colour + noise
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(temporary, "JPEG", quality=QUALITY)
+    os.replace(temporary, path)

@@ -1,0 +1,37 @@
+"""What changes in the course of a run: the learning rate by step, the batch and the image size by phase."""
+
+from farkas_exp.config import Config, PhaseConfig, PhasesConfig
+from farkas_exp.optim import learning_rate
+
+
+def phase_at(phases: PhasesConfig, epoch: int) -> PhaseConfig:
+    """The phase that epoch (from 0) belongs to; the last one for every later epoch."""
+    assert phases.schedule
+    return next((phase for phase in phases.schedule if epoch < phase.until), phases.schedule[-1])
+
+
+def global_batch(phases: PhasesConfig, phase: PhaseConfig) -> int:
+    """The images in a step of `phase` over all devices, with `phases.batch_scale`."""
+    return max(1, round(phase.batch_size * phases.batch_scale))
+
+
+def batch_size_at(config: Config, epoch: int) -> int:
+    """The images in a step of an epoch (from 0), over all devices."""
+    if not config.phases.schedule:
+        return config.batch_size
+    return global_batch(config.phases, phase_at(config.phases, epoch))
+
+
+def learning_rate_at(config: Config, epoch: int, step: int, steps: int) -> float:
+    """The learning rate of a step (from 0) of an epoch (from 0) of `steps` steps.
+
+    Without phases it is the epoch's. In a phase it lies on the straight line from `lr_from` at the phase's first step
+    to `lr_to` at its end, times the factor by which the batch is scaled (Goyal et al. 2017, the linear rule).
+    """
+    if not config.phases.schedule:
+        return learning_rate(config.lr, epoch, config.epochs)
+    phase = phase_at(config.phases, epoch)
+    begin = max((other.until for other in config.phases.schedule if other.until < phase.until), default=0)
+    share = (epoch + step / steps - begin) / (phase.until - begin)
+    scale = global_batch(config.phases, phase) / phase.batch_size
+    return scale * (phase.lr_from + (phase.lr_to - phase.lr_from) * share)
