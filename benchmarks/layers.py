@@ -1,4 +1,4 @@
-"""One layer: Farkas in the weights (ours) and over the activations (literal) against convolution + bias + ReLU."""
+"""One layer against convolution + bias + ReLU: Farkas natively, in the library's weights, and over the activations."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -8,7 +8,14 @@ from torch import Tensor, nn
 
 from benchmarks.literal import make_literal
 from benchmarks.measure import device, interleaved, medians, ratio
-from farkas_exp.layers import Activation, FarkasConv2d, FarkasResidualConv2d, ResidualConv2d
+from farkas_exp.layers import (
+    Activation,
+    FarkasConv2d,
+    FarkasResidualConv2d,
+    ResidualConv2d,
+    native_conv,
+    native_library,
+)
 
 SHAPES = [(16, 32), (32, 16), (64, 8), (64, 32), (128, 16), (256, 8)]
 QUICK_SHAPES = [(8, 8)]
@@ -28,6 +35,7 @@ def bench_layers(quick: bool = False) -> Iterator[dict[str, Any]]:
                 "seconds": medians(seconds),
                 "farkas": ratio(seconds, "farkas", "plain"),
                 "literal": ratio(seconds, "literal", "plain"),
+                **({"native": ratio(seconds, "native", "plain")} if "native" in seconds else {}),
             }
 
 
@@ -39,19 +47,24 @@ def _candidates(algorithm: int, channels: int, images: Tensor) -> dict[str, Call
         "farkas": farkas_type(channels, channels, 3, padding=1),
         "literal": make_literal(farkas_type(channels, channels, 3, padding=1)),
     }
-    return {
+    steps = {
         name: _step(layer.to(images.device).to(memory_format=torch.channels_last), algorithm, images)
         for name, layer in made.items()
     }
+    if images.device.type == "cpu" and native_library.available() and len(images) % native_library.lanes() == 0:
+        parts = [_step(made["farkas"], algorithm, part) for part in native_conv.batch_last_chunks(images)]
+        steps["native"] = lambda: [part() for part in parts] and None
+    return steps
 
 
 def _step(layer: Any, algorithm: int, images: Tensor) -> Callable[[], None]:
     activation = Activation("relu")
-    hidden = images.clone().requires_grad_()
-    shortcut = images.clone().requires_grad_()
+    hidden, shortcut = images.clone().requires_grad_(), images.clone().requires_grad_()
 
     def forward() -> Tensor:
-        return activation(layer(hidden)) if algorithm == 1 else layer.activate(hidden, shortcut, activation)
+        if algorithm == 2:
+            return layer.activate(hidden, shortcut, activation)
+        return layer.fork(hidden, activation)[0] if isinstance(layer, FarkasConv2d) else activation(layer(hidden))
 
     cotangent = torch.randn_like(forward())
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from farkas_exp.layers import Activation, FarkasConv2d, FarkasResidualConv2d
 from farkas_exp.layers.augmented import aggregate, augment_bias
+from farkas_exp.models.resnet import ResidualNet
 
 
 def literal_conv(layer: FarkasConv2d, input: Tensor, shortcut: Tensor | None = None) -> Tensor:
@@ -33,6 +34,8 @@ def make_literal(model: nn.Module) -> nn.Module:
     def activate(self: FarkasResidualConv2d, hidden: Tensor, shortcut: Tensor, activation: Activation) -> Tensor:
         return activation(literal_conv(self, hidden, shortcut))
 
+    if isinstance(model, ResidualNet):
+        model.batch_last = False
     for module in model.modules():
         if isinstance(module, FarkasResidualConv2d):
             module.activate = MethodType(activate, module)  # type: ignore[method-assign]

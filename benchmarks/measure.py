@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from farkas_exp.layers import native_conv, plain_path
+from farkas_exp.layers import native_library, plain_path
 
 
 def device() -> torch.device:
@@ -68,7 +68,7 @@ def machine() -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "native_conv": native_conv.available(),
+        "native_conv": native_library.available(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "time": time.strftime("%Y-%m-%d %H:%M"),
     }

@@ -13,6 +13,7 @@ from benchmarks.measure import device, interleaved, kept_bytes, macs, medians, p
 from farkas_exp.capture import CapturedStep
 from farkas_exp.config import OptimizerConfig
 from farkas_exp.models import create_model
+from farkas_exp.models.resnet import ResidualNet
 from farkas_exp.optim import build_optimizer
 
 DEPTHS = ("18", "34", "50", "101")
@@ -25,7 +26,7 @@ class Steps:
 
     def __init__(
         self, name: str, batch: int = 128, *, literal: bool = False, mode: str = "none", channels_last: bool = True,
-        precision: str = "fp32", **options: Any,
+        precision: str = "fp32", native: bool = True, **options: Any,
     ) -> None:  # fmt: skip
         generator = torch.Generator().manual_seed(0)
         layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -36,6 +37,8 @@ class Steps:
             self.model: nn.Module = create_model(name, **options)
         if literal:
             make_literal(self.model)
+        if not native and isinstance(self.model, ResidualNet):
+            self.model.batch_last = False
         self.model.to(device()).to(memory_format=layout)  # type: ignore[call-overload]
         self.optimizer = build_optimizer(self.model, OptimizerConfig(), 0.01)
         self.precision = precision
@@ -81,13 +84,14 @@ def facts(steps: Steps, seconds: float, matmul: float) -> dict[str, Any]:
 
 
 def bench_networks(matmul: float, quick: bool = False) -> Iterator[dict[str, Any]]:
-    """ResNet, FarkasNet and the literal FarkasNet of every depth, without normalization, in turns."""
+    """ResNet, FarkasNet, that with the library's convolutions, and the literal one, of every depth, in turns."""
     for depth in DEPTHS[:1] if quick else DEPTHS:
         options = {"blocks": (1, 1), "widths": (4, 8)} if quick else {}
         batch = 16 if quick else 128
         candidates = {
             "resnet": Steps(f"resnet{depth}", batch, **options),
             "farkasnet": Steps(f"farkasnet{depth}", batch, **options),
+            "library": Steps(f"farkasnet{depth}", batch, native=False, **options),
             "literal": Steps(f"farkasnet{depth}", batch, literal=True, **options),
         }
         rounds = {"18": 5, "34": 9, "50": 3, "101": 2}[depth]
@@ -97,6 +101,7 @@ def bench_networks(matmul: float, quick: bool = False) -> Iterator[dict[str, Any
             "depth": depth,
             "batch": batch,
             "farkas_over_resnet": ratio(seconds, "farkasnet", "resnet"),
+            "library_over_resnet": ratio(seconds, "library", "resnet"),
             "literal_over_resnet": ratio(seconds, "literal", "resnet"),
             "networks": {name: facts(steps, middle[name], matmul) for name, steps in candidates.items()},
         }

@@ -38,7 +38,7 @@ def _memory(facts: Mapping[str, Any]) -> str:
     return f"{(facts['peak_bytes'] or facts['kept_bytes']) / 2**20:.0f}"
 
 
-RATIOS = {"farkasnet": "farkas_over_resnet", "literal": "literal_over_resnet"}
+RATIOS = {"farkasnet": "farkas_over_resnet", "library": "library_over_resnet", "literal": "literal_over_resnet"}
 
 
 def networks(found: Sequence[Mapping[str, Any]]) -> str:
@@ -54,7 +54,10 @@ def networks(found: Sequence[Mapping[str, Any]]) -> str:
         for row in found for kind, facts in row["networks"].items()
     ]  # fmt: skip
     header = ["network", "ms/step", "images/s", "s/epoch", "MMAC/image", "of matmul", memory, "ratio"]
-    title = f"Training step, batch {found[0]['batch']}, 32x32, no normalization, fp32 (literal: over activations)"
+    title = (
+        f"Training step, batch {found[0]['batch']}, 32x32, no normalization, fp32"
+        " (library: without the native convolution; literal: over activations)"
+    )
     return table(title, header, rows)
 
 
@@ -62,11 +65,11 @@ def layers(found: Sequence[Mapping[str, Any]]) -> str:
     """Single layers."""
     rows = [
         [f"{row['channels']}@{row['size']}", str(row["algorithm"]), _milliseconds(row["seconds"]["plain"]),
-         f"{row['farkas']:.2f}", f"{row['literal']:.2f}"]
+         f"{row['native']:.2f}" if "native" in row else "", f"{row['farkas']:.2f}", f"{row['literal']:.2f}"]
         for row in found
     ]  # fmt: skip
     title = "One layer, forward and backward: ratio to convolution + bias (+ shortcut) + ReLU"
-    return table(title, ["channels@size", "algorithm", "plain ms", "Farkas", "literal"], rows)
+    return table(title, ["channels@size", "algorithm", "plain ms", "native", "library", "literal"], rows)
 
 
 def pipeline(found: Mapping[str, Any]) -> str:

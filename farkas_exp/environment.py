@@ -13,7 +13,7 @@ from farkas_exp import __version__
 from farkas_exp.config import Config
 from farkas_exp.data import DataInfo
 from farkas_exp.errors import UserError
-from farkas_exp.layers import native_conv
+from farkas_exp.layers import native_library
 from farkas_exp.runs import RunDirectory, read_json, write_json
 from farkas_exp.trainer import Trainer
 
@@ -53,7 +53,7 @@ def write_environment(run: RunDirectory, config: Config, trainer: Trainer) -> No
             "cuda": torch.version.cuda if device.type == "cuda" else None,
             "precision": config.precision,
             "compile": trainer.mode,
-            "native_conv": device.type == "cpu" and native_conv.available(),
+            "native_conv": device.type == "cpu" and native_library.available(),
             "channels_last": config.channels_last,
             "data": {
                 "name": info.name,

@@ -31,8 +31,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from farkas_exp.layers.augmented import aggregation_coefficient, augment, check_outputs
-from farkas_exp.layers.native_conv import conv2d
+from farkas_exp.layers import native_conv
+from farkas_exp.layers.activation import Activation
+from farkas_exp.layers.augmented import aggregation_coefficient, augment, bias_bound, check_outputs
 
 
 def _aggregation(aggregation: str, simplex: Tensor | None, outputs: int) -> tuple[float | Tensor, float | Tensor]:
@@ -251,4 +252,32 @@ class FarkasConv2d(FarkasLayer):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, in_channels, H, W) to the pre-activations (N, out_channels, H', W')."""
-        return conv2d(input, *self.augmented(), self.stride, self.padding, self.dilation)  # type: ignore[call-overload]
+        if self._native(input):
+            return self._convolve(input, None, relu=False)[0]
+        return F.conv2d(input, *self.augmented(), self.stride, self.padding, self.dilation)  # type: ignore[arg-type]
+
+    def fork(self, input: Tensor, activation: Activation) -> tuple[Tensor, Tensor]:
+        """activation(forward(input)), and the input for a second use.
+
+        On the fast path neither this layer nor the activation is called as a module.
+        """
+        if is_plain_relu(activation) and self._native(input):
+            return self._convolve(input, None, relu=True)
+        return activation(self(input)), input
+
+    def _native(self, input: Tensor) -> bool:
+        if self.lambda_logits is not None:
+            return False
+        return native_conv.suits(input, self.weight, self.stride, self.padding, self.dilation)
+
+    def _convolve(self, input: Tensor, shortcut: Tensor | None, relu: bool) -> tuple[Tensor, Tensor]:
+        coefficient, lambda_m = self.coefficients()
+        bound = bias_bound(lambda_m, self.margin, self.cutoff)
+        assert isinstance(coefficient, float)
+        assert isinstance(bound, float)
+        return native_conv.convolve(input, self.weight, self.bias, shortcut, coefficient, bound, relu)
+
+
+def is_plain_relu(activation: Activation) -> bool:
+    """Whether an activation is the ReLU and nothing else, which fused code paths include."""
+    return activation.name == "relu" and not activation.dropout

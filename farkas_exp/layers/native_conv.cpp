@@ -1,182 +1,251 @@
-// 3x3 convolutions (stride 1, zero padding 1) for channel counts that are no multiple of the vector width.
+// Farkas convolutions (1x1 and 3x3, stride 1, zero padding that keeps the size) with images in the vector lanes.
 //
-// Libraries put channels into vector lanes: 17 channels cost as much as 24. Here the lanes are neighbouring pixels, so
-// the cost grows with the channels themselves. Images are planar (C, H, W), float32, W = 8, 16 or a multiple of 32,
-// H * W a multiple of 32.
+// Libraries put channels into vector lanes, so that 17 channels cost what 32 do with AVX-512. Here a tensor lies in
+// memory as (C, H, W, N), N a multiple of LANES, and a vector is one position of one channel of LANES images: no
+// channel count wastes lanes, loads are aligned, and the zero padding is a column of zero vectors.
+//
+// Work is cut into items, bands of rows, that threads share.
 
-#include <cstdlib>
-#include <cstring>
+#include "native_buffer.h"
 
-typedef float vec __attribute__((vector_size(32)));
-typedef float loose_vec __attribute__((vector_size(32), aligned(4)));
-
-static inline vec load(const float* p) { return *(const loose_vec*)p; }
-static inline void store(float* p, vec v) { *(loose_vec*)p = v; }
-// Keeps a value in a register: compilers read it again from memory for each of its uses, which costs twice the time.
-#if defined(__x86_64__)
-#define IN_REGISTER(v) asm volatile("" : "+x"(v))
-#else
-#define IN_REGISTER(v)
-#endif
-static inline vec splat(float x) { return vec{x, x, x, x, x, x, x, x}; }
-
-static float lane_sum(vec s) { return ((s[0] + s[4]) + (s[1] + s[5])) + ((s[2] + s[6]) + (s[3] + s[7])); }
-
-static const int TILE = 4;   // vectors of pixels: 32 pixels, of 32 / W rows
-static const int OUT = 2;    // output channels beside them: 8 accumulators, as many as hide the latency of two units
-static const int GRAD = 4;   // gradient channels in the weight gradient
-
-// Copies an image into the middle of planes with a border of zeros, `step` apart; the borders are zero already.
-static void pad(const float* image, float* padded, int channels, int height, int width, size_t step) {
-    const int pitch = width + 2;
-    for (int c = 0; c < channels; ++c)
-        for (int y = 0; y < height; ++y)
-            memcpy(padded + c * step + (y + 1) * pitch + 1, image + (c * height + y) * width, sizeof(float) * width);
-}
-
-template <int O>
-static void convolve_tile(const float* x, const float* weights, const float* bias, float* out, int inputs, int plane,
-                          int pitch, const int* at, const int* to, int out_plane) {
-    vec sum[O][TILE];
-    for (int o = 0; o < O; ++o)
-        for (int v = 0; v < TILE; ++v) sum[o][v] = splat(bias ? bias[o] : 0.0f);
-    for (int i = 0; i < inputs; ++i, x += plane)
-        for (int ky = 0; ky < 3; ++ky)
-            for (int kx = 0; kx < 3; ++kx, weights += O) {
-                const float* p = x + ky * pitch + kx;
-                vec w[O];
-                for (int o = 0; o < O; ++o) {
-                    w[o] = splat(weights[o]);
-                    IN_REGISTER(w[o]);
-                }
-                for (int v = 0; v < TILE; ++v) {
-                    vec pixels = load(p + at[v]);
-                    IN_REGISTER(pixels);
-                    for (int o = 0; o < O; ++o) sum[o][v] += w[o] * pixels;
-                }
-            }
-    for (int o = 0; o < O; ++o)
-        for (int v = 0; v < TILE; ++v) store(out + o * out_plane + to[v], sum[o][v]);
-}
-
-template <int O>
-static void gradient_tile(const float* x, const float* g, int images, int x_image, int g_image, int height, int width,
-                          float* out, int g_plane, int out_row) {
-    // sum[o][kx] over all pixels; x points at the row ky of one input plane.
-    const int pitch = width + 2;
-    vec sum[O][3];
-    for (int o = 0; o < O; ++o)
-        for (int k = 0; k < 3; ++k) sum[o][k] = splat(0.0f);
-    for (int n = 0; n < images; ++n)
-        for (int y = 0; y < height; ++y)
-            for (int c = 0; c < width; c += 8) {
-                const float* p = x + n * x_image + y * pitch + c;
-                const float* q = g + n * g_image + y * width + c;
-                vec a = load(p), b = load(p + 1), d = load(p + 2);
-                IN_REGISTER(a);
-                IN_REGISTER(b);
-                IN_REGISTER(d);
-                for (int o = 0; o < O; ++o) {
-                    vec r = load(q + o * g_plane);
-                    IN_REGISTER(r);
-                    sum[o][0] += r * a;
-                    sum[o][1] += r * b;
-                    sum[o][2] += r * d;
-                }
-            }
-    for (int o = 0; o < O; ++o)
-        for (int k = 0; k < 3; ++k) out[o * out_row + k] += lane_sum(sum[o][k]);
-}
-
-static float plane_sum(const float* p, int pixels) {  // a multiple of 32
-    vec a = splat(0.0f), b = a, c = a, d = a;
-    for (int i = 0; i < pixels; i += 32) {
-        a += load(p + i);
-        b += load(p + i + 8);
-        c += load(p + i + 16);
-        d += load(p + i + 24);
+// The last bias of a Farkas layer: max(bound - Agg(b), b_m), with both arguments.
+struct LastBias {
+    float limit, own;
+    LastBias(const float* bias, integer free, float coefficient, float bound) : own(bias[free]) {
+        float sum = 0;
+        for (integer o = 0; o < free; ++o) sum += bias[o];
+        limit = bound - coefficient * sum;
     }
-    return lane_sum((a + b) + (c + d));
+    float value() const { return limit < own || own != own ? own : limit; }
+    float share() const { return limit > own ? 1.0f : limit == own ? 0.5f : 0.0f; }  // of its gradient that limit gets
+};
+
+struct Epilogue {
+    const float *bias, *shortcut;  // without a bias: the bare sums, no aggregated channel
+    float coefficient, last_bias;
+    int relu;
+    vec operator()(vec z) const { return relu ? (z < 0 ? vec{} : z) : z; }
+};
+
+// `O` outputs at POSITIONS positions: `second` leads from the first group of positions to the other, `at` has their
+// places in the output plane, or -1 for none, and `total` is the sum over outputs.
+template <int K, int O>
+static void tile(const float* x, const Buffer& b, integer second, const float* w, const Layer& l, const Epilogue& e,
+                 integer output, const integer* at, float* out, vec* total) {
+    if (e.shortcut)  // asked for now, needed at the end
+        for (int o = 0; o < O; ++o)
+            for (int v = 0; v < POSITIONS; ++v)
+                if (at[v] >= 0) __builtin_prefetch(e.shortcut + (output + o) * l.plane() + at[v]);
+    vec sum[O][POSITIONS];
+    UNROLL for (int o = 0; o < O; ++o)
+        UNROLL for (int v = 0; v < POSITIONS; ++v) sum[o][v] = vec{};
+    for (integer i = 0; i < l.inputs; ++i, x += b.plane)
+        for (int ky = 0; ky < K; ++ky) {
+            const float* p = x + ky * b.pitch;
+            for (int kx = 0; kx < K; ++kx, w += O, p += LANES) {
+                FORGET(p);
+                vec row[O];
+                UNROLL for (int o = 0; o < O; ++o) {
+                    row[o] = splat(w[o]);
+                    IN_REGISTER(row[o]);
+                }
+                UNROLL for (int v = 0; v < POSITIONS; ++v) {
+                    vec pixels = load(p + v % GROUP * LANES + v / GROUP * second);
+                    IN_REGISTER(pixels);
+                    UNROLL for (int o = 0; o < O; ++o) sum[o][v] += row[o] * pixels;
+                }
+            }
+        }
+    vec result[O][POSITIONS];  // a copy, so that `sum` itself needs no memory
+    UNROLL for (int o = 0; o < O; ++o)
+        UNROLL for (int v = 0; v < POSITIONS; ++v) result[o][v] = sum[o][v];
+    for (int o = 0; o < O; ++o) {
+        const vec bias = splat(e.bias ? e.bias[output + o] : 0.0f);
+        for (int v = 0; v < POSITIONS; ++v) {
+            if (at[v] < 0) continue;
+            const integer to = (output + o) * l.plane() + at[v];
+            if (e.shortcut) result[o][v] += load(e.shortcut + to);
+            total[v] += result[o][v];
+            store(out + to, e(result[o][v] + bias));
+        }
+    }
+}
+
+// The weight in the order of reading: tile of outputs, input, tap, output in the tile.
+static void pack(const float* weight, float* to, const Layer& l, const Parts& tiles) {
+    for (integer t = 0; t < tiles.parts; ++t)
+        for (integer i = 0; i < l.inputs; ++i)
+            for (integer y = 0; y < l.kernel; ++y)
+                for (integer x = 0; x < l.kernel; ++x)
+                    for (integer o = tiles.first(t); o < tiles.first(t + 1); ++o)
+                        *to++ = weight[o * l.of_output + i * l.of_input + y * l.of_row + x * l.of_column];
+}
+
+template <int K>
+static void convolve_band(const Buffer& b, const float* x, const float* packed, const Parts& tiles, const Epilogue& e,
+                          float* out, const Layer& l, integer lane, integer top, integer rows) {
+    const integer across = (l.width + GROUP - 1) / GROUP, groups = rows * across;
+    for (integer g = 0; g < groups; g += PARTS) {
+        integer at[POSITIONS], from[PARTS];
+        for (int k = 0; k < PARTS; ++k) {
+            const integer group = least(g + k, groups - 1), y = group / across, column = group % across * GROUP;
+            from[k] = y * b.pitch + column * LANES;
+            for (int v = 0; v < GROUP; ++v)
+                at[k * GROUP + v] = column + v < l.width ? ((top + y) * l.width + column + v) * l.images + lane : -1;
+        }
+        vec total[POSITIONS] = {};
+        for (integer t = 0; t < tiles.parts; ++t) {
+            const auto compute = tiles.size(t) == 3 ? tile<K, 3> : tiles.size(t) == 2 ? tile<K, 2> : tile<K, 1>;
+            const integer o = tiles.first(t);
+            const float* w = packed + o * l.inputs * K * K;
+            compute(x + from[0], b, from[PARTS - 1] - from[0], w, l, e, o, at, out, total);
+        }
+        if (!e.bias) continue;
+        const vec bias = splat(e.last_bias), coefficient = splat(e.coefficient);
+        for (int v = 0; v < POSITIONS; ++v)
+            if (at[v] >= 0) store(out + l.outputs * l.plane() + at[v], e(bias - coefficient * total[v]));
+    }
+}
+
+// The gradient of the weights of `I` inputs and `O` outputs for `R` rows of taps, summed over a band. The pixels are
+// read where they are; the taps are the neighbours of their places in the gradient, which has its border already.
+template <int K, int R, int I, int O>
+static void gradient_tile(const float* x, const float* g, const Buffer& gs, integer blocks, integer rows, bool add,
+                          float* out, const Layer& l) {
+    vec sum[I][O][R][K];
+    UNROLL for (int i = 0; i < I; ++i)
+        UNROLL for (int o = 0; o < O; ++o)
+            UNROLL for (int r = 0; r < R; ++r)
+                UNROLL for (int k = 0; k < K; ++k) sum[i][o][r][k] = vec{};
+    for (integer block = 0; block < blocks; ++block)
+        for (integer y = 0; y < rows; ++y) {
+            const float* p = x + block * LANES + y * l.width * l.images;
+            const float* q = g + block * gs.block + y * gs.pitch;
+            for (integer c = 0; c < l.width; ++c, p += l.images, q += LANES) {
+                FORGET(q);
+                vec pixels[I];
+                UNROLL for (int i = 0; i < I; ++i) {
+                    pixels[i] = load(p + i * l.plane());
+                    IN_REGISTER(pixels[i]);
+                }
+                UNROLL for (int o = 0; o < O; ++o)
+                    UNROLL for (int r = 0; r < R; ++r)
+                        UNROLL for (int k = 0; k < K; ++k) {
+                            vec of = load(q + o * gs.plane + r * gs.pitch + k * LANES);
+                            IN_REGISTER(of);
+                            UNROLL for (int i = 0; i < I; ++i) sum[i][o][r][k] += pixels[i] * of;
+                        }
+            }
+        }
+    UNROLL for (int i = 0; i < I; ++i)
+        UNROLL for (int o = 0; o < O; ++o)
+            UNROLL for (int r = 0; r < R; ++r)
+                UNROLL for (int k = 0; k < K; ++k) {
+                    float& to = out[o * l.of_output + i * l.of_input - r * l.of_row - k * l.of_column];
+                    to = (add ? to : 0.0f) + Sum<LANES>::of(sum[i][o][r][k]);
+                }
+}
+
+template <int K, int O>
+static void gradient_tiles(const float* x, const Buffer& gs, float* out, const Layer& l, const Parts& tiles, integer t,
+                           integer o, integer blocks, integer rows, bool add) {
+    static const int R = POSITIONS == 8 ? K : 1;
+    const auto compute = tiles.size(t) == 3   ? gradient_tile<K, R, 3, O>
+                         : tiles.size(t) == 2 ? gradient_tile<K, R, 2, O>
+                                              : gradient_tile<K, R, 1, O>;
+    const integer i = tiles.first(t);
+    for (int r = 0; r < K; r += R) {
+        float* to = out + o * l.of_output + i * l.of_input + (K - 1 - r) * l.of_row + (K - 1) * l.of_column;
+        compute(x + i * l.plane(), gs.row(o, r), gs, blocks, rows, add, to, l);
+    }
+}
+
+// All taps of one output, or several outputs where there is but one tap.
+template <int K>
+static void gradient_band(const float* x, const Buffer& gs, float* out, const Layer& l, integer blocks, integer rows,
+                          bool add) {
+    static const int O = K == 1 ? 4 : 1;
+    const Parts tiles(l.inputs, OUT);
+    for (integer t = 0; t < tiles.parts; ++t) {
+        integer o = 0;
+        for (; o + O <= l.outputs; o += O) gradient_tiles<K, O>(x, gs, out, l, tiles, t, o, blocks, rows, add);
+        for (; o < l.outputs; ++o) gradient_tiles<K, 1>(x, gs, out, l, tiles, t, o, blocks, rows, add);
+    }
 }
 
 extern "C" {
 
-// out[n, o] = bias[o] + sum_i weight[o, i] * x[n, i]. `transposed`: the weight is (inputs, outputs, 3, 3) and is
-// applied mirrored, which makes the gradient with respect to the input. Returns 0, or 1 without memory.
-int farkas_conv3x3(const float* x, const float* weight, const float* bias, float* out, int images, int inputs,
-                   int outputs, int height, int width, int transposed) {
-    const int pitch = width + 2, plane = (height + 2) * pitch, out_plane = height * width;
-    float* padded = (float*)calloc((size_t)inputs * plane + 8, sizeof(float));
-    float* packed = (float*)malloc(sizeof(float) * (size_t)inputs * outputs * 9);
-    if (!padded || !packed) {
-        free(padded);
-        free(packed);
-        return 1;
+int farkas_lanes() { return LANES; }
+
+// out[n, o] = relu(bias[o] + z), z = shortcut[n, o] + sum_i weight[o, i] * x[n, i], and behind the outputs the channel
+// relu(max(bound - Agg(bias), bias[outputs]) - coefficient * sum_o z). Returns 0, or 1 without memory.
+int farkas_convolve(const float* x, const float* weight, const float* bias, const float* shortcut, float coefficient,
+                    float bound, int relu, float* out, const Layer* layer, integer first, integer last) {
+    const Layer& l = *layer;
+    const Parts tiles(l.outputs, OUT);
+    const float last_bias = LastBias(bias, l.outputs, coefficient, bound).value();
+    const Epilogue e = {bias, shortcut, coefficient, last_bias, relu};
+    Buffer b(l, l.inputs, (l.width + GROUP - 1) / GROUP * GROUP, l.kernel / 2, l.stack);
+    float* packed = (float*)malloc(sizeof(float) * l.inputs * l.outputs * l.kernel * l.kernel);
+    const int failed = !b.data || !packed;
+    if (!failed) pack(weight, packed, l, tiles);
+    for (integer item = first; item < last && !failed; ++item) {
+        const integer lane = item / l.bands() * l.stack * LANES, top = item % l.bands() * l.band;
+        const integer blocks = least(l.stack, (l.images - lane) / LANES), rows = least(l.band, l.height - top);
+        b.fill(x + lane, l, l.inputs, blocks, top, rows);
+        for (integer k = 0; k < blocks; ++k)
+            (l.kernel == 3 ? convolve_band<3> : convolve_band<1>)(b, b.data + k * b.block, packed, tiles, e, out, l,
+                                                                  lane + k * LANES, top, rows);
     }
-    float* next = packed;  // in the order of reading: tile of outputs, input, tap, output in the tile
-    for (int o = 0; o < outputs; o += OUT)
-        for (int i = 0; i < inputs; ++i)
-            for (int k = 0; k < 9; ++k)
-                for (int t = o; t < o + OUT && t < outputs; ++t)
-                    *next++ = transposed ? weight[((size_t)i * outputs + t) * 9 + 8 - k]
-                                         : weight[((size_t)t * inputs + i) * 9 + k];
-    int at[TILE], to[TILE];
-    for (int v = 0; v < TILE; ++v) {
-        at[v] = v * 8 / width * pitch + v * 8 % width;
-        to[v] = v * 8 / width * width + v * 8 % width;
-    }
-    for (int n = 0; n < images; ++n) {
-        pad(x + (size_t)n * inputs * out_plane, padded, inputs, height, width, plane);
-        float* image = out + (size_t)n * outputs * out_plane;
-        for (int first = 0; first < out_plane; first += TILE * 8) {
-            const float* p = padded + first / width * pitch + first % width;
-            for (int o = 0; o < outputs; o += OUT) {
-                const float *w = packed + (size_t)o * inputs * 9, *b = bias ? bias + o : nullptr;
-                float* q = image + (size_t)o * out_plane + first;
-                if (outputs - o >= 2) convolve_tile<2>(p, w, b, q, inputs, plane, pitch, at, to, out_plane);
-                else convolve_tile<1>(p, w, b, q, inputs, plane, pitch, at, to, out_plane);
-            }
-        }
-    }
-    free(padded);
     free(packed);
-    return 0;
+    return failed;
 }
 
-// weight[o, i] += sum over images and pixels of gradient[n, o] * x[n, i], shifted, (outputs, inputs, 3, 3), and
-// bias[o] += the sum of gradient[n, o].
-int farkas_conv3x3_weight(const float* x, const float* gradient, float* weight, float* bias, int images, int inputs,
-                          int outputs, int height, int width) {
-    const int plane = (height + 2) * (width + 2), g_plane = height * width, g_image = outputs * g_plane;
-    // Some images at once: enough pixels to outweigh the sum over the lanes, few enough for the second-level cache.
-    int chunk = g_plane < 1024 ? 1024 / g_plane : 1;
-    chunk = chunk > images ? images : chunk;
-    // One plane of all images, then the next: a tile of gradients meets its input planes in the order of memory.
-    const int step = chunk * plane;
-    float* padded = (float*)calloc((size_t)inputs * step + 8, sizeof(float));
-    if (!padded) return 1;
-    for (int first = 0; first < images; first += chunk) {
-        const int count = images - first < chunk ? images - first : chunk;
-        for (int n = 0; n < count; ++n)
-            pad(x + (size_t)(first + n) * inputs * g_plane, padded + (size_t)n * plane, inputs, height, width, step);
-        const float* start = gradient + (size_t)first * g_image;
-        for (int n = 0; n < count; ++n)
-            for (int o = 0; o < outputs; ++o) bias[o] += plane_sum(start + (size_t)n * g_image + o * g_plane, g_plane);
-        for (int o = 0; o < outputs; o += GRAD)
-            for (int i = 0; i < inputs; ++i)
-                for (int ky = 0; ky < 3; ++ky) {
-                    const float *p = padded + (size_t)i * step + ky * (width + 2), *g = start + o * g_plane;
-                    float* w = weight + ((size_t)o * inputs + i) * 9 + ky * 3;
-                    const int row = inputs * 9;
-                    switch (outputs - o) {
-                        case 1: gradient_tile<1>(p, g, count, plane, g_image, height, width, w, g_plane, row); break;
-                        case 2: gradient_tile<2>(p, g, count, plane, g_image, height, width, w, g_plane, row); break;
-                        case 3: gradient_tile<3>(p, g, count, plane, g_image, height, width, w, g_plane, row); break;
-                        default: gradient_tile<4>(p, g, count, plane, g_image, height, width, w, g_plane, row);
-                    }
-                }
+// The gradients of `farkas_convolve`; `output` is null without a ReLU, `shortcut`, `input` and `weight` where they are
+// not wanted, and `extra` is added to that of the input. The sums in `weight` and `bias` are over the given items.
+int farkas_backward(const float* x, const float* weights, const float* gradient, const float* output,
+                    float coefficient, const float* extra, float* input, float* weight, float* bias, float* shortcut,
+                    const Layer* layer, integer first, integer last) {
+    const Layer& l = *layer;
+    const integer edge = l.kernel / 2, corner = l.kernel - 1;
+    Layer back = l;  // the convolution with the transposed, mirrored weight
+    back.inputs = l.outputs, back.outputs = l.inputs, back.of_output = l.of_input, back.of_input = l.of_output;
+    back.of_row = -l.of_row, back.of_column = -l.of_column;
+    const Parts tiles(l.inputs, OUT);
+    const Epilogue e = {nullptr, extra, 0, 0, 0};
+    Buffer gs(l, l.outputs, (l.width + GROUP - 1) / GROUP * GROUP, edge, l.stack);
+    Buffer aggregated(l, 1, l.width, 0, l.stack);
+    float* packed = (float*)malloc(sizeof(float) * l.inputs * l.outputs * l.kernel * l.kernel);
+    const int failed = !gs.data || !aggregated.data || !packed;
+    if (!failed) {
+        pack(weights + corner * (l.of_row + l.of_column), packed, back, tiles);
+        memset(bias, 0, sizeof(float) * (l.outputs + 1));
     }
-    free(padded);
-    return 0;
+    for (integer item = first; item < last && !failed; ++item) {
+        const integer lane = item / l.bands() * l.stack * LANES, top = item % l.bands() * l.band;
+        const integer blocks = least(l.stack, (l.images - lane) / LANES), rows = least(l.band, l.height - top);
+        fill_gradient(gs, gradient + lane, output ? output + lane : nullptr, coefficient,
+                      shortcut ? shortcut + lane : nullptr, bias, l, aggregated.data, blocks, top, rows);
+        for (integer k = 0; k < blocks && input; ++k)
+            (l.kernel == 3 ? convolve_band<3> : convolve_band<1>)(gs, gs.data + k * gs.block, packed, tiles, e, input,
+                                                                  back, lane + k * LANES, top, rows);
+        if (!weight) continue;
+        const float* from = x + lane + top * l.width * l.images;
+        (l.kernel == 3 ? gradient_band<3> : gradient_band<1>)(from, gs, weight, l, blocks, rows, item > first);
+    }
+    free(packed);
+    return failed;
+}
+
+// From `parts` rows of sums, the gradients of all biases, to that of the layer's own.
+void farkas_bias_gradient(const float* sums, integer parts, const float* bias, float coefficient, float bound,
+                          float* out, integer outputs) {
+    const LastBias last(bias, outputs, coefficient, bound);
+    for (integer o = outputs; o >= 0; --o) {
+        out[o] = 0;
+        for (integer part = 0; part < parts; ++part) out[o] += sums[part * (outputs + 1) + o];
+        if (o < outputs) out[o] -= coefficient * last.share() * out[outputs];
+    }
+    out[outputs] *= 1 - last.share();
 }
 }

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from farkas_exp.layers.activation import Activation
 from farkas_exp.layers.augmented import aggregate
-from farkas_exp.layers.farkas import FarkasConv2d
+from farkas_exp.layers.farkas import FarkasConv2d, is_plain_relu
 from farkas_exp.layers.paths import fused_allowed
 
 
@@ -166,6 +166,8 @@ class FarkasResidualConv2d(FarkasConv2d):
 
     def forward(self, hidden: Tensor, shortcut: Tensor) -> Tensor:  # type: ignore[override]
         """The pre-activation of (N, channels + 1, H', W') from hidden (N, in_channels, H, W) and the shortcut."""
+        if self._native_sum(hidden, shortcut):
+            return self._convolve(hidden, shortcut, relu=False)[0]
         return self.merge(self.branch(hidden), shortcut)
 
     def activate(self, hidden: Tensor, shortcut: Tensor, activation: Activation) -> Tensor:
@@ -176,15 +178,19 @@ class FarkasResidualConv2d(FarkasConv2d):
         """
         if torch.compiler.is_compiling() or not self._fusible(activation):
             return activation(self(hidden, shortcut))
+        if self._native_sum(hidden, shortcut):
+            return self._convolve(hidden, shortcut, relu=True)[0]
         branch, shortcut = self.scaling.terms(self.branch(hidden), shortcut)
         coefficient = self.coefficients()[0]
         if branch.dtype != shortcut.dtype:
             return activation(append_shortcut(branch, shortcut, coefficient))
         return _AppendShortcutReLU.apply(branch, shortcut, coefficient)  # type: ignore[no-any-return]
 
+    def _native_sum(self, hidden: Tensor, shortcut: Tensor) -> bool:
+        return self.scaling == UNSCALED and shortcut.dtype == hidden.dtype and self._native(hidden)
+
     def _fusible(self, activation: Activation) -> bool:
-        plain = activation.name == "relu" and not activation.dropout
-        return plain and self.lambda_logits is None and fused_allowed()
+        return is_plain_relu(activation) and self.lambda_logits is None and fused_allowed()
 
 
 ResidualLayer = ResidualConv2d | FarkasResidualConv2d

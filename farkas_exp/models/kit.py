@@ -34,6 +34,11 @@ class LayerKit:
         return 1 if self.farkas else 0
 
     @property
+    def keeps_batch_last(self) -> bool:
+        """Whether a network of these layers can stay in the memory format of the native convolution throughout."""
+        return self.farkas and not self.learn_lambda and self.normalization == "none"
+
+    @property
     def _rule(self) -> dict[str, object]:
         return {
             "aggregation": self.aggregation,
@@ -116,10 +121,16 @@ class Unit(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """The layer's input to its activated, normalized output."""
-        hidden = self.layer(input)
-        if self.norm_after:
-            return self.norm(self.activation(hidden))
-        return self.activation(self.norm(hidden))
+        return self.fork(input)[0]
+
+    def fork(self, input: Tensor) -> tuple[Tensor, Tensor]:
+        """forward(input), and the input for its second use: a shortcut whose gradient some layers add up themselves."""
+        if not self.norm_after:
+            return self.activation(self.norm(self.layer(input))), input
+        if not isinstance(self.layer, FarkasConv2d):
+            return self.norm(self.activation(self.layer(input))), input
+        hidden, input = self.layer.fork(input, self.activation)
+        return self.norm(hidden), input
 
 
 class ResidualUnit(nn.Module):

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from farkas_exp.errors import UserError
+from farkas_exp.layers.native_conv import average_pool, in_batch_last, spatial_mean
 from farkas_exp.layers.residual import ResidualBlock, ResidualLayer
 from farkas_exp.models.head import build_head
 from farkas_exp.models.kit import LayerKit, ResidualUnit, Unit, build_kit
@@ -43,7 +44,8 @@ class BasicBlock(ResidualBlock):
 
     def forward(self, input: Tensor) -> Tensor:
         """The block."""
-        return self.last(self.first(input), input)
+        hidden, shortcut = self.first.fork(input)
+        return self.last(hidden, shortcut)
 
     def branch_end(self) -> tuple[ResidualLayer, nn.Module | None]:
         """The second convolution."""
@@ -62,7 +64,8 @@ class Bottleneck(ResidualBlock):
 
     def forward(self, input: Tensor) -> Tensor:
         """The block."""
-        return self.last(self.middle(self.down(input)), input)
+        hidden, shortcut = self.down.fork(input)
+        return self.last(self.middle(hidden), shortcut)
 
     def branch_end(self) -> tuple[ResidualLayer, nn.Module | None]:
         """The last 1x1 convolution."""
@@ -82,7 +85,7 @@ class Transition(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, inputs, H, W) to (N, outputs, H // 2, W // 2)."""
-        return self.pool(self.project(input))
+        return average_pool(self.pool, self.project(input))
 
 
 Block = type[BasicBlock] | type[Bottleneck]
@@ -101,10 +104,13 @@ class ResidualNet(nn.Module):
     """Stem, stages of residual blocks with transitions between them, global average pooling, a head."""
 
     def __init__(
-        self, kit: LayerKit, skeleton: Skeleton, stem: nn.Module, num_classes: int, head_bn: bool, head: str = "linear"
-    ) -> None:
+        self, kit: LayerKit, skeleton: Skeleton, stem: nn.Module, num_classes: int, head_bn: bool, head: str = "linear",
+        batch_last: bool = False,
+    ) -> None:  # fmt: skip
+        """`batch_last`: whether to use the native convolution, because all layers keep its memory format."""
         super().__init__()
         self.stem = stem
+        self.batch_last = batch_last
         stages: list[nn.Module] = []
         channels = skeleton.widths[0]
         for number, (count, width) in enumerate(zip(skeleton.blocks, skeleton.widths, strict=True)):
@@ -118,8 +124,11 @@ class ResidualNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) images to (N, num_classes) logits."""
-        features = self.stages(self.stem(images)).mean((2, 3))
+        features = in_batch_last(self._features, images) if self.batch_last else self._features(images)
         return self.head_norm(self.classifier(features))
+
+    def _features(self, images: Tensor) -> Tensor:
+        return spatial_mean(self.stages(self.stem(images)))
 
 
 CIFAR_SKELETONS: Mapping[str, Skeleton] = {
@@ -146,7 +155,9 @@ def build_cifar(options: ModelOptions, layers: str, farkas: bool) -> ResidualNet
     skeleton = choose_skeleton(options, default, kit)
     check_image_size(options, 1, len(skeleton.blocks))
     stem = Unit(kit, kit.conv(options.in_channels, skeleton.widths[0], 3), skeleton.widths[0])
-    net = ResidualNet(kit, skeleton, stem, options.num_classes, bool(options.head_bn), options.head)
+    net = ResidualNet(
+        kit, skeleton, stem, options.num_classes, bool(options.head_bn), options.head, kit.keeps_batch_last
+    )
     if authors and skeleton.block is Bottleneck and farkas:
         shrink_last_layers(net)
     return net
