@@ -60,21 +60,35 @@ struct Layer {
     integer bands() const { return (height + band - 1) / band; }
 };
 
+// Memory that a thread keeps: fetched anew for each call, its pages would cost as much as some convolutions.
+struct Scratch {
+    float* data = nullptr;
+    size_t size = 0;
+    float* get(size_t wanted) {  // null without memory
+        if (wanted > size) {
+            free(data);
+            size = posix_memalign((void**)&data, 64, wanted) ? 0 : wanted;
+        }
+        return size ? data : data = nullptr;
+    }
+    ~Scratch() { free(data); }
+};
+static thread_local Scratch scratch[2];
+
 // Bands of rows of some blocks of images, copied together: (channels, stack, band + 2 edge, columns + 2 edge, LANES).
 // In the tensor they are far apart, at multiples of powers of two, which a cache holds few of.
 struct Buffer {
     integer edge, columns, pitch, block, plane;
     float* data;
 
-    Buffer(const Layer& l, integer channels, integer columns, integer edge, integer stack)
+    Buffer(const Layer& l, integer channels, integer columns, integer edge, integer stack, Scratch& memory)
         : edge(edge), columns(columns) {
         pitch = (columns + 2 * edge) * LANES;
         block = (l.band + 2 * edge) * pitch;
         plane = (block * stack + 15) / 32 * 32 + 16;  // an odd number of cache lines: channels spread over the cache
-        if (posix_memalign((void**)&data, 64, sizeof(float) * channels * plane)) data = nullptr;
+        data = memory.get(sizeof(float) * channels * plane);
     }
     Buffer(const Buffer&) = delete;
-    ~Buffer() { free(data); }
 
     float* row(integer channel, integer number) const { return data + channel * plane + number * pitch; }
 

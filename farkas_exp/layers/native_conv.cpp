@@ -4,7 +4,8 @@
 // memory as (C, H, W, N), N a multiple of LANES, and a vector is one position of one channel of LANES images: no
 // channel count wastes lanes, loads are aligned, and the zero padding is a column of zero vectors.
 //
-// Work is cut into items, bands of rows, that threads share.
+// Work is cut into items, bands of rows, that PyTorch's own threads share: others would wait for a core on which those
+// of PyTorch still look out for work.
 
 #include "native_buffer.h"
 
@@ -173,19 +174,23 @@ static void gradient_band(const float* x, const Buffer& gs, float* out, const La
     }
 }
 
-extern "C" {
-
-int farkas_lanes() { return LANES; }
+// Calls part(number, first, last) for an even share of the items on each thread; whether one of them failed.
+template <class Part>
+static int share_out(integer items, integer threads, const Part& part) {
+    int failed = 0;
+#pragma omp parallel for num_threads(threads) schedule(static, 1) reduction(| : failed) if (threads > 1)
+    for (integer i = 0; i < threads; ++i) failed |= part(i, items * i / threads, items * (i + 1) / threads);
+    return failed;
+}
 
 // out[n, o] = relu(bias[o] + z), z = shortcut[n, o] + sum_i weight[o, i] * x[n, i], and behind the outputs the channel
 // relu(max(bound - Agg(bias), bias[outputs]) - coefficient * sum_o z). Returns 0, or 1 without memory.
-int farkas_convolve(const float* x, const float* weight, const float* bias, const float* shortcut, float coefficient,
-                    float bound, int relu, float* out, const Layer* layer, integer first, integer last) {
-    const Layer& l = *layer;
+static int convolve(const float* x, const float* weight, const float* bias, const float* shortcut, float coefficient,
+                    float bound, int relu, float* out, const Layer& l, integer first, integer last) {
     const Parts tiles(l.outputs, OUT);
     const float last_bias = LastBias(bias, l.outputs, coefficient, bound).value();
     const Epilogue e = {bias, shortcut, coefficient, last_bias, relu};
-    Buffer b(l, l.inputs, (l.width + GROUP - 1) / GROUP * GROUP, l.kernel / 2, l.stack);
+    Buffer b(l, l.inputs, (l.width + GROUP - 1) / GROUP * GROUP, l.kernel / 2, l.stack, scratch[0]);
     float* packed = (float*)malloc(sizeof(float) * l.inputs * l.outputs * l.kernel * l.kernel);
     const int failed = !b.data || !packed;
     if (!failed) pack(weight, packed, l, tiles);
@@ -201,20 +206,19 @@ int farkas_convolve(const float* x, const float* weight, const float* bias, cons
     return failed;
 }
 
-// The gradients of `farkas_convolve`; `output` is null without a ReLU, `shortcut`, `input` and `weight` where they are
+// The gradients of `convolve`; `output` is null without a ReLU, `shortcut`, `input` and `weight` where they are
 // not wanted, and `extra` is added to that of the input. The sums in `weight` and `bias` are over the given items.
-int farkas_backward(const float* x, const float* weights, const float* gradient, const float* output,
+static int backward(const float* x, const float* weights, const float* gradient, const float* output,
                     float coefficient, const float* extra, float* input, float* weight, float* bias, float* shortcut,
-                    const Layer* layer, integer first, integer last) {
-    const Layer& l = *layer;
+                    const Layer& l, integer first, integer last) {
     const integer edge = l.kernel / 2, corner = l.kernel - 1;
     Layer back = l;  // the convolution with the transposed, mirrored weight
     back.inputs = l.outputs, back.outputs = l.inputs, back.of_output = l.of_input, back.of_input = l.of_output;
     back.of_row = -l.of_row, back.of_column = -l.of_column;
     const Parts tiles(l.inputs, OUT);
     const Epilogue e = {nullptr, extra, 0, 0, 0};
-    Buffer gs(l, l.outputs, (l.width + GROUP - 1) / GROUP * GROUP, edge, l.stack);
-    Buffer aggregated(l, 1, l.width, 0, l.stack);
+    Buffer gs(l, l.outputs, (l.width + GROUP - 1) / GROUP * GROUP, edge, l.stack, scratch[0]);
+    Buffer aggregated(l, 1, l.width, 0, l.stack, scratch[1]);
     float* packed = (float*)malloc(sizeof(float) * l.inputs * l.outputs * l.kernel * l.kernel);
     const int failed = !gs.data || !aggregated.data || !packed;
     if (!failed) {
@@ -235,6 +239,27 @@ int farkas_backward(const float* x, const float* weights, const float* gradient,
     }
     free(packed);
     return failed;
+}
+
+extern "C" {
+
+int farkas_lanes() { return LANES; }
+
+int farkas_convolve(const float* x, const float* weight, const float* bias, const float* shortcut, float coefficient,
+                    float bound, int relu, float* out, const Layer* layer, integer items, integer threads) {
+    return share_out(items, threads, [=](integer, integer first, integer last) {
+        return convolve(x, weight, bias, shortcut, coefficient, bound, relu, out, *layer, first, last);
+    });
+}
+
+// Each thread has sums of its own: `weight` points to theirs, those of the biases are rows of `bias`.
+int farkas_backward(const float* x, const float* weights, const float* gradient, const float* output,
+                    float coefficient, const float* extra, float* input, float* const* weight, float* bias,
+                    float* shortcut, const Layer* layer, integer items, integer threads) {
+    return share_out(items, threads, [=](integer number, integer first, integer last) {
+        return backward(x, weights, gradient, output, coefficient, extra, input, weight ? weight[number] : nullptr,
+                        bias + number * (layer->outputs + 1), shortcut, *layer, first, last);
+    });
 }
 
 // From `parts` rows of sums, the gradients of all biases, to that of the layer's own.

@@ -14,6 +14,7 @@ switches it off. Results are bitwise the same again for the same number of threa
 """
 
 import ctypes
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -21,11 +22,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from farkas_exp.layers.native_library import available, lanes, library, share_out, threads_for
+from farkas_exp.layers.native_library import available, call, lanes, threads_for
 from farkas_exp.layers.paths import fused_allowed
 
-BUFFER = 1 << 14
-"""Vectors in the working space of a band: 1 MB with 16 lanes, to stay in a second-level cache."""
+BUFFER = 3 << 13
+"""Vectors in the working space of a band: 1.5 MB with 16 lanes, to stay in a second-level cache."""
 TOGETHER = 32
 """Images in a band: 128 bytes that are neighbours in memory. A multiple of the lanes."""
 CHUNK = 1 << 15
@@ -176,9 +177,21 @@ def _layer(input: Tensor, weight: Tensor, channels: int) -> tuple[Any, int, int]
     blocks = images // lanes()
     stack = min(blocks, TOGETHER // lanes())
     rows = min(height, max(1, BUFFER // channels // stack // (width + kernel - 1)))
+    stacks = -(-blocks // stack)
+    threads = threads_for(stacks * height, input[:, 0].numel() * weight.numel())
+    rows = _even(rows, height, threads // math.gcd(stacks, threads))
     numbers = (images, inputs, len(weight), height, width, kernel, *weight.stride(), rows, stack)
-    items = -(-blocks // stack) * -(-height // rows)
-    return (ctypes.c_longlong * len(numbers))(*numbers), items, threads_for(items, input[:, 0].numel() * weight.numel())
+    items = stacks * -(-height // rows)
+    return (ctypes.c_longlong * len(numbers))(*numbers), items, min(threads, items)
+
+
+def _even(rows: int, height: int, threads: int) -> int:
+    """About so many rows in a band, at most a quarter more, that make as many bands for each thread if possible."""
+    bands = -(-height // rows)
+    for count in (bands // threads * threads, -(-bands // threads) * threads):
+        if 0 < count <= height and -(-height // count) <= 1.25 * rows:
+            return -(-height // count)
+    return rows
 
 
 def _forward(
@@ -187,13 +200,10 @@ def _forward(
     output = _empty(input, len(weight) + 1)
     layer, items, threads = _layer(input, weight, 2 * input.shape[1])
 
-    def part(number: int, first: int, last: int) -> int:
-        return library().farkas_convolve(  # type: ignore[union-attr]
-            _at(input), _at(weight), _at(bias), _at(shortcut), coefficient, bound, int(relu), _at(output),
-            layer, first, last,
-        )  # fmt: skip
-
-    share_out(part, items, threads)
+    call(
+        "farkas_convolve", _at(input), _at(weight), _at(bias), _at(shortcut), coefficient, bound, int(relu),
+        _at(output), layer, items, threads,
+    )  # fmt: skip
     return output
 
 
@@ -207,23 +217,18 @@ def _backward(
     to_shortcut = _empty(input, outputs) if needs[3] else None
     layer, items, threads = _layer(input, weight, 2 * outputs)
     like = weight.shape, weight.stride()
-    weights = [torch.empty_strided(*like) if needs[1] else None for _ in range(threads)]
+    weights = [torch.empty_strided(*like) for _ in range(threads if needs[1] else 0)]
+    places = (ctypes.c_void_p * threads)(*map(_at, weights)) if needs[1] else None
     sums, to_bias = weight.new_empty(threads, outputs + 1), bias.new_empty(outputs + 1)
 
-    def part(number: int, first: int, last: int) -> int:
-        return library().farkas_backward(  # type: ignore[union-attr]
-            _at(input), _at(weight), _at(gradient), _at(output), coefficient, _at(extra), _at(to_input),
-            _at(weights[number]), _at(sums[number]), _at(to_shortcut), layer, first, last,
-        )  # fmt: skip
-
-    share_out(part, items, threads)
+    call(
+        "farkas_backward", _at(input), _at(weight), _at(gradient), _at(output), coefficient, _at(extra), _at(to_input),
+        places, _at(sums), _at(to_shortcut), layer, items, threads,
+    )  # fmt: skip
     for other in weights[1:]:
-        if other is not None and weights[0] is not None:
-            weights[0] += other
-    library().farkas_bias_gradient(  # type: ignore[union-attr]
-        _at(sums), threads, _at(bias), coefficient, bound, _at(to_bias), outputs
-    )
-    return to_input, weights[0], to_bias, to_shortcut
+        weights[0] += other
+    call("farkas_bias_gradient", _at(sums), threads, _at(bias), coefficient, bound, _at(to_bias), outputs)
+    return to_input, weights[0] if weights else None, to_bias, to_shortcut
 
 
 def _at(tensor: Tensor | None) -> int | None:

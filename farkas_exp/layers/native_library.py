@@ -1,4 +1,4 @@
-"""The compiled part of the layers: made at its first use, kept in the user's cache, and shared out over threads."""
+"""The compiled part of the layers: made at its first use, and kept in the user's cache."""
 
 import ctypes
 import functools
@@ -8,8 +8,6 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -17,7 +15,7 @@ import torch
 SOURCES = [Path(__file__).with_name(name) for name in ("native_conv.cpp", "native_buffer.h")]
 WORTH_A_THREAD = 2e6
 """Multiply-adds from which on a layer is shared out."""
-FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
+FLAGS = ("-O3", "-march=native", "-shared", "-fPIC", "-fopenmp")
 
 _FLOAT, _INT, _SIZE, _POINTER = ctypes.c_float, ctypes.c_int, ctypes.c_longlong, ctypes.c_void_p
 _ARGUMENTS = {
@@ -45,6 +43,7 @@ def library() -> ctypes.CDLL | None:
         return None
     for name, arguments in _ARGUMENTS.items():
         getattr(loaded, name).argtypes = arguments
+    loaded.farkas_bias_gradient.restype = None
     return loaded
 
 
@@ -61,23 +60,20 @@ def threads_for(items: int, multiply_adds: float) -> int:
     return 1 if multiply_adds < WORTH_A_THREAD else min(torch.get_num_threads(), items)
 
 
-def share_out(part: Callable[[int, int, int], int], items: int, threads: int) -> None:
-    """Call part(number, first, last) for an even share of the items on each thread.
+def call(name: str, *arguments: object) -> None:
+    """Call a function of the library.
 
     Raises:
-        MemoryError: a part found no memory.
+        MemoryError: it found no memory.
     """
-    borders = [items * i // threads for i in range(threads + 1)]
-    # ctypes gives the interpreter free while the kernel runs.
-    others = [_pool(os.getpid()).submit(part, i, *borders[i : i + 2]) for i in range(1, threads)]
-    if part(0, *borders[:2]) | sum(other.result() for other in others):
+    if getattr(library(), name)(*arguments):
         raise MemoryError("the native convolution found no memory for its working space")
 
 
-@functools.lru_cache(maxsize=1)
-def _pool(process: int) -> ThreadPoolExecutor:
-    """Threads of this process; a forked one needs its own."""
-    return ThreadPoolExecutor(max_workers=max(1, (os.cpu_count() or 1) - 1), thread_name_prefix="native_conv")
+def _openmp() -> list[str]:
+    """PyTorch's own OpenMP library, linked in the place of the compiler's, so that there is one set of threads."""
+    own = sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*"))
+    return [*map(str, own[:1]), "-Wl,--as-needed"] if own else []
 
 
 def _compiled(compiler: str) -> Path:
@@ -86,7 +82,14 @@ def _compiled(compiler: str) -> Path:
     flags = (
         [line for line in cpuinfo.read_text().splitlines() if line.startswith("flags")][:1] if cpuinfo.exists() else []
     )
-    parts = [*(source.read_text(encoding="utf-8") for source in SOURCES), compiler, *FLAGS, platform.machine(), *flags]
+    parts = [
+        *(source.read_text(encoding="utf-8") for source in SOURCES),
+        compiler,
+        *FLAGS,
+        *_openmp(),
+        platform.machine(),
+        *flags,
+    ]
     name = f"native_conv-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.so"
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "farkas_exp"
     path = folder / name
@@ -94,8 +97,7 @@ def _compiled(compiler: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             made = Path(scratch) / name
-            subprocess.run(
-                [compiler, *FLAGS, "-o", str(made), str(SOURCES[0])], check=True, capture_output=True, timeout=120
-            )
+            command = [compiler, *FLAGS, "-o", str(made), str(SOURCES[0]), *_openmp()]
+            subprocess.run(command, check=True, capture_output=True, timeout=120)
             os.replace(made, path)
     return path
