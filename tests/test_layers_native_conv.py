@@ -22,9 +22,11 @@ def _default(monkeypatch):
 def threads(monkeypatch):
     """Sets PyTorch's number of threads, for small layers too, and restores it."""
     before = torch.get_num_threads()
-    monkeypatch.setattr(native_library, "WORTH_A_THREAD", 0)
+    monkeypatch.setattr(native_conv, "WORTH_A_THREAD", 0)
+    native_conv._described.cache_clear()
     yield torch.set_num_threads
     torch.set_num_threads(before)
+    native_conv._described.cache_clear()
 
 
 def draw(*shape, seed=0):

@@ -14,6 +14,7 @@ switches it off. Results are bitwise the same again for the same number of threa
 """
 
 import ctypes
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from farkas_exp.layers.native_library import available, call, lanes, threads_for
+from farkas_exp.layers.native_library import available, call, lanes
 from farkas_exp.layers.paths import fused_allowed
 
 BUFFER = 3 << 13
@@ -31,6 +32,8 @@ TOGETHER = 32
 """Images in a band: 128 bytes that are neighbours in memory. A multiple of the lanes."""
 CHUNK = 1 << 15
 """Pixels of a channel in a chunk of the batch, about: 32 images of 32x32."""
+WORTH_A_THREAD = 2e6
+"""Multiply-adds from which on a layer is shared out."""
 SMALLEST = 2
 """The least height and width of maps for which the kernel is faster than PyTorch's convolution."""
 
@@ -172,15 +175,23 @@ def _differentiable_gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None
 
 def _layer(input: Tensor, weight: Tensor, channels: int) -> tuple[Any, int, int]:
     """The kernel's description of a layer with `channels` in its buffers, its items (bands), and their threads."""
-    images, inputs, height, width = input.shape
-    kernel = weight.shape[2]
+    return _described(tuple(input.shape), tuple(weight.shape), weight.stride(), channels, torch.get_num_threads())
+
+
+@functools.lru_cache(maxsize=4096)
+def _described(
+    shape: tuple[int, ...], weight: tuple[int, ...], strides: tuple[int, ...], channels: int, threads: int
+) -> tuple[Any, int, int]:
+    images, inputs, height, width = shape
+    outputs, kernel = weight[0], weight[2]
     blocks = images // lanes()
     stack = min(blocks, TOGETHER // lanes())
-    rows = min(height, max(1, BUFFER // channels // stack // (width + kernel - 1)))
     stacks = -(-blocks // stack)
-    threads = threads_for(stacks * height, input[:, 0].numel() * weight.numel())
+    if images * height * width * math.prod(weight) < WORTH_A_THREAD:
+        threads = 1
+    rows = min(height, max(1, BUFFER // channels // stack // (width + kernel - 1)))
     rows = _even(rows, height, threads // math.gcd(stacks, threads))
-    numbers = (images, inputs, len(weight), height, width, kernel, *weight.stride(), rows, stack)
+    numbers = (images, inputs, outputs, height, width, kernel, *strides, rows, stack)
     items = stacks * -(-height // rows)
     return (ctypes.c_longlong * len(numbers))(*numbers), items, min(threads, items)
 

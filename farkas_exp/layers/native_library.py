@@ -13,8 +13,6 @@ from pathlib import Path
 import torch
 
 SOURCES = [Path(__file__).with_name(name) for name in ("native_conv.cpp", "native_buffer.h")]
-WORTH_A_THREAD = 2e6
-"""Multiply-adds from which on a layer is shared out."""
 FLAGS = ("-O3", "-march=native", "-shared", "-fPIC", "-fopenmp")
 
 _FLOAT, _INT, _SIZE, _POINTER = ctypes.c_float, ctypes.c_int, ctypes.c_longlong, ctypes.c_void_p
@@ -53,11 +51,6 @@ def lanes() -> int:
     found = library()
     assert found is not None
     return int(found.farkas_lanes())
-
-
-def threads_for(items: int, multiply_adds: float) -> int:
-    """PyTorch's number of threads where the work is worth it, at most one for each item."""
-    return 1 if multiply_adds < WORTH_A_THREAD else min(torch.get_num_threads(), items)
 
 
 def call(name: str, *arguments: object) -> None:
