@@ -6,7 +6,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-PLAIN, FARKAS, LITERAL = "#777777", "#0b6e99", "#d9822b"
+PLAIN, FARKAS, LIBRARY, LITERAL = "#777777", "#0b6e99", "#7fb8d1", "#d9822b"
+ARMS = {"native": ("Farkas, native", FARKAS), "farkas": ("Farkas, the library's convolution", LIBRARY)}
 
 
 def draw(results: Mapping[str, Any], path: Path) -> None:
@@ -37,24 +38,27 @@ def _bars(axis: Any, labels: list[str], groups: Mapping[str, tuple[list[float], 
 
 
 def _networks(axis: Any, found: Any) -> None:
-    groups = {
-        "Farkas": ([row["farkas_over_resnet"] for row in found], FARKAS),
-        "aggregated over activations": ([row["literal_over_resnet"] for row in found], LITERAL),
-    }
+    groups = {"Farkas": ([row["farkas_over_resnet"] for row in found], FARKAS)}
+    if all(row.get("library_over_resnet") for row in found):
+        groups["Farkas, the library's convolution"] = ([row["library_over_resnet"] for row in found], LIBRARY)
+    groups["Farkas, over activations"] = ([row["literal_over_resnet"] for row in found], LITERAL)
     _bars(axis, [f"{row['depth']} layers" for row in found], groups)
     axis.set(title="Training step of FarkasNet / ResNet", ylabel="ratio")
-    axis.margins(y=0.25)
+    axis.margins(y=0.45)
     axis.legend(fontsize=8, loc="upper right")
 
 
 def _layers(axis: Any, found: Any) -> None:
-    labels = [f"{row['channels']}@{row['size']}\nAlg. {row['algorithm']}" for row in found]
+    labels = [f"{row['channels']}@{row['size']}, {row['algorithm']}" for row in found]
     groups = {
-        "Farkas": ([row["farkas"] for row in found], FARKAS),
-        "aggregated over activations": ([row["literal"] for row in found], LITERAL),
+        label: ([row[key] for row in found], colour)
+        for key, (label, colour) in ARMS.items()
+        if all(row.get(key) for row in found)
     }
+    groups["Farkas, over activations"] = ([row["literal"] for row in found], LITERAL)
     _bars(axis, labels, groups)
-    axis.tick_params(axis="x", labelsize=7)
+    axis.tick_params(axis="x", labelsize=7, rotation=60)
+    axis.set_xlabel("channels@size, algorithm", fontsize=8)
     for text in axis.texts:
         text.set(fontsize=6, rotation=90)
     axis.set(title="One layer / convolution + bias (+ shortcut) + ReLU", ylabel="ratio")
