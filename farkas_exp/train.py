@@ -36,11 +36,14 @@ def train(config: Config, run: RunDirectory) -> dict[str, Any]:
     processes = distributed.current()
     call(processes, config)
     trainer = _build_trainer(config, processes)
-    prepared = processes.from_first(lambda: _prepare(config, run, trainer))
-    if not processes.is_first:
-        _take_part(trainer, prepared.saved)
-        return {}
-    return _Session(config, run, trainer, prepared).run_to_end()
+    try:
+        prepared = processes.from_first(lambda: _prepare(config, run, trainer))
+        if not processes.is_first:
+            _take_part(trainer, prepared.saved)
+            return {}
+        return _Session(config, run, trainer, prepared).run_to_end()
+    finally:
+        trainer.data.close()
 
 
 def _build_trainer(config: Config, processes: Processes) -> Trainer:
@@ -145,7 +148,6 @@ class _Session(Listener):
             exit_code, closing = 255, str(stopped)
             raise
         finally:
-            self.trainer.data.close()
             self.progress.close(closing)
             self.wandb.finish(exit_code, summary)
 

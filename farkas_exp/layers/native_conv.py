@@ -71,8 +71,13 @@ def is_batch_last(tensor: Tensor) -> bool:
     """Whether a tensor (N, C, H, W) lies in memory as (C, H, W, N)."""
     if tensor.dim() != 4:
         return False
-    images, _, height, width = tensor.shape
-    return tensor.stride() == (1, height * width * images, width * images, images) and images > 1
+    return tensor.stride() == _batch_last_strides(tensor) and len(tensor) > 1
+
+
+def _batch_last_strides(like: Tensor) -> tuple[int, int, int, int]:
+    """The strides of (C, H, W, N) in memory, for any number of channels."""
+    images, _, height, width = like.shape
+    return 1, height * width * images, width * images, images
 
 
 def _as_batch_last(tensor: Tensor) -> Tensor:
@@ -210,7 +215,6 @@ def _forward(
 ) -> Tensor:
     output = _empty(input, len(weight) + 1)
     layer, items, threads = _layer(input, weight, 2 * input.shape[1])
-
     call(
         "farkas_convolve", _at(input), _at(weight), _at(bias), _at(shortcut), coefficient, bound, int(relu),
         _at(output), layer, items, threads,
@@ -231,7 +235,6 @@ def _backward(
     weights = [torch.empty_strided(*like) for _ in range(threads if needs[1] else 0)]
     places = (ctypes.c_void_p * threads)(*map(_at, weights)) if needs[1] else None
     sums, to_bias = weight.new_empty(threads, outputs + 1), bias.new_empty(outputs + 1)
-
     call(
         "farkas_backward", _at(input), _at(weight), _at(gradient), _at(output), coefficient, _at(extra), _at(to_input),
         places, _at(sums), _at(to_shortcut), layer, items, threads,
@@ -249,6 +252,4 @@ def _at(tensor: Tensor | None) -> int | None:
 def _empty(like: Tensor, channels: int) -> Tensor:
     """(N, channels, H, W), batch-last; no view, so that it may be changed in place."""
     images, _, height, width = like.shape
-    return like.new_empty_strided(
-        (images, channels, height, width), (1, height * width * images, width * images, images)
-    )
+    return like.new_empty_strided((images, channels, height, width), _batch_last_strides(like))
