@@ -1,6 +1,5 @@
 """What a run was trained with: versions, device, commit and data, in its directory."""
 
-import os
 import platform
 import shlex
 import subprocess
@@ -11,6 +10,7 @@ import torch
 
 from farkas_exp import __version__
 from farkas_exp.config import Config
+from farkas_exp.cores import cores
 from farkas_exp.data import DataInfo
 from farkas_exp.errors import UserError
 from farkas_exp.layers import native_library
@@ -90,4 +90,4 @@ def _processor() -> str:
         name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
     except OSError:
         pass
-    return f"{name}, {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores"
+    return f"{name}, {cores()} cores"

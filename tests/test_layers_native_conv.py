@@ -152,6 +152,14 @@ def small_net(normalization="none", **options):
     )
 
 
+def on_both_paths(model, images):
+    """Whether it is the plain path, and the output: first of the fast one, then, in double precision, of the plain one."""
+    yield False, model(images)
+    with plain_path():
+        output = model.double()(images.double())
+    yield True, output
+
+
 @needs_compiler
 @pytest.mark.parametrize(
     "options", [{}, {"activation": "elu"}, {"residual_alpha": 0.5}, {"residual_alpha": 0.5, "residual_beta": 2.0}]
@@ -164,12 +172,7 @@ def test_a_network_has_the_gradients_of_its_plain_path(name, more, options):
     model = create_model(name, blocks=(2, 1), widths=(8, 12), image_size=16, normalization="none", **options)
     images = draw(blocks(5) + more, 3, 16, 16).float().requires_grad_()
     results = []
-    for plain in (False, True):
-        if plain:
-            with plain_path():
-                output = model.double()(images.double())
-        else:
-            output = model(images)
+    for plain, output in on_both_paths(model, images):
         assert is_native(output) is not plain
         results.append([output, *torch.autograd.grad(output.square().sum(), [images, *model.parameters()])])
     for mine, exact in zip(*results, strict=True):
@@ -180,12 +183,7 @@ def test_a_network_has_the_gradients_of_its_plain_path(name, more, options):
 def test_a_second_derivative_is_pytorchs():
     model, results = small_net(), []
     images = draw(blocks(1), 3, 16, 16).float().requires_grad_()
-    for plain in (False, True):
-        if plain:
-            with plain_path():
-                output = model.double()(images.double())
-        else:
-            output = model(images)
+    for _, output in on_both_paths(model, images):
         parameters = [images, *model.parameters()]
         first = torch.autograd.grad(output.square().sum(), parameters, create_graph=True)
         results.append(torch.autograd.grad(sum(g.square().sum() for g in first), parameters))

@@ -4,15 +4,14 @@ The decoded images are kept in a cache file under the root. The cache belongs to
 sizes, modification times) and, by its name, to the image size; when a file changes, it is made again.
 """
 
-import contextlib
 import hashlib
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +19,14 @@ import torch
 from torch import Tensor
 
 from farkas_exp.config import DatasetConfig
+from farkas_exp.cores import cores
 from farkas_exp.data.base import Arrays, refuse_options
+from farkas_exp.data.cache import CACHE_FOLDER, write_cached
 from farkas_exp.errors import UserError
 from farkas_exp.images.decode import SUFFIXES, to_rgb, unreadable
 
 LAYOUT = "it must hold train/<class>/* and test/<class>/*"
 TEST_FOLDERS = ("test", "val")  # the first one that exists
-CACHE_FOLDER = ".farkas_cache"
 CACHE_FORMAT = 1
 PROGRESS_FROM = 2000  # files; fewer take a moment
 PROGRESS_EVERY = 5.0  # seconds
@@ -128,8 +128,7 @@ def _cached_images(config: DatasetConfig, root: Path, sets: tuple[Files, Files])
     height, width = (size, size) if size is not None else _size_of(sets[0].paths[0])
     images = _decode_all(config, sets, height, width)
     if config.cache:
-        with contextlib.suppress(OSError):  # a cache is a convenience: a folder that is read-only or full has none
-            _write_cache(path, key, images)
+        write_cached(path, partial(torch.save, {"key": key, "images": images}))
     return images
 
 
@@ -152,18 +151,6 @@ def _read_cache(path: Path, key: str) -> list[Tensor] | None:
         return stored["images"] if stored["key"] == key else None
     except Exception:  # noqa: BLE001 - torn or foreign: as good as none, and decoding again mends it
         return None
-
-
-def _write_cache(path: Path, key: str, images: list[Tensor]) -> None:
-    path.parent.mkdir(exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=path.name, suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            torch.save({"key": key, "images": images}, file)
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
 
 
 def _size_of(path: Path) -> tuple[int, int]:
@@ -191,7 +178,7 @@ def _decode_all(config: DatasetConfig, sets: tuple[Files, Files], height: int, w
         pixels[index] = decode(paths[index], height, width)
 
     shown = time.monotonic()
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         futures = [pool.submit(decode_into, index) for index in range(len(paths))]
         try:
             for done, future in enumerate(futures, start=1):

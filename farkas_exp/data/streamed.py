@@ -5,11 +5,8 @@ depends neither on the processes that decode nor on how a batch is spread over r
 """
 
 import contextlib
-import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,7 +14,7 @@ from torch import Tensor
 
 from farkas_exp.config import AugmentationConfig, DatasetConfig, PhaseConfig, PhasesConfig
 from farkas_exp.data.base import Batch, DataInfo, refuse_options
-from farkas_exp.data.image_folder import CACHE_FOLDER
+from farkas_exp.data.cache import CACHE_FOLDER, write_cached
 from farkas_exp.data.subset import fixed_order, held_out, limited
 from farkas_exp.errors import UserError
 from farkas_exp.images.copies import check_copy, copy_for, copy_root
@@ -203,8 +200,7 @@ class StreamedData:
         paths = self._sets.test.paths(range(self.info.test_size))
         sizes = np.array(list(chain.from_iterable(self._pool.map(image_sizes, paths))), dtype=np.int32)
         if self._dataset.cache:
-            with contextlib.suppress(OSError):  # a cache is a convenience: a read-only folder has none
-                _save_array(path, sizes)
+            write_cached(path, lambda file: np.save(file, sizes))
         return sizes[:, 0] / sizes[:, 1]
 
     def _moved(self, batches: Iterator[np.ndarray], labels: Iterable[Tensor]) -> Iterator[Batch]:
@@ -296,15 +292,3 @@ def _listed(dataset: DatasetConfig, phases: PhasesConfig) -> tuple[ImageSets, tu
         held = held_out(torch.from_numpy(train.labels), len(classes), dataset.validation, name)
         train, test = train.part(~held), train.part(held)
     return ImageSets(whole.root, classes, train, test), dataset.copies
-
-
-def _save_array(path: Path, values: np.ndarray) -> None:
-    path.parent.mkdir(exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=path.name, suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            np.save(file, values)
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from farkas_exp.cores import cores
 from farkas_exp.errors import UserError
 from farkas_exp.images.decode import Piece, View
 
@@ -33,8 +34,7 @@ PIECE = 16
 
 def default_workers(ranks: int = 1) -> int:
     """The cores that each of the ranks on this machine may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", ranks)))
+    return max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", ranks)))
 
 
 @dataclass(frozen=True)

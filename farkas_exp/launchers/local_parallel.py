@@ -20,6 +20,7 @@ from typing import Any
 import cloudpickle
 from hydra.core.utils import JobReturn
 
+from farkas_exp.cores import cores
 from farkas_exp.errors import UserError
 from farkas_exp.launchers import jobs
 from farkas_exp.launchers.jobs import Group, Run, Work
@@ -74,11 +75,6 @@ def visible_gpus() -> list[str]:
         return [name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1")]
     driver = Path("/proc/driver/nvidia/gpus")
     return [str(index) for index, _ in enumerate(driver.iterdir())] if driver.is_dir() else []
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def launch(settings: Mapping[str, Any], work: Work, all_runs: Sequence[Run]) -> list[JobReturn]:

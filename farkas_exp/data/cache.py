@@ -1,0 +1,27 @@
+"""Files that a data set keeps below its folder, to be quicker the next time."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+CACHE_FOLDER = ".farkas_cache"
+
+
+def write_cached(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """What `write` puts into a file, at `path` as a whole; nothing is left of it where that fails.
+
+    A cache is a convenience: a folder that is read-only or full has none.
+    """
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=path.name, suffix=".tmp", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                write(file)
+            os.replace(temporary, path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
