@@ -31,7 +31,7 @@ from farkas_exp.images.resize import resize_folder
 from farkas_exp.models import create_model
 
 PHASES = {128: (1024, 0.08), 224: (448, 0.087), 288: (256, 0.5)}
-"""Batch on one GPU and least crop of the phases of finlay29, by image size."""
+"""Global batch and least crop of the phases of finlay29, by image size."""
 COPIES = (160, 320)
 BATCH = 64
 

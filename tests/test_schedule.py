@@ -58,9 +58,9 @@ def test_finlays_29_epochs():
     config = composed("dataset=imagenet", "dataset.root=x", "phases=finlay29")
     assert config.epochs == 29
     assert line(config, 0, 128, 1024, 0.5, 1.0).until == 8
-    assert line(config, 8, 128, 4096, 1.0, 0.125).until == 15
+    assert line(config, 8, 128, 1024, 1.0, 0.125).until == 15
     assert line(config, 15, 224, 448, 0.22, 0.022).until == 25
-    assert line(config, 25, 224, 1792, 0.022, 0.0022).until == 28
+    assert line(config, 25, 224, 448, 0.022, 0.0022).until == 28
     assert line(config, 28, 288, 256, 1.25e-3, 1.25e-4).until == 29
     assert [(p.min_scale, p.rectangular) for p in config.phases.schedule] == [
         (None, False), (None, False), (0.087, False), (0.087, False), (0.5, True),
