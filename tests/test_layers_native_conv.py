@@ -153,7 +153,7 @@ def small_net(normalization="none", **options):
 
 
 def on_both_paths(model, images):
-    """Whether it is the plain path, and the output: first of the fast one, then, in double precision, of the plain one."""
+    """Whether it is the plain path, and the output: first of the fast one, then of the plain one in float64."""
     yield False, model(images)
     with plain_path():
         output = model.double()(images.double())
