@@ -97,7 +97,7 @@ def rank(records: Sequence[RunRecord]) -> list[Setting]:
     different = _differences(list(configs.values()))
     ranked = []
     for identity, group in by_identity.items():
-        errors = [outcome(record, "test_error") for record in group]
+        errors = [outcome(record, record.key("error")) for record in group]
         error = summarize([100.0 if math.isnan(value) else value for value in errors])
         assert error is not None
         values = {key: configs[identity].get(key) for key in different}

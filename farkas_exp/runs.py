@@ -158,7 +158,14 @@ def write_record(run: RunDirectory, config: Config) -> dict[str, Any]:
 def write_state(run: RunDirectory, state: str, **facts: Any) -> None:
     """Rewrite `state.json`: the state, who wrote it and when, and `facts` such as epoch and test error."""
     who = {"host": socket.gethostname(), "pid": os.getpid(), "updated": time.time()}
-    write_json(run.state, {"state": state, **facts, **who})
+    write_json(run.state, {**facts, "state": state, **who})
+
+
+def change_state(run: RunDirectory, state: str, **facts: Any) -> None:
+    """Rewrite `state.json` with another state, leaving what it says of the progress."""
+    before = read_json(run.state)
+    before = {key: value for key, value in before.items() if key != "state"} if isinstance(before, dict) else {}
+    write_state(run, state, **{**before, **facts})
 
 
 def write_text(path: Path, text: str) -> None:
@@ -235,9 +242,21 @@ class RunRecord:
     result: dict[str, Any] | None
     progress: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def evaluated_on(self) -> str:
+        """The set that the run is evaluated on: "test", or "validation" where part of the training set is held out.
+
+        Its figures in `result`, `progress` and `metrics()` begin with this word, also in the files of older versions.
+        """
+        return evaluated_on(self.config)
+
+    def key(self, name: str) -> str:
+        """What a figure of the evaluation set is called: `key("error")` is `test_error` or `validation_error`."""
+        return f"{self.evaluated_on}_{name}"
+
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of `metrics.jsonl`, one per finished epoch."""
-        return read_rows(RunDirectory(self.path).metrics)
+        return [by_evaluation_set(row, self.evaluated_on) for row in read_rows(RunDirectory(self.path).metrics)]
 
     def diagnostics(self) -> list[dict[str, Any]]:
         """The rows of `diagnostics.jsonl`."""
@@ -252,7 +271,8 @@ def read_run(path: Path) -> RunRecord | None:
         return None
     result, progress = read_json(f"{folder}/result.json"), read_json(f"{folder}/state.json")
     result = result if isinstance(result, dict) and result.get("status") in (FINISHED, FAILED) else None
-    progress = progress if isinstance(progress, dict) else {}
+    result = result and by_evaluation_set(result, evaluated_on(record["config"]))
+    progress = by_evaluation_set(progress, evaluated_on(record["config"])) if isinstance(progress, dict) else {}
     state = result["status"] if result else progress.get("state")
     if result is None and state in (RUNNING, FINISHED, FAILED):  # the last two: stopped while it wrote its result
         state = RUNNING if RunDirectory(path).is_locked() else INTERRUPTED
@@ -263,6 +283,23 @@ def read_run(path: Path) -> RunRecord | None:
         _count((result or {}).get("epochs", progress.get("epoch"))), _count(record["config"].get("epochs")),
         result, progress,
     )  # fmt: skip
+
+
+def evaluated_on(config: dict[str, Any]) -> str:
+    """The set that a run of this nested configuration is evaluated on; see `RunRecord.evaluated_on`."""
+    dataset = config.get("dataset")
+    return "validation" if isinstance(dataset, dict) and dataset.get("validation") else "test"
+
+
+def by_evaluation_set(figures: dict[str, Any], evaluated_on: str) -> dict[str, Any]:
+    """The figures of a run under the names of its evaluation set; older versions called all of them `test_...`."""
+    if evaluated_on == "test":
+        return figures
+    prefixes = ("test_", "best_test_")
+    return {
+        key.replace("test_", f"{evaluated_on}_") if key.startswith(prefixes) else key: value
+        for key, value in figures.items()
+    }
 
 
 def _is_record(record: Any) -> bool:

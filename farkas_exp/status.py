@@ -27,7 +27,7 @@ ORDER = (runs.RUNNING, runs.INTERRUPTED, runs.CRASHED, DAMAGED, runs.EMPTY, runs
 HELP = f"""\
 python -m farkas_exp.status [KEY=VALUE ...]
 
-Lists runs with their state, epoch, test error, time left and host.
+Lists runs with their state, epoch, test or validation error, time left and host.
 
 runs_dir=runs         where the runs are
 state=running         only runs in this state; several are separated by commas: {", ".join(ORDER)}
@@ -145,6 +145,7 @@ class Line:
     epoch: int = 0
     epochs: int = 0
     test_error: float | None = None
+    validation_error: float | None = None
     eta_seconds: float | None = None
     host: str | None = None
     seconds_since_update: float | None = None
@@ -198,9 +199,12 @@ class Survey:
         updated, eta = _number(progress.get("updated")), _number(progress.get("eta_seconds"))
         age = None if updated is None else max(0.0, now - updated)
         live = record.state == runs.RUNNING
+        errors = {
+            name: _number(result.get(f"{name}_error", progress.get(f"{name}_error"))) for name in ("test", "validation")
+        }
         return Line(
             self._name(record.path), record.state, record.epoch, record.epochs,
-            _number(result.get("test_error", progress.get("test_error"))),
+            errors["test"], errors["validation"],
             max(0.0, eta - age) if live and eta is not None and age is not None else None,
             progress.get("host") if isinstance(progress.get("host"), str) else None,
             age, str(result.get("reason") or (not record.result and progress.get("error")) or ""),
@@ -240,7 +244,7 @@ def _count(lines: Sequence[Line]) -> dict[str, int]:
     return {state: count[state] for state in ORDER if count[state]}
 
 
-HEAD = ("state", "epoch", "error %", "ETA", "host", "updated", "run")
+HEAD = ("state", "epoch", "test error %", "validation error %", "ETA", "host", "updated", "run")
 
 
 def _cells(line: Line) -> tuple[str, ...]:
@@ -252,7 +256,7 @@ def _cells(line: Line) -> tuple[str, ...]:
     return (
         line.state,
         f"{line.epoch}/{line.epochs}" if line.epochs else "",
-        shown(line.test_error, lambda error: f"{error:.2f}"),
+        *(shown(error, "{:.2f}".format) for error in (line.test_error, line.validation_error)),
         shown(line.eta_seconds, duration),
         line.host or "",
         shown(line.seconds_since_update if line.state == runs.RUNNING else None, lambda age: f"{duration(age)} ago"),

@@ -91,7 +91,7 @@ def _execute_locked(run: runs.RunDirectory, config: Config) -> Outcome:
         from farkas_exp.train import train
 
         result = train(config, run)
-        return Outcome(result["status"], path, _summary(result))
+        return Outcome(result["status"], path, _summary(result, config.dataset.evaluated_on))
     except Interrupted as stopped:
         return Outcome(runs.INTERRUPTED, path, str(stopped))
     except OSError as error:
@@ -118,10 +118,12 @@ def _standing(run: runs.RunDirectory, config: Config) -> Outcome | None:
         return None
     path = str(run.path)
     if record.state == runs.FINISHED:
-        return Outcome(SKIPPED, path, f"done before: {_summary(record.result or {})}")
+        return Outcome(SKIPPED, path, f"done before: {_summary(record.result or {}, record.evaluated_on)}")
     if record.state == runs.FAILED and not config.retry_failed:
         return Outcome(
-            SKIPPED, path, f"failed before: {_summary(record.result or {})}; retry_failed=true trains it again"
+            SKIPPED,
+            path,
+            f"failed before: {_summary(record.result or {}, record.evaluated_on)}; retry_failed=true trains it again",
         )
     if record.state == runs.CRASHED and not config.retry_failed:
         note = f"crashed before: {record.progress.get('error', '')}; retry_failed=true continues it"
@@ -129,10 +131,11 @@ def _standing(run: runs.RunDirectory, config: Config) -> Outcome | None:
     return None
 
 
-def _summary(result: dict[str, Any]) -> str:
+def _summary(result: dict[str, Any], evaluated_on: str) -> str:
     if result.get("status") == runs.FAILED:
         return f"failed to train ({result.get('reason')}) after {result.get('epochs')} epochs"
-    return f"test error {result.get('test_error', float('nan')):.2f} % after {result.get('epochs')} epochs"
+    error = result.get(f"{evaluated_on}_error", float("nan"))
+    return f"{evaluated_on} error {error:.2f} % after {result.get('epochs')} epochs"
 
 
 DISK_ERRNOS = frozenset(
@@ -152,22 +155,18 @@ def _disk_note(error: OSError) -> str:
 
 def _stop_for_disk(run: runs.RunDirectory, error: OSError) -> Outcome:
     """The outcome of a run that could not write. Its state stays as it is, or becomes "interrupted" where it can."""
-    before = runs.read_json(run.state) or {}
-    facts = {key: before.get(key) for key in ("epoch", "epochs", "test_error")}
     with suppress(OSError):
-        runs.write_state(run, runs.INTERRUPTED, **facts, error=_disk_note(error))
+        runs.change_state(run, runs.INTERRUPTED, error=_disk_note(error))
     return Outcome(DISK, str(run.path), _disk_note(error))
 
 
 def _crash(run: runs.RunDirectory, config: Config, error: Exception) -> Outcome:
     failed = isinstance(error, RankFailed)  # its message says what the error was, and where
     note = str(error) if failed else f"{type(error).__name__}: {' '.join(str(error).split())}"
-    before = runs.read_json(run.state) or {}
-    facts = {key: before.get(key) for key in ("epoch", "epochs", "test_error")}
     try:
         runs.write_record(run, config)
         runs.write_text(run.error, error.details if failed else traceback.format_exc())
-        runs.write_state(run, runs.CRASHED, **facts, error=note)
+        runs.change_state(run, runs.CRASHED, error=note)
     except OSError:
         traceback.print_exc()
         return Outcome(runs.CRASHED, str(run.path), note)
@@ -244,7 +243,8 @@ def objective(config: Config, outcome: Outcome) -> float | None:
     """
     if config.dataset.validation == 0 or outcome.status not in (runs.FINISHED, runs.FAILED, SKIPPED):
         return None
-    return (runs.read_json(Path(outcome.path) / "result.json") or {}).get("test_error")
+    record = runs.read_run(Path(outcome.path))
+    return (record.result or {}).get(record.key("error")) if record else None
 
 
 def record_outcome(
@@ -301,7 +301,8 @@ def _by_now(outcome: Outcome) -> Outcome:
     record = runs.read_run(Path(outcome.path))
     if record is None or record.result is None:
         return outcome
-    return Outcome(SKIPPED, outcome.path, f"trained meanwhile by another process: {_summary(record.result)}")
+    summary = _summary(record.result, record.evaluated_on)
+    return Outcome(SKIPPED, outcome.path, f"trained meanwhile by another process: {summary}")
 
 
 def summarize(outcomes: Sequence[Outcome], seconds: float, arguments: Sequence[str], cut: str | None = None) -> int:

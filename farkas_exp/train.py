@@ -17,7 +17,7 @@ from farkas_exp.epochs import Listener, train_to_end
 from farkas_exp.errors import Interrupted, UserError
 from farkas_exp.followers import call, check_config
 from farkas_exp.optim import build_optimizer
-from farkas_exp.runs import RunDirectory, write_json, write_record, write_state
+from farkas_exp.runs import RunDirectory, by_evaluation_set, write_json, write_record, write_state
 from farkas_exp.signals import StopRequest
 from farkas_exp.tracking import JsonlWriter, Progress, WandbMirror, truncate_rows
 from farkas_exp.trainer import Trainer, TrainerState
@@ -91,7 +91,7 @@ def _prepare(config: Config, run: RunDirectory, trainer: Trainer) -> _Prepared:
     saved = _load(run, record)
     state = _restored(run, trainer, saved)
     _check_complete(run, state.epoch)
-    rows = truncate_rows(run.metrics, state.epoch)
+    rows = [by_evaluation_set(row, trainer.evaluated_on) for row in truncate_rows(run.metrics, state.epoch)]
     truncate_rows(run.diagnostics, state.epoch if state != TrainerState() else -1)  # epoch 0 is measured again, too
     write_environment(run, config, trainer)
     return _Prepared(record, rows, saved, state)
@@ -119,7 +119,8 @@ class _Session(Listener):
             [tag for tag in (config.experiment, config.model.name, config.dataset.name) if tag], to_dict(config),
         )  # fmt: skip
         self.last = rows[-1] if rows else {}
-        self.best = min((row["test_error"] for row in rows if row["test_error"] is not None), default=None)
+        self.error, self.best_error = f"{trainer.evaluated_on}_error", f"best_{trainer.evaluated_on}_error"
+        self.best = min((row[self.error] for row in rows if row[self.error] is not None), default=None)
         self.saved_at = time.monotonic()
 
     def run_to_end(self) -> dict[str, Any]:
@@ -138,9 +139,9 @@ class _Session(Listener):
             for file in (self.run.previous_checkpoint, self.run.error):
                 file.unlink(missing_ok=True)
             write_json(self.run.result, result)  # last: until it is there, the same command finishes what is missing
-            summary = {key: result[key] for key in ("status", "reason", "test_error", "best_test_error", "seconds")}
+            summary = {key: result[key] for key in ("status", "reason", self.error, self.best_error, "seconds")}
             exit_code = int(result["status"] != runs.FINISHED)
-            closing = f"{result['status']}: test error {result['test_error']:.2f} %" + (
+            closing = f"{result['status']}: {self.trainer.evaluated_on} error {result[self.error]:.2f} %" + (
                 f" ({result['reason']})" if result["reason"] else ""
             )
             return result
@@ -153,28 +154,29 @@ class _Session(Listener):
 
     def _result(self, reason: str | None) -> dict[str, Any]:
         trainer, state = self.trainer, self.state
+        loss, top5 = f"{trainer.evaluated_on}_loss", f"{trainer.evaluated_on}_error_top5"
         return {
             "schema": runs.SCHEMA,
             "status": runs.FAILED if reason else runs.FINISHED,
             "reason": reason,
             "epochs": state.epoch,
-            "test_error": self.last["test_error"],
-            "test_loss": self.last["test_loss"],
+            self.error: self.last[self.error],
+            loss: self.last[loss],
             "train_error": self.last["train_error"],
             "train_loss": self.last["train_loss"],
-            "best_test_error": self.best,
+            self.best_error: self.best,
             "seconds": state.seconds,
             "images_per_second": state.images / state.train_seconds if state.train_seconds else None,
             "parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
-            **{key: self.last[key] for key in ("test_error_top5",) if key in self.last},
+            **{key: self.last[key] for key in (top5,) if key in self.last},
         }
 
     def report(self, row: dict[str, Any]) -> None:
         """See `Listener`, like the following methods."""
         self.last = row
         correct_mode(self.run, self.trainer.mode)
-        if row["test_error"] is not None:
-            self.best = row["test_error"] if self.best is None else min(self.best, row["test_error"])
+        if row[self.error] is not None:
+            self.best = row[self.error] if self.best is None else min(self.best, row[self.error])
         with JsonlWriter(self.run.metrics) as metrics:
             metrics.append(row)
         self.progress.epoch(row)
@@ -220,7 +222,7 @@ class _Session(Listener):
     def _write_state(self, state: str) -> None:
         write_state(
             self.run, state, epoch=self.state.epoch, epochs=self.config.epochs,
-            test_error=self.last.get("test_error"), eta_seconds=self.progress.eta_seconds(),
+            eta_seconds=self.progress.eta_seconds(), **{self.error: self.last.get(self.error)},
         )  # fmt: skip
 
 

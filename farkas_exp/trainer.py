@@ -92,6 +92,11 @@ class Trainer:
             torch.backends.cudnn.benchmark = True  # shapes are fixed
         torch.manual_seed(derive_seed(config.seed, "training", *([processes.rank] if processes.rank else [])))
 
+    @property
+    def evaluated_on(self) -> str:
+        """The set that names the figures of an evaluation: "test" or "validation"."""
+        return self.config.dataset.evaluated_on
+
     def distribute(self) -> None:
         """Average the gradients of all processes in every step from now on; they take over the first one's weights."""
         if not self.processes.are_several:
@@ -180,7 +185,7 @@ class Trainer:
         """Evaluate after the last step of an epoch, advance `state` to the next, and return the epoch's metrics.
 
         Raises:
-            Failure: the loss is not finite, or the test error has been at chance or worse in as many epochs as
+            Failure: the loss is not finite, or the error has been at chance or worse in as many epochs as
                 `failure.epochs` allows (the authors' rule).
         """
         started = time.perf_counter()
@@ -189,7 +194,7 @@ class Trainer:
             self.callback(state.epoch)
             self.processes.share(self.model.parameters())
         train_loss, train_errors = self.processes.sum(state.totals)
-        test = self.evaluate(state.epoch)
+        evaluated = self.evaluate(state.epoch)
         lr = learning_rate_at(self.config, state.epoch, state.step - 1, state.step)
         training_seconds = state.epoch_seconds
         state.seconds += time.perf_counter() - started
@@ -198,7 +203,7 @@ class Trainer:
             "lr": lr,
             "train_loss": train_loss / seen,
             "train_error": 100 * train_errors / seen,
-            **test,
+            **evaluated,
             "images_per_second": seen / training_seconds if training_seconds else None,
             "epoch_seconds": training_seconds + time.perf_counter() - started,
             "peak_memory_bytes": torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None,
@@ -209,16 +214,16 @@ class Trainer:
         return row
 
     def _raise_if_failed(self, state: TrainerState, row: dict[str, Any]) -> None:
-        if not (math.isfinite(row["train_loss"]) and math.isfinite(row["test_loss"])):
+        if not (math.isfinite(row["train_loss"]) and math.isfinite(row[f"{self.evaluated_on}_loss"])):
             raise Failure("loss is not finite", row)
         chance = 100 * (1 - 1 / self.data.info.num_classes)
-        state.chance_epochs += row["test_error"] >= chance - 1e-9
+        state.chance_epochs += row[f"{self.evaluated_on}_error"] >= chance - 1e-9
         if self.config.failure.epochs and state.chance_epochs >= self.config.failure.epochs:
-            raise Failure(f"test error at chance or worse in {state.chance_epochs} epochs", row)
+            raise Failure(f"{self.evaluated_on} error at chance or worse in {state.chance_epochs} epochs", row)
 
     @torch.no_grad()
     def evaluate(self, epoch: int | None = None) -> dict[str, float]:
-        """Mean loss and errors in percent.
+        """Mean loss and errors in percent, named by the set: `test_loss`, or `validation_loss` of held-out images.
 
         Several processes evaluate their shares with the first one's running statistics.
         """
@@ -233,8 +238,9 @@ class Trainer:
             missed = missed_top5(logits, labels) if self.data.info.top5 else torch.zeros_like(count)
             totals += torch.stack([loss, (logits.argmax(1) != labels).sum(), count, missed])
         loss, errors, count, missed5 = self.processes.sum(totals.tolist())
-        found = {"test_loss": loss / count, "test_error": 100 * errors / count}
-        return found | ({"test_error_top5": 100 * missed5 / count} if self.data.info.top5 else {})
+        found = {"loss": loss / count, "error": 100 * errors / count}
+        found |= {"error_top5": 100 * missed5 / count} if self.data.info.top5 else {}
+        return {f"{self.evaluated_on}_{name}": value for name, value in found.items()}
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.config.precision == "bf16":

@@ -236,7 +236,7 @@ def test_a_search_minimizes_the_error_on_held_out_images_and_goes_on_where_it_wa
               "normalization=batch", "lr.value=tag(log,interval(0.01,0.5))", "dataset.validation=0.2",
               f"runs_dir={tmp_path}"]  # fmt: skip
     assert main(search) == 0
-    smallest = min(record.result["test_error"] for record in collect(tmp_path))
+    smallest = min(record.result["validation_error"] for record in collect(tmp_path))
     assert f"Best error on held-out images: {smallest:.2f} % with lr.value=" in capfd.readouterr().out
     results = next(tmp_path.rglob("optimization_results.yaml"))
     assert yaml.safe_load(results.read_text())["best_value"] == pytest.approx(smallest)

@@ -39,7 +39,9 @@ def listed(capsys, *arguments):
 def test_every_run_with_state_epoch_error_eta_and_host(folder, capsys):
     with running(folder).locked():
         lines = listed(capsys, f"runs_dir={folder}")
-    assert lines[0].split() == ["state", "epoch", "error", "%", "ETA", "host", "updated", "run"]
+    assert lines[0].split() == [
+        *("state", "epoch", "test", "error", "%", "validation", "error", "%", "ETA", "host", "updated", "run")
+    ]
     assert [line.split()[0] for line in lines[1:-1]] == ["running", "interrupted", "crashed", "failed", "finished"]
     live = lines[1].split()
     assert live[1:3] == ["4/10", "20.00"]

@@ -163,6 +163,11 @@ class DatasetConfig:
     draft: bool = True
     copies: tuple[int, ...] = ()
 
+    @property
+    def evaluated_on(self) -> Literal["test", "validation"]:
+        """The set that a run is evaluated on, by which its figures are named: the test set, or the held-out part."""
+        return "validation" if self.validation else "test"
+
 
 @dataclass(frozen=True)
 class PhaseConfig:

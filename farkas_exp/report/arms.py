@@ -28,8 +28,8 @@ class Arm:
 
     @property
     def finished(self) -> list[RunRecord]:
-        """Runs that trained to the end, with a finite test error."""
-        return [run for run in self.runs if run.state == FINISHED and math.isfinite(outcome(run, "test_error"))]
+        """Runs that trained to the end, with a finite error on the evaluation set."""
+        return [run for run in self.runs if run.state == FINISHED and math.isfinite(outcome(run, run.key("error")))]
 
     @property
     def failed(self) -> list[RunRecord]:
@@ -41,6 +41,11 @@ class Arm:
     def unfinished(self) -> list[RunRecord]:
         """Runs that have no result yet."""
         return [run for run in self.runs if run.state not in (FINISHED, FAILED)]
+
+    @property
+    def evaluated_on(self) -> str:
+        """The set of its errors: "test" or "validation". Belongs to the identity, so it is one for all its runs."""
+        return self.runs[0].evaluated_on
 
     def summary(self, key: str) -> Summary | None:
         """Mean, standard deviation and n of one figure of the results, over the finished runs."""
@@ -191,18 +196,19 @@ def _order(arm: Arm) -> tuple[Any, ...]:
 _FAMILIES = ("resnet", "farkasnet", "fixup")
 
 
-def arms_table(arms: Sequence[Arm], title: str = "Test error of the last epoch") -> Table:
-    """One row per arm: test error, number of runs, failed runs, training error, time, and what is not there yet."""
+def arms_table(arms: Sequence[Arm], title: str = "Error of the last epoch") -> Table:
+    """One row per arm: error (each evaluation set has a column), runs, failed ones, training error, time, and gaps."""
     seeds = sorted({run.seed for arm in arms for run in arm.runs})
     gaps = [unfinished_text(arm, seeds) for arm in arms]
-    columns = ["arm", "test error (%)", "n", "failed", "train error (%)", "seconds a run"]
+    sets = [name for name in ("test", "validation") if any(arm.evaluated_on == name for arm in arms)]
+    columns = ["arm", *(f"{name} error (%)" for name in sets), "n", "failed", "train error (%)", "seconds a run"]
     columns += ["not finished"] if any(gaps) else []
     rows, notes = [], []
     for arm, gap in zip(arms, gaps, strict=True):
         train, seconds = arm.summary("train_error"), arm.summary("seconds")
         row = [
             cell(arm.label),
-            error_cell(arm),
+            *(error_cell(arm) if arm.evaluated_on == name else cell("–") for name in sets),
             cell(str(len(arm.finished))),
             cell(str(len(arm.failed))),
             cell(f"{train.mean:.2f}" if train else "–"),
@@ -214,9 +220,9 @@ def arms_table(arms: Sequence[Arm], title: str = "Test error of the last epoch")
     return Table(title, tuple(columns), tuple(rows), tuple(notes), tuple(arm_record(arm) for arm in arms))
 
 
-def error_cell(arm: Arm, key: str = "test_error") -> Cell:
+def error_cell(arm: Arm, key: str | None = None) -> Cell:
     """The error of an arm as mean ± sd; an asterisk says that failed runs are left out."""
-    summary = arm.summary(key)
+    summary = arm.summary(key or f"{arm.evaluated_on}_error")
     if summary is not None:
         return cell(mean_sd(summary), marker="*" if arm.failed else "")
     if arm.failed:
@@ -244,7 +250,7 @@ def failure_note(arm: Arm) -> str:
 def failure_reason(run: RunRecord) -> str:
     """Why a run counts as failed."""
     if run.state == FINISHED:
-        return "its test error is not a finite number"
+        return f"its {run.evaluated_on} error is not a finite number"
     return str((run.result or {}).get("reason") or "no reason given")
 
 
@@ -267,7 +273,8 @@ def progress_text(run: RunRecord) -> str:
 def arm_record(arm: Arm) -> dict[str, Any]:
     """The unrounded figures of an arm and its settings, flat."""
     record: dict[str, Any] = {"arm": arm.label, "identity": arm.identity}
-    for key in ("test_error", "train_error", "test_loss", "train_loss", "seconds"):
+    figures = [f"{name}_{figure}" for figure in ("error", "loss") for name in ("test", "validation", "train")]
+    for key in (*figures, "seconds"):
         summary = arm.summary(key)
         record[f"{key}_mean"], record[f"{key}_sd"] = (summary.mean, summary.sd) if summary else (None, None)
     record |= {"n": len(arm.finished), "failed": len(arm.failed), "unfinished": len(arm.unfinished)}

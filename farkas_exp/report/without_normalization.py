@@ -93,7 +93,7 @@ class Method:
 
 
 def _error(run: RunRecord) -> float:
-    error = outcome(run, "test_error")
+    error = outcome(run, run.key("error"))
     return error if math.isfinite(error) else 100.0
 
 

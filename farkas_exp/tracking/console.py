@@ -193,12 +193,13 @@ def _figures(row: Mapping[str, Any]) -> str:
         parts.append(f"train loss {number('train_loss', '.4f')}")
     if "train_error" in row:
         parts.append(f"error {number('train_error', '.2f')} %")
-    if "test_loss" in row:
-        parts.append(f"test loss {number('test_loss', '.4f')}")
-    if "test_error" in row:
-        parts.append(f"test error {number('test_error', '.2f')} %")
-    if "test_error_top5" in row:
-        parts.append(f"top-5 {number('test_error_top5', '.2f')} %")
+    for name in ("test", "validation"):
+        if f"{name}_loss" in row:
+            parts.append(f"{name} loss {number(f'{name}_loss', '.4f')}")
+        if f"{name}_error" in row:
+            parts.append(f"{name} error {number(f'{name}_error', '.2f')} %")
+        if f"{name}_error_top5" in row:
+            parts.append(f"top-5 {number(f'{name}_error_top5', '.2f')} %")
     if row.get("images_per_second") is not None:
         parts.append(f"{row['images_per_second']:,.0f} images/s")
     return "  ".join(parts)
