@@ -10,7 +10,7 @@ from farkas_exp.data import ImageData
 from farkas_exp.distributed import ALONE, Processes
 from farkas_exp.errors import UserError
 from farkas_exp.initialization import WHOLE_SET, initialize
-from farkas_exp.models import create_model, farkas_twin
+from farkas_exp.models import NETWORKS, create_model
 from farkas_exp.seeding import derive_seed
 
 
@@ -91,5 +91,5 @@ def _farkas_twin(config: Config, options: dict[str, Any]) -> torch.nn.Module | N
     """The Farkas network (sum) beside a plain one, drawn after it from the same stream; None where there is none."""
     if config.normalization.name != "none":
         raise UserError("init.name: match_farkas is for networks without normalization; use normalization=none")
-    name = farkas_twin(config.model.name)
-    return create_model(name, **options) if name else None
+    twin = NETWORKS[config.model.name].twin
+    return create_model(twin, **options) if twin else None

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from farkas_exp.config import Config
+from farkas_exp.registry import NETWORKS
 
 SCHEMA = 1
 """Version of the meaning of the configuration; part of every hash."""
@@ -45,8 +46,8 @@ def identify(config: Config) -> Identity:
 
 
 def has_farkas_layers(config: Config) -> bool:
-    """Whether the network is built of Farkas layers; their names say so."""
-    return "farkas" in config.model.name
+    """Whether the network is built of Farkas layers, as its registration says."""
+    return NETWORKS[config.model.name].farkas
 
 
 def run_path(config: Config) -> Path:

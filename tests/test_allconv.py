@@ -180,7 +180,7 @@ def test_the_matched_init_measures_what_a_random_projection_is_given():
         ("allconv_residual", {"image_size": 2}, r"dataset.image_size: 2 is too small for allconv_residual"),
         ("allconv_residual", {"depth": 3}, r"model.depth: allconv_residual has no such option"),
         ("resnet18", {"bias": False}, r"model.bias: resnet18 has no such option"),
-        ("linear_residual", {"normalization": "batch"}, r"normalization: linear_residual is linear"),
+        ("linear_residual", {"normalization": "batch"}, r"normalization: linear_residual takes none"),
         ("linear_residual", {"depth": 0}, r"model.depth: 0 is out of range"),
         ("linear_residual", {"width": 5}, r"model.width: linear_residual has no such option"),
     ],

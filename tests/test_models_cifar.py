@@ -7,7 +7,7 @@ from torch import nn
 
 from farkas_exp.errors import UserError
 from farkas_exp.layers import Activation, FarkasLayer, plain_path
-from farkas_exp.models import MODELS, create_model
+from farkas_exp.models import NETWORKS, create_model
 from farkas_exp.models.resnet import BasicBlock, Bottleneck, Transition
 
 AGG = {"sum": torch.sum, "mean": torch.mean}
@@ -302,7 +302,7 @@ def test_options_reach_every_farkas_layer(activation):
         ("resnet43", {}, r"model.name: unknown 'resnet43'; did you mean 'resnet34'"),
         ("resnet18", {"depth": 3}, r"model.depth: resnet18 has no such option"),
         ("farkasnet50", {"width": 3}, r"model.width: farkasnet50 has no such option"),
-        ("resnet34", {"variant": "authors"}, r"model.variant: resnet34 has no authors' variant"),
+        ("resnet34", {"variant": "authors"}, r"model.variant: resnet34 has no such option"),
         ("resnet18", {"blocks": [1, 1]}, r"model.blocks: 2 stages in blocks \[1, 1\] but 4 in widths"),
         ("resnet18", {"widths": [8, 8]}, r"model.widths: 4 stages in blocks .* but 2 in widths \[8, 8\]"),
         ("resnet18", {"blocks": [0], "widths": [8]}, r"model.blocks: \[0\] has a stage without blocks"),
@@ -322,7 +322,7 @@ def test_a_users_mistake_names_its_key(name, options, message):
 
 
 def test_every_small_image_network_maps_images_to_logits():
-    for name in MODELS:
+    for name in NETWORKS:
         if not name.endswith("imagenet"):
             model = build(name, num_classes=7, in_channels=1, image_size=8)
             assert model(images(2, 1, 8, 8)).shape == (2, 7), name

@@ -68,7 +68,7 @@ def test_fixup_equals_its_formula():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"normalization": "batch"}, r"normalization: fixup34 trains without normalization .*use normalization=none"),
+        ({"normalization": "batch"}, r"normalization: fixup34 takes none, got 'batch'; use normalization=none"),
         ({"variant": "authors"}, r"model.variant: fixup34 has no such option; its options: model.blocks, model.widths"),
         ({"head_bn": True}, r"model.head_bn"),
         ({"widths": [16, 8, 8]}, r"model.widths: \[16, 8, 8\] shrinks"),

@@ -84,5 +84,5 @@ def test_mobilenet_is_torchvisions_with_fewer_strides():
     plain = create_model("mobilenet_v2")
     assert not any(isinstance(m, nn.BatchNorm2d) for m in plain.modules())
     assert all(m.bias is not None for m in weights(plain))
-    with pytest.raises(UserError, match=r"normalization.position: mobilenet_v2 has it before"):
+    with pytest.raises(UserError, match=r"normalization.position: unknown .after.; choose from: before"):
         create_model("mobilenet_v2", norm_position="after")

@@ -16,8 +16,6 @@ In the Farkas network C1 is a Farkas convolution, with the biases that its guara
 image one unit of the block is active. C2 and the stem stay plain, since no activation follows them.
 """
 
-from collections.abc import Callable, Mapping
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -26,8 +24,6 @@ from farkas_exp.models.head import build_head
 from farkas_exp.models.kit import LayerKit, Unit, build_kit
 from farkas_exp.models.options import ModelOptions
 from farkas_exp.models.resnet import BasicBlock, Skeleton, check_growing, check_image_size, choose_skeleton
-
-ALLCONV = Skeleton(BasicBlock, (9, 9, 9), (64, 128, 256))
 
 
 class AllConvBlock(ResidualBlock):
@@ -76,21 +72,14 @@ class AllConvNet(nn.Module):
         return self.classifier(self.blocks(self.stem(images)).mean((2, 3)))
 
 
-def build_allconv(options: ModelOptions, farkas: bool) -> AllConvNet:
+def build_allconv(options: ModelOptions) -> AllConvNet:
     """An all-convolutional residual network; a normalization goes behind (or before) the activation of each block.
 
     Raises:
-        UserError: an option that the network does not have, or sizes that do not fit.
+        UserError: sizes that do not fit.
     """
-    options.accept(("blocks", "widths", "bias"), heads=True)
-    kit = build_kit(options, farkas=farkas)
-    skeleton = choose_skeleton(options, ALLCONV, kit)
+    kit = build_kit(options)
+    skeleton = choose_skeleton(options, BasicBlock)
     check_growing(options, skeleton)
     check_image_size(options, 1, len(skeleton.blocks))
     return AllConvNet(kit, skeleton, options)
-
-
-ALLCONV_MODELS: Mapping[str, Callable[[ModelOptions], nn.Module]] = {
-    "allconv_residual": lambda options: build_allconv(options, farkas=False),
-    "farkas_allconv_residual": lambda options: build_allconv(options, farkas=True),
-}

@@ -7,8 +7,6 @@ puts them before it; a Farkas layer's active unit then stays among the channels 
 `model.blocks` and `model.width` change the layers per stage and the growth rate.
 """
 
-from collections.abc import Callable, Mapping
-
 import torch
 from torch import Tensor, nn
 
@@ -17,8 +15,6 @@ from farkas_exp.models.kit import LayerKit, Unit, build_kit
 from farkas_exp.models.options import ModelOptions
 from farkas_exp.models.resnet import Transition, check_image_size
 
-BLOCKS = (12, 12, 12)
-GROWTH = 12
 STEM = 16
 
 
@@ -55,24 +51,19 @@ class DenseNet(nn.Module):
         return self.classifier(self.features(images).mean((2, 3)))
 
 
-def build_densenet(options: ModelOptions, farkas: bool) -> DenseNet:
+def build_densenet(options: ModelOptions) -> DenseNet:
     """A DenseNet.
 
     Raises:
-        UserError: an option that the network does not have, or sizes that do not fit.
+        UserError: sizes that do not fit.
     """
-    options.accept(("blocks", "width"))
-    blocks = options.blocks or BLOCKS
-    growth = GROWTH if options.width is None else options.width
-    if min(blocks) < 1:
+    kit = build_kit(options)
+    blocks, growth, least = options.blocks, options.width, 1 + kit.growth
+    assert blocks is not None
+    assert growth is not None
+    if min(blocks, default=0) < 1:
         raise UserError(f"model.blocks: {list(blocks)} has a stage without layers; each needs at least 1")
-    if growth < 1 + farkas:
-        raise UserError(f"model.width: {growth} is too narrow for {options.name}; it must be >= {1 + farkas}")
+    if growth < least:
+        raise UserError(f"model.width: {growth} is too narrow for {options.name}; it must be >= {least}")
     check_image_size(options, 1, len(blocks))
-    return DenseNet(build_kit(options, farkas=farkas), options.in_channels, blocks, growth, options.num_classes)
-
-
-DENSENET_MODELS: Mapping[str, Callable[[ModelOptions], nn.Module]] = {
-    "densenet40": lambda options: build_densenet(options, farkas=False),
-    "farkas_densenet40": lambda options: build_densenet(options, farkas=True),
-}
+    return DenseNet(kit, options.in_channels, blocks, growth, options.num_classes)

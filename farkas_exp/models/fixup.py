@@ -13,19 +13,15 @@ network starts with zero logits and with blocks that pass a non-negative input o
 """
 
 import math
-from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from farkas_exp.errors import UserError
 from farkas_exp.layers.residual import ResidualBlock, ResidualConv2d, ResidualLayer
 from farkas_exp.models.kit import LayerKit, build_kit
 from farkas_exp.models.options import ModelOptions
 from farkas_exp.models.resnet import BasicBlock, Skeleton, check_growing, choose_skeleton
-
-FIXUP34 = Skeleton(BasicBlock, (5, 5, 5), (16, 32, 64))
 
 
 class ScalarBias(nn.Module):
@@ -129,18 +125,9 @@ def build_fixup(options: ModelOptions) -> FixupNet:
     """A FixUp network.
 
     Raises:
-        UserError: a normalization, an option that the network does not have, or widths that shrink.
+        UserError: sizes that do not fit, or widths that shrink.
     """
-    options.accept(("blocks", "widths"))
-    if options.normalization != "none":
-        raise UserError(
-            f"normalization: {options.name} trains without normalization (Zhang et al. 2019), got"
-            f" {options.normalization!r}; use normalization=none"
-        )
-    kit = build_kit(options, farkas=False)
-    skeleton = choose_skeleton(options, FIXUP34, kit)
+    kit = build_kit(options)
+    skeleton = choose_skeleton(options, BasicBlock)
     check_growing(options, skeleton)
     return FixupNet(kit, skeleton, options.in_channels, options.num_classes)
-
-
-FIXUP_MODELS: Mapping[str, Callable[[ModelOptions], nn.Module]] = {"fixup34": build_fixup}

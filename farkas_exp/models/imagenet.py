@@ -31,8 +31,6 @@ convolution and average pooling, no projections; the default of farkasnet*_image
 guarantee: its projections are plain convolutions on the shortcut, and the aggregation covers the whole sum.
 """
 
-from collections.abc import Callable, Mapping
-
 from torch import Tensor, nn
 
 from farkas_exp.errors import unknown
@@ -41,14 +39,6 @@ from farkas_exp.layers.residual import ResidualBlock, ResidualConv2d, ResidualLa
 from farkas_exp.models.kit import LayerKit, Unit, build_kit
 from farkas_exp.models.options import ModelOptions
 from farkas_exp.models.resnet import Bottleneck, ResidualNet, Skeleton, check_image_size, choose_skeleton
-
-_WIDTHS = (256, 512, 1024, 2048)
-IMAGENET_SKELETONS: Mapping[str, Skeleton] = {
-    "50": Skeleton(Bottleneck, (3, 4, 6, 3), _WIDTHS),
-    "101": Skeleton(Bottleneck, (3, 4, 23, 3), _WIDTHS),
-    "152": Skeleton(Bottleneck, (3, 8, 36, 3), _WIDTHS),
-}
-
 
 DOWNSAMPLING = ("conv", "pool")
 """The choices of `model.downsample`."""
@@ -151,20 +141,18 @@ class ImageNetResNet(nn.Module):
         return self.fc(features.mean((2, 3)))
 
 
-def build_imagenet(options: ModelOptions, layers: str, farkas: bool) -> nn.Module:
+def build_imagenet(options: ModelOptions) -> nn.Module:
     """The plain network as in torchvision, or the FarkasNet for large images; `downsample` as the options say.
 
     Raises:
-        UserError: an option that the network does not have, or sizes that do not fit.
+        UserError: an unknown way to halve the images, or sizes that do not fit.
     """
-    options.accept(("blocks", "widths", "downsample"))
-    downsample = options.downsample or ("pool" if farkas else "conv")
-    if downsample not in DOWNSAMPLING:
-        raise unknown("model.downsample", downsample, DOWNSAMPLING)
-    kit = build_kit(options, farkas=farkas, position="after" if farkas else "before", affine=True)
-    skeleton = choose_skeleton(options, IMAGENET_SKELETONS[layers], kit)
+    if options.downsample not in DOWNSAMPLING:
+        raise unknown("model.downsample", options.downsample, DOWNSAMPLING)
+    kit = build_kit(options)
+    skeleton = choose_skeleton(options, Bottleneck)
     check_image_size(options, 4, len(skeleton.blocks))
-    if downsample == "conv":
+    if options.downsample == "conv":
         return ImageNetResNet(kit, skeleton, options.in_channels, options.num_classes)
     width = skeleton.widths[0]
     stem = nn.Sequential(
@@ -173,14 +161,3 @@ def build_imagenet(options: ModelOptions, layers: str, farkas: bool) -> nn.Modul
         Unit(kit, kit.conv(width // 4, width, 1), width),
     )
     return ResidualNet(kit, skeleton, stem, options.num_classes, head_bn=False)
-
-
-def _imagenet(layers: str, farkas: bool) -> Callable[[ModelOptions], nn.Module]:
-    return lambda options: build_imagenet(options, layers, farkas)
-
-
-IMAGENET_MODELS: Mapping[str, Callable[[ModelOptions], nn.Module]] = {
-    f"{'farkasnet' if farkas else 'resnet'}{layers}_imagenet": _imagenet(layers, farkas)
-    for farkas in (False, True)
-    for layers in IMAGENET_SKELETONS
-}

@@ -78,26 +78,25 @@ class LayerKit:
         return ResidualConv2d(inputs, channels, kernel_size, 1, kernel_size // 2)
 
 
-def build_kit(options: ModelOptions, *, farkas: bool, position: str = "after", affine: bool = False) -> LayerKit:
-    """The kit for `options`, with a network's own default position and affinity of the normalization.
+def build_kit(options: ModelOptions) -> LayerKit:
+    """The kit for `options`.
 
     Raises:
         UserError: an unknown name among the options.
     """
     if options.aggregation not in AGGREGATIONS:
         raise unknown("aggregation.name", options.aggregation, AGGREGATIONS)
-    if options.norm_position not in (None, "after", "before"):
-        raise unknown("normalization.position", options.norm_position, ("after", "before"))
     if options.margin < 0:
         raise UserError(f"aggregation.margin: {options.margin!r} is out of range; it must be at least 0")
     default_cutoff = activation_cutoff(options.activation)
+    network = options.network
     return LayerKit(
-        farkas=farkas,
+        farkas=network.farkas,
         activation=options.activation,
         cutoff=default_cutoff if options.cutoff is None else options.cutoff,
         normalization=options.normalization,
-        position=options.norm_position or position,
-        affine=affine if options.norm_affine is None else options.norm_affine,
+        position=options.norm_position or next(iter(network.positions), "after"),
+        affine=network.affine if options.norm_affine is None else options.norm_affine,
         groups=options.norm_groups,
         aggregation=options.aggregation,
         margin=options.margin,

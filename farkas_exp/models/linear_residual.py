@@ -4,8 +4,6 @@ The network of Section 2 of "Identity matters in deep learning" (Hardt and Ma 20
 called A_l.
 """
 
-from collections.abc import Callable, Mapping
-
 import torch
 from torch import Tensor, nn
 
@@ -13,8 +11,6 @@ from farkas_exp.errors import UserError
 from farkas_exp.layers.residual import BranchEnd, ResidualBlock
 from farkas_exp.models.head import build_head
 from farkas_exp.models.options import ModelOptions
-
-DEPTH = 10
 
 
 class LinearResidualLayer(ResidualBlock):
@@ -77,18 +73,10 @@ def build_linear_residual(options: ModelOptions) -> LinearResidualNet:
     """`depth` layers as wide as the image has values, in_channels x image_size x image_size.
 
     Raises:
-        UserError: an option that the network does not have, a normalization, or a depth below 1.
+        UserError: a depth below 1.
     """
-    options.accept(("depth",), heads=True)
-    depth = DEPTH if options.depth is None else options.depth
+    depth = options.depth
+    assert depth is not None
     if depth < 1:
         raise UserError(f"model.depth: {depth} is out of range; {options.name} needs at least 1 layer")
-    if options.normalization != "none":
-        raise UserError(
-            f"normalization: {options.name} is linear and has no place for {options.normalization!r}; use"
-            " normalization=none"
-        )
     return LinearResidualNet(depth, options.in_channels * options.image_size**2, options.num_classes, options.head)
-
-
-LINEAR_RESIDUAL_MODELS: Mapping[str, Callable[[ModelOptions], nn.Module]] = {"linear_residual": build_linear_residual}

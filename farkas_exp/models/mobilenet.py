@@ -5,11 +5,8 @@ times, so the last maps have 4x4. There is no Farkas edition: the bottlenecks ar
 depthwise, where an aggregated channel would mix what the network keeps apart.
 """
 
-from collections.abc import Callable, Mapping
-
 from torch import Tensor, nn
 
-from farkas_exp.errors import UserError
 from farkas_exp.layers.activation import Activation
 from farkas_exp.models.kit import build_kit
 from farkas_exp.models.options import ModelOptions
@@ -28,17 +25,10 @@ class _ClippedActivation(Activation):
 
 
 def build_mobilenet(options: ModelOptions) -> nn.Module:
-    """MobileNetV2 with the normalization of the options between convolution and activation.
-
-    Raises:
-        UserError: an option that the network does not have.
-    """
+    """MobileNetV2 with the normalization of the options between convolution and activation."""
     from torchvision.models.mobilenetv2 import MobileNetV2  # a second of imports, for this network only
 
-    options.accept(())
-    if options.norm_position == "after":
-        raise UserError(f"normalization.position: {options.name} has it before the activation; use before or null")
-    kit = build_kit(options, farkas=False, position="before", affine=True)
+    kit = build_kit(options)
     net = MobileNetV2(
         options.num_classes,
         inverted_residual_setting=[list(stage) for stage in STAGES],
@@ -54,6 +44,3 @@ def build_mobilenet(options: ModelOptions) -> nn.Module:
             elif isinstance(child, nn.Conv2d) and child.bias is None and options.normalization == "none":
                 child.bias = nn.Parameter(child.weight.new_zeros(child.out_channels))
     return net
-
-
-MOBILENET_MODELS: Mapping[str, Callable[[ModelOptions], nn.Module]] = {"mobilenet_v2": build_mobilenet}

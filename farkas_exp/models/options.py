@@ -1,20 +1,20 @@
 """The options of the networks, and the check that a network has the options that it is given."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
-from farkas_exp.errors import UserError
+from farkas_exp.errors import UserError, unknown
+from farkas_exp.registry import Network
 
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """What `create_model` was asked for; None stands for the network's own default.
+    """What `create_model` was asked for; an own option of the network that is None takes its default (`filled`).
 
     The options of normalization, aggregation and activation are shared by all networks; a plain network has no use for
     the aggregation's.
     """
 
-    name: str
+    network: Network
     num_classes: int = 10
     in_channels: int = 3
     image_size: int = 32
@@ -38,23 +38,45 @@ class ModelOptions:
     bias: bool | None = None
     head: str = "linear"
 
-    def accept(self, accepted: Iterable[str], *, heads: bool = False) -> None:
-        """Refuse an architecture option that the network does not have.
+    @property
+    def name(self) -> str:
+        """The network's name."""
+        return self.network.name
 
-        Args:
-            accepted: the network's own options.
-            heads: whether its last layer is chosen by `head`.
+    def filled(self) -> "ModelOptions":
+        """These options with the network's defaults for those that are None.
 
         Raises:
-            UserError: an option outside of `accepted` has a value, or a head is asked for where there is no choice.
+            UserError: something is asked for that the network does not have.
         """
-        if not heads and self.head != "linear":
+        self._check()
+        defaults = dict(self.network.options)
+        if self.variant == "authors":
+            defaults |= self.network.authors
+        return replace(self, **{key: value for key, value in defaults.items() if getattr(self, key) is None})
+
+    def _check(self) -> None:
+        network = self.network
+        if not network.chooses_head and self.head != "linear":
             raise UserError(
                 f"head.name: {self.name} ends in its own linear layer and cannot take {self.head!r}; use head=linear or"
                 " one of the CIFAR residual networks, allconv_residual or linear_residual"
             )
-        accepted = set(accepted)
-        for option in ("variant", "head_bn", "blocks", "widths", "depth", "width", "residual", "bias", "downsample"):
-            if option not in accepted and getattr(self, option) is not None:
-                own = ", ".join(f"model.{name}" for name in sorted(accepted)) or "none"
+        for option in OWN:
+            if option not in network.options and getattr(self, option) is not None:
+                own = ", ".join(f"model.{name}" for name in sorted(network.options)) or "none"
                 raise UserError(f"model.{option}: {self.name} has no such option; its options: {own}")
+        if not network.positions and self.normalization != "none":
+            raise UserError(
+                f"normalization: {self.name} takes none, got {self.normalization!r}; use normalization=none"
+            )
+        if self.norm_position is not None and self.norm_position not in (network.positions or ("after", "before")):
+            raise unknown("normalization.position", self.norm_position, network.positions or ("after", "before"))
+
+
+SHARED = (
+    "network", "num_classes", "in_channels", "image_size", "normalization", "norm_position", "norm_affine",
+    "norm_groups", "aggregation", "margin", "learn_lambda", "activation", "cutoff", "head",
+)  # fmt: skip
+"""The options that every network has."""
+OWN = tuple(field.name for field in fields(ModelOptions) if field.name not in SHARED)

@@ -5,17 +5,12 @@ here they are 3x3 with stride 1, keep the size of the maps, and end in global av
 Its batch norm stands between layer and ReLU: `normalization.position=before`.
 """
 
-from collections.abc import Callable, Mapping
-
 from torch import Tensor, nn
 
 from farkas_exp.errors import UserError
 from farkas_exp.layers.residual import BranchEnd, ResidualBlock
 from farkas_exp.models.kit import Unit, build_kit
 from farkas_exp.models.options import ModelOptions
-
-DEPTH = 10
-WIDTH = 16
 
 
 class ShortcutUnit(ResidualBlock):
@@ -56,26 +51,35 @@ class RectangularNet(nn.Module):
         return self.classifier(self.hidden(images.flatten(1)))
 
 
-def build_rectangular(options: ModelOptions, farkas: bool, spatial: bool) -> RectangularNet:
+def build_mlp(options: ModelOptions) -> RectangularNet:
+    """A network of linear layers."""
+    return build_rectangular(options, spatial=False)
+
+
+def build_rect_conv(options: ModelOptions) -> RectangularNet:
+    """A network of convolutions."""
+    return build_rectangular(options, spatial=True)
+
+
+def build_rectangular(options: ModelOptions, spatial: bool) -> RectangularNet:
     """`depth` hidden layers of `width` units (channels) for images of in_channels x image_size x image_size.
 
     Raises:
-        UserError: an option that the network does not have, or a depth or width that is too small.
+        UserError: a depth or width that is too small, or shortcuts in a network of Farkas layers.
     """
-    options.accept(("depth", "width", "residual"))
-    depth = DEPTH if options.depth is None else options.depth
-    width = WIDTH if options.width is None else options.width
-    least = 2 if farkas else 1
+    kit = build_kit(options)
+    depth, width, least = options.depth, options.width, 1 + kit.growth
+    assert depth is not None
+    assert width is not None
     if depth < 1:
         raise UserError(f"model.depth: {depth} is out of range; {options.name} needs at least 1 hidden layer")
     if width < least:
         raise UserError(f"model.width: {width} is too narrow for {options.name}; it must be >= {least}")
-    if options.residual and farkas:
+    if options.residual and kit.farkas:
         raise UserError(
             f"model.residual: a residual Farkas layer has one output more than its shortcut (Algorithm 2), so"
             f" {options.name} cannot keep its width; use model.residual=false, or a FarkasNet"
         )
-    kit = build_kit(options, farkas=farkas)
     size = 1 if spatial else options.image_size**2
     inputs = [options.in_channels * size] + [width] * (depth - 1)
     units: list[nn.Module] = []
@@ -84,15 +88,3 @@ def build_rectangular(options: ModelOptions, farkas: bool, spatial: bool) -> Rec
         unit = Unit(kit, layer, width, spatial=spatial)
         units.append(ShortcutUnit(unit) if options.residual and number > 0 else unit)
     return RectangularNet(nn.Sequential(*units), width, options.num_classes, spatial)
-
-
-def _rectangular(farkas: bool, spatial: bool) -> Callable[[ModelOptions], nn.Module]:
-    return lambda options: build_rectangular(options, farkas, spatial)
-
-
-MLP_MODELS: Mapping[str, Callable[[ModelOptions], nn.Module]] = {
-    "mlp": _rectangular(farkas=False, spatial=False),
-    "farkas_mlp": _rectangular(farkas=True, spatial=False),
-    "rect_conv": _rectangular(farkas=False, spatial=True),
-    "farkas_rect_conv": _rectangular(farkas=True, spatial=True),
-}

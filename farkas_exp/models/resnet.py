@@ -20,7 +20,6 @@ initialized as if its fan-in were 9 * channels, six times smaller (weight and bi
 """
 
 import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -131,72 +130,58 @@ class ResidualNet(nn.Module):
         return spatial_mean(self.stages(self.stem(images)))
 
 
-CIFAR_SKELETONS: Mapping[str, Skeleton] = {
-    "18": Skeleton(BasicBlock, (2, 2, 2, 2), (16, 32, 64, 128)),
-    "34": Skeleton(BasicBlock, (5, 5, 5), (16, 32, 64)),
-    "50": Skeleton(Bottleneck, (3, 4, 6, 3), (64, 128, 256, 512)),
-    "101": Skeleton(Bottleneck, (3, 4, 23, 3), (64, 128, 256, 512)),
-}
-_AUTHORS_FARKASNET18 = Skeleton(BasicBlock, (3, 3, 3), (16, 32, 64))
+def build_basic(options: ModelOptions) -> ResidualNet:
+    """A network of the CIFAR skeleton with basic blocks."""
+    return build_cifar(options, BasicBlock)
 
 
-def build_cifar(options: ModelOptions, layers: str, farkas: bool) -> ResidualNet:
+def build_bottleneck(options: ModelOptions) -> ResidualNet:
+    """A network of the CIFAR skeleton with bottlenecks."""
+    return build_cifar(options, Bottleneck)
+
+
+def build_cifar(options: ModelOptions, block: Block) -> ResidualNet:
     """A network of the CIFAR skeleton.
 
     Raises:
-        UserError: an option that the network does not have, or sizes that do not fit.
+        UserError: sizes that do not fit.
     """
-    options.accept(("variant", "head_bn", "blocks", "widths"), heads=True)
-    default = CIFAR_SKELETONS[layers]
-    authors = _authors(options, layers, farkas)
-    if authors and farkas and layers == "18":
-        default = _AUTHORS_FARKASNET18
-    kit = build_kit(options, farkas=farkas)
-    skeleton = choose_skeleton(options, default, kit)
+    kit = build_kit(options)
+    skeleton = choose_skeleton(options, block)
     check_image_size(options, 1, len(skeleton.blocks))
     stem = Unit(kit, kit.conv(options.in_channels, skeleton.widths[0], 3), skeleton.widths[0])
     net = ResidualNet(
         kit, skeleton, stem, options.num_classes, bool(options.head_bn), options.head, kit.keeps_batch_last
     )
-    if authors and skeleton.block is Bottleneck and farkas:
+    if options.variant == "authors" and block is Bottleneck:
         shrink_last_layers(net)
     return net
 
 
-def _authors(options: ModelOptions, layers: str, farkas: bool) -> bool:
-    """Whether the authors' variant is asked for, where there is one."""
-    if options.variant in (None, "paper"):
-        return False
-    if layers != "18" and not (farkas and layers in ("50", "101")):
-        raise UserError(
-            f"model.variant: {options.name} has no authors' variant (only resnet18 and farkasnet18, 50 and 101 have);"
-            " for the authors' batch norm on the logits use model.head_bn=true"
-        )
-    return True
-
-
-def choose_skeleton(options: ModelOptions, default: Skeleton, kit: LayerKit) -> Skeleton:
-    """The default skeleton with the user's blocks and widths.
+def choose_skeleton(options: ModelOptions, block: Block) -> Skeleton:
+    """The blocks and widths that are asked for.
 
     Raises:
         UserError: lists of different lengths, or a width too small for the block.
     """
-    for key in ("blocks", "widths"):
-        if getattr(options, key) == ():
+    blocks, widths = options.blocks, options.widths
+    assert blocks is not None
+    assert widths is not None
+    for key, value in (("blocks", blocks), ("widths", widths)):
+        if not value:
             raise UserError(f"model.{key}: an empty list; give one number per stage, or leave it at null")
-    blocks, widths = options.blocks or default.blocks, options.widths or default.widths
     if len(blocks) != len(widths):
-        key = "blocks" if options.blocks else "widths"
+        key = "widths" if blocks == options.network.options["blocks"] else "blocks"
         raise UserError(
             f"model.{key}: {len(blocks)} stages in blocks {list(blocks)} but {len(widths)} in widths {list(widths)};"
             " give both with the same length"
         )
     if min(blocks) < 1:
         raise UserError(f"model.blocks: {list(blocks)} has a stage without blocks; each needs at least 1")
-    least = (4 if default.block is Bottleneck else 1) * (2 if kit.farkas else 1)
+    least = (4 if block is Bottleneck else 1) * (2 if options.network.farkas else 1)
     if min(widths) < least:
         raise UserError(f"model.widths: {list(widths)} is too narrow for {options.name}; each width must be >= {least}")
-    return Skeleton(default.block, tuple(blocks), tuple(widths))
+    return Skeleton(block, blocks, widths)
 
 
 def check_image_size(options: ModelOptions, stem_stride: int, stages: int) -> None:
@@ -238,14 +223,3 @@ def shrink_last_layers(net: nn.Module) -> None:
                 for parameter in (layer.weight, layer.bias):
                     assert parameter is not None
                     parameter.mul_(math.sqrt(fan_in / (9 * channels)))
-
-
-def _cifar(layers: str, farkas: bool) -> Callable[[ModelOptions], nn.Module]:
-    return lambda options: build_cifar(options, layers, farkas)
-
-
-CIFAR_MODELS: Mapping[str, Callable[[ModelOptions], nn.Module]] = {
-    f"{'farkasnet' if farkas else 'resnet'}{layers}": _cifar(layers, farkas)
-    for farkas in (False, True)
-    for layers in CIFAR_SKELETONS
-}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from farkas_exp.config import Config
+from farkas_exp.registry import NETWORKS
 from farkas_exp.report.statistics import Summary, summarize
 from farkas_exp.report.tables import Cell, Table, cell
 from farkas_exp.runs import CRASHED, EMPTY, FAILED, FINISHED, RunRecord
@@ -133,18 +134,23 @@ def arm_labels(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 
 _ALWAYS = ("model.name", "normalization.name")
-_MODELS = (("farkasnet", "FarkasNet"), ("resnet", "ResNet"), ("fixup", "FixUp"))
 _NORMALIZATIONS = {"none": "no BN", "batch": "BN", "layer": "LN", "group": "GN", "instance": "IN"}
 
 
 def relevant_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """The deciding settings without those that have no effect: aggregation of a plain net, details of no norm."""
     flat = deciding_settings(config)
-    if "farkas" not in str(flat.get("model.name")):
+    if is_plain(str(flat.get("model.name"))):
         flat = {key: value for key, value in flat.items() if not key.startswith("aggregation.")}
     if flat.get("normalization.name") == "none":
         flat = {k: v for k, v in flat.items() if not k.startswith("normalization.") or k == "normalization.name"}
     return flat
+
+
+def is_plain(name: str) -> bool:
+    """Whether a network has no Farkas layers; of one that is not known here, nobody can say so."""
+    network = NETWORKS.get(name)
+    return network is not None and not network.farkas
 
 
 def pretty(key: str, value: Any) -> str:
@@ -174,10 +180,8 @@ def _phase_text(phase: Mapping[str, Any]) -> str:
 
 def model_name(name: str) -> str:
     """The written name of a network: FarkasNet34 for farkasnet34."""
-    for prefix, written in _MODELS:
-        if name.startswith(prefix):
-            return written + name[len(prefix) :].replace("_", " ")
-    return name
+    network = NETWORKS.get(name)
+    return (network and network.label) or name
 
 
 def depth_of(name: str) -> int:
@@ -188,12 +192,21 @@ def depth_of(name: str) -> int:
 
 def _order(arm: Arm) -> tuple[Any, ...]:
     model = str(setting(arm.config, "model.name"))
-    family = ["resnet", "farkasnet", "fixup"].index(f) if (f := re.sub(r"\d.*", "", model)) in _FAMILIES else 3
     norm = setting(arm.config, "normalization.name")
-    return (str(setting(arm.config, "dataset.name")), depth_of(model), norm == "none", family, str(norm), arm.label)
+    return (
+        str(setting(arm.config, "dataset.name")),
+        depth_of(model),
+        norm == "none",
+        _place(model),
+        str(norm),
+        arm.label,
+    )
 
 
-_FAMILIES = ("resnet", "farkasnet", "fixup")
+def _place(model: str) -> int:
+    """Where a network stands in the catalogue: a plain one before its Farkas twin."""
+    names = list(NETWORKS)
+    return names.index(model) if model in names else len(names)
 
 
 def arms_table(arms: Sequence[Arm], title: str = "Error of the last epoch") -> Table:

@@ -13,7 +13,8 @@ from types import MappingProxyType
 from typing import Any
 
 from farkas_exp.config import parse, to_dict
-from farkas_exp.report.arms import deciding_settings, model_name, pretty, setting
+from farkas_exp.registry import NETWORKS
+from farkas_exp.report.arms import deciding_settings, is_plain, model_name, pretty, setting
 from farkas_exp.runs import FAILED, FINISHED, RunRecord
 
 ONLY_COLUMN = "test error"
@@ -272,12 +273,12 @@ def required_settings(row: PaperRow, model: str) -> dict[str, tuple[Any, ...]]:
         "init.name": (row.init,),
     }
     if row.normalization != "none":
-        imagenet = model.endswith("_imagenet")
-        needs["normalization.position"] = (None,) if imagenet else (None, "after")
-        needs["normalization.affine"] = (None,) if imagenet else (None, False)
+        network = NETWORKS[model]
+        needs["normalization.position"] = (None, network.positions[0])
+        needs["normalization.affine"] = (None, network.affine)
     if row.lr is not None:
         needs["lr.value"] = (row.lr,)
-    if row.family == "farkasnet":
+    if not is_plain(model):
         needs |= {
             "aggregation.name": (row.aggregation,),
             "aggregation.margin": (0.0,),
@@ -422,12 +423,12 @@ def arm_text(config: Mapping[str, Any]) -> str:
     flat = deciding_settings(config)
     model = str(flat.get("model.name"))
     parts = [model_name(model), pretty("normalization.name", flat.get("normalization.name"))]
-    parts += [pretty("aggregation.name", flat.get("aggregation.name"))] if "farkas" in model else []
+    parts += [pretty("aggregation.name", flat.get("aggregation.name"))] if not is_plain(model) else []
     parts.append(pretty("lr.value", flat.get("lr.value")))
     said = ("model.name", "normalization.name", "aggregation.name", "lr.value")
     for key, value in flat.items():
         if is_arm_setting(key) and key not in said and value != defaults.get(key):
-            if key.startswith("aggregation.") and "farkas" not in model:
+            if key.startswith("aggregation.") and is_plain(model):
                 continue
             parts.append(pretty(key, value))
     return ", ".join(parts)

@@ -1,0 +1,70 @@
+"""The networks, by name, and what each of them is. Imports no PyTorch."""
+
+from typing import Any
+
+from farkas_exp.registry import NETWORKS, Network
+
+__all__ = ["NETWORKS", "Network"]
+
+
+def _pair(plain: str, farkas: str, source: str, labels: tuple[str, str] = ("", ""), **facts: Any) -> None:
+    """A plain network and its Farkas twin, which have everything else in common."""
+    NETWORKS.register(plain, source, twin=farkas, label=labels[0], **facts)
+    NETWORKS.register(farkas, source, farkas=True, label=labels[1], **facts)
+
+
+_RECTANGULAR = {"depth": 10, "width": 16, "residual": False}
+_pair("mlp", "farkas_mlp", "farkas_exp.models.rectangular:build_mlp", options=_RECTANGULAR, spatial=False)
+_pair("rect_conv", "farkas_rect_conv", "farkas_exp.models.rectangular:build_rect_conv", options=_RECTANGULAR)
+
+_SKELETONS = {
+    "18": ("build_basic", (2, 2, 2, 2), (16, 32, 64, 128)),
+    "34": ("build_basic", (5, 5, 5), (16, 32, 64)),
+    "50": ("build_bottleneck", (3, 4, 6, 3), (64, 128, 256, 512)),
+    "101": ("build_bottleneck", (3, 4, 23, 3), (64, 128, 256, 512)),
+}
+_AUTHORS: dict[str, dict[str, Any]] = {
+    "resnet18": {}, "farkasnet18": {"blocks": (3, 3, 3), "widths": (16, 32, 64)}, "farkasnet50": {}, "farkasnet101": {},
+}  # fmt: skip
+"""The networks that the authors' code has a variant of, and the defaults that differ in it."""
+
+for _layers, (_source, _blocks, _widths) in _SKELETONS.items():
+    for _kind, _label in (("resnet", "ResNet"), ("farkasnet", "FarkasNet")):
+        _name = f"{_kind}{_layers}"
+        NETWORKS.register(
+            _name, f"farkas_exp.models.resnet:{_source}", label=f"{_label}{_layers}", chooses_head=True,
+            farkas=_kind == "farkasnet", twin=f"farkasnet{_layers}" if _kind == "resnet" else None,
+            authors=_AUTHORS.get(_name, {}),
+            options={"head_bn": False, "blocks": _blocks, "widths": _widths}
+            | ({"variant": "paper"} if _name in _AUTHORS else {}),
+        )  # fmt: skip
+
+NETWORKS.register(
+    "fixup34", "farkas_exp.models.fixup:build_fixup", label="FixUp34", positions=(),
+    options={"blocks": (5, 5, 5), "widths": (16, 32, 64)},
+)  # fmt: skip
+_pair(
+    "allconv_residual", "farkas_allconv_residual", "farkas_exp.models.allconv:build_allconv", chooses_head=True,
+    options={"blocks": (9, 9, 9), "widths": (64, 128, 256), "bias": False},
+)  # fmt: skip
+_pair(
+    "densenet40", "farkas_densenet40", "farkas_exp.models.densenet:build_densenet",
+    options={"blocks": (12, 12, 12), "width": 12},
+)  # fmt: skip
+NETWORKS.register("mobilenet_v2", "farkas_exp.models.mobilenet:build_mobilenet", positions=("before",), affine=True)
+NETWORKS.register(
+    "linear_residual", "farkas_exp.models.linear_residual:build_linear_residual", positions=(), activated=False,
+    spatial=False, chooses_head=True, options={"depth": 10},
+)  # fmt: skip
+
+for _layers, _blocks in (("50", (3, 4, 6, 3)), ("101", (3, 4, 23, 3)), ("152", (3, 8, 36, 3))):
+    _facts: dict[str, Any] = {"source": "farkas_exp.models.imagenet:build_imagenet", "affine": True}
+    _sizes = {"blocks": _blocks, "widths": (256, 512, 1024, 2048)}
+    NETWORKS.register(
+        f"resnet{_layers}_imagenet", twin=f"farkasnet{_layers}_imagenet", label=f"ResNet{_layers} imagenet",
+        positions=("before", "after"), options={**_sizes, "downsample": "conv"}, **_facts,
+    )  # fmt: skip
+    NETWORKS.register(
+        f"farkasnet{_layers}_imagenet", farkas=True, label=f"FarkasNet{_layers} imagenet",
+        options={**_sizes, "downsample": "pool"}, **_facts,
+    )  # fmt: skip

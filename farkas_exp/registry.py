@@ -1,0 +1,163 @@
+"""What a name in the configuration stands for: each entry says what it is beside where it is built.
+
+A registry knows the room that fills it and imports that room's catalogue when it is first asked. A catalogue imports
+nothing heavy: an entry's builder may be written "module:function" and is imported when something is built. A package
+from outside registers by the same call, from a module that an entry point of the group `farkas_exp.plugins` names:
+
+    NETWORKS.register("my_net", "my_package.net:build", farkas=True, options={"depth": 4})
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, Generic, TypeVar
+
+from farkas_exp.errors import UserError, unknown
+
+PLUGINS = "farkas_exp.plugins"
+"""The group of entry points, each of which names a module that registers things when it is imported."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What is known of one name without building it.
+
+    Attributes:
+        name: as the configuration has it.
+        source: the builder, or where it is: "module:function".
+        options: the keys of its group that it has, with the default that it takes where they are null.
+    """
+
+    name: str
+    source: Callable[..., Any] | str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def build(self) -> Callable[..., Any]:
+        """The builder, imported when it is first needed.
+
+        Raises:
+            UserError: there is nothing at `source`.
+        """
+        if not isinstance(self.source, str):
+            return self.source
+        module, _, function = self.source.partition(":")
+        try:
+            return getattr(import_module(module), function)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise UserError(f"{self.name}: cannot load {self.source!r} ({error})") from error
+
+
+E = TypeVar("E", bound=Entry)
+
+
+class Registry(Generic[E]):
+    """The entries of one kind by name, in the order of their registration.
+
+    Args:
+        key: the configuration's key that names an entry.
+        kind: the class of its entries, whose fields are the facts.
+        catalogue: the module that registers the package's own entries.
+    """
+
+    def __init__(self, key: str, kind: type[E], catalogue: str) -> None:
+        self.key = key
+        self._kind = kind
+        self._catalogue = catalogue
+        self._entries: dict[str, E] = {}
+
+    def register(self, name: str, source: Callable[..., Any] | str, **facts: Any) -> None:
+        """Add an entry.
+
+        Args:
+            name: what the configuration is to call it.
+            source: its builder, or "module:function".
+            facts: the other fields of the entry.
+
+        Raises:
+            ValueError: the name is taken.
+        """
+        import_module(self._catalogue)  # this call may come from there; then it returns at once
+        if name in self._entries:
+            raise ValueError(f"{self.key}: {name!r} is registered already, as {self._entries[name].source!r}")
+        self._entries[name] = self._kind(name=name, source=source, **facts)
+
+    def __getitem__(self, name: str) -> E:
+        """The entry of a name.
+
+        Raises:
+            UserError: an unknown name; the message gives the nearest one.
+        """
+        if name not in self:
+            raise unknown(self.key, name, self)
+        return self._entries[name]
+
+    def get(self, name: str) -> E | None:
+        """The entry of a name, None where there is none: for records of what may not be installed here."""
+        return self._entries[name] if name in self else None
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is such an entry; other packages are only asked about names that are not this one's."""
+        import_module(self._catalogue)
+        if name not in self._entries:
+            load_plugins()
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        """The names, those of other packages at the end."""
+        import_module(self._catalogue)
+        load_plugins()
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(list(iter(self)))
+
+
+@cache
+def load_plugins() -> None:
+    """Import the modules of other packages that register things, once.
+
+    Raises:
+        UserError: one of them cannot be imported.
+    """
+    for plugin in entry_points(group=PLUGINS):
+        try:
+            plugin.load()
+        except Exception as error:
+            raise UserError(
+                f"plugin {plugin.name}: cannot import {plugin.value!r} ({type(error).__name__}: {error})"
+            ) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network(Entry):
+    """A network.
+
+    Attributes:
+        farkas: whether it is built of Farkas layers, so that the aggregation is a part of what it is.
+        twin: the Farkas network beside a plain one, which differs from it in that alone.
+        positions: where a normalization may stand, `after` and `before` the activation, the default first; empty for a
+            network that takes no normalization.
+        affine: whether its normalizations are affine unless the configuration says otherwise.
+        activated: whether it has activations, or is linear.
+        spatial: whether it works on maps, (N, C, H, W), in place of features, (N, F).
+        chooses_head: whether its last layer is chosen by `head.name`.
+        authors: the defaults of its options that differ in `variant=authors`.
+        label: how a table writes it.
+    """
+
+    farkas: bool = False
+    twin: str | None = None
+    positions: tuple[str, ...] = ("after", "before")
+    affine: bool = False
+    activated: bool = True
+    spatial: bool = True
+    chooses_head: bool = False
+    authors: Mapping[str, Any] = field(default_factory=dict)
+    label: str = ""
+
+
+NETWORKS = Registry("model.name", Network, "farkas_exp.models.catalogue")

@@ -1,0 +1,168 @@
+"""Every fact of the catalogue against the network that is built."""
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from farkas_exp.errors import UserError
+from farkas_exp.layers import Activation, FarkasLayer
+from farkas_exp.models import NETWORKS, create_model
+from farkas_exp.models.options import OWN, ModelOptions
+
+SMALL: dict[str, Any] = {
+    "blocks": (1, 1), "widths": (8, 12), "depth": 2, "width": 6, "residual": False, "variant": "paper",
+    "head_bn": False, "downsample": "pool", "bias": True,
+}  # fmt: skip
+"""A small value of every option, the same for a network and its twin."""
+OTHER: dict[str, Any] = {
+    "blocks": (2, 1), "widths": (8, 16), "depth": 3, "width": 7, "residual": True, "variant": "authors",
+    "head_bn": True, "downsample": "conv", "bias": False,
+}  # fmt: skip
+
+
+def small(name: str, **options: Any) -> nn.Module:
+    own = {key: SMALL[key] for key in NETWORKS[name].options}
+    torch.manual_seed(0)
+    return create_model(name, **{"image_size": 16, "num_classes": 5, "aggregation": "mean"} | own | options)
+
+
+def outputs(model: nn.Module) -> torch.Tensor:
+    images = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        return model.eval()(images)
+
+
+def test_the_catalogue_needs_no_pytorch():
+    code = "import sys, farkas_exp.models.catalogue as c; list(c.NETWORKS); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_farkas_network_has_farkas_layers_and_no_other_has(name):
+    assert any(isinstance(module, FarkasLayer) for module in small(name).modules()) == NETWORKS[name].farkas
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_activated_and_spatial_say_what_the_network_computes(name):
+    model, network = small(name), NETWORKS[name]
+    assert any(isinstance(module, Activation) for module in model.modules()) == network.activated
+    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d) or getattr(m, "kernel_size", None)]
+    assert bool(convolutions) == network.spatial
+
+
+class Recording:
+    """Options that note which of them a builder reads."""
+
+    def __init__(self, options: ModelOptions) -> None:
+        self._options, self.read = options, set()
+
+    def __getattr__(self, key: str) -> Any:
+        self.read.add(key)
+        return getattr(self._options, key)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_options_are_those_that_the_builder_reads(name):
+    network = NETWORKS[name]
+    recording = Recording(ModelOptions(network, image_size=16, **{key: SMALL[key] for key in network.options}))
+    network.build(recording)
+    assert recording.read & set(OWN) - {"variant"} == set(network.options) - {"variant"}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_null_is_the_default_that_the_catalogue_names(name):
+    network = NETWORKS[name]
+    with torch.device("meta"):
+        left_open, named = create_model(name, image_size=64), create_model(name, image_size=64, **network.options)
+    assert repr(left_open) == repr(named)
+
+
+@pytest.mark.parametrize(("name", "option"), [(name, option) for name in NETWORKS for option in NETWORKS[name].options])
+def test_every_option_changes_the_network(name, option):
+    if (name, option) == ("resnet18", "variant"):
+        return  # the authors' ResNet18 is the paper's; the option is there for the pair with farkasnet18
+    if option == "residual" and NETWORKS[name].farkas:
+        with pytest.raises(UserError, match=r"model.residual"):
+            small(name, residual=True)
+        return
+    choice = {option: OTHER[option]}
+    if (name, option) == ("farkasnet18", "variant"):
+        choice |= {"blocks": None, "widths": None}
+    before, after = small(name), small(name, **choice)
+    assert repr(before) != repr(after) or not torch.equal(outputs(before), outputs(after))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_an_option_that_is_not_its_own_is_refused(name):
+    for option in set(SMALL) - set(NETWORKS[name].options):
+        with pytest.raises(UserError, match=f"model.{option}: {name} has no such option"):
+            small(name, **{option: SMALL[option]})
+
+
+def kinds(model: nn.Module) -> list[tuple[str, str]]:
+    """Where each layer is and of which kind, without what makes a layer a Farkas layer."""
+    found = []
+    for place, module in model.named_modules():
+        kind = type(module).__name__.replace("FarkasResidual", "Residual").replace("Farkas", "")
+        found.append((place, "Conv2d" if kind == "ResidualConv2d" else kind))
+    return found
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if NETWORKS[name].twin])
+def test_a_twin_differs_only_in_being_farkas(name):
+    plain, farkas = NETWORKS[name], NETWORKS[str(NETWORKS[name].twin)]
+    assert (plain.farkas, farkas.farkas, farkas.twin) == (False, True, None)
+    assert plain.options.keys() | {"variant"} == farkas.options.keys() | {"variant"}
+    same = {"spatial", "activated", "chooses_head", "source", "affine"}
+    for fact in same:
+        assert getattr(plain, fact) == getattr(farkas, fact), fact
+    assert set(plain.positions) == set(farkas.positions)
+    options = {key: SMALL[key] for key in plain.options.keys() & farkas.options.keys()}
+    for norm in ({}, {"normalization": "batch", "norm_position": "after"}):
+        built = [create_model(each, image_size=16, **options, **norm) for each in (plain.name, farkas.name)]
+        assert kinds(built[0]) == kinds(built[1])
+
+
+def test_every_farkas_network_is_the_twin_of_one():
+    twins = [NETWORKS[name].twin for name in NETWORKS if NETWORKS[name].twin]
+    assert sorted(twins) == sorted(name for name in NETWORKS if NETWORKS[name].farkas)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_head_can_be_chosen_where_it_says_so(name):
+    if not NETWORKS[name].chooses_head:
+        with pytest.raises(UserError, match=r"head.name"):
+            small(name, head="random_projection")
+        return
+    *_, last = [m for m in small(name, head="random_projection").modules() if not isinstance(m, nn.Identity)]
+    assert type(last).__name__ == "RandomProjection"
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_normalization_stands_where_the_catalogue_says(name):
+    network = NETWORKS[name]
+    if not network.positions:
+        with pytest.raises(UserError, match=r"normalization: .* takes none"):
+            small(name, normalization="batch")
+        return
+    for position in ("after", "before"):
+        if position not in network.positions:
+            with pytest.raises(UserError, match=r"normalization.position"):
+                small(name, normalization="batch", norm_position=position)
+    default = small(name, normalization="batch")
+    affine = {m.affine for m in default.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))}
+    assert affine == {network.affine}
+    for number, position in enumerate(network.positions):
+        built = small(name, normalization="batch", norm_position=position)
+        assert torch.equal(outputs(built), outputs(default)) == (number == 0)
+
+
+def test_an_unknown_name_gives_the_nearest_one():
+    with pytest.raises(UserError, match=r"model.name: unknown 'resnet43'; did you mean 'resnet34'"):
+        NETWORKS["resnet43"]
+    assert NETWORKS.get("resnet43") is None
+    assert "resnet43" not in NETWORKS
