@@ -55,7 +55,7 @@ def holder(path: Path) -> str:
 def is_held(path: Path) -> bool:
     """Whether a living process holds the lock."""
     try:
-        with open(path, encoding="utf-8") as handle:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), encoding="utf-8") as handle:  # not waiting for a pipe
             return not _lock(handle, fcntl.LOCK_SH, warn=False)
     except OSError:
         return False

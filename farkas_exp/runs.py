@@ -6,14 +6,19 @@ recognised without it.
 """
 
 import json
+import math
 import os
 import socket
+import stat
 import time
+import typing
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
+from functools import cache
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 import yaml
@@ -198,33 +203,85 @@ def finite(value: Any) -> Any:
     return value
 
 
+LARGEST_JSON, LARGEST_ROWS = 16 * 2**20, 256 * 2**20
+"""How many bytes a JSON file and a JSONL file may have: far more than any run writes."""
+DEEPEST = 32
+"""How deep the values of a record may be nested."""
+
+
 def read_json(path: str | Path) -> Any:
-    """The JSON value in `path`, or None where there is no file that can be read, or no valid JSON in it."""
-    try:
-        with open(path, "rb") as handle:
-            return json.loads(handle.read())
-    except (OSError, ValueError):
-        return None
+    """The JSON value in `path`, or None where there is no file that can be read, or no valid JSON in it.
+
+    Numbers that are not finite are None. Never waits: not on a pipe or a device, nor for the end of a file.
+    """
+    content = _content(path, LARGEST_JSON)
+    return None if content is None else parse_json(content)
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSONL file up to the first line that is torn or no JSON object; empty without a file."""
+def read_rows(path: str | Path) -> list[dict[str, Any]]:
+    """The rows of a JSONL file up to the first line that is torn or no JSON object; empty without a file.
+
+    Like `read_json`, it never waits.
+    """
     rows: list[dict[str, Any]] = []
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return rows
-    for line in text.splitlines(keepends=True):
-        if not line.endswith("\n"):
-            break
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            break
+    for line in (_content(path, LARGEST_ROWS) or b"").splitlines(keepends=True):
+        row = parse_json(line) if line.endswith(b"\n") else None
         if not isinstance(row, dict):
             break
         rows.append(row)
     return rows
+
+
+def parse_json(content: bytes) -> Any:
+    """The JSON value of `content`, or None where it is not valid, too deep, or null. Numbers are finite or None."""
+    try:
+        value = _DECODER.decode(content.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return None
+    return value if _is_shallow(value) else None
+
+
+def _is_shallow(value: Any) -> bool:
+    level = [value]
+    for _ in range(DEEPEST):
+        containers = [each for each in level if isinstance(each, (dict, list))]
+        level = [inner for each in containers for inner in (each.values() if isinstance(each, dict) else each)]
+        if not level:
+            return True
+    return False
+
+
+def _content(path: str | Path, most: int) -> bytes | None:
+    """The bytes of a regular file of at most `most` bytes; None for anything else."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    except (OSError, ValueError):
+        return None
+    try:
+        facts = os.fstat(handle)
+        if not stat.S_ISREG(facts.st_mode) or facts.st_size > most:
+            return None
+        parts, left = [], most + 1  # a file of /proc has no size, and perhaps no end
+        while left and (part := os.read(handle, min(left, 2**20))):
+            parts.append(part)
+            left -= len(part)
+        return b"".join(parts) if left else None
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
+
+
+def _whole(digits: str) -> int | float | None:
+    return int(digits) if len(digits) <= 40 else _real(digits)
+
+
+def _real(digits: str) -> float | None:
+    value = float(digits)
+    return value if math.isfinite(value) else None
+
+
+_DECODER = json.JSONDecoder(parse_int=_whole, parse_float=_real, parse_constant=lambda name: None)
 
 
 @dataclass(frozen=True)
@@ -270,18 +327,18 @@ def read_run(path: Path) -> RunRecord | None:
     if not _is_record(record):
         return None
     result, progress = read_json(f"{folder}/result.json"), read_json(f"{folder}/state.json")
-    result = result if isinstance(result, dict) and result.get("status") in (FINISHED, FAILED) else None
-    result = result and by_evaluation_set(result, evaluated_on(record["config"]))
+    result = by_evaluation_set(result, evaluated_on(record["config"])) if _is_result(result) else None
     progress = by_evaluation_set(progress, evaluated_on(record["config"])) if isinstance(progress, dict) else {}
     state = result["status"] if result else progress.get("state")
     if result is None and state in (RUNNING, FINISHED, FAILED):  # the last two: stopped while it wrote its result
         state = RUNNING if RunDirectory(path).is_locked() else INTERRUPTED
     elif state not in STATES:
         state = EMPTY
+    slug = record.get("slug")
     return RunRecord(
-        path, record["identity"], record.get("slug", path.parent.name), record["seed"], record["config"], state,
-        _count((result or {}).get("epochs", progress.get("epoch"))), _count(record["config"].get("epochs")),
-        result, progress,
+        path, record["identity"], slug if isinstance(slug, str) else path.parent.name, record["seed"],
+        record["config"], state, _count((result or {}).get("epochs", progress.get("epoch"))),
+        _count(record["config"].get("epochs")), result, progress,
     )  # fmt: skip
 
 
@@ -309,15 +366,115 @@ def _is_record(record: Any) -> bool:
         and isinstance(record.get("identity"), str)
         and type(record.get("seed")) is int
         and isinstance(record.get("config"), dict)
+        and _fits(record["config"], _kinds())
     )
+
+
+def _is_result(result: Any) -> bool:
+    """Whether this is an outcome, with errors (in percent) that can be some."""
+    if not isinstance(result, dict) or result.get("status") not in (FINISHED, FAILED):
+        return False
+    errors = [value for key, value in result.items() if "error" in key and value is not None]
+    return all(type(error) in (int, float) and 0 <= error <= 100 + 1e-6 for error in errors)
+
+
+_Kinds = dict[str, "tuple[type, ...] | _Kinds"]
+
+
+@cache
+def _kinds(schema: Any = Config) -> _Kinds:
+    """What JSON may have at each key of the schema: its types, or those of the group's keys."""
+    hints = typing.get_type_hints(schema)
+    return {name: _kinds(hint) if is_dataclass(hint) else _types(hint) for name, hint in hints.items()}
+
+
+def _types(hint: Any) -> tuple[type, ...]:
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, UnionType):
+        return tuple(kind for part in parts for kind in _types(part))
+    if origin is typing.Literal:
+        return tuple({type(part) for part in parts})
+    if origin in (tuple, list):
+        return (list,)
+    return (int, float) if hint is float else (hint,)
+
+
+def _fits(config: dict[str, Any], kinds: _Kinds) -> bool:
+    """Whether each value has a type of the schema. Keys that the schema does not know may have any."""
+    for key, value in config.items():
+        kind = kinds.get(key)
+        if isinstance(kind, dict):
+            if not isinstance(value, dict) or not _fits(value, kind):
+                return False
+        elif kind is not None and type(value) not in kind:
+            return False
+    return True
 
 
 def _count(value: Any) -> int:
     return value if type(value) is int else 0
 
 
+@dataclass(frozen=True)
+class Unreadable:
+    """Something below `runs_dir` that is, or may be, a run, or a part of one, and cannot be read."""
+
+    path: Path
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self.why})"
+
+
+@dataclass(frozen=True)
+class Survey:
+    """All runs below a folder, by identity and seed, and what could not be read."""
+
+    records: list[RunRecord]
+    unreadable: list[Unreadable]
+
+
+def survey(runs_dir: str | Path) -> Survey:
+    """Read all runs below `runs_dir`. Folders that hold no run are passed over.
+
+    Raises:
+        UserError: there is no such folder, or it cannot be read.
+    """
+    records, unreadable = [], []
+    for path in scan(runs_dir):
+        record = read_run(path)
+        records += [record] if record else []
+        unreadable += faults(path, record)
+    return Survey(
+        sorted(records, key=lambda r: (r.slug, r.identity, r.seed)), sorted(unreadable, key=lambda u: str(u.path))
+    )
+
+
+def collect(runs_dir: str | Path) -> list[RunRecord]:
+    """The runs below `runs_dir` that can be read, by identity and seed; see `survey`."""
+    return survey(runs_dir).records
+
+
+def faults(path: Path, record: RunRecord | None) -> list[Unreadable]:
+    """What cannot be read of the run directory `path`, whose record is `record`; nothing where there is no run."""
+    if record is not None:
+        result = path / "result.json"
+        if record.result is None and os.path.lexists(result) and not _is_result(read_json(result)):  # not just written
+            return [Unreadable(path, "result.json is damaged; the run counts as not done")]
+        return []
+    try:
+        names = set(os.listdir(path))
+    except OSError as error:
+        return [Unreadable(path, f"it cannot be read: {error.strerror}")]
+    if not names & {"run.json", "state.json", "metrics.jsonl", "result.json", "checkpoint.pt"}:
+        return []
+    return [Unreadable(path, "run.json is damaged, or of another version" if "run.json" in names else "no run.json")]
+
+
 def scan(runs_dir: str | Path) -> Iterator[Path]:
     """The seed folders below `runs_dir`, in no order, whether they hold a readable run or not.
+
+    What cannot be looked into, such as a link to nowhere, is yielded as it is.
 
     Raises:
         UserError: there is no such folder, or it cannot be read.
@@ -327,26 +484,27 @@ def scan(runs_dir: str | Path) -> Iterator[Path]:
         identities = _subfolders(root, "")
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"runs_dir: no folder {root}; train something first or give the right runs_dir=...") from None
-    except OSError as error:
-        raise UserError(f"runs_dir: {root} cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"runs_dir: {root} cannot be read: {reason}") from None
     for identity in identities:
         try:
             yield from _subfolders(identity, "seed_")
-        except OSError:  # taken away meanwhile, or not ours to read
-            continue
+        except FileNotFoundError:
+            if identity.is_symlink():
+                yield identity
+        except OSError:
+            yield identity
 
 
 def _subfolders(folder: Path, prefix: str) -> list[Path]:
     with os.scandir(folder) as entries:
-        names = [e.name for e in entries if e.name.startswith(prefix) and not e.name.startswith(".") and e.is_dir()]
-    return [folder / name for name in names]
+        named = [entry for entry in entries if entry.name.startswith(prefix) and not entry.name.startswith(".")]
+        return [folder / entry.name for entry in named if _may_be_folder(entry)]
 
 
-def collect(runs_dir: str | Path) -> list[RunRecord]:
-    """All runs below `runs_dir`, by identity and seed. Folders that hold no run are passed over.
-
-    Raises:
-        UserError: there is no such folder, or it cannot be read.
-    """
-    records = [record for path in scan(runs_dir) if (record := read_run(path)) is not None]
-    return sorted(records, key=lambda r: (r.slug, r.identity, r.seed))
+def _may_be_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir() or (entry.is_symlink() and not os.path.exists(entry.path))
+    except OSError:
+        return True

@@ -10,16 +10,17 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from farkas_exp import runs
 from farkas_exp.errors import UserError, unknown
 from farkas_exp.runs import RunRecord
+from farkas_exp.terminal import accept_any_text, printable
 
 DAMAGED = "damaged"
-"""State of a run directory with files of a run, but without a `run.json` that can be read."""
+"""State of a run directory whose `run.json` or `result.json` cannot be read; always listed, and counted."""
 
 ORDER = (runs.RUNNING, runs.INTERRUPTED, runs.CRASHED, DAMAGED, runs.EMPTY, runs.FAILED, runs.FINISHED)
 """States as they are listed: what needs an eye first."""
@@ -31,6 +32,7 @@ Lists runs with their state, epoch, test or validation error, time left and host
 
 runs_dir=runs         where the runs are
 state=running         only runs in this state; several are separated by commas: {", ".join(ORDER)}
+                      (damaged ones are always listed)
 format=plain          plain or json
 watch=true            keep the list up to date on the terminal, until Ctrl-C
 every=2               seconds between two looks, with watch=true
@@ -40,6 +42,8 @@ example: python -m farkas_exp.status runs_dir=runs state=running,crashed watch=t
 """
 
 FORMATS = ("plain", "json")
+_LONGEST = 1e9
+"""Seconds left that somebody may wait for: what is above is no forecast."""
 _LIVE_RUNS = (runs.RUNNING, runs.INTERRUPTED)
 """States that can change without a change of the directory: by the death or the birth of a process."""
 
@@ -59,6 +63,7 @@ class Request:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line (of this process by default); a user's mistake is one line and status 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    accept_any_text()
     if {"-h", "--help", "help"} & set(arguments):
         print(HELP, end="")
         return 0
@@ -66,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         request = parse_request(arguments)
         watch(request) if request.watch else print_once(request)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
@@ -152,44 +157,50 @@ class Line:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """A run directory as it was when its folder had last changed at `changed`."""
+
+    path: Path
+    changed: int
+    record: RunRecord | None
+    faults: list[runs.Unreadable]
+
+
 class Survey:
     """Looks at all runs of a folder, again and again: what has not changed is not read again."""
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        self._known: dict[Path, tuple[int, RunRecord | None]] = {}
+        self._known: dict[Path, _Seen] = {}
 
     def look(self) -> list[Line]:
-        """The runs that are asked for, in the order of `ORDER`, then by name."""
+        """The runs that are asked for, in the order of `ORDER`, then by name; damaged ones are always among them."""
         from farkas_exp.report.command import selected
 
-        records, damaged = [], []
-        for path in runs.scan(self.request.runs_dir):
-            record = self._read(path)
-            if record is not None:
-                records.append(record)
-            elif _holds_a_run(path):
-                damaged.append(path)
-        if self.request.filters:
-            records, damaged = selected(records, self.request.filters), []
-        now = time.time()
-        lines = [self._line(record, now) for record in records]
-        lines += [Line(self._name(path), DAMAGED, note=f"no readable {path / 'run.json'}") for path in damaged]
-        wanted = self.request.states
-        lines = [line for line in lines if not wanted or line.state in wanted]
+        now, wanted, lines = time.time(), self.request.states, []
+        seen = [self._see(path) for path in runs.scan(self.request.runs_dir)]
+        for record in selected([each.record for each in seen if each.record and not each.faults], self.request.filters):
+            if not wanted or record.state in wanted:
+                lines.append(self._line(record, now))
+        for each in seen:
+            note = "; ".join(fault.why for fault in each.faults)
+            if each.record and each.faults:
+                lines.append(replace(self._line(each.record, now), state=DAMAGED, note=note))
+            elif each.faults:
+                lines.append(Line(self._name(each.path), DAMAGED, note=note))
         return sorted(lines, key=lambda line: (ORDER.index(line.state), line.run))
 
-    def _read(self, path: Path) -> RunRecord | None:
+    def _see(self, path: Path) -> _Seen:
         try:
             changed = os.stat(path).st_mtime_ns  # every file but the growing ones is replaced, which touches its folder
         except OSError:
-            return None
+            return _Seen(path, 0, None, runs.faults(path, None))
         known = self._known.get(path)
-        if known is not None and known[0] == changed and (known[1] is None or known[1].state not in _LIVE_RUNS):
-            return known[1]
-        record = runs.read_run(path)
-        self._known[path] = (changed, record)
-        return record
+        if known is None or known.changed != changed or (known.record and known.record.state in _LIVE_RUNS):
+            record = runs.read_run(path)
+            known = self._known[path] = _Seen(path, changed, record, runs.faults(path, record))
+        return known
 
     def _name(self, path: Path) -> str:
         return f"{path.parent.name}/{path.name}"
@@ -205,7 +216,7 @@ class Survey:
         return Line(
             self._name(record.path), record.state, record.epoch, record.epochs,
             errors["test"], errors["validation"],
-            max(0.0, eta - age) if live and eta is not None and age is not None else None,
+            max(0.0, eta - age) if live and eta is not None and age is not None and eta < _LONGEST else None,
             progress.get("host") if isinstance(progress.get("host"), str) else None,
             age, str(result.get("reason") or (not record.result and progress.get("error")) or ""),
         )  # fmt: skip
@@ -213,11 +224,6 @@ class Survey:
 
 def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
-
-
-def _holds_a_run(path: Path) -> bool:
-    run = runs.RunDirectory(path)
-    return any(file.exists() for file in (run.record, run.state, run.metrics, run.result, run.checkpoint))
 
 
 def print_once(request: Request) -> None:
@@ -258,9 +264,9 @@ def _cells(line: Line) -> tuple[str, ...]:
         f"{line.epoch}/{line.epochs}" if line.epochs else "",
         *(shown(error, "{:.2f}".format) for error in (line.test_error, line.validation_error)),
         shown(line.eta_seconds, duration),
-        line.host or "",
+        printable(line.host or ""),
         shown(line.seconds_since_update if line.state == runs.RUNNING else None, lambda age: f"{duration(age)} ago"),
-        line.run + (f"  ({line.note})" if line.note else ""),
+        printable(line.run + (f"  ({line.note})" if line.note else "")),
     )
 
 
@@ -291,15 +297,17 @@ _STYLES = {runs.RUNNING: "green", runs.CRASHED: "red", DAMAGED: "red", runs.FAIL
 def table(lines: Sequence[Line], title: str, height: int) -> Any:
     """The list as a table of at most `height` lines, with what does not fit counted below it."""
     from rich.table import Table
+    from rich.text import Text
 
     room = max(1, height - 7)  # title, head, rules, caption
     left = len(lines) - room
     caption = summary(lines) + (f" (the last {left} are not shown)" if left > 0 else "") + "; Ctrl-C ends this list"
-    shown = Table(title=f"{title}  {time.strftime('%H:%M:%S')}", caption=caption, expand=True)
+    heading = Text(f"{printable(title)}  {time.strftime('%H:%M:%S')}")
+    shown = Table(title=heading, caption=Text(caption), expand=True)
     for head in HEAD:
         shown.add_column(head, no_wrap=True, overflow="ellipsis")
     for line in lines[:room]:
-        shown.add_row(*_cells(line), style=_STYLES.get(line.state, ""))
+        shown.add_row(*map(Text, _cells(line)), style=_STYLES.get(line.state, ""))
     return shown
 
 

@@ -2,6 +2,7 @@ import json
 import math
 import multiprocessing
 import os
+import socket
 
 import pytest
 import yaml
@@ -97,6 +98,121 @@ def test_rows_are_read_up_to_a_torn_line(tmp_path):
     assert runs.read_rows(path) == [{"epoch": 1}, {"epoch": 2}]
     path.write_text('{"epoch": 1}\n{"epoch": 2}')
     assert runs.read_rows(path) == [{"epoch": 1}]
+
+
+HOSTILE = {
+    "deep": "[" * 100_000 + "]" * 100_000,
+    "quite deep": '{"a":' * 100 + "1" + "}" * 100,
+    "not UTF-8": b'{"a": "\xff"}',
+    "binary": bytes(range(256)),
+    "empty": "",
+    "torn": '{"a": 1',
+    "large": " " * (runs.LARGEST_JSON + 1),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_is_no_json_is_none(tmp_path, name):
+    content = HOSTILE[name]
+    path = tmp_path / "file.json"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    assert runs.read_json(path) is None
+    path.write_bytes(path.read_bytes() + b"\n")
+    assert runs.read_rows(path) == []
+
+
+def test_numbers_are_finite_or_none(tmp_path):
+    path = tmp_path / "file.json"
+    path.write_text(
+        f'{{"nan": NaN, "inf": -Infinity, "long": {"7" * 400}, "longest": {"7" * 5000}, "e": 1e999, "n": 3}}'
+    )
+    assert runs.read_json(path) == {"nan": None, "inf": None, "long": None, "longest": None, "e": None, "n": 3}
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device", "link to itself", "socket", "endless"])
+def test_a_reader_never_waits(tmp_path, kind):
+    path = tmp_path / "result.json"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "link to itself":
+        path.symlink_to(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(os.fspath(path.relative_to(path.parent)) if len(os.fspath(path)) > 100 else os.fspath(path))
+    else:
+        with open(path, "wb") as handle:
+            handle.truncate(2**36)
+    assert runs.read_json(path) is None
+    assert runs.read_rows(path) == []
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+@pytest.mark.parametrize("file", ["run.json", "result.json", "state.json", "lock", "metrics.jsonl", "environment.json"])
+def test_a_run_with_a_strange_file_is_read_as_far_as_it_goes_and_named(tmp_path, kind, file):
+    run = make_run(tmp_path, state=runs.RUNNING, result=runs.FINISHED)
+    (run.path / file).unlink(missing_ok=True)
+    {"pipe": os.mkfifo, "folder": os.mkdir, "device": lambda path: os.symlink("/dev/zero", path)}[kind](run.path / file)
+    found = runs.survey(tmp_path)
+    assert len(found.records) == (file != "run.json")
+    assert [each.path for each in found.unreadable] == [run.path] * (file in ("run.json", "result.json"))
+    assert all(record.metrics() == [] for record in found.records)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"schema": 99}, {"seed": "0"}, {"seed": True}, {"seed": 1e30}, {"config": []}, {"identity": None},
+        {"config": {"model": "mlp"}}, {"config": {"epochs": "x" * 100}}, {"config": {"model": {"name": 5}}},
+        {"config": {"lr": {"value": "0.1"}}}, {"config": {"phases": {"schedule": {}}}},
+    ],
+)  # fmt: skip
+def test_a_record_that_is_none_is_named_and_not_read(tmp_path, change):
+    run = make_run(tmp_path, result=runs.FINISHED)
+    runs.write_json(run.record, runs.read_json(run.record) | change)
+    found = runs.survey(tmp_path)
+    assert (found.records, len(found.unreadable)) == ([], 1)
+    assert "run.json is damaged, or of another version" in str(found.unreadable[0])
+
+
+@pytest.mark.parametrize(
+    "result", ['{"status": "finished", "test_error": -1}', '{"status": "finished", "test_error": 1e300}', "[]",
+               '{"status": "finished", "test_error": "3"}', '{"status": "done"}', '{"status": ["finished"]}', "7"],
+)  # fmt: skip
+def test_a_result_that_cannot_be_one_is_named_and_the_run_is_not_done(tmp_path, result):
+    run = make_run(tmp_path, state=runs.FINISHED)
+    run.result.write_text(result)
+    found = runs.survey(tmp_path)
+    assert [record.state for record in found.records] == [runs.INTERRUPTED]
+    assert [str(each) for each in found.unreadable] == [
+        f"{run.path} (result.json is damaged; the run counts as not done)"
+    ]
+
+
+def test_what_cannot_be_looked_into_is_named_and_hides_nothing_else(tmp_path, monkeypatch):
+    make_run(tmp_path, result=runs.FINISHED)
+    (tmp_path / "itself").symlink_to(tmp_path / "itself")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "taken_away")
+    (tmp_path / "a-0" / "seed_0").mkdir(parents=True)
+    (tmp_path / "a-0" / "seed_1").symlink_to("seed_1")
+    (tmp_path / "secret").mkdir()
+
+    def guarding(function):
+        def guarded(path):
+            if os.fspath(path).endswith("secret"):
+                raise PermissionError(13, "Permission denied", os.fspath(path))
+            return function(path)
+
+        return guarded
+
+    for name in ("scandir", "listdir"):
+        monkeypatch.setattr(os, name, guarding(getattr(os, name)))
+    found = runs.survey(tmp_path)
+    assert [record.state for record in found.records] == [runs.FINISHED]
+    assert [each.path.name for each in found.unreadable] == ["seed_1", "itself", "nowhere", "secret"]
 
 
 def test_a_write_is_whole_or_nothing(tmp_path, monkeypatch):

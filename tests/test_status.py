@@ -1,5 +1,6 @@
 """The list of runs: states, filters, formats, damaged folders, and that it stays readable while runs are written."""
 
+import io
 import json
 import threading
 import time
@@ -82,7 +83,61 @@ def test_a_damaged_run_is_listed_as_such_and_an_empty_folder_is_not(folder, caps
     (folder / "other-0" / "seed_0").mkdir(parents=True)
     lines = listed(capsys, f"runs_dir={folder}", "state=damaged")
     assert lines[-1] == "1 run: 1 damaged"
-    assert f"no readable {run.record}" in lines[1]
+    assert "run.json" in lines[1]
+
+
+def test_damaged_runs_are_listed_and_counted_whatever_is_asked_for(folder, capsys):
+    running(folder).record.write_text("{")
+    done = next(record.path for record in runs.collect(folder) if record.state == "finished")
+    (done / "result.json").write_text('{"status": "finished", "test_error": -3}')
+    for filters in (["state=failed"], ["model=resnet18", "state=failed"]):
+        lines = listed(capsys, f"runs_dir={folder}", *filters)
+        assert lines[-1] == "3 runs: 2 damaged, 1 failed"
+        assert sum("result.json is damaged; the run counts as not done" in line for line in lines) == 1
+    document = json.loads("\n".join(listed(capsys, f"runs_dir={folder}", "format=json", "state=failed")))
+    assert document["count"] == {"damaged": 2, "failed": 1}
+
+
+def test_text_of_a_record_is_printed_without_its_control_characters(folder, capsys):
+    path = next(record.path for record in runs.collect(folder) if record.state == "crashed")
+    error = "\x1b[2J\x1b]0;owned\x07bad [red]\nvalue[/red] \u202e [text] \ud800"
+    write_state(RunDirectory(path), "crashed", epoch=1, epochs=10, error=error, host="\x1b[31mhost")
+    lines = listed(capsys, f"runs_dir={folder}", "state=crashed")
+    shown = lines[1]
+    assert len(lines) == 3
+    assert r"\x1b[2J\x1b]0;owned\x07bad [red]\nvalue[/red] \u202e [text] \ud800" in shown
+    assert "\x1b" not in shown
+
+
+def test_the_live_table_shows_brackets_as_they_are(folder):
+    path = next(record.path for record in runs.collect(folder) if record.state == "crashed")
+    write_state(RunDirectory(path), "crashed", epoch=1, epochs=10, error="[text] [/nothing]")
+    lines = status.Survey(status.Request(folder, states=("crashed",))).look()
+    console = Console(width=240, record=True, file=io.StringIO())
+    console.print(status.table(lines, "[/runs]", 20))
+    shown = console.export_text()
+    assert "[text] [/nothing]" in shown
+    assert "[/runs]" in shown
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_any_terminal_can_show_any_text(folder, encoding, monkeypatch):
+    path = make_run(folder, settings(epochs=10), seed=7, state="crashed")
+    write_state(RunDirectory(path), "crashed", epoch=1, epochs=10, error="λ → ∞")
+    out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr("sys.stdout", out)
+    assert status.main([f"runs_dir={folder}"]) == 0
+    out.flush()
+    assert ("λ → ∞" if encoding == "utf-8" else "? ? ?") in out.buffer.getvalue().decode(encoding)
+
+
+def test_an_absurd_forecast_is_none(folder, capsys):
+    run = running(folder)
+    with run.locked():
+        for eta in (1e300, 10**30):
+            write_state(run, "running", epoch=4, epochs=10, eta_seconds=eta)
+            assert listed(capsys, f"runs_dir={folder}", "state=running")[1].split()[2] != "0" * 20
+            assert len(listed(capsys, f"runs_dir={folder}", "state=running")[1]) < 200
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,43 @@
+"""What is printed: text of others without control characters, and a standard output that takes any character."""
+
+import io
+import sys
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+_UNPRINTABLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+"""Categories of Unicode that move the cursor, change the direction, break the line, or are no characters."""
+NAMED = 10
+"""So many things that cannot be read are named; the others are counted."""
+
+
+def printable(text: object) -> str:
+    r"""The text in one line, with every control character as its escape: a newline as `\n`, ESC as `\x1b`.
+
+    For names, labels and error messages that a file or another program has given: a terminal would obey them.
+    """
+    text = str(text)
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escape(c) if unicodedata.category(c) in _UNPRINTABLE else c for c in text)
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def accept_any_text() -> None:
+    """Let standard output and error print `?` for what the terminal's encoding does not have, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def unreadable_text(unreadable: Sequence[Any]) -> str:
+    """One line that counts and names what could not be read; empty for nothing."""
+    if not unreadable:
+        return ""
+    names = [printable(each) for each in unreadable[:NAMED]]
+    names += [f"{len(unreadable) - NAMED} more"] if len(unreadable) > NAMED else []
+    return f"{len(unreadable)} not readable, and not among the runs: {'; '.join(names)}"
