@@ -1,6 +1,5 @@
 """Checkpoints that survive: whole or not at all, the last good one kept until the next is complete."""
 
-import os
 import pickle
 import warnings
 import zipfile
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from farkas_exp.errors import UserError
+from farkas_exp.machine.files import replacing
 from farkas_exp.runs import RunDirectory
 
 SCHEMA = 1
@@ -21,21 +21,11 @@ def save(run: RunDirectory, state: dict[str, Any]) -> None:
 
     A process killed at any moment leaves at least one complete checkpoint, if there was one before.
     """
-    temporary = run.checkpoint.with_name(f".{run.checkpoint.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as handle:
-            try:
-                torch.save({"schema": SCHEMA, **state}, handle)
-            except RuntimeError as error:  # what torch makes of a full disk
-                raise error.__context__ if isinstance(error.__context__, OSError) else error from None
-            handle.flush()
-            os.fsync(handle.fileno())
-        if run.checkpoint.exists():
-            os.replace(run.checkpoint, run.previous_checkpoint)
-        os.replace(temporary, run.checkpoint)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(run.checkpoint, keep=run.previous_checkpoint) as handle:
+        try:
+            torch.save({"schema": SCHEMA, **state}, handle)
+        except RuntimeError as error:  # what torch makes of a full disk
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
 def load(run: RunDirectory, warn: Callable[[str], object] = lambda line: None) -> dict[str, Any] | None:

@@ -28,6 +28,7 @@ from farkas_exp import distributed, followers, runs, signals, sweep
 from farkas_exp.config import parse, schema_defaults, unknown_key
 from farkas_exp.errors import UserError, unknown
 from farkas_exp.launchers.local_parallel import visible_gpus
+from farkas_exp.machine.files import write_text
 from farkas_exp.sweep import CRASH, OK, TO_BE_CONTINUED, USAGE, Outcome, SweepWatch
 from farkas_exp.usage import choices, help_text
 
@@ -104,7 +105,7 @@ def _lead() -> int:
         if SweepWatch.directory is None:
             raise
         with suppress(OSError):
-            runs.write_text(SweepWatch.directory / "error.txt", traceback.format_exc())
+            write_text(SweepWatch.directory / "error.txt", traceback.format_exc())
         cut = f"{type(error).__name__}: {' '.join(str(error).split())[:200]} ({SweepWatch.directory / 'error.txt'})"
     if SweepWatch.directory is not None:
         return _end_of_sweep(SweepWatch.directory, given, cut)

@@ -15,7 +15,7 @@ import typing
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import UnionType
@@ -23,10 +23,12 @@ from typing import Any
 
 import yaml
 
-from farkas_exp import locking
 from farkas_exp.config import Config, to_dict
 from farkas_exp.errors import UserError
 from farkas_exp.identity import identify, run_path
+from farkas_exp.machine import locks
+from farkas_exp.machine.files import write_text
+from farkas_exp.machine.signals import last_words
 
 SCHEMA = 1
 
@@ -41,11 +43,21 @@ class RunBusy(UserError):  # noqa: N818 - a state of the world, not a defect
     """Another process holds the run's lock."""
 
 
+class RunLost(Exception):  # noqa: N818 - a state of the world, not a defect
+    """The run directory is not where this process locked it: moved, deleted, or taken over by another process."""
+
+
 @dataclass(frozen=True)
 class RunDirectory:
-    """The files of one run directory, one name each."""
+    """The files of one run directory, one name each.
+
+    Attributes:
+        path: of the folder.
+        held: the run's lock, while this process has it (`locked`).
+    """
 
     path: Path
+    held: locks.Lock | None = field(default=None, compare=False, repr=False)
 
     @property
     def record(self) -> Path:
@@ -108,21 +120,41 @@ class RunDirectory:
         return self.path / "lock"
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the run's advisory lock (`locking`).
+    def locked(self) -> "Iterator[RunDirectory]":
+        """Hold the run's advisory lock (`machine.locks`) in the block, which gets the run directory with its lock.
 
         Raises:
             RunBusy: another process holds it; the message says which.
+            UserError: a file of the run is a symbolic link.
         """
-        handle = locking.take(self.lock)
-        if handle is None:
-            raise RunBusy(f"{self.path}: this run is being trained by {locking.holder(self.lock)}")
-        with handle:
-            yield
+        lock = locks.take(self.lock)
+        if lock is None:
+            raise RunBusy(f"{self.path}: this run is being trained by {locks.holder(self.lock)}")
+        with lock, last_words(lock.close):
+            for file in (self.log, self.metrics, self.diagnostics):
+                if file.is_symlink():
+                    raise UserError(f"{file}: it is a symbolic link, which is not followed; remove it")
+            yield replace(self, held=lock)
 
     def is_locked(self) -> bool:
         """Whether a living process trains this run."""
-        return locking.is_held(self.lock)
+        return locks.is_held(self.lock)
+
+    def is_own(self) -> bool:
+        """Whether the folder is still the one that this process locked; always, if it locked none."""
+        return self.held is None or self.held.is_own()
+
+    def check_own(self) -> None:
+        """To be called before each write.
+
+        Raises:
+            RunLost: this is not the folder that this process locked.
+        """
+        if not self.is_own():
+            raise RunLost(
+                f"{self.path}: moved, deleted or taken over while this process trained the run, which it stops; nothing"
+                " more was written"
+            )
 
 
 def open_run(config: Config) -> RunDirectory:
@@ -171,20 +203,6 @@ def change_state(run: RunDirectory, state: str, **facts: Any) -> None:
     before = read_json(run.state)
     before = {key: value for key, value in before.items() if key != "state"} if isinstance(before, dict) else {}
     write_state(run, state, **{**before, **facts})
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a whole file or nothing: to a temporary name in the same folder, then in place."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8") as handle:
-            handle.write(text)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -24,6 +24,7 @@ from farkas_exp import distributed, runs
 from farkas_exp.config import Config
 from farkas_exp.distributed import RankFailed
 from farkas_exp.errors import Interrupted, UserError
+from farkas_exp.machine.files import write_text
 
 SKIPPED, BUSY, REFUSED, DISK = "skipped", "busy", "refused", "file error"
 LOST, PASSED_OVER = "without outcome", "passed over"
@@ -70,14 +71,14 @@ def execute(config: Config) -> Outcome:
         return done
     run = runs.open_run(config)
     try:
-        with run.locked():
+        with run.locked() as run:
             return _execute_locked(run, config)
     except runs.RunBusy as busy:
         return Outcome(BUSY, str(run.path), str(busy))
     except OSError as error:  # the lock is the first file that is written
         if error.errno in DISK_ERRNOS:
             return Outcome(DISK, str(run.path), _disk_note(error))
-        raise UserError(f"runs_dir: cannot write to {run.path}: {error.strerror}") from None
+        raise UserError(f"runs_dir: cannot write to {error.filename or run.path}: {error.strerror}") from None
 
 
 def _execute_locked(run: runs.RunDirectory, config: Config) -> Outcome:
@@ -94,15 +95,23 @@ def _execute_locked(run: runs.RunDirectory, config: Config) -> Outcome:
         return Outcome(result["status"], path, _summary(result, config.dataset.evaluated_on))
     except Interrupted as stopped:
         return Outcome(runs.INTERRUPTED, path, str(stopped))
-    except OSError as error:
-        if error.errno in DISK_ERRNOS or _is_below(error.filename, path):
-            return _stop_for_disk(run, error)
-        return _crash(run, config, error)
     except (UserError, KeyboardInterrupt, SystemExit):
         _remove_if_unused(run)
         raise
     except Exception as error:  # noqa: BLE001 - whatever happens in one run stays in that run
-        return _crash(run, config, error)
+        return _failed(run, config, error)
+
+
+def _failed(run: runs.RunDirectory, config: Config, error: Exception) -> Outcome:
+    try:
+        run.check_own()
+    except runs.RunLost as lost:  # nothing may be written, also where this is but the cause of the error
+        return Outcome(DISK, str(run.path), str(lost))
+    except OSError as unreadable:
+        error = unreadable
+    if isinstance(error, OSError) and (error.errno in DISK_ERRNOS or _is_below(error.filename, str(run.path))):
+        return _stop_for_disk(run, error)
+    return _crash(run, config, error)
 
 
 def settled(config: Config) -> Outcome | None:
@@ -165,7 +174,7 @@ def _crash(run: runs.RunDirectory, config: Config, error: Exception) -> Outcome:
     note = str(error) if failed else f"{type(error).__name__}: {' '.join(str(error).split())}"
     try:
         runs.write_record(run, config)
-        runs.write_text(run.error, error.details if failed else traceback.format_exc())
+        write_text(run.error, error.details if failed else traceback.format_exc())
         runs.change_state(run, runs.CRASHED, error=note)
     except OSError:
         traceback.print_exc()
@@ -175,9 +184,10 @@ def _crash(run: runs.RunDirectory, config: Config, error: Exception) -> Outcome:
 
 def _remove_if_unused(run: runs.RunDirectory) -> None:
     """Take an empty run directory away again, so that a refused command leaves nothing behind; the lock is held."""
-    if run.record.exists():
+    if run.record.exists() or not run.is_own():
         return
-    run.lock.unlink(missing_ok=True)
+    if run.held is not None:
+        run.held.remove()
     for folder in (run.path, run.path.parent, run.path.parent.parent):
         try:
             folder.rmdir()
@@ -250,15 +260,11 @@ def objective(config: Config, outcome: Outcome) -> float | None:
 def record_outcome(
     directory: Path, number: int, overrides: Sequence[str], outcome: Outcome, objective: float | None = None
 ) -> None:
-    """Leave the outcome of one job in the sweep's folder.
-
-    Written in place, unlike every other file: it is read when its job is over, and a killed job leaves no stray
-    temporary file in a folder that nobody comes back to. `read_outcomes` passes over a torn one.
-    """
+    """Leave the outcome of one job in the sweep's folder."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"overrides": list(overrides), **asdict(outcome), "objective": objective}, indent=1)
-        _outcome_file(directory, number).write_text(text + "\n", encoding="utf-8")
+        write_text(_outcome_file(directory, number), text + "\n")
     except OSError as error:
         print(f"warning: {directory}: {error.strerror}; the sweep's summary will miss this run", file=sys.stderr)
 

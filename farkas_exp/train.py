@@ -17,7 +17,7 @@ from farkas_exp.epochs import Listener, train_to_end
 from farkas_exp.errors import Interrupted, UserError
 from farkas_exp.followers import call, check_config
 from farkas_exp.optim import build_optimizer
-from farkas_exp.runs import RunDirectory, by_evaluation_set, write_json, write_record, write_state
+from farkas_exp.runs import RunDirectory, RunLost, by_evaluation_set, write_json, write_record, write_state
 from farkas_exp.signals import StopRequest
 from farkas_exp.tracking import JsonlWriter, Progress, WandbMirror, truncate_rows
 from farkas_exp.trainer import Trainer, TrainerState
@@ -83,6 +83,7 @@ class _Prepared:
 def _prepare(config: Config, run: RunDirectory, trainer: Trainer) -> _Prepared:
     """Make the run directory ready, and the trainer as far as the run is."""
     info = trainer.data.info
+    run.check_own()
     if config.retry_failed and runs.read_json(run.result) is not None:
         _forget_attempt(run)
     checkpoint.remove_stray_files(run)
@@ -136,6 +137,7 @@ class _Session(Listener):
                     self._diagnose(0)
                 result = self._result(train_to_end(self.trainer, self.state, stop, self))
             self._write_state(result["status"])
+            self.run.check_own()
             for file in (self.run.previous_checkpoint, self.run.error):
                 file.unlink(missing_ok=True)
             write_json(self.run.result, result)  # last: until it is there, the same command finishes what is missing
@@ -147,6 +149,9 @@ class _Session(Listener):
             return result
         except Interrupted as stopped:
             exit_code, closing = 255, str(stopped)
+            raise
+        except RunLost as lost:
+            closing = str(lost)
             raise
         finally:
             self.progress.close(closing)
@@ -174,6 +179,7 @@ class _Session(Listener):
     def report(self, row: dict[str, Any]) -> None:
         """See `Listener`, like the following methods."""
         self.last = row
+        self.run.check_own()
         correct_mode(self.run, self.trainer.mode)
         if row[self.error] is not None:
             self.best = row[self.error] if self.best is None else min(self.best, row[self.error])
@@ -197,6 +203,7 @@ class _Session(Listener):
         initial = partial(build_model, self.config, trainer.data, trainer.device)
         figures = {"dead_samples": dead_samples(trainer.model, images)}
         figures |= measure(Subject(self.config, trainer.model, trainer.data, initial))
+        self.run.check_own()
         with JsonlWriter(self.run.diagnostics) as file:
             file.append({"epoch": epoch, "layers": layers, **figures})
 
@@ -210,6 +217,7 @@ class _Session(Listener):
         return minutes > 0 and time.monotonic() - self.saved_at > 60 * minutes
 
     def save(self, snapshot: dict[str, Any]) -> None:
+        self.run.check_own()
         checkpoint.save(self.run, {"run": _name(self.record), **snapshot})
         self.saved_at = time.monotonic()
 
@@ -220,6 +228,7 @@ class _Session(Listener):
         self._write_state(runs.INTERRUPTED)
 
     def _write_state(self, state: str) -> None:
+        self.run.check_own()
         write_state(
             self.run, state, epoch=self.state.epoch, epochs=self.config.epochs,
             eta_seconds=self.progress.eta_seconds(), **{self.error: self.last.get(self.error)},

@@ -9,7 +9,8 @@ import numpy as np
 
 from farkas_exp.config import parse, to_dict
 from farkas_exp.identity import identify
-from farkas_exp.runs import RunDirectory, write_json, write_text
+from farkas_exp.machine.files import write_text
+from farkas_exp.runs import RunDirectory, write_json
 
 
 def settings(model: str = "resnet18", **overrides: Any) -> dict[str, Any]:

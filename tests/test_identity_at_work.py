@@ -10,7 +10,8 @@ import pytest
 from configs import config
 from test_cli import ROOT, SMALL, small
 
-from farkas_exp import locking, runs, sweep
+from farkas_exp import runs, sweep
+from farkas_exp.machine import locks
 from farkas_exp.runs import collect, open_run, read_json, read_rows
 from farkas_exp.trainer import Trainer
 
@@ -82,47 +83,34 @@ def test_a_finished_run_is_recognised_in_milliseconds(tmp_path, monkeypatch):
 def test_a_lock_file_that_was_taken_away_is_nobodys_lock(tmp_path):
     """A refused run takes its unused folder away: whoever opened the lock file before must not hold the deleted one."""
     path = tmp_path / "run" / "lock"
-    first = locking.take(path)
+    first = locks.take(path)
     assert first is not None
     path.unlink()
-    second = locking.take(path)
+    second = locks.take(path)
     assert second is not None
-    assert locking.is_held(path)
+    assert locks.is_held(path)
     first.close()
-    assert locking.is_held(path)
+    assert locks.is_held(path)
     second.close()
-    assert not locking.is_held(path)
+    assert not locks.is_held(path)
 
 
 def test_a_lock_dies_with_its_process_and_readers_do_not_take_it_away(tmp_path):
     path = tmp_path / "lock"
     code = (
-        "from pathlib import Path; from farkas_exp import locking;"
-        f"handle = locking.take(Path({str(path)!r})); print(1, flush=True); input()"
+        "from pathlib import Path; from farkas_exp.machine import locks;"
+        f"handle = locks.take(Path({str(path)!r})); print(1, flush=True); input()"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, env=environment) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
-        assert all(locking.is_held(path) for _ in range(100))
-        assert locking.take(path) is None
-        assert f"process {holder.pid} on" in locking.holder(path)
+        assert all(locks.is_held(path) for _ in range(100))
+        assert locks.take(path) is None
+        assert f"process {holder.pid} on" in locks.holder(path)
         holder.kill()
-    assert not locking.is_held(path)
-
-
-def test_a_file_system_without_locks_is_said_once_and_trains(tmp_path, monkeypatch, capfd):
-    def unsupported(handle, kind):
-        raise OSError(95, "Operation not supported")
-
-    monkeypatch.setattr("fcntl.flock", unsupported)
-    assert sweep.execute(config(tmp_path, epochs=1)).status == runs.FINISHED
-    said = capfd.readouterr().err.splitlines()
-    assert said == [
-        "runs_dir: this file system has no file locks (Operation not supported);"
-        " do not give the same command twice at once"
-    ]
+    assert not locks.is_held(path)
 
 
 # --- the failure policy of a sweep

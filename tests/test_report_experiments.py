@@ -12,11 +12,12 @@ from made_runs import make_run, settings
 from test_report_paper import cell_settings, find
 from test_tracking_wandb import complete
 
+from farkas_exp.machine.files import write_text
 from farkas_exp.report.command import main, render_experiment
 from farkas_exp.report.deep_narrow import KINDS, deep_narrow_figure, deep_narrow_table, grids
 from farkas_exp.report.paper import TABLE1_MINI, TABLES, fill
 from farkas_exp.report.paper_table import other_arms_table, paper_table
-from farkas_exp.runs import collect, write_text
+from farkas_exp.runs import collect
 
 
 def narrow(

@@ -3,10 +3,11 @@ import io
 import pytest
 from made_runs import make_run, settings
 
+from farkas_exp.machine.files import write_text
 from farkas_exp.report import render, tables
 from farkas_exp.report.landscape import landscape_table
 from farkas_exp.report.separation import PAPER, arm_grids, separation_table
-from farkas_exp.runs import RunDirectory, collect, write_text
+from farkas_exp.runs import RunDirectory, collect
 
 
 def moons_run(runs_dir, arm, seed=0, depth=50, width=4, test_error=20.0, dead=(0.5, 0.25), **overrides):

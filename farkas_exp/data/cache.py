@@ -1,11 +1,11 @@
 """Files that a data set keeps below its folder, to be quicker the next time."""
 
 import contextlib
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
+
+from farkas_exp.machine.files import replacing
 
 CACHE_FOLDER = ".farkas_cache"
 
@@ -17,11 +17,5 @@ def write_cached(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """
     with contextlib.suppress(OSError):
         path.parent.mkdir(exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=path.name, suffix=".tmp", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                write(file)
-            os.replace(temporary, path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
+        with replacing(path) as file:
+            write(file)

@@ -3,7 +3,6 @@
 import os
 import pickle
 import socket
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from farkas_exp.config import DatasetConfig
 from farkas_exp.data.base import Arrays, refuse_options
 from farkas_exp.data.resize import resize
 from farkas_exp.errors import UserError
+from farkas_exp.machine.files import scratch_folder
 
 DEFAULT_ROOT = "data"
 NETWORK_TIMEOUT = 30.0  # seconds without an answer
@@ -87,13 +87,13 @@ def _obtain(config: DatasetConfig, layout: Any, root: Path) -> None:
     timeout = socket.getdefaulttimeout()
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{config.name}-", dir=root) as temporary:
+        with scratch_folder(root, f".{config.name}-") as temporary:
             if archive.is_file():
-                os.symlink(archive.resolve(), Path(temporary) / layout.filename)
+                os.symlink(archive.resolve(), temporary / layout.filename)
             socket.setdefaulttimeout(NETWORK_TIMEOUT)
             layout(temporary, train=False, download=True)
             if not folder.is_dir():
-                os.replace(Path(temporary) / layout.base_folder, folder)
+                os.replace(temporary / layout.base_folder, folder)
     except (OSError, RuntimeError) as error:
         if folder.is_dir():  # another run was faster
             return

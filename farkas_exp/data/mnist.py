@@ -2,7 +2,6 @@
 
 import os
 import socket
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from farkas_exp.data.base import Arrays, refuse_options
 from farkas_exp.data.cifar import DEFAULT_ROOT, NETWORK_TIMEOUT
 from farkas_exp.data.resize import resize
 from farkas_exp.errors import UserError
+from farkas_exp.machine.files import scratch_folder
 
 FOLDER = Path("MNIST", "raw")
 
@@ -64,11 +64,11 @@ def _download(config: DatasetConfig, root: Path) -> None:
     timeout = socket.getdefaulttimeout()
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".mnist-", dir=root) as temporary:
+        with scratch_folder(root, ".mnist-") as temporary:
             socket.setdefaulttimeout(NETWORK_TIMEOUT)
             layout(temporary, download=True)
             (root / FOLDER).parent.mkdir(exist_ok=True)
-            os.replace(Path(temporary) / FOLDER, root / FOLDER)
+            os.replace(temporary / FOLDER, root / FOLDER)
     except (OSError, RuntimeError) as error:
         if (root / FOLDER).is_dir():  # another run was faster
             return

@@ -1,10 +1,11 @@
 """A folder of made-up JPEG images of many sizes, for trying the streaming offline and for tests."""
 
-import os
 import random
 from pathlib import Path
 
 import numpy as np
+
+from farkas_exp.machine.files import replacing
 
 QUALITY = 90
 
@@ -58,6 +59,5 @@ def _write(path: Path, label: int, classes: int, size: int, deviation: float, pu
     colour = 0.5 + 0.5 * np.cos(2 * np.pi * (label / classes + np.array([0, 1 / 3, 2 / 3])))
     noise = np.random.default_rng(draw.getrandbits(32)).normal(0, deviation, (height, width, 3))
     pixels = 128 + 80 * wave[:, :, None] * colour + noise
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(temporary, "JPEG", quality=QUALITY)
-    os.replace(temporary, path)
+    with replacing(path) as file:
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=QUALITY)

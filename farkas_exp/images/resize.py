@@ -13,6 +13,7 @@ from farkas_exp.images.copies import copy_root
 from farkas_exp.images.decode import to_rgb, unreadable
 from farkas_exp.images.listing import ANNOTATIONS, list_images
 from farkas_exp.images.pool import DecodingPool, default_workers
+from farkas_exp.machine.files import replacing
 
 QUALITY = 90
 MARGIN = 2
@@ -29,9 +30,8 @@ def resize_file(source: str, target: str, size: int) -> None:
     """
     from PIL import Image
 
-    temporary = os.path.join(os.path.dirname(target), f".{os.path.basename(target)}.{os.getpid()}.tmp")
     try:
-        with Image.open(source) as image:
+        with Image.open(source) as image, replacing(target) as file:
             width, height = image.size
             kind = "PNG" if image.format == "PNG" else "JPEG"
             if min(width, height) > size:
@@ -40,14 +40,12 @@ def resize_file(source: str, target: str, size: int) -> None:
                     image.draft(None, (int(least * width) + 1, int(least * height) + 1))  # type: ignore[arg-type]
                 factor = size / min(width, height)
                 shape = max(size, round(factor * width)), max(size, round(factor * height))
-                to_rgb(image).resize(shape, Image.Resampling.LANCZOS).save(temporary, kind, quality=QUALITY)
+                to_rgb(image).resize(shape, Image.Resampling.LANCZOS).save(file, kind, quality=QUALITY)
             else:
                 image.load()  # whether it is whole
-                shutil.copyfile(source, temporary)
+                file.write(Path(source).read_bytes())
     except Exception as error:
-        Path(temporary).unlink(missing_ok=True)
         raise unreadable(source, error) from error
-    os.replace(temporary, target)
 
 
 def resize_files(pairs: Sequence[tuple[str, str]], size: int) -> list[str]:

@@ -7,10 +7,11 @@ import os
 import platform
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 import torch
+
+from farkas_exp.machine.files import replacing, scratch_folder
 
 SOURCES = [Path(__file__).with_name(name) for name in ("native_conv.cpp", "native_buffer.h")]
 FLAGS = ("-O3", "-march=native", "-shared", "-fPIC", "-fopenmp")
@@ -88,9 +89,10 @@ def _compiled(compiler: str) -> Path:
     path = folder / name
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            made = Path(scratch) / name
+        with scratch_folder(folder, ".compiling-") as scratch:
+            made = scratch / name
             command = [compiler, *FLAGS, "-o", str(made), str(SOURCES[0]), *_openmp()]
             subprocess.run(command, check=True, capture_output=True, timeout=120)
-            os.replace(made, path)
+            with replacing(path) as file:
+                file.write(made.read_bytes())
     return path

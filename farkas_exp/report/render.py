@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from farkas_exp.errors import UserError
+from farkas_exp.machine.files import write_text
 from farkas_exp.report import page, style, tables
 from farkas_exp.report.arms import arms_table, group_arms
 from farkas_exp.report.claims import check_claims, claims_table
@@ -27,7 +28,7 @@ from farkas_exp.report.paper_table import other_arms_table, paper_table
 from farkas_exp.report.separation import arm_grids, separation_table
 from farkas_exp.report.tables import Table
 from farkas_exp.report.without_normalization import comparison_table, find_methods, rates_figure
-from farkas_exp.runs import RunRecord, write_text
+from farkas_exp.runs import RunRecord
 
 Renderer = Callable[[Sequence[RunRecord], Path, Sequence[str], TextIO], list[Path]]
 

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from farkas_exp.machine.files import replacing
+
 COLORS = {
     "black": "#000000", "orange": "#E69F00", "sky": "#56B4E9", "green": "#009E73", "yellow": "#F0E442",
     "blue": "#0072B2", "vermilion": "#D55E00", "purple": "#CC79A7", "grey": "#767676",
@@ -64,13 +66,7 @@ def new_figure(width: float, height: float) -> Any:
 
 def save(figure: Any, path: Path) -> Path:
     """Write the figure as PNG or PDF, by the suffix of `path`; the same figure gives the same file."""
-    temporary = path.with_name(f".{path.name}.tmp")
     metadata = {"CreationDate": None} if path.suffix == ".pdf" else {"Software": None}
-    try:
-        with styled():
-            figure.savefig(temporary, format=path.suffix.lstrip("."), dpi=160, metadata=metadata)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with styled(), replacing(path) as file:
+        figure.savefig(file, format=path.suffix.lstrip("."), dpi=160, metadata=metadata)
     return path

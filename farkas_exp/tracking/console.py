@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from farkas_exp.errors import unknown
+from farkas_exp.machine.files import appending
 
 Mode = Literal["auto", "live", "plain", "none"]
 MODES = ("auto", "live", "plain", "none")
@@ -48,7 +49,7 @@ class Progress:
         self._stream = sys.stdout if stream is None else stream
         terminal = bool(getattr(self._stream, "isatty", lambda: False)())
         self._mode = ("live" if terminal else "plain") if mode == "auto" else mode
-        self._log = open(log_path, "a", encoding="utf-8") if log_path else None  # noqa: SIM115 - open as long as the run
+        self._log = appending(log_path) if log_path else None
         self._done, self._fraction = done, 0.0
         self._row: Mapping[str, Any] = {}
         self._started, self._start_done = clock(), done

@@ -9,7 +9,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from farkas_exp.runs import finite, read_rows, write_text
+from farkas_exp.machine.files import appending, cut_torn_line, write_text
+from farkas_exp.machine.signals import at_stake
+from farkas_exp.runs import finite, read_rows
 
 
 class JsonlWriter:
@@ -21,15 +23,16 @@ class JsonlWriter:
     """
 
     def __init__(self, path: Path) -> None:
-        _cut_torn_line(path)
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open as long as the run
+        cut_torn_line(path)
+        self._file = appending(path)
 
     def append(self, row: dict[str, Any], sync: bool = True) -> None:
         """Append `row` as one line; `sync` waits for the disk."""
-        self._file.write(json.dumps(finite(row), allow_nan=False) + "\n")
-        self._file.flush()
-        if sync:
-            os.fsync(self._file.fileno())
+        with at_stake():
+            self._file.write(json.dumps(finite(row), allow_nan=False) + "\n")
+            self._file.flush()
+            if sync:
+                os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file; calling it twice is harmless."""
@@ -60,13 +63,3 @@ def truncate_rows(path: Path, epochs: int) -> list[dict[str, Any]]:
     if path.exists():
         write_text(path, "".join(json.dumps(finite(row), allow_nan=False) + "\n" for row in rows))
     return rows
-
-
-def _cut_torn_line(path: Path) -> None:
-    """Cut off what follows the last line end of the file, if anything."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return
-    if content and not content.endswith(b"\n"):
-        os.truncate(path, content.rfind(b"\n") + 1)

@@ -1,0 +1,1 @@
+"""The machine below the experiments: signals, files, locks."""

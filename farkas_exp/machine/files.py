@@ -1,0 +1,106 @@
+"""Writing files: whole or not at all, and never through a link into somebody else's.
+
+Every file that another one is read instead of is written by `replacing`; what grows line by line is opened by
+`appending`. Folders may be shared: a symbolic link or a pipe in the place of a file is refused, not followed.
+"""
+
+import errno
+import os
+import secrets
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, TextIO
+
+from farkas_exp.machine.signals import at_stake, last_words
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str], keep: Path | None = None) -> Iterator[BinaryIO]:
+    """A file to write that takes the place of `path`, synchronised, when the block ends.
+
+    Where the block fails, `path` is as it was and nothing else is left. The temporary file beside it has a name of its
+    own for each call: two writers of the same path do not disturb each other, the last one wins.
+
+    Args:
+        path: of the file.
+        keep: where the file that was there before stays; without it, it is gone.
+    """
+    folder, name = os.path.split(os.fspath(path))
+    temporary = os.path.join(folder, f".{name[:40]}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    with at_stake():
+        try:
+            with open(temporary, "xb", opener=_without_links) as handle:
+                yield handle
+                handle.flush()
+                os.fsync(handle.fileno())
+            if keep is not None and os.path.lexists(path):
+                os.replace(path, keep)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a whole file in UTF-8, or nothing."""
+    with replacing(path) as handle:
+        handle.write(text.encode())
+
+
+def appending(path: str | os.PathLike[str]) -> TextIO:
+    """Open a text file at its end, and make it if it is not there.
+
+    Raises:
+        OSError: it cannot be opened, or it is a link or no regular file.
+    """
+    return open(path, "a", encoding="utf-8", opener=_without_links)
+
+
+def cut_torn_line(path: str | os.PathLike[str]) -> None:
+    """Cut off what follows the last line end of a text file: half a line that a killed process has left."""
+    with suppress(FileNotFoundError), open(path, "r+b", opener=_without_links) as handle:
+        content = handle.read()
+        if content and not content.endswith(b"\n"):
+            handle.truncate(content.rfind(b"\n") + 1)
+
+
+def open_or_make(path: str | os.PathLike[str]) -> TextIO:
+    """Open a text file to read and write, as it is, and make it if it is not there; see `appending`."""
+    return open(path, "a+", encoding="utf-8", opener=_without_links)
+
+
+@contextmanager
+def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """A folder in `parent` that is taken away at the end of the block, also by a process that is asked to stop."""
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True) as folder:
+        made = Path(folder)
+        with last_words(lambda: _remove(made)):
+            yield made
+
+
+def _remove(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _without_links(path: str, flags: int) -> int:
+    """An opener that takes a regular file and nothing else; a pipe without a reader does not block it."""
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK):
+            raise OSError(errno.ELOOP, "it is a symbolic link, which is not followed; remove it", path) from None
+        if error.errno == errno.ENXIO:
+            raise OSError(errno.ENXIO, _NO_FILE, path) from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.ENXIO, _NO_FILE, path)
+    return descriptor
+
+
+_NO_FILE = "it is no regular file; move it away"
