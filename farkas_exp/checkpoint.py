@@ -1,11 +1,12 @@
 """Checkpoints that survive: whole or not at all, the last good one kept until the next is complete."""
 
 import pickle
+import sys
 import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -14,6 +15,8 @@ from farkas_exp.machine.files import replacing
 from farkas_exp.runs import RunDirectory
 
 SCHEMA = 1
+
+T = TypeVar("T")
 
 
 def save(run: RunDirectory, state: dict[str, Any]) -> None:
@@ -51,6 +54,38 @@ def load(run: RunDirectory, warn: Callable[[str], object] = lambda line: None) -
             )
         return state
     return None
+
+
+def name_of(record: dict[str, Any]) -> str:
+    """What a checkpoint says of the run that it belongs to."""
+    return f"{record['identity']} seed {record['seed']}"
+
+
+def load_of(run: RunDirectory, record: dict[str, Any]) -> dict[str, Any] | None:
+    """The newest complete checkpoint of the run of this record, None without one; a damaged one is a warning.
+
+    Raises:
+        UserError: it is the checkpoint of another run, or of another version of the format.
+    """
+    saved = load(run, warn=lambda line: print(f"warning: {line}", file=sys.stderr, flush=True))
+    if saved is not None and saved.get("run") != name_of(record):
+        raise UserError(f"{run.checkpoint}: a checkpoint of another run ({saved.get('run')}); move it away")
+    return saved
+
+
+def restoring(run: RunDirectory, restore: Callable[[], T]) -> T:
+    """What `restore` returns, which takes over the run's checkpoint.
+
+    Raises:
+        UserError: the checkpoint does not fit.
+    """
+    try:
+        return restore()
+    except (RuntimeError, KeyError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{run.checkpoint}: does not fit this version's network ({reason}); move {run.path} away to train afresh"
+        ) from None
 
 
 def remove_stray_files(run: RunDirectory) -> None:

@@ -1,10 +1,12 @@
-"""What a run was trained with: versions, device, commit and data, in its directory."""
+"""What a run was trained with, start by start: versions, device, commit; and its data, which never change."""
 
 import platform
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,8 +16,11 @@ from farkas_exp.cores import cores
 from farkas_exp.data import DataInfo
 from farkas_exp.errors import UserError
 from farkas_exp.layers import native_library
-from farkas_exp.runs import RunDirectory, read_json, write_json
-from farkas_exp.trainer import Trainer
+from farkas_exp.runs import RunDirectory, read_json, read_starts, write_json
+from farkas_exp.trainer import Trainer, TrainerState
+
+COMPARED = ("farkas_exp", "commit", "torch", "cuda", "device", "threads", "world_size", "native_conv", "channels_last")
+"""What must be the same from one start of a run to the next for the numbers to be those of an unbroken run, bitwise."""
 
 
 def check_same_data(run: RunDirectory, info: DataInfo) -> None:
@@ -25,7 +30,8 @@ def check_same_data(run: RunDirectory, info: DataInfo) -> None:
         UserError: the fingerprint differs.
     """
     before = read_json(run.environment)
-    fingerprint = before.get("data", {}).get("fingerprint") if isinstance(before, dict) else None
+    data = before.get("data") if isinstance(before, dict) else None
+    fingerprint = data.get("fingerprint") if isinstance(data, dict) else None
     if fingerprint not in (None, info.fingerprint):
         raise UserError(
             f"dataset: {info.name} is not the data this run began with (fingerprint {info.fingerprint}, was "
@@ -33,43 +39,57 @@ def check_same_data(run: RunDirectory, info: DataInfo) -> None:
         )
 
 
-def write_environment(run: RunDirectory, config: Config, trainer: Trainer) -> None:
-    """What decides the last digits and the speed of this run: versions, device, threads, processes, commit, data."""
-    device, info = trainer.device, trainer.data.info
-    write_json(
-        run.environment,
-        {
-            "farkas_exp": __version__,
-            "commit": _git_commit(),
-            "command": shlex.join(sys.argv),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "platform": platform.platform(),
-            "host": platform.node(),
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
-            "device_type": device.type,
-            "threads": torch.get_num_threads(),
-            "world_size": trainer.processes.world_size,
-            "cuda": torch.version.cuda if device.type == "cuda" else None,
-            "precision": config.precision,
-            "compile": trainer.mode,
-            "native_conv": device.type == "cpu" and native_library.available(),
-            "channels_last": config.channels_last,
-            "data": {
-                "name": info.name,
-                "train": info.train_size,
-                "test": info.test_size,
-                "fingerprint": info.fingerprint,
-            },
-        },
-    )
+def record_start(run: RunDirectory, config: Config, trainer: Trainer, state: TrainerState) -> str | None:
+    """Add this start to the run's environment; what differs from the start before, for people, or None.
+
+    The file holds the facts of the data, and one entry for each start: what decides the last digits and the speed of
+    the epochs from there on.
+    """
+    info, earlier = trainer.data.info, read_starts(run)
+    data = {"name": info.name, "train": info.train_size, "test": info.test_size, "fingerprint": info.fingerprint}
+    start = _start(config, trainer, state)
+    write_json(run.environment, {"data": data, "starts": [*earlier, start]})
+    if not earlier or (state.epoch, state.step) == (0, 0):
+        return None
+    changes = [
+        f"{key} {start[key]} (before: {earlier[-1][key]})"
+        for key in COMPARED
+        if key in earlier[-1] and earlier[-1][key] != start[key]
+    ]
+    return ", ".join(changes) or None
+
+
+def _start(config: Config, trainer: Trainer, state: TrainerState) -> dict[str, Any]:
+    """Where and with what a start goes on: versions, device, threads, processes, commit."""
+    device = trainer.device
+    return {
+        "began": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "epoch": state.epoch,
+        "step": state.step,
+        "farkas_exp": __version__,
+        "commit": _git_commit(),
+        "command": shlex.join(sys.argv),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "host": platform.node(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "device_type": device.type,
+        "threads": torch.get_num_threads(),
+        "world_size": trainer.processes.world_size,
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "precision": config.precision,
+        "compile": trainer.mode,
+        "native_conv": device.type == "cpu" and native_library.available(),
+        "channels_last": config.channels_last,
+    }
 
 
 def correct_mode(run: RunDirectory, mode: str) -> None:
     """Write down the mode that the steps are executed in, where it is not the one that was meant."""
-    environment = read_json(run.environment)
-    if isinstance(environment, dict) and environment.get("compile") != mode:
-        write_json(run.environment, {**environment, "compile": mode})
+    environment, starts = read_json(run.environment), read_starts(run)
+    if isinstance(environment, dict) and starts and starts[-1].get("compile") != mode:
+        write_json(run.environment, {**environment, "starts": [*starts[:-1], {**starts[-1], "compile": mode}]})
 
 
 def _git_commit() -> str | None:

@@ -91,7 +91,7 @@ class RunDirectory:
 
     @property
     def environment(self) -> Path:
-        """Versions, device, git commit, data fingerprint."""
+        """The data's fingerprint; and of each start its versions, device, threads and git commit (`read_starts`)."""
         return self.path / "environment.json"
 
     @property
@@ -375,6 +375,17 @@ def by_evaluation_set(figures: dict[str, Any], evaluated_on: str) -> dict[str, A
         key.replace("test_", f"{evaluated_on}_") if key.startswith(prefixes) else key: value
         for key, value in figures.items()
     }
+
+
+def read_starts(run: RunDirectory) -> list[dict[str, Any]]:
+    """The environment of each start of a run, the last one last; older versions kept only that of the last start."""
+    environment = read_json(run.environment)
+    if not isinstance(environment, dict):
+        return []
+    starts = environment.get("starts")
+    if isinstance(starts, list):
+        return [start for start in starts if isinstance(start, dict)]
+    return [{key: value for key, value in environment.items() if key != "data"}]
 
 
 def _is_record(record: Any) -> bool:

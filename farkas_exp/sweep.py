@@ -12,7 +12,7 @@ import traceback
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from farkas_exp.config import Config
 from farkas_exp.distributed import RankFailed
 from farkas_exp.errors import Interrupted, UserError
 from farkas_exp.machine.files import write_text
+from farkas_exp.measurements import Gap, Measurements, described
 
 SKIPPED, BUSY, REFUSED, DISK = "skipped", "busy", "refused", "file error"
 LOST, PASSED_OVER = "without outcome", "passed over"
@@ -76,6 +77,8 @@ def execute(config: Config) -> Outcome:
     except runs.RunBusy as busy:
         return Outcome(BUSY, str(run.path), str(busy))
     except OSError as error:  # the lock is the first file that is written
+        if (done := _standing(run, config)) is not None:
+            return replace(done, note=f"{done.note}; not measured: {_disk_note(error)}")
         if error.errno in DISK_ERRNOS:
             return Outcome(DISK, str(run.path), _disk_note(error))
         raise UserError(f"runs_dir: cannot write to {error.filename or run.path}: {error.strerror}") from None
@@ -86,9 +89,9 @@ def _execute_locked(run: runs.RunDirectory, config: Config) -> Outcome:
     if run.result.exists():
         runs.write_record(run, config)  # in case it is lost; a finished run is none the worse for it
     done = _standing(run, config)  # another process may have finished it while we waited
-    if done is not None:
-        return done
     try:
+        if done is not None:
+            return _measured(run, config, done)
         from farkas_exp.train import train
 
         result = train(config, run)
@@ -115,10 +118,44 @@ def _failed(run: runs.RunDirectory, config: Config, error: Exception) -> Outcome
 
 
 def settled(config: Config) -> Outcome | None:
-    """The outcome of a run that needs no training, or None. Takes milliseconds."""
+    """The outcome of a run that needs neither training nor measuring, or None. Takes milliseconds."""
     if config.only_for and not any(fnmatchcase(config.model.name, pattern) for pattern in config.only_for):
         return Outcome(PASSED_OVER, config.model.name, f"this regime is for {', '.join(config.only_for)}")
-    return _standing(runs.open_run(config), config)
+    run = runs.open_run(config)
+    done = _standing(run, config)
+    if done is None or done.status != SKIPPED:
+        return done
+    measurable, _ = _unmeasured(run, config)
+    return None if measurable else _with_gaps(run, config, done)
+
+
+def _unmeasured(run: runs.RunDirectory, config: Config) -> tuple[list[Gap], list[Gap]]:
+    """What a run that is done lacks of the measurements asked for: what can still be measured, and what cannot."""
+    record = runs.read_run(run.path) if config.diagnostics.epochs else None
+    return Measurements(run, config.diagnostics).left_by(record) if record else ([], [])
+
+
+def _measured(run: runs.RunDirectory, config: Config, done: Outcome) -> Outcome:
+    """The outcome of a run that is done, after what is asked for and can still be measured of it has been."""
+    measurable, _ = _unmeasured(run, config)
+    if done.status != SKIPPED or not measurable:
+        return _with_gaps(run, config, done)
+    from farkas_exp.measuring import measure_finished
+
+    try:
+        now = measure_finished(config, run)
+    except UserError as error:
+        return replace(done, note=f"{done.note}; not measured: {described(measurable)} ({error})")
+    return _with_gaps(run, config, replace(done, note=f"{done.note}; measured now: {now or 'nothing'}"))
+
+
+def _with_gaps(run: runs.RunDirectory, config: Config, done: Outcome) -> Outcome:
+    """The outcome with a word on what is asked for and not measured."""
+    if done.status != SKIPPED or not config.diagnostics.epochs:
+        return done
+    measurable, lost = _unmeasured(run, config)
+    lacks = Measurements(run, config.diagnostics).unmeasured([*measurable, *lost], config.epochs)
+    return replace(done, note=f"{done.note}; not measured: {lacks}") if lacks else done
 
 
 def _standing(run: runs.RunDirectory, config: Config) -> Outcome | None:

@@ -1,21 +1,20 @@
 """One run from configuration to result: build what it needs, keep its directory, hand it to the trainer."""
 
-import sys
 import time
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from farkas_exp import checkpoint, distributed, runs
 from farkas_exp.building import build_model, choose_device
 from farkas_exp.config import Config, to_dict
 from farkas_exp.data import build_data
-from farkas_exp.diagnostics import Subject, check_measures, dead_samples, measure, measure_activity
+from farkas_exp.diagnostics import check_measures
 from farkas_exp.distributed import Processes
-from farkas_exp.environment import check_same_data, correct_mode, write_environment
+from farkas_exp.environment import check_same_data, correct_mode, record_start
 from farkas_exp.epochs import Listener, train_to_end
 from farkas_exp.errors import Interrupted, UserError
 from farkas_exp.followers import call, check_config
+from farkas_exp.measuring import Measuring
 from farkas_exp.optim import build_optimizer
 from farkas_exp.runs import RunDirectory, RunLost, by_evaluation_set, write_json, write_record, write_state
 from farkas_exp.signals import StopRequest
@@ -78,6 +77,7 @@ class _Prepared:
     rows: list[dict[str, Any]]
     saved: dict[str, Any] | None
     state: TrainerState
+    changed: str | None
 
 
 def _prepare(config: Config, run: RunDirectory, trainer: Trainer) -> _Prepared:
@@ -89,13 +89,12 @@ def _prepare(config: Config, run: RunDirectory, trainer: Trainer) -> _Prepared:
     checkpoint.remove_stray_files(run)
     record = write_record(run, config)
     check_same_data(run, info)
-    saved = _load(run, record)
+    saved = checkpoint.load_of(run, record)
     state = _restored(run, trainer, saved)
     _check_complete(run, state.epoch)
     rows = [by_evaluation_set(row, trainer.evaluated_on) for row in truncate_rows(run.metrics, state.epoch)]
-    truncate_rows(run.diagnostics, state.epoch if state != TrainerState() else -1)  # epoch 0 is measured again, too
-    write_environment(run, config, trainer)
-    return _Prepared(record, rows, saved, state)
+    truncate_rows(run.diagnostics, state.epoch)
+    return _Prepared(record, rows, saved, state, record_start(run, config, trainer, state))
 
 
 def _take_part(trainer: Trainer, saved: dict[str, Any] | None) -> None:
@@ -113,6 +112,8 @@ class _Session(Listener):
         record, rows, state = prepared.record, prepared.rows, prepared.state
         self.config, self.run, self.trainer, self.state, self.record = config, run, trainer, state, record
         self.title = f"{record['slug']} seed {config.seed}"
+        self.changed = prepared.changed
+        self.measuring = Measuring(config, run, trainer.data, trainer.device)
         self.progress = Progress(config.progress, self.title, config.epochs, run.log, done=state.epoch)
         self.wandb = WandbMirror.start(
             config.wandb, run.path, record["wandb_id"], f"{record['slug']}-s{config.seed}",
@@ -133,8 +134,9 @@ class _Session(Listener):
             with StopRequest() as stop, self.trainer.processes.bound_together():
                 self.trainer.distribute()
                 self._write_state(runs.RUNNING)
-                if self.state.epoch == 0 and self.state.step == 0:
-                    self._diagnose(0)
+                if self.changed:
+                    self.progress.warning(f"not bitwise the numbers of an unbroken run from here on: {self.changed}")
+                self._catch_up()
                 result = self._result(train_to_end(self.trainer, self.state, stop, self))
             self._write_state(result["status"])
             self.run.check_own()
@@ -187,25 +189,17 @@ class _Session(Listener):
             metrics.append(row)
         self.progress.epoch(row)
         self.wandb.log(row)
-        self._diagnose(self.state.epoch)
+        self.measuring.at(self.state.epoch, self.trainer.model)
         self._write_state(runs.RUNNING)
 
     def step(self, step: int) -> None:
         self.progress.step(step, self.trainer.data.steps_in(self.state.epoch))
 
-    def _diagnose(self, epoch: int) -> None:
-        """Measure every layer's activity on a fixed batch, after `epoch` epochs, where asked for."""
-        if epoch not in self.config.diagnostics.epochs:
-            return
-        trainer = self.trainer
-        images, _ = trainer.data.fixed_batch(self.config.diagnostics.images)
-        layers = [vars(layer) for layer in measure_activity(trainer.model, images)]
-        initial = partial(build_model, self.config, trainer.data, trainer.device)
-        figures = {"dead_samples": dead_samples(trainer.model, images)}
-        figures |= measure(Subject(self.config, trainer.model, trainer.data, initial))
-        self.run.check_own()
-        with JsonlWriter(self.run.diagnostics) as file:
-            file.append({"epoch": epoch, "layers": layers, **figures})
+    def _catch_up(self) -> None:
+        """Measure what is asked for up to here and is not there: of a new run, its initial network."""
+        lost = self.measuring.catch_up(self.state.epoch, None if self.state.step else self.trainer.model)
+        if lacks := self.measuring.measurements.unmeasured(lost, self.config.epochs):
+            self.progress.warning(f"not measured: {lacks}")
 
     def checkpoint_is_due(self) -> bool:
         every = self.config.checkpoint.every_epochs
@@ -218,7 +212,7 @@ class _Session(Listener):
 
     def save(self, snapshot: dict[str, Any]) -> None:
         self.run.check_own()
-        checkpoint.save(self.run, {"run": _name(self.record), **snapshot})
+        checkpoint.save(self.run, {"run": checkpoint.name_of(self.record), **snapshot})
         self.saved_at = time.monotonic()
 
     def goes_on(self) -> None:
@@ -241,30 +235,11 @@ def _forget_attempt(run: RunDirectory) -> None:
         file.unlink(missing_ok=True)
 
 
-def _name(record: dict[str, Any]) -> str:
-    """What a checkpoint says of the run that it belongs to."""
-    return f"{record['identity']} seed {record['seed']}"
-
-
-def _load(run: RunDirectory, record: dict[str, Any]) -> dict[str, Any] | None:
-    """The newest complete checkpoint of this run, None without one."""
-    saved = checkpoint.load(run, warn=lambda line: print(f"warning: {line}", file=sys.stderr, flush=True))
-    if saved is not None and saved.get("run") != _name(record):
-        raise UserError(f"{run.checkpoint}: a checkpoint of another run ({saved.get('run')}); move it away")
-    return saved
-
-
 def _restored(run: RunDirectory, trainer: Trainer, saved: dict[str, Any] | None) -> TrainerState:
     """How far the run is by its checkpoint, taken over by `trainer`; the beginning without one."""
     if saved is None:
         return TrainerState()
-    try:
-        return trainer.restore(saved)
-    except (RuntimeError, KeyError, ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"{run.checkpoint}: does not fit this version's network ({reason}); move {run.path} away to train afresh"
-        ) from None
+    return checkpoint.restoring(run, lambda: trainer.restore(saved))
 
 
 def _check_complete(run: RunDirectory, epochs: int) -> None:

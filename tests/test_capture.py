@@ -124,7 +124,7 @@ def test_the_mode_is_chosen_by_the_device_and_written_into_the_run(tmp_path):
     with pytest.raises(UserError, match="compile: unknown"):
         config(compile="fast")
     sweep.execute(made)
-    assert read_json(open_run(made).environment)["compile"] == "none"
+    assert read_json(open_run(made).environment)["starts"][-1]["compile"] == "none"
 
 
 class _Waits(TorchDispatchMode):

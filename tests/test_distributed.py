@@ -239,7 +239,7 @@ def test_two_processes_train_two_seeds_and_only_the_first_one_speaks(undisturbed
     assert (err, out1, err1) == ("", "", "")
     assert [record.state for record in collect(runs_dir)] == [runs.FINISHED] * 2
     for each in collect(runs_dir):
-        assert read_json(RunDirectory(each.path).environment)["world_size"] == 2
+        assert read_json(RunDirectory(each.path).environment)["starts"][-1]["world_size"] == 2
         assert [row["epoch"] for row in each.metrics()] == [1, 2, 3]
         assert len(torch.load(RunDirectory(each.path).checkpoint, weights_only=True)["ranks"]) == 2
     assert len(list(runs_dir.glob(".sweeps/*"))) == 1
@@ -484,7 +484,7 @@ def task_of_a_slurm_job(runs_dir):
 
 def test_the_tasks_of_a_slurm_job_train_a_run_together(tmp_path):
     assert in_ranks(2, task_of_a_slurm_job, tmp_path) == [[runs.FINISHED], []]
-    assert read_json(RunDirectory(record(tmp_path).path).environment)["world_size"] == 2
+    assert read_json(RunDirectory(record(tmp_path).path).environment)["starts"][-1]["world_size"] == 2
 
 
 @pytest.mark.parametrize(("nodes", "tasks", "ends_all"), [(2, 4, True), (1, 1, False)])

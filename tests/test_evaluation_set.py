@@ -6,7 +6,8 @@ import pytest
 from configs import config
 from made_runs import make_run, settings
 
-from farkas_exp import runs, status, sweep
+from farkas_exp import status, sweep
+from farkas_exp.machine.files import write_text
 from farkas_exp.report.arms import arms_table, group_arms
 from farkas_exp.runs import collect, open_run, read_json, read_rows, read_run
 from farkas_exp.tracking import WandbMirror
@@ -80,7 +81,7 @@ def test_a_run_of_an_older_version_goes_on_under_the_right_name(tmp_path):
     rows = [
         {key.replace("validation_", "test_"): value for key, value in row.items()} for row in read_rows(run.metrics)
     ]
-    runs.write_text(run.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+    write_text(run.metrics, "".join(json.dumps(row) + "\n" for row in rows))
     run.result.unlink()  # stopped while it wrote its result
     with run.locked():
         result = train(made, run)

@@ -17,7 +17,7 @@ from farkas_exp.cli import config_dir, main
 from farkas_exp.errors import UserError
 from farkas_exp.launchers import jobs
 from farkas_exp.launchers.local_parallel import plan, visible_gpus
-from farkas_exp.runs import RunDirectory, collect, read_json
+from farkas_exp.runs import RunDirectory, collect, read_json, read_starts
 from farkas_exp.signals import PREEMPTION, StopRequest
 
 ROOT = Path(__file__).parent.parent
@@ -74,7 +74,7 @@ def test_parallel_processes_give_the_numbers_of_runs_one_after_the_other(tmp_pat
     out, _ = start(*sweep_of_four).communicate(timeout=200)
     assert "2 finished" in out
     assert_same(one_after_the_other, tmp_path)
-    assert {read_json(RunDirectory(record.path).environment)["threads"] for record in collect(tmp_path)} == {1}
+    assert {read_starts(RunDirectory(record.path))[-1]["threads"] for record in collect(tmp_path)} == {1}
     out, _ = start(*sweep_of_four).communicate(timeout=60)
     assert "2 skipped" in out
 

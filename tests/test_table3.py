@@ -206,7 +206,7 @@ def test_two_processes_train_through_the_phases_as_one_and_go_on_when_stopped(ro
             assert together[key] == pytest.approx(alone[key], rel=1e-4)
         for key in ("train_error", "test_error", "test_error_top5"):
             assert together[key] == pytest.approx(alone[key], abs=100 / 18 + 1e-6), "a tie may fall either way"
-    assert read_json(two / "environment.json")["world_size"] == 2
+    assert read_json(two / "environment.json")["starts"][0]["world_size"] == 2
 
 
 # The commands

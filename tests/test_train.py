@@ -52,7 +52,7 @@ def test_a_run_learns_and_leaves_its_whole_record(tmp_path):
     assert result["best_test_error"] == min(row["test_error"] for row in rows)
     assert [row["lr"] for row in rows] == pytest.approx([0.05, 0.05, 0.01, 0.01, 0.002, 0.0004])
     environment = read_json(run.environment)
-    assert environment["torch"] == torch.__version__
+    assert [start["torch"] for start in environment["starts"]] == [torch.__version__]
     assert environment["data"]["train"] == 200
     names = {path.name for path in run.path.iterdir()}
     assert names == {

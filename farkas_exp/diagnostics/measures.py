@@ -1,6 +1,6 @@
 """What `diagnostics.measures` may name: figures of a network on fixed images, as entries of a diagnostics row."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from farkas_exp.attack import check_pixels, robust_errors
 from farkas_exp.config import Config
 from farkas_exp.data import ImageData
+from farkas_exp.diagnostics.activity import dead_samples, measure_activity
 from farkas_exp.diagnostics.hessian import hessian_extremes, loss_and_gradient_norm, parameter_norm
 from farkas_exp.diagnostics.ntk import kernel_change, kernel_correlation, tangent_kernel
 from farkas_exp.diagnostics.spectrum import effective_ranks
 from farkas_exp.errors import unknown
+from farkas_exp.measurements import ACTIVITY
 from farkas_exp.seeding import derive_seed
 
 
@@ -29,6 +31,12 @@ class Subject:
     def batch(self) -> tuple[Tensor, Tensor]:
         """The first `diagnostics.images` training images and labels of a fixed order."""
         return self.data.fixed_batch(self.config.diagnostics.images)
+
+
+def _activity(subject: Subject) -> dict[str, Any]:
+    images, _ = subject.batch()
+    layers = [vars(layer) for layer in measure_activity(subject.model, images)]
+    return {"layers": layers, "dead_samples": dead_samples(subject.model, images)}
 
 
 def _gradient(subject: Subject) -> dict[str, Any]:
@@ -65,6 +73,7 @@ def _robustness(subject: Subject) -> dict[str, Any]:
 
 
 MEASURES: Mapping[str, Callable[[Subject], dict[str, Any]]] = {
+    ACTIVITY: _activity,
     "grad_norm": _gradient,
     "hessian": _hessian,
     "ntk": _kernel,
@@ -88,10 +97,10 @@ def check_measures(config: Config) -> None:
         check_pixels(config, "diagnostics.measures: robustness")
 
 
-def measure(subject: Subject) -> dict[str, Any]:
-    """All figures that `diagnostics.measures` names. The training's own random numbers are left as they are."""
+def measure(subject: Subject, names: Iterable[str]) -> dict[str, Any]:
+    """The figures of the measures of these names. The training's own random numbers are left as they are."""
     figures: dict[str, Any] = {}
     with torch.random.fork_rng(devices=[]):
-        for name in subject.config.diagnostics.measures:
+        for name in names:
             figures |= MEASURES[name](subject)
     return figures

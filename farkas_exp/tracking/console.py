@@ -86,6 +86,12 @@ class Progress:
         elif self._mode == "plain":
             self._print(f"[{self.title}] {line}")
 
+    def warning(self, line: str) -> None:
+        """A line for standard error and the log, also where no progress is shown."""
+        self._write_log(f"warning: {line}")
+        with suppress(OSError, ValueError):
+            print(f"warning: [{self.title}] {line}", file=sys.stderr, flush=True)
+
     def close(self, line: str | None = None) -> None:
         """End the display, with a last `line`; calling it twice is harmless."""
         if self._live is not None:

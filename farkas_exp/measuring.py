@@ -1,0 +1,84 @@
+"""Measuring a run's network at the epochs that are asked for, while it trains and after it is done."""
+
+from functools import partial
+
+import torch
+from torch import nn
+
+from farkas_exp import checkpoint, distributed
+from farkas_exp.building import build_model, choose_device
+from farkas_exp.config import Config
+from farkas_exp.data import ImageData, build_data
+from farkas_exp.diagnostics import Subject, check_measures, measure
+from farkas_exp.environment import check_same_data
+from farkas_exp.measurements import Gap, Measurements, described
+from farkas_exp.runs import RunDirectory, read_run, write_record
+
+
+class Measuring:
+    """Fills the gaps in the measurements of one run."""
+
+    def __init__(self, config: Config, run: RunDirectory, data: ImageData, device: torch.device) -> None:
+        self.config, self.data = config, data
+        self.initial = partial(build_model, config, data, device)
+        self.measurements = Measurements(run, config.diagnostics)
+
+    def fill(self, gap: Gap, model: nn.Module) -> None:
+        """Measure `model`, the network after `gap.epoch` epochs, and write the figures down."""
+        self.measurements.put(gap, measure(Subject(self.config, model, self.data, self.initial), gap.measures))
+
+    def at(self, epoch: int, model: nn.Module) -> None:
+        """Measure `model` after `epoch` epochs, where that is asked for and not done."""
+        gap = self.measurements.gap_at(epoch)
+        if gap is not None:
+            self.fill(gap, model)
+
+    def catch_up(self, epochs: int, model: nn.Module | None) -> list[Gap]:
+        """Measure what a run of `epochs` finished epochs has left out, and return what cannot be measured any more.
+
+        Args:
+            epochs: finished epochs.
+            model: the network after them; None where it is gone, for example in the middle of an epoch.
+        """
+        lost = []
+        for gap in self.measurements.gaps(epochs):
+            if gap.epoch == epochs and model is not None:
+                self.fill(gap, model)
+            elif gap.epoch == 0:
+                self.fill(gap, self.initial())
+            else:
+                lost.append(gap)
+        return lost
+
+
+def measure_finished(config: Config, run: RunDirectory) -> str:
+    """Measure what is asked for of a run that is done and can still be measured; what that was, for people.
+
+    The caller holds the run's lock.
+
+    Raises:
+        UserError: a mistake in the configuration, or other data than the run was trained on.
+    """
+    check_measures(config)
+    device = choose_device(config.device, distributed.current())
+    data = build_data(
+        config.dataset, config.augmentation, batch_size=config.batch_size, seed=config.seed, device=device,
+        channels_last=config.channels_last, phases=config.phases,
+    )  # fmt: skip
+    try:
+        check_same_data(run, data.info)
+        measuring = Measuring(config, run, data, device)
+        standing = read_run(run.path)
+        assert standing is not None
+        before = measuring.measurements.gaps(standing.epoch)
+        saved = checkpoint.load_of(run, write_record(run, config))
+        if saved is None or saved["state"]["step"]:
+            measuring.catch_up(0, None)
+        else:
+            model = measuring.initial()
+            checkpoint.restoring(run, lambda: model.load_state_dict(saved["model"]))
+            measuring.catch_up(saved["state"]["epoch"], model)
+        left = measuring.measurements.gaps(standing.epoch)
+        return described(gap for gap in before if gap not in left)
+    finally:
+        data.close()
