@@ -29,6 +29,7 @@ from farkas_exp.config import parse, schema_defaults, unknown_key
 from farkas_exp.errors import UserError, unknown
 from farkas_exp.launchers.local_parallel import visible_gpus
 from farkas_exp.machine.files import write_text
+from farkas_exp.machine.home import ensure_home
 from farkas_exp.sweep import CRASH, OK, TO_BE_CONTINUED, USAGE, Outcome, SweepWatch
 from farkas_exp.usage import choices, help_text
 
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status. Of several processes the first one does, the others follow."""
     if arguments is not None:
         sys.argv = ["farkas_exp", *arguments]
+    ensure_home()
     try:
         with distributed.group() as processes:
             if not processes.is_first:

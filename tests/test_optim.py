@@ -1,8 +1,9 @@
 import pytest
 import torch
 from configs import config
+from torch import nn
 
-from farkas_exp.config import LRConfig
+from farkas_exp.config import LRConfig, OptimizerConfig
 from farkas_exp.errors import UserError
 from farkas_exp.models import create_model
 from farkas_exp.optim import build_optimizer, learning_rate, parameter_groups, set_learning_rate
@@ -78,3 +79,18 @@ def test_one_step_equals_the_update_rule_by_hand():
 def test_an_unknown_optimizer_is_a_users_mistake():
     with pytest.raises(UserError, match=r"optimizer.name: unknown 'sdg'; did you mean 'sgd'"):
         build_optimizer(create_model("resnet18", 10), config(optimizer={"name": "sdg"}).optimizer, 0.1)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_two_steps_of_sgd_by_hand(nesterov):
+    """v = g, then v = mu v + g; the step is v, or g + mu v with Nesterov's momentum."""
+    model, lr, mu = nn.Linear(1, 1, bias=False), 0.1, 0.9
+    made = OptimizerConfig("sgd", momentum=mu, weight_decay=0.0, nesterov=nesterov)
+    optimizer = build_optimizer(model, made, lr)
+    weight, velocity = float(model.weight.detach()), 0.0
+    for gradient in (2.0, -1.0):
+        model.weight.grad = torch.full_like(model.weight, gradient)
+        optimizer.step()
+        velocity = mu * velocity + gradient
+        weight -= lr * (gradient + mu * velocity if nesterov else velocity)
+        assert float(model.weight.detach()) == pytest.approx(weight, rel=1e-5)

@@ -250,6 +250,17 @@ def test_a_network_depends_on_its_seed_alone():
     assert torch.equal(state, torch.get_rng_state())
 
 
+def test_another_seed_is_another_network():
+    from farkas_exp.data import build_data
+
+    made, other = config(), config(seed=1)
+    data = build_data(made.dataset, made.augmentation, batch_size=40, seed=0, device=torch.device("cpu"))
+    first, second = (build_model(each, data, torch.device("cpu")) for each in (made, other))
+    weights = [(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True) if a.dim() > 1]
+    assert weights
+    assert not any(torch.equal(a, b) for a, b in weights)
+
+
 def test_match_farkas_scales_the_network_of_the_same_seed_and_needs_no_normalization(tmp_path):
     from farkas_exp.data import build_data
 

@@ -2,16 +2,14 @@
 
 import ctypes
 import functools
-import hashlib
 import os
 import platform
-import shutil
-import subprocess
+import sys
 from pathlib import Path
 
 import torch
 
-from farkas_exp.machine.files import replacing, scratch_folder
+from farkas_exp.machine import compiling
 
 SOURCES = [Path(__file__).with_name(name) for name in ("native_conv.cpp", "native_buffer.h")]
 FLAGS = ("-O3", "-march=native", "-shared", "-fPIC", "-fopenmp")
@@ -32,13 +30,16 @@ def available() -> bool:
 
 @functools.lru_cache(maxsize=1)
 def library() -> ctypes.CDLL | None:
-    """The compiled kernels, from the user's cache or compiled into it; None where that is not possible."""
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
-        return None
+    """The compiled kernels, from the user's cache or compiled into it; None where that is not possible.
+
+    A reason other than a missing compiler is a warning: the same training is slower without.
+    """
     try:
-        loaded = ctypes.CDLL(str(_compiled(compiler)))
-    except (OSError, subprocess.SubprocessError):
+        loaded = compiling.load("native_conv", SOURCES, FLAGS, _openmp(), _processor())
+    except compiling.NoCompilerError:
+        return None
+    except compiling.CompileError as error:
+        print(f"warning: native convolution: {error}; going on with PyTorch's own", file=sys.stderr, flush=True)
         return None
     for name, arguments in _ARGUMENTS.items():
         getattr(loaded, name).argtypes = arguments
@@ -70,29 +71,8 @@ def _openmp() -> list[str]:
     return [*map(str, own[:1]), "-Wl,--as-needed"] if own else []
 
 
-def _compiled(compiler: str) -> Path:
-    """The path of the shared library for this source, compiler and processor."""
+def _processor() -> str:
+    """What the compiler makes its code for."""
     cpuinfo = Path("/proc/cpuinfo")
-    flags = (
-        [line for line in cpuinfo.read_text().splitlines() if line.startswith("flags")][:1] if cpuinfo.exists() else []
-    )
-    parts = [
-        *(source.read_text(encoding="utf-8") for source in SOURCES),
-        compiler,
-        *FLAGS,
-        *_openmp(),
-        platform.machine(),
-        *flags,
-    ]
-    name = f"native_conv-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.so"
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "farkas_exp"
-    path = folder / name
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with scratch_folder(folder, ".compiling-") as scratch:
-            made = scratch / name
-            command = [compiler, *FLAGS, "-o", str(made), str(SOURCES[0]), *_openmp()]
-            subprocess.run(command, check=True, capture_output=True, timeout=120)
-            with replacing(path) as file:
-                file.write(made.read_bytes())
-    return path
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.exists() else []
+    return " ".join([platform.machine(), *[line for line in lines if line.startswith("flags")][:1]])

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from farkas_exp.config import Config, WandbConfig
 from farkas_exp.errors import UserError, unknown
+from farkas_exp.machine.home import ensure_home
 from farkas_exp.report.arms import setting
 from farkas_exp.runs import RunRecord, collect
 
@@ -85,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if any(argument in ("-h", "--help", "help") for argument in arguments):
         print(HELP, end="")
         return 0
+    ensure_home()  # matplotlib and W&B ask for one
     try:
         request = parse_request(arguments)
         run(request)
