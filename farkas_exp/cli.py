@@ -27,6 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from farkas_exp import distributed, followers, runs, signals, sweep
 from farkas_exp.config import parse, schema_defaults, unknown_key
 from farkas_exp.errors import UserError, unknown
+from farkas_exp.images import prints
 from farkas_exp.launchers.local_parallel import visible_gpus
 from farkas_exp.machine.files import write_text
 from farkas_exp.machine.home import ensure_home
@@ -89,7 +90,7 @@ def _lead() -> int:
     cut = None
     try:
         _check_command_line(sys.argv[1:])
-        with signals.leaving(TO_BE_CONTINUED):
+        with prints.remembered(), signals.leaving(TO_BE_CONTINUED):
             hydra.main(config_path=config_dir(), config_name="config", version_base="1.3")(_Job(outcomes))()
     except (HydraException, OmegaConfBaseException) as error:
         return _complain(_one_line(error))

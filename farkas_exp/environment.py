@@ -15,20 +15,24 @@ from farkas_exp.config import Config
 from farkas_exp.cores import cores
 from farkas_exp.data import DataInfo
 from farkas_exp.errors import UserError
+from farkas_exp.images.prints import check_same
 from farkas_exp.layers import native_library
-from farkas_exp.runs import RunDirectory, read_json, read_starts, write_json
+from farkas_exp.runs import RunDirectory, read_json, read_run, read_starts, write_json
 from farkas_exp.trainer import Trainer, TrainerState
 
 COMPARED = ("farkas_exp", "commit", "torch", "cuda", "device", "threads", "world_size", "native_conv", "channels_last")
 """What must be the same from one start of a run to the next for the numbers to be those of an unbroken run, bitwise."""
 
 
-def check_same_data(run: RunDirectory, info: DataInfo) -> None:
+def check_same_data(run: RunDirectory, config: Config, info: DataInfo) -> None:
     """Refuse to go on with other data than the run began with.
 
     Raises:
         UserError: the fingerprint differs.
     """
+    record = read_run(run.path)
+    if record is not None:
+        check_same(record.data, dict(info.files), config.dataset, run.path)
     before = read_json(run.environment)
     data = before.get("data") if isinstance(before, dict) else None
     fingerprint = data.get("fingerprint") if isinstance(data, dict) else None

@@ -66,7 +66,7 @@ def measure_finished(config: Config, run: RunDirectory) -> str:
         channels_last=config.channels_last, phases=config.phases,
     )  # fmt: skip
     try:
-        check_same_data(run, data.info)
+        check_same_data(run, config, data.info)
         measuring = Measuring(config, run, data, device)
         standing = read_run(run.path)
         assert standing is not None

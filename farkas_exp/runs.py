@@ -13,7 +13,7 @@ import stat
 import time
 import typing
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, is_dataclass, replace
 from functools import cache
@@ -61,7 +61,7 @@ class RunDirectory:
 
     @property
     def record(self) -> Path:
-        """Identity, seed and configuration (`run.json`)."""
+        """Identity, seed, configuration and data (`run.json`)."""
         return self.path / "run.json"
 
     @property
@@ -162,8 +162,10 @@ def open_run(config: Config) -> RunDirectory:
     return RunDirectory(run_path(config))
 
 
-def write_record(run: RunDirectory, config: Config) -> dict[str, Any]:
+def write_record(run: RunDirectory, config: Config, data: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Write `run.json` and `config.yaml` of a new run, or read those of a run to be continued.
+
+    `data` are the fingerprints of the files that it is trained on (`images.prints`), as far as they are known.
 
     Raises:
         UserError: the directory holds a run of another identity or a damaged record.
@@ -185,6 +187,7 @@ def write_record(run: RunDirectory, config: Config) -> dict[str, Any]:
         "seed": config.seed,
         "wandb_id": f"{identity.hash}-s{config.seed}-{uuid.uuid4().hex[:6]}",
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "data": dict(data or {}),
         "config": to_dict(config),
     }
     write_text(run.config, yaml.safe_dump(record["config"], sort_keys=False))
@@ -304,7 +307,11 @@ _DECODER = json.JSONDecoder(parse_int=_whole, parse_float=_real, parse_constant=
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run directory says about its run."""
+    """What a run directory says about its run.
+
+    `data` are the fingerprints of the files that it was trained on (`images.prints`): runs of one identity are the same
+    experiment only where these agree (`told_apart`). Empty for data that their name alone tells, and for older records.
+    """
 
     path: Path
     identity: str
@@ -316,6 +323,7 @@ class RunRecord:
     epochs: int
     result: dict[str, Any] | None
     progress: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, str] = field(default_factory=dict)
 
     @property
     def evaluated_on(self) -> str:
@@ -357,6 +365,7 @@ def read_run(path: Path) -> RunRecord | None:
         path, record["identity"], slug if isinstance(slug, str) else path.parent.name, record["seed"],
         record["config"], state, _count((result or {}).get("epochs", progress.get("epoch"))),
         _count(record["config"].get("epochs")), result, progress,
+        record.get("data", {}),
     )  # fmt: skip
 
 
@@ -396,7 +405,12 @@ def _is_record(record: Any) -> bool:
         and type(record.get("seed")) is int
         and isinstance(record.get("config"), dict)
         and _fits(record["config"], _kinds())
+        and _are_prints(record.get("data", {}))
     )
+
+
+def _are_prints(data: Any) -> bool:
+    return isinstance(data, dict) and all(isinstance(value, str) for value in data.values())
 
 
 def _is_result(result: Any) -> bool:
@@ -474,9 +488,36 @@ def survey(runs_dir: str | Path) -> Survey:
         record = read_run(path)
         records += [record] if record else []
         unreadable += faults(path, record)
+    records = told_apart(records)
     return Survey(
         sorted(records, key=lambda r: (r.slug, r.identity, r.seed)), sorted(unreadable, key=lambda u: str(u.path))
     )
+
+
+def told_apart(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """The runs, where those of one identity were trained on different data: as different experiments, which they are.
+
+    Their identities get an addition and their configurations a key `data`, so that nothing that groups by either takes
+    them for repetitions. A run whose data are unknown is taken for one on the data of the others, if these are one.
+    """
+    known: dict[str, set[str]] = {}
+    for record in records:
+        if record.data:
+            known.setdefault(record.identity, set()).add(_data_name(record))
+    mixed = {identity for identity, names in known.items() if len(names) > 1}
+    return [
+        replace(
+            record, identity=f"{record.identity}+{_data_name(record)}",
+            config={**record.config, "data": _data_name(record)},
+        )
+        if record.identity in mixed
+        else record
+        for record in records
+    ]  # fmt: skip
+
+
+def _data_name(record: RunRecord) -> str:
+    return "+".join(record.data[what][:8] for what in sorted(record.data)) or "unknown"
 
 
 def collect(runs_dir: str | Path) -> list[RunRecord]:

@@ -24,6 +24,7 @@ from farkas_exp import distributed, runs
 from farkas_exp.config import Config
 from farkas_exp.distributed import RankFailed
 from farkas_exp.errors import Interrupted, UserError
+from farkas_exp.images.prints import Prints, check_same, prints
 from farkas_exp.machine.files import write_text
 from farkas_exp.measurements import Gap, Measurements, described
 
@@ -118,7 +119,11 @@ def _failed(run: runs.RunDirectory, config: Config, error: Exception) -> Outcome
 
 
 def settled(config: Config) -> Outcome | None:
-    """The outcome of a run that needs neither training nor measuring, or None. Takes milliseconds."""
+    """The outcome of a run that needs neither training nor measuring, or None. Quick but for a listing of the data.
+
+    Raises:
+        UserError: it was trained on other data than are here now.
+    """
     if config.only_for and not any(fnmatchcase(config.model.name, pattern) for pattern in config.only_for):
         return Outcome(PASSED_OVER, config.model.name, f"this regime is for {', '.join(config.only_for)}")
     run = runs.open_run(config)
@@ -159,10 +164,21 @@ def _with_gaps(run: runs.RunDirectory, config: Config, done: Outcome) -> Outcome
 
 
 def _standing(run: runs.RunDirectory, config: Config) -> Outcome | None:
+    """What became of the run earlier, if that is the end of it, and if it was trained on the data that are here now.
+
+    Raises:
+        UserError: it was trained on other data.
+    """
     record = runs.read_run(run.path)
-    if record is None:
+    before = None if record is None else _earlier(record, config)
+    if record is None or before is None:
         return None
-    path = str(run.path)
+    remark = check_same(record.data, prints(config.dataset, config.phases), config.dataset, run.path)
+    return replace(before, note=f"{before.note}; {remark}") if remark else before
+
+
+def _earlier(record: runs.RunRecord, config: Config) -> Outcome | None:
+    path = str(record.path)
     if record.state == runs.FINISHED:
         return Outcome(SKIPPED, path, f"done before: {_summary(record.result or {}, record.evaluated_on)}")
     if record.state == runs.FAILED and not config.retry_failed:
@@ -210,13 +226,20 @@ def _crash(run: runs.RunDirectory, config: Config, error: Exception) -> Outcome:
     failed = isinstance(error, RankFailed)  # its message says what the error was, and where
     note = str(error) if failed else f"{type(error).__name__}: {' '.join(str(error).split())}"
     try:
-        runs.write_record(run, config)
+        if not run.record.exists():
+            runs.write_record(run, config, _prints_if_readable(config))
         write_text(run.error, error.details if failed else traceback.format_exc())
         runs.change_state(run, runs.CRASHED, error=note)
     except OSError:
         traceback.print_exc()
         return Outcome(runs.CRASHED, str(run.path), note)
     return Outcome(runs.CRASHED, str(run.path), f"{note}; traceback in {run.error}")
+
+
+def _prints_if_readable(config: Config) -> Prints:
+    with suppress(UserError):
+        return prints(config.dataset, config.phases) or {}
+    return {}
 
 
 def _remove_if_unused(run: runs.RunDirectory) -> None:

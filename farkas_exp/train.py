@@ -84,11 +84,11 @@ def _prepare(config: Config, run: RunDirectory, trainer: Trainer) -> _Prepared:
     """Make the run directory ready, and the trainer as far as the run is."""
     info = trainer.data.info
     run.check_own()
+    check_same_data(run, config, info)
     if config.retry_failed and runs.read_json(run.result) is not None:
         _forget_attempt(run)
     checkpoint.remove_stray_files(run)
-    record = write_record(run, config)
-    check_same_data(run, info)
+    record = write_record(run, config, info.files)
     saved = checkpoint.load_of(run, record)
     state = _restored(run, trainer, saved)
     _check_complete(run, state.epoch)

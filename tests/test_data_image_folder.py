@@ -63,7 +63,7 @@ def test_every_kind_of_image_becomes_rgb(root):
     Image.fromarray(np.full((6, 6), 100 * 256, dtype=np.uint16)).save(folder / "grey16.png")
     expected = {"grey.JPG": (100,) * 3, "grey16.png": (100,) * 3}
     for name in ("grey.JPG", "cmyk.jpeg", "rgba.png", "palette.png", "grey16.png"):
-        pixels = image_folder.decode(folder / name, 6, 6)
+        pixels = image_folder.decode(folder / name, 6, 6, image_folder.WHOLE)
         assert pixels.shape == (6, 6, 3)
         assert np.abs(pixels.astype(int) - expected.get(name, (255, 0, 0))).max() <= 2, name
     assert len(load(root).train_labels) == 11
@@ -73,17 +73,35 @@ def test_other_sizes_are_scaled_to_cover_and_cropped_at_the_centre(root):
     wide = np.zeros((12, 36, 3), dtype=np.uint8)
     wide[:, 12:24] = 200  # the middle third: what the crop keeps
     Image.fromarray(wide).save(root / "train" / "red" / "wide.png")
-    kept = image_folder.decode(root / "train" / "red" / "wide.png", 6, 6)
+    kept = image_folder.decode(root / "train" / "red" / "wide.png", 6, 6, image_folder.WHOLE)
     assert (kept[:, 1:5] == 200).all()
     assert load(root, image_size=10).train_images.shape == (7, 10, 10, 3)
     assert load(root).train_images.shape == (7, 6, 6, 3)  # the size of the first image
 
 
-def test_hidden_files_and_other_types_are_ignored(root):
-    (root / "train" / "red" / "notes.txt").write_text("not an image")
-    (root / "train" / "red" / ".hidden.png").write_bytes(b"")
-    (root / "train" / ".git").mkdir()
-    assert len(load(root).train_labels) == 6
+def test_what_is_left_out_is_said_once_in_one_line(root, capsys):
+    (root / "train" / "red" / "notes.gif").write_text("not an image that is read")
+    build(root)
+    line = f"warning: dataset.root: '{root}': left out 1 with the suffix .gif (such as 'train/red/notes.gif')\n"
+    assert capsys.readouterr().err == line
+    config = DatasetConfig("image_folder", root=str(root))
+    build_data(config, OFF, batch_size=2, seed=0, device="cpu", rank=1, world_size=2)
+    assert capsys.readouterr().err == ""
+
+
+def test_file_and_class_names_of_any_bytes(root):
+    folder = root / "train" / "red"
+    (folder / "0.png").rename(os.fsdecode(os.fsencode(folder) + b"/caf\xe9\n.png"))
+    for split in ("train", "test"):
+        (root / split / "blue").rename(os.fsdecode(os.fsencode(root / split) + b"/bl\xe9"))
+    data = build(root)
+    assert data.info.train_size == 6
+    assert load(root, cache=False).class_names[1] == "red"
+    Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9\n.png")).write_bytes(b"broken")
+    with pytest.raises(UserError, match=r"cannot read the image '.*/train/red/caf\\xe9\\n.png'") as error:
+        load(root)
+    str(error.value).encode()
+    assert "\n" not in str(error.value)
 
 
 def cache_of(root: Path) -> Path:
@@ -97,9 +115,9 @@ def decoded(monkeypatch) -> list[str]:
     names: list[str] = []
     decode = image_folder.decode
 
-    def counting(path, height, width):
-        names.append(path.name)
-        return decode(path, height, width)
+    def counting(path, *arguments, **options):
+        names.append(Path(path).name)
+        return decode(path, *arguments, **options)
 
     monkeypatch.setattr(image_folder, "decode", counting)
     return names
@@ -130,7 +148,7 @@ def test_the_cache_is_used_until_something_changes(root, decoded):
     decoded.clear()
     load(root, image_size=6)
     assert len(decoded) == 10
-    assert not [path for path in (root / image_folder.CACHE_FOLDER).iterdir() if path.suffix != ".pt"]
+    assert not [path for path in (root / image_folder.CACHE_FOLDER).iterdir() if path.suffix != ".npz"]
 
 
 def test_cache_false_and_a_folder_that_cannot_be_written(root, decoded):
@@ -141,18 +159,90 @@ def test_cache_false_and_a_folder_that_cannot_be_written(root, decoded):
     assert len(decoded) == 20
 
 
-@pytest.mark.parametrize("content", [b"", b"torn", None])
-def test_a_torn_or_foreign_cache_is_made_again(root, decoded, content):
+def other_array(array):
+    """A cache of the right key with another array."""
+
+    def write(path):
+        with np.load(path) as stored:
+            key = stored["key"]
+        np.savez(path, key=key, array=array)
+
+    return write
+
+
+def one_byte_changed(path):
+    content = bytearray(path.read_bytes())
+    content[content.index(b"\x00\x00\xff" * 30)] ^= 1  # a pixel
+    path.write_bytes(content)
+
+
+def a_link(path):
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to("elsewhere")
+
+
+def a_pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def anothers(path):
+    """What a file system says of a cache that another user has put there."""
+    if os.geteuid():
+        pytest.skip("only root can give files away")
+    os.chown(path, 65534, -1)
+
+
+DAMAGES = {
+    "empty": lambda path: path.write_bytes(b""),
+    "torn": lambda path: path.write_bytes(path.read_bytes()[:-100]),
+    "text": lambda path: path.write_bytes(b"torn"),
+    "other content": lambda path: np.savez(path, other=np.zeros(3)),
+    "objects": other_array(np.array([None, "code"], dtype=object)),
+    "floats": other_array(np.zeros((10, 6, 6, 3))),
+    "too few": other_array(np.zeros((9, 6, 6, 3), np.uint8)),
+    "grey": other_array(np.zeros((10, 6, 6, 1), np.uint8)),
+    "no pixels": other_array(np.zeros((10, 0, 0, 3), np.uint8)),
+    "one byte": one_byte_changed,
+    "link": a_link,
+    "pipe": a_pipe,
+    "writable by the group": lambda path: path.chmod(0o620),
+    "writable by all": lambda path: path.chmod(0o602),
+    "in a folder that is writable by all": lambda path: path.parent.chmod(0o777),
+    "another user's": anothers,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_or_foreign_cache_is_not_used(root, decoded, damage):
+    known = load(root)
+    assert cache_of(root).stat().st_mode & 0o777 == 0o600
+    assert cache_of(root).parent.stat().st_mode & 0o777 == 0o700
+    damage(cache_of(root))
+    decoded.clear()
+    again = load(root)
+    assert len(decoded) == 10
+    assert torch.equal(again.train_images, known.train_images)
+    assert torch.equal(again.test_images, known.test_images)
+
+
+def test_a_damaged_cache_is_made_again(root, decoded):
     load(root)
-    path = cache_of(root)
-    if content is None:
-        torch.save({"other": 1}, path)
-    else:
-        path.write_bytes(content)
+    cache_of(root).write_bytes(b"torn")
+    load(root)
     decoded.clear()
     load(root)
+    assert decoded == []
+
+
+def test_pictures_replaced_by_others_of_the_same_name_size_and_time_are_decoded_again(root):
     load(root)
-    assert len(decoded) == 10
+    path = root / "test" / "red" / "1.png"
+    facts = path.stat()
+    Image.new("RGB", (6, 6), (254, 0, 0)).save(path)
+    assert path.stat().st_size == facts.st_size
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert load(root).test_images[3, 0, 0, 0] == 254
 
 
 def test_a_failed_write_leaves_the_old_cache_and_no_temporary_file(root, monkeypatch):
@@ -160,10 +250,10 @@ def test_a_failed_write_leaves_the_old_cache_and_no_temporary_file(root, monkeyp
     before = cache_of(root).read_bytes()
     Image.new("RGB", (6, 6)).save(root / "train" / "red" / "new.png")
 
-    def full(*args):
+    def full(*args, **arrays):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(image_folder.torch, "save", full)
+    monkeypatch.setattr("farkas_exp.data.cache.np.savez", full)
     assert len(load(root).train_labels) == 7
     assert cache_of(root).read_bytes() == before
 
@@ -199,17 +289,20 @@ def zero_bytes(name: str):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (shutil.rmtree, r"is not a folder; it must hold train/<class>/\* and test/<class>/\*$"),
-        (lambda root: shutil.rmtree(root / "train"), r"has no folder 'train'; it must hold"),
-        (lambda root: shutil.rmtree(root / "test"), r"has no folder 'test' \(or 'val'\); it must hold"),
+        (shutil.rmtree, r"is not a folder; it must hold train/<class>/\* and test/<class>/\* \(or val\)$"),
+        (lambda root: shutil.rmtree(root / "train"), r"has no folder 'train' \(it has test\); it must hold"),
+        (lambda root: shutil.rmtree(root / "test"), r"has no folder 'test' or 'val' \(it has train\); it must hold"),
         (empty_class, r"class folder '.*green' has no JPEG or PNG image$"),
-        (only_text, r"green' has no JPEG or PNG image \(1 other entries were ignored, such as 'readme.txt'\)$"),
-        (lambda root: (root / "test" / "green").mkdir(), r"class 'green' is in '.*test', but not in '.*train'$"),
-        (lambda root: shutil.rmtree(root / "train" / "red"), r"train' has 1 class folder\(s\); it needs at least 2$"),
-        (lambda root: [shutil.rmtree(root / "test" / name) for name in COLOURS], r"test' has no class folders$"),
+        (only_text, r"green' has no JPEG or PNG image \(1 other entries, such as '.*green/readme.txt'\)$"),
+        (lambda root: (root / "test" / "green").mkdir(), r"class .green. is in '.*test', but not in '.*train'$"),
+        (lambda root: shutil.rmtree(root / "train" / "red"), r"train' has 1 class folder\(s\), at least 2 are needed$"),
+        (
+            lambda root: [shutil.rmtree(root / "test" / name) for name in COLOURS],
+            r"test' has no class folders; sort its images .*$",
+        ),
         (truncated, r"cannot read the image '.*train/red/1.png' \(.*\); repair or remove it$"),
-        (zero_bytes("test/blue/0.png"), r"cannot read the image '.*test/blue/0.png' \(the file is empty\); repair"),
-        (zero_bytes("train/blue/0.png"), r"cannot read the image '.*train/blue/0.png' \(the file is empty\); repair"),
+        (zero_bytes("test/blue/0.png"), r"the image '.*test/blue/0.png' is empty \(1 such files\); repair"),
+        (zero_bytes("train/blue/0.png"), r"the image '.*train/blue/0.png' is empty \(1 such files\); repair"),
     ],
 )
 def test_each_mistake_is_one_line_that_names_the_place(root, damage, message):
@@ -220,7 +313,7 @@ def test_each_mistake_is_one_line_that_names_the_place(root, damage, message):
 
 
 def test_root_must_be_given():
-    with pytest.raises(UserError, match=r"^dataset.root: missing; set it to the folder that holds"):
+    with pytest.raises(UserError, match=r"^dataset.root: missing; set it to the folder of the images"):
         image_folder.load(DatasetConfig("image_folder"), torch.device("cpu"))
 
 

@@ -150,12 +150,19 @@ def test_rectangles(aspect, shape):
 def test_the_shapes_are_kept_in_the_folder_and_belong_to_its_files(tmp_path):
     make_folder(tmp_path, classes=2, train=8, val=5, size=24)
     first = [images.shape for images, _ in build(tmp_path, cache=True).test_batches()]
-    (kept,) = (tmp_path / ".farkas_cache").glob("sizes_*.npy")
-    assert np.load(kept).shape == (10, 2)
-    np.save(kept, np.ones((10, 2), dtype=np.int32))
+    (kept,) = (tmp_path / ".farkas_cache").glob("sizes_*.npz")
+    with np.load(kept) as stored:
+        key = stored["key"]
+        assert stored["array"].shape == (10, 2)
+    np.savez(kept, key=key, array=np.ones((10, 2), dtype=np.int32))
     assert [tuple(i.shape[2:]) for i, _ in build(tmp_path, cache=True).test_batches()] == [(48, 48)] * 2, "it is used"
-    kept.write_bytes(b"torn")
-    assert [images.shape for images, _ in build(tmp_path, cache=True).test_batches()] == first
+    for damage in (
+        lambda: kept.write_bytes(b"torn"),
+        lambda: np.savez(kept, key=key, array=np.zeros((10, 2), dtype=np.int32)),
+        lambda: np.savez(kept, key="other", array=np.ones((10, 2), dtype=np.int32)),
+    ):
+        damage()
+        assert [images.shape for images, _ in build(tmp_path, cache=True).test_batches()] == first
 
 
 def test_normalized_inputs_have_imagenets_mean_and_deviation(coloured):

@@ -1,5 +1,8 @@
 """One image file to pixels: what a view sees, every kind of file, and one line for a broken one."""
 
+import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +123,44 @@ def test_every_kind_of_image_becomes_rgb(tmp_path):
     for name in ("cmyk.JPEG", "palette.png", "really_a_png.JPEG"):
         near(name, (255, 0, 0))
     assert image_sizes([str(tmp_path / "cmyk.JPEG")]) == [(64, 64)]
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
+
+
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "WEBP", "TIFF", "PPM"])
+def test_only_jpeg_and_png_are_opened_whatever_the_name(tmp_path, kind):
+    Image.new("RGB", (9, 9)).save(tmp_path / "9.png", kind)
+    with pytest.raises(UserError, match=r"9.png' \(its content is neither JPEG nor PNG\); repair or remove it$"):
+        decode(tmp_path / "9.png", 8, 8, WHOLE)
+    with pytest.raises(UserError, match="neither JPEG nor PNG"):
+        image_sizes([str(tmp_path / "9.png")])
+
+
+def test_postscript_starts_no_program(tmp_path, monkeypatch):
+    monkeypatch.setattr("subprocess.check_call", lambda *_, **__: pytest.fail("started a program"))
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: pytest.fail("started Ghostscript"))
+    (tmp_path / "9.png").write_bytes(POSTSCRIPT)
+    with pytest.raises(UserError, match="neither JPEG nor PNG"):
+        decode(tmp_path / "9.png", 8, 8, WHOLE)
+
+
+def test_an_image_of_too_many_pixels_is_refused_before_it_is_unpacked(tmp_path):
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    (tmp_path / "9.png").write_bytes(png)
+    (line,) = broken_images([str(tmp_path / "9.png")])
+    assert "9.png' (Image size (3600000000 pixels) exceeds limit" in line
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "9.png")
+    for path in (tmp_path / "9.png", tmp_path, Path("/dev/zero"), tmp_path / "gone.png"):
+        with pytest.raises(UserError, match=r"^dataset.root: cannot read the image '.*' \(.+\); repair or remove it$"):
+            decode(path, 8, 8, WHOLE)
 
 
 def test_a_broken_file_is_named_in_one_line(picture):

@@ -1,6 +1,9 @@
 """The listing of image folders: layouts, labels, and one line for each way a folder can be wrong."""
 
+import contextlib
+import os
 import shutil
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +36,60 @@ def test_labels_are_the_places_of_the_sorted_class_names(tmp_path, tiny):
         assert [Path(files.path(i)).stat().st_size for i in range(len(files))] == files.sizes.tolist()
 
 
-def test_a_test_folder_does_as_well_and_other_files_are_passed_over(root):
+def test_a_test_folder_does_as_well(root):
+    known = list_images(str(root))
     (root / "val").rename(root / "test")
-    (root / "train" / "n00000000" / "notes.txt").write_text("x")
-    (root / "train" / "n00000000" / ".hidden.jpg").write_bytes(b"")
-    (root / "train" / ".cache").mkdir()
     sets = list_images(str(root))
     assert (len(sets.train), len(sets.test), len(sets.classes)) == (12, 6, 3)
+    assert (sets.left_out, sets.fingerprint()) == (None, known.fingerprint())
+
+
+def test_the_test_set_is_taken_before_val_where_it_has_the_classes(root):
+    shutil.copytree(root / "val", root / "test")
+    next((root / "val").glob("*/*")).unlink()
+    sets = list_images(str(root))
+    assert len(sets.test) == 6
+    assert sets.left_out == f"'{root}': left out 1 whole folder (such as 'val')"
+    shutil.rmtree(root / "test")
+    (root / "test" / "images").mkdir(parents=True)  # without labels, as ImageNet's
+    sets = list_images(str(root))
+    assert len(sets.test) == 5
+    assert sets.left_out == f"'{root}': left out 1 whole folder (such as 'test')"
+
+
+def test_what_is_not_used_is_counted_by_kind(root):
+    folder = root / "train" / "n00000000"
+    for name in ("a.gif", "b.GIF", "c.webp", "notes.txt", "README", ".hidden.jpg", "._x.png", ".DS_Store"):
+        (folder / name).write_bytes(b"")
+    (folder / "more" / "deep").mkdir(parents=True)
+    for number in range(3):
+        (folder / "more" / "deep" / f"{number}.jpg").write_bytes(b"")
+    (folder / "empty.jpg").mkdir()
+    (root / "train" / ".ipynb_checkpoints").mkdir()
+    (root / "val" / "loose.jpg").write_bytes(b"")
+    os.mkfifo(folder / "pipe")
+    (folder / "nowhere.lnk").symlink_to("gone")
+    sets = list_images(str(root))
+    assert (len(sets.train), len(sets.test)) == (12, 6)
+    assert sets.left_out == (
+        f"'{root}': left out 3 hidden (such as 'train/.ipynb_checkpoints'),"
+        " 3 in subfolders (such as 'train/n00000000/more/deep/0.jpg'),"
+        " 2 with the suffix .gif (such as 'train/n00000000/a.gif'),"
+        " 2 without a suffix (such as 'train/n00000000/README'),"
+        " 1 outside of the class folders (such as 'val/loose.jpg'),"
+        " 1 subfolder (such as 'train/n00000000/empty.jpg'), 3 others"
+    )
+
+
+def test_tiny_imagenets_own_files_are_not_counted_but_what_lies_beside_images_is(tmp_path):
+    make_folder(tmp_path, classes=2, train=2, val=1, size=16, tiny=True)
+    place = tmp_path / "train" / "n00000000"
+    (place / "n00000000_boxes.txt").write_text("")
+    assert list_images(str(tmp_path)).left_out is None
+    shutil.copy(next((place / "images").iterdir()), place / "beside.JPEG")
+    sets = list_images(str(tmp_path))
+    assert len(sets.train) == 4
+    assert "left out 1 beside 'images' (such as 'train/n00000000/beside.JPEG')" in str(sets.left_out)
 
 
 def test_a_part_keeps_names_labels_and_sizes_together(root):
@@ -102,6 +152,56 @@ def _empty_file(root):
     (root / "val" / "n00000002" / "val_4.JPEG").write_bytes(b"")
 
 
+def _broken_class(root):
+    (root / "train" / "n00000003").symlink_to("gone")
+
+
+def _broken_class_of_the_evaluation_set(root):
+    (root / "val" / "n00000003").symlink_to("gone")
+
+
+def _broken_evaluation_set(root):
+    (root / "test").symlink_to("gone")
+
+
+def _evaluation_set_is_a_file(root):
+    (root / "test").write_text("")
+
+
+def _broken_picture(root):
+    (root / "train" / "n00000000" / "x.jpg").symlink_to("gone")
+
+
+def _picture_that_links_to_itself(root):
+    (root / "val" / "n00000000" / "x.jpg").symlink_to("x.jpg")
+
+
+def _pipe(root):
+    os.mkfifo(root / "train" / "n00000000" / "x.png")
+
+
+def _device(root):
+    (root / "train" / "n00000000" / "x.png").symlink_to("/dev/zero")
+
+
+def _socket(root):
+    with socket.socket(socket.AF_UNIX) as made, contextlib.chdir(root / "train" / "n00000000"):
+        made.bind("x.png")
+
+
+def _one_level_too_deep(root):
+    (root / "inner").mkdir()
+    for split in ("train", "val"):
+        (root / split).rename(root / "inner" / split)
+
+
+def _classes_one_level_too_deep(root):
+    shutil.move(root / "train", root / "inner")
+    (root / "train" / "animals").mkdir(parents=True)
+    (root / "train" / "plants").mkdir()
+    shutil.move(root / "inner" / "n00000000", root / "train" / "animals" / "n00000000")
+
+
 def _archives(root):
     shutil.rmtree(root / "train")
     (root / "train").mkdir()
@@ -111,14 +211,28 @@ def _archives(root):
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (_nothing, r"'.*made' is not a folder; it must hold train/<class>/\* and val/<class>/\*"),
+        (_nothing, r"'.*made' is not a folder; it must hold train/<class>/\* and test/<class>/\* \(or val\)"),
         (_no_train, r"no folder 'train' \(it has training, val\); it must hold train/<class>"),
-        (_no_val, r"no folder 'val' \(it has train\)"),
+        (_no_val, r"no folder 'test' or 'val' \(it has train\)"),
         (_flat_val, r"val' has no class folders; sort its images into one folder for each class"),
         (_class_missing_in_val, r"class 'n00000001' of '.*train' has no images in '.*val' \(1 such classes\)"),
         (_class_missing_in_train, r"class 'n00000001' is in '.*val', but not in '.*train'"),
         (_empty_class, r"class folder '.*train/n00000002' has no JPEG or PNG image"),
         (_empty_file, r"the image '.*val/n00000002/val_4.JPEG' is empty \(1 such files\); repair or remove it"),
+        (_broken_class, r"'.*train/n00000003' is a broken link; mend or remove it$"),
+        (_broken_class_of_the_evaluation_set, r"'.*val/n00000003' is a broken link; mend or remove it$"),
+        (_broken_evaluation_set, r"'.*/test' is a broken link, not a folder"),
+        (_evaluation_set_is_a_file, r"'.*/test' is a file, not a folder"),
+        (_broken_picture, r"'.*train/n00000000/x.jpg' is a broken link; mend or remove it$"),
+        (_picture_that_links_to_itself, r"'.*val/n00000000/x.jpg' is a broken link; mend or remove it$"),
+        (_pipe, r"'.*train/n00000000/x.png' is a named pipe, not a file; mend or remove it$"),
+        (_device, r"'.*train/n00000000/x.png' is a device, not a file; mend or remove it$"),
+        (_socket, r"'.*train/n00000000/x.png' is a socket, not a file; mend or remove it$"),
+        (_one_level_too_deep, r"no folder 'train' \(it has inner\); .*; did you mean '.*made/inner'\?$"),
+        (
+            _classes_one_level_too_deep,
+            r"'.*animals' has no JPEG or PNG image \(4 other entries, such as '.*animals/n00000000/n00000000_0.JPEG'\)",
+        ),
         (_archives, r"0 class folder\(s\), at least 2 are needed; unpack its 1 archives"),
     ],
 )
@@ -128,6 +242,24 @@ def test_a_wrong_folder_is_named_in_one_line(root, break_it, message):
         list_images(str(root))
     assert str(error.value).startswith("dataset.root: ")
     assert "\n" not in str(error.value)
+
+
+def test_the_root_of_one_set_is_too_deep(root):
+    with pytest.raises(UserError, match=r"no folder 'train' \(it has n00000000, .*; did you mean '.*/made'\?$"):
+        list_images(str(root / "train"))
+
+
+def test_a_folder_that_cannot_be_read_is_refused(root, monkeypatch):
+    scandir = os.scandir
+
+    def forbidden(folder):
+        if str(folder).endswith("n00000001"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", forbidden)
+    with pytest.raises(UserError, match=r"^dataset.root: cannot read the folder '.*n00000001' \(Permission denied\)$"):
+        list_images(str(root))
 
 
 def test_the_number_of_classes_is_held_against_what_is_expected(root):

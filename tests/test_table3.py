@@ -212,16 +212,20 @@ def test_two_processes_train_through_the_phases_as_one_and_go_on_when_stopped(ro
 # The commands
 
 
-def test_check_data_lists_every_broken_file_in_one_line_each(tmp_path, capfd):
+@pytest.mark.parametrize("name", ["streamed_folder", "image_folder"])
+def test_check_data_lists_every_broken_file_in_one_line_each(tmp_path, capfd, name):
     make_folder(tmp_path, classes=3, train=30, val=5, size=24)
-    command = ["--check-data", "dataset=streamed_folder", f"dataset.root={tmp_path}", "dataset.workers=2"]
+    (tmp_path / "val" / "n00000000" / "zzz.webp").write_bytes(b"")
+    command = ["--check-data", f"dataset={name}", f"dataset.root={tmp_path}", "dataset.workers=2"]
     assert main(command) == 0
-    assert "3 classes, 90 training and 15 evaluation images; all 105 images decode" in capfd.readouterr().out
+    out = capfd.readouterr().out
+    assert "3 classes, 90 training and 15 evaluation images; all 105 images decode" in out
+    assert f"'{tmp_path}': left out 1 with the suffix .webp (such as 'val/n00000000/zzz.webp')\n" in out
     files = sorted((tmp_path / "train").glob("*/*"))[::40] + sorted((tmp_path / "val").glob("*/*"))[:1]
     for file, content in zip(files, (b"", b"\xff\xd8\xff", b"text", b"x"), strict=True):
         file.write_bytes(content)
     assert main(command) == 1
-    *lines, summary = capfd.readouterr().out.splitlines()
+    *lines, _, summary = capfd.readouterr().out.splitlines()
     assert [any(str(file) in line for line in lines) for file in files] == [True] * 4
     assert len(lines) == 4
     assert "4 of 105 images are broken" in summary
@@ -230,7 +234,7 @@ def test_check_data_lists_every_broken_file_in_one_line_each(tmp_path, capfd):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["dataset=digits"], "--check-data: digits is not a folder of streamed images"),
+        (["dataset=digits"], "--check-data: digits is not a folder of images; it is for dataset=image_folder, "),
         (["dataset=imagenet", "dataset.root=/nowhere"], "dataset.root: '/nowhere' is not a folder"),
         (["dataset=imagenet"], "dataset.root: missing"),
         (["dataset=imagenets"], "dataset: unknown 'imagenets'; did you mean 'imagenet'?"),

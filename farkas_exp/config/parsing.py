@@ -10,17 +10,18 @@ from typing import Any, Literal
 from farkas_exp.config.ranges import check_ranges
 from farkas_exp.config.schema import Config
 from farkas_exp.errors import UserError, unknown
+from farkas_exp.images.names import labelled
 
 
 def parse(values: Mapping[str, Any]) -> Config:
-    """Check a nested mapping against the schema and return the frozen `Config`.
+    """Check a nested mapping against the schema and return the frozen `Config`, the dataset's label filled in.
 
     Raises:
         UserError: an unknown key, a missing value, a value of the wrong type or out of its range.
     """
     config = _build(Config, values, "")
     check_ranges(config)
-    return config
+    return dataclasses.replace(config, dataset=labelled(config.dataset))
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -138,8 +138,8 @@ class AugmentationConfig:
 class DatasetConfig:
     """The images. `validation` > 0 holds out that part of the training set and evaluates on it, not on the test set.
 
-    `label` names the data of an image folder in the identity of a run (default: the name of the folder), so that
-    moving the folder does not make it another experiment.
+    `label` names the data of an image folder in the identity of a run (default: the name of the folder, links
+    followed), so that moving the folder does not make it another experiment. ImageNet needs none.
 
     For streamed images: `workers` is the number of decoding processes (null: one for each core, 0: none), `draft`
     decodes a JPEG no larger than needed, `copies` are the sizes of copies made by scripts/resize_images.py beside the

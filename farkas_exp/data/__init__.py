@@ -6,12 +6,12 @@ import torch
 
 from farkas_exp.config import AugmentationConfig, DatasetConfig, PhasesConfig
 from farkas_exp.data import cifar, digits, image_folder, mnist, moons, synthetic
-from farkas_exp.data.base import Arrays, DataInfo, ImageData, batch_share
+from farkas_exp.data.base import Arrays, DataInfo, ImageData, batch_share, say_left_out
 from farkas_exp.data.device import DeviceData
 from farkas_exp.data.streamed import StreamedData
 from farkas_exp.data.subset import hold_out, limit_training
 from farkas_exp.errors import UserError, unknown
-from farkas_exp.images.listing import STREAMED
+from farkas_exp.images.names import STREAMED
 
 __all__ = ["DATASETS", "STREAMED", "DataInfo", "ImageData", "build_data"]
 
@@ -59,6 +59,8 @@ def build_data(
     batch_share(batch_size, world_size)
     _refuse_streaming(dataset, augmentation, phases)
     arrays = DATASETS[dataset.name](dataset, device)
+    if rank == 0:
+        say_left_out(arrays.left_out)
     if dataset.train_limit is not None:
         arrays = limit_training(arrays, dataset.train_limit)
     if dataset.validation > 0:

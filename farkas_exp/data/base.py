@@ -1,7 +1,8 @@
 """What a dataset is to the trainer (`ImageData`), and what a dataset's loader returns (`Arrays`)."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor
@@ -25,6 +26,7 @@ class DataInfo:
         test_size: images in the evaluation set: the test set, or the held-out part of the training set.
         fingerprint: 16 hex digits that change with any pixel or label of either set (streamed images: with any file's
             name, size or label).
+        files: fingerprints of the files that the data come from (`images.prints`), empty where there are none.
         top5: whether the top-5 error is reported beside the error: for streamed images of more than five classes.
     """
 
@@ -35,6 +37,7 @@ class DataInfo:
     train_size: int
     test_size: int
     fingerprint: str
+    files: Mapping[str, str] = field(default_factory=dict)
     top5: bool = False
 
 
@@ -75,7 +78,11 @@ class ImageData(Protocol):
 
 @dataclass(frozen=True)
 class Arrays:
-    """Both sets in memory: images (N, H, W, C), uint8 for pixels or float32 for points, and int64 labels (N,)."""
+    """Both sets in memory: images (N, H, W, C), uint8 for pixels or float32 for points, and int64 labels (N,).
+
+    `files` are the fingerprints of the files that they were read from, where there are any, and `left_out` is what of
+    these is not used, in a line.
+    """
 
     name: str
     class_names: tuple[str, ...]
@@ -83,6 +90,8 @@ class Arrays:
     train_labels: Tensor
     test_images: Tensor
     test_labels: Tensor
+    files: Mapping[str, str] = field(default_factory=dict)
+    left_out: str | None = None
 
 
 def batch_share(batch_size: int, world_size: int) -> int:
@@ -107,6 +116,12 @@ def test_share(count: int, rank: int, world_size: int) -> range:
     where there are more processes than images.
     """
     return range(count * rank // world_size, count * (rank + 1) // world_size)
+
+
+def say_left_out(line: str | None) -> None:
+    """Say what files of a data set are not used, where there are any."""
+    if line:
+        print(f"warning: dataset.root: {line}", file=sys.stderr, flush=True)
 
 
 def refuse_options(config: DatasetConfig, *names: str) -> None:

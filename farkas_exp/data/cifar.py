@@ -14,9 +14,10 @@ from farkas_exp.config import DatasetConfig
 from farkas_exp.data.base import Arrays, refuse_options
 from farkas_exp.data.resize import resize
 from farkas_exp.errors import UserError
+from farkas_exp.images.names import expanded
+from farkas_exp.images.prints import DEFAULT_ROOT
 from farkas_exp.machine.files import scratch_folder
 
-DEFAULT_ROOT = "data"
 NETWORK_TIMEOUT = 30.0  # seconds without an answer
 
 
@@ -31,7 +32,7 @@ def load(config: DatasetConfig, device: torch.device) -> Arrays:
     from torchvision.datasets.utils import check_integrity
 
     layout: Any = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[config.name]
-    root = Path(config.root or DEFAULT_ROOT).expanduser()
+    root = expanded(config.root or DEFAULT_ROOT)
     folder = root / layout.base_folder
     if not folder.is_dir():
         _obtain(config, layout, root)

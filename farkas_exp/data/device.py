@@ -73,6 +73,7 @@ class DeviceData:
             train_size=count,
             test_size=len(arrays.test_labels),
             fingerprint=fingerprint(arrays),
+            files=arrays.files,
         )
         self._batch_size, self._seed = batch_size, seed
         self._share, self._rank = batch_share(batch_size, world_size), rank
@@ -182,7 +183,7 @@ def _standardisation(images: Tensor, device: torch.device) -> tuple[Tensor, Tens
         values = images[..., channel].flatten()
         if images.dtype == torch.uint8:
             # From the counts of the 256 values: exact, and no float copy of a whole dataset.
-            weights = torch.bincount(values, minlength=256).double() / values.numel()
+            weights = torch.bincount(values, minlength=256).cpu().double() / values.numel()
             levels = torch.arange(256, dtype=torch.float64) / 255
             mean = (weights * levels).sum()
             std = (weights * (levels - mean) ** 2).sum().sqrt()
@@ -200,7 +201,7 @@ def fingerprint(arrays: Arrays) -> str:
         checksum = zlib.crc32(images.cpu().contiguous().numpy().data.cast("B"))
         digest.update(f"{images.dtype} {tuple(images.shape)} {checksum:08x}".encode())
         digest.update(labels.cpu().numpy().tobytes())
-    digest.update("\0".join(arrays.class_names).encode())
+    digest.update("\0".join(arrays.class_names).encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:16]
 
 

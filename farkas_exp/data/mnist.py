@@ -10,12 +10,12 @@ from torch import Tensor
 
 from farkas_exp.config import DatasetConfig
 from farkas_exp.data.base import Arrays, refuse_options
-from farkas_exp.data.cifar import DEFAULT_ROOT, NETWORK_TIMEOUT
+from farkas_exp.data.cifar import NETWORK_TIMEOUT
 from farkas_exp.data.resize import resize
 from farkas_exp.errors import UserError
+from farkas_exp.images.names import expanded, shown
+from farkas_exp.images.prints import DEFAULT_ROOT, MNIST_FOLDER, mnist_files, prints_of_files
 from farkas_exp.machine.files import scratch_folder
-
-FOLDER = Path("MNIST", "raw")
 
 
 def load(config: DatasetConfig, device: torch.device) -> Arrays:
@@ -25,14 +25,18 @@ def load(config: DatasetConfig, device: torch.device) -> Arrays:
         UserError: the files are missing or damaged, or could not be downloaded.
     """
     refuse_options(config, "label", "num_classes", "train_size", "test_size", "noise")
-    root = Path(config.root or DEFAULT_ROOT).expanduser()
-    if not (root / FOLDER).is_dir():
+    root = expanded(config.root or DEFAULT_ROOT)
+    if not (root / MNIST_FOLDER).is_dir():
         _download(config, root)
-    train, test = _read(root / FOLDER, "train"), _read(root / FOLDER, "t10k")
+    for file in mnist_files(config):
+        if file.exists() and not file.is_file():
+            raise UserError(f"dataset.root: '{shown(file)}' is not a file; remove it")
+    train, test = _read(root / MNIST_FOLDER, "train"), _read(root / MNIST_FOLDER, "t10k")
     if config.image_size is not None:
         train = resize(train[0], config.image_size), train[1]
         test = resize(test[0], config.image_size), test[1]
-    return Arrays(config.name, tuple(str(digit) for digit in range(10)), *train, *test)
+    files = prints_of_files(mnist_files(config))
+    return Arrays(config.name, tuple(str(digit) for digit in range(10)), *train, *test, files)
 
 
 def _read(folder: Path, part: str) -> tuple[Tensor, Tensor]:
@@ -55,7 +59,7 @@ def _read(folder: Path, part: str) -> tuple[Tensor, Tensor]:
 
 def _download(config: DatasetConfig, root: Path) -> None:
     """Fetch the files into a temporary folder, checksums checked, and move it into its place as a whole."""
-    wanted = f"dataset.root to the folder that holds {FOLDER}"
+    wanted = f"dataset.root to the folder that holds {MNIST_FOLDER}"
     if not config.download:
         raise UserError(f"dataset.root: no mnist in '{root}'; set {wanted}, or dataset.download=true to fetch it")
     from torchvision import datasets
@@ -67,10 +71,10 @@ def _download(config: DatasetConfig, root: Path) -> None:
         with scratch_folder(root, ".mnist-") as temporary:
             socket.setdefaulttimeout(NETWORK_TIMEOUT)
             layout(temporary, download=True)
-            (root / FOLDER).parent.mkdir(exist_ok=True)
-            os.replace(temporary / FOLDER, root / FOLDER)
+            (root / MNIST_FOLDER).parent.mkdir(exist_ok=True)
+            os.replace(temporary / MNIST_FOLDER, root / MNIST_FOLDER)
     except (OSError, RuntimeError) as error:
-        if (root / FOLDER).is_dir():  # another run was faster
+        if (root / MNIST_FOLDER).is_dir():  # another run was faster
             return
         reason = " ".join(str(error).split())
         raise UserError(f"dataset.root: cannot put mnist into '{root}' ({reason}); set {wanted}") from error

@@ -4,8 +4,8 @@ Every random choice about an image is a function of (seed, epoch, the image's po
 depends neither on the processes that decode nor on how a batch is spread over ranks.
 """
 
-import contextlib
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -13,14 +13,16 @@ import torch
 from torch import Tensor
 
 from farkas_exp.config import AugmentationConfig, DatasetConfig, PhaseConfig, PhasesConfig
-from farkas_exp.data.base import Batch, DataInfo, refuse_options
-from farkas_exp.data.cache import CACHE_FOLDER, write_cached
+from farkas_exp.data.base import Batch, DataInfo, refuse_options, say_left_out
+from farkas_exp.data.cache import CACHE_FOLDER, read_cached, write_cached
 from farkas_exp.data.subset import fixed_order, held_out, limited
 from farkas_exp.errors import UserError
-from farkas_exp.images.copies import check_copy, copy_for, copy_root
+from farkas_exp.images.copies import copies_in_use, copy_for, copy_root, list_copy
 from farkas_exp.images.decode import CentreCrop, RandomCrop, View, image_sizes
 from farkas_exp.images.listing import ImageFiles, ImageSets, list_images
+from farkas_exp.images.names import labelled
 from farkas_exp.images.pool import DecodingPool, Request, default_workers
+from farkas_exp.images.prints import Prints, prints_of_sets
 from farkas_exp.schedule import global_batch, phase_at
 from farkas_exp.seeding import derive_seed
 
@@ -69,17 +71,20 @@ class StreamedData:
         self._dataset, self._augmentation, self._seed = dataset, augmentation, seed
         self._device, self._channels_last = device, channels_last
         self._rank, self._world_size = rank, world_size
-        sets, self._copies = _listed(dataset, self._phases)
+        sets, files = _listed(dataset, self._phases)
+        if rank == 0:
+            say_left_out(sets.left_out)
         self._sets = sets
         classes, least = len(sets.classes), min(phase.image_size for phase in self._phases.schedule)
         self.info = DataInfo(
-            name=dataset.label or (dataset.name if dataset.name == "imagenet" else sets.root.resolve().name),
+            name=_name(dataset),
             num_classes=classes,
             class_names=sets.classes,
             image_shape=(3, least, least),
             train_size=len(sets.train),
             test_size=len(sets.test),
             fingerprint=sets.fingerprint(),
+            files=files,
             top5=classes > 5,
         )
         self._check_batches(bool(phases.schedule))
@@ -163,7 +168,7 @@ class StreamedData:
 
     def _files(self, phase: PhaseConfig) -> tuple[ImageFiles, ImageFiles]:
         """The training and test files that a phase reads: the smallest copy that is large enough, or the originals."""
-        size = copy_for(phase.image_size, self._copies)
+        size = copy_for(phase.image_size, self._dataset.copies)
         sets = self._sets
         if size is None:
             return sets.train, sets.test
@@ -191,16 +196,15 @@ class StreamedData:
         Raises:
             UserError: an image that cannot be read.
         """
-        path = self._sets.root / CACHE_FOLDER / f"sizes_{self.info.fingerprint}.npy"
-        if self._dataset.cache and path.is_file():
-            with contextlib.suppress(OSError, ValueError):
-                sizes = np.load(path)
-                if sizes.shape == (self.info.test_size, 2):
-                    return sizes[:, 0] / sizes[:, 1]
-        paths = self._sets.test.paths(range(self.info.test_size))
-        sizes = np.array(list(chain.from_iterable(self._pool.map(image_sizes, paths))), dtype=np.int32)
+        path = self._sets.root / CACHE_FOLDER / f"sizes_{self.info.fingerprint}.npz"
+        sizes = None
         if self._dataset.cache:
-            write_cached(path, lambda file: np.save(file, sizes))
+            sizes = read_cached(path, self.info.fingerprint, np.int32, (self.info.test_size, 2))
+        if sizes is None or sizes.min() < 1:
+            paths = self._sets.test.paths(range(self.info.test_size))
+            sizes = np.array(list(chain.from_iterable(self._pool.map(image_sizes, paths))), dtype=np.int32)
+            if self._dataset.cache:
+                write_cached(path, self.info.fingerprint, sizes)
         return sizes[:, 0] / sizes[:, 1]
 
     def _moved(self, batches: Iterator[np.ndarray], labels: Iterable[Tensor]) -> Iterator[Batch]:
@@ -274,21 +278,23 @@ def _check_options(dataset: DatasetConfig, augmentation: AugmentationConfig) -> 
             )
 
 
-def _listed(dataset: DatasetConfig, phases: PhasesConfig) -> tuple[ImageSets, tuple[int, ...]]:
-    """The files of the run, and the sizes of the copies that its phases use.
+def _name(dataset: DatasetConfig) -> str:
+    """How messages name the data."""
+    return labelled(dataset).label or dataset.name
+
+
+def _listed(dataset: DatasetConfig, phases: PhasesConfig) -> tuple[ImageSets, Prints]:
+    """The files of the run, and the fingerprints of all that are read.
 
     Raises:
         UserError: another layout than expected, or a copy that is not complete.
     """
     whole = list_images(dataset.root, dataset.num_classes)
-    sizes = {copy_for(phase.image_size, dataset.copies) for phase in phases.schedule} - {None}
-    for size in sorted(size for size in sizes if size is not None):
-        check_copy(whole, copy_root(whole.root, size), size)
+    files = prints_of_sets(whole, {size: list_copy(whole, size) for size in copies_in_use(dataset, phases)})
     train, test, classes = whole.train, whole.test, whole.classes
-    name = dataset.label or whole.root.resolve().name
     if dataset.train_limit is not None:
-        train = train.part(limited(torch.from_numpy(train.labels), len(classes), dataset.train_limit, name))
+        train = train.part(limited(torch.from_numpy(train.labels), len(classes), dataset.train_limit, _name(dataset)))
     if dataset.validation > 0:
-        held = held_out(torch.from_numpy(train.labels), len(classes), dataset.validation, name)
+        held = held_out(torch.from_numpy(train.labels), len(classes), dataset.validation, _name(dataset))
         train, test = train.part(~held), train.part(held)
-    return ImageSets(whole.root, classes, train, test), dataset.copies
+    return replace(whole, train=train, test=test), files

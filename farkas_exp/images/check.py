@@ -1,4 +1,4 @@
-"""`--check-data`: decode every file of a streamed data set, and name those that cannot be."""
+"""`--check-data`: decode every file of a folder of images, name those that cannot be, and say what is not used."""
 
 import sys
 import time
@@ -6,7 +6,8 @@ import time
 from farkas_exp.config import DatasetConfig
 from farkas_exp.errors import UserError
 from farkas_exp.images.decode import broken_images
-from farkas_exp.images.listing import STREAMED, list_images
+from farkas_exp.images.listing import list_images
+from farkas_exp.images.names import IMAGE_FOLDERS, shown
 from farkas_exp.images.pool import DecodingPool, default_workers
 
 PART = 64
@@ -17,28 +18,30 @@ def check_data(dataset: DatasetConfig) -> int:
     """Print a line for each broken file and return their number.
 
     Raises:
-        UserError: the data are not streamed images, or their folder has another layout than expected.
+        UserError: the data are no folder of images, or their folder has another layout than expected.
     """
-    if dataset.name not in STREAMED:
-        raise UserError(f"--check-data: {dataset.name} is not a folder of streamed images; use dataset=imagenet or"
-                        " dataset=streamed_folder")  # fmt: skip
+    if dataset.name not in IMAGE_FOLDERS:
+        known = ", ".join(f"dataset={name}" for name in IMAGE_FOLDERS)
+        raise UserError(f"--check-data: {dataset.name} is not a folder of images; it is for {known}")
     sets = list_images(dataset.root, dataset.num_classes, allow_empty=True)
     total, done, broken = len(sets.train) + len(sets.test), 0, 0
     pool = DecodingPool(default_workers() if dataset.workers is None else dataset.workers)
-    started = shown = time.monotonic()
+    started = told = time.monotonic()
     try:
         for files in (sets.train, sets.test):
             for lines in pool.map(broken_images, files.paths(range(len(files))), PART):
                 for line in lines:
                     print(line, flush=True)
                 broken, done = broken + len(lines), min(done + PART, total)
-                if time.monotonic() - shown > SHOW_EVERY:
-                    shown = time.monotonic()
-                    rate = done / (shown - started)
+                if time.monotonic() - told > SHOW_EVERY:
+                    told = time.monotonic()
+                    rate = done / (told - started)
                     print(f"checked {done:,} of {total:,} images, {rate:,.0f} a second", file=sys.stderr, flush=True)
     finally:
         pool.close()
     found = f"{broken} of {total:,} images are broken" if broken else f"all {total:,} images decode"
     sizes = f"{len(sets.train):,} training and {len(sets.test):,} evaluation images"
-    print(f"{sets.root}: {len(sets.classes)} classes, {sizes}; {found}")
+    if sets.left_out:
+        print(sets.left_out)
+    print(f"{shown(sets.root)}: {len(sets.classes)} classes, {sizes}; {found}")
     return broken

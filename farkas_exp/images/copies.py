@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
+from farkas_exp.config import DatasetConfig, PhasesConfig
 from farkas_exp.errors import UserError
 from farkas_exp.images.decode import EVALUATION_SCALE
 from farkas_exp.images.listing import ImageSets, list_images
+from farkas_exp.images.names import shown
 
 
 def copy_for(image_size: int, copies: Iterable[int]) -> int | None:
@@ -15,24 +17,33 @@ def copy_for(image_size: int, copies: Iterable[int]) -> int | None:
     return min((size for size in copies if size >= int(EVALUATION_SCALE * image_size)), default=None)
 
 
+def copies_in_use(dataset: DatasetConfig, phases: PhasesConfig) -> list[int]:
+    """The copies that a run reads, from small to large."""
+    image_sizes = [phase.image_size for phase in phases.schedule] or [dataset.image_size]
+    sizes = {copy_for(size, dataset.copies) for size in image_sizes if size is not None}
+    return sorted(size for size in sizes if size is not None)
+
+
 def copy_root(root: Path, size: int) -> Path:
     """Where the copy of a folder with a shorter side of `size` pixels is."""
     return root.with_name(f"{root.name}-{size}")
 
 
-def check_copy(whole: ImageSets, target: Path, size: int) -> None:
-    """Whether the copy in `target` has all files of `whole`.
+def list_copy(whole: ImageSets, size: int) -> ImageSets:
+    """The files of a copy of `whole`.
 
     Raises:
-        UserError: it has not.
+        UserError: there is none, or it has not all files of `whole`.
     """
-    command = f"python scripts/resize_images.py {whole.root} {target} size={size}"
+    target = copy_root(whole.root, size)
+    command = f"python scripts/resize_images.py {shown(whole.root)} {shown(target)} size={size}"
     if not target.is_dir():
-        raise UserError(f"dataset.copies: there is no folder '{target}'; make it: {command}")
+        raise UserError(f"dataset.copies: there is no folder '{shown(target)}'; make it: {command}")
     copy = list_images(str(target))
     for ours, theirs in ((whole.train, copy.train), (whole.test, copy.test)):
         if not (np.array_equal(ours.names, theirs.names) and np.array_equal(ours.labels, theirs.labels)):
             raise UserError(
-                f"dataset.copies: '{target}' has not the same files as '{whole.root}' ({len(theirs)} and {len(ours)} in"
-                f" one of the sets); complete it: {command}"
+                f"dataset.copies: '{shown(target)}' has not the same files as '{shown(whole.root)}' ({len(theirs)} and"
+                f" {len(ours)} in one of the sets); complete it: {command}"
             )
+    return copy

@@ -1,23 +1,31 @@
 """One image file to pixels: which part of it is seen, and how it is read no larger than needed.
 
+Only JPEG and PNG are opened, by the content of a file and whatever its name is: Pillow would hand other contents to
+other programs (PostScript to Ghostscript).
+
 The libjpeg decoder can put out an image at 1/2, 1/4 or 1/8 of its size for a fraction of the work (PIL's draft mode).
 An image is read at the smallest of these that still has every pixel that the view needs.
 """
 
 import math
+import os
 import random
-from collections.abc import Sequence
+import stat
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from farkas_exp.errors import UserError
+from farkas_exp.images.names import shown
 
 if TYPE_CHECKING:
     from PIL import Image
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
+FORMATS = ("JPEG", "PNG")
 EVALUATION_SCALE = 1.14
 """An evaluated image is scaled to 1.14 times the crop's side before its centre is cut out (DAWNBench's imagenet18)."""
 CROP_TRIES = 10
@@ -81,6 +89,41 @@ class CentreCrop(NamedTuple):
 View = RandomCrop | CentreCrop
 
 
+@contextmanager
+def opened(path: str | Path) -> "Iterator[Image.Image]":
+    """An image file, opened as what it is by its content.
+
+    Raises:
+        UserError: it is neither JPEG nor PNG, no file, or damaged, as far as that shows within the block.
+    """
+    from PIL import Image
+
+    try:
+        # A pipe that has taken the file's place would block.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            facts = os.fstat(descriptor)
+            if not stat.S_ISREG(facts.st_mode):
+                raise OSError("not a file")
+            if facts.st_size == 0:
+                raise OSError("the file is empty")
+            with Image.open(file, formats=FORMATS) as image:
+                yield image
+    except Exception as error:  # the decoders raise many types for a broken file
+        raise _unreadable(path, error) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warnings that Pillow has for odd metadata and for images of more than 90 million pixels.
+
+    From twice that on they are refused. For one thread, and those that it waits for.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def decode(path: str | Path, height: int, width: int, view: View, draft: bool = True) -> np.ndarray:
     """The part of an image file that `view` sees, as RGB bytes (height, width, 3), antialiased.
 
@@ -92,16 +135,15 @@ def decode(path: str | Path, height: int, width: int, view: View, draft: bool = 
     """
     from PIL import Image
 
-    try:
-        with Image.open(path) as image:
-            full_width, full_height = image.size
-            box = view.box(full_width, full_height, width, height)
-            shrink = _shrink(box, height, width) if draft and image.format == "JPEG" else 1
-            if shrink > 1:
-                image.draft(None, (full_width // shrink, full_height // shrink))  # type: ignore[arg-type]
-                # The last pixel of a row stands for what is left of it: the sizes' ratio is not the reduction.
-                assert image.size == (-(-full_width // shrink), -(-full_height // shrink))
-            rgb = to_rgb(image)
+    with opened(path) as image:
+        full_width, full_height = image.size
+        box = view.box(full_width, full_height, width, height)
+        shrink = _shrink(box, height, width) if draft and image.format == "JPEG" else 1
+        if shrink > 1:
+            image.draft(None, (full_width // shrink, full_height // shrink))  # type: ignore[arg-type]
+            # The last pixel of a row stands for what is left of it: the sizes' ratio is not the reduction.
+            assert image.size == (-(-full_width // shrink), -(-full_height // shrink))
+        rgb = to_rgb(image)
         corners = (
             max(0.0, box.left / shrink),
             max(0.0, box.top / shrink),
@@ -109,9 +151,7 @@ def decode(path: str | Path, height: int, width: int, view: View, draft: bool = 
             min(float(rgb.height), (box.top + box.height) / shrink),
         )
         pixels = np.asarray(rgb.resize((width, height), Image.Resampling.BILINEAR, box=corners))
-        return pixels[:, ::-1] if box.mirrored else pixels
-    except Exception as error:  # the decoders raise many types for a broken file
-        raise unreadable(path, error) from error
+    return pixels[:, ::-1] if box.mirrored else pixels
 
 
 def _shrink(box: Box, height: int, width: int) -> int:
@@ -120,12 +160,15 @@ def _shrink(box: Box, height: int, width: int) -> int:
     return next((shrink for shrink in (8, 4, 2) if room >= shrink), 1)
 
 
-def unreadable(path: str | Path, error: Exception) -> UserError:
-    """The error for a file that is no image, or a broken one."""
-    path = Path(path)
-    empty = path.is_file() and path.stat().st_size == 0
-    reason = "the file is empty" if empty else " ".join(str(error).split()) or type(error).__name__
-    return UserError(f"dataset.root: cannot read the image '{path}' ({reason}); repair or remove it")
+def _unreadable(path: str | Path, error: Exception) -> UserError:
+    from PIL import UnidentifiedImageError
+
+    reason = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())
+    if isinstance(error, UnidentifiedImageError):
+        reason = "its content is neither JPEG nor PNG"
+    return UserError(
+        f"dataset.root: cannot read the image '{shown(path)}' ({reason or type(error).__name__}); repair or remove it"
+    )
 
 
 def to_rgb(image: "Image.Image") -> "Image.Image":
@@ -164,15 +207,10 @@ def image_sizes(paths: Sequence[str]) -> list[tuple[int, int]]:
     Raises:
         UserError: a file is no image.
     """
-    from PIL import Image
-
     sizes = []
     for path in paths:
-        try:
-            with Image.open(path) as image:
-                sizes.append(image.size)
-        except Exception as error:
-            raise unreadable(path, error) from error
+        with opened(path) as image:
+            sizes.append(image.size)
     return sizes
 
 

@@ -1,25 +1,28 @@
 """The image files of a data set by folder, as arrays: ImageNet's 1.28 million are listed in seconds and take 60 MB.
 
-Two layouts are known: `train/<class>/*` and `val/<class>/*` (or `test`), and Tiny-ImageNet's, `train/<class>/images/*`
+Two layouts are known: `train/<class>/*` and `test/<class>/*` (or `val`), and Tiny-ImageNet's, `train/<class>/images/*`
 and `val/images/*` with the classes in `val/val_annotations.txt`. Labels are the places of the sorted class names.
+
+What is in these folders is either used, or counted in one line (`ImageSets.left_out`), or refused: broken links, pipes,
+folders that cannot be read, and classes that only one of the sets has or that have no image.
 """
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from farkas_exp.errors import UserError
-from farkas_exp.images.decode import SUFFIXES
+from farkas_exp.images.entries import SUFFIXES, LeftOut, entries, facts_of, is_folder, is_picture, kind_of
+from farkas_exp.images.names import expanded, shown
 
-STREAMED = ("imagenet", "streamed_folder")
-"""The data sets whose images are decoded while the network trains."""
-LAYOUT = "it must hold train/<class>/* and val/<class>/*"
-EVALUATION_FOLDERS = ("val", "test")  # the first one that exists
+LAYOUT = "it must hold train/<class>/* and test/<class>/* (or val)"
+EVALUATION_FOLDERS = ("test", "val")
 ANNOTATIONS = "val_annotations.txt"
 SCANNERS = 16
 """Threads that read folders: they wait for the disk, or for a network."""
@@ -66,12 +69,16 @@ class ImageFiles:
 
 @dataclass(frozen=True)
 class ImageSets:
-    """A whole data set: its class names in the order of the labels, and its two sets of files."""
+    """A whole data set: its class names in the order of the labels, its two sets of files, and what is left out of it.
+
+    `left_out` is a line for people; None where everything is used.
+    """
 
     root: Path
     classes: tuple[str, ...]
     train: ImageFiles
     test: ImageFiles
+    left_out: str | None = None
 
     def fingerprint(self) -> str:
         """16 hex digits that change with any file's name, size or class; the files are not read."""
@@ -85,7 +92,10 @@ class ImageSets:
 
 
 def list_images(root_name: str | None, num_classes: int | None = None, allow_empty: bool = False) -> ImageSets:
-    """List the files of a data set. Hidden files, and those that are neither JPEG nor PNG by name, are ignored.
+    """List the files of a data set: those that are JPEG or PNG by their name, and not hidden.
+
+    The evaluation set is `test`, or `val` where there is no `test`, or only one without train's classes (ImageNet's and
+    Tiny-ImageNet's have no labels).
 
     Args:
         root_name: the folder, as the configuration has it.
@@ -94,129 +104,232 @@ def list_images(root_name: str | None, num_classes: int | None = None, allow_emp
 
     Raises:
         UserError: another layout than expected, another number of classes than `num_classes`, a class that only one of
-            the sets has, a class without images, or an empty file.
+            the sets has, a class without images, an empty file, or something that cannot be read.
     """
     if root_name is None:
         raise UserError(f"dataset.root: missing; set it to the folder of the images; {LAYOUT}")
-    root = Path(root_name).expanduser().absolute()
-    if not root.is_dir():
-        raise UserError(f"dataset.root: '{root}' is not a folder; {LAYOUT}")
+    root = expanded(root_name).absolute()
+    if not os.path.isdir(root):
+        raise UserError(f"dataset.root: '{shown(root)}' is not a folder; {LAYOUT}")
+    left_out = LeftOut(root)
     train_folder = root / "train"
-    test_folder = next((root / name for name in EVALUATION_FOLDERS if (root / name).is_dir()), None)
-    if not train_folder.is_dir() or test_folder is None:
-        found = ", ".join(sorted(entry.name for entry in os.scandir(root))[:5]) or "nothing"
-        raise UserError(
-            f"dataset.root: '{root}' has no folder '{'val' if train_folder.is_dir() else 'train'}' (it has {found});"
-            f" {LAYOUT}"
-        )
-    classes = _class_folders(train_folder)
+    _check_layout(root)
+    classes = _class_folders(train_folder, left_out)
     if num_classes is not None and len(classes) != num_classes:
         raise UserError(
-            f"dataset.root: '{train_folder}' has {len(classes)} class folders, expected {num_classes};"
+            f"dataset.root: '{shown(train_folder)}' has {len(classes)} class folders, expected {num_classes};"
             f" {LAYOUT} (dataset.num_classes=null takes any number)"
         )
     if len(classes) < 2:
         raise UserError(
-            f"dataset.root: '{train_folder}' has {len(classes)} class folder(s), at least 2 are needed"
+            f"dataset.root: '{shown(train_folder)}' has {len(classes)} class folder(s), at least 2 are needed"
             f"{_tar(train_folder)}"
         )
-    train = _class_files(train_folder, classes, classes)
-    if (test_folder / ANNOTATIONS).is_file():
-        test = _annotated_files(test_folder, classes)
-    else:
-        names = _class_folders(test_folder)
-        if not names:
-            raise UserError(
-                f"dataset.root: '{test_folder}' has no class folders; sort its images into one folder for each class,"
-                f" as in '{train_folder}' (ILSVRC's validation archive is flat)"
-            )
-        test = _class_files(test_folder, names, classes)
-    _check_same_classes(classes, test, train_folder, test_folder)
+    train = _class_files(train_folder, classes, classes, left_out)
+    test = _evaluation_files(_evaluation_folder(root, classes, left_out), train_folder, classes, left_out)
     for files in (train, test) if not allow_empty else ():
         empty = np.flatnonzero(files.sizes == 0)
         if len(empty):
             raise UserError(
-                f"dataset.root: the image '{files.path(empty[0])}' is empty ({len(empty)} such files);"
+                f"dataset.root: the image '{shown(files.path(empty[0]))}' is empty ({len(empty)} such files);"
                 " repair or remove it"
             )
-    return ImageSets(root, tuple(classes), train, test)
+    return ImageSets(root, tuple(classes), train, test, left_out.line())
+
+
+def _check_layout(root: Path) -> None:
+    """Whether `train` and an evaluation folder are there; where they are one level up or down, the error says so."""
+    folders = {name: root / name for name in ("train", *EVALUATION_FOLDERS)}
+    for folder in folders.values():
+        if os.path.lexists(folder) and not os.path.isdir(folder):
+            raise UserError(f"dataset.root: '{shown(folder)}' is {kind_of(folder)}, not a folder; {LAYOUT}")
+    has_train = folders["train"].is_dir()
+    if has_train and any(folders[name].is_dir() for name in EVALUATION_FOLDERS):
+        return
+    names = sorted(entry.name for entry in entries(root))
+    near = [root.parent] if root.name in folders else []
+    near += [root / name for name in names[:1000] if not name.startswith(".")]
+    hint = next((f"; did you mean '{shown(place)}'?" for place in near if os.path.isdir(place / "train")), "")
+    missing = "'test' or 'val'" if has_train else "'train'"
+    raise UserError(
+        f"dataset.root: '{shown(root)}' has no folder {missing} (it has"
+        f" {', '.join(map(shown, names[:5])) or 'nothing'}); {LAYOUT}{hint}"
+    )
+
+
+def _evaluation_folder(root: Path, classes: Sequence[str], left_out: LeftOut) -> Path:
+    test, val = (root / name for name in EVALUATION_FOLDERS)
+    if not (test.is_dir() and val.is_dir()):
+        return test if test.is_dir() else val
+    names = {entry.name for entry in entries(test)}
+    labelled = ANNOTATIONS in names or not names.isdisjoint(classes)
+    used, other = (test, val) if labelled else (val, test)
+    left_out.add("whole folder", str(other))
+    return used
+
+
+def _evaluation_files(
+    folder: Path, train_folder: Path, classes: Sequence[str], left_out: LeftOut
+) -> ImageFiles:  # fmt: skip
+    if os.path.isfile(folder / ANNOTATIONS):
+        files = _annotated_files(folder, classes, left_out)
+    else:
+        names = _class_folders(folder, left_out)
+        if not names:
+            raise UserError(
+                f"dataset.root: '{shown(folder)}' has no class folders; sort its images into one folder for each class,"
+                f" as in '{shown(train_folder)}' (ILSVRC's validation archive is flat)"
+            )
+        extra = sorted(set(names) - set(classes))
+        if extra:
+            raise UserError(
+                f"dataset.root: class '{shown(extra[0])}' is in '{shown(folder)}', but not in '{shown(train_folder)}'"
+            )
+        files = _class_files(folder, names, classes, left_out)
+    _check_same_classes(classes, files, train_folder, folder)
+    return files
 
 
 def _tar(folder: Path) -> str:
-    archives = [entry.name for entry in os.scandir(folder) if entry.name.endswith(".tar")]
+    archives = [entry.name for entry in entries(folder) if entry.name.endswith(".tar")]
     return f"; unpack its {len(archives)} archives, each into a folder of its name" if archives else ""
 
 
-def _class_folders(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+def _class_folders(folder: Path, left_out: LeftOut) -> list[str]:
+    names = []
+    for entry in entries(folder):
+        if entry.name.startswith("."):
+            if is_folder(entry) or is_picture(entry.name):
+                left_out.add("hidden", entry.path)
+        elif stat.S_ISDIR(facts_of(entry).st_mode):
+            names.append(entry.name)
+        elif entry.name != ANNOTATIONS:
+            left_out.add("outside of the class folders", entry.path)
+    return sorted(names)
 
 
-def _scan(folder: Path) -> tuple[list[bytes], list[int], int]:
-    """Names and sizes of the images in a folder, and how many other entries it has."""
-    names, sizes, others = [], [], 0
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
+@dataclass(frozen=True)
+class _Scan:
+    """The images in one folder, sorted by name, and what else is there: its kind, its path and how many."""
+
+    names: list[bytes]
+    sizes: list[int]
+    others: list[tuple[str, str, int]]
+
+
+def _scan(folder: Path) -> _Scan:
+    found: list[tuple[bytes, int]] = []
+    others: list[tuple[str, str, int]] = []
+    for entry in entries(folder):
+        if entry.name.startswith("."):
+            if is_folder(entry) or is_picture(entry.name):
+                others.append(("hidden", entry.path, 1))
+            continue
+        if entry.name.lower().endswith(SUFFIXES):
+            facts = facts_of(entry)
+            if stat.S_ISREG(facts.st_mode):
+                found.append((os.fsencode(entry.name), facts.st_size))
                 continue
-            if entry.name.lower().endswith(SUFFIXES):
-                names.append(os.fsencode(entry.name))
-                sizes.append(entry.stat().st_size)
-            else:
-                others += 1
-    order = sorted(range(len(names)), key=names.__getitem__)
-    return [names[i] for i in order], [sizes[i] for i in order], others
+            if not stat.S_ISDIR(facts.st_mode):
+                raise UserError(
+                    f"dataset.root: '{shown(entry.path)}' is {kind_of(entry.path)}, not a file; mend or remove it"
+                )
+        others.append(_other(entry))
+    found.sort()
+    return _Scan([name for name, _ in found], [size for _, size in found], others)
 
 
-def _class_files(folder: Path, names: Sequence[str], classes: Sequence[str]) -> ImageFiles:
+def _other(entry: os.DirEntry[str]) -> tuple[str, str, int]:
+    """What to say of an entry of a class folder that is no image to be read."""
+    if is_folder(entry):
+        walk = [] if entry.is_symlink() else os.walk(entry.path)
+        pictures = [os.path.join(place, name) for place, _, names in walk for name in names if is_picture(name)]
+        return ("in subfolders", min(pictures), len(pictures)) if pictures else ("subfolder", entry.path, 1)
+    suffix = os.path.splitext(entry.name)[1].lower()
+    return (f"with the suffix {shown(suffix)}" if suffix else "without a suffix", entry.path, 1)
+
+
+def _class_files(
+    folder: Path, names: Sequence[str], classes: Sequence[str], left_out: LeftOut
+) -> ImageFiles:  # fmt: skip
     """The images of all class folders; Tiny-ImageNet's are in `images` there."""
     places = [folder / name for name in names]
-    if all((place / "images").is_dir() for place in places):
-        places = [place / "images" for place in places]
-    label_of = {name: label for label, name in enumerate(classes)}
-    extra = sorted(set(names) - set(classes))
-    if extra:
-        raise UserError(f"dataset.root: class {extra[0]!r} is in '{folder}', but not in '{folder.parent / 'train'}'")
+    tiny = all(os.path.isdir(place / "images") for place in places)
     with ThreadPoolExecutor(SCANNERS) as pool:
-        found = list(pool.map(_scan, places))
-    for place, (images, _, others) in zip(places, found, strict=True):
-        if not images:
-            ignored = f" ({others} other entries were ignored)" if others else ""
-            raise UserError(f"dataset.root: class folder '{place}' has no JPEG or PNG image{ignored}")
-    counts = [len(images) for images, _, _ in found]
+        found = list(pool.map(_scan, [place / "images" for place in places] if tiny else places))
+        beside = list(pool.map(_beside_images, places)) if tiny else []
+    for scan in (*found, *beside):
+        for kind, path, count in scan.others:
+            left_out.add(kind, path, count)
+    if tiny:
+        places = [place / "images" for place in places]
+    for place, scan in zip(places, found, strict=True):
+        if not scan.names:
+            count = sum(count for _, _, count in scan.others)
+            example = f" ({count} other entries, such as '{shown(scan.others[0][1])}')" if count else ""
+            raise UserError(f"dataset.root: class folder '{shown(place)}' has no JPEG or PNG image{example}")
+    label_of = {name: label for label, name in enumerate(classes)}
+    counts = [len(scan.names) for scan in found]
     return ImageFiles(
         tuple(map(str, places)),
         np.repeat(np.arange(len(places), dtype=np.int32), counts),
-        np.array([name for images, _, _ in found for name in images], dtype=np.bytes_),
-        np.array([size for _, sizes, _ in found for size in sizes], dtype=np.int64),
+        np.array([name for scan in found for name in scan.names], dtype=np.bytes_),
+        np.array([size for scan in found for size in scan.sizes], dtype=np.int64),
         np.repeat(np.array([label_of[name] for name in names], dtype=np.int64), counts),
     )
 
 
-def _annotated_files(folder: Path, classes: Sequence[str]) -> ImageFiles:
+def _beside_images(place: Path) -> _Scan:
+    """What lies beside `images` in a class folder of Tiny-ImageNet's layout, but for its table of boxes."""
+    scan = _scan(place)
+    others = [(kind, path, count) for kind, path, count in scan.others if not _belongs_to_tiny(place, path)]
+    others += [("beside 'images'", os.path.join(place, os.fsdecode(name)), 1) for name in scan.names]
+    return replace(scan, others=others)
+
+
+def _belongs_to_tiny(place: Path, path: str) -> bool:
+    return path.startswith(str(place / "images")) or path.endswith("_boxes.txt")
+
+
+def _annotated_files(folder: Path, classes: Sequence[str], left_out: LeftOut) -> ImageFiles:
     """Tiny-ImageNet's validation set: one folder of images, their classes in a table of file name, class, box."""
-    lines = (folder / ANNOTATIONS).read_text(encoding="utf-8").splitlines()
-    table = {fields[0]: fields[1] for line in lines if len(fields := line.split("\t")) >= 2}
-    names, sizes, _ = _scan(folder / "images" if (folder / "images").is_dir() else folder)
+    table = _annotations(folder / ANNOTATIONS)
+    place = folder / "images" if os.path.isdir(folder / "images") else folder
+    scan = _scan(place)
+    for kind, path, count in scan.others:
+        if os.path.basename(path) != ANNOTATIONS:
+            left_out.add(kind, path, count)
     label_of = {name: label for label, name in enumerate(classes)}
     labels = []
-    for name in map(os.fsdecode, names):
+    names = [os.fsdecode(name) for name in scan.names]
+    for name in names:
         if name not in table:
-            raise UserError(f"dataset.root: the image '{name}' is in '{folder}', but not in its {ANNOTATIONS}")
+            raise UserError(f"dataset.root: the image '{shown(name)}' is in '{shown(folder)}', but not in its"
+                            f" {ANNOTATIONS}")  # fmt: skip
         if table[name] not in label_of:
-            raise UserError(f"dataset.root: class {table[name]!r} of {ANNOTATIONS} has no folder in train")
+            raise UserError(f"dataset.root: class '{shown(table[name])}' of {ANNOTATIONS} has no folder in train")
         labels.append(label_of[table[name]])
-    lost = sorted(set(table) - set(map(os.fsdecode, names)))
+    lost = sorted(set(table) - set(names))
     if lost:
         raise UserError(
-            f"dataset.root: the image '{lost[0]}' of {folder / ANNOTATIONS} is not in '{folder / 'images'}'"
+            f"dataset.root: the image '{shown(lost[0])}' of {shown(folder / ANNOTATIONS)} is not in '{shown(place)}'"
         )
     order = np.argsort(np.array(labels, dtype=np.int64), kind="stable")
-    place = (str(folder / "images") if (folder / "images").is_dir() else str(folder),)
     zeros = np.zeros(len(names), dtype=np.int32)
     files = ImageFiles(
-        place, zeros, np.array(names, dtype=np.bytes_), np.array(sizes, np.int64), np.array(labels, np.int64)
-    )
+        (str(place),), zeros, np.array(scan.names, dtype=np.bytes_), np.array(scan.sizes, np.int64),
+        np.array(labels, np.int64),
+    )  # fmt: skip
     return files.part(order)
+
+
+def _annotations(path: Path) -> dict[str, str]:
+    """{file name: class} of Tiny-ImageNet's table."""
+    try:
+        text = os.fsdecode(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"dataset.root: cannot read '{shown(path)}' ({error.strerror})") from None
+    return {fields[0]: fields[1] for line in text.split("\n") if len(fields := line.rstrip("\r").split("\t")) >= 2}
 
 
 def _check_same_classes(classes: Sequence[str], test: ImageFiles, train_folder: Path, test_folder: Path) -> None:
@@ -224,6 +337,6 @@ def _check_same_classes(classes: Sequence[str], test: ImageFiles, train_folder: 
     if not there.all():
         missing = [name for name, has in zip(classes, there, strict=True) if not has]
         raise UserError(
-            f"dataset.root: class {missing[0]!r} of '{train_folder}' has no images in '{test_folder}'"
-            f" ({len(missing)} such classes); add them, or remove the class from train"
+            f"dataset.root: class '{shown(missing[0])}' of '{shown(train_folder)}' has no images in"
+            f" '{shown(test_folder)}' ({len(missing)} such classes); add them, or remove the class from train"
         )

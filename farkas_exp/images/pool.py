@@ -11,7 +11,6 @@ import multiprocessing
 import os
 import signal
 import tempfile
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -24,7 +23,7 @@ import numpy as np
 
 from farkas_exp.cores import cores
 from farkas_exp.errors import UserError
-from farkas_exp.images.decode import Piece, View
+from farkas_exp.images.decode import Piece, View, quiet
 
 AHEAD = 3
 """Batches in memory: one in use, the others being decoded."""
@@ -226,9 +225,7 @@ def _work(connection: Connection) -> None:
 
 
 def _quietly(function: Callable[..., Any], argument: Any, memory: memoryview | None = None) -> Any:
-    """The call, without the warnings that PIL has for odd metadata."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         return function(argument, memory) if isinstance(argument, Piece) else function(argument)
 
 

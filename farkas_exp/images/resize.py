@@ -10,8 +10,9 @@ from pathlib import Path
 
 from farkas_exp.errors import UserError
 from farkas_exp.images.copies import copy_root
-from farkas_exp.images.decode import to_rgb, unreadable
+from farkas_exp.images.decode import opened, to_rgb
 from farkas_exp.images.listing import ANNOTATIONS, list_images
+from farkas_exp.images.names import shown
 from farkas_exp.images.pool import DecodingPool, default_workers
 from farkas_exp.machine.files import replacing
 
@@ -22,30 +23,40 @@ AT_ONCE = 4096
 PART = 16
 
 
+class CannotWrite(UserError):  # noqa: N818 - reads as what happened
+    """A copy cannot be written: no fault of its original, and the next one could not be either."""
+
+
 def resize_file(source: str, target: str, size: int) -> None:
     """Write a copy of an image whose shorter side has `size` pixels; a smaller image is copied as it is.
 
     Raises:
         UserError: the image cannot be read.
+        CannotWrite: the copy cannot be written.
     """
     from PIL import Image
 
+    with opened(source) as image:
+        width, height = image.size
+        kind = "PNG" if image.format == "PNG" else "JPEG"
+        if min(width, height) > size:
+            if image.format == "JPEG":
+                least = MARGIN * size / min(width, height)
+                image.draft(None, (int(least * width) + 1, int(least * height) + 1))  # type: ignore[arg-type]
+            factor = size / min(width, height)
+            shape = max(size, round(factor * width)), max(size, round(factor * height))
+            small = to_rgb(image).resize(shape, Image.Resampling.LANCZOS)
+        else:
+            image.load()  # whether it is whole
+            small = None
     try:
-        with Image.open(source) as image, replacing(target) as file:
-            width, height = image.size
-            kind = "PNG" if image.format == "PNG" else "JPEG"
-            if min(width, height) > size:
-                if image.format == "JPEG":
-                    least = MARGIN * size / min(width, height)
-                    image.draft(None, (int(least * width) + 1, int(least * height) + 1))  # type: ignore[arg-type]
-                factor = size / min(width, height)
-                shape = max(size, round(factor * width)), max(size, round(factor * height))
-                to_rgb(image).resize(shape, Image.Resampling.LANCZOS).save(file, kind, quality=QUALITY)
+        with replacing(target) as file:
+            if small is not None:
+                small.save(file, kind, quality=QUALITY)
             else:
-                image.load()  # whether it is whole
                 file.write(Path(source).read_bytes())
-    except Exception as error:
-        raise unreadable(source, error) from error
+    except OSError as error:
+        raise CannotWrite(f"{shown(target)}: cannot be written ({error.strerror or error})") from None
 
 
 def resize_files(pairs: Sequence[tuple[str, str]], size: int) -> list[str]:
@@ -56,6 +67,8 @@ def resize_files(pairs: Sequence[tuple[str, str]], size: int) -> list[str]:
             continue
         try:
             resize_file(source, target, size)
+        except CannotWrite:
+            raise
         except UserError as error:
             lines.append(str(error))
     return lines
@@ -84,7 +97,7 @@ def resize_folder(source: Path, target: Path, size: int, workers: int, advance: 
                     lines += found
                     advance(min(PART, len(pairs) - done * PART))
     except OSError as error:
-        raise UserError(f"{error.filename or target}: {error.strerror}") from None
+        raise UserError(f"{shown(error.filename or target)}: {error.strerror}") from None
     finally:
         pool.close()
     for name in ("val", "test"):

@@ -1,0 +1,91 @@
+"""What is in a folder: read without waiting for anything, and every kind of it either used, counted or refused."""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from farkas_exp.errors import UserError
+from farkas_exp.images.names import shown
+
+SUFFIXES = (".jpg", ".jpeg", ".png")
+OTHER_PICTURES = (
+    ".avif", ".bmp", ".gif", ".heic", ".jfif", ".jp2", ".jpe", ".pgm", ".ppm", ".tif", ".tiff", ".webp",
+)  # fmt: skip
+"""Pictures that are not read, for the count of what is left out."""
+SHOWN_KINDS = 6
+"""So many kinds of what is left out are named; the others are summed up."""
+
+
+def entries(folder: str | Path) -> Iterator[os.DirEntry[str]]:
+    """What is in a folder.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with os.scandir(folder) as found:
+            yield from found
+    except OSError as error:
+        raise UserError(f"dataset.root: cannot read the folder '{shown(folder)}' ({error.strerror})") from None
+
+
+def facts_of(entry: os.DirEntry[str]) -> os.stat_result:
+    """What an entry is, or links to.
+
+    Raises:
+        UserError: a link to nothing, or to something that may not be seen.
+    """
+    try:
+        return entry.stat()
+    except OSError as error:
+        what = "a broken link" if entry.is_symlink() else f"not readable ({error.strerror})"
+        raise UserError(f"dataset.root: '{shown(entry.path)}' is {what}; mend or remove it") from None
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, or links to one."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def kind_of(path: str | Path) -> str:
+    """What is at a path that is no folder, in words."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return "a broken link"
+    kinds = ((stat.S_ISREG, "a file"), (stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"))
+    return next((name for test, name in kinds if test(mode)), "a device")
+
+
+def is_picture(name: str) -> bool:
+    """Whether a name is one of a picture, of those that are read or of others."""
+    return name.lower().endswith(SUFFIXES + OTHER_PICTURES)
+
+
+class LeftOut:
+    """What a listing passes over: how many of each kind, with an example."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._kinds: dict[str, tuple[int, str]] = {}
+
+    def add(self, kind: str, path: str, count: int = 1) -> None:
+        """Count something; `path` is an example of it."""
+        before, example = self._kinds.get(kind, (0, path))
+        self._kinds[kind] = before + count, min(example, path)
+
+    def line(self) -> str | None:
+        """All of it in one line."""
+        if not self._kinds:
+            return None
+        ordered = sorted(self._kinds.items(), key=lambda item: (-item[1][0], item[0]))
+        parts = [
+            f"{count:,} {kind} (such as '{shown(os.path.relpath(path, self._root))}')"
+            for kind, (count, path) in ordered[:SHOWN_KINDS]
+        ]
+        rest = sum(count for _, (count, _) in ordered[SHOWN_KINDS:])
+        return f"'{shown(self._root)}': left out {', '.join(parts)}{f', {rest:,} others' if rest else ''}"

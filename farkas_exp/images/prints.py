@@ -1,0 +1,137 @@
+"""What the files of a data set are: fingerprints that a run's record keeps, so that no run is taken for one on others.
+
+`run.json` has them as `data`, a mapping from what the files are (`files`, or `copy 160` for a smaller copy beside them)
+to 16 hex digits. They are made of the files' names below the folder, their sizes and classes, and, up to
+`CONTENTS_UP_TO` bytes in total, of their contents. Neither PyTorch nor a decoder is needed for them.
+
+In larger data sets, a file whose content was replaced by one of exactly the same size is not noticed.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from farkas_exp.config.schema import DatasetConfig, PhasesConfig
+from farkas_exp.errors import UserError
+from farkas_exp.images.copies import copies_in_use, copy_root
+from farkas_exp.images.listing import SCANNERS, ImageSets, list_images
+from farkas_exp.images.names import IMAGE_FOLDERS, expanded, shown
+
+CONTENTS_UP_TO = 64 * 2**20
+DEFAULT_ROOT = "data"
+MNIST_FOLDER = Path("MNIST", "raw")
+MNIST_FILES = tuple(f"{part}-{what}-ubyte" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1"))
+
+Prints = dict[str, str]
+
+
+def prints_of_sets(sets: ImageSets, copies: Mapping[int, ImageSets]) -> Prints:
+    """The fingerprints of listed files, and of the copies that are read beside them."""
+    return {"files": _print(sets), **{f"copy {size}": _print(copy) for size, copy in copies.items()}}
+
+
+def prints_of_files(paths: Iterable[Path]) -> Prints:
+    """The fingerprint of a data set that is a few files, whatever their size.
+
+    Raises:
+        UserError: one of them cannot be read.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(f"{path.name}\0".encode())
+        digest.update(_content(str(path)))
+    return {"files": digest.hexdigest()[:16]}
+
+
+def prints(dataset: DatasetConfig, phases: PhasesConfig) -> Prints | None:
+    """The fingerprints of a data set as it is on this machine now.
+
+    Empty for one whose files are known by their checksums, or that has no files; None where the files are not here.
+
+    Raises:
+        UserError: they are here and cannot be used.
+    """
+    key = (dataset.name, dataset.root, dataset.num_classes, dataset.copies, dataset.image_size, phases)
+    if _remembered is None:
+        return _prints(dataset, phases)
+    if key not in _remembered:
+        _remembered[key] = _prints(dataset, phases)
+    return _remembered[key]
+
+
+_remembered: dict[object, Prints | None] | None = None
+
+
+@contextmanager
+def remembered() -> Iterator[None]:
+    """Within the block, which is one sweep's, the files of each data set are looked at once."""
+    global _remembered
+    _remembered = {}
+    try:
+        yield
+    finally:
+        _remembered = None
+
+
+def _prints(dataset: DatasetConfig, phases: PhasesConfig) -> Prints | None:
+    if dataset.name == "mnist":
+        paths = mnist_files(dataset)
+        return prints_of_files(paths) if all(map(os.path.isfile, paths)) else None
+    if dataset.name not in IMAGE_FOLDERS:
+        return {}
+    if dataset.root is None or not os.path.isdir(expanded(dataset.root)):
+        return None
+    sets = list_images(dataset.root, dataset.num_classes)
+    targets = {size: copy_root(sets.root, size) for size in copies_in_use(dataset, phases)}
+    return prints_of_sets(sets, {s: list_images(str(path)) for s, path in targets.items() if os.path.isdir(path)})
+
+
+def mnist_files(dataset: DatasetConfig) -> list[Path]:
+    """The files of MNIST, whether they are there or not."""
+    folder = expanded(dataset.root or DEFAULT_ROOT) / MNIST_FOLDER
+    return [folder / name for name in MNIST_FILES]
+
+
+def check_same(recorded: Mapping[str, str], now: Prints | None, dataset: DatasetConfig, run: Path) -> str:
+    """Whether a run was trained on the data that are here now; returns what there is to say where that is not known.
+
+    Raises:
+        UserError: it was trained on others.
+    """
+    if now is None:
+        return "its data are not on this machine"
+    if not recorded:
+        return "its record is older than fingerprints of data" if now else ""
+    for what in recorded.keys() & now.keys():
+        if recorded[what] != now[what]:
+            name = dataset.label or dataset.name
+            raise UserError(
+                f"dataset: {shown(dataset.root or name)} is not the data this run began with (fingerprint of the {what}"
+                f" {now[what]}, was {recorded[what]}); restore it, or give the new data another dataset.label or"
+                f" runs_dir, or move {run} away"
+            )
+    return ""
+
+
+def _print(sets: ImageSets) -> str:
+    """The fingerprint of listed files, with their contents where these are few bytes."""
+    digest = hashlib.sha256(sets.fingerprint().encode())
+    if int(sets.train.sizes.sum() + sets.test.sizes.sum()) <= CONTENTS_UP_TO:
+        with ThreadPoolExecutor(SCANNERS) as pool:
+            for files in (sets.train, sets.test):
+                for content in pool.map(_content, files.paths(range(len(files)))):
+                    digest.update(content)
+    return digest.hexdigest()[:16]
+
+
+def _content(path: str) -> bytes:
+    """The hash of a file's content."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise UserError(f"dataset.root: cannot read '{shown(path)}' ({error.strerror})") from None
