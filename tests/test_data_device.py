@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from farkas_exp.config import AugmentationConfig, DatasetConfig
 from farkas_exp.data import build_data, device
@@ -128,6 +129,19 @@ def test_normalize_gives_mean_zero_and_standard_deviation_one_on_the_training_se
     images, _ = next(data.train_batches(0))
     torch.testing.assert_close(images.mean((0, 2, 3)), torch.zeros(3), rtol=0, atol=1e-5)
     torch.testing.assert_close(images.std((0, 2, 3), correction=0), torch.ones(3), rtol=0, atol=1e-5)
+
+
+def test_levels_are_counted_where_the_images_are(monkeypatch):
+    """Images made on a GPU: an operation on tensors of two devices would raise here as it does there."""
+    with FakeTensorMode() as mode:
+        images = mode.fake_tensor_converter.from_meta_and_device(
+            mode, torch.empty(5, 4, 4, 3, dtype=torch.uint8, device="meta"), torch.device("cuda")
+        )
+        moved = []  # bincount's result has a length that only a real one knows
+        monkeypatch.setattr(torch, "bincount", lambda values, minlength: values.new_zeros(minlength, dtype=torch.int64))
+        monkeypatch.setattr(torch.Tensor, "__float__", lambda tensor: moved.append(tensor.device.type) or 1.0)
+        device._standardisation(images, torch.device("cpu"))
+    assert moved == ["cpu"] * 6
 
 
 def test_a_constant_channel_survives_normalize():

@@ -201,6 +201,15 @@ def test_in_a_sweep_only_the_runs_on_other_data_are_refused(tmp_path, capsys, mo
     assert main(command(replaced_again, tmp_path / "runs")) == 2, "and not once a process"
 
 
+def test_local_processes_refuse_them_too(tmp_path, capfd):
+    root = pictures(tmp_path / "cats")
+    arguments = [*command(root, tmp_path / "runs"), "-m", "seed=0,1"]
+    assert main(arguments) == 0
+    replaced(root)
+    assert main([*arguments, "hydra/launcher=local_parallel", "hydra.launcher.n_jobs=1"]) == 2
+    assert "2 refused" in capfd.readouterr().out
+
+
 def crash(monkeypatch):
     monkeypatch.setattr("farkas_exp.trainer.Trainer._train_step", lambda *_: 1 / 0)
 

@@ -132,10 +132,10 @@ def skip_done(work: Work, all_runs: Iterable[Run]) -> list[Run]:
         try:
             values = OmegaConf.to_container(OmegaConf.masked_copy(composed, keys), resolve=True)
             config = parse(cast(dict[str, Any], values))
+            done = sweep.settled(config)
         except (UserError, OmegaConfBaseException):  # its own process says so
             left.append(run)
             continue
-        done = sweep.settled(config)
         if done is None:
             left.append(run)
             continue
