@@ -50,7 +50,10 @@ def record_start(run: RunDirectory, config: Config, trainer: Trainer, state: Tra
     the epochs from there on.
     """
     info, earlier = trainer.data.info, read_starts(run)
-    data = {"name": info.name, "train": info.train_size, "test": info.test_size, "fingerprint": info.fingerprint}
+    data = {
+        "name": info.name, "train": info.train_size, "test": info.test_size, "classes": info.num_classes,
+        "fingerprint": info.fingerprint,
+    }  # fmt: skip
     start = _start(config, trainer, state)
     write_json(run.environment, {"data": data, "starts": [*earlier, start]})
     if not earlier or (state.epoch, state.step) == (0, 0):

@@ -161,3 +161,47 @@ class Network(Entry):
 
 
 NETWORKS = Registry("model.name", Network, "farkas_exp.models.catalogue")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rendering(Entry):
+    """A report: its builder takes the records of runs and returns a `report.render.Report`.
+
+    Attributes:
+        summary: what it shows, in a line.
+        needs_runs: whether there is nothing to show without runs.
+        shared: the settings, as a function of a configuration, that the runs of one table have in common; the table at
+            the end of a sweep shows the runs that share them with the sweep's own.
+    """
+
+    summary: str
+    needs_runs: bool = True
+    shared: str = "farkas_exp.query:budget"
+
+    @cached_property
+    def shared_setting(self) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+        """The function at `shared`."""
+        return Entry(name=self.name, source=self.shared).build
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment(Entry):
+    """A prepared set of runs, a file in conf/experiment/. `source` is the name of the report that its sweep ends in.
+
+    Attributes:
+        title: what it is, in a line.
+        runs: how many there are.
+        cost: what they take, roughly.
+        after: the experiment that has to be done before, in the same `runs_dir`.
+        arguments: what its command needs, such as a folder of images.
+    """
+
+    title: str
+    runs: str
+    cost: str
+    after: str | None = None
+    arguments: str = ""
+
+
+REPORTS = Registry("report", Rendering, "farkas_exp.studies.catalogue")
+EXPERIMENTS = Registry("experiment", Experiment, "farkas_exp.studies.catalogue")

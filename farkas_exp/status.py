@@ -16,6 +16,7 @@ from typing import Any
 
 from farkas_exp import runs
 from farkas_exp.errors import UserError, unknown
+from farkas_exp.query import filter_keys, selected
 from farkas_exp.runs import RunRecord
 from farkas_exp.terminal import accept_any_text, printable
 
@@ -85,8 +86,6 @@ def parse_request(arguments: Sequence[str]) -> Request:
     Raises:
         UserError: a word that is no KEY=VALUE, an unknown key or value, or a key given twice.
     """
-    from farkas_exp.report.command import filter_keys
-
     own = {"runs_dir": _path, "state": _states, "format": _format, "watch": _watch, "every": _every}
     keys, values, filters = filter_keys(), {}, {}
     for argument in arguments:
@@ -176,8 +175,6 @@ class Survey:
 
     def look(self) -> list[Line]:
         """The runs that are asked for, in the order of `ORDER`, then by name; damaged ones are always among them."""
-        from farkas_exp.report.command import selected
-
         now, wanted, lines = time.time(), self.request.states, []
         seen = [self._see(path) for path in runs.scan(self.request.runs_dir)]
         for record in selected([each.record for each in seen if each.record and not each.faults], self.request.filters):

@@ -51,8 +51,9 @@ def make_run(
     if state in ("finished", "failed"):
         outcome = {
             "schema": 1, "status": state, "reason": reason, "epochs": done, "test_error": test_error,
-            "test_loss": 0.5, "train_error": test_error / 2, "train_loss": 0.3, "best_test_error": test_error - 0.1,
-            "seconds": 100.0 + seed, "parameters": 1000, "images_per_second": 500.0,
+            "test_loss": 0.5, "train_error": test_error / 2, "train_loss": 0.3,
+            "best_test_error": max(test_error - 0.1, 0.0), "seconds": 100.0 + seed, "parameters": 1000,
+            "images_per_second": 500.0,
         }  # fmt: skip
         outcome |= result or {}
         write_json(run.result, outcome)

@@ -19,7 +19,8 @@ from farkas_exp.constructions.small_norm import (
 )
 from farkas_exp.errors import UserError
 from farkas_exp.models.linear_residual import LinearResidual
-from farkas_exp.report import command, identity, render
+from farkas_exp.report import command, identity
+from farkas_exp.report.render import show
 from farkas_exp.runs import collect
 
 
@@ -232,7 +233,7 @@ def test_the_report_is_computed_without_runs(tmp_path, monkeypatch, capsys):
 
 def test_the_landscape_report_has_norms_below_their_bounds_and_ratios_above_one(tmp_path, monkeypatch):
     monkeypatch.setattr(identity, "STEPS", 20)
-    files = render.RENDERERS["linear_residual_landscape"]([], tmp_path, ("md", "png"), io.StringIO())
+    files = show(identity.linear_residual_landscape([]), tmp_path, ("md", "png"), io.StringIO())
     assert [path.name for path in files] == ["linear_residual_landscape.md", "linear_residual_landscape.png"]
     norms = identity.small_norm_records()
     assert len(norms) == 12
@@ -247,10 +248,10 @@ def test_table_2_has_our_networks_beside_the_papers(tmp_path):
         made = settings("allconv_residual", dataset__name="cifar10", normalization__name="none")
         make_run(tmp_path, made, seed=seed, test_error=error)
     make_run(tmp_path, settings("resnet18", dataset__name="cifar10"), test_error=5.0)
-    table = identity.table2(collect(tmp_path))
-    assert table is not None
+    (table,) = identity.allconv(collect(tmp_path)).tables
     texts = [[each.lines[0] for each in row] for row in table.rows]
     assert ["all-convolutional residual (paper)", "6.38", "24.64", "–"] in texts
     assert texts[-1][1:] == ["7.50 ± 0.71", "–", "2"]
     assert len(texts) == 5
-    assert identity.table2([run for run in collect(tmp_path) if run.config["model"]["name"] == "resnet18"]) is None
+    with pytest.raises(UserError, match="no run of an all-convolutional"):
+        identity.allconv([run for run in collect(tmp_path) if run.config["model"]["name"] == "resnet18"])

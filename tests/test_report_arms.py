@@ -67,8 +67,8 @@ def test_labels_name_every_difference_and_nothing_else() -> None:
         "d": settings("resnet18", aggregation={"name": "sum"}, init__last_scale=1.0, arm="control"),
     }
     assert arm_labels(configs) == {
-        "a": "FarkasNet18, sum, init.last_scale 1", "b": "FarkasNet18, mean, init.last_scale 0.125",
-        "c": "ResNet18, init.last_scale 1", "d": "control",
+        "a": "FarkasNet18, no BN, sum, init.last_scale 1", "b": "FarkasNet18, no BN, mean, init.last_scale 0.125",
+        "c": "ResNet18, no BN, init.last_scale 1", "d": "ResNet18, no BN, init.last_scale 1",
     }  # fmt: skip
 
 

@@ -101,15 +101,29 @@ def test_a_needs_every_cell(tmp_path: Path) -> None:
     assert "4 of 7 cells" in found.evidence
 
 
-def test_failed_runs_make_no_pair_and_are_counted(tmp_path: Path) -> None:
+def test_a_failed_run_counts_as_chance_among_the_classes_of_its_data(tmp_path: Path) -> None:
     def errors(table: str, family: str, norm: str, seed: int) -> float | None:
         return None if family == "resnet" and seed == 0 else 15.0 if family == "resnet" else 12.0
 
     make_cifar(tmp_path, errors)
     found = verdicts(tmp_path)["a"]
-    assert found.pairs == 14
-    assert "failed runs: 7 ResNet, 0 FarkasNet" in found.evidence
+    assert found.pairs == 21
+    assert "failed runs, at chance: 7 ResNet, 0 FarkasNet" in found.evidence
+    assert found.interval is not None
+    chance = (4 * 90 + 3 * 99) / 7
+    assert found.interval.estimate == pytest.approx((chance + 2 * 15) / 3 - 12, abs=0.05)
     assert found.verdict == SUPPORTED
+
+
+def test_the_network_that_fails_more_often_does_not_win_by_its_survivors(tmp_path: Path) -> None:
+    def errors(table: str, family: str, norm: str, seed: int) -> float | None:
+        return 15.0 if family == "resnet" else 12.0 if seed == 2 else None
+
+    make_cifar(tmp_path, errors)
+    found = verdicts(tmp_path)["a"]
+    assert found.verdict == NOT_SUPPORTED
+    assert found.interval is not None
+    assert found.interval.estimate < -40
 
 
 def test_b_is_not_supported_by_a_clear_gap_and_undecided_at_the_margin(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +14,21 @@ from test_tracking_wandb import complete
 
 from farkas_exp.machine.files import write_text
 from farkas_exp.report.command import main, render_experiment
-from farkas_exp.report.deep_narrow import KINDS, deep_narrow_figure, deep_narrow_table, grids
+from farkas_exp.report.deep_narrow import KINDS, Grid, deep_narrow_figure, deep_narrow_table
+from farkas_exp.report.deep_narrow import grids as grids_of
 from farkas_exp.report.paper import TABLE1_MINI, TABLES, fill
-from farkas_exp.report.paper_table import other_arms_table, paper_table
-from farkas_exp.runs import collect
+from farkas_exp.report.paper_table import other_arms_tables, paper_table
+from farkas_exp.runs import RunRecord, collect
 
 
 def narrow(
     runs: Path, kind: str, depth: int, width: int, error: float, dead: tuple[float, float], seed: int = 0
 ) -> Path:
     """A run of one kind on two moons whose layers have the given shares of dead points at the start and at the end."""
-    model, norm, aggregation = KINDS[kind]
-    more = {"aggregation__name": aggregation} if aggregation else {}
+    needs = next(each.needs for each in KINDS.rows if each.label == kind)
+    more = {key.replace(".", "__"): value for key, value in needs.items() if key != "model.name"}
     made = settings(
-        model, dataset__name="moons", normalization__name=norm, model__depth=depth, model__width=width, epochs=3, **more
+        needs["model.name"], dataset__name="moons", model__depth=depth, model__width=width, epochs=3, **more
     )
     path = make_run(runs, made, seed=seed, test_error=error)
     rows = [
@@ -36,6 +37,10 @@ def narrow(
     ]
     write_text(path / "diagnostics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+def grids(records: Sequence[RunRecord]) -> list[Grid]:
+    return grids_of(records, KINDS)[0]
 
 
 @pytest.fixture
@@ -98,7 +103,7 @@ def test_control_arms_stand_below_the_table(tmp_path: Path) -> None:
     make_run(tmp_path, cell_settings(wanted), test_error=12.0)
     changes: list[dict[str, Any]] = [{"init__last_depth_exponent": -0.5}, {"init__name": "match_farkas"}]
     paths = [make_run(tmp_path, cell_settings(wanted, **change), test_error=9.0) for change in changes]
-    others = other_arms_table(fill(TABLES["table1"], collect(tmp_path)))
+    others = other_arms_tables(fill(TABLES["table1"], collect(tmp_path)))[0]
     assert others is not None
     assert sorted(row[0].text(0) for row in others.rows) == [
         "ResNet18, no BN, lr 0.01, init match_farkas", "ResNet18, no BN, lr 0.01, init.last_depth_exponent -0.5",

@@ -12,7 +12,7 @@ from test_report_arms import check_html, check_latex
 
 from farkas_exp.report.command import main
 from farkas_exp.report.paper import TABLE3_MINI, TABLES, PaperCell, deviations, fill, required_settings
-from farkas_exp.report.paper_table import other_arms_table, paper_table, signed
+from farkas_exp.report.paper_table import other_arms_tables, paper_table, signed
 from farkas_exp.report.tables import to_csv, to_latex
 from farkas_exp.runs import RunDirectory, collect
 
@@ -94,7 +94,7 @@ def test_a_control_arm_is_never_taken_for_the_papers(tmp_path: Path, change: dic
     make_run(tmp_path, cell_settings(wanted, **change), test_error=1.0)
     filled = fill(TABLES["table1"], collect(tmp_path))
     assert [len(runs) for runs in filled.runs.values()] == [1]
-    others = other_arms_table(filled)
+    others = other_arms_tables(filled)[0]
     assert others is not None
     (row,) = others.rows
     assert row[1].text(0) == "1.00"
@@ -238,7 +238,7 @@ def test_other_arms_are_named_by_all_that_sets_them_apart(tmp_path: Path) -> Non
         make_run(tmp_path, cell_settings(wanted))
     wanted = find("table1", "resnet50", "none")
     make_run(tmp_path, cell_settings(wanted, init__name="kaiming", init__last_scale=0.125), test_error=20.0)
-    table = other_arms_table(fill(TABLES["table1"], collect(tmp_path)))
+    table = other_arms_tables(fill(TABLES["table1"], collect(tmp_path)))[0]
     assert table is not None
     assert [row[0].text(0) for row in table.rows] == ["ResNet50, no BN, lr 0.01, init kaiming, init.last_scale 0.125"]
 

@@ -2,7 +2,7 @@
 
 import io
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ from farkas_exp.best import best_value
 from farkas_exp.cli import main
 from farkas_exp.config import to_dict
 from farkas_exp.errors import UserError
-from farkas_exp.report.render import render_without_normalization
-from farkas_exp.report.without_normalization import budget, comparison_table, find_methods
-from farkas_exp.runs import collect
+from farkas_exp.report.methods import Arms
+from farkas_exp.report.render import show
+from farkas_exp.report.without_normalization import CHOSEN, Method, comparison_table, report, shared_setting
+from farkas_exp.report.without_normalization import find_methods as find
+from farkas_exp.runs import RunRecord, collect
 
 RATES = (0.01, 0.03, 0.1, 0.3)
 
@@ -27,6 +29,13 @@ def method_settings(arm: str, rate: float, validation: float, **more: Any) -> di
         "resnet34", experiment="without_normalization", arm=arm, dataset__name="digits", epochs=4, lr__value=rate,
         dataset__validation=validation, init__last_scale=scale, **more,
     )  # fmt: skip
+
+
+ARMS = Arms({arm: method_settings(arm, 0.1, 0.0) for arm in ("plain", "Farkas sum", "BN")}, CHOSEN)
+
+
+def find_methods(records: Sequence[RunRecord]) -> list[Method]:
+    return find(records, ARMS)[0]
 
 
 def search(runs: Path, arm: str, errors: Mapping[float, float | None], seed: int = 0, **more: Any) -> None:
@@ -106,29 +115,59 @@ def test_a_part_of_the_runs_is_rendered_with_its_picture(tmp_path: Path) -> None
     search(tmp_path, "BN", {0.01: 30.0, 0.03: 9.0})
     search(tmp_path, "plain", {0.01: 80.0})
     stream = io.StringIO()
-    files = render_without_normalization(collect(tmp_path), tmp_path / "out", ("md", "csv", "png"), stream)
+    files = show(report(collect(tmp_path), ARMS), tmp_path / "out", ("md", "csv", "png"), stream)
     assert [path.suffix for path in files] == [".md", ".csv", ".png"]
     assert "Not complete: the searches have from 1 to 2 rates." in stream.getvalue()
 
 
 def test_other_runs_are_left_out_and_two_budgets_are_not_mixed(tmp_path: Path) -> None:
-    make_run(tmp_path, settings("resnet18"))
-    with pytest.raises(UserError, match="no run of experiment=without_normalization"):
+    make_run(tmp_path, settings("resnet18", init__last_scale=0.3))
+    with pytest.raises(UserError, match="no run there is of a method of experiment=without_normalization"):
         find_methods(collect(tmp_path))
     search(tmp_path, "BN", {0.01: 30.0})
-    assert [method.name for method in find_methods(collect(tmp_path))] == ["BN"]
-    search(tmp_path, "plain", {0.01: 30.0}, batch_size=64)
-    with pytest.raises(
-        UserError, match=r"the methods differ in batch_size \((128, 64|64, 128)\); .* batch_size=\.\.\."
-    ):
-        find_methods(collect(tmp_path))
+    search(tmp_path, "plain", {0.01: 40.0})
+    assert [method.name for method in find_methods(collect(tmp_path))] == ["BN", "plain"]
+    search(tmp_path, "plain", {0.01: 20.0, 0.03: 10.0}, batch_size=64)
+    methods, notes = find(collect(tmp_path), ARMS)
+    assert [(method.name, method.held_out) for method in methods] == [("BN", {0.01: 30.0}), ("plain", {0.01: 40.0})]
+    assert notes == ["Left out: 2 runs in another setting (batch_size 64); choose it with KEY=VALUE."]
+
+
+def test_a_method_is_its_settings_whoever_trained_a_run_and_under_whatever_name(tmp_path: Path) -> None:
+    for seed, names in enumerate(({"arm": None, "experiment": None}, {"arm": "mine"}, {"experiment": "lr_search"})):
+        make_run(tmp_path, {**method_settings("BN", 0.1, 0.2), **names}, seed=seed, test_error=30.0)
+    (method,) = find_methods(collect(tmp_path))
+    assert method.name == "BN"
+    assert len(method.search[0.1]) == 3
+
+
+def test_a_method_does_not_rank_by_its_survivors(tmp_path: Path) -> None:
+    for arm, error in (("BN", 10.0), ("plain", 1.0)):
+        search(tmp_path, arm, {0.1: error})
+        test_runs(tmp_path, arm, 0.1, (error,))
+    config = method_settings("plain", 0.1, 0.0)
+    make_run(tmp_path, config, seed=1, state="failed", test_error=95.0, reason="chance")
+    make_run(tmp_path, config, seed=2, state="failed", reason="loss", result={"test_error": None})
+    table = comparison_table(find_methods(collect(tmp_path)))
+    assert [row[0].lines[0] for row in table.rows] == ["BN", "plain"]
+    assert table.rows[1][3].lines == ("1.00", f"ranks with {(1 + 90 + 90) / 3:.2f}")
+    assert table.rows[1][3].marker == "*"
+    assert table.records[1]["ranks_with"] == pytest.approx((1 + 90 + 90) / 3)
+
+
+def test_a_rate_at_which_a_run_failed_is_not_the_best_by_the_others(tmp_path: Path) -> None:
+    search(tmp_path, "BN", {0.01: 20.0, 0.1: 5.0})
+    search(tmp_path, "BN", {0.01: 20.0, 0.1: None}, seed=1)
+    (method,) = find_methods(collect(tmp_path))
+    assert method.best_rate == 0.01
+    assert method.held_out[0.1] == pytest.approx((5 + 90) / 2)
 
 
 def test_every_method_has_the_same_budget_and_its_own_setting_and_the_search_holds_images_out(tmp_path: Path) -> None:
     stages = [jobs("without_normalization", "lr.value=0.01"), jobs("without_normalization_test", "lr.value=0.01")]
     assert {job.dataset.validation for job in stages[0]} == {0.2}
     assert {job.dataset.validation for job in stages[1]} == {0.0}
-    assert len({str(budget(to_dict(job))) for job in itertools.chain(*stages)}) == 1
+    assert len({str(shared_setting(to_dict(job))) for job in itertools.chain(*stages)}) == 1
     methods = {job.arm for job in stages[0]}
     assert len(methods) == 22
     assert methods == {job.arm for job in stages[1]}
@@ -149,7 +188,7 @@ def test_both_stages_from_the_command_line_and_again(tmp_path: Path, capsys: pyt
     shown = capsys.readouterr().out
     assert "2 runs in" in shown
     tests = [record for record in collect(tmp_path) if not record.config["dataset"]["validation"]]
-    found = {method.name: method.best_rate for method in find_methods(collect(tmp_path))}
+    found = {method.name: method.best_rate for method in find(collect(tmp_path))[0]}
     assert {record.config["arm"]: record.config["lr"]["value"] for record in tests} == found
     rendered = (tmp_path / "report" / "without_normalization.md").read_text()  # by the second stage, of both
     assert all(f"| {name} | {rate:g} |" in rendered for name, rate in found.items())

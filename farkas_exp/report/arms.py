@@ -1,18 +1,17 @@
 """Runs grouped into arms (one identity each, its seeds the repetitions), and the table of all arms.
 
-Failed runs are left out of a mean, counted, and marked with an asterisk, as in the paper.
+Failed runs are left out of a mean, counted, and marked with an asterisk, as in the paper; nothing is ranked here.
 """
 
-import dataclasses
 import math
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from farkas_exp.config import Config
+from farkas_exp.query import by_data, deciding_settings, effective_settings, has_failed, outcome, setting
 from farkas_exp.registry import NETWORKS
+from farkas_exp.report.render import Report
 from farkas_exp.report.statistics import Summary, summarize
 from farkas_exp.report.tables import Cell, Table, cell
 from farkas_exp.runs import CRASHED, EMPTY, FAILED, FINISHED, RunRecord
@@ -30,13 +29,12 @@ class Arm:
     @property
     def finished(self) -> list[RunRecord]:
         """Runs that trained to the end, with a finite error on the evaluation set."""
-        return [run for run in self.runs if run.state == FINISHED and math.isfinite(outcome(run, run.key("error")))]
+        return [run for run in self.runs if run.state == FINISHED and not has_failed(run)]
 
     @property
     def failed(self) -> list[RunRecord]:
         """Runs that failed to train; a finished run without a finite test error is one, too."""
-        finished = {run.path for run in self.finished}
-        return [run for run in self.runs if run.state in (FINISHED, FAILED) and run.path not in finished]
+        return [run for run in self.runs if has_failed(run)]
 
     @property
     def unfinished(self) -> list[RunRecord]:
@@ -54,79 +52,39 @@ class Arm:
         return summarize([value for value in values if math.isfinite(value)])
 
 
-def number(value: Any) -> float:
-    """A number of a run's files as a float; null (written for what is not finite) and anything else is NaN."""
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+def group_arms(records: Iterable[RunRecord], labels: Mapping[str, str] | None = None) -> list[Arm]:
+    """One arm per identity and data, labelled by what differs: plain before Farkas, with before without norm.
 
+    A label is a matter of the settings alone, whoever trained a run, and under whatever name.
 
-def outcome(run: RunRecord, key: str) -> float:
-    """One figure of a run's result, NaN where there is none."""
-    return number((run.result or {}).get(key))
-
-
-def setting(config: Mapping[str, Any], key: str) -> Any:
-    """The value at the dotted `key` of a nested configuration, None where there is none."""
-    value: Any = config
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
-
-
-def deciding_settings(config: Mapping[str, Any], schema: Any = Config, prefix: str = "") -> dict[str, Any]:
-    """The settings of a nested configuration that belong to a run's identity, by dotted key, in the schema's order.
-
-    A key that the schema does not know (from a later version) counts as deciding.
+    Args:
+        records: of the runs.
+        labels: given by identity; the others are made from the settings.
     """
-    fields = {f.name: f for f in dataclasses.fields(schema)}
-    flat: dict[str, Any] = {}
-    for key in [*(k for k in fields if k in config), *(k for k in config if k not in fields)]:
-        field, value = fields.get(key), config[key]
-        if field is not None and field.metadata.get("identity", True) is False:
-            continue
-        if isinstance(value, Mapping):
-            inner = field.type if field is not None and dataclasses.is_dataclass(field.type) else _Unknown
-            flat |= deciding_settings(value, inner, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
-@dataclass(frozen=True)
-class _Unknown:
-    """The schema of a group that is not in the schema."""
-
-
-def group_arms(records: Iterable[RunRecord]) -> list[Arm]:
-    """One arm per identity, labelled by what differs among them: plain before Farkas, with before without norm."""
     groups: dict[str, list[RunRecord]] = {}
     for record in records:
         groups.setdefault(record.identity, []).append(record)
-    labels = arm_labels({identity: runs[0].config for identity, runs in groups.items()})
-    arms = [
-        Arm(labels[identity], identity, runs[0].config, tuple(sorted(runs, key=lambda run: run.seed)))
-        for identity, runs in groups.items()
-    ]
+    made = arm_labels({identity: runs[0].config for identity, runs in groups.items()}) | dict(labels or {})
+    arms = []
+    for identity, runs in groups.items():
+        parts = by_data(runs)
+        for data, part in sorted(parts.items()):
+            label = made[identity] + (f", data {data or 'unknown'}" if len(parts) > 1 else "")
+            own = f"{identity} {data}" if len(parts) > 1 else identity
+            arms.append(Arm(label, own, part[0].config, tuple(sorted(part, key=lambda run: run.seed))))
     return sorted(arms, key=_order)
 
 
 def arm_labels(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """A label for each configuration: network and normalization, and every other setting in which they differ.
-
-    An arm that the configuration names itself (`arm`) keeps that name if no other arm has it.
-    """
-    flats = {name: relevant_settings(config) for name, config in configs.items()}
+    """A label for each configuration: network and normalization, and every other setting in which they differ."""
+    flats = {name: effective_settings(config) for name, config in configs.items()}
     values: dict[str, set[str]] = {}
     for flat in flats.values():
         for key, value in flat.items():
             values.setdefault(key, set()).add(repr(value))
     telling = [key for key, each in values.items() if len(each) > 1 and key not in _ALWAYS]
-    given = Counter(config.get("arm") for config in configs.values())
     labels = {}
     for name, flat in flats.items():
-        own = configs[name].get("arm")
-        if own and given[own] == 1:
-            labels[name] = str(own)
-            continue
         parts = [pretty(key, flat[key]) for key in _ALWAYS if flat.get(key) is not None]
         parts += [pretty(key, flat[key]) for key in telling if key in flat]
         labels[name] = ", ".join(part for part in parts if part)
@@ -135,22 +93,6 @@ def arm_labels(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 _ALWAYS = ("model.name", "normalization.name")
 _NORMALIZATIONS = {"none": "no BN", "batch": "BN", "layer": "LN", "group": "GN", "instance": "IN"}
-
-
-def relevant_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The deciding settings without those that have no effect: aggregation of a plain net, details of no norm."""
-    flat = deciding_settings(config)
-    if is_plain(str(flat.get("model.name"))):
-        flat = {key: value for key, value in flat.items() if not key.startswith("aggregation.")}
-    if flat.get("normalization.name") == "none":
-        flat = {k: v for k, v in flat.items() if not k.startswith("normalization.") or k == "normalization.name"}
-    return flat
-
-
-def is_plain(name: str) -> bool:
-    """Whether a network has no Farkas layers; of one that is not known here, nobody can say so."""
-    network = NETWORKS.get(name)
-    return network is not None and not network.farkas
 
 
 def pretty(key: str, value: Any) -> str:
@@ -174,8 +116,12 @@ def pretty(key: str, value: Any) -> str:
 
 def _phase_text(phase: Mapping[str, Any]) -> str:
     """A phase of a schedule, such as `to 8: 128 px x 1024, lr 0.5-1`."""
-    rates = f"lr {phase.get('lr_from'):g}-{phase.get('lr_to'):g}"
+    rates = f"lr {_number_text(phase.get('lr_from'))}-{_number_text(phase.get('lr_to'))}"
     return f"to {phase.get('until')}: {phase.get('image_size')} px x {phase.get('batch_size')}, {rates}"
+
+
+def _number_text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
 
 
 def model_name(name: str) -> str:
@@ -187,7 +133,7 @@ def model_name(name: str) -> str:
 def depth_of(name: str) -> int:
     """The number in a network's name, 0 without one."""
     found = re.search(r"\d+", name)
-    return int(found.group()) if found else 0
+    return int(found.group()[:6]) if found else 0
 
 
 def _order(arm: Arm) -> tuple[Any, ...]:
@@ -230,7 +176,15 @@ def arms_table(arms: Sequence[Arm], title: str = "Error of the last epoch") -> T
         rows.append(tuple([*row, cell(gap)] if any(gaps) else row))
         notes += [failure_note(arm)] if arm.failed else []
     notes.insert(0, "Mean ± standard deviation over n seeds, last epoch; lower is better.")
-    return Table(title, tuple(columns), tuple(rows), tuple(notes), tuple(arm_record(arm) for arm in arms))
+    return Table(title, tuple(columns), tuple(rows), tuple(notes), tuple(arm_record(arm) for arm in arms), "arms")
+
+
+def arms_report(records: Sequence[RunRecord]) -> Report:
+    """All arms of the runs: one table, and the curves of all of them."""
+    from farkas_exp.report.curves import curves_figure
+
+    arms = group_arms(records)
+    return Report("arms", (arms_table(arms),), {"arms": lambda: curves_figure(arms)})
 
 
 def error_cell(arm: Arm, key: str | None = None) -> Cell:

@@ -2,7 +2,7 @@
 
 A claim is tested on differences paired by depth and seed where that can be done, with an interval and, where it makes
 sense, a seeded randomization test. The verdict is one of three: supported, not supported, not enough runs. What
-counts as which is said in each claim's `rule`; failed runs are left out of differences, and counted.
+counts as which is said in each claim's `rule`; a failed run counts as chance among the classes of its data.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from farkas_exp.query import chance_error, number, ranked_error
 from farkas_exp.report import paper
-from farkas_exp.report.arms import Arm, number, outcome, setting
+from farkas_exp.report.arms import Arm
 from farkas_exp.report.paper import TABLES, Filled, PaperCell, PaperTable, describe_setting, fill
 from farkas_exp.report.paper_table import cell_arm, signed
 from farkas_exp.report.statistics import (
@@ -94,24 +95,22 @@ def _pairings(
     return found
 
 
-def _last_errors(arm: Arm) -> dict[int, float]:
-    return {run.seed: outcome(run, "test_error") for run in arm.finished}
-
-
 def _first_errors(arm: Arm) -> dict[int, float]:
-    """The test error after the first epoch, of every run that has one."""
+    """The test error after the first epoch, of every run that has one; chance for one that failed before its end."""
     found = {}
-    for run in [*arm.finished, *arm.unfinished]:
+    for run in arm.runs:
         value = next((number(row.get("test_error")) for row in run.metrics() if row.get("epoch") == 1), np.nan)
         if np.isfinite(value):
             found[run.seed] = value
+        elif run in arm.failed:
+            found[run.seed] = chance_error(run)
     return found
 
 
 def _cifar_pairings(records: Sequence[RunRecord], normalization: str) -> tuple[list[Pairing], str]:
     used: set[str] = set()
     filled = [fill(TABLES[name], records) for name in ("table1", "table2")]
-    pairings = [p for each in filled for p in _pairings(each, normalization, _last_errors, used)]
+    pairings = [p for each in filled for p in _pairings(each, normalization, _scores, used)]
     paired = {p.table for p in pairings if p.differences}
     return pairings, _settings([each for each in filled if each.table.name in paired])
 
@@ -235,8 +234,7 @@ def _cell_of(table: PaperTable, model: str, normalization: str) -> PaperCell:
 
 def _scores(arm: Arm) -> dict[int, float]:
     """The last test error by seed; chance for a run that failed to train."""
-    classes = {"cifar100": 100}.get(str(setting(arm.config, "dataset.name")), 10)
-    return _last_errors(arm) | {run.seed: 100.0 * (1 - 1 / classes) for run in arm.failed}
+    return {run.seed: ranked_error(run) for run in (*arm.finished, *arm.failed)}
 
 
 def _trained(arm: Arm) -> str:
@@ -253,7 +251,7 @@ def _stratified(strata: Sequence[Sequence[float]], confidence: float = 0.95) -> 
 
 def _failures(pairings: Sequence[Pairing]) -> str:
     plain, farkas = (sum(p.failed[side] for p in pairings) for side in (0, 1))
-    return f"; failed runs: {plain} ResNet, {farkas} FarkasNet" if plain or farkas else ""
+    return f"; failed runs, at chance: {plain} ResNet, {farkas} FarkasNet" if plain or farkas else ""
 
 
 def _span(values: Sequence[float]) -> str:
@@ -342,4 +340,4 @@ def claims_table(findings: Sequence[tuple[Claim, Finding]]) -> Table:
             }
         )  # fmt: skip
     columns = ("claim", "verdict", "estimate [interval]", "p", "pairs")
-    return Table("The paper's claims on these runs", columns, tuple(rows), tuple(notes), tuple(records))
+    return Table("The paper's claims on these runs", columns, tuple(rows), tuple(notes), tuple(records), "claims")

@@ -1,17 +1,23 @@
 """Curves against the epoch, one line per arm: the mean over its seeds, with the spread shaded."""
 
+import colorsys
+import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from farkas_exp.query import number, setting
 from farkas_exp.report import style
-from farkas_exp.report.arms import Arm, number, setting
+from farkas_exp.report.arms import Arm
 
 TEST_ERROR, TRAIN_LOSS = ("test_error", "test error (%)"), ("train_loss", "training loss (nats)")
+MOST_ARMS = 120
+"""So many arms are drawn in one figure at most: nobody tells more lines apart."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +68,19 @@ def looks(arms: Sequence[Arm]) -> dict[str, Look]:
         line = style.LINES.get(norm, "--")
         colors = [c for c in (style.FAMILY_COLORS.get(family), *style.SPARE_COLORS) if c]
         reserved = set(style.FAMILY_COLORS.values()) - {style.FAMILY_COLORS.get(family)}
-        choices = [(c, m) for m in (None, *style.MARKERS) for c in colors if c not in reserved]
-        color, marker = next((c, m) for c, m in choices if (c, f"{norm} {m}") not in taken)
+        choices = ((c, m) for m in (None, *style.MARKERS) for c in colors if c not in reserved)
+        every = itertools.chain(choices, _more_colors())
+        color, marker = next((c, m) for c, m in every if (c, f"{norm} {m}") not in taken)
         taken.add((color, f"{norm} {marker}"))
         result[arm.identity] = Look(color, line, marker)
     return result
+
+
+def _more_colors() -> Iterator[tuple[str, str]]:
+    """Colours without end for when the good ones are used up, each with a marker: hues a golden section apart."""
+    for index, marker in enumerate(itertools.cycle(style.MARKERS)):
+        red, green, blue = colorsys.hls_to_rgb(index * 0.6180339887 % 1, 0.35 + 0.25 * (index % 3) / 2, 0.8)
+        yield f"#{round(255 * red):02X}{round(255 * green):02X}{round(255 * blue):02X}", marker
 
 
 def draw_curves(
@@ -101,33 +115,37 @@ def legend_label(arm: Arm, n: int) -> str:
     """The arm's label with the number of runs drawn, and of failed ones left out."""
     facts = [f"n = {n}" if arm.finished else f"n = {n}, not finished"]
     facts += [f"{len(arm.failed)} failed"] if arm.failed else []
-    return f"{arm.label} ({', '.join(facts)})"
+    return style.text(f"{arm.label} ({', '.join(facts)})")
 
 
 def curves_figure(arms: Sequence[Arm], title: str = "") -> Any:
-    """Test error and training loss of all arms, side by side, with one legend below.
+    """Error and training loss of all arms, side by side, with one legend below; a panel for each evaluation set.
 
     Arms without a curve (all runs failed, or no epoch finished) are named in a line under the figure.
     """
+    drawn, more = list(arms[:MOST_ARMS]), len(arms) - MOST_ARMS
     with style.styled():
-        look = looks(arms)
-        rows = math.ceil(len(arms) / 2)
-        figure = style.new_figure(9.6, 3.9 + 0.21 * rows)
-        panels = figure.subplots(1, 2)
-        for axes, (key, label) in zip(panels, (TEST_ERROR, TRAIN_LOSS), strict=True):
-            draw_curves(axes, arms, key, look)
-            axes.set_ylabel(label)
+        look = looks(drawn)
+        sets = [name for name in ("test", "validation") if any(arm.evaluated_on == name for arm in drawn)]
+        figure = style.new_figure(3.2 + 3.2 * (len(sets) + 1), 3.9 + 0.21 * math.ceil(len(drawn) / 2))
+        *panels, loss = figure.subplots(1, len(sets) + 1)
+        for axes, name in zip(panels, sets, strict=True):
+            draw_curves(axes, [arm for arm in drawn if arm.evaluated_on == name], f"{name}_error", look)
+            axes.set_ylabel(f"{name} error (%)")
+        draw_curves(loss, drawn, TRAIN_LOSS[0], look)
+        loss.set_ylabel(TRAIN_LOSS[1])
         if title:
-            figure.suptitle(title)
-        handles, labels = panels[0].get_legend_handles_labels()
-        empty = [arm for arm in arms if arm_curve(arm, "test_error") is None]
+            figure.suptitle(style.text(title))
+        handles, labels = loss.get_legend_handles_labels()
+        empty = [arm for arm in drawn if arm_curve(arm, f"{arm.evaluated_on}_error") is None]
         lines = ["Line: mean over seeds; band: ± 1 standard deviation."]
+        lines += [f"{more} more arms are not drawn; choose some with KEY=VALUE."] if more > 0 else []
         lines += ["Not drawn: " + "; ".join(f"{arm.label} ({_why_empty(arm)})" for arm in empty)] if empty else []
+        caption = "\n".join(style.text(part) for line in lines for part in textwrap.wrap(line, 140))
         if handles:
-            caption = "\n".join(lines)
             figure.legend(handles, labels, loc="outside lower center", ncols=2, title=caption, title_fontsize=9)
         else:
-            figure.supxlabel("\n".join(lines), fontsize=9)
+            figure.supxlabel(caption, fontsize=9)
     return figure
 
 

@@ -1,6 +1,7 @@
 """Deep and narrow networks: heat maps of the accuracy and of dead points over depth and width, one column a kind.
 
-A run belongs to a kind by its network, normalization and aggregation, as the regimes `narrow_*` set them.
+A run belongs to a kind by its settings. The runs of one figure share all others: of several settings the one with the
+most places is shown. A failed run counts as chance.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,18 +10,24 @@ from typing import Any
 
 import numpy as np
 
+from farkas_exp.errors import UserError
+from farkas_exp.query import DONE, by_data, number, ranked_error, setting
 from farkas_exp.report import style
-from farkas_exp.report.arms import number, outcome, setting
+from farkas_exp.report.kinds import Kind, Kinds
+from farkas_exp.report.render import Report
 from farkas_exp.report.tables import Table, cell
-from farkas_exp.runs import FAILED, FINISHED, RunRecord
+from farkas_exp.runs import RunRecord
 
-KINDS = {
-    "plain": ("mlp", "none", None),
-    "batch norm": ("mlp", "batch", None),
-    "Farkas, sum": ("farkas_mlp", "none", "sum"),
-    "Farkas, mean": ("farkas_mlp", "none", "mean"),
-}
-"""Network, normalization and aggregation of each kind, by its label."""
+KINDS = Kinds(
+    (
+        Kind("plain", {"model.name": "mlp"}),
+        Kind("batch norm", {"model.name": "mlp", "normalization.name": "batch"}),
+        Kind("Farkas, sum", {"model.name": "farkas_mlp", "aggregation.name": "sum"}),
+        Kind("Farkas, mean", {"model.name": "farkas_mlp", "aggregation.name": "mean"}),
+    ),
+    pinned=("normalization.name", "aggregation.", "regularizer.", "attack.", "callback.", "dropout."),
+)
+"""The kinds of network, by their settings."""
 
 Place = tuple[int, int]
 """Depth and width."""
@@ -45,8 +52,8 @@ class Grid:
 
 
 def accuracy(run: RunRecord) -> float:
-    """The test accuracy of the last epoch, in percent."""
-    return 100.0 - outcome(run, "test_error")
+    """The accuracy of the last epoch, in percent; chance for a run that failed to train."""
+    return 100.0 - ranked_error(run)
 
 
 def dead_points(run: RunRecord, last: bool) -> float:
@@ -58,7 +65,13 @@ def dead_points(run: RunRecord, last: bool) -> float:
     rows = [row for row in rows if (row.get("epoch") == 0) != last]
     if not rows:
         return float("nan")
-    return 100.0 * max((number(layer.get("dead_points")) for layer in rows[-1]["layers"]), default=float("nan"))
+    return 100.0 * max((number(layer.get("dead_points")) for layer in layers_of(rows[-1])), default=float("nan"))
+
+
+def layers_of(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What a measurement says of each layer; nothing where it is damaged."""
+    layers = row.get("layers")
+    return [layer for layer in layers if isinstance(layer, Mapping)] if isinstance(layers, list) else []
 
 
 MEASURES = {
@@ -77,31 +90,48 @@ CAPTION = (
 )
 
 
-def grids(records: Sequence[RunRecord]) -> list[Grid]:
-    """The kinds that have runs on two moons with a result, in their order."""
-    found = []
-    for label, (model, norm, aggregation) in KINDS.items():
-        runs: dict[Place, list[RunRecord]] = {}
-        for record in records:
-            if record.state in (FINISHED, FAILED) and _is_kind(record, model, norm, aggregation):
-                place = (int(setting(record.config, "model.depth")), int(setting(record.config, "model.width")))
-                runs.setdefault(place, []).append(record)
-        if runs:
-            found.append(Grid(label, {place: tuple(each) for place, each in sorted(runs.items())}))
-    return found
+def report(records: Sequence[RunRecord]) -> Report:
+    """Accuracy and dead points of the multi-layer perceptrons over depth and width."""
+    found, notes = grids(records, KINDS)
+    if not found:
+        raise UserError(
+            "runs_dir: no finished run of a multi-layer perceptron on two moons; see experiment=deep_narrow"
+        )
+    figures = {"deep_narrow": lambda: deep_narrow_figure(found)}
+    return Report("deep_narrow", (deep_narrow_table(found, notes=notes),), figures)
 
 
-def _is_kind(record: RunRecord, model: str, norm: str, aggregation: str | None) -> bool:
-    config = record.config
-    sizes = (setting(config, "model.depth"), setting(config, "model.width"))
-    return (
-        setting(config, "dataset.name") == "moons"
-        and None not in sizes
-        and setting(config, "model.name") == model
-        and setting(config, "normalization.name") == norm
-        and setting(config, "regularizer.name") in (None, "none")
-        and aggregation in (None, setting(config, "aggregation.name"))
-    )
+AXES = ("model.depth", "model.width")
+
+
+def grids(records: Sequence[RunRecord], kinds: Kinds) -> tuple[list[Grid], list[str]]:
+    """The kinds with finished runs on two moons, in their order, all in one setting; and what was left out."""
+    settings: dict[str, list[RunRecord]] = {}
+    for record in records:
+        fits = record.state in DONE and record.evaluated_on == "test" and None not in _place(record)
+        if fits and setting(record.config, "dataset.name") == "moons" and kinds.of(record):
+            settings.setdefault(kinds.settings(record, AXES)[0], []).append(record)
+    if not settings:
+        return [], []
+    parts = [runs for found in settings.values() for runs in by_data(found).values()]
+    best = max(parts, key=lambda runs: (len({_place(run) for run in runs}), len(runs)))
+    found, shown = [], 0
+    for kind in kinds.rows:
+        own: dict[str, dict[Place, list[RunRecord]]] = {}
+        for run in best:
+            if kinds.of(run) is kind:
+                own.setdefault(kinds.settings(run, AXES)[1], {}).setdefault(_place(run), []).append(run)
+        if own:
+            places = max(own.values(), key=lambda places: (len(places), sum(map(len, places.values()))))
+            found.append(Grid(kind.label, {place: tuple(runs) for place, runs in sorted(places.items())}))
+            shown += sum(map(len, places.values()))
+    left_out = sum(map(len, parts)) - shown
+    return found, [f"Left out: {left_out} runs in other settings; choose one with KEY=VALUE."] if left_out else []
+
+
+def _place(run: RunRecord) -> Place:
+    depth, width = (setting(run.config, key) for key in AXES)
+    return (depth, width)
 
 
 def places(found: Sequence[Grid]) -> tuple[list[int], list[int]]:
@@ -110,7 +140,7 @@ def places(found: Sequence[Grid]) -> tuple[list[int], list[int]]:
     return sorted({depth for depth, _ in every}), sorted({width for _, width in every})
 
 
-def deep_narrow_table(found: Sequence[Grid]) -> Table:
+def deep_narrow_table(found: Sequence[Grid], name: str = "deep_narrow", notes: Sequence[str] = ()) -> Table:
     """One row per depth and width: the accuracy of each kind, and its share of dead points at initialization."""
     depths, widths = places(found)
     values = {(grid.label, key): grid.values(key, depths, widths) for grid in found for key in MEASURES}
@@ -124,12 +154,13 @@ def deep_narrow_table(found: Sequence[Grid]) -> Table:
                 cells.append(cell(_text(here["accuracy"]), f"dead {_text(here['dead_at_start'])}"))
                 records.append({"kind": grid.label, "depth": depth, "width": width, "n": runs, **here})
             rows.append(tuple(cells))
-    notes = (
+    said = (
         f"Test accuracy in percent, mean over {_counts(found)} seeds; below it the share of the training points (in "
-        "percent) that are dead at initialization, in the layer where most are. Chance is 50 %.",
+        "percent) that are dead at initialization, in the layer where most are. A run that failed to train counts as"
+        " chance, 50 %.",
     )
     columns = ("", *[grid.label for grid in found])
-    return Table("Deep and narrow networks on two moons", columns, tuple(rows), notes, tuple(records))
+    return Table("Deep and narrow networks on two moons", columns, tuple(rows), (*said, *notes), tuple(records), name)
 
 
 def deep_narrow_figure(found: Sequence[Grid]) -> Any:
@@ -146,7 +177,7 @@ def deep_narrow_figure(found: Sequence[Grid]) -> Any:
                 )
             figure.colorbar(image, ax=list(row), label=label, fraction=0.05, pad=0.02)
         for axes, grid in zip(panels[0], found, strict=True):
-            axes.set_title(grid.label)
+            axes.set_title(style.text(grid.label))
         for row in panels:
             row[0].set_yticks(range(len(depths)), map(str, depths))
             row[0].set_ylabel("depth")

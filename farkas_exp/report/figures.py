@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from farkas_exp.query import number
 from farkas_exp.report import style
-from farkas_exp.report.arms import Arm, number
+from farkas_exp.report.arms import Arm
 from farkas_exp.report.curves import TEST_ERROR, TRAIN_LOSS, Look, arm_curve, draw_curves, looks
 from farkas_exp.report.figure1 import figure1
 from farkas_exp.report.paper import FIGURE5, TABLES, Filled, PaperTable, fill
@@ -97,11 +98,19 @@ def _legend(figure: Any, labels: Sequence[str], look: Mapping[str, Look], captio
     from matplotlib.lines import Line2D
 
     handles = [
-        Line2D([], [], color=look[label].color, linestyle=look[label].line, marker=look[label].marker, label=label)
+        Line2D(
+            [],
+            [],
+            color=look[label].color,
+            linestyle=look[label].line,
+            marker=look[label].marker,
+            label=style.text(label),
+        )
         for label in labels
     ]
     figure.legend(
-        handles=handles, loc="outside lower center", ncols=2 if len(labels) > 1 else 1, title="\n".join(captions),
+        handles=handles, loc="outside lower center", ncols=2 if len(labels) > 1 else 1,
+        title="\n".join(map(style.text, captions)),
         title_fontsize=8.5, handlelength=3,
     )  # fmt: skip
 

@@ -8,14 +8,17 @@ from typing import Any
 
 import torch
 
+from farkas_exp.constructions import exact_fit as construction
 from farkas_exp.constructions.descent import Path, descend, random_regression
-from farkas_exp.constructions.exact_fit import exact_fit
 from farkas_exp.constructions.regression import largest_norm
 from farkas_exp.constructions.small_norm import condition, norm_bound, small_norm_weights
 from farkas_exp.errors import UserError
 from farkas_exp.models.linear_residual import LinearResidual
+from farkas_exp.query import setting
 from farkas_exp.report import style
-from farkas_exp.report.arms import group_arms, setting
+from farkas_exp.report.arms import arm_record, error_cell, failure_note, group_arms
+from farkas_exp.report.curves import curves_figure
+from farkas_exp.report.render import Report
 from farkas_exp.report.tables import Cell, Table, cell
 from farkas_exp.runs import RunRecord
 
@@ -33,34 +36,74 @@ TABLE2: Mapping[str, tuple[float | None, float | None]] = {
     "DenseNet": (3.74, 19.25),
 }
 """Table 2 of the paper: top-1 error in percent on CIFAR-10 and CIFAR-100."""
+DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
+NETWORKS_OF_TABLE2 = ("allconv_residual", "farkas_allconv_residual")
 
 
-def table2(records: Sequence[RunRecord]) -> Table | None:
-    """The paper's Table 2 and our all-convolutional networks on CIFAR; None where there are none."""
-    wanted = [
-        run
-        for run in records
-        if str(setting(run.config, "model.name")).endswith("allconv_residual")
-        and setting(run.config, "dataset.name") in ("cifar10", "cifar100")
-    ]
-    if not wanted:
-        return None
+def allconv(records: Sequence[RunRecord]) -> Report:
+    """Table 2 with our runs, and their curves."""
+    runs = _allconv_runs(records)
+    if not runs:
+        raise UserError(
+            "runs_dir: no run of an all-convolutional residual network there; see experiment=allconv_cifar10"
+        )
+    return Report("allconv", (table2(runs),), {"allconv": lambda: curves_figure(group_arms(runs))})
+
+
+def identity(records: Sequence[RunRecord]) -> Report:
+    """Table 2 where there are runs, and the theorems."""
+    runs, theory, fits = (
+        _allconv_runs(records),
+        linear_residual_landscape(records),
+        exact_fit_table(exact_fit_records()),
+    )
+    tables = (*([table2(runs)] if runs else []), *theory.tables, fits)
+    return Report("identity", tables, theory.figures)
+
+
+def linear_residual_landscape(records: Sequence[RunRecord]) -> Report:
+    """Theorems 2.1 and 2.2, computed."""
+    norms, paths = small_norm_records(), descents()
+    figures = {"linear_residual_landscape": lambda: landscape_figure(norms, paths)}
+    return Report("linear_residual_landscape", (small_norm_table(norms), descent_table(paths)), figures)
+
+
+def exact_fit(records: Sequence[RunRecord]) -> Report:
+    """Theorem 3.2, computed."""
+    return Report("exact_fit", (exact_fit_table(exact_fit_records()),))
+
+
+def _allconv_runs(records: Sequence[RunRecord]) -> list[RunRecord]:
+    return [run for run in records if setting(run.config, "model.name") in NETWORKS_OF_TABLE2]
+
+
+def table2(runs: Sequence[RunRecord]) -> Table:
+    """The paper's Table 2 and our all-convolutional networks; other data than CIFAR have a column of their own."""
+    on_test = [run for run in runs if run.evaluated_on == "test"]
+    data = dict.fromkeys((*DATASETS, *(str(setting(run.config, "dataset.name")) for run in on_test)))
+    columns = ("network", *(DATASETS.get(name, name) for name in data), "n")
     rows = [
-        (cell(f"{name} (paper)"), *[_error(value) for value in errors], cell("–")) for name, errors in TABLE2.items()
+        (
+            cell(f"{name} (paper)"),
+            *[_error(dict(zip(DATASETS, errors, strict=True)).get(each)) for each in data],
+            cell("–"),
+        )
+        for name, errors in TABLE2.items()
     ]
     flat: list[Mapping[str, Any]] = [
         {"arm": f"{name} (paper)", "cifar10": ten, "cifar100": hundred} for name, (ten, hundred) in TABLE2.items()
     ]
-    for arm in group_arms(wanted):
-        error = arm.summary("test_error")
+    notes = ["Top-1 test error in percent; the paper gives one run each, ours are means over n seeds."]
+    for arm in group_arms(on_test):
         dataset = str(setting(arm.config, "dataset.name"))
-        text = f"{error.mean:.2f}" + (f" ± {error.sd:.2f}" if error.n > 1 else "") if error else "–"
-        cells = [cell(text if name == dataset else "–") for name in ("cifar10", "cifar100")]
         failed = f", {len(arm.failed)} failed" if arm.failed else ""
+        cells = [error_cell(arm) if name == dataset else cell("–") for name in data]
         rows.append((cell(arm.label), *cells, cell(f"{len(arm.finished)}{failed}")))
-        flat.append({"arm": arm.label, "identity": arm.identity, dataset: error.mean if error else None})
-    notes = ("Top-1 test error in percent; the paper gives one run each, ours are means over n seeds.",)
-    return Table("Table 2", ("network", "CIFAR-10", "CIFAR-100", "n"), tuple(rows), notes, tuple(flat))
+        flat.append({**arm_record(arm), dataset: arm_record(arm)["test_error_mean"]})
+        notes += [failure_note(arm)] if arm.failed else []
+    if len(on_test) < len(runs):
+        notes.append(f"Left out: {len(runs) - len(on_test)} whose error is on held-out images, not on the test set.")
+    return Table("Table 2", columns, tuple(rows), tuple(notes), tuple(flat), "table2")
 
 
 def _error(value: float | None) -> Cell:
@@ -100,7 +143,7 @@ def small_norm_table(records: Sequence[Mapping[str, float]]) -> Table:
         " norm: the largest spectral norm of a layer of the constructed network; bound: (4π + 3γ)/l.",
     )
     columns = ("target", "layers", "norm", "bound", "excess risk")
-    return Table("Optima of small norm (Theorem 2.1)", columns, tuple(rows), notes, tuple(records))
+    return Table("Optima of small norm (Theorem 2.1)", columns, tuple(rows), notes, tuple(records), "small_norm")
 
 
 def descents() -> dict[tuple[int, int], Path]:
@@ -139,7 +182,7 @@ def descent_table(paths: Mapping[tuple[int, int], Path]) -> Table:
         " 4l(1 − |||A|||)^(2l − 2) σ_min(Σ)(f − C), at least 1 by the theorem.",
     )
     columns = ("target", "layers", "excess risk", "largest norm", "inside", "smallest ratio")
-    return Table("Gradients on the way (Theorem 2.2)", columns, tuple(rows), notes, tuple(flat))
+    return Table("Gradients on the way (Theorem 2.2)", columns, tuple(rows), notes, tuple(flat), "descent")
 
 
 def landscape_figure(norms: Sequence[Mapping[str, float]], paths: Mapping[tuple[int, int], Path]) -> Any:
@@ -177,7 +220,7 @@ def exact_fit_records(sizes: Sequence[tuple[int, int, int, int]] = EXACT_FITS, s
         labels = torch.randint(classes, (count,), generator=generator)
         record: dict[str, Any] = {"points": count, "inputs": inputs, "classes": classes, "width": width}
         try:
-            net = exact_fit(points, labels, classes, width, generator)
+            net = construction.exact_fit(points, labels, classes, width, generator)
         except UserError as refused:
             found.append({**record, "refused": str(refused)})
             continue
@@ -204,4 +247,6 @@ def exact_fit_table(records: Sequence[Mapping[str, Any]]) -> Table:
         *[f"Refused: {record['refused']}" for record in records if "refused" in record],
     ]
     columns = ("points", "inputs", "classes", "width", "blocks", "parameters", "error")
-    return Table("Exact fit of a finite sample (Theorem 3.2)", columns, tuple(rows), tuple(notes), tuple(records))
+    return Table(
+        "Exact fit of a finite sample (Theorem 3.2)", columns, tuple(rows), tuple(notes), tuple(records), "exact_fit"
+    )

@@ -1,10 +1,12 @@
 """What `diagnostics.measures` has found, arm by arm: each figure at the first and at the last measurement."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from farkas_exp.report.arms import Arm, group_arms, number
+from farkas_exp.query import number
+from farkas_exp.report.arms import Arm, error_cell, group_arms
+from farkas_exp.report.render import Report
 from farkas_exp.report.tables import Cell, Table, cell
 from farkas_exp.runs import RunRecord
 
@@ -27,24 +29,41 @@ FIGURES: Mapping[str, str] = {
 def flat_figures(row: Mapping[str, Any]) -> dict[str, float]:
     """The figures of one row of diagnostics; effective ranks as their mean over the layers."""
     figures = {key: number(value) for key, value in row.items() if key in FIGURES and not isinstance(value, Mapping)}
-    for radius, value in (row.get("robust_error") or {}).items():
-        figures[f"robust_error {radius}"] = number(value)
-    ranks = [number(value) for value in (row.get("effective_rank") or {}).values()]
+    robust, ranks = row.get("robust_error"), row.get("effective_rank")
+    if isinstance(robust, Mapping):
+        figures |= {f"robust_error {radius}": number(value) for radius, value in robust.items()}
+    ranks = [number(value) for value in ranks.values()] if isinstance(ranks, Mapping) else []
     if ranks:
         figures["effective_rank"] = sum(ranks) / len(ranks)
     return figures
 
 
+def report(records: Sequence[RunRecord]) -> Report:
+    """What the diagnostics have measured before and after training."""
+    return Report("landscape", (landscape_table(records),))
+
+
+def at_end(key: str, last: bool) -> Callable[[RunRecord], float]:
+    """One of `FIGURES` at a run's first or last measurement."""
+
+    def value(run: RunRecord) -> float:
+        rows = run.diagnostics()
+        return flat_figures(rows[-1 if last else 0]).get(key, math.nan) if rows else math.nan
+
+    return value
+
+
 def landscape_table(records: Sequence[RunRecord]) -> Table:
-    """One row per arm: test error, and each figure before and after training, means over the seeds."""
+    """One row per arm: its error, and each figure before and after training, means over the seeds."""
     arms = group_arms(records)
     measured = {arm.identity: _ends(arm) for arm in arms}
     shown = [key for key in FIGURES if any(key in end for ends in measured.values() for end in ends)]
+    sets = [name for name in ("test", "validation") if any(arm.evaluated_on == name for arm in arms)]
     rows = []
     for arm in arms:
         first, last = measured[arm.identity]
-        error = arm.summary("test_error")
-        cells = [cell(arm.label), cell(f"{error.mean:.2f}" if error else "–"), cell(str(len(arm.finished)))]
+        errors = [error_cell(arm) if arm.evaluated_on == name else cell("–") for name in sets]
+        cells = [cell(arm.label), *errors, cell(str(len(arm.finished)))]
         rows.append((*cells, *[_change(first.get(key), last.get(key)) for key in shown]))
     records_ = [
         {"arm": arm.label, "identity": arm.identity}
@@ -52,8 +71,8 @@ def landscape_table(records: Sequence[RunRecord]) -> Table:
         for arm in arms
     ]
     notes = ("Means over n finished runs: at the first measurement → at the last one (diagnostics.epochs).",)
-    columns = ("arm", "test error (%)", "n", *[FIGURES[key] for key in shown])
-    return Table("Before and after training", columns, tuple(rows), notes, tuple(records_))
+    columns = ("arm", *(f"{name} error (%)" for name in sets), "n", *[FIGURES[key] for key in shown])
+    return Table("Before and after training", columns, tuple(rows), notes, tuple(records_), "landscape")
 
 
 def _named(ends: tuple[dict[str, float], dict[str, float]]) -> list[tuple[str, dict[str, float]]]:

@@ -22,6 +22,7 @@ from farkas_exp.initialization import initialize
 from farkas_exp.layers import Scaling
 from farkas_exp.models import create_model
 from farkas_exp.report import style
+from farkas_exp.report.render import Report
 from farkas_exp.report.tables import Table, cell
 
 WIDTH, DRAWS = 100, 100
@@ -50,6 +51,30 @@ CHOICES = (
 """`residual=...`: alpha, beta and depth exponent, as in conf/residual."""
 
 
+def lecture(records: Sequence[Any]) -> Report:
+    """The three reports below in one."""
+    parts = [each(records) for each in (linear_residual_ratio, residual_scaling, landscape_toys)]
+    figures = {name: draw for part in parts for name, draw in part.figures.items()}
+    return Report("lecture", tuple(table for part in parts for table in part.tables), figures)
+
+
+def linear_residual_ratio(records: Sequence[Any]) -> Report:
+    """How far linear residual networks stretch their input."""
+    return Report("linear_residual_ratio", (ratio_table(),))
+
+
+def residual_scaling(records: Sequence[Any]) -> Report:
+    """The variance of scaled residual networks, in theory and in ours."""
+    variances = variance_records()
+    figures = {"residual_scaling": lambda: scaling_figure(variances)}
+    return Report("residual_scaling", (variance_table(variances), network_table()), figures)
+
+
+def landscape_toys(records: Sequence[Any]) -> Report:
+    """Small loss functions and their stationary points."""
+    return Report("landscape_toys", (toys_table(),), {"landscape_toys": toys_figure})
+
+
 def ratio_table(draws: int = DRAWS) -> Table:
     """||y|| / ||x|| of linear residual networks, for each initialization and depth, beside the expectation."""
     rows, records = [], []
@@ -69,7 +94,9 @@ def ratio_table(draws: int = DRAWS) -> Table:
         " input back. Ten layers give 32.",
     )
     columns = ("init", "layers", "root mean square", "expected", "median", "smallest", "largest")
-    return Table("Linear residual networks: ratio of output to input", columns, tuple(rows), notes, tuple(records))
+    return Table(
+        "Linear residual networks: ratio of output to input", columns, tuple(rows), notes, tuple(records), "ratio"
+    )
 
 
 def variance_records(width: int = 400, batch: int = 400) -> list[dict[str, Any]]:
@@ -95,8 +122,9 @@ def variance_table(records: Sequence[dict[str, Any]]) -> Table:
     flat = tuple({key: value for key, value in r.items() if key != "variances"} for r in records)
     flat = tuple({**f, "variance": r["variances"][-1]} for f, r in zip(flat, records, strict=True))
     return Table(
-        "Residual scaling: variance after ten branches", ("scaling", "variance", "expected"), rows, notes, flat
-    )
+        "Residual scaling: variance after ten branches", ("scaling", "variance", "expected"), rows, notes, flat,
+        "variance",
+    )  # fmt: skip
 
 
 def network_table() -> Table:
@@ -112,7 +140,7 @@ def network_table() -> Table:
         " one draw, noise for images.",
     )
     columns = ("network", *[f"residual={choice[0]}" for choice in CHOICES])
-    return Table("Residual scaling of the networks", columns, tuple(rows), notes, tuple(records))
+    return Table("Residual scaling of the networks", columns, tuple(rows), notes, tuple(records), "networks")
 
 
 @torch.no_grad()
@@ -152,7 +180,7 @@ def toys_table() -> Table:
         " uv = 1 is a minimum. With a ReLU every w < 0 is one of value 1, far from the minimum 0.",
     )
     columns = ("loss", "point", "value", "eigenvalues of the Hessian", "kind")
-    return Table("Landscape toys: stationary points", columns, tuple(rows), notes, tuple(records))
+    return Table("Landscape toys: stationary points", columns, tuple(rows), notes, tuple(records), "toys")
 
 
 def _point(found: Analysis) -> str:

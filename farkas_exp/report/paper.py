@@ -8,14 +8,22 @@ runs of two settings never stand in one table.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
-from types import MappingProxyType
 from typing import Any
 
-from farkas_exp.config import parse, to_dict
+from farkas_exp.query import (
+    DONE,
+    by_data,
+    common_setting,
+    deciding_settings,
+    default_settings,
+    fingerprint,
+    is_arm_setting,
+    is_plain,
+    setting,
+)
 from farkas_exp.registry import NETWORKS
-from farkas_exp.report.arms import deciding_settings, is_plain, model_name, pretty, setting
-from farkas_exp.runs import FAILED, FINISHED, RunRecord
+from farkas_exp.report.arms import model_name, pretty
+from farkas_exp.runs import RunRecord
 
 ONLY_COLUMN = "test error"
 
@@ -220,6 +228,18 @@ def _table1_mini() -> PaperTable:
 TABLE1_MINI = _table1_mini()
 """The CPU edition of Table 1."""
 
+
+def _demo() -> PaperTable:
+    """The 18-layer networks of Table 1 as `experiment=demo` runs them."""
+    column = "18 layers"
+    rows = tuple(row for row in TABLE1_MINI.rows)
+    cells = tuple(each for each in TABLE1_MINI.cells if each.column == column)
+    note = "Handwritten digits in 16 epochs: the paper's question, not its numbers."
+    return PaperTable("demo", "The demo, beside Table 1", (column,), rows, cells, TABLE1_MINI.setting, 2, (note,))
+
+
+DEMO = _demo()
+
 TABLE3_MINI = PaperTable(
     "table3_mini",
     "Table 3 in small: percent misclassification, top-1/top-5",
@@ -287,27 +307,8 @@ def required_settings(row: PaperRow, model: str) -> dict[str, tuple[Any, ...]]:
     return needs
 
 
-@cache
-def default_settings() -> Mapping[str, Any]:
-    """The deciding settings at the schema's defaults, by dotted key; the required ones are None."""
-    least = parse({"model": {"name": ""}, "lr": {"value": 1.0}, "dataset": {"name": ""}})
-    flat = deciding_settings(to_dict(least))
-    return MappingProxyType(flat | {"model.name": None, "lr.value": None, "dataset.name": None})
-
-
 _DEFAULT_GROUPS = ("model.", "residual.", "activation.", "init.")
 """Groups whose settings are the defaults in every arm of the paper, but for those that its rows name."""
-_ARM_GROUPS = ("model.", "residual.", "normalization.", "aggregation.", "activation.", "init.", "lr.value")
-
-
-def is_arm_setting(key: str) -> bool:
-    """Whether the setting at `key` tells arms apart; the others make up the setting of a whole table."""
-    return key.startswith(_ARM_GROUPS)
-
-
-def common_setting(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The setting that the arms of a table share: the deciding settings without those that tell arms apart."""
-    return {key: value for key, value in deciding_settings(config).items() if not is_arm_setting(key)}
 
 
 def deviations(config: Mapping[str, Any], table: PaperTable) -> dict[str, Any]:
@@ -328,6 +329,7 @@ class Filled:
         others: runs of the same setting and of networks of the table that belong to none of its cells.
         deviations: where the setting is not the paper's.
         left_out: the other settings that have runs for cells of this table, each with its number of runs.
+        held_out: runs for cells of this table whose error is on held-out images, not on the test set.
     """
 
     table: PaperTable
@@ -335,52 +337,87 @@ class Filled:
     others: tuple[RunRecord, ...]
     deviations: Mapping[str, Any]
     left_out: tuple[tuple[Mapping[str, Any], int], ...]
+    held_out: tuple[RunRecord, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """The runs for cells of a table that share their setting and their data."""
+
+    deviations: Mapping[str, Any]
+    data: str
+    matches: Sequence[tuple[PaperCell, RunRecord]]
+
+    @property
+    def rank(self) -> tuple[Any, ...]:
+        done = {cell for cell, record in self.matches if record.state in DONE}
+        longest = max(record.epochs for _, record in self.matches)
+        key = (_key(self.deviations), self.data)
+        return (not self.deviations and bool(done), len(done), longest, len(self.matches), key)
 
 
 def fill(table: PaperTable, records: Sequence[RunRecord]) -> Filled:
-    """Fill a table with the runs of one setting.
+    """Fill a table with the runs of one setting, on the same data, that are evaluated on the test set.
 
     Runs on the dataset of another table of the paper, or with inputs normalized where the paper's are not, never fill
     it. Of several settings, the paper's own comes first if it has a result, then the one that fills most cells, then
     the longest training.
     """
-    settings: dict[tuple[tuple[str, str], ...], list[tuple[PaperCell, RunRecord]]] = {}
-    known: dict[tuple[tuple[str, str], ...], Mapping[str, Any]] = {}
-    identities = {record.identity: record for record in records}
-    cells = {identity: _cells_of(record, table) for identity, record in identities.items()}
-    where = {identity: deviations(record.config, table) for identity, record in identities.items()}
-    matches = [(cell, run) for run in records for cell in cells[run.identity]]
-    for cell, record in matches:
-        found = where[record.identity]
-        key = tuple((k, repr(v)) for k, v in found.items())
-        known[key] = found
-        settings.setdefault(key, []).append((cell, record))
+    held_out = tuple(run for run in records if run.evaluated_on != "test" and _cells_of(run, table))
+    tested = [run for run in records if run.evaluated_on == "test"]
+    settings = sorted(_settings(table, tested), key=lambda each: each.rank, reverse=True)
     if not settings:
-        return Filled(table, {}, (), {}, ())
-
-    def rank(key: tuple[tuple[str, str], ...]) -> tuple[Any, ...]:
-        matched = settings[key]
-        done = {cell for cell, record in matched if record.state in (FINISHED, FAILED)}
-        return (not key and bool(done), len(done), max(r.epochs for _, r in matched), len(matched), key)
-
-    best, *rest = sorted(settings, key=rank, reverse=True)
+        return Filled(table, {}, (), {}, (), held_out)
+    best, *rest = settings
     runs: dict[PaperCell, dict[int, RunRecord]] = {}
-    for cell, record in settings[best]:
+    for cell, record in best.matches:
         seeds = runs.setdefault(cell, {})
-        if record.seed not in seeds or seeds[record.seed].state not in (FINISHED, FAILED):
+        if record.seed not in seeds or seeds[record.seed].state not in DONE:
             seeds[record.seed] = record
-    taken = {record.path for _, record in settings[best]}
+    filled = {cell: tuple(seeds[seed] for seed in sorted(seeds)) for cell, seeds in runs.items()}
+    left_out = tuple((_with_data(each, best), len(each.matches)) for each in rest)
+    return Filled(table, filled, tuple(_others(table, tested, best)), best.deviations, left_out, held_out)
+
+
+def _settings(table: PaperTable, records: Sequence[RunRecord]) -> list[_Setting]:
+    matches: dict[str, list[RunRecord]] = {}
+    cells: dict[str, list[PaperCell]] = {}
+    where: dict[str, Mapping[str, Any]] = {}
+    for record in records:
+        if record.identity not in cells:
+            cells[record.identity] = _cells_of(record, table)
+        if cells[record.identity]:
+            found = deviations(record.config, table)
+            matches.setdefault(_key(found), []).append(record)
+            where[_key(found)] = found
+    return [
+        _Setting(where[key], data, [(cell, run) for run in runs for cell in cells[run.identity]])
+        for key, each in matches.items()
+        for data, runs in by_data(each).items()
+    ]
+
+
+def _others(table: PaperTable, records: Sequence[RunRecord], best: _Setting) -> list[RunRecord]:
+    taken = {record.path for _, record in best.matches}
     models = {cell.model for cell in table.cells}
     others = [
         record
         for record in records
         if record.path not in taken
-        and where[record.identity] == known[best]
         and setting(record.config, "model.name") in models
+        and deviations(record.config, table) == best.deviations
     ]
-    filled = {cell: tuple(seeds[seed] for seed in sorted(seeds)) for cell, seeds in runs.items()}
-    left_out = tuple((known[key], len(settings[key])) for key in rest)
-    return Filled(table, filled, tuple(others), known[best], left_out)
+    return [record for record in others if not best.data or fingerprint(record) in ("", best.data)]
+
+
+def _with_data(each: _Setting, best: _Setting) -> Mapping[str, Any]:
+    """The setting of runs that are left out; with their data where these alone tell them from those that are shown."""
+    same = each.deviations == best.deviations
+    return {**each.deviations, "data": each.data or "unknown"} if same else each.deviations
+
+
+def _key(found: Mapping[str, Any]) -> str:
+    return repr(sorted((key, repr(value)) for key, value in found.items()))
 
 
 def _cells_of(record: RunRecord, table: PaperTable) -> list[PaperCell]:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from farkas_exp.report.arms import Arm, arm_record, arms_table, group_arms, mean_sd, outcome, progress_text
+from farkas_exp.query import outcome
+from farkas_exp.report.arms import Arm, arms_table, group_arms, mean_sd, progress_text
 from farkas_exp.report.arms import failure_note as arm_failure_note
 from farkas_exp.report.paper import Filled, PaperCell, arm_text, describe_setting, pretty_setting
 from farkas_exp.report.statistics import summarize
@@ -28,16 +29,24 @@ def paper_table(filled: Filled) -> Table:
             cells.append(_cell(wanted, filled) if wanted else cell(""))
         rows.append(tuple(cells))
     records = tuple(_record(each, filled) for each in table.cells)
-    return Table(table.title, ("", *table.columns), tuple(rows), tuple(_notes(filled)), records)
+    return Table(table.title, ("", *table.columns), tuple(rows), tuple(_notes(filled)), records, table.name)
 
 
-def other_arms_table(filled: Filled) -> Table | None:
-    """The arms of the same setting that the paper's table does not have (the control arms); None without any."""
-    if not filled.others:
-        return None
-    arms = [replace(arm, label=arm_text(arm.config)) for arm in group_arms(filled.others)]
-    table = arms_table(arms, f"Other arms in the setting of {filled.table.name}")
-    return replace(table, records=tuple(arm_record(arm) for arm in arms))
+def other_arms_tables(filled: Filled) -> list[Table]:
+    """The arms of the same setting that the paper's table does not have (the control arms), and those held out of it.
+
+    The latter are the runs for its cells whose error is not a test error.
+    """
+    found = []
+    for runs, title, name in (
+        (filled.others, f"Other arms in the setting of {filled.table.name}", "others"),
+        (filled.held_out, f"Errors on held-out images: no part of {filled.table.name}", "held_out"),
+    ):
+        if runs:
+            arms = group_arms(runs)
+            arms = group_arms(runs, {arm.runs[0].identity: arm_text(arm.config) for arm in arms})
+            found.append(replace(arms_table(arms, title), name=f"{filled.table.name}_{name}"))
+    return found
 
 
 def cell_arm(wanted: PaperCell, filled: Filled) -> Arm:
@@ -107,6 +116,8 @@ def _notes(filled: Filled) -> list[str]:
         chosen = ", ".join(pretty_setting(k, v) for k, v in setting.items()) or "the paper's setting"
         runs = f"{count} run{'s' * (count != 1)}"
         notes.append(f"Left out: {runs} in another setting ({chosen}); choose it with KEY=VALUE on the command line.")
+    if filled.held_out:
+        notes.append(f"Left out: {len(filled.held_out)} whose error is on held-out images, not on the test set.")
     return [*notes, *table.notes]
 
 

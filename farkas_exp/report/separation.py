@@ -4,10 +4,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from farkas_exp.report.arms import Arm, group_arms, number, setting
-from farkas_exp.report.deep_narrow import Grid, Place
-from farkas_exp.report.statistics import summarize
-from farkas_exp.report.tables import Cell, Table, cell
+from farkas_exp.query import number
+from farkas_exp.report.deep_narrow import deep_narrow_figure, deep_narrow_table, grids, layers_of
+from farkas_exp.report.kinds import ANY, Column, Kind, Kinds, kinds_table
+from farkas_exp.report.render import Report
+from farkas_exp.report.tables import Table
 from farkas_exp.runs import RunRecord
 
 PAPER: Mapping[str, tuple[float, float, float, float]] = {
@@ -18,7 +19,6 @@ PAPER: Mapping[str, tuple[float, float, float, float]] = {
     "Sep-UP": (0.9882, 0.9333, 0.6988, 1.0810),
 }
 """Table 1 of Riera et al. 2019: accuracy on training and validation points, loss on both; one seed."""
-ORDER = (*PAPER, "Farkas sum", "Farkas mean", "Farkas mean + Sep-UP", "residual")
 
 Values = Callable[[RunRecord], float]
 
@@ -30,7 +30,7 @@ def accuracy(key: str, best: bool) -> Values:
         errors = [number(row.get(key)) for row in run.metrics()]
         if not errors:
             return math.nan
-        return 1 - (min(errors) if best else errors[-1]) / 100
+        return 1 - (min(filter(math.isfinite, errors), default=math.nan) if best else errors[-1]) / 100
 
     return value
 
@@ -42,13 +42,14 @@ def dead(run: RunRecord, key: str) -> float:
         return math.nan
     if key == "dead_samples":
         return number(rows[-1].get(key))
-    layers = rows[-1]["layers"]
-    return sum(layer[key] * layer["units"] for layer in layers) / sum(layer["units"] for layer in layers)
+    layers = [(number(layer.get(key)), number(layer.get("units"))) for layer in layers_of(rows[-1])]
+    units = sum(count for _, count in layers)
+    return sum(share * count for share, count in layers) / units if units > 0 else math.nan
 
 
 def most_dead_points(run: RunRecord) -> float:
     """The largest share of dead points of any layer at any measurement of a run."""
-    shares = [layer["dead_points"] for row in run.diagnostics() for layer in row["layers"]]
+    shares = [number(layer.get("dead_points")) for row in run.diagnostics() for layer in layers_of(row)]
     return max(shares, default=math.nan)
 
 
@@ -64,61 +65,58 @@ COLUMNS: Mapping[str, Values] = {
 }
 
 
+def report(records: Sequence[RunRecord]) -> Report:
+    """The paper's Table 1, or its heat maps where the runs of an arm differ in depth or width."""
+    tested = [run for run in records if run.evaluated_on == "test"]
+    found, notes = grids(tested, KINDS)
+    grown = [grid for grid in found if len(grid.runs) > 1]
+    if grown:
+        figures = {"separation_grid": lambda: deep_narrow_figure(grown)}
+        return Report("separation_grid", (deep_narrow_table(grown, "separation_grid", notes),), figures)
+    return Report("separation", (separation_table(tested),))
+
+
 def separation_table(records: Sequence[RunRecord]) -> Table:
     """One row per arm in the paper's order: last and best epoch, dead units and points, the paper's accuracies."""
-    arms = sorted(group_arms(records), key=lambda arm: (_place(arm.label), arm.label))
-    rows, flat = [], []
-    for arm in arms:
-        values = {name: [value(run) for run in arm.finished] for name, value in COLUMNS.items()}
-        paper = PAPER.get(arm.label)
-        rows.append(
-            (
-                cell(arm.label),
-                *[_mean_and_range(values[name]) for name in COLUMNS],
-                cell(str(len(arm.finished))),
-                cell(f"{paper[0]:.4f} / {paper[1]:.4f}" if paper else "–"),
-            )
-        )
-        flat.append(_record(arm, values, paper))
-    notes = [
-        "Mean over n seeds, below it the range. Accuracies of the last and of the best epoch, 85 training and 15"
-        " validation points; the training figures are those of the network before the epoch's one update.",
+    columns = [Column(name, value, ".3f") for name, value in COLUMNS.items()]
+    notes = (
+        "Accuracies of the last and of the best epoch, 85 training and 15 validation points, which are the test set of"
+        " these runs; the training figures are those of the network before the epoch's one update.",
         "Dead points: those that no unit of some layer is active for, after the last epoch; most in a layer: the"
-        " largest share at any layer and any measurement. The paper: one seed, train / validation.",
-    ]
-    columns = ("arm", *COLUMNS, "n", "paper")
-    return Table("Two moons, 50 layers of 4 units", columns, tuple(rows), tuple(notes), tuple(flat))
+        " largest share at any layer and any measurement. The paper: one seed; it does not say of which epoch.",
+    )
+    setting = {"dataset.name": "moons", "model.depth": 50, "model.width": 4, "epochs": 1000}
+    return kinds_table("separation", "Two moons, 50 layers of 4 units", records, KINDS, columns, notes, setting)
 
 
-def _place(label: str) -> int:
-    return ORDER.index(label) if label in ORDER else len(ORDER)
+PINNED = ("regularizer.", "model.residual", "normalization.name", "aggregation.", "dropout.", "attack.", "callback.")
 
 
-def _mean_and_range(values: Sequence[float]) -> Cell:
-    summary = summarize([value for value in values if math.isfinite(value)])
-    if summary is None:
-        return cell("–")
-    lines = [f"{summary.mean:.3f}"]
-    if summary.n > 1:
-        lines.append(f"{min(values):.3f}–{max(values):.3f}")
-    return cell(*lines)
+def _kind(label: str, model: str = "mlp", **needs: Any) -> Kind:
+    numbers = dict(
+        zip(("train acc.", "val. acc.", "train loss"), (f"{n:.4f}" for n in PAPER.get(label, ())), strict=False)
+    )
+    return Kind(label, {"model.name": model} | {key.replace("__", "."): value for key, value in needs.items()}, numbers)
 
 
-def _record(arm: Arm, values: Mapping[str, Sequence[float]], paper: Sequence[float] | None) -> dict[str, Any]:
-    record: dict[str, Any] = {"arm": arm.label, "identity": arm.identity, "n": len(arm.finished)}
-    for name, each in values.items():
-        summary = summarize([value for value in each if math.isfinite(value)])
-        record[f"{name} mean"], record[f"{name} sd"] = (summary.mean, summary.sd) if summary else (None, None)
-    names = ("train acc.", "val. acc.", "train loss", "val. loss")
-    return record | {f"paper {name}": value for name, value in zip(names, paper or [None] * 4, strict=True)}
+def _separated(name: str) -> dict[str, Any]:
+    """A separation constraint of whatever strength; the strength is a part of the setting."""
+    keys = ("strength", "coefficient", "rho", "conv_point", "include_output")
+    return {"regularizer__name": name, **{f"regularizer__{key}": ANY for key in keys}}
 
 
-def arm_grids(records: Sequence[RunRecord]) -> list[Grid]:
-    """The arms that have runs of more than one depth or width, for heat maps, in the paper's order."""
-    by_arm: dict[str, dict[Place, list[RunRecord]]] = {}
-    for run in records:
-        depth, width = setting(run.config, "model.depth"), setting(run.config, "model.width")
-        if run.result and isinstance(depth, int) and isinstance(width, int):
-            by_arm.setdefault(str(run.config.get("arm") or run.slug), {}).setdefault((depth, width), []).append(run)
-    arms = sorted((name for name, places in by_arm.items() if len(places) > 1), key=lambda name: (_place(name), name))
-    return [Grid(arm, {place: tuple(runs) for place, runs in sorted(by_arm[arm].items())}) for arm in arms]
+KINDS = Kinds(
+    (
+        _kind("ReLU"),
+        _kind("BN", normalization__name="batch"),
+        _kind("Sep-U", **_separated("sep_u")),
+        _kind("Sep-P", **_separated("sep_p")),
+        _kind("Sep-UP", **_separated("sep_up")),
+        _kind("Farkas sum", "farkas_mlp", aggregation__name="sum"),
+        _kind("Farkas mean", "farkas_mlp", aggregation__name="mean"),
+        _kind("Farkas mean + Sep-UP", "farkas_mlp", aggregation__name="mean", **_separated("sep_up")),
+        _kind("residual", model__residual=True, init__last_depth_exponent=ANY),
+    ),
+    PINNED,
+)
+"""The arms of the paper's Table 1 in its order, and ours behind them."""

@@ -4,12 +4,14 @@ Colour says the kind of network, the line says the normalization as in the paper
 without. Figures are made without pyplot, so that nothing global is touched and no display is needed.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from farkas_exp.machine.files import replacing
+from farkas_exp.terminal import printable
 
 COLORS = {
     "black": "#000000", "orange": "#E69F00", "sky": "#56B4E9", "green": "#009E73", "yellow": "#F0E442",
@@ -50,8 +52,15 @@ def styled() -> Iterator[None]:
     import matplotlib
 
     values: Any = {**matplotlib.rcParamsDefault, "backend": matplotlib.rcParams["backend"], **_RC}
-    with matplotlib.rc_context(values):
+    with matplotlib.rc_context(values), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # a label may be in any script
         yield
+
+
+def text(label: str) -> str:
+    """A label of others as matplotlib is to draw it: no formula, no line break, and not hidden from the legend."""
+    shown = printable(label).replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
 
 
 def new_figure(width: float, height: float) -> Any:

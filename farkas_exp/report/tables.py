@@ -1,16 +1,19 @@
 """A small table model, and its rendering for the terminal, Markdown, CSV, LaTeX and HTML.
 
-A cell has one or more lines of plain text. The text may hold ±, −, × and the like; each rendering escapes what is
-special to it. CSV is for machines and does not hold the cells but the table's `records`: one flat row of unrounded
-numbers for each thing that the table shows.
+A cell has one or more lines of plain text, without control characters. The text may hold ±, −, × and the like; each
+rendering escapes what is special to it. CSV is for machines and does not hold the cells but the table's `records`: one
+flat row of unrounded numbers for each thing that the table shows.
 """
 
 import csv
 import html
 import io
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TextIO
+
+from farkas_exp.terminal import printable
 
 
 @dataclass(frozen=True)
@@ -29,21 +32,28 @@ class Cell:
 
 def cell(*lines: str, marker: str = "", strong: bool = False) -> Cell:
     """A cell of the given lines."""
-    return Cell(lines, marker, strong)
+    return Cell(tuple(map(printable, lines)), marker, strong)
 
 
 @dataclass(frozen=True)
 class Table:
-    """A titled table: the first column is aligned left, the others right; `notes` stand below it, one line each."""
+    """A titled table: the first column is aligned left, the others right; `notes` stand below it, one line each.
+
+    `name` is what its file of records is called; it is needed where a report has more than one table.
+    """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...] = ()
     records: tuple[Mapping[str, Any], ...] = ()
+    name: str = ""
 
     def __post_init__(self) -> None:
         assert all(len(row) == len(self.columns) for row in self.rows), "every row has a cell for every column"
+        for field in ("columns", "notes"):
+            object.__setattr__(self, field, tuple(map(printable, getattr(self, field))))
+        object.__setattr__(self, "title", printable(self.title))
 
 
 def to_terminal(table: Table, stream: TextIO) -> None:
@@ -78,13 +88,27 @@ def to_markdown(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """The table's records, with one column for every key, in the order of their first appearance."""
+    """The table's records, with one column for every key, in the order of their first appearance.
+
+    Text has no line breaks, and none that a spreadsheet would take for a formula: it gets an apostrophe in front.
+    """
     keys = list(dict.fromkeys(key for record in table.records for key in record))
     out = io.StringIO()
-    writer = csv.DictWriter(out, keys, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table.records)
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(map(_csv_value, keys))
+    writer.writerows([_csv_value(record.get(key)) for key in keys] for record in table.records)
     return out.getvalue()
+
+
+def _csv_value(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.lstrip().startswith(_FORMULA) else text
+
+
+_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
+"""How a formula may begin, also in the full width of East Asian scripts."""
 
 
 def to_latex(table: Table) -> str:
@@ -104,6 +128,7 @@ def to_latex(table: Table) -> str:
         for index in range(max(len(c.lines) for c in row)):
             texts = [_latex(c.text(index)) for c in row]
             texts = [f"\\textbf{{{text}}}" if c.strong and text else text for text, c in zip(texts, row, strict=True)]
+            texts[0] = "{}" + texts[0] if texts[0].startswith(("[", "*")) else texts[0]  # not of the \\\\ before it
             lines.append("    " + " & ".join(texts) + r" \\")
     lines += ["    \\bottomrule", "  \\end{tabular}"]
     if table.notes:
@@ -135,9 +160,13 @@ def _bars(texts: Any) -> str:
 
 
 def _markdown(text: str) -> str:
-    for special in "\\|*_<>[]`":
-        text = text.replace(special, "\\" + special)
-    return text
+    text = re.sub(r"[\\|*_<>\[\]`~$]", r"\\\g<0>", text.replace("&", "&amp;"))
+    return re.sub(r"^(\s*)([-+](?=\s|$)|#|\d+(?=[.)](?:\s|$)))", lambda m: f"{m[1]}{_unlisted(m[2])}", text)
+
+
+def _unlisted(mark: str) -> str:
+    """What would begin a list or a heading, as plain text."""
+    return f"&#{ord(mark[0])};{mark[1:]}"
 
 
 _LATEX = {

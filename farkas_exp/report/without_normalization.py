@@ -1,31 +1,39 @@
 """Training without normalization: every method at its own best learning rate, and the range of rates that it bears.
 
-The runs are those of `experiment=without_normalization`: the search, with its errors on held-out training images, and
-the test, each method at the rate that the search has found. A method is an arm by its name.
+The runs are those in the settings of `experiment=without_normalization`: the search, with its errors on held-out
+training images, and the test, each method at the rate that the search has found. A failed run counts as chance wherever
+methods or rates are ranked.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from farkas_exp.errors import UserError
+from farkas_exp.query import DONE, budget, chance_error, deciding_settings, has_failed, outcome, ranked_error, setting
 from farkas_exp.report import style
-from farkas_exp.report.arms import deciding_settings, outcome, pretty, setting
+from farkas_exp.report.arms import pretty
+from farkas_exp.report.methods import Arms
+from farkas_exp.report.render import Report
 from farkas_exp.report.statistics import Summary, summarize
 from farkas_exp.report.tables import Cell, Table, cell
-from farkas_exp.runs import FAILED, FINISHED, RunRecord
+from farkas_exp.runs import RunRecord
 
-EXPERIMENT = "without_normalization"
+EXPERIMENT = "without_normalization_test"
 MARGIN = 5.0
 """A rate is usable if its held-out error is at most so many percentage points above the method's best."""
-TRAINS = 50.0
-"""A method whose best held-out error is above this percentage does not train: no rate is usable."""
-_BUDGET = (
-    "dataset.", "augmentation.", "epochs", "batch_size", "precision", "label_smoothing", "model.blocks", "model.widths",
-    "lr.milestones", "lr.gamma", "lr.reference_epochs", "optimizer.name", "optimizer.momentum",
-)  # fmt: skip
-_CHOSEN = ("lr.value", "dataset.validation")
+TRAINS = 5 / 9
+"""A method whose best held-out error is above this share of chance does not train: no rate is usable."""
+CHOSEN = ("lr.value", "dataset.validation")
+"""What varies within a method: the rate, and whether images are held out to choose it."""
+
+
+def shared_setting(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What all methods share: the data, the sizes of the network and the length of the training."""
+    flat = deciding_settings(config)
+    sizes = {key: flat.get(key) for key in ("model.blocks", "model.widths", "lr.milestones", "lr.gamma")}
+    return {key: value for key, value in budget(config).items() if key not in CHOSEN} | sizes
 
 
 @dataclass(frozen=True)
@@ -42,8 +50,8 @@ class Method:
 
     @property
     def held_out(self) -> dict[float, float]:
-        """The mean error on held-out images by rate, in percent, over all runs, with 100 for one that is not finite."""
-        return {rate: sum(map(_error, runs)) / len(runs) for rate, runs in self.search.items()}
+        """The mean error on held-out images by rate, in percent, over all runs, a failed one at chance."""
+        return {rate: sum(map(ranked_error, runs)) / len(runs) for rate, runs in self.search.items()}
 
     @property
     def best_rate(self) -> float | None:
@@ -58,19 +66,29 @@ class Method:
     @property
     def test_error(self) -> Summary | None:
         """Over the runs at the best rate that have not failed."""
-        errors = [outcome(run, "test_error") for run in self.at_best if run.state == FINISHED]
-        return summarize([error for error in errors if math.isfinite(error)])
+        return summarize([outcome(run, "test_error") for run in self.at_best if not has_failed(run)])
+
+    @property
+    def ranks_with(self) -> float | None:
+        """The mean test error at the best rate, a failed run at chance: the figure by which methods are ranked."""
+        errors = [ranked_error(run) for run in self.at_best]
+        return sum(errors) / len(errors) if errors else None
 
     @property
     def failed(self) -> int:
         """How many of the runs on the test set have failed."""
-        return len(self.at_best) - (self.test_error.n if self.test_error else 0)
+        return sum(map(has_failed, self.at_best))
+
+    @property
+    def trains_below(self) -> float:
+        """The held-out error in percent above which the method does not train."""
+        return TRAINS * max(chance_error(run) for runs in self.search.values() for run in runs)
 
     @property
     def usable(self) -> list[float]:
         """The rates around the best one, without a gap in the grid, whose held-out error is close to the best."""
         errors, best = self.held_out, self.best_rate
-        if best is None or errors[best] > TRAINS:
+        if best is None or errors[best] > self.trains_below:
             return []
         rates = sorted(errors)
         good = [errors[rate] <= errors[best] + MARGIN for rate in rates]
@@ -92,69 +110,51 @@ class Method:
         return bool(self.usable) and bool({self.usable[0], self.usable[-1]} & {min(self.search), max(self.search)})
 
 
-def _error(run: RunRecord) -> float:
-    error = outcome(run, run.key("error"))
-    return error if math.isfinite(error) else 100.0
+def report(records: Sequence[RunRecord], arms: Arms | None = None) -> Report:
+    """Every method at its own best learning rate, and the error over the rates; see `find_methods`."""
+    methods, notes = find_methods(records, arms)
+    figures = {"without_normalization": lambda: rates_figure(methods)} if any(m.search for m in methods) else {}
+    return Report("without_normalization", (comparison_table(methods, notes),), figures)
 
 
-def budget(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What all methods share: the data, the sizes of the network and the length of the training."""
-    flat = deciding_settings(config)
-    return {key: value for key, value in flat.items() if key.startswith(_BUDGET) and key not in _CHOSEN}
+def find_methods(records: Sequence[RunRecord], arms: Arms | None = None) -> tuple[list[Method], list[str]]:
+    """The methods that have runs in one setting, as they rank, and what was left out.
 
-
-def find_methods(records: Sequence[RunRecord]) -> list[Method]:
-    """The methods of the experiment's runs, the smallest test error first; then by the error on held-out images.
+    Args:
+        records: of the runs; those of no method are passed over.
+        arms: the methods; those of the experiment's file by default.
 
     Raises:
-        UserError: there are none, or their budgets, or the settings of one method, are not the same.
+        UserError: there are none.
     """
-    groups: dict[str, list[RunRecord]] = {}
-    for record in records:
-        if record.config.get("experiment") == EXPERIMENT and record.config.get("arm"):
-            groups.setdefault(str(record.config["arm"]), []).append(record)
-    if not groups:
-        raise UserError(f"runs_dir: no run of experiment={EXPERIMENT} there")
-    _refuse_differences("the methods", [record for runs in groups.values() for record in runs], budget)
+    if arms is None:
+        from farkas_exp.studies.arms import experiment_arms
+
+        arms = experiment_arms(EXPERIMENT, *CHOSEN)
+    chosen = arms.choose(records)
+    if not chosen.runs:
+        raise UserError("runs_dir: no run there is of a method of experiment=without_normalization")
     methods = []
-    for name, runs in groups.items():
-        _refuse_differences(name, runs, _own_settings)
-        done = [run for run in runs if run.state in (FINISHED, FAILED)]
+    for name, runs in chosen.runs.items():
+        done = [run for run in runs if run.state in DONE]
         search: dict[float, list[RunRecord]] = {}
         for run in done:
-            if setting(run.config, "dataset.validation"):
+            if run.evaluated_on == "validation":
                 search.setdefault(setting(run.config, "lr.value"), []).append(run)
-        tests = tuple(run for run in done if not setting(run.config, "dataset.validation"))
+        tests = tuple(run for run in done if run.evaluated_on == "test")
         by_rate = {rate: tuple(search[rate]) for rate in sorted(search)}
         methods.append(Method(name, by_rate, tests, len(runs) - len(done)))
-    return sorted(methods, key=_order)
-
-
-def _own_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in deciding_settings(config).items() if key not in _CHOSEN}
+    return sorted(methods, key=_order), chosen.notes
 
 
 def _order(method: Method) -> tuple[float, float, str]:
-    test, best = method.test_error, method.best_rate
+    best, test = method.best_rate, method.ranks_with
     held_out = math.inf if best is None else method.held_out[best]
-    return (test.mean if test else math.inf, held_out, method.name)
+    return (math.inf if test is None else test, held_out, method.name)
 
 
-def _refuse_differences(
-    whose: str, runs: Sequence[RunRecord], settings_of: Callable[[Mapping[str, Any]], dict[str, Any]]
-) -> None:
-    each = [settings_of(run.config) for run in runs]
-    for key in dict.fromkeys(key for settings in each for key in settings):
-        values = list(dict.fromkeys(str(settings.get(key)) for settings in each))
-        if len(values) > 1:
-            raise UserError(
-                f"runs_dir: the runs of {whose} differ in {key} ({', '.join(values)}); show those of one value,"
-                f" {key}=..., or give each setting a runs_dir of its own"
-            )
-
-
-def comparison_table(methods: Sequence[Method]) -> Table:
-    """One row a method."""
+def comparison_table(methods: Sequence[Method], notes: Sequence[str] = ()) -> Table:
+    """One row a method, the one with the smallest test error first, a failed run at chance."""
     columns = (
         "method", "best rate", "held-out error (%)", "test error (%)", "n", "failed", "usable rates", "capacity",
     )  # fmt: skip
@@ -167,7 +167,7 @@ def comparison_table(methods: Sequence[Method]) -> Table:
                 cell(method.name),
                 cell("–" if best is None else f"{best:g}"),
                 cell("–" if held_out is None else f"{held_out:.2f}"),
-                cell(_summary_text(test)),
+                _test_cell(method),
                 cell(str(test.n if test else 0)),
                 cell(str(method.failed)),
                 cell(f"{method.usable[0]:g} – {method.usable[-1]:g}" if method.usable else "–"),
@@ -178,19 +178,24 @@ def comparison_table(methods: Sequence[Method]) -> Table:
             {
                 "method": method.name, "best_rate": best, "held_out_error": held_out,
                 "test_error_mean": test.mean if test else None, "test_error_sd": test.sd if test else None,
-                "n": test.n if test else 0, "failed": method.failed, "capacity": method.capacity,
+                "n": test.n if test else 0, "failed": method.failed, "ranks_with": method.ranks_with,
+                "capacity": method.capacity,
                 "capacity_is_lower_bound": method.at_an_end,
                 **{f"held_out_error_at_{rate:g}": error for rate, error in method.held_out.items()},
             }
         )  # fmt: skip
     title = "Training without normalization: every method at its own best learning rate"
-    return Table(title, columns, tuple(rows), _notes(methods), tuple(records))
+    return Table(title, columns, tuple(rows), (*_notes(methods), *notes), tuple(records), "without_normalization")
 
 
-def _summary_text(summary: Summary | None) -> str:
-    if summary is None:
-        return "–"
-    return f"{summary.mean:.2f}" + ("" if summary.sd is None else f" ± {summary.sd:.2f}")
+def _test_cell(method: Method) -> Cell:
+    """The test error of the runs that trained; below it, where some failed, the figure that the method ranks with."""
+    summary = method.test_error
+    text = "–" if summary is None else f"{summary.mean:.2f}"
+    text += "" if summary is None or summary.sd is None else f" ± {summary.sd:.2f}"
+    if not method.failed:
+        return cell(text)
+    return cell(text, f"ranks with {method.ranks_with:.2f}", marker="*")
 
 
 def _capacity_cell(method: Method) -> Cell:
@@ -204,12 +209,15 @@ def _notes(methods: Sequence[Method]) -> tuple[str, ...]:
     notes = [_setting_note(runs[0].config)] if runs else []
     notes.append(
         "The rate is chosen on images held out of the training set; the test error, mean ± standard deviation of n"
-        " runs, is that of networks trained on the whole training set with it. Failed: the loss was not finite, left"
-        " out of the mean."
+        " runs, is that of networks trained on the whole training set with it."
+    )
+    notes.append(
+        "* Failed to train (the loss was not finite, or the error stayed at chance): left out of the mean and counted."
+        " Methods and rates rank with a failed run at chance."
     )
     notes.append(
         f"Usable: the rates of the grid next to each other, around the best, whose held-out error is at most {MARGIN:g}"
-        f" points above the best; none where the best is above {TRAINS:g} %. Capacity: the largest over the smallest;"
+        f" points above the best; none where the best is above {TRAINS:.0%} of chance. Capacity: largest over smallest;"
         " ≥ where the range reaches an end of the grid."
     )
     counts = sorted({len(method.search) for method in methods})
@@ -230,7 +238,7 @@ def _setting_note(config: Mapping[str, Any]) -> str:
 
 
 _CAPTION = (
-    f"Ring: the best rate. Bar: the usable rates, within {MARGIN:g} points of the best. Cross: the loss was not finite."
+    f"Ring: the best rate. Bar: the usable rates, within {MARGIN:g} points of the best. Cross: a run failed."
     " Grey: the other methods."
 )
 
@@ -261,7 +269,7 @@ def _draw(axes: Any, method: Method) -> None:
     color = style.COLORS["blue" if method.name.startswith("Farkas") else "vermilion"]
     rates, errors = list(method.held_out), list(method.held_out.values())
     axes.plot(rates, errors, color=color, marker="o", markersize=4)
-    broken = [rate for rate in rates if any(run.state == FAILED for run in method.search[rate])]
+    broken = [rate for rate in rates if any(map(has_failed, method.search[rate]))]
     axes.plot(broken, [method.held_out[rate] for rate in broken], "x", color="black", markersize=7, zorder=3)
     best = method.best_rate
     assert best is not None
@@ -270,4 +278,4 @@ def _draw(axes: Any, method: Method) -> None:
         axes.plot(
             [method.usable[0], method.usable[-1]], [0, 0], color=color, linewidth=6, alpha=0.35, solid_capstyle="round"
         )
-    axes.set_title(method.name, fontsize=9.5)
+    axes.set_title(style.text(method.name), fontsize=9.5)

@@ -1,0 +1,171 @@
+"""The rows of a paper's table as settings, and a table of the runs that have them beside the paper's numbers.
+
+A run belongs to a row by its settings, whoever trained it, and under whatever name. Runs of two settings are two rows:
+what differs between them is said in their labels.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from farkas_exp.errors import UserError
+from farkas_exp.query import default_settings, effective_settings, setting
+from farkas_exp.report.arms import Arm, arm_record, error_cell, failure_note, group_arms
+from farkas_exp.report.statistics import summarize
+from farkas_exp.report.tables import Cell, Table, cell
+from farkas_exp.runs import RunRecord
+
+
+class _Any:
+    """Whatever value a key has; it stays a part of the setting that runs share."""
+
+
+ANY = _Any()
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A row: what its runs must have, by dotted key (a tuple for several values), and the paper's numbers by column."""
+
+    label: str
+    needs: Mapping[str, Any]
+    paper: Mapping[str, str] = field(default_factory=dict)
+
+    def fits(self, flat: Mapping[str, Any], pinned: Sequence[str]) -> bool:
+        """Whether these effective settings are of this kind: as needed, and at the default elsewhere in `pinned`."""
+        defaults = default_settings()
+        keys = {key for key in flat if key.startswith(tuple(pinned))} | set(self.needs)
+        return all(_is_one_of(flat.get(key), self.needs.get(key, defaults.get(key))) for key in keys)
+
+
+def _is_one_of(value: Any, wanted: Any) -> bool:
+    return wanted is ANY or any(
+        value == each or (not value and not each) for each in (wanted if isinstance(wanted, tuple) else (wanted,))
+    )
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """The rows of a table; `pinned` are beginnings of keys that have their default where a row says nothing of them."""
+
+    rows: Sequence[Kind]
+    pinned: Sequence[str] = ()
+
+    def of(self, run: RunRecord) -> Kind | None:
+        """The row of a run."""
+        flat = effective_settings(run.config)
+        return next((kind for kind in self.rows if kind.fits(flat, self.pinned)), None)
+
+    def settings(self, run: RunRecord, axes: Sequence[str] = ()) -> tuple[str, str]:
+        """The settings of a run that all kinds share, and those that are the kind's own, as keys; none of `axes`."""
+        own = {key for kind in self.rows for key in kind.needs}
+        shared, kinds = {}, {}
+        for key, value in effective_settings(run.config).items():
+            is_own = key in own or key.startswith((*self.pinned, "aggregation.", "normalization."))
+            if key not in axes:
+                (kinds if is_own else shared)[key] = value
+        return repr(sorted(shared.items())), repr(sorted(kinds.items()))
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: a figure of each run, of which the mean is shown, and how it is written."""
+
+    title: str
+    value: Callable[[RunRecord], float]
+    form: str = ".2f"
+
+
+def kinds_table(
+    name: str, title: str, records: Sequence[RunRecord], kinds: Kinds, columns: Sequence[Column],
+    notes: Sequence[str] = (), papers: Mapping[str, Any] | None = None,
+) -> Table:  # fmt: skip
+    """One row per arm of the kinds, in their order: its error, the columns over the finished runs, the paper's below.
+
+    Args:
+        name: of the table.
+        title: of the table.
+        records: of the runs; those of no kind are passed over.
+        kinds: the rows. One without runs is shown if it has numbers of the paper.
+        columns: beside the error of the evaluation set.
+        notes: below the table.
+        papers: the setting of the paper, by dotted key: where no run has it, a note says so.
+
+    Raises:
+        UserError: no run is of any kind.
+    """
+    by_kind: dict[str, list[RunRecord]] = {}
+    for run in records:
+        if kind := kinds.of(run):
+            by_kind.setdefault(kind.label, []).append(run)
+    if not by_kind:
+        raise UserError(f"runs_dir: no run there is of a row of {title!r}; see the experiments' list in docs/")
+    sets = [on for on in ("test", "validation") if any(r.evaluated_on == on for rs in by_kind.values() for r in rs)]
+    heads = ("arm", *(f"{on} error (%)" for on in sets), *(column.title for column in columns), "n", "failed")
+    rows, flat, below = [], [], []
+    for kind in kinds.rows:
+        arms = _labelled(kind, by_kind.get(kind.label, []))
+        for arm in arms:
+            errors = [_with_paper(error_cell(arm), kind, f"{on} error (%)") if arm.evaluated_on == on else cell("–")
+                      for on in sets]  # fmt: skip
+            shown = [_figure(arm, column, kind) for column in columns]
+            rows.append((cell(arm.label), *errors, *shown, cell(str(len(arm.finished))), cell(str(len(arm.failed)))))
+            flat.append(_record(arm, columns, kind))
+            below += [failure_note(arm)] if arm.failed else []
+        if not arms and kind.paper:
+            papers_own = [cell("missing", *_paper_line(kind, head)) for head in heads[1:-2]]
+            rows.append((cell(kind.label), *papers_own, cell("0"), cell("0")))
+            flat.append({"kind": kind.label, **_paper_record(kind), "arm": kind.label, "n": 0})
+    said = ["Mean ± standard deviation over n finished runs; below it the paper's number.", *below]
+    said += _foreign(by_kind, papers or {})
+    return Table(title, heads, tuple(rows), (*said, *notes), tuple(flat), name)
+
+
+def _labelled(kind: Kind, runs: Sequence[RunRecord]) -> list[Arm]:
+    """The arms of a kind; where it has several, what differs among them stands behind its label."""
+    arms = group_arms(runs)
+    if len({arm.runs[0].identity for arm in arms}) < 2:
+        return [replace(arm, label=kind.label + _data_suffix(arm, arms)) for arm in arms]
+    return [replace(arm, label=f"{kind.label}: {arm.label}") for arm in arms]
+
+
+def _data_suffix(arm: Arm, arms: Sequence[Arm]) -> str:
+    return f", data {arm.identity.partition(' ')[2] or 'unknown'}" if len(arms) > 1 else ""
+
+
+def _figure(arm: Arm, column: Column, kind: Kind) -> Cell:
+    found = summarize([value for run in arm.finished if (value := column.value(run)) == value])
+    text = "–" if found is None else f"{found.mean:{column.form}}"
+    text += "" if found is None or found.sd is None else f" ± {found.sd:{column.form}}"
+    return cell(text, *_paper_line(kind, column.title))
+
+
+def _with_paper(shown: Cell, kind: Kind, head: str) -> Cell:
+    return replace(shown, lines=(*shown.lines, *_paper_line(kind, head)))
+
+
+def _paper_line(kind: Kind, head: str) -> tuple[str, ...]:
+    return (f"paper {kind.paper[head]}",) if head in kind.paper else ()
+
+
+def _record(arm: Arm, columns: Sequence[Column], kind: Kind) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    for column in columns:
+        found = summarize([value for run in arm.finished if (value := column.value(run)) == value])
+        figures |= {f"{column.title} mean": found and found.mean, f"{column.title} sd": found and found.sd}
+    return {"kind": kind.label, **figures, **_paper_record(kind), **arm_record(arm)}
+
+
+def _paper_record(kind: Kind) -> dict[str, Any]:
+    return {f"paper {head}": value for head, value in kind.paper.items()}
+
+
+def _foreign(by_kind: Mapping[str, Sequence[RunRecord]], papers: Mapping[str, Any]) -> list[str]:
+    """Where no run is in the paper's setting."""
+    found = []
+    for key, wanted in papers.items():
+        values = Counter(str(setting(run.config, key)) for runs in by_kind.values() for run in runs)
+        if str(wanted) not in values:
+            found.append(f"{key.removesuffix('.name')} {', '.join(values)} (paper: {wanted})")
+    return [f"Not the paper's setting: {'; '.join(found)}."] if found else []

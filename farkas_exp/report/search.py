@@ -1,0 +1,35 @@
+"""The settings of a search, ranked by their error on images held out of the training set."""
+
+from collections.abc import Sequence
+
+from farkas_exp.best import overrides_text, rank
+from farkas_exp.errors import UserError
+from farkas_exp.report.arms import group_arms
+from farkas_exp.report.curves import curves_figure
+from farkas_exp.report.render import Report
+from farkas_exp.report.tables import Table, cell
+from farkas_exp.runs import RunRecord
+
+
+def report(records: Sequence[RunRecord]) -> Report:
+    """One row per setting, the best first, and the curves of all.
+
+    Raises:
+        UserError: no run with a result has held images out.
+    """
+    ranked = rank(records)
+    if not ranked:
+        raise UserError("runs_dir: no run there is done and has held images out; search with dataset.validation=0.1")
+    rows, flat = [], []
+    for candidate in ranked:
+        error = candidate.error
+        spread = "" if error.sd is None else f" ± {error.sd:.2f}"
+        lines = [f"{error.mean:.2f}{spread}"] + ["failed ones at chance"] * bool(candidate.failed)
+        rows.append((cell(overrides_text(candidate)), cell(*lines), cell(str(error.n)), cell(str(candidate.failed))))
+        flat.append({**candidate.values, "validation_error": error.mean, "sd": error.sd, "n": error.n,
+                     "failed": candidate.failed})  # fmt: skip
+    notes = ("Mean ± standard deviation of the error on held-out images over n seeds, a failed run at chance.",)
+    columns = ("setting", "validation error (%)", "n", "failed")
+    table = Table("The settings of the search, the best first", columns, tuple(rows), notes, tuple(flat), "search")
+    held_out = [run for run in records if run.evaluated_on == "validation"]
+    return Report("search", (table,), {"search": lambda: curves_figure(group_arms(held_out))})

@@ -1,0 +1,60 @@
+"""The reports of the paper: its tables, their control arms and curves, its figures and its claims."""
+
+from collections.abc import Sequence
+
+from farkas_exp.report.claims import check_claims, claims_table
+from farkas_exp.report.figures import FIGURES, table_figure
+from farkas_exp.report.paper import (
+    DEMO,
+    FIGURE5,
+    FIXUP_RATES,
+    FIXUP_RATES_NORMALIZED,
+    TABLE1_MINI,
+    TABLE3_MINI,
+    TABLES,
+    PaperTable,
+    fill,
+)
+from farkas_exp.report.paper_table import other_arms_tables, paper_table
+from farkas_exp.report.render import Renderer, Report
+from farkas_exp.runs import RunRecord
+
+
+def _tables(name: str, *wanted: PaperTable) -> Renderer:
+    """Tables of the paper, the other arms of their settings, and the curves of their cells."""
+
+    def report(records: Sequence[RunRecord]) -> Report:
+        filled = [fill(paper, records) for paper in wanted]
+        shown = [table for each in filled for table in (paper_table(each), *other_arms_tables(each))]
+        figures = {
+            each.table.name: lambda each=each: table_figure(each.table, records, each.table.title)
+            for each in filled
+            if each.runs
+        }
+        return Report(name, tuple(shown), figures, (claims_table(check_claims(records)),))
+
+    return report
+
+
+table1 = _tables("table1", TABLES["table1"])
+table2 = _tables("table2", TABLES["table2"])
+table3 = _tables("table3", TABLES["table3"])
+table4 = _tables("table4", TABLES["table4"])
+table1_mini = _tables("table1_mini", TABLE1_MINI)
+table3_mini = _tables("table3_mini", TABLE3_MINI)
+figure5 = _tables("figure5", FIGURE5)
+fixup_rates = _tables("fixup_rates", FIXUP_RATES, FIXUP_RATES_NORMALIZED)
+demo = _tables("demo", DEMO)
+
+
+def claims(records: Sequence[RunRecord]) -> Report:
+    """The verdicts on the paper's claims."""
+    return Report("claims", (claims_table(check_claims(records)),))
+
+
+def figures(records: Sequence[RunRecord]) -> Report:
+    """Every figure of the paper that there are runs for, and Figure 1."""
+    drawn = {name: figure for name, draw in FIGURES.items() if (figure := draw(records)) is not None}
+    missing = tuple(f"{name}: no runs for it" for name in FIGURES if name not in drawn)
+    return Report("figures", figures={name: lambda figure=figure: figure for name, figure in drawn.items()},
+                  remarks=missing)  # fmt: skip

@@ -1,0 +1,19 @@
+"""How do deep networks train without normalization? Every method at its own best learning rate."""
+
+from farkas_exp.registry import EXPERIMENTS, REPORTS
+
+REPORTS.register(
+    "without_normalization", "farkas_exp.report.without_normalization:report",
+    summary="every method at its own best learning rate",
+    shared="farkas_exp.report.without_normalization:shared_setting",
+)  # fmt: skip
+EXPERIMENTS.register(
+    "without_normalization", "without_normalization",
+    title="every method at every learning rate, with its error on held-out images", runs="132",
+    cost="30 minutes on two CPU cores",
+)  # fmt: skip
+EXPERIMENTS.register(
+    "without_normalization_test", "without_normalization", after="without_normalization",
+    title="every method at its own best learning rate, on the test images", runs="66",
+    cost="20 minutes on two CPU cores",
+)  # fmt: skip
