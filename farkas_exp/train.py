@@ -19,6 +19,7 @@ from farkas_exp.optim import build_optimizer
 from farkas_exp.runs import RunDirectory, RunLost, by_evaluation_set, write_json, write_record, write_state
 from farkas_exp.signals import StopRequest
 from farkas_exp.tracking import JsonlWriter, Progress, WandbMirror, truncate_rows
+from farkas_exp.tracking.wandb import told_by
 from farkas_exp.trainer import Trainer, TrainerState
 
 
@@ -62,6 +63,7 @@ def _build_trainer(config: Config, processes: Processes) -> Trainer:
     def build() -> Trainer:
         check_config(config, processes)
         check_measures(config)
+        told_by(config.wandb)
         model = build_model(config, data, device)
         optimizer = build_optimizer(model, config.optimizer, config.lr.value)
         return Trainer(config, model, optimizer, data, device, processes)

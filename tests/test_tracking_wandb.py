@@ -3,9 +3,11 @@
 import json
 import math
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +18,10 @@ from wandb_file import read_wandb_file
 from wandb_server import wandb_server
 
 from farkas_exp.config import WandbConfig
-from farkas_exp.tracking.wandb import WandbMirror
+from farkas_exp.errors import UserError
+from farkas_exp.tracking import service
+from farkas_exp.tracking import wandb as wandb_mirror
+from farkas_exp.tracking.wandb import WandbMirror, told_by
 
 CONFIG = {"model": {"name": "resnet18"}, "lr": {"value": 0.1, "milestones": [60, 120]}, "seed": 3}
 
@@ -133,8 +138,15 @@ def test_no_exception_of_wandb_reaches_the_training_and_one_warning_says_so(tmp_
     mirror.finish(0, {"a": 1})
     assert len(warnings) == 1
     assert "no log at all" in warnings[0]
-    assert "wandb sync" in warnings[0]
+    assert "wandb sync" not in warnings[0]  # there is nothing to synchronise
     assert "\n" not in warnings[0]
+
+
+def assert_names_a_folder(warning: str, parent: Path, prefix: str) -> None:
+    folder = Path(warning.split("wandb sync ")[1])
+    assert folder.is_dir()
+    assert folder.parent == parent
+    assert folder.name.startswith(prefix)
 
 
 def run_online(tmp_path: Path, base_url: str, key: str | None, timeout: float = 2.0) -> dict[str, Any]:
@@ -177,7 +189,7 @@ def test_online_trouble_costs_bounded_time_and_the_run_goes_on_offline(tmp_path:
     assert said["active"]
     (warning,) = said["warnings"]
     assert "going on offline" in warning
-    assert f"wandb sync {tmp_path}/wandb/offline-run-*" in warning
+    assert_names_a_folder(warning, tmp_path / "wandb", "offline-run-")
     found = recorded(tmp_path)
     assert [row["_step"] for row in found["history"]] == [1, 2]
     assert found["exit_code"] == 0
@@ -206,7 +218,7 @@ def test_a_server_that_falls_silent_under_way_costs_bounded_time_and_one_warning
     assert [row["_step"] for row in read_wandb_file(path)["history"]] == list(range(1, 50))
     if falls_silent:
         (warning,) = warnings
-        assert f"wandb sync {tmp_path}/wandb/run-*" in warning
+        assert_names_a_folder(warning, tmp_path / "wandb", "run-")
     else:
         assert warnings == []
 
@@ -222,3 +234,137 @@ def test_disabled_does_not_even_import_wandb(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=60)
     assert not list(tmp_path.glob("wandb*"))
+
+
+@pytest.mark.parametrize(
+    ("given", "variables", "told"),
+    [
+        ({}, {}, ("offline", "farkas-layers", None)),
+        ({}, {"WANDB_MODE": "online", "WANDB_PROJECT": "p", "WANDB_ENTITY": "e"}, ("online", "p", "e")),
+        ({}, {"WANDB_MODE": "dryrun"}, ("offline", "farkas-layers", None)),
+        ({}, {"WANDB_MODE": "disabled"}, ("disabled", "farkas-layers", None)),
+        ({}, {"WANDB_MODE": "", "WANDB_PROJECT": "", "WANDB_ENTITY": ""}, ("offline", "farkas-layers", None)),
+        ({}, {"WANDB_DISABLED": "true", "WANDB_MODE": "online"}, ("disabled", "farkas-layers", None)),
+        ({}, {"WANDB_DISABLED": "false", "WANDB_MODE": "online"}, ("online", "farkas-layers", None)),
+        ({"mode": "offline"}, {"WANDB_DISABLED": "true", "WANDB_MODE": "online"}, ("offline", "farkas-layers", None)),
+        (
+            {"mode": "offline", "project": "q", "entity": "f"},
+            {"WANDB_MODE": "online", "WANDB_PROJECT": "p", "WANDB_ENTITY": "e"},
+            ("offline", "q", "f"),
+        ),
+    ],
+)
+def test_the_configuration_wins_over_wandbs_variables_and_these_over_the_defaults(given, variables, told) -> None:
+    found = told_by(WandbConfig(**given), variables)
+    assert (found.mode, found.project, found.entity) == told
+
+
+def test_a_run_follows_wandbs_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_PROJECT", "theirs")
+    mirror = WandbMirror.start(WandbConfig(), tmp_path, "i", "n", None, [], CONFIG)
+    mirror.finish()
+    assert recorded(tmp_path)["project"] == "theirs"
+    monkeypatch.setenv("WANDB_DISABLED", "true")
+    assert not WandbMirror.start(WandbConfig(), tmp_path, "j", "n", None, [], CONFIG).active
+
+
+@pytest.mark.parametrize(
+    ("given", "variables", "words"),
+    [
+        ({"tags": ("x" * 65,)}, {}, "wandb.tags: "),
+        ({"tags": ("",)}, {}, "wandb.tags: '' has 0 characters"),
+        ({"tags": ("a\nb",)}, {}, "wandb.tags: "),
+        ({"project": ""}, {}, "wandb.project: "),
+        ({"project": " "}, {}, "wandb.project: "),
+        ({"project": "a/b"}, {}, "wandb.project: 'a/b' has '/'"),
+        ({"project": "p" * 129}, {}, "wandb.project: "),
+        ({}, {"WANDB_PROJECT": "a#b"}, "wandb.project: "),
+        ({"entity": "my team"}, {}, "wandb.entity: "),
+        ({"entity": ""}, {}, "wandb.entity: "),
+        ({}, {"WANDB_ENTITY": "a/b"}, "wandb.entity: "),
+        ({"name": "n" * 129}, {}, "wandb.name: "),
+        ({"name": "a\x1bb"}, {}, "wandb.name: "),
+        ({"group": ""}, {}, "wandb.group: "),
+        ({}, {"WANDB_MODE": "ofline"}, "WANDB_MODE (in the environment): unknown 'ofline'; did you mean 'offline'"),
+    ],
+)
+def test_what_wandb_would_refuse_is_refused_in_one_line(given, variables, words) -> None:
+    with pytest.raises(UserError) as raised:
+        told_by(WandbConfig(**given), variables)
+    assert words in str(raised.value)
+    assert "\n" not in str(raised.value)
+    told_by(WandbConfig(**{"mode": "disabled", **given}), variables)  # nobody is there to refuse it
+
+
+def test_the_rules_are_wandbs_own() -> None:
+    """W&B takes what passes here, and refuses what is refused here of its project and tags."""
+    import wandb
+
+    wandb.Settings(project="p" * 128, run_tags=["t" * 64])
+    for wrong in ({"project": "p" * 129}, {"project": "a:b"}, {"run_tags": ["t" * 65]}, {"run_tags": [""]}):
+        with pytest.raises(Exception, match=r"(?i)project|tag"):
+            wandb.Settings(**wrong)
+
+
+def test_long_names_of_the_runs_own_are_cut(tmp_path: Path) -> None:
+    mirror = WandbMirror.start(WandbConfig(mode="offline"), tmp_path, "i", "n" * 300, "g" * 300, ["t" * 300], CONFIG)
+    mirror.finish()
+    found = recorded(tmp_path)
+    assert (found["name"], found["group"], found["tags"]) == ("n" * 128, "g" * 128, ["t" * 64])
+
+
+def processes_of_wandb() -> list[int]:
+    return list(service._children())
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP])
+def test_after_its_process_was_killed_or_stopped_the_next_run_has_its_mirror(tmp_path: Path, sent: int) -> None:
+    first = start(tmp_path / "a", run_id="a")
+    first.finish()
+    complete(next((tmp_path / "a").glob("wandb/offline-run-*/run-*.wandb")))
+    (pid,) = processes_of_wandb()
+    os.kill(pid, sent)
+    warnings: list[str] = []
+    second = start(tmp_path / "b", run_id="b", warn=warnings.append)
+    second.log({"epoch": 1, "train_loss": 2.0})
+    second.finish()
+    assert warnings == []
+    assert [row["train_loss"] for row in recorded(tmp_path / "b")["history"]] == [2.0]
+    assert pid not in processes_of_wandb()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+@pytest.mark.parametrize("moment", ["before the finish", "after the finish"])
+def test_a_stopped_process_of_wandb_does_not_hang_the_end_of_the_command(tmp_path: Path, moment: str) -> None:
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom farkas_exp.config import WandbConfig\n"
+        "from farkas_exp.tracking import service, wandb\nwandb.CALL_TIMEOUT = 1.0\nwarnings = []\n"
+        "m = wandb.WandbMirror.start(WandbConfig(mode='offline'), Path(sys.argv[1]), 'i', 'n', None, [], {},\n"
+        "    finish_timeout=1.0, warn=warnings.append)\n"
+        "m.log({'epoch': 1, 'train_loss': 1.0})\n"
+        "if sys.argv[2] == 'after the finish': m.finish()\n"
+        "[os.kill(pid, signal.SIGSTOP) for pid in service._children()]\n"
+        "m.finish()\nprint(len(warnings), [w for w in warnings if 'stuck' not in w])\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path), moment], env=environment, capture_output=True, text=True,
+        timeout=90, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == ("1 []" if moment == "before the finish" else "0 []")
+
+
+def test_a_call_that_does_not_come_back_costs_bounded_time_and_the_mirror(tmp_path, monkeypatch) -> None:
+    class Stuck:
+        def log(self, *arguments: Any, **more: Any) -> None:
+            threading.Event().wait()
+
+    forgotten, warnings = [], []
+    monkeypatch.setattr(service, "forget", lambda: forgotten.append(1))
+    monkeypatch.setattr(wandb_mirror, "CALL_TIMEOUT", 0.05)
+    mirror = WandbMirror(Stuck(), tmp_path, warnings.append)
+    mirror.log({"epoch": 1})
+    mirror.log({"epoch": 2})
+    mirror.finish(0, {"a": 1})
+    assert (len(warnings), len(forgotten), mirror.active) == (1, 1, False)

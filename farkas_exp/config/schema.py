@@ -282,8 +282,8 @@ class CheckpointConfig:
 class WandbConfig:
     """The Weights & Biases mirror of the run directory."""
 
-    mode: Literal["offline", "online", "disabled"] = "offline"
-    project: str = "farkas-layers"
+    mode: Literal["offline", "online", "disabled"] | None = None
+    project: str | None = None
     entity: str | None = None
     group: str | None = None
     name: str | None = None

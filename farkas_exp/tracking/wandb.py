@@ -5,23 +5,86 @@ training: every call is guarded, and online trouble (no key, no network, a refus
 time, after which the run goes on offline, with one line that says how to upload it later.
 """
 
-import logging
+import dataclasses
 import math
 import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from farkas_exp.config import WandbConfig
-from farkas_exp.errors import UserError
+from farkas_exp.errors import UserError, unknown
+from farkas_exp.tracking import service
 
 INIT_TIMEOUT = 20.0
 """Seconds that a server gets to answer at the start of a run."""
 
 FINISH_TIMEOUT = 60.0
 """Seconds that the upload gets at the end of a run; what is left can be synchronised from the disk."""
+
+
+CALL_TIMEOUT = 15.0
+"""Seconds that W&B's own process on this machine gets to take anything else."""
+
+LONGEST_NAME, LONGEST_TAG = 128, 64
+"""What W&B takes of a name and of a tag, in characters."""
+
+MODES = ("offline", "online", "disabled")
+_MODE_WORDS = {"dryrun": "offline", "run": "online"}  # W&B's own older words
+
+
+def told_by(settings: WandbConfig, environment: Mapping[str, str] = os.environ) -> WandbConfig:
+    """The settings with what they leave open: by W&B's own variables, or else by the defaults.
+
+    A value of the configuration wins over WANDB_MODE, WANDB_PROJECT and WANDB_ENTITY, and `wandb.mode` also over
+    WANDB_DISABLED. An empty variable says nothing.
+
+    Raises:
+        UserError: a value that W&B would refuse.
+    """
+    mode = settings.mode
+    if mode is None and environment.get("WANDB_DISABLED", "").strip().lower() in ("1", "true", "yes", "on", "t", "y"):
+        mode = "disabled"
+    if mode is None:
+        said = environment.get("WANDB_MODE", "").strip().lower() or "offline"
+        mode = _MODE_WORDS.get(said, said)
+        if mode not in MODES:
+            raise unknown("WANDB_MODE (in the environment)", said, MODES)
+    told = dataclasses.replace(
+        settings,
+        mode=mode,
+        project=_first(settings.project, environment.get("WANDB_PROJECT") or "farkas-layers"),
+        entity=_first(settings.entity, environment.get("WANDB_ENTITY") or None),
+    )
+    if mode != "disabled":
+        _check_names(told)
+    return told
+
+
+def _first(given: str | None, otherwise: str | None) -> str | None:
+    return otherwise if given is None else given
+
+
+def _check_names(told: WandbConfig) -> None:
+    """Refuse what W&B would refuse, by its rules: a run would lose its whole mirror."""
+    places = {"project": "/\\#?%:", "entity": "/\\#?%:", "group": "", "name": ""}
+    for key, forbidden in places.items():
+        value = getattr(told, key)
+        if value is None:
+            continue
+        where = f"wandb.{key}"
+        if not value.strip() or len(value) > LONGEST_NAME:
+            raise UserError(f"{where}: {value[:40]!r} has {len(value)} characters; W&B takes 1 to {LONGEST_NAME}")
+        bad = [c for c in value if c in forbidden or not c.isprintable() or (key == "entity" and c.isspace())]
+        if bad:
+            raise UserError(f"{where}: {value!r} has {bad[0]!r}, which W&B does not take; leave it out")
+    for tag in told.tags:
+        if not tag.strip() or len(tag) > LONGEST_TAG:
+            raise UserError(f"wandb.tags: {tag[:40]!r} has {len(tag)} characters; W&B takes 1 to {LONGEST_TAG}")
+        if not tag.isprintable():
+            raise UserError(f"wandb.tags: {tag!r} has a control character, which W&B does not take; leave it out")
 
 
 class WandbMirror:
@@ -66,34 +129,35 @@ class WandbMirror:
             finish_timeout: seconds that the upload gets at the end.
             warn: called with one line when something went wrong; by default it goes to standard error.
         """
-        warn = warn or _warn
-        mirror = cls(None, run_dir, warn, finish_timeout)
-        if settings.mode == "disabled":
+        mirror = cls(None, run_dir, warn or _warn, finish_timeout)
+        told = told_by(settings)
+        if told.mode == "disabled":
             return mirror
         arguments = {
-            "project": settings.project,
-            "entity": settings.entity,
+            "project": told.project,
+            "entity": told.entity,
             "dir": str(run_dir),
             "id": run_id,
             "resume": "allow",
-            "name": settings.name or name,
-            "group": settings.group or group,
-            "tags": [*tags, *(tag for tag in settings.tags if tag not in tags)],
+            "name": told.name or name[:LONGEST_NAME],
+            "group": told.group or (group and group[:LONGEST_NAME]),
+            "tags": list(dict.fromkeys([*(tag[:LONGEST_TAG] for tag in tags), *told.tags])),
             "config": dict(config),
         }
-        if settings.mode == "online":
+        refused = None
+        if told.mode == "online":
             try:
                 mirror._run = _init("online", arguments, init_timeout, finish_timeout)
                 mirror._online = True
                 return mirror
             except Exception as error:  # noqa: BLE001 - whatever W&B raises, the training goes on
-                _teardown()
-                mirror._complain(error, "W&B is not reachable, going on offline")
+                refused = error
         try:
             mirror._run = _init("offline", arguments, init_timeout, finish_timeout)
         except Exception as error:  # noqa: BLE001
-            _teardown()
             mirror._complain(error, "W&B does not start, going on without it")
+        if refused is not None:
+            mirror._complain(refused, "W&B is not reachable, going on offline")
         return mirror
 
     @property
@@ -112,28 +176,35 @@ class WandbMirror:
             values = {key: value for key, value in summary.items() if value is not None}
             self._guarded(lambda run: run.summary.update(values))
         begin = time.monotonic()
-        self._guarded(lambda run: run.finish(exit_code=exit_code))
+        self._guarded(lambda run: run.finish(exit_code=exit_code), self._finish_timeout)
         # A server that went silent is no error to W&B: it gives up without a word when its time is over.
         if self._online and time.monotonic() - begin >= self._finish_timeout:
             self._complain(TimeoutError(f"no answer in {self._finish_timeout:.0f} s"), "W&B did not take everything")
         self._run = None
 
-    def _guarded(self, call: Callable[[Any], object]) -> None:
-        if self._run is None:
+    def _guarded(self, call: Callable[[Any], object], more_seconds: float = 0.0) -> None:
+        run = self._run
+        if run is None:
             return
         try:
-            call(self._run)
+            service.within(CALL_TIMEOUT + more_seconds, lambda: call(run))
+        except service.Unanswered as error:
+            self._run = None
+            service.forget()
+            self._complain(error, "W&B's own process is stuck, going on without it")
         except Exception as error:  # noqa: BLE001 - whatever W&B raises, the training goes on
             self._complain(error, "W&B fails, the run directory has the whole record")
 
     def _complain(self, error: Exception, what: str) -> None:
-        """One warning per run, on one line."""
+        """One warning per run, on one line, with the way to upload what is on the disk."""
         if self._warned:
             return
         self._warned = True
         reason = " ".join(str(error).split()) or type(error).__name__
-        where = self._directory / "wandb" / ("run-*" if self._online else "offline-run-*")
-        self._warn(f"wandb: {what} ({reason[:160]}); upload it later with: wandb sync {where}")
+        folders = (self._directory / "wandb").glob("run-*" if self._online else "offline-run-*")
+        newest = max((folder for folder in folders if folder.is_dir()), key=lambda folder: folder.name, default=None)
+        hint = f"; upload it later with: wandb sync {newest}" if newest else ""
+        self._warn(f"wandb: {what} ({reason[:160]}){hint}")
 
 
 def log_files(
@@ -154,18 +225,27 @@ def log_files(
         finish_timeout: seconds that the upload gets at the end.
 
     Raises:
-        UserError: W&B does not start; the message says why in one line.
+        UserError: W&B does not start, or does not answer; the message says why in one line.
     """
-    assert settings.mode != "disabled"
+    told = told_by(settings)
+    if told.mode == "disabled":
+        return
     arguments = {
-        "project": settings.project, "entity": settings.entity, "dir": str(directory), "name": name,
-        "group": settings.group or "reports", "job_type": "report", "tags": list(settings.tags),
+        "project": told.project, "entity": told.entity, "dir": str(directory), "name": name,
+        "group": told.group or "reports", "job_type": "report", "tags": list(told.tags),
     }  # fmt: skip
     try:
-        run = _init(settings.mode, arguments, init_timeout, finish_timeout)
+        run = _init(told.mode, arguments, init_timeout, finish_timeout)
     except Exception as error:  # noqa: BLE001 - whatever W&B raises
-        _teardown()
         raise UserError(f"wandb: it does not start ({' '.join(str(error).split())[:160]})") from None
+    try:
+        service.within(2 * finish_timeout + CALL_TIMEOUT, lambda: _log_all(run, files, name))
+    except service.Unanswered as error:
+        service.forget()
+        raise UserError(f"wandb: it does not take the files ({error})") from None
+
+
+def _log_all(run: Any, files: Sequence[Path], name: str) -> None:
     import wandb
 
     artifact = wandb.Artifact(name, type="report")
@@ -178,16 +258,27 @@ def log_files(
     run.finish()
 
 
-_Online = Literal["online", "offline"]
+def _init(mode: str, arguments: dict[str, Any], init_timeout: float, finish_timeout: float) -> Any:
+    """Start a W&B run. Where it fails, W&B's own process is ended: its state would spoil the next start."""
+    service.prepare()
+    try:
+        run = service.within(
+            2 * init_timeout + CALL_TIMEOUT, lambda: _started(mode, arguments, init_timeout, finish_timeout)
+        )
+    except Exception:
+        service.forget()
+        raise
+    service.guard()
+    return run
 
 
-def _init(mode: _Online, arguments: dict[str, Any], init_timeout: float, finish_timeout: float) -> Any:
+def _started(mode: str, arguments: dict[str, Any], init_timeout: float, finish_timeout: float) -> Any:
     # W&B's reports about itself would make a process wait 20 s at its end for a server that is silent.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
     settings = wandb.Settings(
-        mode=mode,
+        mode=mode,  # type: ignore[arg-type]
         init_timeout=init_timeout,
         finish_timeout=finish_timeout,
         login_timeout=init_timeout,
@@ -204,16 +295,6 @@ def _init(mode: _Online, arguments: dict[str, Any], init_timeout: float, finish_
     wandb.setup(wandb.Settings(silent=True, console="off"))  # or the login prints its own lines
     # A second init without a finish would silently give back the other run.
     return wandb.init(**arguments, settings=settings, reinit="create_new")
-
-
-def _teardown() -> None:
-    """Stop the W&B service after a failed start: its state would spoil the next one."""
-    try:
-        import wandb
-
-        wandb.teardown(exit_code=1)
-    except Exception:
-        logging.getLogger(__name__).debug("wandb.teardown failed", exc_info=True)
 
 
 def _warn(line: str) -> None:

@@ -1,0 +1,130 @@
+"""W&B's own process, from outside: a call of W&B gets so many seconds, and a process that does not answer is ended.
+
+W&B speaks to a process of its own (`wandb-core`) through a socket, and waits for it without limit, also when Python
+ends. Stopped or killed, that process would hang the training, the command, or every later run of this process.
+"""
+
+import atexit
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+T = TypeVar("T")
+
+EXIT_SECONDS = 60.0
+"""So long W&B's process may take to write and upload what is left when Python ends."""
+
+_TEARDOWN_SECONDS = 5.0
+_PROGRAM = "wandb-core"
+
+
+class Unanswered(Exception):  # noqa: N818 - a state of another process
+    """A call of W&B has not come back in time."""
+
+
+def within(seconds: float, call: Callable[[], T]) -> T:
+    """What `call` returns, or its exception.
+
+    Raises:
+        Unanswered: it did not come back; its thread is left behind, and ends with W&B's process (`forget`).
+    """
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(call())
+        except BaseException as error:  # noqa: BLE001 - it is raised again where it belongs
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="wandb-call", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise Unanswered(f"no answer in {seconds:.0f} s")
+    if errors:
+        error = errors[0]
+        raise error if isinstance(error, Exception) else RuntimeError(f"W&B ended itself: {error!r}")
+    return results[0]
+
+
+def prepare() -> None:
+    """Let go of a process of W&B's that died or was stopped, so that the next run starts a new one."""
+    if "wandb" in sys.modules and "WANDB_SERVICE" in os.environ and not _is_well():
+        forget()
+
+
+def forget() -> None:
+    """End W&B's process at once, so that the next run starts a new one. What it has written stays on the disk."""
+    _kill()
+    try:
+        within(_TEARDOWN_SECONDS, lambda: sys.modules["wandb"].teardown(exit_code=1))
+    except Exception:  # noqa: BLE001 - whatever W&B says of its dead process
+        with suppress(Exception):
+            from wandb.sdk import wandb_setup
+
+            wandb_setup._singleton = None
+    os.environ.pop("WANDB_SERVICE", None)  # where W&B's process was to be found
+
+
+def _is_well() -> bool:
+    """Whether a process of W&B's runs here; where that cannot be seen, it is taken to be well."""
+    if not os.path.exists("/proc/self/stat"):
+        return True
+    states = _children().values()
+    return bool(states) and not any(state in "Tt" for state in states)
+
+
+def _children() -> dict[int, str]:
+    """The living processes of W&B that this one has started, and their states as letters of the system (T: stopped)."""
+    found = {}
+    try:
+        pids = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+    except OSError:
+        return found
+    for pid in pids:
+        with suppress(OSError, ValueError), open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            head, _, rest = file.read().rpartition(")")
+            state, parent = rest.split()[:2]
+            if head.partition("(")[2] == _PROGRAM and int(parent) == os.getpid() and state not in "ZX":
+                found[pid] = state
+    return found
+
+
+def guard() -> None:
+    """See to it that the end of Python is bounded. To be called after each start of a run.
+
+    W&B waits at the end of Python, in a hook, until its process is gone. A hook that is registered later comes before
+    it, and lets a thread end the process where it does not end by itself.
+    """
+    if _Guard.pid != os.getpid():
+        _Guard.pid, _Guard.closing = os.getpid(), threading.Event()
+        threading.Thread(target=_end, args=(_Guard.closing,), name="wandb-guard", daemon=True).start()
+    atexit.unregister(_Guard.closing.set)
+    atexit.register(_Guard.closing.set)
+
+
+class _Guard:
+    """The guard of this process: a forked one has none."""
+
+    pid: int | None = None
+    closing = threading.Event()
+
+
+def _end(closing: threading.Event) -> None:
+    closing.wait()
+    deadline = time.monotonic() + EXIT_SECONDS
+    while _is_well() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    _kill()
+
+
+def _kill() -> None:
+    for pid in _children():
+        with suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
