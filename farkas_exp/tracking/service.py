@@ -62,13 +62,14 @@ def prepare() -> None:
 def forget() -> None:
     """End W&B's process at once, so that the next run starts a new one. What it has written stays on the disk."""
     _kill()
+    from wandb.sdk import wandb_setup
+
+    with suppress(Exception):  # W&B's own matters, which may be otherwise in another version
+        wandb_setup._singleton._connection._proc._process.wait(_TEARDOWN_SECONDS)  # type: ignore[union-attr]
     try:
         within(_TEARDOWN_SECONDS, lambda: sys.modules["wandb"].teardown(exit_code=1))
     except Exception:  # noqa: BLE001 - whatever W&B says of its dead process
-        with suppress(Exception):
-            from wandb.sdk import wandb_setup
-
-            wandb_setup._singleton = None
+        wandb_setup._singleton = None
     os.environ.pop("WANDB_SERVICE", None)  # where W&B's process was to be found
 
 
