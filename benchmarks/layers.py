@@ -8,14 +8,9 @@ from torch import Tensor, nn
 
 from benchmarks.literal import make_literal
 from benchmarks.measure import device, interleaved, medians, ratio
-from farkas_exp.layers import (
-    Activation,
-    FarkasConv2d,
-    FarkasResidualConv2d,
-    ResidualConv2d,
-    native_conv,
-    native_library,
-)
+from farkas_exp.kernels import accelerate, native_conv, native_library
+from farkas_exp.kernels.batch_last import BatchLastFarkasConv2d, BatchLastFarkasResidualConv2d
+from farkas_exp.layers import Activation, FarkasConv2d, FarkasResidualConv2d, ResidualConv2d
 
 SHAPES = [(16, 32), (32, 16), (64, 8), (64, 32), (128, 16), (256, 8)]
 QUICK_SHAPES = [(8, 8)]
@@ -42,17 +37,19 @@ def bench_layers(quick: bool = False) -> Iterator[dict[str, Any]]:
 def _candidates(algorithm: int, channels: int, images: Tensor) -> dict[str, Callable[[], None]]:
     farkas_type = FarkasConv2d if algorithm == 1 else FarkasResidualConv2d
     plain_type: Any = nn.Conv2d if algorithm == 1 else ResidualConv2d
+    native_type = BatchLastFarkasConv2d if algorithm == 1 else BatchLastFarkasResidualConv2d
     made = {
         "plain": plain_type(channels, channels, 3, padding=1),
-        "farkas": farkas_type(channels, channels, 3, padding=1),
+        "farkas": accelerate(farkas_type(channels, channels, 3, padding=1), images.device),
         "literal": make_literal(farkas_type(channels, channels, 3, padding=1)),
+        "native": native_type(channels, channels, 3, padding=1),
     }
-    steps = {
-        name: _step(layer.to(images.device).to(memory_format=torch.channels_last), algorithm, images)
-        for name, layer in made.items()
-    }
-    if images.device.type == "cpu" and native_library.available() and len(images) % native_library.lanes() == 0:
-        parts = [_step(made["farkas"], algorithm, part) for part in native_conv.batch_last_chunks(images)]
+    for layer in made.values():
+        layer.to(images.device).to(memory_format=torch.channels_last)
+    native = images.device.type == "cpu" and native_library.available() and len(images) % native_library.lanes() == 0
+    steps = {name: _step(layer, algorithm, images) for name, layer in made.items() if name != "native"}
+    if native:
+        parts = [_step(made["native"], algorithm, part) for part in native_conv.batch_last_chunks(images)]
         steps["native"] = lambda: [part() for part in parts] and None
     return steps
 
@@ -64,7 +61,9 @@ def _step(layer: Any, algorithm: int, images: Tensor) -> Callable[[], None]:
     def forward() -> Tensor:
         if algorithm == 2:
             return layer.activate(hidden, shortcut, activation)
-        return layer.fork(hidden, activation)[0] if isinstance(layer, FarkasConv2d) else activation(layer(hidden))
+        if isinstance(layer, BatchLastFarkasConv2d):
+            return layer.with_relu(hidden)[0]
+        return activation(layer(hidden))
 
     cotangent = torch.randn_like(forward())
 

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from farkas_exp.layers import Activation, FarkasConv2d, FarkasResidualConv2d
 from farkas_exp.layers.augmented import aggregate, augment_bias
-from farkas_exp.models.resnet import ResidualNet
 
 
 def literal_conv(layer: FarkasConv2d, input: Tensor, shortcut: Tensor | None = None) -> Tensor:
@@ -22,7 +21,7 @@ def literal_conv(layer: FarkasConv2d, input: Tensor, shortcut: Tensor | None = N
     if shortcut is not None:
         maps = shortcut + maps
     maps = torch.cat((maps, -aggregate(maps, coefficient, dim=1, keepdim=True)), dim=1)
-    return maps + augment_bias(layer.bias, coefficient, lambda_m, layer.margin, layer.cutoff)[:, None, None]
+    return maps + augment_bias(layer.bias, coefficient, layer.rule.bound(lambda_m))[:, None, None]
 
 
 def make_literal(model: nn.Module) -> nn.Module:
@@ -34,8 +33,6 @@ def make_literal(model: nn.Module) -> nn.Module:
     def activate(self: FarkasResidualConv2d, hidden: Tensor, shortcut: Tensor, activation: Activation) -> Tensor:
         return activation(literal_conv(self, hidden, shortcut))
 
-    if isinstance(model, ResidualNet):
-        model.batch_last = False
     for module in model.modules():
         if isinstance(module, FarkasResidualConv2d):
             module.activate = MethodType(activate, module)  # type: ignore[method-assign]

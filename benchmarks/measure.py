@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from farkas_exp.layers import native_library, plain_path
+from farkas_exp.kernels import native_library
+from farkas_exp.layers import plain_path
 
 
 def device() -> torch.device:

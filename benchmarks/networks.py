@@ -12,8 +12,8 @@ from benchmarks.literal import make_literal
 from benchmarks.measure import device, interleaved, kept_bytes, macs, medians, peak_bytes, ratio
 from farkas_exp.capture import CapturedStep
 from farkas_exp.config import OptimizerConfig
+from farkas_exp.kernels import KERNELS
 from farkas_exp.models import create_model
-from farkas_exp.models.resnet import ResidualNet
 from farkas_exp.optim import build_optimizer
 
 DEPTHS = ("18", "34", "50", "101")
@@ -37,9 +37,11 @@ class Steps:
             self.model: nn.Module = create_model(name, **options)
         if literal:
             make_literal(self.model)
-        if not native and isinstance(self.model, ResidualNet):
-            self.model.batch_last = False
         self.model.to(device()).to(memory_format=layout)  # type: ignore[call-overload]
+        if not literal:
+            for name, swap in KERNELS.items():
+                if native or name != "native_conv":
+                    swap(self.model, device())
         self.optimizer = build_optimizer(self.model, OptimizerConfig(), 0.01)
         self.precision = precision
         compiled = mode not in ("none", "graph")

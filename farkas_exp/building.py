@@ -1,15 +1,17 @@
 """From a configuration to its device and its initialized network."""
 
 import os
-from typing import Any
+from dataclasses import replace
+from importlib import import_module
+from types import ModuleType
 
 import torch
 
-from farkas_exp.config import Config, to_dict
+from farkas_exp.config import AggregationConfig, Config, ModelConfig
 from farkas_exp.data import ImageData
 from farkas_exp.distributed import ALONE, Processes
 from farkas_exp.errors import UserError
-from farkas_exp.initialization import WHOLE_SET, initialize
+from farkas_exp.initialization import INITIALIZATIONS, initialize
 from farkas_exp.models import NETWORKS, create_model
 from farkas_exp.seeding import derive_seed
 
@@ -47,49 +49,55 @@ def gpu_index(local_rank: int, visible: int) -> int:
 
 def build_model(config: Config, data: ImageData, device: torch.device) -> torch.nn.Module:
     """The initialized network of `config` for `data`, on `device`; the same for the same seed on every device."""
-    options: dict[str, Any] = {key: value for key, value in to_dict(config.model).items() if value is not None}
-    name = options.pop("name")
-    channels, height, _ = data.info.image_shape
-    options |= {
-        "num_classes": data.info.num_classes,
-        "in_channels": channels,
-        "image_size": height,
-        "normalization": config.normalization.name,
-        "norm_position": config.normalization.position,
-        "norm_affine": config.normalization.affine,
-        "norm_groups": config.normalization.groups,
-        "residual_alpha": config.residual.alpha,
-        "residual_beta": config.residual.beta,
-        "residual_depth_exponent": config.residual.depth_exponent,
-        "activation": config.activation.name,
-        "cutoff": config.activation.cutoff,
-        "head": config.head.name,
-    }
+    init = INITIALIZATIONS[config.init.name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, "weights"))
-        model = create_model(
-            name,
-            aggregation=config.aggregation.name,
-            margin=config.aggregation.margin,
-            learn_lambda=config.aggregation.learn_lambda,
-            **options,
-        )
-        twin = _farkas_twin(config, options) if config.init.name == "match_farkas" else None
-        count = data.info.train_size if config.init.name in WHOLE_SET else config.batch_size
+        model = _network(config, data, config.model, config.aggregation)
+        twin = _farkas_twin(config, data) if "twin" in init.needs else None
+        count = data.info.train_size if init.whole_set else config.batch_size
         images, labels = data.fixed_batch(count)
         initialize(
-            model, config.init.name, gain=config.init.gain, last_scale=config.init.last_scale,
-            last_depth_exponent=config.init.last_depth_exponent, bias=config.init.bias,
-            images=images.to("cpu", torch.float32), labels=labels.to("cpu"), twin=twin,
+            model, config.init, images=images.to("cpu", torch.float32), labels=labels.to("cpu"), twin=twin,
             seed=derive_seed(config.seed, "init"),
         )  # fmt: skip
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
-    return model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
+    model = model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
+    return accelerated(model, device)
 
 
-def _farkas_twin(config: Config, options: dict[str, Any]) -> torch.nn.Module | None:
+def _network(config: Config, data: ImageData, model: ModelConfig, aggregation: AggregationConfig) -> torch.nn.Module:
+    channels, height, _ = data.info.image_shape
+    return create_model(
+        model, data.info.num_classes, in_channels=channels, image_size=height, normalization=config.normalization,
+        aggregation=aggregation, activation=config.activation, head=config.head, residual_scaling=config.residual,
+    )  # fmt: skip
+
+
+def _farkas_twin(config: Config, data: ImageData) -> torch.nn.Module | None:
     """The Farkas network (sum) beside a plain one, drawn after it from the same stream; None where there is none."""
     if config.normalization.name != "none":
         raise UserError("init.name: match_farkas is for networks without normalization; use normalization=none")
     twin = NETWORKS[config.model.name].twin
-    return create_model(twin, **options) if twin else None
+    return _network(config, data, replace(config.model, name=twin), AggregationConfig()) if twin else None
+
+
+def accelerated(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    """The network with the kernels that are faster on `device`."""
+    kernels = _kernels()
+    return kernels.accelerate(model, device) if kernels else model
+
+
+def kernels_in_use(model: torch.nn.Module) -> list[str]:
+    """The names of the kernels that the network runs with."""
+    kernels = _kernels()
+    return kernels.in_use(model) if kernels else []
+
+
+def _kernels() -> ModuleType | None:
+    """The package of kernels; everything works without it."""
+    try:
+        return import_module("farkas_exp.kernels")
+    except ModuleNotFoundError as error:
+        if error.name != "farkas_exp.kernels":
+            raise
+        return None

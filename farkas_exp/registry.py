@@ -27,7 +27,7 @@ class Entry:
     Attributes:
         name: as the configuration has it.
         source: the builder, or where it is: "module:function".
-        options: the keys of its group that it has, with the default that it takes where they are null.
+        options: the keys of its group that it has, with what it takes where they are null (None: as the schema says).
     """
 
     name: str
@@ -160,7 +160,68 @@ class Network(Entry):
     label: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Normalization(Entry):
+    """A normalization; its builder takes (channels, group of the configuration, whether on maps).
+
+    Attributes:
+        maps_only: whether it needs maps, (N, C, H, W), and cannot normalize features, (N, F).
+        of_batch: whether the images of a batch are normalized together, so that one value a channel is too few.
+        label: how a table writes it.
+    """
+
+    maps_only: bool = False
+    of_batch: bool = False
+    label: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActivationFunction(Entry):
+    """An element-wise function of a tensor.
+
+    Attributes:
+        cutoff: the c of Corollary 3.3 below which the function is flat.
+    """
+
+    cutoff: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head(Entry):
+    """A last layer; its builder takes the number of features and of classes.
+
+    Attributes:
+        trained: whether it has parameters.
+    """
+
+    trained: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Initialization(Entry):
+    """An initialization: a function of the network and, by name, of what it needs.
+
+    Attributes:
+        needs: the arguments that it takes beside the network: `generator`, `gain`, `bias`, `images`, `labels`, `twin`.
+        branches: whether it is for networks with residual branches.
+        whole_set: whether its images are the whole training set, not a batch of it.
+    """
+
+    needs: tuple[str, ...] = ()
+    branches: bool = False
+    whole_set: bool = False
+
+    def __post_init__(self) -> None:
+        own = {name: None for name in self.needs if name in ("gain", "bias")}
+        object.__setattr__(self, "options", {"last_scale": None, "last_depth_exponent": None, **own, **self.options})
+
+
 NETWORKS = Registry("model.name", Network, "farkas_exp.models.catalogue")
+HEADS = Registry("head.name", Head, "farkas_exp.models.catalogue")
+NORMALIZATIONS = Registry("normalization.name", Normalization, "farkas_exp.layers.catalogue")
+ACTIVATIONS = Registry("activation.name", ActivationFunction, "farkas_exp.layers.catalogue")
+AGGREGATIONS = Registry("aggregation.name", Entry, "farkas_exp.layers.catalogue")
+INITIALIZATIONS = Registry("init.name", Initialization, "farkas_exp.initialization.catalogue")
 
 
 @dataclass(frozen=True, kw_only=True)

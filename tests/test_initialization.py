@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from farkas_exp.errors import UserError
-from farkas_exp.initialization import INITS, initialize
+from farkas_exp.initialization import INITIALIZATIONS, initialize
 from farkas_exp.initialization.matched import feature_variance
 from farkas_exp.initialization.random import weight_layers
 from farkas_exp.layers import FarkasLayer, ResidualBlock, plain_path
@@ -27,9 +27,9 @@ def images(n=32, size=16):
 
 
 @pytest.mark.parametrize("model", ["resnet34", "farkasnet34", "farkasnet50"])
-@pytest.mark.parametrize("name", sorted(set(INITS) - set(NOT_FOR_RESNETS)))
+@pytest.mark.parametrize("name", sorted(set(INITIALIZATIONS) - set(NOT_FOR_RESNETS)))
 def test_every_init_is_a_function_of_its_seed_and_leaves_the_global_generator_alone(model, name):
-    first, second, other = (network(model, margin=0.1) for _ in range(3))
+    first, second, other = (network(model, aggregation={"margin": 0.1}) for _ in range(3))
     twin = network()
     state = torch.get_rng_state()
     for net, seed in ((first, 1), (second, 1), (other, 2)):
@@ -105,7 +105,7 @@ def test_orthogonal_rows_are_orthogonal_with_the_gain_of_relu():
     ("model", "position"), [("resnet34", "after"), ("farkasnet34", "after"), ("resnet34", "before")]
 )
 def test_lsuv_gives_every_layer_an_output_of_unit_variance(model, position):
-    net = network(model, normalization="batch", norm_position=position)
+    net = network(model, normalization={"name": "batch", "position": position})
     initialize(net, "lsuv", images=images(), seed=1)
     seen = {}
     net.eval()
@@ -182,7 +182,7 @@ def test_match_farkas_is_one_gain_that_gives_the_features_the_twins_variance(mod
 
 
 def test_a_trainable_norm_before_the_sum_is_scaled_instead_of_the_layer():
-    net = network("resnet34", normalization="batch", norm_position="before", norm_affine=True)
+    net = network("resnet34", normalization={"name": "batch", "position": "before", "affine": True})
     initialize(net, "zero_last")
     for block in net.modules():
         if isinstance(block, ResidualBlock):
@@ -192,8 +192,8 @@ def test_a_trainable_norm_before_the_sum_is_scaled_instead_of_the_layer():
 
 
 def test_a_norm_without_a_scale_before_the_sum_leaves_nothing_to_scale():
-    net = network("resnet34", normalization="batch", norm_position="before")
-    for change in ({"name": "zero_last"}, {"name": "pytorch", "last_scale": 0.5}):
+    net = network("resnet34", normalization={"name": "batch", "position": "before"})
+    for change in ({"init": "zero_last"}, {"init": "pytorch", "last_scale": 0.5}):
         with pytest.raises(UserError, match="undoes any scale"):
             initialize(net, **change)
 
@@ -201,17 +201,17 @@ def test_a_norm_without_a_scale_before_the_sum_leaves_nothing_to_scale():
 @pytest.mark.parametrize(
     ("model", "arguments", "message"),
     [
-        ("resnet34", {"name": "xaver"}, r"init.name: unknown 'xaver'; did you mean 'xavier'"),
-        ("resnet34", {"name": "lsuv"}, r"init.name: lsuv needs a batch"),
-        ("resnet34", {"name": "rai", "gain": 2.0}, r"init.gain: init rai has no gain"),
-        ("resnet34", {"name": "kaiming", "gain": -1.0}, r"init.gain: -1.0 is out of range"),
-        ("resnet34", {"name": "pytorch", "last_scale": -1.0}, r"init.last_scale: -1.0 is out of range"),
-        ("fixup34", {"name": "kaiming"}, r"init: FixUp brings its own"),
-        ("mlp", {"name": "zero_last"}, r"zero_last needs a network with residual branches"),
-        ("mlp", {"name": "pytorch", "last_scale": 0.5}, r"init.last_scale needs a network with residual branches"),
-        ("mlp", {"name": "kaiming", "last_depth_exponent": -0.5}, r"init.last_depth_exponent needs a network with res"),
-        ("fixup34", {"name": "pytorch", "last_depth_exponent": -0.5}, r"init: FixUp brings its own"),
-        ("resnet34", {"name": "match_farkas", "images": images()}, r"match_farkas is for plain networks"),
+        ("resnet34", {"init": "xaver"}, r"init.name: unknown 'xaver'; did you mean 'xavier'"),
+        ("resnet34", {"init": "lsuv"}, r"init.name: lsuv needs a batch"),
+        ("resnet34", {"init": "rai", "gain": 2.0}, r"init.gain: init rai has no gain"),
+        ("resnet34", {"init": "kaiming", "gain": -1.0}, r"init.gain: -1.0 is out of range"),
+        ("resnet34", {"init": "pytorch", "last_scale": -1.0}, r"init.last_scale: -1.0 is out of range"),
+        ("fixup34", {"init": "kaiming"}, r"init: FixUp brings its own"),
+        ("mlp", {"init": "zero_last"}, r"zero_last needs a network with residual branches"),
+        ("mlp", {"init": "pytorch", "last_scale": 0.5}, r"init.last_scale needs a network with residual branches"),
+        ("mlp", {"init": "kaiming", "last_depth_exponent": -0.5}, r"init.last_depth_exponent needs a network with res"),
+        ("fixup34", {"init": "pytorch", "last_depth_exponent": -0.5}, r"init: FixUp brings its own"),
+        ("resnet34", {"init": "match_farkas", "images": images()}, r"match_farkas is for plain networks"),
     ],
 )
 def test_what_does_not_fit_is_one_line(model, arguments, message):
@@ -222,8 +222,8 @@ def test_what_does_not_fit_is_one_line(model, arguments, message):
 
 
 def test_the_farkas_guarantee_holds_after_every_init():
-    for name in sorted(set(INITS) - set(NOT_FOR_RESNETS)):
-        net, twin = network(margin=0.1), network("farkasnet34", seed=1)
+    for name in sorted(set(INITIALIZATIONS) - set(NOT_FOR_RESNETS)):
+        net, twin = network(aggregation={"margin": 0.1}), network("farkasnet34", seed=1)
         initialize(net, name, images=images(), twin=twin, seed=1, **OPTIONS.get(name, {}))
         for layer in net.modules():
             if isinstance(layer, FarkasLayer) and not hasattr(layer, "branch"):

@@ -152,8 +152,8 @@ def test_zero_and_bias_starts():
     ("name", "options", "message"),
     [
         ("bias_shift", {}, "init.bias: bias_shift needs a number"),
-        ("bias_uniform", {"bias": -1.0}, "init.bias: -1.0 does not fit: it must be positive"),
-        ("zero", {"bias": 1.0}, "init.bias: 1.0 does not fit: init zero has none"),
+        ("bias_uniform", {"bias": -1.0}, "init.bias: -1.0 is out of range; it must be positive"),
+        ("zero", {"bias": 1.0}, "init.bias: init zero has no bias"),
     ],
 )
 def test_a_bias_where_it_does_not_fit_is_refused(name, options, message):
@@ -165,7 +165,7 @@ def test_a_bias_where_it_does_not_fit_is_refused(name, options, message):
 def test_a_farkas_network_starts_from_zero_with_a_margin_only():
     with pytest.raises(UserError, match=r"aggregation.margin=0.1"):
         initialize(create_model("farkas_mlp", 2, in_channels=2, image_size=1), "zero")
-    model = create_model("farkas_mlp", 2, in_channels=2, image_size=1, margin=0.1)
+    model = create_model("farkas_mlp", 2, in_channels=2, image_size=1, aggregation={"margin": 0.1})
     initialize(model, "zero")
     assert float(model.hidden[0].layer(torch.randn(5, 2)).detach().amax(1).min()) == pytest.approx(0.1)
 

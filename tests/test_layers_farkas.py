@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from scipy.optimize import linprog
 
 from farkas_exp.errors import UserError
-from farkas_exp.layers import FarkasConv2d, FarkasLinear, certify, farkas_conv2d, farkas_linear, lambda_b
+from farkas_exp.layers import FarkasConv2d, FarkasLinear, FarkasRule, certify, farkas_conv2d, farkas_linear, lambda_b
 
 AGG = {"sum": torch.sum, "mean": torch.mean}
 RULES = ["sum", "mean", "learned"]
@@ -35,7 +35,9 @@ def scatter_parameters(layer, seed, bias_shift=0.0):
 
 def linear(rule, inputs=6, outputs=5, **options):
     aggregation = "sum" if rule == "learned" else rule
-    return FarkasLinear(inputs, outputs, aggregation, learn_lambda=rule == "learned", dtype=torch.float64, **options)
+    return FarkasLinear(
+        inputs, outputs, aggregation=aggregation, learn_lambda=rule == "learned", dtype=torch.float64, **options
+    )
 
 
 def conv(rule, geometry, **options):
@@ -130,7 +132,7 @@ def test_the_corollary_as_printed_fails_for_a_positive_cutoff_where_the_layer_do
     torch.testing.assert_close(F.linear(x, weight, b), torch.tensor([[0.55, 0.55]], dtype=torch.float64))
 
     torch.testing.assert_close(
-        farkas_linear(x, weight[:1], b, cutoff=c), torch.tensor([[0.55, 1.45]], dtype=torch.float64)
+        farkas_linear(x, weight[:1], b, FarkasRule(cutoff=c)), torch.tensor([[0.55, 1.45]], dtype=torch.float64)
     )
     layer = FarkasLinear(1, 2, cutoff=c, dtype=torch.float64)
     with torch.no_grad():
@@ -216,7 +218,7 @@ def test_the_linear_layer_equals_algorithm_1_with_its_gradients(aggregation, las
     x, w, b = (t.requires_grad_() for t in (normal(11, 6), normal(4, 6, seed=1), normal(5, seed=2)))
     with torch.no_grad():
         b[-1] = last_bias
-    ours = farkas_linear(x, w, b, aggregation)
+    ours = farkas_linear(x, w, b, FarkasRule(aggregation))
     assert_equal_with_gradients(ours, algorithm1(lambda v: F.linear(x, v), w, b, AGG[aggregation]), (x, w, b))
 
 
@@ -227,7 +229,7 @@ def test_the_convolution_equals_algorithm_1_with_its_gradients(aggregation, last
     x, w, b = (t.requires_grad_() for t in (normal(2, 3, 8, 7), normal(4, 3, 3, 3, seed=1), normal(5, seed=2)))
     with torch.no_grad():
         b[-1] = last_bias
-    ours = farkas_conv2d(x, w, b, **geometry, aggregation=aggregation)
+    ours = farkas_conv2d(x, w, b, **geometry, rule=FarkasRule(aggregation))
     assert_equal_with_gradients(
         ours, algorithm1(lambda v: F.conv2d(x, v, **geometry), w, b, AGG[aggregation]), (x, w, b)
     )
@@ -237,12 +239,12 @@ def test_the_convolution_equals_algorithm_1_with_its_gradients(aggregation, last
 def test_the_modules_are_the_functions(aggregation):
     layer = scatter_parameters(linear(aggregation, margin=0.5, cutoff=-1.0), 3)
     x = normal(4, 6)
-    expected = farkas_linear(x, layer.weight, layer.bias, aggregation, 0.5, -1.0)
+    expected = farkas_linear(x, layer.weight, layer.bias, FarkasRule(aggregation, 0.5, -1.0))
     torch.testing.assert_close(layer(x), expected, rtol=0, atol=0)
     geometry = {"stride": 2, "padding": 1, "dilation": 2}
     filters = scatter_parameters(conv(aggregation, geometry, margin=0.5, cutoff=-1.0), 4)
     images = normal(2, 3, 9, 9)
-    expected = farkas_conv2d(images, filters.weight, filters.bias, 2, 1, 2, aggregation, 0.5, -1.0)
+    expected = farkas_conv2d(images, filters.weight, filters.bias, 2, 1, 2, FarkasRule(aggregation, 0.5, -1.0))
     torch.testing.assert_close(filters(images), expected, rtol=0, atol=0)
 
 
@@ -262,7 +264,7 @@ def test_the_last_bias_has_no_gradient_while_the_aggregate_wins():
 @pytest.mark.parametrize("aggregation", AGG)
 def test_a_learned_lambda_starts_at_the_chosen_aggregation_and_gets_gradients(aggregation):
     fixed = linear(aggregation)
-    learned = FarkasLinear(6, 5, aggregation, learn_lambda=True, dtype=torch.float64)
+    learned = FarkasLinear(6, 5, aggregation=aggregation, learn_lambda=True, dtype=torch.float64)
     with torch.no_grad():
         learned.weight.copy_(fixed.weight)
         learned.bias.copy_(fixed.bias)
@@ -277,7 +279,7 @@ def test_the_gradients_of_a_learned_lambda_are_those_of_finite_differences():
     x = normal(3, 6)
 
     def outputs(logits):
-        return farkas_linear(x, layer.weight, layer.bias, margin=0.1, cutoff=0.5, simplex=logits.softmax(0))
+        return farkas_linear(x, layer.weight, layer.bias, FarkasRule("sum", 0.1, 0.5), logits.softmax(0))
 
     logits = layer.lambda_logits.detach().clone().requires_grad_()
     torch.testing.assert_close(outputs(logits), layer(x), rtol=0, atol=0)
@@ -342,8 +344,8 @@ def test_fewer_than_two_outputs_is_an_error_that_says_why(outputs):
 
 def test_other_wrong_arguments():
     with pytest.raises(UserError, match=r"aggregation.name: unknown 'men'; did you mean 'mean'"):
-        FarkasLinear(3, 4, "men")
-    with pytest.raises(ValueError, match="margin must be at least 0"):
+        FarkasLinear(3, 4, aggregation="men")
+    with pytest.raises(ValueError, match=r"aggregation.margin: -0.1 is out of range"):
         FarkasConv2d(3, 4, 3, margin=-0.1)
     with pytest.raises(ValueError, match="5 biases has 4 weight rows, got 5"):
         farkas_linear(normal(2, 3), normal(5, 3), normal(5))

@@ -4,13 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from farkas_exp.config import NormalizationConfig
 from farkas_exp.errors import UserError
 from farkas_exp.layers import (
     ACTIVATIONS,
     NORMALIZATIONS,
     Activation,
     GroupNorm,
-    activation_cutoff,
     build_normalization,
     group_norm,
 )
@@ -18,6 +18,10 @@ from farkas_exp.layers import (
 
 def normal(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def norm(name, channels, spatial=True, **options):
+    return build_normalization(NormalizationConfig(name, **options), channels, spatial)
 
 
 def standardized(values: torch.Tensor) -> torch.Tensor:
@@ -65,7 +69,7 @@ def test_the_group_norm_module_uses_its_affine_map():
      ("instance", lambda x: x.flatten(2).flatten(0, 1))],
 )  # fmt: skip
 def test_each_normalization_standardizes_over_its_own_axes(name, over):
-    module = build_normalization(name, 6, groups=3).double()
+    module = norm(name, 6, groups=3).double()
     x = normal(5, 6, 4, 4) * (1 + torch.arange(6)[:, None, None]) + torch.arange(5)[:, None, None, None]
     expected = torch.stack([standardized(row) for row in over(x)])
     torch.testing.assert_close(over(module(x)), expected, rtol=0, atol=1e-12)
@@ -76,9 +80,9 @@ def test_each_normalization_standardizes_over_its_own_axes(name, over):
 def test_normalizations_are_affine_free_unless_asked(name, spatial):
     if name == "instance" and not spatial:
         with pytest.raises(UserError, match=r"normalization.name: instance needs images"):
-            build_normalization(name, 6, spatial=False)
+            norm(name, 6, spatial=False)
         return
-    sizes = {affine: [p.numel() for p in build_normalization(name, 6, affine=affine, spatial=spatial).parameters()]
+    sizes = {affine: [p.numel() for p in norm(name, 6, spatial, affine=affine).parameters()]
              for affine in (False, True)}  # fmt: skip
     assert sizes[False] == []
     assert sizes[True] == ([] if name == "none" else [6, 6])
@@ -86,20 +90,20 @@ def test_normalizations_are_affine_free_unless_asked(name, spatial):
 
 def test_none_is_the_identity():
     x = normal(2, 3, 4, 4)
-    assert build_normalization("none", 3)(x) is x
+    assert norm("none", 3)(x) is x
 
 
 @pytest.mark.parametrize("channels", [1, 2, 5, 9])
 def test_groups_are_cut_to_the_channels_and_features_keep_something_to_normalize(channels):
-    assert build_normalization("group", channels, groups=8)(torch.rand(2, channels, 4, 4)).shape == (2, channels, 4, 4)
+    assert norm("group", channels, groups=8)(torch.rand(2, channels, 4, 4)).shape == (2, channels, 4, 4)
     if channels > 1:
-        features = build_normalization("group", channels, groups=8, spatial=False)(normal(3, channels))
+        features = norm("group", channels, spatial=False, groups=8)(normal(3, channels))
         assert (features.abs() > 1e-3).any(1).all()
 
 
 def test_unknown_names_name_the_key_and_the_nearest():
     with pytest.raises(UserError, match=r"normalization.name: unknown 'bach'; did you mean 'batch'"):
-        build_normalization("bach", 3)
+        norm("bach", 3)
     with pytest.raises(UserError, match=r"activation.name: unknown 'rleu'; did you mean 'relu'"):
         Activation("rleu")
 
@@ -112,7 +116,7 @@ def slope(name, x):
 
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS))
 def test_the_cutoff_is_the_largest_point_below_which_the_activation_is_flat(name):
-    c = activation_cutoff(name)
+    c = ACTIVATIONS[name].cutoff
     below = c - torch.logspace(-6, 1.5, 200, dtype=torch.float64)
     assert slope(name, below).max() <= 0.01 * (1 + 1e-9)
     above = c + torch.logspace(-6, 0.5, 200, dtype=torch.float64)

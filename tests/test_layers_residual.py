@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from farkas_exp.kernels import accelerate
 from farkas_exp.layers import Activation, FarkasResidualConv2d, ResidualConv2d, append_shortcut, certify, plain_path
 
 AGG = {"sum": torch.sum, "mean": torch.mean}
@@ -21,7 +22,7 @@ def layer_of(aggregation="sum", kernel=3, seed=0, **options):
     with torch.no_grad():
         for number, parameter in enumerate(layer.parameters()):
             parameter.copy_(normal(*parameter.shape, seed=100 * seed + number))
-    return layer
+    return accelerate(layer, torch.device("cpu"))
 
 
 def activate(layer, hidden, shortcut, path, name="relu"):
@@ -112,7 +113,7 @@ def test_only_relu_with_a_fixed_lambda_is_fused(name, learned):
 
 
 def test_a_shortcut_of_another_precision_is_not_rounded_to_the_branch():
-    layer = FarkasResidualConv2d(3, 5, 1)
+    layer = accelerate(FarkasResidualConv2d(3, 5, 1), torch.device("cpu"))
     hidden, x = normal(2, 3, 4, 4).float(), 1 + normal(2, 5, 4, 4, seed=1).float() * 1e-4
     with torch.autocast("cpu", torch.bfloat16):
         out = layer.activate(hidden, x, Activation("relu"))

@@ -1,5 +1,7 @@
 """Every fact of the catalogue against the network that is built."""
 
+import copy
+import dataclasses
 import subprocess
 import sys
 from typing import Any
@@ -8,10 +10,11 @@ import pytest
 import torch
 from torch import nn
 
+from farkas_exp.config import ModelConfig
 from farkas_exp.errors import UserError
 from farkas_exp.layers import Activation, FarkasLayer
 from farkas_exp.models import NETWORKS, create_model
-from farkas_exp.models.options import OWN, ModelOptions
+from farkas_exp.models.plan import Plan
 
 SMALL: dict[str, Any] = {
     "blocks": (1, 1), "widths": (8, 12), "depth": 2, "width": 6, "residual": False, "variant": "paper",
@@ -30,10 +33,10 @@ def small(name: str, **options: Any) -> nn.Module:
     return create_model(name, **{"image_size": 16, "num_classes": 5, "aggregation": "mean"} | own | options)
 
 
-def outputs(model: nn.Module) -> torch.Tensor:
+def outputs(model: nn.Module, training: bool = False) -> torch.Tensor:
     images = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        return model.eval()(images)
+        return copy.deepcopy(model).train(training)(images)
 
 
 def test_the_catalogue_needs_no_pytorch():
@@ -57,7 +60,7 @@ def test_activated_and_spatial_say_what_the_network_computes(name):
 class Recording:
     """Options that note which of them a builder reads."""
 
-    def __init__(self, options: ModelOptions) -> None:
+    def __init__(self, options: ModelConfig) -> None:
         self._options, self.read = options, set()
 
     def __getattr__(self, key: str) -> Any:
@@ -66,11 +69,17 @@ class Recording:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_options_are_those_that_the_builder_reads(name):
-    network = NETWORKS[name]
-    recording = Recording(ModelOptions(network, image_size=16, **{key: SMALL[key] for key in network.options}))
-    network.build(recording)
-    assert recording.read & set(OWN) - {"variant"} == set(network.options) - {"variant"}
+def test_the_options_are_those_that_the_builder_reads(name, monkeypatch):
+    network, seen = NETWORKS[name], []
+
+    def build(plan: Plan) -> nn.Module:
+        seen.append(Recording(plan.options))
+        return network.build(dataclasses.replace(plan, options=seen[0]))  # type: ignore[arg-type]
+
+    monkeypatch.setitem(NETWORKS._entries, name, dataclasses.replace(network, source=build))
+    small(name)
+    # `variant` also decides the defaults, before the builder is called.
+    assert seen[0].read - {"variant"} == set(network.options) - {"variant"}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -122,7 +131,7 @@ def test_a_twin_differs_only_in_being_farkas(name):
         assert getattr(plain, fact) == getattr(farkas, fact), fact
     assert set(plain.positions) == set(farkas.positions)
     options = {key: SMALL[key] for key in plain.options.keys() & farkas.options.keys()}
-    for norm in ({}, {"normalization": "batch", "norm_position": "after"}):
+    for norm in ({}, {"normalization": {"name": "batch", "position": "after"}}):
         built = [create_model(each, image_size=16, **options, **norm) for each in (plain.name, farkas.name)]
         assert kinds(built[0]) == kinds(built[1])
 
@@ -152,13 +161,13 @@ def test_a_normalization_stands_where_the_catalogue_says(name):
     for position in ("after", "before"):
         if position not in network.positions:
             with pytest.raises(UserError, match=r"normalization.position"):
-                small(name, normalization="batch", norm_position=position)
+                small(name, normalization={"name": "batch", "position": position})
     default = small(name, normalization="batch")
     affine = {m.affine for m in default.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))}
     assert affine == {network.affine}
     for number, position in enumerate(network.positions):
-        built = small(name, normalization="batch", norm_position=position)
-        assert torch.equal(outputs(built), outputs(default)) == (number == 0)
+        built = small(name, normalization={"name": "batch", "position": position})
+        assert torch.equal(outputs(built, training=True), outputs(default, training=True)) == (number == 0)
 
 
 def test_an_unknown_name_gives_the_nearest_one():

@@ -176,7 +176,7 @@ def plain(x, conv):
 @pytest.mark.parametrize("position", [None, "before"])
 def test_a_resnet_normalizes_after_the_activation_by_default_and_before_it_if_asked(position):
     model = build(
-        "resnet34", 1, blocks=[1, 2], widths=[4, 6], image_size=8, normalization="batch", norm_position=position
+        "resnet34", 1, blocks=[1, 2], widths=[4, 6], image_size=8, normalization={"name": "batch", "position": position}
     ).double()
     batch = images(3, 3, 8, 8, dtype=torch.float64)
 
@@ -244,7 +244,7 @@ def test_normalization_after_the_activation_keeps_the_guarantee(normalization, a
     for seed in range(5):
         model = build(
             "farkasnet18", seed, blocks=[2, 2], widths=[4, 5], image_size=8, normalization=normalization,
-            activation=activation, margin=0.01,
+            activation=activation, aggregation={"margin": 0.01},
         )  # fmt: skip
         assert max(dead_points(model, images(8, 3, 8, 8, seed=seed))) == 0.0
 
@@ -254,8 +254,8 @@ def test_a_trained_shift_of_the_normalization_voids_the_guarantee_before_the_act
     worst = {}
     for position in ("before", "after"):
         model = build(
-            "farkasnet18", blocks=[2, 2], widths=[4, 5], image_size=8, normalization=normalization,
-            norm_position=position, norm_affine=True, margin=0.01,
+            "farkasnet18", blocks=[2, 2], widths=[4, 5], image_size=8, aggregation={"margin": 0.01},
+            normalization={"name": normalization, "position": position, "affine": True},
         )  # fmt: skip
         with torch.no_grad():
             for module in model.modules():
@@ -284,15 +284,15 @@ def test_a_compiled_farkasnet_equals_the_eager_one():
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", "elu", "selu", "softplus"])
 def test_options_reach_every_farkas_layer(activation):
     model = build(
-        "farkasnet50", blocks=[1, 1], widths=[8, 8], image_size=8, activation=activation, aggregation="mean",
-        margin=0.3, learn_lambda=True,
+        "farkasnet50", blocks=[1, 1], widths=[8, 8], image_size=8, activation=activation,
+        aggregation={"name": "mean", "margin": 0.3, "learn_lambda": True},
     )  # fmt: skip
     layers = [m for m in model.modules() if isinstance(m, FarkasLayer)]
     cutoffs = {m.cutoff for m in model.modules() if isinstance(m, Activation)}
     assert len(layers) == 1 + 2 * 3 + 1
     assert len(cutoffs) == 1
     for layer in layers:
-        assert (layer.aggregation, layer.margin, layer.cutoff) == ("mean", 0.3, *cutoffs)
+        assert (layer.rule.aggregation, layer.rule.margin, layer.rule.cutoff) == ("mean", 0.3, *cutoffs)
         assert layer.lambda_logits is not None
 
 
@@ -310,10 +310,10 @@ def test_options_reach_every_farkas_layer(activation):
         ("resnet18", {"image_size": 7}, r"dataset.image_size: 7 is too small for resnet18 .* must be >= 8"),
         ("resnet18", {"image_size": 8, "normalization": "instance"}, r"dataset.image_size: 8 .*>= 16"),
         ("farkasnet18", {"aggregation": "max"}, r"aggregation.name: unknown 'max'"),
-        ("farkasnet18", {"margin": -1.0}, r"aggregation.margin: -1.0 is out of range"),
+        ("farkasnet18", {"aggregation": {"margin": -1.0}}, r"aggregation.margin: -1.0 is out of range"),
         ("farkasnet18", {"activation": "tanh"}, r"activation.name: unknown 'tanh'"),
         ("farkasnet18", {"normalization": "batchnorm"}, r"normalization.name: unknown 'batchnorm'"),
-        ("farkasnet18", {"normalization": "batch", "norm_position": "behind"}, r"normalization.position: unknown"),
+        ("farkasnet18", {"normalization": {"name": "batch", "position": "behind"}}, r"normalization.position: unknown"),
     ],
 )  # fmt: skip
 def test_a_users_mistake_names_its_key(name, options, message):

@@ -86,7 +86,7 @@ def test_what_fixup_refuses(options, message):
 @pytest.mark.parametrize("position", ["after", "before"])
 def test_an_mlp_equals_its_formula(normalization, position):
     options = {"depth": 3, "width": 5, "in_channels": 2, "image_size": 4}
-    model = build("mlp", 0, normalization=normalization, norm_position=position, **options).double()
+    model = build("mlp", 0, normalization={"name": normalization, "position": position}, **options).double()
     batch = images(6, 2, 4, 4, dtype=torch.float64)
     x = batch.reshape(6, 32)
     linears = [m for m in model.modules() if isinstance(m, nn.Linear)]
@@ -116,7 +116,7 @@ def test_deep_narrow_linear_layers_die_without_farkas_and_not_with_it(normalizat
         batch = images(64, 2, 1, 1, seed=seed)
         plain.append(max(dead_points(build("mlp", seed, **shape), batch)))
         # A hair of margin: without normalization a signal can fade to where rounding decides.
-        farkas.append(max(dead_points(build("farkas_mlp", seed, margin=1e-4, **shape), batch)))
+        farkas.append(max(dead_points(build("farkas_mlp", seed, aggregation={"margin": 1e-4}, **shape), batch)))
     assert sum(worst > 0 for worst in plain) >= 6
     assert farkas == [0.0] * 10
 
@@ -171,7 +171,7 @@ SMALL = {"blocks": [1, 2], "widths": [16, 32], "image_size": 32}
 @pytest.mark.parametrize("position", [None, "after"])
 @pytest.mark.parametrize("normalization", ["none", "batch", "layer", "group", "instance"])
 def test_a_convolution_has_a_bias_where_no_normalization_follows_it(normalization, position):
-    model = build("resnet50_imagenet", normalization=normalization, norm_position=position, **SMALL)
+    model = build("resnet50_imagenet", normalization={"name": normalization, "position": position}, **SMALL)
     with_bias = {m.bias is not None for m in model.modules() if isinstance(m, nn.Conv2d)}
     assert with_bias == {normalization == "none" or position == "after"}
     assert model(images(2, 3, 32, 32)).shape == (2, 10)
@@ -180,7 +180,7 @@ def test_a_convolution_has_a_bias_where_no_normalization_follows_it(normalizatio
 
 
 def test_the_plain_imagenet_network_after_the_activation_equals_its_formula():
-    model = build("resnet50_imagenet", normalization="batch", norm_position="after", norm_affine=False, **SMALL)
+    model = build("resnet50_imagenet", normalization={"name": "batch", "position": "after", "affine": False}, **SMALL)
     model = model.double()
     batch = images(2, 3, 32, 32, dtype=torch.float64)
 
@@ -239,14 +239,14 @@ def test_the_farkas_imagenet_network_halves_five_times_and_has_no_dead_point(nor
 
 def test_the_farkas_imagenet_norm_is_affine_and_after_the_activation_unless_asked():
     def norms(**options):
-        model = create_model("farkasnet50_imagenet", normalization="batch", **SMALL, **options)
+        model = create_model("farkasnet50_imagenet", normalization={"name": "batch", **options}, **SMALL)
         return [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], model
 
     found, model = norms()
     assert {m.affine for m in found} == {True}
     assert model.stem[0].norm_after
-    assert {m.affine for m in norms(norm_affine=False)[0]} == {False}
-    assert not norms(norm_position="before")[1].stem[0].norm_after
+    assert {m.affine for m in norms(affine=False)[0]} == {False}
+    assert not norms(position="before")[1].stem[0].norm_after
 
 
 @pytest.mark.parametrize("normalization", ["none", "batch"])

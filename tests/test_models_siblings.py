@@ -38,8 +38,8 @@ def test_a_residual_layer_adds_its_input_to_its_pre_activation(name, spatial):
 
 
 def test_batch_norm_before_the_activation_stands_between_branch_and_sum():
-    model = create_model("mlp", 2, image_size=1, depth=2, width=4, residual=True, normalization="batch",
-                         norm_position="before")  # fmt: skip
+    model = create_model("mlp", 2, image_size=1, depth=2, width=4, residual=True,
+                         normalization={"name": "batch", "position": "before"})  # fmt: skip
     images = torch.rand(8, 3, 1, 1)
     first = torch.relu(model.hidden[0].norm(model.hidden[0].layer(images.flatten(1))))
     unit = model.hidden[1].unit
@@ -85,4 +85,4 @@ def test_mobilenet_is_torchvisions_with_fewer_strides():
     assert not any(isinstance(m, nn.BatchNorm2d) for m in plain.modules())
     assert all(m.bias is not None for m in weights(plain))
     with pytest.raises(UserError, match=r"normalization.position: unknown .after.; choose from: before"):
-        create_model("mobilenet_v2", norm_position="after")
+        create_model("mobilenet_v2", normalization={"name": "batch", "position": "after"})

@@ -30,7 +30,7 @@ def test_without_reference_epochs_the_milestones_stay():
 
 @pytest.mark.parametrize("name", ["resnet18", "farkasnet18", "farkasnet50"])
 def test_weights_decay_and_nothing_else_does(name):
-    model = create_model(name, 10, normalization="batch", norm_affine=True)
+    model = create_model(name, 10, normalization={"name": "batch", "affine": True})
     decayed, free = parameter_groups(model, 5e-4)
     assert (decayed["weight_decay"], free["weight_decay"]) == (5e-4, 0.0)
     assert all(parameter.dim() in (2, 4) for parameter in decayed["params"])

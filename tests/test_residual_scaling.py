@@ -105,7 +105,7 @@ def test_factors_that_lose_the_guarantee_are_refused(alpha: float, beta: float) 
 @pytest.mark.parametrize("name", ["densenet40", "mlp", "farkas_mlp"])
 def test_a_network_without_branches_has_nothing_to_scale(name: str) -> None:
     with pytest.raises(UserError, match=f"^residual: {name} has no residual branches"):
-        create_model(name, image_size=8, residual_alpha=0.5)
+        create_model(name, image_size=8, residual_scaling={"alpha": 0.5})
 
 
 SMALL = {
@@ -148,7 +148,9 @@ def test_every_block_of_every_residual_network_scales_its_branch_and_its_sum(nam
 
 
 def test_beta_falls_with_the_depth() -> None:
-    model = create_model("farkasnet34", blocks=[2, 3], widths=[4, 8], residual_beta=2.0, residual_depth_exponent=-0.5)
+    model = create_model(
+        "farkasnet34", blocks=[2, 3], widths=[4, 8], residual_scaling={"beta": 2.0, "depth_exponent": -0.5}
+    )
     ends = [block.branch_end()[0] for block in model.modules() if isinstance(block, ResidualBlock)]
     assert len(ends) == 5
     for layer in ends:
@@ -159,8 +161,8 @@ def test_beta_falls_with_the_depth() -> None:
 @pytest.mark.parametrize("aggregation", ["sum", "mean"])
 def test_a_scaled_farkasnet_has_no_dead_point_before_and_after_steps(aggregation: str) -> None:
     model = create_model(
-        "farkasnet18", blocks=[2, 2], widths=[4, 8], in_channels=1, image_size=8, aggregation=aggregation,
-        residual_alpha=0.5**0.5, residual_depth_exponent=-0.5, margin=0.1,
+        "farkasnet18", blocks=[2, 2], widths=[4, 8], in_channels=1, image_size=8,
+        residual_scaling={"alpha": 0.5**0.5, "depth_exponent": -0.5}, aggregation={"name": aggregation, "margin": 0.1},
     ).double()  # fmt: skip
     initialize(model, "kaiming", seed=0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)

@@ -28,7 +28,7 @@ def zero_(model: nn.Module) -> None:
         UserError: a Farkas layer without a margin: all its pre-activations would be zero, and every point dead.
     """
     for layer in weight_layers(model):
-        if isinstance(layer, FarkasLayer) and layer.margin == 0:
+        if isinstance(layer, FarkasLayer) and layer.rule.margin == 0:
             raise UserError(
                 "init.name: zero makes all pre-activations of a Farkas layer 0 (Algorithm 1 has >= where Theorem 3.2"
                 " has >); give it a margin, such as aggregation.margin=0.1"
@@ -39,25 +39,25 @@ def zero_(model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def shift_biases(model: nn.Module, shift: float | None) -> None:
-    """Add `shift` to every bias; the rest is as the network's builder drew it.
+def shift_biases(model: nn.Module, bias: float | None) -> None:
+    """Add `bias` to every bias; the rest is as the network's builder drew it.
 
     Raises:
-        UserError: there is no shift.
+        UserError: there is no `bias`.
     """
-    for bias in _biases(model, shift, "bias_shift"):
-        bias.add_(shift)  # type: ignore[arg-type]
+    for own in _biases(model, bias, "bias_shift"):
+        own.add_(bias)  # type: ignore[arg-type]
 
 
 @torch.no_grad()
-def uniform_biases(model: nn.Module, bound: float | None, generator: torch.Generator) -> None:
-    """Draw every bias from U(-bound, bound); the rest is as the network's builder drew it.
+def uniform_biases(model: nn.Module, bias: float | None, generator: torch.Generator) -> None:
+    """Draw every bias from U(-bias, bias); the rest is as the network's builder drew it.
 
     Raises:
-        UserError: there is no bound.
+        UserError: there is no `bias`.
     """
-    for bias in _biases(model, bound, "bias_uniform"):
-        nn.init.uniform_(bias, -bound, bound, generator=generator)  # type: ignore[operator]
+    for own in _biases(model, bias, "bias_uniform"):
+        nn.init.uniform_(own, -bias, bias, generator=generator)  # type: ignore[operator]
 
 
 def _biases(model: nn.Module, value: float | None, name: str) -> list[Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from farkas_exp.errors import UserError
 from farkas_exp.initialization.random import weight_layers
 from farkas_exp.layers import FarkasLayer
-from farkas_exp.models import RandomProjection
+from farkas_exp.models.head import RandomProjection
 
 IMAGES = 64
 """How many images the variance is measured on, at most."""

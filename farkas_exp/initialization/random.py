@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from farkas_exp.layers import FarkasLayer
-from farkas_exp.models import WEIGHT_MODULES
+from farkas_exp.models.create import WEIGHT_MODULES
 
 RAI_SCALE = 0.6007
 """Standard deviation of randomized asymmetric initialization, times sqrt(fan_in), so that the length is kept."""
@@ -24,6 +24,10 @@ def weight_layers(model: nn.Module) -> Iterator[nn.Linear | nn.Conv2d | FarkasLa
 def _zero_bias(layer: nn.Linear | nn.Conv2d | FarkasLayer) -> None:
     if layer.bias is not None:
         layer.bias.zero_()
+
+
+def pytorch_(model: nn.Module) -> None:
+    """PyTorch's own distributions, which the network's builder drew: U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
 
 
 def xavier_(model: nn.Module, generator: torch.Generator, gain: float | None = None) -> None:

@@ -1,26 +1,44 @@
-"""Farkas layers and what surrounds them: activations with their cutoffs, normalizations, certificates."""
+"""Farkas layers and what surrounds them: activations with their cutoffs, normalizations, certificates.
 
-from farkas_exp.layers.activation import ACTIVATIONS, Activation, activation_cutoff
-from farkas_exp.layers.augmented import AGGREGATIONS
-from farkas_exp.layers.certificate import Certificate, certify, lambda_b
-from farkas_exp.layers.farkas import (
-    FarkasConv2d,
-    FarkasLayer,
-    FarkasLinear,
-    farkas_conv2d,
-    farkas_linear,
-)
-from farkas_exp.layers.normalization import NORMALIZATIONS, GroupNorm, build_normalization, group_norm
-from farkas_exp.layers.paths import plain_path
-from farkas_exp.layers.residual import (
-    FarkasResidualConv2d,
-    ResidualBlock,
-    ResidualConv2d,
-    ResidualLayer,
-    Scaling,
-    append_shortcut,
-)
-from farkas_exp.layers.watching import watch_pre_activations
+The mathematics of the paper and nothing else; faster forms of it are in `farkas_exp.kernels`. `catalogue` says what
+each activation, normalization and aggregation is, without PyTorch.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from farkas_exp.lazy import load
+
+if TYPE_CHECKING:
+    from farkas_exp.layers.activation import Activation
+    from farkas_exp.layers.certificate import Certificate, certify, lambda_b
+    from farkas_exp.layers.farkas import FarkasConv2d, FarkasLayer, FarkasLinear, farkas_conv2d, farkas_linear
+    from farkas_exp.layers.normalization import GroupNorm, build_normalization, group_norm
+    from farkas_exp.layers.paths import plain_path
+    from farkas_exp.layers.residual import (
+        FarkasResidualConv2d,
+        ResidualBlock,
+        ResidualConv2d,
+        ResidualLayer,
+        Scaling,
+        append_shortcut,
+    )
+    from farkas_exp.layers.rule import FarkasRule
+    from farkas_exp.layers.watching import watch_pre_activations
+    from farkas_exp.registry import ACTIVATIONS, AGGREGATIONS, NORMALIZATIONS
+
+_PLACES = {
+    "activation": ("Activation",),
+    "certificate": ("Certificate", "certify", "lambda_b"),
+    "farkas": ("FarkasConv2d", "FarkasLayer", "FarkasLinear", "farkas_conv2d", "farkas_linear"),
+    "normalization": ("GroupNorm", "build_normalization", "group_norm"),
+    "paths": ("plain_path",),
+    "residual": (
+        "FarkasResidualConv2d", "ResidualBlock", "ResidualConv2d", "ResidualLayer", "Scaling", "append_shortcut",
+    ),
+    "rule": ("FarkasRule",),
+    "watching": ("watch_pre_activations",),
+    "catalogue": ("ACTIVATIONS", "AGGREGATIONS", "NORMALIZATIONS"),
+}  # fmt: skip
 
 __all__ = [
     "ACTIVATIONS",
@@ -32,12 +50,12 @@ __all__ = [
     "FarkasLayer",
     "FarkasLinear",
     "FarkasResidualConv2d",
+    "FarkasRule",
     "GroupNorm",
     "ResidualBlock",
     "ResidualConv2d",
     "ResidualLayer",
     "Scaling",
-    "activation_cutoff",
     "append_shortcut",
     "build_normalization",
     "certify",
@@ -48,3 +66,7 @@ __all__ = [
     "plain_path",
     "watch_pre_activations",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    return load(__name__, _PLACES, name)

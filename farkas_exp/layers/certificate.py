@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from farkas_exp.layers.augmented import aggregate, bias_bound
+from farkas_exp.layers.augmented import aggregate
 from farkas_exp.layers.farkas import FarkasConv2d, FarkasLayer
 from farkas_exp.layers.residual import FarkasResidualConv2d
 
@@ -46,7 +46,7 @@ def lambda_b(layer: FarkasLayer) -> float:
         coefficient = coefficient.double()
     bias = layer.bias.double()
     attained = aggregate(bias[:-1], coefficient) + bias[-1]
-    least = bias_bound(lambda_m, layer.margin, layer.cutoff)
+    least = layer.rule.bound(lambda_m)
     return float(lambda_m) * max(float(least), float(attained))
 
 
@@ -70,4 +70,4 @@ def certify(layer: FarkasLayer, input: Tensor, shortcut: Tensor | None = None) -
     outputs = layer(input) if shortcut is None else layer(input, shortcut)
     largest = outputs.amax(dim=-3 if isinstance(layer, FarkasConv2d) else -1)
     scale = layer.scaling.of_branch if isinstance(layer, FarkasResidualConv2d) else 1.0
-    return Certificate(float(largest.min()), scale * lambda_b(layer), scale * layer.cutoff)
+    return Certificate(float(largest.min()), scale * lambda_b(layer), scale * layer.rule.cutoff)

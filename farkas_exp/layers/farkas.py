@@ -25,33 +25,21 @@ While the first argument of the max wins, b_m has no gradient.
 """
 
 import math
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from farkas_exp.layers import native_conv
-from farkas_exp.layers.activation import Activation
-from farkas_exp.layers.augmented import aggregation_coefficient, augment, bias_bound, check_outputs
+from farkas_exp.layers.augmented import augment_bias, augment_weight
+from farkas_exp.layers.rule import FarkasRule, check_outputs
 
-
-def _aggregation(aggregation: str, simplex: Tensor | None, outputs: int) -> tuple[float | Tensor, float | Tensor]:
-    """The coefficients a_j and lambda_m, from the named aggregation or from lambda itself, of shape (m,)."""
-    if simplex is not None:
-        check_outputs(outputs)
-        return simplex[:-1] / simplex[-1], simplex[-1]
-    coefficient = aggregation_coefficient(aggregation, outputs)
-    return coefficient, 1.0 / (1.0 + (outputs - 1) * coefficient)
+ALGORITHM_1 = FarkasRule()
+"""The paper's Algorithm 1: the aggregation `sum`, without a margin, for an activation with the cutoff 0."""
 
 
 def augmented_parameters(
-    weight: Tensor,
-    bias: Tensor,
-    aggregation: str = "sum",
-    margin: float = 0.0,
-    cutoff: float = 0.0,
-    simplex: Tensor | None = None,
+    weight: Tensor, bias: Tensor, rule: FarkasRule = ALGORITHM_1, simplex: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """The weight (m, ...) and bias (m,) that satisfy Theorem 3.2, from a free weight (m - 1, ...) and bias (m,).
 
@@ -59,20 +47,14 @@ def augmented_parameters(
         ValueError: fewer than two outputs, or a weight and a bias whose sizes do not fit.
     """
     outputs = bias.shape[0]
-    coefficient, lambda_m = _aggregation(aggregation, simplex, outputs)
+    coefficient, lambda_m = rule.coefficients(outputs, simplex)
     if weight.shape[0] != outputs - 1:
         raise ValueError(f"a Farkas layer with {outputs} biases has {outputs - 1} weight rows, got {weight.shape[0]}")
-    return augment(weight, bias, coefficient, lambda_m, margin, cutoff)
+    return augment_weight(weight, coefficient), augment_bias(bias, coefficient, rule.bound(lambda_m))
 
 
 def farkas_linear(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    aggregation: str = "sum",
-    margin: float = 0.0,
-    cutoff: float = 0.0,
-    simplex: Tensor | None = None,
+    input: Tensor, weight: Tensor, bias: Tensor, rule: FarkasRule = ALGORITHM_1, simplex: Tensor | None = None
 ) -> Tensor:
     """The pre-activations of a Farkas linear layer (Algorithm 1 without its ReLU).
 
@@ -80,15 +62,13 @@ def farkas_linear(
         input: (..., n).
         weight: (m - 1, n), the free rows.
         bias: (m,).
-        aggregation: `sum` or `mean` (Section 3.3).
-        margin: what lambda^T b / lambda_m exceeds its bound by at least; 0 is the paper's algorithm.
-        cutoff: the cutoff c of the activation (Corollary 3.3).
-        simplex: lambda itself, (m,), positive with sum 1; replaces `aggregation`.
+        rule: how the last component follows from the others.
+        simplex: lambda itself, (m,), positive with sum 1; replaces the rule's aggregation.
 
     Returns:
-        (..., m), with at least one component >= `cutoff` for every sample.
+        (..., m), with at least one component >= `rule.cutoff` for every sample.
     """
-    return F.linear(input, *augmented_parameters(weight, bias, aggregation, margin, cutoff, simplex))
+    return F.linear(input, *augmented_parameters(weight, bias, rule, simplex))
 
 
 def farkas_conv2d(
@@ -98,9 +78,7 @@ def farkas_conv2d(
     stride: int | tuple[int, int] = 1,
     padding: int | tuple[int, int] | str = 0,
     dilation: int | tuple[int, int] = 1,
-    aggregation: str = "sum",
-    margin: float = 0.0,
-    cutoff: float = 0.0,
+    rule: FarkasRule = ALGORITHM_1,
     simplex: Tensor | None = None,
 ) -> Tensor:
     """The pre-activations of a Farkas convolution (Algorithm 1 without its ReLU).
@@ -112,15 +90,13 @@ def farkas_conv2d(
         stride: as in `torch.nn.functional.conv2d`, like `padding` and `dilation`.
         padding: zero padding.
         dilation: spacing of the kernel.
-        aggregation: as in `farkas_linear`, like the remaining arguments.
-        margin: see there.
-        cutoff: see there.
+        rule: as in `farkas_linear`, like `simplex`.
         simplex: see there.
 
     Returns:
-        (N, m, H', W'), with at least one component >= `cutoff` for every sample at every position.
+        (N, m, H', W'), with at least one component >= `rule.cutoff` for every sample at every position.
     """
-    full_weight, full_bias = augmented_parameters(weight, bias, aggregation, margin, cutoff, simplex)
+    full_weight, full_bias = augmented_parameters(weight, bias, rule, simplex)
     return F.conv2d(input, full_weight, full_bias, stride, padding, dilation)
 
 
@@ -137,25 +113,15 @@ class FarkasLayer(nn.Module):
     def __init__(
         self,
         weight_shape: tuple[int, ...],
-        aggregation: str,
-        margin: float,
-        cutoff: float,
-        learn_lambda: bool,
+        rule: FarkasRule,
         device: torch.device | str | None,
         dtype: torch.dtype | None,
     ) -> None:
         super().__init__()
-        outputs = weight_shape[0] + 1
-        aggregation_coefficient(aggregation, outputs)
-        if margin < 0:
-            raise ValueError(f"aggregation.margin must be at least 0, got {margin}")
-        self.outputs = outputs
-        self.aggregation = aggregation
-        self.margin = margin
-        self.cutoff = cutoff
+        self.rule, self.outputs = rule, weight_shape[0] + 1
         self.weight = nn.Parameter(torch.empty(weight_shape, device=device, dtype=dtype))
-        self.bias = nn.Parameter(torch.empty(outputs, device=device, dtype=dtype))
-        logits = torch.empty(outputs, device=device, dtype=dtype) if learn_lambda else None
+        self.bias = nn.Parameter(torch.empty(self.outputs, device=device, dtype=dtype))
+        logits = torch.empty(self.outputs, device=device, dtype=dtype) if rule.learn_lambda else None
         self.register_parameter("lambda_logits", None if logits is None else nn.Parameter(logits))
         self.reset_parameters()
 
@@ -168,7 +134,7 @@ class FarkasLayer(nn.Module):
             # softmax gives a_j = exp(l_j - l_m), so this is the aggregation that was asked for.
             nn.init.zeros_(self.lambda_logits)
             with torch.no_grad():
-                self.lambda_logits[-1] = -math.log(aggregation_coefficient(self.aggregation, self.outputs))
+                self.lambda_logits[-1] = -math.log(self.rule.coefficient(self.outputs))
 
     def simplex(self) -> Tensor | None:
         """The learned lambda, (m,), or None where the aggregation is fixed."""
@@ -176,23 +142,25 @@ class FarkasLayer(nn.Module):
 
     def coefficients(self) -> tuple[float | Tensor, float | Tensor]:
         """The coefficients a_j = lambda_j / lambda_m (one for all, or (m - 1,)), and lambda_m."""
-        return _aggregation(self.aggregation, self.simplex(), self.outputs)
+        return self.rule.coefficients(self.outputs, self.simplex())
 
     def augmented(self) -> tuple[Tensor, Tensor]:
         """The full weight (m, ...) and bias (m,) that the layer applies."""
-        return augmented_parameters(self.weight, self.bias, self.aggregation, self.margin, self.cutoff, self.simplex())
+        return augmented_parameters(self.weight, self.bias, self.rule, self.simplex())
 
     def extra_repr(self) -> str:
         """The sizes and the aggregation, for `print(model)`."""
         shape = "x".join(map(str, self.weight.shape[1:]))
-        lam = ", learn_lambda=True" if self.lambda_logits is not None else ""
-        return f"{shape} -> {self.outputs}, {self.aggregation}, margin={self.margin}, cutoff={self.cutoff:.4g}{lam}"
+        rule = self.rule
+        lam = ", learn_lambda=True" if rule.learn_lambda else ""
+        return f"{shape} -> {self.outputs}, {rule.aggregation}, margin={rule.margin}, cutoff={rule.cutoff:.4g}{lam}"
 
 
 class FarkasLinear(FarkasLayer):
     """A Farkas linear layer, a drop-in for `nn.Linear` (Algorithm 1): returns pre-activations.
 
-    `forward` maps (..., in_features) to (..., out_features); see `farkas_linear`.
+    `forward` maps (..., in_features) to (..., out_features); see `farkas_linear`. The fields of the rule may be given
+    by themselves: `FarkasLinear(4, 8, aggregation="mean")`.
 
     Raises:
         ValueError: `out_features` < 2 (Section 3.3), an unknown aggregation, or a negative margin.
@@ -202,16 +170,14 @@ class FarkasLinear(FarkasLayer):
         self,
         in_features: int,
         out_features: int,
-        aggregation: str = "sum",
-        margin: float = 0.0,
-        cutoff: float = 0.0,
-        learn_lambda: bool = False,
+        rule: FarkasRule | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **options: Any,
     ) -> None:
         check_outputs(out_features)
         shape = (out_features - 1, in_features)
-        super().__init__(shape, aggregation, margin, cutoff, learn_lambda, device, dtype)
+        super().__init__(shape, FarkasRule.of(rule, options), device, dtype)
         self.in_features, self.out_features = in_features, out_features
 
     def forward(self, input: Tensor) -> Tensor:
@@ -222,7 +188,8 @@ class FarkasLinear(FarkasLayer):
 class FarkasConv2d(FarkasLayer):
     """A Farkas convolution, a drop-in for `nn.Conv2d` (Algorithm 1): returns pre-activations.
 
-    `forward` maps (N, in_channels, H, W) to (N, out_channels, H', W'); see `farkas_conv2d`.
+    `forward` maps (N, in_channels, H, W) to (N, out_channels, H', W'); see `farkas_conv2d`. The
+    fields of the rule may be given by themselves, as for `FarkasLinear`.
 
     Raises:
         ValueError: `out_channels` < 2 (Section 3.3), an unknown aggregation, or a negative margin.
@@ -236,48 +203,18 @@ class FarkasConv2d(FarkasLayer):
         stride: int | tuple[int, int] = 1,
         padding: int | tuple[int, int] | str = 0,
         dilation: int | tuple[int, int] = 1,
-        aggregation: str = "sum",
-        margin: float = 0.0,
-        cutoff: float = 0.0,
-        learn_lambda: bool = False,
+        rule: FarkasRule | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **options: Any,
     ) -> None:
         check_outputs(out_channels)
         kernel = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
         shape = (out_channels - 1, in_channels, *kernel)
-        super().__init__(shape, aggregation, margin, cutoff, learn_lambda, device, dtype)
+        super().__init__(shape, FarkasRule.of(rule, options), device, dtype)
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, cast(tuple[int, int], kernel)
         self.stride, self.padding, self.dilation = stride, padding, dilation
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, in_channels, H, W) to the pre-activations (N, out_channels, H', W')."""
-        if self._native(input):
-            return self._convolve(input, None, relu=False)[0]
         return F.conv2d(input, *self.augmented(), self.stride, self.padding, self.dilation)  # type: ignore[arg-type]
-
-    def fork(self, input: Tensor, activation: Activation) -> tuple[Tensor, Tensor]:
-        """activation(forward(input)), and the input for a second use.
-
-        On the fast path neither this layer nor the activation is called as a module.
-        """
-        if is_plain_relu(activation) and self._native(input):
-            return self._convolve(input, None, relu=True)
-        return activation(self(input)), input
-
-    def _native(self, input: Tensor) -> bool:
-        if self.lambda_logits is not None:
-            return False
-        return native_conv.suits(input, self.weight, self.stride, self.padding, self.dilation)
-
-    def _convolve(self, input: Tensor, shortcut: Tensor | None, relu: bool) -> tuple[Tensor, Tensor]:
-        coefficient, lambda_m = self.coefficients()
-        bound = bias_bound(lambda_m, self.margin, self.cutoff)
-        assert isinstance(coefficient, float)
-        assert isinstance(bound, float)
-        return native_conv.convolve(input, self.weight, self.bias, shortcut, coefficient, bound, relu)
-
-
-def is_plain_relu(activation: Activation) -> bool:
-    """Whether an activation is the ReLU and nothing else, which fused code paths include."""
-    return activation.name == "relu" and not activation.dropout

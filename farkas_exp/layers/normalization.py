@@ -4,13 +4,13 @@ The paper's networks normalize after the activation, without an affine map. Afte
 Farkas layer; before it, it breaks the relation lambda^T z = lambda^T b.
 """
 
-from collections.abc import Callable, Mapping
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from farkas_exp.errors import UserError, unknown
+from farkas_exp.config.schema import NormalizationConfig
+from farkas_exp.errors import UserError
+from farkas_exp.registry import NORMALIZATIONS
 
 
 def group_norm(
@@ -61,48 +61,45 @@ class GroupNorm(nn.Module):
         return f"{self.groups}, {self.channels}, affine={self.weight is not None}"
 
 
-def _batch(channels: int, affine: bool, groups: int, spatial: bool) -> nn.Module:
+def no_norm(channels: int, config: NormalizationConfig, spatial: bool) -> nn.Module:
+    """The identity."""
+    return nn.Identity()
+
+
+def batch_norm(channels: int, config: NormalizationConfig, spatial: bool) -> nn.Module:
+    """Over the images of a batch and the positions of a map (Ioffe and Szegedy 2015)."""
     kind = nn.BatchNorm2d if spatial else nn.BatchNorm1d
-    return kind(channels, affine=affine)
+    return kind(channels, affine=bool(config.affine))
 
 
-def _layer(channels: int, affine: bool, groups: int, spatial: bool) -> nn.Module:
-    return GroupNorm(1, channels, affine)
+def layer_norm(channels: int, config: NormalizationConfig, spatial: bool) -> nn.Module:
+    """Over the channels and positions of each image together (Ba et al. 2016)."""
+    return GroupNorm(1, channels, bool(config.affine))
 
 
-def _group(channels: int, affine: bool, groups: int, spatial: bool) -> nn.Module:
+def grouped_norm(channels: int, config: NormalizationConfig, spatial: bool) -> nn.Module:
+    """Over each of at most `groups` groups of channels (Wu and He 2018)."""
     # A group of a single feature would always be normalized to zero.
     largest = channels if spatial else max(1, channels // 2)
-    return GroupNorm(min(groups, largest), channels, affine)
+    return GroupNorm(min(config.groups, largest), channels, bool(config.affine))
 
 
-def _instance(channels: int, affine: bool, groups: int, spatial: bool) -> nn.Module:
-    if not spatial:
-        raise UserError(
-            "normalization.name: instance needs images; for a network of linear layers choose batch or layer"
-        )
-    return nn.InstanceNorm2d(channels, affine=affine)
+def instance_norm(channels: int, config: NormalizationConfig, spatial: bool) -> nn.Module:
+    """Over the positions of each map (Ulyanov et al. 2016)."""
+    return nn.InstanceNorm2d(channels, affine=bool(config.affine))
 
 
-NORMALIZATIONS: Mapping[str, Callable[[int, bool, int, bool], nn.Module]] = {
-    "none": lambda channels, affine, groups, spatial: nn.Identity(),
-    "batch": _batch,
-    "layer": _layer,
-    "group": _group,
-    "instance": _instance,
-}
-
-
-def build_normalization(
-    name: str, channels: int, *, affine: bool = False, groups: int = 8, spatial: bool = True
-) -> nn.Module:
-    """A normalization over `channels` channels, or features where not `spatial`.
-
-    `layer` normalizes each sample over channels and positions together; `group` uses at most `groups` groups.
+def build_normalization(config: NormalizationConfig, channels: int, spatial: bool = True) -> nn.Module:
+    """The normalization of `config` over `channels` channels, or features where not `spatial`.
 
     Raises:
-        UserError: an unknown name, or instance normalization without positions.
+        UserError: an unknown name, or a normalization of maps where there are none.
     """
-    if name not in NORMALIZATIONS:
-        raise unknown("normalization.name", name, NORMALIZATIONS)
-    return NORMALIZATIONS[name](channels, affine, groups, spatial)
+    entry = NORMALIZATIONS[config.name]
+    if entry.maps_only and not spatial:
+        others = [name for name in NORMALIZATIONS if not NORMALIZATIONS[name].maps_only]
+        raise UserError(
+            f"normalization.name: {config.name} needs images; for a network of linear layers choose from:"
+            f" {', '.join(others)}"
+        )
+    return entry.build(channels, config, spatial)

@@ -12,7 +12,7 @@ so that the sum keeps the guarantee of the unscaled layer: at least one unit at 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from farkas_exp.layers.activation import Activation
 from farkas_exp.layers.augmented import aggregate
-from farkas_exp.layers.farkas import FarkasConv2d, is_plain_relu
-from farkas_exp.layers.paths import fused_allowed
+from farkas_exp.layers.farkas import FarkasConv2d
+from farkas_exp.layers.rule import FarkasRule
 
 
 @dataclass(frozen=True)
@@ -67,29 +67,6 @@ def append_shortcut(branch: Tensor, shortcut: Tensor, coefficient: float | Tenso
     """
     aggregated = aggregate(shortcut, coefficient, dim=1, keepdim=True)
     return torch.cat((branch[:, :-1] + shortcut, branch[:, -1:] - aggregated), dim=1)
-
-
-class _AppendShortcutReLU(torch.autograd.Function):
-    """relu(append_shortcut(branch, shortcut, a)) in place on the branch, and its derivative, with one pass each."""
-
-    @staticmethod
-    def forward(ctx: Any, branch: Tensor, shortcut: Tensor, coefficient: float) -> Tensor:
-        branch[:, :-1].add_(shortcut)
-        branch[:, -1].sub_(shortcut.sum(1), alpha=coefficient)
-        branch.relu_()
-        ctx.mark_dirty(branch)
-        ctx.save_for_backward(branch)
-        ctx.coefficient = coefficient
-        return branch
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None]:
-        (output,) = ctx.saved_tensors
-        # Ordinary operations, so that a second derivative is right where one is asked for.
-        masked = torch.ops.aten.threshold_backward(gradients[0], output, 0)
-        if not ctx.needs_input_grad[1]:
-            return masked, None, None
-        return masked, torch.sub(masked[:, :-1], masked[:, -1:], alpha=ctx.coefficient), None
 
 
 class ResidualConv2d(nn.Conv2d):
@@ -138,22 +115,19 @@ class FarkasResidualConv2d(FarkasConv2d):
         stride: int | tuple[int, int] = 1,
         padding: int | tuple[int, int] | str = 0,
         dilation: int | tuple[int, int] = 1,
-        aggregation: str = "sum",
-        margin: float = 0.0,
-        cutoff: float = 0.0,
-        learn_lambda: bool = False,
+        rule: FarkasRule | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(
-            in_channels, channels + 1, kernel_size, stride, padding, dilation,
-            aggregation, margin, cutoff, learn_lambda, device, dtype,
-        )  # fmt: skip
+            in_channels, channels + 1, kernel_size, stride, padding, dilation, rule, device, dtype, **options
+        )
 
     def set_scaling(self, scaling: Scaling) -> None:
         """Scale the branch and the sum from now on; cutoff and margin stay those of the sum."""
         change = scaling.of_branch / self.scaling.of_branch
-        self.cutoff, self.margin = self.cutoff / change, self.margin / change
+        self.rule = replace(self.rule, cutoff=self.rule.cutoff / change, margin=self.rule.margin / change)
         self.scaling = scaling
 
     def branch(self, hidden: Tensor) -> Tensor:
@@ -166,31 +140,11 @@ class FarkasResidualConv2d(FarkasConv2d):
 
     def forward(self, hidden: Tensor, shortcut: Tensor) -> Tensor:  # type: ignore[override]
         """The pre-activation of (N, channels + 1, H', W') from hidden (N, in_channels, H, W) and the shortcut."""
-        if self._native_sum(hidden, shortcut):
-            return self._convolve(hidden, shortcut, relu=False)[0]
         return self.merge(self.branch(hidden), shortcut)
 
     def activate(self, hidden: Tensor, shortcut: Tensor, activation: Activation) -> Tensor:
-        """activation(forward(hidden, shortcut)), by one autograd Function where there is one (ReLU, fixed lambda).
-
-        The fast path calls neither this layer nor the activation as modules; `layers.plain_path` switches it off.
-        `torch.compile` takes the plain formula and fuses it itself.
-        """
-        if torch.compiler.is_compiling() or not self._fusible(activation):
-            return activation(self(hidden, shortcut))
-        if self._native_sum(hidden, shortcut):
-            return self._convolve(hidden, shortcut, relu=True)[0]
-        branch, shortcut = self.scaling.terms(self.branch(hidden), shortcut)
-        coefficient = self.coefficients()[0]
-        if branch.dtype != shortcut.dtype:
-            return activation(append_shortcut(branch, shortcut, coefficient))
-        return _AppendShortcutReLU.apply(branch, shortcut, coefficient)  # type: ignore[no-any-return]
-
-    def _native_sum(self, hidden: Tensor, shortcut: Tensor) -> bool:
-        return self.scaling == UNSCALED and shortcut.dtype == hidden.dtype and self._native(hidden)
-
-    def _fusible(self, activation: Activation) -> bool:
-        return is_plain_relu(activation) and self.lambda_logits is None and fused_allowed()
+        """activation(forward(hidden, shortcut)): Algorithm 2 with its ReLU."""
+        return activation(self(hidden, shortcut))
 
 
 ResidualLayer = ResidualConv2d | FarkasResidualConv2d

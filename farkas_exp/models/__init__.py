@@ -7,16 +7,14 @@ from farkas_exp.lazy import load
 if TYPE_CHECKING:
     from farkas_exp.models.create import SCALAR_MODULES, WEIGHT_MODULES, create_model
     from farkas_exp.models.head import RandomProjection
-    from farkas_exp.registry import NETWORKS
+    from farkas_exp.registry import HEADS, NETWORKS
 
-__all__ = ["NETWORKS", "SCALAR_MODULES", "WEIGHT_MODULES", "RandomProjection", "create_model"]
+__all__ = ["HEADS", "NETWORKS", "SCALAR_MODULES", "WEIGHT_MODULES", "RandomProjection", "create_model"]
 
 _PLACES = {
-    "NETWORKS": "farkas_exp.registry",
-    "SCALAR_MODULES": "farkas_exp.models.create",
-    "WEIGHT_MODULES": "farkas_exp.models.create",
-    "RandomProjection": "farkas_exp.models.head",
-    "create_model": "farkas_exp.models.create",
+    "catalogue": ("HEADS", "NETWORKS"),
+    "create": ("SCALAR_MODULES", "WEIGHT_MODULES", "create_model"),
+    "head": ("RandomProjection",),
 }
 
 

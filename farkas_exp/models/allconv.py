@@ -20,9 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from farkas_exp.layers.residual import BranchEnd, ResidualBlock, ResidualConv2d
-from farkas_exp.models.head import build_head
-from farkas_exp.models.kit import LayerKit, Unit, build_kit
-from farkas_exp.models.options import ModelOptions
+from farkas_exp.models.kit import LayerKit, Unit
+from farkas_exp.models.plan import Plan
 from farkas_exp.models.resnet import BasicBlock, Skeleton, check_growing, check_image_size, choose_skeleton
 
 
@@ -53,33 +52,32 @@ class AllConvBlock(ResidualBlock):
 class AllConvNet(nn.Module):
     """Stem, residual blocks, global average pooling, head."""
 
-    def __init__(self, kit: LayerKit, skeleton: Skeleton, options: ModelOptions) -> None:
+    def __init__(self, plan: Plan, skeleton: Skeleton) -> None:
         super().__init__()
-        bias = bool(options.bias)
+        bias = bool(plan.options.bias)
         channels = max(1, skeleton.widths[0] // 4)
-        self.stem = nn.Conv2d(options.in_channels, channels, 3, 1, 1, bias=bias)
+        self.stem = nn.Conv2d(plan.in_channels, channels, 3, 1, 1, bias=bias)
         blocks: list[nn.Module] = []
         for stage, (count, width) in enumerate(zip(skeleton.blocks, skeleton.widths, strict=True)):
             for number in range(count):
                 stride = 2 if stage > 0 and number == 0 else 1
-                blocks.append(AllConvBlock(kit, channels, width, stride, bias))
+                blocks.append(AllConvBlock(plan.kit, channels, width, stride, bias))
                 channels = width
         self.blocks = nn.Sequential(*blocks)
-        self.classifier = build_head(options.head, channels, options.num_classes)
+        self.classifier = plan.classifier(channels)
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) images to (N, num_classes) logits."""
         return self.classifier(self.blocks(self.stem(images)).mean((2, 3)))
 
 
-def build_allconv(options: ModelOptions) -> AllConvNet:
+def build_allconv(plan: Plan) -> AllConvNet:
     """An all-convolutional residual network; a normalization goes behind (or before) the activation of each block.
 
     Raises:
         UserError: sizes that do not fit.
     """
-    kit = build_kit(options)
-    skeleton = choose_skeleton(options, BasicBlock)
-    check_growing(options, skeleton)
-    check_image_size(options, 1, len(skeleton.blocks))
-    return AllConvNet(kit, skeleton, options)
+    skeleton = choose_skeleton(plan, BasicBlock)
+    check_growing(plan, skeleton)
+    check_image_size(plan, 1, len(skeleton.blocks))
+    return AllConvNet(plan, skeleton)

@@ -1,10 +1,13 @@
-"""The networks, by name, and what each of them is. Imports no PyTorch."""
+"""The networks and their heads by name, and what each of them is. Imports no PyTorch."""
 
 from typing import Any
 
-from farkas_exp.registry import NETWORKS, Network
+from farkas_exp.registry import HEADS, NETWORKS
 
-__all__ = ["NETWORKS", "Network"]
+__all__ = ["HEADS", "NETWORKS"]
+
+HEADS.register("linear", "torch.nn:Linear")
+HEADS.register("random_projection", "farkas_exp.models.head:RandomProjection", trained=False)
 
 
 def _pair(plain: str, farkas: str, source: str, labels: tuple[str, str] = ("", ""), **facts: Any) -> None:

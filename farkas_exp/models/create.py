@@ -1,133 +1,163 @@
 """`create_model` builds a network by its name and checks its options."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from torch import nn
 
+from farkas_exp.config.schema import (
+    ActivationConfig,
+    AggregationConfig,
+    HeadConfig,
+    ModelConfig,
+    NormalizationConfig,
+    ResidualConfig,
+)
 from farkas_exp.errors import UserError, unknown
 from farkas_exp.layers.farkas import FarkasLayer
 from farkas_exp.layers.residual import ResidualBlock, Scaling
+from farkas_exp.layers.rule import FarkasRule
 from farkas_exp.models.fixup import ScalarBias, ScalarScale
-from farkas_exp.models.head import HEADS
-from farkas_exp.models.options import ModelOptions
-from farkas_exp.registry import NETWORKS
+from farkas_exp.models.kit import LayerKit
+from farkas_exp.models.plan import Plan
+from farkas_exp.registry import ACTIVATIONS, HEADS, NETWORKS, Network
 
 SCALAR_MODULES = (ScalarBias, ScalarScale)
 """Modules with a single trainable number, which FixUp trains with a learning rate of their own."""
 WEIGHT_MODULES = (nn.Linear, nn.Conv2d, FarkasLayer)
 """Modules whose `weight` is a weight in the sense of weight decay."""
 
+UNSCALED = ResidualConfig()
+
+G = TypeVar("G")
+
 
 def create_model(
-    name: str,
+    model: str | ModelConfig,
     num_classes: int = 10,
     *,
     in_channels: int = 3,
     image_size: int = 32,
-    normalization: str = "none",
-    norm_position: str | None = None,
-    norm_affine: bool | None = None,
-    norm_groups: int = 8,
-    aggregation: str = "sum",
-    margin: float = 0.0,
-    learn_lambda: bool = False,
-    activation: str = "relu",
-    cutoff: float | None = None,
-    variant: str | None = None,
-    head_bn: bool | None = None,
-    blocks: Sequence[int] | None = None,
-    widths: Sequence[int] | None = None,
-    depth: int | None = None,
-    width: int | None = None,
-    residual: bool | None = None,
-    downsample: str | None = None,
-    residual_alpha: float = 1.0,
-    residual_beta: float = 1.0,
-    residual_depth_exponent: float = 0.0,
-    bias: bool | None = None,
-    head: str = "linear",
+    normalization: str | Mapping[str, Any] | NormalizationConfig = "none",
+    aggregation: str | Mapping[str, Any] | AggregationConfig = "sum",
+    activation: str | Mapping[str, Any] | ActivationConfig = "relu",
+    head: str | Mapping[str, Any] | HeadConfig = "linear",
+    residual_scaling: Mapping[str, Any] | ResidualConfig = UNSCALED,
+    **options: Any,
 ) -> nn.Module:
     """Build a network that maps (N, in_channels, image_size, image_size) float images to (N, num_classes) logits.
 
-    The weights are drawn from PyTorch's default distributions by the global generator; `initialization.initialize`
-    replaces them.
+        create_model("farkasnet34", num_classes=10)
+        create_model("resnet18", blocks=(1, 1), widths=(8, 16), normalization={"name": "batch", "position": "before"})
+
+    A group is what the configuration has under its name, a mapping of its keys, or the name alone. The weights are
+    drawn from PyTorch's default distributions by the global generator; `initialization.initialize` replaces them.
 
     Args:
-        name: one of `NETWORKS`.
+        model: one of `NETWORKS`.
         num_classes: number of logits.
         in_channels: channels of the images.
         image_size: height and width of the images; networks of linear layers are built for it.
-        normalization: none, batch, layer, group or instance.
-        norm_position: `after` or `before` the activation. `before` voids the Farkas guarantee.
-        norm_affine: whether the normalization has a trainable scale and shift.
-        norm_groups: number of groups of group normalization.
-        aggregation: of Farkas layers: sum or mean.
-        margin: of Farkas layers: what lambda^T b / lambda_m exceeds its bound by at least.
-        learn_lambda: whether Farkas layers learn their lambda.
-        activation: relu, leaky_relu, elu, selu or softplus.
-        cutoff: the cutoff c of Corollary 3.3, instead of the activation's own.
-        variant: `paper` or `authors`, for networks that the authors' code builds differently.
-        head_bn: batch normalization of the logits.
-        blocks: residual blocks per stage.
-        widths: channels per stage.
-        depth: hidden layers of a rectangular network, of linear layers or convolutions.
-        width: units of each of them.
-        residual: whether each of them but the first adds its input to its pre-activation.
-        downsample: `conv` or `pool`, how the ImageNet networks halve their images.
-        residual_alpha: residual scaling: each block's sum is alpha (shortcut + beta * branch).
-        residual_beta: beta.
-        residual_depth_exponent: beta is `residual_beta` times the number of branches to this power.
-        bias: whether the plain convolutions of an all-convolutional network have biases.
-        head: the last layer: linear, or random_projection, which is not trained.
+        normalization: after or before each activation; `before` voids the Farkas guarantee.
+        aggregation: of Farkas layers.
+        activation: of every layer, with its cutoff c (Corollary 3.3).
+        head: the last layer.
+        residual_scaling: each block's sum is alpha (shortcut + beta * branch).
+        options: the network's own, as in `ModelConfig`.
 
     Raises:
         UserError: an unknown name, an option that the network does not have, or a combination that cannot be built.
     """
-    network = NETWORKS[name]
-    if head not in HEADS:
-        raise unknown("head.name", head, HEADS)
-    options = ModelOptions(
+    given = _group(ModelConfig, model, options)
+    network = NETWORKS[given.name]
+    plan = Plan(
         network=network,
+        options=_options(network, given),
+        kit=_kit(
+            network,
+            _group(NormalizationConfig, normalization),
+            _group(AggregationConfig, aggregation),
+            _group(ActivationConfig, activation),
+        ),
+        head=_head(network, _group(HeadConfig, head)),
         num_classes=num_classes,
         in_channels=in_channels,
         image_size=image_size,
-        normalization=normalization,
-        norm_position=norm_position,
-        norm_affine=norm_affine,
-        norm_groups=norm_groups,
-        aggregation=aggregation,
-        margin=margin,
-        learn_lambda=learn_lambda,
-        activation=activation,
-        cutoff=cutoff,
-        variant=variant,
-        head_bn=head_bn,
-        blocks=None if blocks is None else tuple(blocks),
-        widths=None if widths is None else tuple(widths),
-        depth=depth,
-        width=width,
-        residual=residual,
-        downsample=downsample,
-        bias=bias,
-        head=head,
     )
-    model: nn.Module = network.build(options.filled())
-    if (residual_alpha, residual_beta, residual_depth_exponent) != (1.0, 1.0, 0.0):
-        scale_residuals(model, name, residual_alpha, residual_beta, residual_depth_exponent)
-    return model
+    built: nn.Module = network.build(plan)
+    scale_residuals(built, network.name, _group(ResidualConfig, residual_scaling))
+    return built
 
 
-def scale_residuals(model: nn.Module, name: str, alpha: float, beta: float, depth_exponent: float) -> None:
+def _group(kind: type[G], given: Any, options: Mapping[str, Any] | None = None) -> G:
+    """A group of the configuration, from itself, from a mapping of its keys, or from its name and other keys."""
+    if isinstance(given, kind):
+        return dataclasses.replace(given, **options) if options else given  # type: ignore[type-var]
+    values = dict(given) if isinstance(given, Mapping) else {"name": given, **(options or {})}
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+def _options(network: Network, given: ModelConfig) -> ModelConfig:
+    """The network's own options, with its defaults for those that are open."""
+    for key, value in vars(given).items():
+        if key != "name" and value is not None and key not in network.options:
+            own = ", ".join(f"model.{name}" for name in sorted(network.options)) or "none"
+            raise UserError(f"model.{key}: {network.name} has no such option; its options: {own}")
+    defaults = dict(network.options)
+    if given.variant == "authors":
+        defaults |= network.authors
+    return dataclasses.replace(given, **{k: v for k, v in defaults.items() if getattr(given, k) is None})
+
+
+def _kit(
+    network: Network, normalization: NormalizationConfig, aggregation: AggregationConfig, activation: ActivationConfig
+) -> LayerKit:
+    """The kit for a network, with the normalization's place and affinity as the network has them if they are open."""
+    if not network.positions and normalization.name != "none":
+        raise UserError(f"normalization: {network.name} takes none, got {normalization.name!r}; use normalization=none")
+    if not network.activated and activation != ActivationConfig():
+        raise UserError(f"activation: {network.name} is linear and has none, got {activation.name!r}; use relu")
+    positions = network.positions or ("after", "before")
+    position = normalization.position or positions[0]
+    if position not in positions:
+        raise unknown("normalization.position", position, positions)
+    affine = network.affine if normalization.affine is None else normalization.affine
+    cutoff = ACTIVATIONS[activation.name].cutoff if activation.cutoff is None else activation.cutoff
+    named = {"aggregation" if key == "name" else key: value for key, value in vars(aggregation).items()}
+    return LayerKit(
+        farkas=network.farkas,
+        rule=FarkasRule(cutoff=cutoff, **named),
+        activation=activation,
+        normalization=dataclasses.replace(normalization, position=position, affine=affine),
+    )
+
+
+def _head(network: Network, head: HeadConfig) -> HeadConfig:
+    """The last layer, where it can be chosen."""
+    HEADS[head.name]
+    if head != HeadConfig() and not network.chooses_head:
+        others = [name for name in NETWORKS if NETWORKS[name].chooses_head]
+        raise UserError(
+            f"head.name: {network.name} ends in its own linear layer and cannot take {head.name!r}; use head=linear or"
+            f" one of: {', '.join(others)}"
+        )
+    return head
+
+
+def scale_residuals(model: nn.Module, name: str, config: ResidualConfig) -> None:
     """Residual scaling of every block of `model`; beta is `beta` times the number of branches to `depth_exponent`.
 
     Raises:
         UserError: the network has no residual branches, or a factor is not positive.
     """
+    if config == UNSCALED:
+        return
     blocks = [module for module in model.modules() if isinstance(module, ResidualBlock)]
     if not blocks:
         raise UserError(f"residual: {name} has no residual branches to scale; use residual=unscaled")
     try:
-        scaling = Scaling(alpha, beta * len(blocks) ** depth_exponent)
+        scaling = Scaling(config.alpha, config.beta * len(blocks) ** config.depth_exponent)
     except (ValueError, OverflowError) as error:
         raise UserError(str(error)) from None
     for block in blocks:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from farkas_exp.errors import UserError
-from farkas_exp.models.kit import LayerKit, Unit, build_kit
-from farkas_exp.models.options import ModelOptions
+from farkas_exp.models.kit import LayerKit, Unit
+from farkas_exp.models.plan import Plan
 from farkas_exp.models.resnet import Transition, check_image_size
 
 STEM = 16
@@ -51,19 +51,18 @@ class DenseNet(nn.Module):
         return self.classifier(self.features(images).mean((2, 3)))
 
 
-def build_densenet(options: ModelOptions) -> DenseNet:
+def build_densenet(plan: Plan) -> DenseNet:
     """A DenseNet.
 
     Raises:
         UserError: sizes that do not fit.
     """
-    kit = build_kit(options)
-    blocks, growth, least = options.blocks, options.width, 1 + kit.growth
+    blocks, growth, least = plan.options.blocks, plan.options.width, 1 + plan.kit.growth
     assert blocks is not None
     assert growth is not None
     if min(blocks, default=0) < 1:
         raise UserError(f"model.blocks: {list(blocks)} has a stage without layers; each needs at least 1")
     if growth < least:
-        raise UserError(f"model.width: {growth} is too narrow for {options.name}; it must be >= {least}")
-    check_image_size(options, 1, len(blocks))
-    return DenseNet(kit, options.in_channels, blocks, growth, options.num_classes)
+        raise UserError(f"model.width: {growth} is too narrow for {plan.name}; it must be >= {least}")
+    check_image_size(plan, 1, len(blocks))
+    return DenseNet(plan.kit, plan.in_channels, blocks, growth, plan.num_classes)

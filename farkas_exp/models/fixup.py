@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from farkas_exp.layers.residual import ResidualBlock, ResidualConv2d, ResidualLayer
-from farkas_exp.models.kit import LayerKit, build_kit
-from farkas_exp.models.options import ModelOptions
+from farkas_exp.models.kit import LayerKit
+from farkas_exp.models.plan import Plan
 from farkas_exp.models.resnet import BasicBlock, Skeleton, check_growing, choose_skeleton
 
 
@@ -121,13 +121,12 @@ class FixupNet(nn.Module):
         return self.classifier(self.classifier_bias(features))
 
 
-def build_fixup(options: ModelOptions) -> FixupNet:
+def build_fixup(plan: Plan) -> FixupNet:
     """A FixUp network.
 
     Raises:
         UserError: sizes that do not fit, or widths that shrink.
     """
-    kit = build_kit(options)
-    skeleton = choose_skeleton(options, BasicBlock)
-    check_growing(options, skeleton)
-    return FixupNet(kit, skeleton, options.in_channels, options.num_classes)
+    skeleton = choose_skeleton(plan, BasicBlock)
+    check_growing(plan, skeleton)
+    return FixupNet(plan.kit, skeleton, plan.in_channels, plan.num_classes)

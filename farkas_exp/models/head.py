@@ -1,7 +1,6 @@
 """The last layer of a network, from features (N, features) to logits (N, classes)."""
 
 import math
-from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -28,15 +27,3 @@ class RandomProjection(nn.Module):
     def extra_repr(self) -> str:
         """The sizes, for `print(model)`."""
         return f"{self.weight.shape[1]}, {self.weight.shape[0]}"
-
-
-HEADS: Mapping[str, Callable[[int, int], nn.Module]] = {
-    "linear": nn.Linear,
-    "random_projection": RandomProjection,
-}
-"""What `head.name` may be: builders from the number of features and of classes."""
-
-
-def build_head(name: str, features: int, classes: int) -> nn.Module:
-    """The last layer; `create_model` has checked the name."""
-    return HEADS[name](features, classes)

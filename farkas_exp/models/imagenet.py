@@ -36,8 +36,8 @@ from torch import Tensor, nn
 from farkas_exp.errors import unknown
 from farkas_exp.layers.activation import Activation
 from farkas_exp.layers.residual import ResidualBlock, ResidualConv2d, ResidualLayer
-from farkas_exp.models.kit import LayerKit, Unit, build_kit
-from farkas_exp.models.options import ModelOptions
+from farkas_exp.models.kit import LayerKit, Unit
+from farkas_exp.models.plan import Plan
 from farkas_exp.models.resnet import Bottleneck, ResidualNet, Skeleton, check_image_size, choose_skeleton
 
 DOWNSAMPLING = ("conv", "pool")
@@ -46,7 +46,7 @@ DOWNSAMPLING = ("conv", "pool")
 
 def _needs_bias(kit: LayerKit) -> bool:
     """Whether no normalization follows a convolution directly, whose own shift would make the bias idle."""
-    return kit.normalization == "none" or kit.position == "after"
+    return kit.normalization.name == "none" or kit.norm_after
 
 
 def _conv(kit: LayerKit, inputs: int, outputs: int, kernel_size: int, stride: int = 1) -> nn.Module:
@@ -69,7 +69,7 @@ class ProjectionBottleneck(ResidualBlock):
     def __init__(self, kit: LayerKit, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         inner = outputs // 4
-        self.norm_after = kit.position == "after"
+        self.norm_after = kit.norm_after
         self.conv1 = _conv(kit, inputs, inner, 1)
         self.bn1 = kit.norm(inner)
         self.relu1 = kit.act()
@@ -118,7 +118,7 @@ class ImageNetResNet(nn.Module):
     def __init__(self, kit: LayerKit, skeleton: Skeleton, in_channels: int, num_classes: int) -> None:
         super().__init__()
         channels = skeleton.widths[0] // 4
-        self.norm_after = kit.position == "after"
+        self.norm_after = kit.norm_after
         self.conv1 = _conv(kit, in_channels, channels, 7, 2)
         self.bn1 = kit.norm(channels)
         self.relu = kit.act()
@@ -141,23 +141,23 @@ class ImageNetResNet(nn.Module):
         return self.fc(features.mean((2, 3)))
 
 
-def build_imagenet(options: ModelOptions) -> nn.Module:
+def build_imagenet(plan: Plan) -> nn.Module:
     """The plain network as in torchvision, or the FarkasNet for large images; `downsample` as the options say.
 
     Raises:
         UserError: an unknown way to halve the images, or sizes that do not fit.
     """
-    if options.downsample not in DOWNSAMPLING:
-        raise unknown("model.downsample", options.downsample, DOWNSAMPLING)
-    kit = build_kit(options)
-    skeleton = choose_skeleton(options, Bottleneck)
-    check_image_size(options, 4, len(skeleton.blocks))
-    if options.downsample == "conv":
-        return ImageNetResNet(kit, skeleton, options.in_channels, options.num_classes)
+    kit, downsample = plan.kit, plan.options.downsample
+    if downsample not in DOWNSAMPLING:
+        raise unknown("model.downsample", downsample, DOWNSAMPLING)
+    skeleton = choose_skeleton(plan, Bottleneck)
+    check_image_size(plan, 4, len(skeleton.blocks))
+    if downsample == "conv":
+        return ImageNetResNet(kit, skeleton, plan.in_channels, plan.num_classes)
     width = skeleton.widths[0]
     stem = nn.Sequential(
-        Unit(kit, kit.conv(options.in_channels, width // 4, 7, stride=2), width // 4),
+        Unit(kit, kit.conv(plan.in_channels, width // 4, 7, stride=2), width // 4),
         nn.MaxPool2d(3, 2, 1),
         Unit(kit, kit.conv(width // 4, width, 1), width),
     )
-    return ResidualNet(kit, skeleton, stem, options.num_classes, head_bn=False)
+    return ResidualNet(plan, skeleton, stem)

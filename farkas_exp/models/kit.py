@@ -4,29 +4,29 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from farkas_exp.errors import UserError, unknown
-from farkas_exp.layers.activation import Activation, activation_cutoff
-from farkas_exp.layers.augmented import AGGREGATIONS
+from farkas_exp.config.schema import ActivationConfig, NormalizationConfig
+from farkas_exp.layers.activation import Activation
 from farkas_exp.layers.farkas import FarkasConv2d, FarkasLinear
 from farkas_exp.layers.normalization import build_normalization
 from farkas_exp.layers.residual import FarkasResidualConv2d, ResidualConv2d, ResidualLayer
-from farkas_exp.models.options import ModelOptions
+from farkas_exp.layers.rule import FarkasRule
 
 
 @dataclass(frozen=True)
 class LayerKit:
-    """Builds the layers of one network: plain or Farkas, with one activation and one normalization."""
+    """Builds the layers of one network, plain or Farkas.
+
+    Attributes:
+        farkas: whether the layers are Farkas layers.
+        rule: of Farkas layers.
+        activation: of every layer.
+        normalization: of every layer, with its position and affinity filled in.
+    """
 
     farkas: bool
-    activation: str
-    cutoff: float
-    normalization: str
-    position: str
-    affine: bool
-    groups: int
-    aggregation: str
-    margin: float
-    learn_lambda: bool
+    rule: FarkasRule
+    activation: ActivationConfig
+    normalization: NormalizationConfig
 
     @property
     def growth(self) -> int:
@@ -34,74 +34,35 @@ class LayerKit:
         return 1 if self.farkas else 0
 
     @property
-    def keeps_batch_last(self) -> bool:
-        """Whether a network of these layers can stay in the memory format of the native convolution throughout."""
-        return self.farkas and not self.learn_lambda and self.normalization == "none"
-
-    @property
-    def _rule(self) -> dict[str, object]:
-        return {
-            "aggregation": self.aggregation,
-            "margin": self.margin,
-            "cutoff": self.cutoff,
-            "learn_lambda": self.learn_lambda,
-        }
+    def norm_after(self) -> bool:
+        """Whether a normalization stands after the activation."""
+        return self.normalization.position == "after"
 
     def act(self) -> Activation:
         """The activation."""
-        return Activation(self.activation, self.cutoff)
+        return Activation(self.activation.name, self.activation.cutoff)
 
     def norm(self, channels: int, spatial: bool = True) -> nn.Module:
         """The normalization over `channels`."""
-        return build_normalization(
-            self.normalization, channels, affine=self.affine, groups=self.groups, spatial=spatial
-        )
+        return build_normalization(self.normalization, channels, spatial)
 
     def linear(self, inputs: int, outputs: int) -> nn.Linear | FarkasLinear:
         """A linear layer."""
-        if self.farkas:
-            return FarkasLinear(inputs, outputs, **self._rule)  # type: ignore[arg-type]
-        return nn.Linear(inputs, outputs)
+        return FarkasLinear(inputs, outputs, self.rule) if self.farkas else nn.Linear(inputs, outputs)
 
     def conv(
         self, inputs: int, outputs: int, kernel_size: int, stride: int = 1, bias: bool = True
     ) -> nn.Conv2d | FarkasConv2d:
         """A convolution that keeps the image size, divided by `stride`; a Farkas one has a bias in any case."""
         if self.farkas:
-            return FarkasConv2d(inputs, outputs, kernel_size, stride, kernel_size // 2, **self._rule)  # type: ignore[arg-type]
+            return FarkasConv2d(inputs, outputs, kernel_size, stride, kernel_size // 2, rule=self.rule)
         return nn.Conv2d(inputs, outputs, kernel_size, stride, kernel_size // 2, bias=bias)
 
     def residual(self, inputs: int, channels: int, kernel_size: int) -> ResidualLayer:
         """The convolution that ends a residual branch; its block puts out `channels` + `growth`."""
         if self.farkas:
-            return FarkasResidualConv2d(inputs, channels, kernel_size, 1, kernel_size // 2, **self._rule)  # type: ignore[arg-type]
+            return FarkasResidualConv2d(inputs, channels, kernel_size, 1, kernel_size // 2, rule=self.rule)
         return ResidualConv2d(inputs, channels, kernel_size, 1, kernel_size // 2)
-
-
-def build_kit(options: ModelOptions) -> LayerKit:
-    """The kit for `options`.
-
-    Raises:
-        UserError: an unknown name among the options.
-    """
-    if options.aggregation not in AGGREGATIONS:
-        raise unknown("aggregation.name", options.aggregation, AGGREGATIONS)
-    if options.margin < 0:
-        raise UserError(f"aggregation.margin: {options.margin!r} is out of range; it must be at least 0")
-    default_cutoff = activation_cutoff(options.activation)
-    network = options.network
-    return LayerKit(
-        farkas=network.farkas,
-        activation=options.activation,
-        cutoff=default_cutoff if options.cutoff is None else options.cutoff,
-        normalization=options.normalization,
-        position=options.norm_position or next(iter(network.positions), "after"),
-        affine=network.affine if options.norm_affine is None else options.norm_affine,
-        groups=options.norm_groups,
-        aggregation=options.aggregation,
-        margin=options.margin,
-        learn_lambda=options.learn_lambda,
-    )
 
 
 class Unit(nn.Module):
@@ -116,20 +77,13 @@ class Unit(nn.Module):
         self.layer = layer
         self.activation = kit.act()
         self.norm = kit.norm(channels, spatial)
-        self.norm_after = kit.position == "after"
+        self.norm_after = kit.norm_after
 
     def forward(self, input: Tensor) -> Tensor:
         """The layer's input to its activated, normalized output."""
-        return self.fork(input)[0]
-
-    def fork(self, input: Tensor) -> tuple[Tensor, Tensor]:
-        """forward(input), and the input for its second use: a shortcut whose gradient some layers add up themselves."""
-        if not self.norm_after:
-            return self.activation(self.norm(self.layer(input))), input
-        if not isinstance(self.layer, FarkasConv2d):
-            return self.norm(self.activation(self.layer(input))), input
-        hidden, input = self.layer.fork(input, self.activation)
-        return self.norm(hidden), input
+        if self.norm_after:
+            return self.norm(self.activation(self.layer(input)))
+        return self.activation(self.norm(self.layer(input)))
 
 
 class ResidualUnit(nn.Module):
@@ -143,7 +97,7 @@ class ResidualUnit(nn.Module):
         self.layer = layer
         self.activation = kit.act()
         self.norm = kit.norm(channels)
-        self.norm_after = kit.position == "after"
+        self.norm_after = kit.norm_after
 
     def forward(self, hidden: Tensor, shortcut: Tensor) -> Tensor:
         """The block's output from the last hidden maps of its branch and its input."""

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from farkas_exp.errors import UserError
 from farkas_exp.layers.residual import BranchEnd, ResidualBlock
-from farkas_exp.models.head import build_head
-from farkas_exp.models.options import ModelOptions
+from farkas_exp.models.plan import Plan
 
 
 class LinearResidualLayer(ResidualBlock):
@@ -59,24 +58,25 @@ class LinearResidual(nn.Module):
 class LinearResidualNet(nn.Module):
     """A linear residual network on the pixels of an image, and a head: a linear classifier of many layers."""
 
-    def __init__(self, depth: int, inputs: int, num_classes: int, head: str) -> None:
+    def __init__(self, depth: int, inputs: int, classifier: nn.Module) -> None:
         super().__init__()
         self.hidden = LinearResidual(depth, inputs)
-        self.classifier = build_head(head, inputs, num_classes)
+        self.classifier = classifier
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) images to (N, num_classes) logits."""
         return self.classifier(self.hidden(images.flatten(1)))
 
 
-def build_linear_residual(options: ModelOptions) -> LinearResidualNet:
+def build_linear_residual(plan: Plan) -> LinearResidualNet:
     """`depth` layers as wide as the image has values, in_channels x image_size x image_size.
 
     Raises:
         UserError: a depth below 1.
     """
-    depth = options.depth
+    depth = plan.options.depth
     assert depth is not None
     if depth < 1:
-        raise UserError(f"model.depth: {depth} is out of range; {options.name} needs at least 1 layer")
-    return LinearResidualNet(depth, options.in_channels * options.image_size**2, options.num_classes, options.head)
+        raise UserError(f"model.depth: {depth} is out of range; {plan.name} needs at least 1 layer")
+    inputs = plan.in_channels * plan.image_size**2
+    return LinearResidualNet(depth, inputs, plan.classifier(inputs))

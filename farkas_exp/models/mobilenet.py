@@ -8,8 +8,7 @@ depthwise, where an aggregated channel would mix what the network keeps apart.
 from torch import Tensor, nn
 
 from farkas_exp.layers.activation import Activation
-from farkas_exp.models.kit import build_kit
-from farkas_exp.models.options import ModelOptions
+from farkas_exp.models.plan import Plan
 
 STAGES = (
     # expansion, channels, blocks, stride
@@ -24,23 +23,23 @@ class _ClippedActivation(Activation):
         return super().forward(input).clamp(max=6)
 
 
-def build_mobilenet(options: ModelOptions) -> nn.Module:
+def build_mobilenet(plan: Plan) -> nn.Module:
     """MobileNetV2 with the normalization of the options between convolution and activation."""
     from torchvision.models.mobilenetv2 import MobileNetV2  # a second of imports, for this network only
 
-    kit = build_kit(options)
+    kit = plan.kit
     net = MobileNetV2(
-        options.num_classes,
+        plan.num_classes,
         inverted_residual_setting=[list(stage) for stage in STAGES],
         norm_layer=lambda channels: kit.norm(channels),
         dropout=0.0,
     )
     stem = net.features[0][0]  # type: ignore[index]
-    net.features[0][0] = nn.Conv2d(options.in_channels, stem.out_channels, 3, 1, 1, bias=False)  # type: ignore[index]
+    net.features[0][0] = nn.Conv2d(plan.in_channels, stem.out_channels, 3, 1, 1, bias=False)  # type: ignore[index]
     for module in list(net.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.ReLU6):
-                setattr(module, name, _ClippedActivation(options.activation, kit.cutoff))
-            elif isinstance(child, nn.Conv2d) and child.bias is None and options.normalization == "none":
+                setattr(module, name, _ClippedActivation(kit.activation.name, kit.activation.cutoff))
+            elif isinstance(child, nn.Conv2d) and child.bias is None and kit.normalization.name == "none":
                 child.bias = nn.Parameter(child.weight.new_zeros(child.out_channels))
     return net

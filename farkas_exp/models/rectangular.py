@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from farkas_exp.errors import UserError
 from farkas_exp.layers.residual import BranchEnd, ResidualBlock
-from farkas_exp.models.kit import Unit, build_kit
-from farkas_exp.models.options import ModelOptions
+from farkas_exp.models.kit import Unit
+from farkas_exp.models.plan import Plan
 
 
 class ShortcutUnit(ResidualBlock):
@@ -51,40 +51,40 @@ class RectangularNet(nn.Module):
         return self.classifier(self.hidden(images.flatten(1)))
 
 
-def build_mlp(options: ModelOptions) -> RectangularNet:
+def build_mlp(plan: Plan) -> RectangularNet:
     """A network of linear layers."""
-    return build_rectangular(options, spatial=False)
+    return build_rectangular(plan, spatial=False)
 
 
-def build_rect_conv(options: ModelOptions) -> RectangularNet:
+def build_rect_conv(plan: Plan) -> RectangularNet:
     """A network of convolutions."""
-    return build_rectangular(options, spatial=True)
+    return build_rectangular(plan, spatial=True)
 
 
-def build_rectangular(options: ModelOptions, spatial: bool) -> RectangularNet:
+def build_rectangular(plan: Plan, spatial: bool) -> RectangularNet:
     """`depth` hidden layers of `width` units (channels) for images of in_channels x image_size x image_size.
 
     Raises:
         UserError: a depth or width that is too small, or shortcuts in a network of Farkas layers.
     """
-    kit = build_kit(options)
+    kit, options = plan.kit, plan.options
     depth, width, least = options.depth, options.width, 1 + kit.growth
     assert depth is not None
     assert width is not None
     if depth < 1:
-        raise UserError(f"model.depth: {depth} is out of range; {options.name} needs at least 1 hidden layer")
+        raise UserError(f"model.depth: {depth} is out of range; {plan.name} needs at least 1 hidden layer")
     if width < least:
-        raise UserError(f"model.width: {width} is too narrow for {options.name}; it must be >= {least}")
+        raise UserError(f"model.width: {width} is too narrow for {plan.name}; it must be >= {least}")
     if options.residual and kit.farkas:
         raise UserError(
             f"model.residual: a residual Farkas layer has one output more than its shortcut (Algorithm 2), so"
-            f" {options.name} cannot keep its width; use model.residual=false, or a FarkasNet"
+            f" {plan.name} cannot keep its width; use model.residual=false, or a FarkasNet"
         )
-    size = 1 if spatial else options.image_size**2
-    inputs = [options.in_channels * size] + [width] * (depth - 1)
+    size = 1 if spatial else plan.image_size**2
+    inputs = [plan.in_channels * size] + [width] * (depth - 1)
     units: list[nn.Module] = []
     for number, before in enumerate(inputs):
         layer = kit.conv(before, width, 3) if spatial else kit.linear(before, width)
         unit = Unit(kit, layer, width, spatial=spatial)
         units.append(ShortcutUnit(unit) if options.residual and number > 0 else unit)
-    return RectangularNet(nn.Sequential(*units), width, options.num_classes, spatial)
+    return RectangularNet(nn.Sequential(*units), width, plan.num_classes, spatial)

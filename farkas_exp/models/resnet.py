@@ -26,11 +26,9 @@ import torch
 from torch import Tensor, nn
 
 from farkas_exp.errors import UserError
-from farkas_exp.layers.native_conv import average_pool, in_batch_last, spatial_mean
 from farkas_exp.layers.residual import ResidualBlock, ResidualLayer
-from farkas_exp.models.head import build_head
-from farkas_exp.models.kit import LayerKit, ResidualUnit, Unit, build_kit
-from farkas_exp.models.options import ModelOptions
+from farkas_exp.models.kit import LayerKit, ResidualUnit, Unit
+from farkas_exp.models.plan import Plan
 
 
 class BasicBlock(ResidualBlock):
@@ -43,8 +41,7 @@ class BasicBlock(ResidualBlock):
 
     def forward(self, input: Tensor) -> Tensor:
         """The block."""
-        hidden, shortcut = self.first.fork(input)
-        return self.last(hidden, shortcut)
+        return self.last(self.first(input), input)
 
     def branch_end(self) -> tuple[ResidualLayer, nn.Module | None]:
         """The second convolution."""
@@ -63,8 +60,7 @@ class Bottleneck(ResidualBlock):
 
     def forward(self, input: Tensor) -> Tensor:
         """The block."""
-        hidden, shortcut = self.down.fork(input)
-        return self.last(self.middle(hidden), shortcut)
+        return self.last(self.middle(self.down(input)), input)
 
     def branch_end(self) -> tuple[ResidualLayer, nn.Module | None]:
         """The last 1x1 convolution."""
@@ -84,7 +80,7 @@ class Transition(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, inputs, H, W) to (N, outputs, H // 2, W // 2)."""
-        return average_pool(self.pool, self.project(input))
+        return self.pool(self.project(input))
 
 
 Block = type[BasicBlock] | type[Bottleneck]
@@ -102,14 +98,10 @@ class Skeleton:
 class ResidualNet(nn.Module):
     """Stem, stages of residual blocks with transitions between them, global average pooling, a head."""
 
-    def __init__(
-        self, kit: LayerKit, skeleton: Skeleton, stem: nn.Module, num_classes: int, head_bn: bool, head: str = "linear",
-        batch_last: bool = False,
-    ) -> None:  # fmt: skip
-        """`batch_last`: whether to use the native convolution, because all layers keep its memory format."""
+    def __init__(self, plan: Plan, skeleton: Skeleton, stem: nn.Module, head_bn: bool = False) -> None:
         super().__init__()
+        kit = plan.kit
         self.stem = stem
-        self.batch_last = batch_last
         stages: list[nn.Module] = []
         channels = skeleton.widths[0]
         for number, (count, width) in enumerate(zip(skeleton.blocks, skeleton.widths, strict=True)):
@@ -118,89 +110,88 @@ class ResidualNet(nn.Module):
             stages.append(nn.Sequential(*layers))
             channels = width + count * kit.growth
         self.stages = nn.Sequential(*stages)
-        self.classifier = build_head(head, channels, num_classes)
-        self.head_norm = nn.BatchNorm1d(num_classes, affine=False) if head_bn else nn.Identity()
+        self.classifier = plan.classifier(channels)
+        norm = nn.BatchNorm1d(plan.num_classes, affine=False)
+        self.head_norm = norm if head_bn else nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) images to (N, num_classes) logits."""
-        features = in_batch_last(self._features, images) if self.batch_last else self._features(images)
-        return self.head_norm(self.classifier(features))
+        return self.head_norm(self.classifier(self.features(images)))
 
-    def _features(self, images: Tensor) -> Tensor:
-        return spatial_mean(self.stages(self.stem(images)))
+    def features(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) images to what the head is given, (N, F)."""
+        return self.stages(self.stem(images)).mean((2, 3))
 
 
-def build_basic(options: ModelOptions) -> ResidualNet:
+def build_basic(plan: Plan) -> ResidualNet:
     """A network of the CIFAR skeleton with basic blocks."""
-    return build_cifar(options, BasicBlock)
+    return build_cifar(plan, BasicBlock)
 
 
-def build_bottleneck(options: ModelOptions) -> ResidualNet:
+def build_bottleneck(plan: Plan) -> ResidualNet:
     """A network of the CIFAR skeleton with bottlenecks."""
-    return build_cifar(options, Bottleneck)
+    return build_cifar(plan, Bottleneck)
 
 
-def build_cifar(options: ModelOptions, block: Block) -> ResidualNet:
+def build_cifar(plan: Plan, block: Block) -> ResidualNet:
     """A network of the CIFAR skeleton.
 
     Raises:
         UserError: sizes that do not fit.
     """
-    kit = build_kit(options)
-    skeleton = choose_skeleton(options, block)
-    check_image_size(options, 1, len(skeleton.blocks))
-    stem = Unit(kit, kit.conv(options.in_channels, skeleton.widths[0], 3), skeleton.widths[0])
-    net = ResidualNet(
-        kit, skeleton, stem, options.num_classes, bool(options.head_bn), options.head, kit.keeps_batch_last
-    )
-    if options.variant == "authors" and block is Bottleneck:
+    kit = plan.kit
+    skeleton = choose_skeleton(plan, block)
+    check_image_size(plan, 1, len(skeleton.blocks))
+    stem = Unit(kit, kit.conv(plan.in_channels, skeleton.widths[0], 3), skeleton.widths[0])
+    net = ResidualNet(plan, skeleton, stem, bool(plan.options.head_bn))
+    if plan.options.variant == "authors" and block is Bottleneck:
         shrink_last_layers(net)
     return net
 
 
-def choose_skeleton(options: ModelOptions, block: Block) -> Skeleton:
+def choose_skeleton(plan: Plan, block: Block) -> Skeleton:
     """The blocks and widths that are asked for.
 
     Raises:
         UserError: lists of different lengths, or a width too small for the block.
     """
-    blocks, widths = options.blocks, options.widths
+    blocks, widths = plan.options.blocks, plan.options.widths
     assert blocks is not None
     assert widths is not None
     for key, value in (("blocks", blocks), ("widths", widths)):
         if not value:
             raise UserError(f"model.{key}: an empty list; give one number per stage, or leave it at null")
     if len(blocks) != len(widths):
-        key = "widths" if blocks == options.network.options["blocks"] else "blocks"
+        key = "widths" if blocks == plan.network.options["blocks"] else "blocks"
         raise UserError(
             f"model.{key}: {len(blocks)} stages in blocks {list(blocks)} but {len(widths)} in widths {list(widths)};"
             " give both with the same length"
         )
     if min(blocks) < 1:
         raise UserError(f"model.blocks: {list(blocks)} has a stage without blocks; each needs at least 1")
-    least = (4 if block is Bottleneck else 1) * (2 if options.network.farkas else 1)
+    least = (4 if block is Bottleneck else 1) * (2 if plan.network.farkas else 1)
     if min(widths) < least:
-        raise UserError(f"model.widths: {list(widths)} is too narrow for {options.name}; each width must be >= {least}")
+        raise UserError(f"model.widths: {list(widths)} is too narrow for {plan.name}; each width must be >= {least}")
     return Skeleton(block, blocks, widths)
 
 
-def check_image_size(options: ModelOptions, stem_stride: int, stages: int) -> None:
+def check_image_size(plan: Plan, stem_stride: int, stages: int) -> None:
     """Refuse images that are too small for the network's pooling.
 
     Raises:
         UserError: fewer than one pixel in the last stage, or only one with instance normalization.
     """
     shrink = stem_stride * 2 ** (stages - 1)
-    least = 2 * shrink if options.normalization == "instance" else shrink
-    if options.image_size < least:
+    least = 2 * shrink if plan.kit.normalization.name == "instance" else shrink
+    if plan.image_size < least:
         why = " (instance normalization needs more than one pixel a map)" if least > shrink else ""
         raise UserError(
-            f"dataset.image_size: {options.image_size} is too small for {options.name} with {stages} stages;"
+            f"dataset.image_size: {plan.image_size} is too small for {plan.name} with {stages} stages;"
             f" it must be >= {least}{why}, or choose fewer stages (model.blocks, model.widths)"
         )
 
 
-def check_growing(options: ModelOptions, skeleton: Skeleton) -> None:
+def check_growing(plan: Plan, skeleton: Skeleton) -> None:
     """Refuse widths that shrink, for a network that fills its shortcuts up with zero channels.
 
     Raises:
@@ -208,7 +199,7 @@ def check_growing(options: ModelOptions, skeleton: Skeleton) -> None:
     """
     if list(skeleton.widths) != sorted(skeleton.widths):
         raise UserError(
-            f"model.widths: {list(skeleton.widths)} shrinks; {options.name} fills its shortcuts up with zero channels,"
+            f"model.widths: {list(skeleton.widths)} shrinks; {plan.name} fills its shortcuts up with zero channels,"
             " so each width must be at least the one before"
         )
 

@@ -20,6 +20,7 @@ from farkas_exp.constructions.propagation import (
 from farkas_exp.constructions.toys import ACTIVATED, STATIONARY, TOYS, Analysis, activated, analyse, descend
 from farkas_exp.initialization import initialize
 from farkas_exp.layers import Scaling
+from farkas_exp.models import NETWORKS as MODELS
 from farkas_exp.models import create_model
 from farkas_exp.report import style
 from farkas_exp.report.render import Report
@@ -132,7 +133,7 @@ def network_table() -> Table:
     rows, records = [], []
     for name, aggregation in NETWORKS:
         growths = [features_growth(name, aggregation, *choice[1:]) for choice in CHOICES]
-        label = name if name.startswith("resnet") else f"{name}, {aggregation}"
+        label = f"{name}, {aggregation}" if MODELS[name].farkas else name
         rows.append((cell(label), *[cell(f"{growth:.3g}") for growth in growths]))
         records.append({"network": label, **{c[0]: growth for c, growth in zip(CHOICES, growths, strict=True)}})
     notes = (
@@ -149,8 +150,8 @@ def features_growth(
 ) -> float:
     """The mean square of the features behind the first stage's blocks, over that in front of them."""
     model = create_model(
-        name, aggregation=aggregation, in_channels=3, image_size=16, residual_alpha=alpha, residual_beta=beta,
-        residual_depth_exponent=depth_exponent,
+        name, aggregation=aggregation, in_channels=3, image_size=16,
+        residual_scaling={"alpha": alpha, "beta": beta, "depth_exponent": depth_exponent},
     )  # fmt: skip
     initialize(model, "kaiming", seed=0)
     noise = torch.randn(images, 3, 16, 16, generator=torch.Generator().manual_seed(1))

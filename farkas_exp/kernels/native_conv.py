@@ -3,8 +3,7 @@
 A residual Farkas block adds one channel: 17, 18, ... Libraries put channels into vector lanes, so 17 of them cost what
 24 (AVX2) or 32 (AVX-512) do. `native_conv.cpp` puts images into the lanes. For that a tensor (N, C, H, W) lies in
 memory as (C, H, W, N), here called batch-last; it is an ordinary tensor, so every operation of PyTorch takes it, and
-element-wise ones keep its order. A network runs under `in_batch_last`; the layers behind it follow the format they are
-given, and work as ever on any other.
+element-wise ones keep its order. `batch_last` says which networks run in it.
 
 The kernel computes the free rows alone. With z = W x (+ shortcut) its last channel is -a sum_j z_j + b_m, which costs
 one addition for each z_j instead of a convolution.
@@ -16,14 +15,13 @@ switches it off. Results are bitwise the same again for the same number of threa
 import ctypes
 import functools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from farkas_exp.layers.native_library import available, call, lanes
+from farkas_exp.kernels.native_library import available, call, lanes
 from farkas_exp.layers.paths import fused_allowed
 
 BUFFER = 3 << 13
@@ -34,28 +32,6 @@ CHUNK = 1 << 15
 """Pixels of a channel in a chunk of the batch, about: 32 images of 32x32."""
 WORTH_A_THREAD = 2e6
 """Multiply-adds from which on a layer is shared out."""
-SMALLEST = 2
-"""The least height and width of maps for which the kernel is faster than PyTorch's convolution."""
-
-
-def in_batch_last(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """function(images), on images in the batch-last memory format where the native convolution can be used on them.
-
-    Args:
-        function: takes (N, C, H, W) to (N, F), each image by itself: a network without batch normalization.
-        images: (N, C, H, W).
-    """
-    if torch.compiler.is_compiling() or type(images) is not Tensor or images.dim() != 4:
-        return function(images)
-    if images.device.type != "cpu" or images.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
-        return function(images)
-    if not fused_allowed() or not available() or len(images) < lanes() or min(images.shape[2:]) < SMALLEST:
-        return function(images)
-    whole = len(images) - len(images) % lanes()
-    results = [function(chunk) for chunk in batch_last_chunks(images[:whole])]
-    if whole < len(images):
-        results.append(function(images[whole:]))
-    return torch.cat(results)
 
 
 def batch_last_chunks(images: Tensor) -> list[Tensor]:
@@ -82,22 +58,6 @@ def _batch_last_strides(like: Tensor) -> tuple[int, int, int, int]:
 
 def _as_batch_last(tensor: Tensor) -> Tensor:
     return tensor.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
-
-
-def average_pool(pool: nn.AvgPool2d, maps: Tensor) -> Tensor:
-    """pool(maps), in the memory format of the maps (N, C, H, W) unless it makes them too small for that."""
-    if not is_batch_last(maps):
-        return pool(maps)
-    # With images and channels exchanged they are channels_last, which PyTorch is fast in.
-    pooled = pool(maps.transpose(0, 1)).transpose(0, 1)
-    return pooled if min(pooled.shape[2:]) >= SMALLEST else pooled.contiguous(memory_format=torch.channels_last)
-
-
-def spatial_mean(maps: Tensor) -> Tensor:
-    """The mean over the positions, (N, C), with a gradient in the memory format of the maps (N, C, H, W)."""
-    if is_batch_last(maps):
-        return maps.permute(1, 2, 3, 0).flatten(1, 2).mean(1).t()
-    return maps.mean((2, 3))
 
 
 def suits(input: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: Any) -> bool:

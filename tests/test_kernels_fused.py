@@ -1,10 +1,12 @@
-"""The augmented weight and bias: the closed-form derivative against the plain formulas that autograd differentiates."""
+"""The fused Functions against the plain formulas that autograd differentiates."""
 
 import pytest
 import torch
 
-from farkas_exp.layers import FarkasConv2d, plain_path
-from farkas_exp.layers.augmented import aggregation_coefficient, augment
+from farkas_exp.kernels import accelerate
+from farkas_exp.kernels.fused import Augment
+from farkas_exp.layers import FarkasConv2d, FarkasRule, plain_path
+from farkas_exp.layers.augmented import augment_bias, augment_weight
 
 SHAPES = {"linear": (4, 7), "conv": (4, 3, 3, 3), "1x1": (4, 3, 1, 1), "one free row": (1, 3, 3, 3)}
 
@@ -15,7 +17,7 @@ def normal(*shape, seed=0):
 
 def parameters(shape, last_bias, margin=0.0, aggregation="sum"):
     """A weight, a bias whose last entry wins ("above"), loses ("below") or ties with the aggregate, and the rule."""
-    coefficient = aggregation_coefficient(aggregation, shape[0] + 1)
+    coefficient = FarkasRule(aggregation).coefficient(shape[0] + 1)
     weight, bias = normal(*shape), normal(shape[0] + 1, seed=1)
     limit = -coefficient * bias[:-1].sum() + margin
     bias[-1] = limit + {"above": 1.0, "below": -1.0, "tie": 0.0}[last_bias]
@@ -33,12 +35,8 @@ def test_the_fast_path_equals_the_plain_formulas_with_their_gradients(shape, agg
     if channels_last:
         weight = weight.detach().to(memory_format=torch.channels_last).requires_grad_()
     cotangents = normal(shape[0] + 1, *shape[1:], seed=2), normal(shape[0] + 1, seed=3)
-    rule = (coefficient, 1 / (1 + shape[0] * coefficient))
-    fast = augment(weight, bias, *rule)
-    assert "Augment" in type(fast[0].grad_fn).__name__
-    with plain_path():
-        plain = augment(weight, bias, *rule)
-    assert "Augment" not in type(plain[0].grad_fn).__name__
+    fast = Augment.apply(weight, bias, coefficient, 0.0)
+    plain = augment_weight(weight, coefficient), augment_bias(bias, coefficient, 0.0)
     if channels_last:
         assert fast[0].is_contiguous(memory_format=torch.channels_last)
     mine = torch.autograd.grad(fast, (weight, bias), cotangents)
@@ -52,7 +50,7 @@ def test_first_and_second_derivatives_are_right(last_bias):
     weight, bias, coefficient = parameters((3, 2, 2, 2), last_bias, margin=0.25, aggregation="mean")
 
     def smooth(weight, bias):
-        full_weight, full_bias = augment(weight, bias, coefficient, 0.5, margin=0.25)
+        full_weight, full_bias = Augment.apply(weight, bias, coefficient, 0.25)
         return full_weight.pow(3), full_bias.pow(3)
 
     assert torch.autograd.gradcheck(smooth, (weight, bias))
@@ -61,7 +59,7 @@ def test_first_and_second_derivatives_are_right(last_bias):
 
 @pytest.mark.parametrize("frozen", ["weight", "bias"])
 def test_a_frozen_parameter_gets_no_gradient_and_the_other_its_own(frozen):
-    layer = FarkasConv2d(2, 4, 3, padding=1)
+    layer = accelerate(FarkasConv2d(2, 4, 3, padding=1), torch.device("cpu"))
     getattr(layer, frozen).requires_grad_(False)
     other = layer.bias if frozen == "weight" else layer.weight
     gradients = []

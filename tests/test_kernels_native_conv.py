@@ -6,11 +6,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from farkas_exp.layers import Activation, FarkasConv2d, FarkasResidualConv2d, native_conv, native_library, plain_path
+from farkas_exp.kernels import accelerate, native_conv, native_library
+from farkas_exp.kernels.batch_last import BatchLastFarkasConv2d, BatchLastFarkasResidualConv2d
+from farkas_exp.layers import Activation, FarkasConv2d, FarkasResidualConv2d, plain_path
 from farkas_exp.models import create_model
 
 needs_compiler = pytest.mark.skipif(native_library.library() is None, reason="no C++ compiler")
 RELU = Activation("relu")
+CPU = torch.device("cpu")
+NATIVE = {FarkasConv2d: BatchLastFarkasConv2d, FarkasResidualConv2d: BatchLastFarkasResidualConv2d}
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +59,7 @@ def is_native(output):
 def layer_of(kind, inputs, free, kernel, **options):
     """A layer with `free` free rows."""
     outputs = free if kind is FarkasResidualConv2d else free + 1
-    layer = kind(inputs, outputs, kernel, padding=kernel // 2, dtype=torch.float64, **options)
+    layer = NATIVE[kind](inputs, outputs, kernel, padding=kernel // 2, dtype=torch.float64, **options)
     with torch.no_grad():
         for number, parameter in enumerate(layer.parameters()):
             parameter.copy_(draw(*parameter.shape, seed=10 + number))
@@ -64,7 +68,7 @@ def layer_of(kind, inputs, free, kernel, **options):
 
 def run(layer, hidden, shortcut, activation=RELU):
     if shortcut is None:
-        return layer.fork(hidden, activation)[0]
+        return layer.with_relu(hidden)[0] if native_conv.is_batch_last(hidden) else activation(layer(hidden))
     return layer.activate(hidden, shortcut, activation)
 
 
@@ -108,7 +112,7 @@ def test_the_last_bias_follows_the_rule_with_its_gradient(last_bias):
     """max(margin - Agg(b), b_m) on each side, and its half gradient at a tie."""
     hidden, grads = torch.zeros(blocks(1), 2, 4, 4), []
     for native in (True, False):
-        layer = FarkasConv2d(2, 4, 3, padding=1, margin=1.0)
+        layer = BatchLastFarkasConv2d(2, 4, 3, padding=1, margin=1.0)
         with torch.no_grad():
             layer.bias.copy_(torch.tensor([0.5, -0.25, 0.25, 0.5 if last_bias is None else last_bias]))
         output = layer(batch_last(hidden) if native else hidden)
@@ -136,10 +140,10 @@ def test_threads_agree_and_repeat_bitwise(count, threads):
 
 @needs_compiler
 def test_not_a_number_stays_one():
-    layer = FarkasConv2d(2, 3, 3, padding=1)
+    layer = BatchLastFarkasConv2d(2, 3, 3, padding=1)
     images = torch.zeros(blocks(1), 2, 4, 4)
     images[3, 1, 2, 2] = torch.nan
-    output = layer.fork(batch_last(images), RELU)[0]
+    output = layer.with_relu(batch_last(images))[0]
     assert is_native(output)
     assert output[3, :, 2, 2].isnan().all()
     assert not output[[0, 1, 2]].isnan().any()
@@ -147,9 +151,10 @@ def test_not_a_number_stays_one():
 
 def small_net(normalization="none", **options):
     torch.manual_seed(0)
-    return create_model(
+    model = create_model(
         "farkasnet34", blocks=(2, 1), widths=(6, 8), image_size=16, normalization=normalization, **options
     )
+    return accelerate(model, CPU)
 
 
 def on_both_paths(model, images):
@@ -162,14 +167,20 @@ def on_both_paths(model, images):
 
 @needs_compiler
 @pytest.mark.parametrize(
-    "options", [{}, {"activation": "elu"}, {"residual_alpha": 0.5}, {"residual_alpha": 0.5, "residual_beta": 2.0}]
+    "options",
+    [
+        {},
+        {"activation": "elu"},
+        {"residual_scaling": {"alpha": 0.5}},
+        {"residual_scaling": {"alpha": 0.5, "beta": 2.0}},
+    ],
 )
 @pytest.mark.parametrize("name", ["farkasnet34", "farkasnet50"])
 @pytest.mark.parametrize("more", [0, 3])
 def test_a_network_has_the_gradients_of_its_plain_path(name, more, options):
     """Images that do not fill a vector go through PyTorch."""
     torch.manual_seed(0)
-    model = create_model(name, blocks=(2, 1), widths=(8, 12), image_size=16, normalization="none", **options)
+    model = accelerate(create_model(name, blocks=(2, 1), widths=(8, 12), image_size=16, **options), CPU)
     images = draw(blocks(5) + more, 3, 16, 16).float().requires_grad_()
     results = []
     for plain, output in on_both_paths(model, images):
@@ -199,7 +210,7 @@ def test_a_second_derivative_is_pytorchs():
         ({"activation": "elu"}, True),
         ({"normalization": "batch"}, False),
         ({"normalization": "group"}, False),
-        ({"learn_lambda": True}, False),
+        ({"aggregation": {"learn_lambda": True}}, False),
     ],
 )
 def test_networks_that_can_keep_the_memory_format_use_it(options, used):
@@ -222,7 +233,7 @@ def test_it_is_not_used_under_autocast_or_for_few_images():
 @needs_compiler
 @pytest.mark.parametrize("options", [{"stride": 2}, {"padding": 0}, {"dilation": 2, "padding": 2}, {"kernel_size": 5}])
 def test_other_convolutions_take_the_memory_format_too(options):
-    layer = FarkasConv2d(3, 5, **{"kernel_size": 3, "padding": 1, **options})
+    layer = BatchLastFarkasConv2d(3, 5, **{"kernel_size": 3, "padding": 1, **options})
     images = draw(blocks(1), 3, 8, 8).float()
     output = layer(batch_last(images))
     assert not is_native(output)
@@ -230,7 +241,9 @@ def test_other_convolutions_take_the_memory_format_too(options):
 
 
 def test_it_can_be_switched_off(monkeypatch):
+    model = small_net()
     monkeypatch.setenv("FARKAS_EXP_NATIVE", "0")
+    assert not is_native(model(draw(64, 3, 16, 16).float()))
     assert not is_native(small_net()(draw(64, 3, 16, 16).float()))
 
 
@@ -271,7 +284,7 @@ def test_training_follows_the_plain_path():
 
 @needs_compiler
 def test_several_threads_may_convolve_at_once():
-    layer = FarkasConv2d(3, 5, 3, padding=1)
+    layer = BatchLastFarkasConv2d(3, 5, 3, padding=1)
     images = batch_last(draw(blocks(2), 3, 8, 8).float())
     expected, seen = layer(images), []
     workers = [threading.Thread(target=lambda: seen.append(layer(images))) for _ in range(4)]

@@ -1,0 +1,88 @@
+"""`initialize` applies an initialization by its name; each works on plain and Farkas layers alike.
+
+A Farkas layer has m - 1 free weight rows and m biases; its last row follows from the others and is not initialized. An
+initialization replaces what the network's builder drew from PyTorch's defaults.
+"""
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from farkas_exp.config.schema import InitConfig
+from farkas_exp.errors import UserError
+from farkas_exp.initialization.residual import count_residual_branches, scale_last_layers
+from farkas_exp.models.create import SCALAR_MODULES
+from farkas_exp.registry import INITIALIZATIONS, Initialization
+
+
+def initialize(
+    model: nn.Module,
+    init: str | InitConfig,
+    *,
+    images: Tensor | None = None,
+    labels: Tensor | None = None,
+    twin: nn.Module | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> None:
+    """Initialize `model` in place, on the CPU.
+
+    Args:
+        model: as its builder left it, with PyTorch's default weights.
+        init: one of `INITIALIZATIONS`, or the whole group of the configuration.
+        images: (N, C, H, W) float, for an initialization that needs them: a batch, or the whole training set.
+        labels: (N,), of the images.
+        twin: the Farkas network beside a plain one.
+        seed: of the private generator.
+        options: the other keys of the group, beside a name.
+
+    Raises:
+        UserError: an unknown name, or an option that does not fit the name or the network.
+    """
+    config = init if isinstance(init, InitConfig) else InitConfig(init)
+    config = dataclasses.replace(config, **options)
+    entry = INITIALIZATIONS[config.name]
+    _check_options(config, entry)
+    branches = _check_network(config, entry, model)
+    given = {
+        "generator": torch.Generator().manual_seed(seed), "gain": config.gain, "bias": config.bias, "images": images,
+        "labels": labels, "twin": twin,
+    }  # fmt: skip
+    entry.build(model, **{name: given[name] for name in entry.needs})
+    factor = config.last_scale * branches**config.last_depth_exponent if branches else 1.0
+    if factor != 1:
+        scale_last_layers(model, factor)
+
+
+def _check_options(config: InitConfig, entry: Initialization) -> None:
+    """Refuse an option that the initialization does not have, or a value out of its range."""
+    for key in ("gain", "bias"):
+        value = getattr(config, key)
+        if value is not None and key not in entry.options:
+            others = [name for name in INITIALIZATIONS if key in INITIALIZATIONS[name].options]
+            raise UserError(
+                f"init.{key}: init {entry.name} has no {key}; leave it at null or choose from: {', '.join(others)}"
+            )
+        if value is not None and value <= 0:
+            raise UserError(f"init.{key}: {value!r} is out of range; it must be positive")
+    if config.last_scale < 0:
+        raise UserError(f"init.last_scale: {config.last_scale!r} is out of range; it must be at least 0")
+
+
+def _check_network(config: InitConfig, entry: Initialization, model: nn.Module) -> int:
+    """Refuse what the network has no place for; the number of its residual branches."""
+    own = any(isinstance(module, SCALAR_MODULES) for module in model.modules())
+    if own and config != InitConfig():
+        raise UserError("init: FixUp brings its own initialization; use init=pytorch without last_scale and the like")
+    branches = count_residual_branches(model)
+    asked = {
+        f"name: {entry.name}": entry.branches,
+        "last_scale": config.last_scale != 1,
+        "last_depth_exponent": config.last_depth_exponent != 0,
+    }
+    for key, value in asked.items():
+        if value and not branches:
+            raise UserError(f"init.{key} needs a network with residual branches")
+    return branches

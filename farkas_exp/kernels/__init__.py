@@ -1,0 +1,48 @@
+"""Faster forms of what `layers` and `models` compute, swapped in after a network is built.
+
+`accelerate(model, device)` gives modules that it knows another class, a subclass of their own with the same parameters,
+names and results, where that has been measured to be faster. Everything else works on without this package: no other
+room imports it but for that call. A kernel is used in eager mode on the tensors that it is for; otherwise, and under
+`layers.plain_path`, its module computes the plain formula, to which a test compares every kernel.
+
+- `fused`: the augmented weight and the end of a residual block, each as one autograd Function, on any device.
+- `batch_last`: convolutions on a CPU with images in the vector lanes, compiled at their first use.
+
+A further kernel is a module with a `swap(model, device)`, entered in `KERNELS`.
+"""
+
+from torch import device as Device
+from torch import nn
+
+from farkas_exp.kernels import batch_last, fused
+from farkas_exp.kernels.swapping import restore_class, swapped_by
+
+KERNELS = {"fused": fused.swap, "native_conv": batch_last.swap}
+"""In the order in which they are tried: a later one builds upon the modules of an earlier one."""
+
+
+def accelerate(model: nn.Module, device: Device) -> nn.Module:
+    """Swap in the kernels that are faster for `model` on `device`, in place.
+
+    Returns:
+        The same network. Its parameters, the keys of its state and what it computes stay what they are.
+    """
+    for swap in KERNELS.values():
+        swap(model, device)
+    return model
+
+
+def restore(model: nn.Module) -> nn.Module:
+    """Take all kernels out of `model` again, in place."""
+    for module in model.modules():
+        restore_class(module)
+    return model
+
+
+def in_use(model: nn.Module) -> list[str]:
+    """The names of the kernels that have been swapped into `model`."""
+    places = {"fused": fused.__name__, "native_conv": batch_last.__name__}
+    return [name for name, place in places.items() if any(swapped_by(module) == place for module in model.modules())]
+
+
+__all__ = ["KERNELS", "accelerate", "in_use", "restore"]

@@ -1,0 +1,233 @@
+"""FarkasNets on a CPU with images in the vector lanes: where `native_conv` is used, and where it is not.
+
+A network's images are put into the batch-last memory format in chunks. The layers behind follow the format that they
+are given, and work as ever on any other. The stages that are worth it run like that, one chunk after the other; the
+rest of the network runs on the whole batch as ever.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from farkas_exp.kernels import native_conv, native_library
+from farkas_exp.kernels.fused import FusedFarkasConv2d, FusedFarkasResidualConv2d, allowed, constants, is_plain_relu
+from farkas_exp.kernels.swapping import Swapped, swap_classes
+from farkas_exp.layers.activation import Activation
+from farkas_exp.layers.farkas import FarkasConv2d
+from farkas_exp.layers.paths import fused_allowed
+from farkas_exp.layers.residual import UNSCALED
+from farkas_exp.models.kit import Unit
+from farkas_exp.models.resnet import BasicBlock, Bottleneck, ResidualNet, Transition
+
+SMALLEST = 2
+"""The least height and width of maps for which the kernel is faster than PyTorch's convolution."""
+WIDEST, WIDEST_ON_SMALL_MAPS = 72, 136
+"""The most channels of a 3x3 convolution for which it is (see `faster`)."""
+
+
+class BatchLastFarkasConv2d(FusedFarkasConv2d):
+    """A Farkas convolution by the kernel, on batch-last maps."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, in_channels, H, W) to the pre-activations (N, out_channels, H', W')."""
+        if _suits(self, input):
+            return _convolve(self, input, None, relu=False)[0]
+        return super().forward(input)
+
+    def with_relu(self, input: Tensor) -> tuple[Tensor, Tensor]:
+        """relu(forward(input)) on maps that suit, and the input once more: the gradients of both uses are added up."""
+        return _convolve(self, input, None, relu=True)
+
+
+class BatchLastFarkasResidualConv2d(FusedFarkasResidualConv2d):
+    """The end of a residual branch by the kernel, shortcut, sum and ReLU included, on batch-last maps."""
+
+    def branch(self, hidden: Tensor) -> Tensor:
+        """The augmented convolution with its bias: (N, channels + 1, H', W')."""
+        if _suits(self, hidden):
+            return _convolve(self, hidden, None, relu=False)[0]
+        return super().branch(hidden)
+
+    def forward(self, hidden: Tensor, shortcut: Tensor) -> Tensor:  # type: ignore[override]
+        """The pre-activation of (N, channels + 1, H', W')."""
+        if self._sums(hidden, shortcut):
+            return _convolve(self, hidden, shortcut, relu=False)[0]
+        return super().forward(hidden, shortcut)
+
+    def activate(self, hidden: Tensor, shortcut: Tensor, activation: Activation) -> Tensor:
+        """activation(forward(hidden, shortcut))."""
+        if is_plain_relu(activation) and self._sums(hidden, shortcut):
+            return _convolve(self, hidden, shortcut, relu=True)[0]
+        return super().activate(hidden, shortcut, activation)
+
+    def _sums(self, hidden: Tensor, shortcut: Tensor) -> bool:
+        return self.scaling == UNSCALED and shortcut.dtype == hidden.dtype and _suits(self, hidden)
+
+
+def _suits(layer: FarkasConv2d, input: Tensor) -> bool:
+    return allowed(layer) and native_conv.suits(input, layer.weight, layer.stride, layer.padding, layer.dilation)
+
+
+def _convolve(layer: FarkasConv2d, input: Tensor, shortcut: Tensor | None, relu: bool) -> tuple[Tensor, Tensor]:
+    return native_conv.convolve(input, layer.weight, layer.bias, shortcut, *constants(layer), relu)
+
+
+def fork(unit: Unit, input: Tensor) -> tuple[Tensor, Tensor]:
+    """unit(input), and the input for a second use: the kernel adds up the gradients of both uses.
+
+    Where the kernel includes the ReLU, neither layer nor activation is called as a module.
+    """
+    layer = unit.layer
+    included = unit.norm_after and is_plain_relu(unit.activation)
+    if isinstance(layer, BatchLastFarkasConv2d) and included and _suits(layer, input):
+        hidden, input = layer.with_relu(input)
+        return unit.norm(hidden), input
+    return Unit.forward(unit, input), input
+
+
+class BatchLastUnit(Swapped, Unit):
+    """A unit whose convolution includes its ReLU."""
+
+    plain = Unit
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The layer's input to its activated, normalized output."""
+        return fork(self, input)[0]
+
+
+class BatchLastBasicBlock(Swapped, BasicBlock):
+    """A basic block whose first convolution adds up the gradients of its input."""
+
+    plain = BasicBlock
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The block."""
+        return self.last(*fork(self.first, input))
+
+
+class BatchLastBottleneck(Swapped, Bottleneck):
+    """A bottleneck whose first convolution adds up the gradients of its input."""
+
+    plain = Bottleneck
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The block."""
+        hidden, shortcut = fork(self.down, input)
+        return self.last(self.middle(hidden), shortcut)
+
+
+class BatchLastTransition(Swapped, Transition):
+    """A transition that pools in the memory format of its maps."""
+
+    plain = Transition
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, inputs, H, W) to (N, outputs, H // 2, W // 2)."""
+        maps = self.project(input)
+        if not native_conv.is_batch_last(maps):
+            return self.pool(maps)
+        # With images and channels exchanged they are channels_last, which PyTorch is fast in.
+        return self.pool(maps.transpose(0, 1)).transpose(0, 1)
+
+
+class BatchLastNet(Swapped, ResidualNet):
+    """A residual network whose first stages run in the batch-last format."""
+
+    plain = ResidualNet
+
+    def features(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) images to what the head is given, (N, F)."""
+        count = worth_it(self, images.shape[-1]) if usable(images) else 0
+        if not count:
+            return super().features(images)
+        whole = len(images) - len(images) % native_library.lanes()
+        parts = [self._begin(chunk, count) for chunk in native_conv.batch_last_chunks(images[:whole])]
+        if whole < len(images):
+            parts.append(self._begin(images[whole:], count))
+        if count == len(self.stages):
+            return torch.cat([spatial_mean(part) for part in parts])
+        maps = torch.cat([part.contiguous(memory_format=torch.channels_last) for part in parts])
+        for stage in list(self.stages)[count:]:
+            maps = stage(maps)
+        return maps.mean((2, 3))
+
+    def _begin(self, images: Tensor, count: int) -> Tensor:
+        """The stem and the first stages."""
+        maps = self.stem(images)
+        for stage in list(self.stages)[:count]:
+            maps = stage(maps)
+        return maps
+
+
+def spatial_mean(maps: Tensor) -> Tensor:
+    """The mean over the positions, (N, C), with a gradient in the memory format of the maps (N, C, H, W)."""
+    if native_conv.is_batch_last(maps):
+        return maps.permute(1, 2, 3, 0).flatten(1, 2).mean(1).t()
+    return maps.mean((2, 3))
+
+
+def usable(images: Tensor) -> bool:
+    """Whether the kernel can be used on these images: float32 on a CPU, at least a vector of them, in eager mode."""
+    if torch.compiler.is_compiling() or type(images) is not Tensor or images.dim() != 4:
+        return False
+    if images.device.type != "cpu" or images.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+        return False
+    return fused_allowed() and native_library.available() and len(images) >= native_library.lanes()
+
+
+def worth_it(net: ResidualNet, image_size: int) -> int:
+    """How many of the first stages of `net` the kernel makes faster."""
+    count, size = 0, image_size
+    for stage in net.stages:
+        if size < SMALLEST or not faster(widest(stage), size):
+            break
+        count, size = count + 1, size // 2
+    return count
+
+
+def widest(stage: nn.Module) -> int:
+    """The most inputs of a convolution with a kernel larger than 1x1: those decide what a stage costs."""
+    layers = [layer for layer in stage.modules() if isinstance(layer, FarkasConv2d)]
+    return max((layer.in_channels for layer in layers if layer.kernel_size != (1, 1)), default=0)
+
+
+def faster(channels: int, size: int) -> bool:
+    """Whether the kernel has been measured to be faster than the library's 3x3 convolution on such maps.
+
+    Seconds of a basic block (forward and backward, 32 images) over the library's, one thread, AVX2:
+
+    | channels | 16 | 32 | 48 | 64 | 80 | 96 | 128 | 256 |
+    |---|---|---|---|---|---|---|---|---|
+    | 32x32 | .90 | .81 | 1.15 | 1.00 | | | | |
+    | 16x16 | .74 | .87 | .92 | .99 | 1.01 | 1.23 | 1.29 | |
+    | 8x8 | .48 | .70 | .76 | .89 | 1.12 | .98 | 1.09 | 1.39 |
+    | 4x4 | .42 | .57 | .67 | .71 | .77 | .82 | .87 | 1.33 |
+
+    1x1 convolutions gain up to 128 channels at every size and lose nothing at 256. With one channel more, as most
+    layers have it, the library pays for a whole vector of them, and the kernel does not.
+    """
+    return channels <= (WIDEST if size >= 8 else WIDEST_ON_SMALL_MAPS)
+
+
+def swap(model: nn.Module, device: torch.device) -> None:
+    """Give FarkasNets within `model` the classes above, where `device` is a CPU and there is a compiler."""
+    if device.type != "cpu":
+        return
+    for net in [module for module in model.modules() if type(module) is ResidualNet]:
+        if keeps_format(net) and native_library.available():
+            swap_classes(net, CLASSES)
+
+
+def keeps_format(net: ResidualNet) -> bool:
+    """Whether all that the maps pass through keeps the batch-last format: Farkas layers, without normalization."""
+    parts = [part for part in (*net.stem.modules(), *net.stages.modules()) if not any(part.children())]
+    known = (FusedFarkasConv2d, FusedFarkasResidualConv2d, Activation, nn.Identity, nn.AvgPool2d)
+    fixed = all(not part.rule.learn_lambda for part in parts if isinstance(part, FarkasConv2d))
+    return isinstance(net.stem, Unit) and fixed and all(isinstance(part, known) for part in parts)
+
+
+CLASSES: dict[type[nn.Module], type[nn.Module]] = {
+    FusedFarkasConv2d: BatchLastFarkasConv2d,
+    FusedFarkasResidualConv2d: BatchLastFarkasResidualConv2d,
+    **{kind.plain: kind for kind in (BatchLastUnit, BatchLastBasicBlock, BatchLastBottleneck, BatchLastTransition)},
+    ResidualNet: BatchLastNet,
+}

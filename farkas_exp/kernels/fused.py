@@ -1,0 +1,142 @@
+"""The augmented weight, and the end of a residual block, each as one autograd Function.
+
+The same values as the plain formulas, with a third of the calls, which is what small images and GPUs pay for. They
+serve a fixed lambda in float32 and float64. `torch.compile` is left the plain formulas, which it fuses itself.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from farkas_exp.kernels.swapping import Swapped, swap_classes
+from farkas_exp.layers.activation import Activation
+from farkas_exp.layers.farkas import FarkasConv2d, FarkasLayer, FarkasLinear
+from farkas_exp.layers.paths import fused_allowed
+from farkas_exp.layers.residual import FarkasResidualConv2d, append_shortcut
+
+
+class Augment(torch.autograd.Function):
+    """`augment_weight` and `augment_bias` for one common coefficient a, and their derivative in closed form.
+
+    dW_j = dW'_j - a dW'_m; db_j = db'_j - a s db'_m and db_m = (1 - s) db'_m, where s is 1 while -Agg(b) wins the max,
+    0 while b_m wins, and 1/2 at a tie (as `torch.maximum` has it).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, bias: Tensor, coefficient: float, bound: float) -> tuple[Tensor, Tensor]:
+        """Weight (m - 1, ...) and bias (m,) to (m, ...) and (m,)."""
+        limit = bias[:-1].sum(0, keepdim=True).mul_(-coefficient).add_(bound)
+        last = bias[-1:]
+        full_bias = torch.cat((bias[:-1], torch.maximum(limit, last)))
+        ctx.save_for_backward(torch.heaviside(limit - last, limit.new_full((), 0.5)))
+        ctx.coefficient = coefficient
+        return torch.cat((weight, _row_sum(weight).mul_(-coefficient))), full_bias
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        """By ordinary operations, so that a second derivative is right where one is asked for."""
+        of_weight, of_bias = gradients
+        (share,) = ctx.saved_tensors
+        to_weight = to_bias = None
+        if ctx.needs_input_grad[0]:
+            to_weight = torch.sub(of_weight[:-1], of_weight[-1:], alpha=ctx.coefficient)
+        if ctx.needs_input_grad[1]:
+            last = of_bias[-1:]
+            through = last * share
+            to_bias = torch.cat((torch.sub(of_bias[:-1], through, alpha=ctx.coefficient), last - through))
+        return to_weight, to_bias, None, None
+
+
+def _row_sum(weight: Tensor) -> Tensor:
+    """The sum of the rows, (1, ...). A channels_last filter is summed in the order of its memory: ten times faster."""
+    if weight.dim() == 4 and not weight.is_contiguous():
+        return weight.permute(0, 2, 3, 1).flatten(1).sum(0).view(1, *weight.shape[2:], -1).permute(0, 3, 1, 2)
+    return weight.sum(0, keepdim=True)
+
+
+class AppendShortcutReLU(torch.autograd.Function):
+    """relu(append_shortcut(branch, shortcut, a)) in place on the branch, and its derivative, with one pass each."""
+
+    @staticmethod
+    def forward(ctx: Any, branch: Tensor, shortcut: Tensor, coefficient: float) -> Tensor:
+        """Branch (N, c + 1, ...) and shortcut (N, c, ...) to the block's output."""
+        branch[:, :-1].add_(shortcut)
+        branch[:, -1].sub_(shortcut.sum(1), alpha=coefficient)
+        branch.relu_()
+        ctx.mark_dirty(branch)
+        ctx.save_for_backward(branch)
+        ctx.coefficient = coefficient
+        return branch
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        """By ordinary operations, so that a second derivative is right where one is asked for."""
+        (output,) = ctx.saved_tensors
+        masked = torch.ops.aten.threshold_backward(gradients[0], output, 0)
+        if not ctx.needs_input_grad[1]:
+            return masked, None, None
+        return masked, torch.sub(masked[:, :-1], masked[:, -1:], alpha=ctx.coefficient), None
+
+
+class _Fused(Swapped, FarkasLayer):
+    """A Farkas layer that augments its weight and bias by `Augment`."""
+
+    def augmented(self) -> tuple[Tensor, Tensor]:
+        """The full weight (m, ...) and bias (m,) that the layer applies."""
+        if not allowed(self) or self.weight.dtype not in (torch.float32, torch.float64):
+            return super().augmented()
+        return Augment.apply(self.weight, self.bias, *constants(self))  # type: ignore[no-any-return]
+
+
+class FusedFarkasLinear(_Fused, FarkasLinear):
+    """A Farkas linear layer with one Function for its augmentation."""
+
+    plain = FarkasLinear
+
+
+class FusedFarkasConv2d(_Fused, FarkasConv2d):
+    """A Farkas convolution with one Function for its augmentation."""
+
+    plain = FarkasConv2d
+
+
+class FusedFarkasResidualConv2d(_Fused, FarkasResidualConv2d):
+    """The end of a residual branch, with one Function for its augmentation and one for sum and ReLU."""
+
+    plain = FarkasResidualConv2d
+
+    def activate(self, hidden: Tensor, shortcut: Tensor, activation: Activation) -> Tensor:
+        """activation(forward(hidden, shortcut)); where it is fused, neither is called as a module."""
+        if not allowed(self) or not is_plain_relu(activation):
+            return super().activate(hidden, shortcut, activation)
+        branch, shortcut = self.scaling.terms(self.branch(hidden), shortcut)
+        coefficient, _ = constants(self)
+        if branch.dtype != shortcut.dtype:
+            return activation(append_shortcut(branch, shortcut, coefficient))
+        return AppendShortcutReLU.apply(branch, shortcut, coefficient)  # type: ignore[no-any-return]
+
+
+def allowed(layer: FarkasLayer) -> bool:
+    """Whether a kernel may stand in for a layer here and now."""
+    return not torch.compiler.is_compiling() and not layer.rule.learn_lambda and fused_allowed()
+
+
+def constants(layer: FarkasLayer) -> tuple[float, float]:
+    """The aggregation's a and the least value of b_m + Agg(b), of a layer with a fixed lambda."""
+    coefficient, lambda_m = layer.coefficients()
+    bound = layer.rule.bound(lambda_m)
+    assert isinstance(coefficient, float)
+    assert isinstance(bound, float)
+    return coefficient, bound
+
+
+def is_plain_relu(activation: nn.Module) -> bool:
+    """Whether an activation is the ReLU and nothing else, which a kernel can include."""
+    return type(activation) is Activation and activation.name == "relu" and not activation.dropout
+
+
+def swap(model: nn.Module, device: torch.device) -> None:
+    """Give the Farkas layers of `model` the classes above; they are faster at every size and on every device."""
+    kinds = (FusedFarkasLinear, FusedFarkasConv2d, FusedFarkasResidualConv2d)
+    swap_classes(model, {kind.plain: kind for kind in kinds})

@@ -1,0 +1,75 @@
+"""The rule by which a Farkas layer forms its last component."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from farkas_exp.errors import UserError
+from farkas_exp.registry import AGGREGATIONS
+
+
+@dataclass(frozen=True)
+class FarkasRule:
+    """How a Farkas layer forms its last component, and what its last bias is bounded by (Section 3.3).
+
+    Attributes:
+        aggregation: `sum` or `mean`.
+        margin: what lambda^T b / lambda_m exceeds its bound by at least; 0 is the paper's algorithm.
+        cutoff: the cutoff c of the activation that follows (Corollary 3.3).
+        learn_lambda: whether lambda is trained, from the aggregation on.
+
+    Raises:
+        UserError: an unknown aggregation, or a negative margin.
+    """
+
+    aggregation: str = "sum"
+    margin: float = 0.0
+    cutoff: float = 0.0
+    learn_lambda: bool = False
+
+    def __post_init__(self) -> None:
+        # Looked up once: `torch.compile` cannot look into the registry.
+        object.__setattr__(self, "_coefficient", AGGREGATIONS[self.aggregation].build)
+        if self.margin < 0:
+            raise UserError(f"aggregation.margin: {self.margin!r} is out of range; it must be at least 0")
+
+    @classmethod
+    def of(cls, rule: "FarkasRule | None", options: dict[str, Any]) -> "FarkasRule":
+        """The rule that a layer is given, whole or in the short way by its fields: `aggregation="mean"`."""
+        return replace(rule, **options) if rule else cls(**options)
+
+    def coefficient(self, outputs: int) -> float:
+        """The coefficient a of Agg(v) = a * sum_j v_j for a layer with `outputs` = m components.
+
+        Raises:
+            ValueError: fewer than two outputs.
+        """
+        check_outputs(outputs)
+        return self._coefficient(outputs)  # type: ignore[attr-defined]
+
+    def coefficients(self, outputs: int, simplex: Tensor | None = None) -> tuple[float | Tensor, float | Tensor]:
+        """The coefficients a_j = lambda_j / lambda_m (one for all, or (m - 1,)) and lambda_m.
+
+        Args:
+            outputs: m.
+            simplex: lambda itself, (m,), in place of the aggregation's.
+        """
+        if simplex is not None:
+            check_outputs(outputs)
+            return simplex[:-1] / simplex[-1], simplex[-1]
+        coefficient = self.coefficient(outputs)
+        return coefficient, 1.0 / (1.0 + (outputs - 1) * coefficient)
+
+    def bound(self, lambda_m: float | Tensor) -> float | Tensor:
+        """The least value of lambda^T b / lambda_m: max(c, c / lambda_m) + margin."""
+        return (self.cutoff / lambda_m if self.cutoff > 0 else self.cutoff) + self.margin
+
+
+def check_outputs(outputs: int) -> None:
+    """Refuse a layer that is too small for Farkas' lemma (Section 3.3)."""
+    if outputs < 2:
+        raise ValueError(
+            f"a Farkas layer needs at least 2 outputs, got {outputs}: its last component is the negative aggregate"
+            " of the others, so dim(D_out) >= 2 (Section 3.3)"
+        )
