@@ -3,35 +3,39 @@
 Imports no torch, so that `--help`, `--cfg job` and the skipping of finished runs answer at once.
 """
 
+import errno
 import os
-import re
 import sys
 import time
 import traceback
 import typing
 from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+import yaml
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from farkas_exp import distributed, followers, runs, signals, sweep
-from farkas_exp.config import parse, schema_defaults, unknown_key
+from farkas_exp import distributed, followers, output, runs, signals, sweep
+from farkas_exp.complaints import one_line
+from farkas_exp.composition import values_of
+from farkas_exp.config import parse, schema_defaults
 from farkas_exp.errors import UserError, unknown
 from farkas_exp.images import prints
 from farkas_exp.launchers.local_parallel import visible_gpus
 from farkas_exp.machine.files import write_text
 from farkas_exp.machine.home import ensure_home
-from farkas_exp.sweep import CRASH, OK, TO_BE_CONTINUED, USAGE, Outcome, SweepWatch
+from farkas_exp.sweep import CRASH, OK, TO_BE_CONTINUED, USAGE, Cut, Outcome, Sweep, SweepWatch
 from farkas_exp.usage import choices, help_text
 
 CHECK_DATA = "--check-data"
@@ -60,18 +64,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is not None:
         sys.argv = ["farkas_exp", *arguments]
     ensure_home()
-    try:
-        with distributed.group() as processes:
-            if not processes.is_first:
-                return followers.follow(processes)
-            status = sweep.CRASH
-            try:
-                status = _lead()
-            finally:
-                followers.dismiss(processes, status)
-            return status
-    except UserError as error:  # before there was anything to lead
-        return _complain(str(error))
+    with output.patient():
+        try:
+            with distributed.group() as processes:
+                if not processes.is_first:
+                    return followers.follow(processes)
+                status = sweep.CRASH
+                try:
+                    status = _lead()
+                finally:
+                    followers.dismiss(processes, status)
+                return status
+        except UserError as error:  # before there was anything to lead
+            return _complain(str(error))
 
 
 def _lead() -> int:
@@ -86,37 +91,48 @@ def _lead() -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, and we say them in one line
     ConfigStore.instance().store(name="schema", node=schema_defaults())
     outcomes: list[Outcome] = []
-    SweepWatch.directory = SweepWatch.refusal = None
+    SweepWatch.current = SweepWatch.refusal = None
     cut = None
     try:
         _check_command_line(sys.argv[1:])
         with prints.remembered(), signals.leaving(TO_BE_CONTINUED):
             hydra.main(config_path=config_dir(), config_name="config", version_base="1.3")(_Job(outcomes))()
-    except (HydraException, OmegaConfBaseException) as error:
-        return _complain(_one_line(error))
-    except UserError as error:  # from the command line, or from a launcher before the first run
-        return _complain(str(error))
     except (KeyboardInterrupt, SystemExit) as stop:
         if SweepWatch.refusal:
             return _complain(SweepWatch.refusal)
         if isinstance(stop, SystemExit) and stop.code != TO_BE_CONTINUED:
             raise
-        cut = "its processes have lost each other" if distributed.is_broken() else "stopped by a signal"
-    except OSError as error:  # the sweep's own folder
-        return _complain(f"runs_dir: cannot write to {error.filename or SweepWatch.directory}: {error.strerror}")
-    except Exception as error:  # a launcher that lost its workers, a search without a single result
-        if SweepWatch.directory is None:
-            raise
-        with suppress(OSError):
-            write_text(SweepWatch.directory / "error.txt", traceback.format_exc())
-        cut = f"{type(error).__name__}: {' '.join(str(error).split())[:200]} ({SweepWatch.directory / 'error.txt'})"
-    if SweepWatch.directory is not None:
-        return _end_of_sweep(SweepWatch.directory, given, cut)
+        cut = Cut("its processes have lost each other" if distributed.is_broken() else "stopped by a signal")
+    except Exception as error:  # noqa: BLE001 - a command line that does not compose, or a launcher or search that failed
+        if SweepWatch.current is None or not SweepWatch.current.has_begun:
+            return _complain(one_line(error))
+        cut = _failure_of_sweep(SweepWatch.current, error)
+    if SweepWatch.current is not None:
+        return _end_of_sweep(SweepWatch.current, given, cut)
     if cut and not outcomes:
         return TO_BE_CONTINUED
     if outcomes and outcomes[-1].status == sweep.REFUSED:
         return _complain(outcomes[-1].note)
     return outcomes[-1].exit_status if outcomes else OK  # no outcome: --help, --cfg and the like
+
+
+PASSING = (MemoryError, EOFError, ConnectionError, BrokenProcessPool)
+PASSING_ERRNOS = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EINTR, errno.ETIMEDOUT})
+"""Trouble of a machine that may be over when the same command is given again."""
+
+
+def _failure_of_sweep(current: Sweep, error: Exception) -> Cut:
+    """Why a launcher or a search ended a sweep that had begun; the traceback goes into the sweep's folder."""
+    if isinstance(error, UserError):
+        return Cut(str(error), USAGE)
+    path = current.directory / "error.txt"
+    with suppress(OSError):
+        write_text(path, traceback.format_exc())
+    passing = isinstance(error, PASSING) or (isinstance(error, OSError) and error.errno in PASSING_ERRNOS)
+    # Optuna raises at the end of a search without a result: its runs are to be continued, and say so themselves.
+    left = any(outcome.exit_status == TO_BE_CONTINUED for outcome in sweep.read_outcomes(current.directory))
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]} ({path})"
+    return Cut(reason, TO_BE_CONTINUED if passing or left else USAGE)
 
 
 def _check_data(overrides: Sequence[str]) -> int:
@@ -131,12 +147,10 @@ def _check_data(overrides: Sequence[str]) -> int:
             composed = hydra.compose("config", list(overrides))
         values: Any = OmegaConf.to_container(composed, resolve=True)
         return CRASH if check_data(parse(values).dataset) else OK
-    except (HydraException, OmegaConfBaseException) as error:
-        return _complain(_one_line(error))
-    except UserError as error:
-        return _complain(str(error))
     except KeyboardInterrupt:
         return TO_BE_CONTINUED
+    except (UserError, HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        return _complain(one_line(error))
 
 
 def packing(arguments: Sequence[str]) -> list[str]:
@@ -162,27 +176,30 @@ class _Job:
         job = HydraConfig.get()
         overrides = typing.cast(list[str], OmegaConf.to_container(job.overrides.task))  # they may hold a ${...}
         in_sweep = job.mode == RunMode.MULTIRUN
+        name = " ".join(overrides)
         objective = None
         if in_sweep:  # stays if this process is killed
-            note = "begun, and ended without a word: killed, or out of memory"
-            self._record(overrides, Outcome(sweep.LOST, " ".join(overrides), note))
+            self._record(
+                overrides, Outcome(sweep.LOST, name, "begun, and ended without a word: killed, or out of memory")
+            )
         try:
-            values: Any = OmegaConf.to_container(composed, resolve=True)
-            config = parse(values)
+            config = parse(values_of(composed))
             if in_sweep and sweep.is_search(job.sweeper) and config.dataset.validation == 0:
                 raise UserError(sweep.NEEDS_VALIDATION)
             outcome = sweep.execute(config)
             objective = sweep.objective(config, outcome)
         except (UserError, OmegaConfBaseException) as error:  # not raised: Hydra would print a second report of it
-            what = str(error) if isinstance(error, UserError) else _one_line(error)
-            outcome = Outcome(sweep.REFUSED, " ".join(overrides), what)
+            outcome = Outcome(sweep.REFUSED, name, one_line(error))
         except (KeyboardInterrupt, SystemExit):
             if in_sweep:
-                self._record(overrides, Outcome(runs.INTERRUPTED, " ".join(overrides), "stopped before it trained"))
+                self._record(overrides, Outcome(runs.INTERRUPTED, name, "stopped before it trained"))
             raise
+        except Exception as error:  # noqa: BLE001 - a defect outside of the training leaves the other runs alone, too
+            output.warn(traceback.format_exc())
+            outcome = Outcome(runs.CRASHED, name, f"{type(error).__name__}: {' '.join(str(error).split())}")
         self.outcomes.append(outcome)
         if in_sweep or outcome.status != sweep.REFUSED:
-            print(f"{outcome.status}: {outcome.path}" + (f" ({outcome.note})" if outcome.note else ""), flush=True)
+            output.say(f"{outcome.status}: {outcome.path}" + (f" ({outcome.note})" if outcome.note else ""))
         if in_sweep:
             self._record(overrides, outcome, objective)
         if outcome.status == runs.INTERRUPTED or distributed.is_broken():
@@ -194,37 +211,44 @@ class _Job:
     @staticmethod
     def _record(overrides: Sequence[str], outcome: Outcome, objective: float | None = None) -> None:
         job = HydraConfig.get()
-        sweep.record_outcome(Path(job.sweep.dir), int(job.job.num), overrides, outcome, objective)
+        directory = Path(job.sweep.dir) if SweepWatch.current is None else SweepWatch.current.directory
+        sweep.record_outcome(directory, int(job.job.num), overrides, outcome, objective)
 
 
-def _end_of_sweep(directory: Path, given: Sequence[str], cut: str | None) -> int:
-    outcomes = sweep.read_outcomes(directory) if directory.is_dir() else []
-    if cut and SweepWatch.fail_fast and any(outcome.status in sweep.ENDS_A_FAST_SWEEP for outcome in outcomes):
-        cut = "fail_fast=true"
-    if SweepWatch.experiment:
-        _render(SweepWatch.experiment, SweepWatch.runs_dir, outcomes)
-    status = sweep.summarize(outcomes, time.monotonic() - SweepWatch.started, given, cut)
-    if best := sweep.best_line(directory):
-        print(best)
+def _end_of_sweep(current: Sweep, given: Sequence[str], cut: Cut | None) -> int:
+    outcomes = sweep.read_outcomes(current.directory) if current.has_begun else []
+    if cut and current.fail_fast and any(outcome.status in sweep.ENDS_A_FAST_SWEEP for outcome in outcomes):
+        cut = Cut("fail_fast=true")
+    seconds = time.monotonic() - current.started
+    status = sweep.summarize(outcomes, seconds, given, cut, current.repeated)
+    if current.has_begun and (best := sweep.best_line(current.directory)):
+        output.say(best)
+    if current.experiment:
+        _render(current.experiment, outcomes)
     return status
 
 
-def _render(experiment: str, runs_dir: Path, outcomes: Sequence[Outcome]) -> None:
+def _render(experiment: str, outcomes: Sequence[Outcome]) -> None:
     """Show the table or figure of an experiment as far as it is there; trouble with it is no trouble of the runs."""
-    from farkas_exp.report.command import render_experiment
-
-    paths = [Path(o.path) for o in outcomes if o.status not in (sweep.PASSED_OVER, sweep.REFUSED, sweep.LOST)]
+    paths: dict[Path, list[Path]] = {}
+    for outcome in outcomes:
+        if outcome.status not in (sweep.PASSED_OVER, sweep.REFUSED, sweep.LOST):
+            path = Path(outcome.path)
+            paths.setdefault(path.parent.parent, []).append(path)
     try:
-        files = render_experiment(experiment, runs_dir, paths) if paths else []
-    except (UserError, OSError) as error:
-        print(f"no report: {error}", file=sys.stderr)
-        return
-    for path in files:
-        print(path)
+        from farkas_exp.report.command import render_experiment
+
+        for runs_dir, own in paths.items():
+            for path in render_experiment(experiment, runs_dir, own):
+                output.say(str(path))
+    except UserError as error:
+        output.warn(f"no report: {error}")
+    except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 - the runs are over, whatever happens here
+        output.warn(f"no report: {type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": "))
 
 
 def _complain(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    output.warn(f"error: {message}")
     return USAGE
 
 
@@ -239,6 +263,8 @@ def _check_command_line(arguments: Sequence[str]) -> None:
         group = override.key_or_group
         if not group:
             raise UserError(f"{text}: a key is missing before the equals sign; write KEY=VALUE")
+        if group in ("hydra", "hydra.callbacks") or group.startswith("hydra.callbacks.sweep"):
+            raise UserError(f"{group}: cannot be changed as a whole; single values: hydra.KEY=VALUE")
         if group in groups and not override.is_delete() and not override.is_sweep_override():
             value = override.value()
             if not isinstance(value, str):
@@ -248,23 +274,3 @@ def _check_command_line(arguments: Sequence[str]) -> None:
 
 def _refuse_flag(message: str) -> NoReturn:
     raise UserError(f"{message}; flags: see --hydra-help")
-
-
-def _one_line(error: Exception) -> str:
-    """What Hydra or OmegaConf found wrong, as one line that names the key and what would be right."""
-    text = str(error)
-    if isinstance(error.__cause__, UserError):  # from a launcher or sweeper that Hydra was about to build
-        return str(error.__cause__)
-    if of_resolver := re.search(r"UserError raised while resolving interpolation: (.*)", text):
-        return of_resolver.group(1)
-    if isinstance(error, OmegaConfBaseException) and getattr(error, "full_key", None):
-        return f"{error.full_key}: {text.splitlines()[0].strip()}"
-    if isinstance(error, OverrideParseException):
-        return f"{error.override}: this cannot be read as KEY=VALUE ({'; '.join(text.splitlines()[1:2])})"
-    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
-        group, _, name = error.missing_cfg_file.rpartition("/")
-        return str(unknown(group, name, [option for option in error.options if option != "schema"]))
-    key = re.search(r"Could not (?:override|append to config|delete from config) '([^'@]+)", text)
-    if key and not text.startswith("In '") and not key.group(1).startswith("hydra."):
-        return str(unknown_key(key.group(1)))
-    return "; ".join(line.strip() for line in text.splitlines() if line.strip())

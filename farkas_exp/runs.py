@@ -324,6 +324,8 @@ class RunRecord:
     result: dict[str, Any] | None
     progress: dict[str, Any] = field(default_factory=dict)
     data: dict[str, str] = field(default_factory=dict)
+    damage: str = ""
+    """What is wrong with a file of the run that is there and cannot be used; empty where all is well."""
 
     @property
     def evaluated_on(self) -> str:
@@ -355,6 +357,11 @@ def read_run(path: Path) -> RunRecord | None:
     result, progress = read_json(f"{folder}/result.json"), read_json(f"{folder}/state.json")
     result = by_evaluation_set(result, evaluated_on(record["config"])) if _is_result(result) else None
     progress = by_evaluation_set(progress, evaluated_on(record["config"])) if isinstance(progress, dict) else {}
+    damage = ""
+    if result is None or (
+        result["status"] == FINISHED and result.get(f"{evaluated_on(record['config'])}_error") is None
+    ):
+        result, damage = None, f"{folder}/result.json: damaged" if os.path.lexists(f"{folder}/result.json") else ""
     state = result["status"] if result else progress.get("state")
     if result is None and state in (RUNNING, FINISHED, FAILED):  # the last two: stopped while it wrote its result
         state = RUNNING if RunDirectory(path).is_locked() else INTERRUPTED
@@ -365,7 +372,7 @@ def read_run(path: Path) -> RunRecord | None:
         path, record["identity"], slug if isinstance(slug, str) else path.parent.name, record["seed"],
         record["config"], state, _count((result or {}).get("epochs", progress.get("epoch"))),
         _count(record["config"].get("epochs")), result, progress,
-        record.get("data", {}),
+        record.get("data", {}), damage,
     )  # fmt: skip
 
 

@@ -4,21 +4,23 @@ Imports no torch: the trainer is imported by the first run that has to train.
 """
 
 import errno
+import itertools
 import json
 import shlex
-import sys
 import time
 import traceback
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from farkas_exp import distributed, runs
 from farkas_exp.config import Config
@@ -27,6 +29,7 @@ from farkas_exp.errors import Interrupted, UserError
 from farkas_exp.images.prints import Prints, check_same, prints
 from farkas_exp.machine.files import write_text
 from farkas_exp.measurements import Gap, Measurements, described
+from farkas_exp.output import say, warn
 
 SKIPPED, BUSY, REFUSED, DISK = "skipped", "busy", "refused", "file error"
 LOST, PASSED_OVER = "without outcome", "passed over"
@@ -179,6 +182,8 @@ def _standing(run: runs.RunDirectory, config: Config) -> Outcome | None:
 
 def _earlier(record: runs.RunRecord, config: Config) -> Outcome | None:
     path = str(record.path)
+    if record.damage:
+        warn(f"warning: {record.damage}; the run counts as not done")
     if record.state == runs.FINISHED:
         return Outcome(SKIPPED, path, f"done before: {_summary(record.result or {}, record.evaluated_on)}")
     if record.state == runs.FAILED and not config.retry_failed:
@@ -196,8 +201,7 @@ def _earlier(record: runs.RunRecord, config: Config) -> Outcome | None:
 def _summary(result: dict[str, Any], evaluated_on: str) -> str:
     if result.get("status") == runs.FAILED:
         return f"failed to train ({result.get('reason')}) after {result.get('epochs')} epochs"
-    error = result.get(f"{evaluated_on}_error", float("nan"))
-    return f"{evaluated_on} error {error:.2f} % after {result.get('epochs')} epochs"
+    return f"{evaluated_on} error {result[f'{evaluated_on}_error']:.2f} % after {result.get('epochs')} epochs"
 
 
 DISK_ERRNOS = frozenset(
@@ -226,12 +230,12 @@ def _crash(run: runs.RunDirectory, config: Config, error: Exception) -> Outcome:
     failed = isinstance(error, RankFailed)  # its message says what the error was, and where
     note = str(error) if failed else f"{type(error).__name__}: {' '.join(str(error).split())}"
     try:
+        write_text(run.error, error.details if failed else traceback.format_exc())
         if not run.record.exists():
             runs.write_record(run, config, _prints_if_readable(config))
-        write_text(run.error, error.details if failed else traceback.format_exc())
         runs.change_state(run, runs.CRASHED, error=note)
-    except OSError:
-        traceback.print_exc()
+    except (OSError, UserError):
+        warn(traceback.format_exc())
         return Outcome(runs.CRASHED, str(run.path), note)
     return Outcome(runs.CRASHED, str(run.path), f"{note}; traceback in {run.error}")
 
@@ -255,32 +259,80 @@ def _remove_if_unused(run: runs.RunDirectory) -> None:
             return
 
 
-class SweepWatch(Callback):
-    """Hydra callback: knows the sweep's folder, where each job leaves its outcome, also from another machine."""
+@dataclass
+class Sweep:
+    """The sweep that this process leads or works for: what all of its runs share, decided once, at its beginning."""
 
-    directory: Path | None = None
-    started: float = 0.0
+    wanted: Path
+    runs_dir: Path
     experiment: str | None = None
-    runs_dir: Path = Path("runs")
     fail_fast: bool = False
+    started: float = field(default_factory=time.monotonic)
+    repeated: int = 0
+
+    @classmethod
+    def of(cls, config: DictConfig) -> "Sweep":
+        """The sweep of a command's configuration.
+
+        Raises:
+            UserError: its folder is none.
+        """
+        wanted = config.hydra.sweep.get("dir")
+        if not isinstance(wanted, str) or not wanted.strip():
+            raise UserError(f"hydra.sweep.dir: expected the name of a folder, got {wanted!r}")
+        fail_fast = bool(config.get("fail_fast"))
+        return cls(Path(wanted).absolute(), Path(str(config.runs_dir)), config.get("experiment"), fail_fast)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a job of it has left an outcome."""
+        return "directory" in vars(self)
+
+    @cached_property
+    def directory(self) -> Path:
+        """The folder where the jobs of this sweep leave their outcomes, made at its first use and nobody else's.
+
+        It is hydra.sweep.dir where that is new, and otherwise a numbered folder in it.
+
+        Raises:
+            UserError: it cannot be made.
+        """
+        candidates = itertools.chain([self.wanted], (self.wanted / f"sweep_{n}" for n in itertools.count(2)))
+        try:
+            self.wanted.parent.mkdir(parents=True, exist_ok=True)
+            for folder in candidates:
+                with suppress(FileExistsError):
+                    folder.mkdir()
+                    return folder
+        except OSError as error:
+            raise UserError(f"runs_dir: cannot write to {error.filename or self.wanted}: {error.strerror}") from None
+        raise AssertionError
+
+
+class SweepWatch(Callback):
+    """Hydra callback: says where the outcomes of a sweep are kept, and refuses what no sweep can do."""
+
+    current: Sweep | None = None
     refusal: str | None = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Remember where this sweep keeps its outcomes and what it is for; refuse a search on the test set.
+        """Begin the sweep.
 
         Raises:
-            SystemExit: such a search. Hydra turns any other exception of a callback into a warning.
+            SystemExit: it is refused. Hydra turns any other exception of a callback into a warning.
         """
-        SweepWatch.directory = Path(config.hydra.sweep.dir)
-        SweepWatch.experiment, SweepWatch.runs_dir = config.experiment, Path(config.runs_dir)
-        SweepWatch.started = time.monotonic()
-        SweepWatch.fail_fast = bool(config.get("fail_fast"))
-        if is_search(config.hydra.sweeper) and not _holds_out_images(config):
-            SweepWatch.refusal = NEEDS_VALIDATION
-            raise SystemExit(USAGE)
-        if distributed.current().are_several and "BasicLauncher" not in config.hydra.launcher["_target_"]:
-            SweepWatch.refusal = ONE_LAUNCHER
-            raise SystemExit(USAGE)
+        try:
+            SweepWatch.current = Sweep.of(config)
+            if is_search(config.hydra.sweeper) and not _holds_out_images(config):
+                raise UserError(NEEDS_VALIDATION)
+            in_this_process = str(config.hydra.launcher.get("_target_")).endswith(
+                ("SequentialLauncher", "BasicLauncher")
+            )
+            if distributed.current().are_several and not in_this_process:
+                raise UserError(ONE_LAUNCHER)
+        except (UserError, OmegaConfBaseException, AttributeError, TypeError) as error:
+            SweepWatch.refusal = " ".join(str(error).split())
+            raise SystemExit(USAGE) from None
 
 
 NEEDS_VALIDATION = (
@@ -326,7 +378,7 @@ def record_outcome(
         text = json.dumps({"overrides": list(overrides), **asdict(outcome), "objective": objective}, indent=1)
         write_text(_outcome_file(directory, number), text + "\n")
     except OSError as error:
-        print(f"warning: {directory}: {error.strerror}; the sweep's summary will miss this run", file=sys.stderr)
+        warn(f"warning: {directory}: {error.strerror}; the sweep's summary will miss this run")
 
 
 def _outcome_file(directory: Path, number: int) -> Path:
@@ -336,11 +388,13 @@ def _outcome_file(directory: Path, number: int) -> Path:
 def read_outcome(directory: Path, number: int) -> dict[str, Any] | None:
     """What one job has left: overrides, status, path, note and objective; None where there is nothing that is whole."""
     row = runs.read_json(_outcome_file(directory, number))
-    return row if isinstance(row, dict) else None
+    whole = isinstance(row, dict) and all(isinstance(row.get(key), str) for key in ("status", "path", "note"))
+    return row if whole else None
 
 
 def _rows(directory: Path) -> list[dict[str, Any]]:
-    numbers = sorted(int(path.stem.split("_")[1]) for path in directory.glob("job_*.json"))
+    names = [path.stem.removeprefix("job_") for path in directory.glob("job_*.json")]
+    numbers = sorted(int(name) for name in names if name.isdecimal())
     return [row for number in numbers if (row := read_outcome(directory, number)) is not None]
 
 
@@ -371,7 +425,17 @@ def _by_now(outcome: Outcome) -> Outcome:
     return Outcome(SKIPPED, outcome.path, f"trained meanwhile by another process: {summary}")
 
 
-def summarize(outcomes: Sequence[Outcome], seconds: float, arguments: Sequence[str], cut: str | None = None) -> int:
+@dataclass(frozen=True)
+class Cut:
+    """Why a sweep ended before its last job, and the exit status that follows from it alone."""
+
+    reason: str
+    status: int = TO_BE_CONTINUED
+
+
+def summarize(
+    outcomes: Sequence[Outcome], seconds: float, arguments: Sequence[str], cut: Cut | None = None, repeated: int = 0
+) -> int:
     """Print what became of a sweep and how to go on; return its exit status.
 
     Args:
@@ -379,24 +443,29 @@ def summarize(outcomes: Sequence[Outcome], seconds: float, arguments: Sequence[s
         seconds: that it took.
         arguments: of the command.
         cut: why the sweep ended before its last job, or None.
+        repeated: how many more combinations it had that say the same as another one.
     """
     count = Counter(outcome.status for outcome in outcomes)
     order = (runs.FINISHED, SKIPPED, runs.FAILED, runs.INTERRUPTED, BUSY, LOST, runs.CRASHED, DISK, REFUSED)
     words = {runs.FAILED: "failed to train", BUSY: "busy elsewhere"}
     jobs = [outcome for outcome in outcomes if outcome.status != PASSED_OVER]
     parts = [f"{count[status]} {words.get(status, status)}" for status in order if count[status]]
-    print(f"\n{len(jobs)} run{'s' * (len(jobs) != 1)} in {seconds:.1f} s: {', '.join(parts) or 'none'}")
+    say(f"\n{len(jobs)} run{'s' * (len(jobs) != 1)} in {seconds:.1f} s: {', '.join(parts) or 'none'}")
+    if repeated:
+        say(f"{repeated} combination{'s' * (repeated != 1)} given more than once: each was run once.")
     if cut:
-        print(f"The sweep ended early: {cut}; runs that it had not begun are not counted.")
+        say(f"The sweep ended early: {cut.reason}; runs that it had not begun are not counted.")
     for outcome in outcomes:
         if outcome.status in (runs.CRASHED, DISK, REFUSED, BUSY, LOST):
-            print(f"  {outcome.status}: {outcome.path}\n    {outcome.note}")
+            say(f"  {outcome.status}: {outcome.path}\n    {outcome.note}")
+    statuses = [outcome.exit_status for outcome in outcomes] + ([cut.status] if cut else [])
     command = "python -m farkas_exp " + shlex.join(arguments)
     if count[runs.CRASHED]:
         retry = "" if "retry_failed=true" in arguments else " retry_failed=true"
-        print(f"To try the crashed ones again: {command}{retry}")
-    elif count[runs.INTERRUPTED] or count[BUSY] or count[DISK] or count[LOST] or cut:
-        print(f"To go on: {command}")
-    sys.stdout.flush()
-    statuses = [outcome.exit_status for outcome in outcomes] + [TO_BE_CONTINUED] * bool(cut)
+        say(f"To try the crashed ones again: {command}{retry}")
+    elif count[DISK] or TO_BE_CONTINUED in statuses:
+        say(f"To go on: {command}")
+    if outcomes and not jobs and not cut:
+        say("Nothing was asked of a network that it is for.")
+        return USAGE
     return next((status for status in (CRASH, USAGE, TO_BE_CONTINUED) if status in statuses), OK)

@@ -1,22 +1,25 @@
 """What the launchers share: runs in groups of `runs_per_job`, one process for each group, outcomes read from files."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from farkas_exp import sweep
-from farkas_exp.config import parse
+from farkas_exp.composition import Compositions
+from farkas_exp.config import Config, parse
 from farkas_exp.errors import UserError
+from farkas_exp.output import say
 from farkas_exp.signals import StopRequest
-from farkas_exp.sweep import LOST, Outcome
+from farkas_exp.sweep import LOST, Outcome, Sweep, SweepWatch
 
 
 @dataclass(frozen=True)
@@ -38,17 +41,18 @@ class Work:
     context: HydraContext
     config: DictConfig
     task_function: TaskFunction
+    sweep: Sweep
     singletons: dict[Any, Any] = field(default_factory=Singleton.get_state)
 
     @property
     def directory(self) -> Path:
         """The sweep's folder, where the outcomes are."""
-        return Path(self.config.hydra.sweep.dir)
+        return self.sweep.directory
 
     @property
     def fail_fast(self) -> bool:
         """Whether a crash ends the sweep."""
-        return bool(self.config.get("fail_fast"))
+        return self.sweep.fail_fast
 
 
 def numbered(job_overrides: Sequence[Sequence[str]], first: int) -> list[Run]:
@@ -88,73 +92,81 @@ def run_group(work: Work, group: Group, stop: StopRequest, *, shared_terminal: b
     """
     Singleton.set_state(work.singletons)
     setup_globals()
+    SweepWatch.current = work.sweep
     for run in group:
         if stop.requested:
             return
         try:
-            done = _run(work, run, shared_terminal)
+            run_one(work, run, shared_terminal=shared_terminal)
         except SystemExit:  # interrupted, or a crash with fail_fast=true; the outcome is written
             return
-        if done.status == JobStatus.FAILED:  # before the task could write one
-            error = " ".join(str(done._return_value).split())
-            sweep.record_outcome(work.directory, run.number, run.overrides, Outcome(sweep.REFUSED, _name(run), error))
 
 
-def _run(work: Work, run: Run, shared_terminal: bool) -> JobReturn:
-    composed = _composed(work, run)
-    if shared_terminal and composed.get("progress") in ("auto", "live"):
-        composed.progress = "plain"
-    HydraConfig.instance().set_config(composed)
-    return run_job(
-        hydra_context=work.context, config=composed, task_function=work.task_function,
-        job_dir_key="hydra.sweep.dir", job_subdir_key="hydra.sweep.subdir",
-    )  # fmt: skip
+def run_one(work: Work, run: Run, *, shared_terminal: bool = False) -> None:
+    """Train one run in this process; its outcome is in the sweep's folder.
 
-
-def _composed(work: Work, run: Run) -> DictConfig:
+    Raises:
+        SystemExit: it was told to stop, or it crashed with fail_fast=true.
+    """
     composed = work.context.config_loader.load_sweep_config(work.config, list(run.overrides))
     with open_dict(composed):
         composed.hydra.job.id = f"{composed.hydra.job.name}_{run.number}"
         composed.hydra.job.num = run.number
-    return composed
+        composed.hydra.sweep.dir = str(work.directory)  # one for all, whatever this run's runs_dir is
+        composed.hydra.sweep.subdir = "."
+    if shared_terminal and composed.get("progress") in ("auto", "live"):
+        composed.progress = "plain"
+    HydraConfig.instance().set_config(composed)
+    done = run_job(
+        hydra_context=work.context, config=composed, task_function=work.task_function,
+        job_dir_key="hydra.sweep.dir", job_subdir_key="hydra.sweep.subdir",
+    )  # fmt: skip
+    if done.status == JobStatus.FAILED:  # before the task could write one
+        error = " ".join(str(done._return_value).split())
+        sweep.record_outcome(work.directory, run.number, run.overrides, Outcome(sweep.REFUSED, _name(run), error))
 
 
 def skip_done(work: Work, all_runs: Iterable[Run]) -> list[Run]:
     """The runs that still have something to train; the outcomes of the others are written here, without a process.
 
     Raises:
+        HydraException: a run that does not compose; then nothing is written.
         SystemExit: one of them has crashed before, and fail_fast=true (status 75).
     """
+    compositions = Compositions(work.context.config_loader, work.config)
+    configs = [(run, _config(compositions, run)) for run in all_runs]
     left = []
-    for run in all_runs:
-        composed = _composed(work, run)
-        keys = [str(key) for key in composed if key != "hydra"]
-        try:
-            values = OmegaConf.to_container(OmegaConf.masked_copy(composed, keys), resolve=True)
-            config = parse(cast(dict[str, Any], values))
-            done = sweep.settled(config)
-        except (UserError, OmegaConfBaseException):  # its own process says so
-            left.append(run)
-            continue
+    for run, config in configs:
+        done = None
+        with suppress(UserError):  # its own process says so
+            done = sweep.settled(config) if config is not None else None
         if done is None:
             left.append(run)
             continue
-        print(f"{done.status}: {done.path} ({done.note})", flush=True)
+        say(f"{done.status}: {done.path} ({done.note})")
         sweep.record_outcome(work.directory, run.number, run.overrides, done, sweep.objective(config, done))
         if work.fail_fast and done.status in sweep.ENDS_A_FAST_SWEEP:
             raise SystemExit(sweep.TO_BE_CONTINUED)
     return left
 
 
+def _config(compositions: Compositions, run: Run) -> Config | None:
+    """The configuration of a run, or None for one that its own process has to refuse."""
+    try:
+        return parse(compositions.values(run.overrides))
+    except (UserError, OmegaConfBaseException):
+        return None
+
+
 def _name(run: Run) -> str:
     return " ".join(run.overrides)
 
 
-def mark_open(work: Work, group: Iterable[Run], note: str) -> None:
+def mark_open(work: Work, group: Iterable[Run], note: str, status: str = LOST) -> None:
     """Say that these runs have no outcome (yet), and why; an outcome that is there stays."""
     for run in group:
         if not has_outcome(work, run):
-            sweep.record_outcome(work.directory, run.number, run.overrides, Outcome(LOST, _name(run), note))
+            sweep.record_outcome(work.directory, run.number, run.overrides, Outcome(status, _name(run), note))
 
 
 def has_outcome(work: Work, run: Run) -> bool:

@@ -24,8 +24,9 @@ from farkas_exp.cores import cores
 from farkas_exp.errors import UserError
 from farkas_exp.launchers import jobs
 from farkas_exp.launchers.jobs import Group, Run, Work
+from farkas_exp.runs import CRASHED
 from farkas_exp.signals import StopRequest
-from farkas_exp.sweep import TO_BE_CONTINUED
+from farkas_exp.sweep import LOST, TO_BE_CONTINUED
 
 _POLL_SECONDS = 0.2
 """How soon the launcher sees a signal; the end of a job wakes it at once."""
@@ -142,7 +143,7 @@ class _Pool:
             if self.work.fail_fast and jobs.crashed(self.work, group):
                 self._end()
             elif process.exitcode and not self.ending and not all(jobs.has_outcome(self.work, run) for run in group):
-                jobs.mark_open(self.work, group, f"its process was ended by {_cause(process.exitcode)}")
+                jobs.mark_open(self.work, group, *_end(process.exitcode))
                 if tries < self.retries:
                     again.append((group, tries + 1))
         return again
@@ -156,8 +157,11 @@ class _Pool:
             process.terminate()
 
 
-def _cause(exitcode: int) -> str:
-    return signal.Signals(-exitcode).name if exitcode < 0 else f"status {exitcode}"
+def _end(exitcode: int) -> tuple[str, str]:
+    """What is said of a job without an outcome, and its status: one that was killed may go on, one that failed not."""
+    if exitcode < 0:
+        return f"its process was ended by {signal.Signals(-exitcode).name}", LOST
+    return f"its process ended with status {exitcode} before it could say why", CRASHED
 
 
 def _context() -> BaseContext:

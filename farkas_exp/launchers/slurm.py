@@ -19,8 +19,10 @@ from farkas_exp import distributed, followers
 from farkas_exp.errors import UserError
 from farkas_exp.launchers import jobs
 from farkas_exp.launchers.jobs import Group, Run, Work
+from farkas_exp.output import say
+from farkas_exp.runs import CRASHED
 from farkas_exp.signals import PREEMPTION, StopRequest
-from farkas_exp.sweep import TO_BE_CONTINUED
+from farkas_exp.sweep import LOST, TO_BE_CONTINUED
 
 try:
     from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
@@ -60,7 +62,7 @@ class _Job:
                 finally:
                     followers.dismiss(processes, 0)
             if stop.requested and _is_running():
-                print(f"{stop.signal_name}: asking Slurm to requeue this job", flush=True)
+                say(f"{stop.signal_name}: asking Slurm to requeue this job")
                 _requeue(requeue)
 
     def checkpoint(self) -> DelayedSubmission:
@@ -78,7 +80,7 @@ def _requeue(submitit_handler: Any) -> None:
     try:
         submitit_handler(PREEMPTION, None)
     except subprocess.SubprocessError as error:
-        print(f"no requeue: {error}", flush=True)
+        say(f"no requeue: {error}")
         raise SystemExit(TO_BE_CONTINUED) from None
 
 
@@ -152,18 +154,19 @@ def _run_array(executor: AutoExecutor, work: Work, groups: Sequence[Group]) -> l
         submitted = [executor.submit(_Job(work, group)) for group in groups]
     array = submitted[0].job_id.split("_")[0]
     logs = submitted[0].paths.folder.parent
-    print(f"Slurm job {array}: {sum(map(len, groups))} runs in {len(groups)} jobs; logs in {logs}", flush=True)
+    say(f"Slurm job {array}: {sum(map(len, groups))} runs in {len(groups)} jobs; logs in {logs}")
     try:
         _wait(work, submitted, groups)
     except (KeyboardInterrupt, SystemExit):
-        print(f"The jobs of Slurm job {array} stay where they are; to end them: scancel {array}", flush=True)
+        say(f"The jobs of Slurm job {array} stay where they are; to end them: scancel {array}")
         raise
     died = []
     for job, group in zip(submitted, groups, strict=True):
         if all(jobs.has_outcome(work, run) for run in group):
             continue
         state = job.get_info().get("State", "unknown")
-        jobs.mark_open(work, group, f"Slurm job {job.job_id} ended in state {state}; its log: {job.paths.stdout}")
+        note = f"Slurm job {job.job_id} ended in state {state}; its log: {job.paths.stdout}"
+        jobs.mark_open(work, group, note, CRASHED if state == "FAILED" else LOST)  # not by Slurm's doing
         if not state.startswith("CANCELLED"):
             died.append(group)
     return died

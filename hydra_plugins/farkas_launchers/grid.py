@@ -1,43 +1,32 @@
-"""Every combination of a sweep, each composed once.
+"""`hydra/sweeper=grid`: every combination of a sweep once. The work is in `farkas_exp.grid`."""
 
-Hydra's own sweeper composes all jobs to check them before the first one starts, and its launchers compose them again.
-Composition is most of what a sweep of finished runs takes.
-"""
-
-import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 
-class GridSweeper(BasicSweeper):
-    """Hydra's basic sweeper, whose launcher gets the configurations that were composed for the check."""
+class GridSweeper(Sweeper):
+    """Every combination, in batches of at most `max_batch_size`."""
+
+    def __init__(self, max_batch_size: int | None = None, params: Mapping[str, Any] | None = None) -> None:
+        self.max_batch_size, self.params = max_batch_size, params
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra before the sweep."""
-        loader = _ComposeOnce(hydra_context.config_loader.get_search_path())
-        context = HydraContext(config_loader=loader, callbacks=hydra_context.callbacks)
-        super().setup(hydra_context=context, task_function=task_function, config=config)
+        self.context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
 
+    def sweep(self, arguments: Sequence[str]) -> None:
+        """Run every combination of the command line's and the experiment's values."""
+        from farkas_exp import grid
 
-class _ComposeOnce(ConfigLoaderImpl):
-    """Composes a job at the first call and hands the same configuration over at the second, which may change it."""
-
-    def __init__(self, config_search_path: Any) -> None:
-        super().__init__(config_search_path)
-        self._composed: dict[str, DictConfig] = {}
-
-    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        """The configuration of one job."""
-        key = json.dumps(list(sweep_overrides))
-        if key in self._composed:
-            return self._composed.pop(key)
-        self._composed[key] = composed = super().load_sweep_config(master_config, sweep_overrides)
-        return composed
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the configurations: on another machine a job composes its own."""
-        return {**self.__dict__, "_composed": {}}
+        assert self.config is not None and self.launcher is not None  # noqa: PT018
+        found = grid.batches(self.context.config_loader, self.config, self.params, arguments, self.max_batch_size)
+        for first, batch in found:
+            self.launcher.launch(batch, initial_job_idx=first)

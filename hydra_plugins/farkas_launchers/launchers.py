@@ -24,6 +24,26 @@ class _LazyLauncher(Launcher):
         """Keep what the jobs need."""
         self.context, self.task_function, self.config = hydra_context, task_function, config
 
+    def work(self) -> Any:
+        """What the jobs need, and where the sweep keeps their outcomes."""
+        from farkas_exp.launchers import jobs
+        from farkas_exp.sweep import Sweep, SweepWatch
+
+        return jobs.Work(self.context, self.config, self.task_function, SweepWatch.current or Sweep.of(self.config))
+
+
+class SequentialLauncher(_LazyLauncher):
+    """`hydra/launcher=sequential`."""
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run the jobs one after the other, in this process."""
+        from farkas_exp.launchers import jobs
+
+        work, all_runs = self.work(), jobs.numbered(job_overrides, initial_job_idx)
+        for run in jobs.skip_done(work, all_runs):
+            jobs.run_one(work, run)
+        return jobs.returns(work, all_runs)
+
 
 class LocalParallelLauncher(_LazyLauncher):
     """`hydra/launcher=local_parallel`."""
@@ -32,8 +52,7 @@ class LocalParallelLauncher(_LazyLauncher):
         """Run the jobs, several at a time."""
         from farkas_exp.launchers import jobs, local_parallel
 
-        work = jobs.Work(self.context, self.config, self.task_function)
-        return local_parallel.launch(self.settings, work, jobs.numbered(job_overrides, initial_job_idx))
+        return local_parallel.launch(self.settings, self.work(), jobs.numbered(job_overrides, initial_job_idx))
 
 
 class SlurmLauncher(_LazyLauncher):
@@ -43,5 +62,4 @@ class SlurmLauncher(_LazyLauncher):
         """Submit the jobs to Slurm and wait for them."""
         from farkas_exp.launchers import jobs, slurm
 
-        work = jobs.Work(self.context, self.config, self.task_function)
-        return slurm.launch(self.settings, work, jobs.numbered(job_overrides, initial_job_idx))
+        return slurm.launch(self.settings, self.work(), jobs.numbered(job_overrides, initial_job_idx))

@@ -1,0 +1,80 @@
+"""What Hydra, OmegaConf and YAML find wrong with a command line and its files, as one line."""
+
+import re
+import shlex
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+
+from farkas_exp.config import unknown_key
+from farkas_exp.errors import UserError, unknown
+
+
+def one_line(error: BaseException) -> str:
+    """The error in one line that names the key or the file and says what would be right."""
+    text = str(error)
+    if isinstance(error, UserError):
+        return text
+    if isinstance(error.__cause__, UserError):  # from a launcher or sweeper that Hydra was about to build
+        return str(error.__cause__)
+    if of_resolver := re.search(r"UserError raised while resolving interpolation: (.*)", text):
+        return of_resolver.group(1)
+    if isinstance(error, OverrideParseException):
+        return unreadable(str(error.override), text)
+    if isinstance(error, yaml.YAMLError):
+        return _of_yaml(error)
+    if isinstance(error, OmegaConfBaseException) and getattr(error, "full_key", None):
+        return f"{error.full_key}: {text.splitlines()[0].strip()}"
+    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return str(unknown(group, name, [option for option in error.options if option != "schema"]))
+    key = re.search(r"Could not (?:override|append to config|delete from config) '([^'@]+)", text)
+    if key and not text.startswith("In '") and not key.group(1).startswith("hydra."):
+        return str(unknown_key(key.group(1)))
+    words = "; ".join(line.strip() for line in text.splitlines() if line.strip())
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        return words
+    if isinstance(error, OSError):
+        return f"{error.filename or 'this command'}: {error.strerror or words}"
+    return f"this does not make a configuration ({type(error).__name__}: {words})"
+
+
+def unreadable(argument: str, reason: str = "") -> str:
+    """What is said of an argument that Hydra cannot read as KEY=VALUE: what it is, and how it is quoted."""
+    key, equals, value = argument.partition("=")
+    if not equals:
+        return f"{argument or repr(argument)}: not KEY=VALUE"
+    if not re.fullmatch(r"(\+\+?|~)?[A-Za-z_][\w.@:/$-]*", key, re.ASCII):
+        return f"{_shown(argument)}: {_shown(key)} is no key; write KEY=VALUE"
+    function = re.search(r"Unknown function '(.*)'", reason)
+    because = f"{function.group(1)}(...) is no function" if function else "it has a character that must be quoted"
+    quotes = [f"{key}={mark}{value}{mark}" for mark in ("'", '"')]
+    quoted = next((text for text in quotes if _means(text, value)), None)
+    how = f"; as a text it is quoted twice: {_for_the_shell(quoted)}" if quoted else "; close its quotes and brackets"
+    return f"{key}: {_shown(value)} cannot be read as a value ({because}){how}"
+
+
+def _means(argument: str, value: str) -> bool:
+    try:
+        (override,) = OverridesParser.create().parse_overrides([argument])
+    except HydraException:
+        return False
+    return override.value() == value and "\n" not in value
+
+
+def _for_the_shell(argument: str) -> str:
+    return shlex.quote(argument) if set('"$`\\!') & set(argument) else f'"{argument}"'
+
+
+def _shown(text: str) -> str:
+    return repr(text) if not text.isprintable() else text
+
+
+def _of_yaml(error: yaml.YAMLError) -> str:
+    """File, line and what is wrong with it."""
+    mark = getattr(error, "problem_mark", None)
+    where = f"{mark.name}, line {mark.line + 1}" if mark is not None else "a YAML file"
+    what = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
+    return f"{where}: no YAML ({' '.join(str(what).split())})"

@@ -1,0 +1,99 @@
+"""Which runs a sweep over a grid has: every combination of its values, each once."""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from farkas_exp.composition import Compositions
+from farkas_exp.config import parse
+from farkas_exp.errors import UserError
+from farkas_exp.sweep import SweepWatch
+
+MOST_RUNS = 1_000_000
+"""A sweep of more runs is a slip of the hand, and would fill the memory before it began."""
+
+Combination = tuple[str, ...]
+"""The overrides of one run."""
+
+
+def batches(
+    loader: Any, config: DictConfig, params: Mapping[str, Any] | None, arguments: Sequence[str], size: Any
+) -> list[tuple[int, list[Combination]]]:
+    """The runs of a sweep in batches of at most `size` (None: one batch), each with the number of its first run.
+
+    Args:
+        loader: Hydra's, of configurations.
+        config: of the whole command.
+        params: what the experiment sweeps over.
+        arguments: of the command line, which come last.
+        size: `hydra.sweeper.max_batch_size`.
+
+    Raises:
+        UserError: values that cannot be enumerated, no combination, or a size that is none.
+        HydraException: a combination that does not compose; then none is begun.
+    """
+    if size is not None and (type(size) is not int or size < 1):
+        raise UserError(f"hydra.sweeper.max_batch_size: expected a whole number of at least 1 or null, got {size!r}")
+    if params is not None and not isinstance(params, Mapping):
+        raise UserError(f"hydra.sweeper.params: expected KEY: VALUES pairs, got {params!r}")
+    found = combinations(params, arguments, loader)
+    kept = distinct(found, Compositions(loader, config))
+    if SweepWatch.current is not None:
+        SweepWatch.current.repeated = len(found) - len(kept)
+    size = len(kept) if size is None else size
+    return [(first, kept[first : first + size]) for first in range(0, len(kept), size)]
+
+
+def combinations(params: Mapping[str, Any] | None, arguments: Sequence[str], loader: Any) -> list[Combination]:
+    """Every combination of the values that an experiment (`params`) and then the command line (`arguments`) give.
+
+    Raises:
+        UserError: values that cannot be enumerated, or no combination, or far too many.
+    """
+    given = [*(f"{key}={value}" for key, value in (params or {}).items()), *arguments]
+    choices: dict[str, list[str]] = {}  # a later word on a key takes the place of an earlier one
+    for override in OverridesParser.create(config_loader=loader).parse_overrides(given):
+        choices[override.get_key_element()] = _values(override)
+    count = 1
+    for values in choices.values():
+        count *= len(values)
+    if count > MOST_RUNS:
+        raise UserError(f"this sweep has {count:,} combinations; at most {MOST_RUNS:,} at once")
+    return list(itertools.product(*choices.values()))
+
+
+def _values(override: Override) -> list[str]:
+    key, text = override.get_key_element(), str(override.input_line)
+    if not override.is_sweep_override():
+        return [f"{key}={override.get_value_element_as_str()}" if "=" in text else text]
+    if not override.is_discrete_sweep():
+        raise UserError(f"{text}: a grid has no points in an interval; list the values, or search: hydra/sweeper=tpe")
+    try:
+        values = list(itertools.islice(override.sweep_string_iterator(), MOST_RUNS + 1))
+    except (HydraException, ValueError, ArithmeticError, TypeError) as error:
+        raise UserError(f"{text}: {' '.join(str(error).split())}") from None
+    if not values:
+        raise UserError(f"{text}: there is nothing in it, so the sweep would have no runs")
+    return [f"{key}={value}" for value in values]
+
+
+def distinct(found: Iterable[Combination], compositions: Compositions) -> list[Combination]:
+    """The combinations without those that say the same as an earlier one.
+
+    Raises:
+        HydraException: one of them does not compose; then none is begun.
+    """
+    first: dict[Any, Combination] = {}
+    for combination in found:
+        meaning: Any = combination
+        with suppress(UserError, OmegaConfBaseException):  # its own job says so, and leaves the others alone
+            meaning = parse(compositions.values(combination))
+        first.setdefault(meaning, combination)
+    return list(first.values())
