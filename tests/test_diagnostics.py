@@ -1,8 +1,10 @@
 import pytest
 import torch
+from torch import nn
 
-from farkas_exp.diagnostics import measure_activity
+from farkas_exp.diagnostics import dead_samples, measure_activity
 from farkas_exp.diagnostics.activity import _activity
+from farkas_exp.layers import Activation
 from farkas_exp.models import create_model
 
 
@@ -52,3 +54,70 @@ def test_measuring_changes_nothing():
     assert model.training
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+class Chain(nn.Module):
+    """Activations one after the other, each fed with what a table says: pre-activations by hand."""
+
+    def __init__(self, *tables: list[list[float]], cutoff: float | None = None) -> None:
+        super().__init__()
+        self.tables = [torch.tensor(table) for table in tables]
+        self.activations = nn.ModuleList(Activation("relu", cutoff) for _ in tables)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        for table, activation in zip(self.tables, self.activations, strict=True):
+            output = activation(table)
+        return output
+
+
+FIRST = [[1.0, -1.0], [-1.0, -2.0], [0.3, -1.0]]
+SECOND = [[-1.0, -0.5], [2.0, -0.5], [0.2, -0.5]]
+
+
+@pytest.mark.parametrize(
+    ("cutoff", "dead"), [(None, [1 / 2, 1 / 2]), (0.3, [1 / 2, 1 / 2]), (-1.2, [0, 0]), (1.5, [1, 1 / 2])]
+)
+def test_a_unit_is_dead_below_the_cutoff_of_its_activation(cutoff, dead):
+    layers = measure_activity(Chain(FIRST, SECOND, cutoff=cutoff), torch.zeros(3, 1))
+    assert [layer.dead_units for layer in layers] == pytest.approx(dead)
+
+
+def test_a_point_is_dead_and_a_unit_affine_by_the_cutoff():
+    (layer,) = measure_activity(Chain(FIRST, cutoff=0.3), torch.zeros(3, 1))
+    assert (layer.dead_points, layer.affine_units) == (pytest.approx(2 / 3), 0.0)
+    (layer,) = measure_activity(Chain(FIRST, cutoff=-1.5), torch.zeros(3, 1))
+    assert (layer.dead_points, layer.affine_units) == (0.0, 0.5)
+
+
+def test_the_separation_slacks_of_a_layer_by_hand():
+    """Half of relu(1 - max) + relu(1 + min), over units for g_U (Sep-U) and over points for g_P."""
+    (layer,) = measure_activity(Chain(FIRST), torch.zeros(3, 1))
+    assert layer.sep_u == pytest.approx(((0 + 0) + (2 + 0)) / 2)
+    assert layer.sep_p == pytest.approx(((0 + 0) + (2 + 0) + (0.7 + 0)) / 2)
+
+
+def test_a_sample_that_dies_at_any_layer_is_dead():
+    """The first table kills the second sample, the second one the first; each is lost in the whole network."""
+    images = torch.zeros(3, 1)
+    assert dead_samples(Chain(FIRST), images) == pytest.approx(1 / 3)
+    assert dead_samples(Chain(SECOND), images) == pytest.approx(1 / 3)
+    assert dead_samples(Chain(FIRST, SECOND), images) == pytest.approx(2 / 3)
+    assert dead_samples(Chain(SECOND, FIRST), images) == pytest.approx(2 / 3)
+    assert dead_samples(Chain(FIRST, SECOND, cutoff=0.3), images) == 1.0
+    assert dead_samples(Chain(FIRST, SECOND, cutoff=-1.2), images) == 0.0
+
+
+def test_a_sample_lives_while_one_position_of_one_channel_is_active():
+    maps = torch.full((2, 3, 2, 2), -1.0)
+    maps[1, 2, 0, 1] = 0.5
+    assert dead_samples(Chain(maps.tolist()), torch.zeros(2, 1)) == 0.5
+
+
+def test_counting_dead_samples_leaves_the_network_as_it_is():
+    model = create_model("resnet34", 10, normalization="batch", blocks=(1,), widths=(4,))
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    dead_samples(model, torch.rand(4, 3, 8, 8))
+    assert model.training
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    dead_samples(model.eval(), torch.rand(4, 3, 8, 8))
+    assert not model.training

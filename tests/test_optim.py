@@ -94,3 +94,31 @@ def test_two_steps_of_sgd_by_hand(nesterov):
         velocity = mu * velocity + gradient
         weight -= lr * (gradient + mu * velocity if nesterov else velocity)
         assert float(model.weight.detach()) == pytest.approx(weight, rel=1e-5)
+
+
+def test_two_steps_of_adam_by_hand():
+    """m and v, corrected for their start at zero, with the decay in the gradient (Kingma and Ba 2015)."""
+    layer, lr = nn.Linear(1, 1, bias=False), 0.1
+    optimizer = build_optimizer(layer, OptimizerConfig("adam", weight_decay=0.0), lr)
+    assert isinstance(optimizer, torch.optim.Adam)
+    assert not isinstance(optimizer, torch.optim.AdamW)
+    weight, first, second = float(layer.weight.detach()), 0.0, 0.0
+    for step, gradient in enumerate((2.0, -1.0), start=1):
+        layer.weight.grad = torch.full_like(layer.weight, gradient)
+        optimizer.step()
+        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+        weight -= lr * (first / (1 - 0.9**step)) / ((second / (1 - 0.999**step)) ** 0.5 + 1e-8)
+        assert float(layer.weight.detach()) == pytest.approx(weight, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_the_optimizers_make_one_pass_over_the_parameters(name):
+    assert build_optimizer(nn.Linear(2, 2), OptimizerConfig(name), 0.1).defaults["fused"] is True
+
+
+def test_a_parameter_that_is_not_trained_has_no_group_and_a_shared_one_only_one():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    model[0].weight.requires_grad_(False)
+    model[1].bias = model[0].bias
+    grouped = [id(parameter) for group in parameter_groups(model, 0.1) for parameter in group["params"]]
+    assert sorted(grouped) == sorted([id(model[0].bias), id(model[1].weight)])
