@@ -8,6 +8,8 @@ WORKERS ?= 2
 # One thread a test worker: two workers with two threads each would fight for two cores.
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PY) -m pytest
 
+SOURCES := farkas_exp hydra_plugins tests scripts benchmarks setup.py
+
 .DEFAULT_GOAL := help
 
 $(VENV)/.ready: requirements.lock
@@ -32,10 +34,15 @@ test: setup  ## the tests, in a few minutes
 test-slow: setup  ## the heavier tests
 	$(PYTEST) -m slow $(ARGS)
 
+.PHONY: mutation
+mutation: setup  ## deliberate faults in the core, and which the tests miss (hours): ARGS="farkas_exp/optim.py --most 40"
+	@test -d build/mutmut || $(PY) -m pip install --quiet --no-deps --target build/mutmut mutmut==3.8.1 libcst==1.9.0
+	@PYTHONPATH=build/mutmut OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PY) scripts/mutation.py $(ARGS)
+
 .PHONY: lint
 lint: setup  ## format check, lint and types
-	$(VENV)/bin/ruff format --check farkas_exp tests scripts
-	$(VENV)/bin/ruff check farkas_exp tests scripts
+	$(VENV)/bin/ruff format --check $(SOURCES)
+	$(VENV)/bin/ruff check $(SOURCES)
 	$(VENV)/bin/pyright
 
 .PHONY: wheel
