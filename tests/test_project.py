@@ -1,11 +1,16 @@
 """Promises about the project's files: what a wheel carries, what is pinned, what must not travel."""
 
+import importlib
 import re
+import shutil
 import subprocess
+import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parent.parent
 
@@ -14,11 +19,74 @@ def settings():
     return tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
-def test_the_wheel_names_every_package():
-    roots = (ROOT / "farkas_exp", ROOT / "hydra_plugins")
-    folders = {path.parent.relative_to(ROOT) for root in roots for path in root.rglob("__init__.py")}
-    named = {name for name in settings()["tool"]["setuptools"]["packages"] if name != "farkas_exp.conf"}
-    assert named == {".".join(folder.parts) for folder in folders}
+@pytest.fixture
+def distribution(monkeypatch):
+    """What setuptools makes of the project's files; nothing is built."""
+    monkeypatch.chdir(ROOT)
+    importlib.import_module("setuptools")  # provides distutils
+    return importlib.import_module("distutils.core").run_setup("setup.py", stop_after="config")
+
+
+def tracked(*folders):
+    """The files under version control, relative to the checkout."""
+    listed = subprocess.run(["git", "-C", str(ROOT), "ls-files", *folders], capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("needs the files' list of a git checkout")
+    return {Path(line) for line in listed.stdout.splitlines() if (ROOT / line).is_file()}
+
+
+def test_the_wheel_carries_every_file_of_the_package_and_of_its_configuration(distribution):
+    command = distribution.get_command_obj("build_py")
+    command.ensure_finalized()
+    modules = {Path(path) for _, _, path in command.find_all_modules()}
+    data = {Path(folder) / name for _, folder, _, names in command.data_files for name in names}
+    wanted = tracked("farkas_exp", "hydra_plugins", "conf")
+    assert len(wanted) > 200
+    assert sorted(wanted - modules - data) == []
+    assert {path.parts[0] for path in modules | data} == {"farkas_exp", "hydra_plugins", "conf"}
+    assert "farkas_exp.conf" in distribution.packages
+    assert Path("farkas_exp/py.typed") in data
+
+
+def test_the_licence_and_the_citation_travel(distribution):
+    assert distribution.metadata.license_expression == "MIT"
+    assert distribution.metadata.license_files == ["LICENSE"]
+    assert (ROOT / "LICENSE").read_text().startswith("MIT License")
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    paper = citation["preferred-citation"]
+    assert [author["family-names"] for author in paper["authors"]] == ["Pooladian", "Finlay", "Oberman"]
+    assert paper["identifiers"][0]["value"] == "arXiv:1910.02840"
+
+
+@pytest.mark.slow
+def test_a_built_wheel_holds_them(tmp_path):
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path / "dist")]
+    source = tmp_path / "source"
+    for path in tracked():
+        (source / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / path, source / path)
+    subprocess.run(command, cwd=source, check=True, capture_output=True)
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    wanted = {str(path) for path in tracked("farkas_exp", "hydra_plugins")}
+    assert wanted | {f"farkas_exp/{path}" for path in tracked("conf")} <= names
+
+
+def test_continuous_integration_runs_what_a_developer_does():
+    script = (ROOT / ".ci" / "run").read_text()
+    assert "make lint" in script
+    assert "make test" in script
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text())
+    job = workflow["jobs"]["test"]
+    assert job["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13", "3.14"]
+    assert [step["run"] for step in job["steps"] if "run" in step] == [".ci/run"]
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    assert {hook["entry"].split()[0] for hook in hooks} == {".venv/bin/ruff", ".venv/bin/pyright"}
+
+
+def test_lint_covers_all_python_of_the_project():
+    (sources,) = re.findall(r"^SOURCES := (.*)$", (ROOT / "Makefile").read_text(), flags=re.M)
+    assert {path.parts[0] for path in tracked() if path.suffix == ".py"} == set(sources.split())
 
 
 def test_every_requirement_is_pinned_and_no_host_is_named():
@@ -27,7 +95,7 @@ def test_every_requirement_is_pinned_and_no_host_is_named():
     pinned = {line.split("==")[0].lower() for line in lines}
     for line in (ROOT / "requirements.in").read_text().splitlines():
         if line and not line.startswith("#"):
-            assert re.split(r"[<>=]", line)[0].lower() in pinned
+            assert re.split(r"[\[<>=]", line)[0].lower() in pinned
 
 
 def test_the_projects_own_requirements_are_locked():
