@@ -7,21 +7,22 @@ import pytest
 import torch
 from made_runs import make_run, settings
 
-from farkas_exp.constructions.descent import descend, random_regression
-from farkas_exp.constructions.exact_fit import ReluMap, exact_fit, separating_threshold
-from farkas_exp.constructions.regression import Regression, largest_norm
-from farkas_exp.constructions.small_norm import (
+from farkas_exp.errors import UserError
+from farkas_exp.models.linear_residual import LinearResidual
+from farkas_exp.report import command
+from farkas_exp.report.render import show
+from farkas_exp.runs import collect
+from farkas_exp.studies.identity_matters import report as identity
+from farkas_exp.studies.identity_matters.theory.descent import descend, random_regression
+from farkas_exp.studies.identity_matters.theory.exact_fit import ReluMap, exact_fit, separating_threshold
+from farkas_exp.studies.identity_matters.theory.regression import Regression, largest_norm
+from farkas_exp.studies.identity_matters.theory.small_norm import (
     condition,
     norm_bound,
     rotation_root,
     small_norm_weights,
     split_depth,
 )
-from farkas_exp.errors import UserError
-from farkas_exp.models.linear_residual import LinearResidual
-from farkas_exp.report import command, identity
-from farkas_exp.report.render import show
-from farkas_exp.runs import collect
 
 
 def generator(seed=0):

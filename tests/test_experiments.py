@@ -18,8 +18,8 @@ from farkas_exp.cli import config_dir, main
 from farkas_exp.config import Config, parse, schema_defaults, to_dict
 from farkas_exp.identity import identify
 from farkas_exp.report.arms import deciding_settings
-from farkas_exp.report.paper import TABLE3_MINI, TABLES, deviations, required_settings
 from farkas_exp.runs import collect
+from farkas_exp.studies.farkas.paper import TABLE3_MINI, TABLES, deviations, required_settings
 
 RESNETS = [f"resnet{depth}" for depth in (18, 34, 50, 101)]
 FARKASNETS = [f"farkasnet{depth}" for depth in (18, 34, 50, 101)]

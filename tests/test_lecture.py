@@ -6,23 +6,23 @@ import math
 import pytest
 import torch
 
-from farkas_exp.constructions.propagation import (
-    expected_ratio,
-    expected_variance,
-    norm_ratios,
-    root_mean_square,
-    scaled_variances,
-)
-from farkas_exp.constructions.toys import EIGENVALUES, STATIONARY, TOYS, activated, analyse, descend
 from farkas_exp.errors import UserError
 from farkas_exp.initialization import initialize
 from farkas_exp.initialization.shortcuts import branch_layers
 from farkas_exp.layers import FarkasConv2d, ResidualBlock, Scaling
 from farkas_exp.models import create_model
 from farkas_exp.models.linear_residual import LinearResidual
-from farkas_exp.report import lecture
 from farkas_exp.report.command import main
 from farkas_exp.report.render import show
+from farkas_exp.studies.init_lecture import report as lecture
+from farkas_exp.studies.init_lecture.theory.propagation import (
+    expected_ratio,
+    expected_variance,
+    norm_ratios,
+    root_mean_square,
+    scaled_variances,
+)
+from farkas_exp.studies.init_lecture.theory.toys import EIGENVALUES, STATIONARY, TOYS, activated, analyse, descend
 
 WIDTH = 100
 

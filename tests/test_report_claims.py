@@ -8,10 +8,10 @@ import pytest
 from made_runs import made_rows, make_run, settings
 from test_report_paper import cell_settings
 
-from farkas_exp.report.claims import NOT_ENOUGH, NOT_SUPPORTED, SUPPORTED, Finding, check_claims, claims_table
 from farkas_exp.report.command import main
-from farkas_exp.report.paper import FIGURE5, FIXUP_RATES, TABLES
 from farkas_exp.runs import collect
+from farkas_exp.studies.farkas.claims import NOT_ENOUGH, NOT_SUPPORTED, SUPPORTED, Finding, check_claims, claims_table
+from farkas_exp.studies.farkas.paper import FIGURE5, FIXUP_RATES, TABLES
 
 Errors = Callable[[str, str, str, int], float | None]
 """(table, family, normalization, seed) → test error; None for a failed run."""

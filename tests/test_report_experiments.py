@@ -14,11 +14,12 @@ from test_tracking_wandb import complete
 
 from farkas_exp.machine.files import write_text
 from farkas_exp.report.command import main, render_experiment
-from farkas_exp.report.deep_narrow import KINDS, Grid, deep_narrow_figure, deep_narrow_table
-from farkas_exp.report.deep_narrow import grids as grids_of
-from farkas_exp.report.paper import TABLE1_MINI, TABLES, fill
-from farkas_exp.report.paper_table import other_arms_tables, paper_table
+from farkas_exp.report.maps import Grid, deep_narrow_figure, deep_narrow_table
+from farkas_exp.report.maps import grids as grids_of
 from farkas_exp.runs import RunRecord, collect
+from farkas_exp.studies.deep_narrow.report import KINDS
+from farkas_exp.studies.farkas.paper import TABLE1_MINI, TABLES, fill
+from farkas_exp.studies.farkas.paper_table import other_arms_tables, paper_table
 
 
 def narrow(

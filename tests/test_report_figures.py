@@ -9,10 +9,10 @@ from test_report_paper import cell_settings
 
 from farkas_exp.report import style
 from farkas_exp.report.command import main
-from farkas_exp.report.figure1 import batch_normalize, clouds, farkas_layer, figure1, plain_layer, train
-from farkas_exp.report.figures import FIGURES
-from farkas_exp.report.paper import FIGURE5, TABLES
 from farkas_exp.runs import collect
+from farkas_exp.studies.farkas.figure1 import batch_normalize, clouds, farkas_layer, figure1, plain_layer, train
+from farkas_exp.studies.farkas.figures import FIGURES
+from farkas_exp.studies.farkas.paper import FIGURE5, TABLES
 
 
 def make_table(runs: Path, table: str, epochs: int = 8, seeds: int = 2) -> None:

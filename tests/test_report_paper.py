@@ -11,10 +11,10 @@ from made_runs import make_run, settings
 from test_report_arms import check_html, check_latex
 
 from farkas_exp.report.command import main
-from farkas_exp.report.paper import TABLE3_MINI, TABLES, PaperCell, deviations, fill, required_settings
-from farkas_exp.report.paper_table import other_arms_tables, paper_table, signed
 from farkas_exp.report.tables import to_csv, to_latex
 from farkas_exp.runs import RunDirectory, collect
+from farkas_exp.studies.farkas.paper import TABLE3_MINI, TABLES, PaperCell, deviations, fill, required_settings
+from farkas_exp.studies.farkas.paper_table import other_arms_tables, paper_table, signed
 
 
 def cell_settings(wanted: PaperCell, table: str = "table1", **more: Any) -> dict[str, Any]:

@@ -4,11 +4,13 @@ import pytest
 from made_runs import make_run, settings
 
 from farkas_exp.machine.files import write_text
-from farkas_exp.report import deep_narrow, separation, tables
+from farkas_exp.report import maps, tables
 from farkas_exp.report.landscape import landscape_table
 from farkas_exp.report.render import show
-from farkas_exp.report.separation import PAPER, separation_table
 from farkas_exp.runs import RunDirectory, collect
+from farkas_exp.studies.deep_narrow.report import KINDS
+from farkas_exp.studies.separation import table1 as separation
+from farkas_exp.studies.separation.table1 import PAPER, separation_table
 
 
 def moons_run(runs_dir, arm, seed=0, depth=50, width=4, test_error=20.0, dead=(0.5, 0.25), **overrides):
@@ -60,7 +62,7 @@ def test_runs_of_several_sizes_are_drawn_as_heat_maps_by_arm(tmp_path):
             moons_run(tmp_path, "Sep-UP", depth=depth, width=width, regularizer__name="sep_up")
             moons_run(tmp_path, "ReLU", depth=depth, width=width)
     moons_run(tmp_path, "residual", model__residual=True)  # one size only
-    found, notes = deep_narrow.grids(collect(tmp_path), separation.KINDS)
+    found, notes = maps.grids(collect(tmp_path), separation.KINDS)
     assert not notes
     found = [grid for grid in found if len(grid.runs) > 1]
     assert [grid.label for grid in found] == ["ReLU", "Sep-UP"]
@@ -71,16 +73,16 @@ def test_runs_of_several_sizes_are_drawn_as_heat_maps_by_arm(tmp_path):
 
 def test_a_regularized_run_is_no_plain_one_in_the_deep_and_narrow_grid(tmp_path):
     moons_run(tmp_path, "Sep-UP", regularizer__name="sep_up")
-    assert not deep_narrow.grids(collect(tmp_path), deep_narrow.KINDS)[0]
+    assert not maps.grids(collect(tmp_path), KINDS)[0]
     moons_run(tmp_path, "ReLU")
-    assert [grid.label for grid in deep_narrow.grids(collect(tmp_path), deep_narrow.KINDS)[0]] == ["plain"]
+    assert [grid.label for grid in maps.grids(collect(tmp_path), KINDS)[0]] == ["plain"]
 
 
 def test_runs_that_differ_in_another_setting_are_never_averaged_in_a_map(tmp_path):
     for depth in (2, 10):
         moons_run(tmp_path, "ReLU", depth=depth, test_error=20.0)
     moons_run(tmp_path, "ReLU", depth=2, test_error=60.0, seed=1, lr__value=0.5)
-    (grid,), notes = deep_narrow.grids(collect(tmp_path), deep_narrow.KINDS)
+    (grid,), notes = maps.grids(collect(tmp_path), KINDS)
     assert {place: len(runs) for place, runs in grid.runs.items()} == {(2, 4): 1, (10, 4): 1}
     assert notes == ["Left out: 1 runs in other settings; choose one with KEY=VALUE."]
 

@@ -16,9 +16,9 @@ from farkas_exp.config import to_dict
 from farkas_exp.errors import UserError
 from farkas_exp.report.methods import Arms
 from farkas_exp.report.render import show
-from farkas_exp.report.without_normalization import CHOSEN, Method, comparison_table, report, shared_setting
-from farkas_exp.report.without_normalization import find_methods as find
 from farkas_exp.runs import RunRecord, collect
+from farkas_exp.studies.without_normalization.comparison import CHOSEN, Method, comparison_table, report, shared_setting
+from farkas_exp.studies.without_normalization.comparison import find_methods as find
 
 RATES = (0.01, 0.03, 0.1, 0.3)
 

@@ -3,7 +3,9 @@
 from farkas_exp.registry import EXPERIMENTS, REPORTS
 
 REPORTS.register(
-    "deep_narrow", "farkas_exp.report.deep_narrow:report", summary="multi-layer perceptrons on two moons: heat maps"
+    "deep_narrow",
+    "farkas_exp.studies.deep_narrow.report:report",
+    summary="multi-layer perceptrons on two moons: heat maps",
 )
 EXPERIMENTS.register(
     "deep_narrow", "deep_narrow", title="multi-layer perceptrons on two moons: heat maps over depth and width",

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
-from farkas_exp.report.claims import check_claims, claims_table
-from farkas_exp.report.figures import FIGURES, table_figure
-from farkas_exp.report.paper import (
+from farkas_exp.report.render import Renderer, Report
+from farkas_exp.runs import RunRecord
+from farkas_exp.studies.farkas.claims import check_claims, claims_table
+from farkas_exp.studies.farkas.figures import FIGURES, table_figure
+from farkas_exp.studies.farkas.paper import (
     DEMO,
     FIGURE5,
     FIXUP_RATES,
@@ -15,9 +17,7 @@ from farkas_exp.report.paper import (
     PaperTable,
     fill,
 )
-from farkas_exp.report.paper_table import other_arms_tables, paper_table
-from farkas_exp.report.render import Renderer, Report
-from farkas_exp.runs import RunRecord
+from farkas_exp.studies.farkas.paper_table import other_arms_tables, paper_table
 
 
 def _tables(name: str, *wanted: PaperTable) -> Renderer:

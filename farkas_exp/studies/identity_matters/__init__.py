@@ -2,7 +2,7 @@
 
 from farkas_exp.registry import EXPERIMENTS, REPORTS
 
-_HERE = "farkas_exp.report.identity"
+_HERE = "farkas_exp.studies.identity_matters.report"
 
 REPORTS.register("allconv", f"{_HERE}:allconv", summary="Table 2: all-convolutional residual networks on CIFAR")
 for _name, _summary in {

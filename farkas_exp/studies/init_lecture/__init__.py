@@ -8,4 +8,4 @@ for _name, _summary in {
     "residual_scaling": "computed: the variance of scaled residual networks",
     "landscape_toys": "computed: stationary points of small loss functions",
 }.items():
-    REPORTS.register(_name, f"farkas_exp.report.lecture:{_name}", summary=_summary, needs_runs=False)
+    REPORTS.register(_name, f"farkas_exp.studies.init_lecture.report:{_name}", summary=_summary, needs_runs=False)

@@ -3,7 +3,7 @@
 from farkas_exp.registry import EXPERIMENTS, REPORTS
 
 REPORTS.register(
-    "separation", "farkas_exp.report.separation:report",
+    "separation", "farkas_exp.studies.separation.table1:report",
     summary="two moons: Table 1 of the separation paper, or heat maps over depth and width",
 )  # fmt: skip
 REPORTS.register(

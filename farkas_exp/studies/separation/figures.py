@@ -6,8 +6,8 @@ from typing import Any
 
 from farkas_exp.report.kinds import ANY, Column, Kind, Kinds, kinds_table
 from farkas_exp.report.render import Report
-from farkas_exp.report.separation import COLUMNS, KINDS, PINNED
 from farkas_exp.runs import RunRecord
+from farkas_exp.studies.separation.table1 import COLUMNS, KINDS, PINNED
 
 DEPTHS = (2, 10, 25, 30, 40)
 FIGURE3 = {

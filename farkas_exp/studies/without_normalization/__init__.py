@@ -3,9 +3,9 @@
 from farkas_exp.registry import EXPERIMENTS, REPORTS
 
 REPORTS.register(
-    "without_normalization", "farkas_exp.report.without_normalization:report",
+    "without_normalization", "farkas_exp.studies.without_normalization.comparison:report",
     summary="every method at its own best learning rate",
-    shared="farkas_exp.report.without_normalization:shared_setting",
+    shared="farkas_exp.studies.without_normalization.comparison:shared_setting",
 )  # fmt: skip
 EXPERIMENTS.register(
     "without_normalization", "without_normalization",

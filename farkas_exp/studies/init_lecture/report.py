@@ -10,14 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from farkas_exp.constructions.propagation import (
-    expected_ratio,
-    expected_variance,
-    norm_ratios,
-    root_mean_square,
-    scaled_variances,
-)
-from farkas_exp.constructions.toys import ACTIVATED, STATIONARY, TOYS, Analysis, activated, analyse, descend
 from farkas_exp.initialization import initialize
 from farkas_exp.layers import Scaling
 from farkas_exp.models import NETWORKS as MODELS
@@ -25,6 +17,22 @@ from farkas_exp.models import create_model
 from farkas_exp.report import style
 from farkas_exp.report.render import Report
 from farkas_exp.report.tables import Table, cell
+from farkas_exp.studies.init_lecture.theory.propagation import (
+    expected_ratio,
+    expected_variance,
+    norm_ratios,
+    root_mean_square,
+    scaled_variances,
+)
+from farkas_exp.studies.init_lecture.theory.toys import (
+    ACTIVATED,
+    STATIONARY,
+    TOYS,
+    Analysis,
+    activated,
+    analyse,
+    descend,
+)
 
 WIDTH, DRAWS = 100, 100
 RATIOS = (

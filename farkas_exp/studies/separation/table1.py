@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from farkas_exp.query import number
-from farkas_exp.report.deep_narrow import deep_narrow_figure, deep_narrow_table, grids, layers_of
 from farkas_exp.report.kinds import ANY, Column, Kind, Kinds, kinds_table
+from farkas_exp.report.maps import deep_narrow_figure, deep_narrow_table, grids, layers_of
 from farkas_exp.report.render import Report
 from farkas_exp.report.tables import Table
 from farkas_exp.runs import RunRecord

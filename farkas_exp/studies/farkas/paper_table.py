@@ -8,9 +8,9 @@ from typing import Any
 from farkas_exp.query import outcome
 from farkas_exp.report.arms import Arm, arms_table, group_arms, mean_sd, progress_text
 from farkas_exp.report.arms import failure_note as arm_failure_note
-from farkas_exp.report.paper import Filled, PaperCell, arm_text, describe_setting, pretty_setting
 from farkas_exp.report.statistics import summarize
 from farkas_exp.report.tables import Cell, Table, cell
+from farkas_exp.studies.farkas.paper import Filled, PaperCell, arm_text, describe_setting, pretty_setting
 
 
 def paper_table(filled: Filled) -> Table:

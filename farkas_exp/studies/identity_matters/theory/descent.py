@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from farkas_exp.constructions.regression import Regression, largest_norm
 from farkas_exp.models.linear_residual import LinearResidual
+from farkas_exp.studies.identity_matters.theory.regression import Regression, largest_norm
 
 
 def random_regression(size: int, gamma: float, seed: int) -> Regression:

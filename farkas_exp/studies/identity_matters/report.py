@@ -8,10 +8,6 @@ from typing import Any
 
 import torch
 
-from farkas_exp.constructions import exact_fit as construction
-from farkas_exp.constructions.descent import Path, descend, random_regression
-from farkas_exp.constructions.regression import largest_norm
-from farkas_exp.constructions.small_norm import condition, norm_bound, small_norm_weights
 from farkas_exp.errors import UserError
 from farkas_exp.models.linear_residual import LinearResidual
 from farkas_exp.query import setting
@@ -21,6 +17,10 @@ from farkas_exp.report.curves import curves_figure
 from farkas_exp.report.render import Report
 from farkas_exp.report.tables import Cell, Table, cell
 from farkas_exp.runs import RunRecord
+from farkas_exp.studies.identity_matters.theory import exact_fit as construction
+from farkas_exp.studies.identity_matters.theory.descent import Path, descend, random_regression
+from farkas_exp.studies.identity_matters.theory.regression import largest_norm
+from farkas_exp.studies.identity_matters.theory.small_norm import condition, norm_bound, small_norm_weights
 
 SIZE, GAMMA = 6, 1.0
 """Of the regression targets: 6 x 6 with singular values from 1/e to e."""

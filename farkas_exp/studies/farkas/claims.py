@@ -11,10 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from farkas_exp.query import chance_error, number, ranked_error
-from farkas_exp.report import paper
 from farkas_exp.report.arms import Arm
-from farkas_exp.report.paper import TABLES, Filled, PaperCell, PaperTable, describe_setting, fill
-from farkas_exp.report.paper_table import cell_arm, signed
 from farkas_exp.report.statistics import (
     Interval,
     binomial_interval,
@@ -27,6 +24,9 @@ from farkas_exp.report.statistics import (
 )
 from farkas_exp.report.tables import Table, cell
 from farkas_exp.runs import RunRecord
+from farkas_exp.studies.farkas import paper
+from farkas_exp.studies.farkas.paper import TABLES, Filled, PaperCell, PaperTable, describe_setting, fill
+from farkas_exp.studies.farkas.paper_table import cell_arm, signed
 
 SUPPORTED, NOT_SUPPORTED, NOT_ENOUGH = "supported", "not supported", "not enough runs"
 LEVEL = 0.05 + 1e-9  # a p value of exactly 1/20, as of 3 against 3 runs, may be rounded up

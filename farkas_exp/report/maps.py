@@ -10,24 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from farkas_exp.errors import UserError
 from farkas_exp.query import DONE, by_data, number, ranked_error, setting
 from farkas_exp.report import style
-from farkas_exp.report.kinds import Kind, Kinds
-from farkas_exp.report.render import Report
+from farkas_exp.report.kinds import Kinds
 from farkas_exp.report.tables import Table, cell
 from farkas_exp.runs import RunRecord
-
-KINDS = Kinds(
-    (
-        Kind("plain", {"model.name": "mlp"}),
-        Kind("batch norm", {"model.name": "mlp", "normalization.name": "batch"}),
-        Kind("Farkas, sum", {"model.name": "farkas_mlp", "aggregation.name": "sum"}),
-        Kind("Farkas, mean", {"model.name": "farkas_mlp", "aggregation.name": "mean"}),
-    ),
-    pinned=("normalization.name", "aggregation.", "regularizer.", "attack.", "callback.", "dropout."),
-)
-"""The kinds of network, by their settings."""
 
 Place = tuple[int, int]
 """Depth and width."""
@@ -88,17 +75,6 @@ CAPTION = (
     "Two moons: mean over n = {n} seeds. Chance is 50 %. Dead points: the share of the training points at which",
     "no unit is active, in the layer where it is largest. A cross: no run.",
 )
-
-
-def report(records: Sequence[RunRecord]) -> Report:
-    """Accuracy and dead points of the multi-layer perceptrons over depth and width."""
-    found, notes = grids(records, KINDS)
-    if not found:
-        raise UserError(
-            "runs_dir: no finished run of a multi-layer perceptron on two moons; see experiment=deep_narrow"
-        )
-    figures = {"deep_narrow": lambda: deep_narrow_figure(found)}
-    return Report("deep_narrow", (deep_narrow_table(found, notes=notes),), figures)
 
 
 AXES = ("model.depth", "model.width")
