@@ -30,6 +30,7 @@ from farkas_exp import distributed, followers, output, runs, signals, sweep
 from farkas_exp.complaints import one_line
 from farkas_exp.composition import values_of
 from farkas_exp.config import parse, schema_defaults
+from farkas_exp.config.texts import keep_texts
 from farkas_exp.errors import UserError, unknown
 from farkas_exp.images import prints
 from farkas_exp.launchers.local_parallel import visible_gpus
@@ -87,7 +88,7 @@ def _lead() -> int:
     if CHECK_DATA in given:
         return _check_data([argument for argument in given if argument != CHECK_DATA])
     # argparse wants its flags together: `model=... -m seed=0,1` is as good as `-m model=... seed=0,1`.
-    sys.argv[1:] = sorted(given + packing(given), key=lambda argument: argument not in ("-m", "--multirun"))
+    sys.argv[1:] = sorted(keep_texts(given) + packing(given), key=lambda argument: argument not in ("-m", "--multirun"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, and we say them in one line
     ConfigStore.instance().store(name="schema", node=schema_defaults())
     outcomes: list[Outcome] = []
@@ -135,13 +136,14 @@ def _failure_of_sweep(current: Sweep, error: Exception) -> Cut:
     return Cut(reason, TO_BE_CONTINUED if passing or left else USAGE)
 
 
-def _check_data(overrides: Sequence[str]) -> int:
+def _check_data(arguments: Sequence[str]) -> int:
     """Decode every file of the data set that the overrides name; the exit status is 1 where one is broken."""
     from farkas_exp.images.check import check_data
 
     ConfigStore.instance().store(name="schema", node=schema_defaults())
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
+        overrides = keep_texts(arguments)
         _check_command_line(overrides)
         with hydra.initialize_config_dir(config_dir(), version_base="1.3"):
             composed = hydra.compose("config", list(overrides))
@@ -174,6 +176,7 @@ class _Job:
 
     def __call__(self, composed: DictConfig) -> float | None:
         job = HydraConfig.get()
+        os.chdir(job.runtime.cwd)  # hydra.job.chdir moves no relative path
         overrides = typing.cast(list[str], OmegaConf.to_container(job.overrides.task))  # they may hold a ${...}
         in_sweep = job.mode == RunMode.MULTIRUN
         name = " ".join(overrides)

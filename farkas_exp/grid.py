@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from farkas_exp.composition import Compositions
 from farkas_exp.config import parse
+from farkas_exp.config.texts import keep_texts
 from farkas_exp.errors import UserError
 from farkas_exp.sweep import SweepWatch
 
@@ -57,7 +58,8 @@ def combinations(params: Mapping[str, Any] | None, arguments: Sequence[str], loa
     Raises:
         UserError: values that cannot be enumerated, or no combination, or far too many.
     """
-    given = [*(f"{key}={value}" for key, value in (params or {}).items()), *arguments]
+    own = keep_texts([f"{key}={value}" for key, value in (params or {}).items()])
+    given = [*own, *arguments]
     choices: dict[str, list[str]] = {}  # a later word on a key takes the place of an earlier one
     for override in OverridesParser.create(config_loader=loader).parse_overrides(given):
         choices[override.get_key_element()] = _values(override)

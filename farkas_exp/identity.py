@@ -10,14 +10,15 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from farkas_exp.config import Config
+from farkas_exp.config import Config, declared
 from farkas_exp.registry import NETWORKS
 
 SCHEMA = 1
 """Version of the meaning of the configuration; part of every hash."""
+LONGEST_SLUG = 200
+"""Bytes; file systems take names of 255."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,7 @@ class Identity:
 
 def identify(config: Config) -> Identity:
     """The identity of `config`."""
-    values = deciding_values(config)
-    if not has_farkas_layers(config):
-        values.pop("aggregation", None)  # a plain network does not know it, so it makes no other experiment
-    if config.phases.schedule:
-        values.pop("lr", None)  # the phases bring their own
-    payload = {"schema": SCHEMA, "config": values}
+    payload = {"schema": SCHEMA, "config": deciding_values(config)}
     text = json.dumps(payload, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return Identity(hashlib.sha256(text.encode()).hexdigest()[:12], _slug(config))
 
@@ -50,23 +46,24 @@ def has_farkas_layers(config: Config) -> bool:
     return NETWORKS[config.model.name].farkas
 
 
-def run_path(config: Config) -> Path:
-    """The run directory of `config`: its identity, then its seed."""
-    return Path(config.runs_dir) / identify(config).folder / f"seed_{config.seed}"
+def deciding_values(config: Any, whole: Any = None) -> dict[str, Any]:
+    """The values of `config` that belong to its identity and differ from the schema's defaults, nested as in it.
 
-
-def deciding_values(config: Any) -> dict[str, Any]:
-    """The values of `config` that belong to its identity and differ from the schema's defaults, nested as in it."""
+    A value that is tolerated although it does nothing in the `whole` configuration (`config` itself unless it is a part
+    of one) makes no other experiment, nor does one that only has to be there.
+    """
+    whole = config if whole is None else whole
     values: dict[str, Any] = {}
     for f in dataclasses.fields(config):
-        if f.metadata.get("identity", True) is False:
+        own, value = declared(f), getattr(config, f.name)
+        required = f.default is dataclasses.MISSING
+        if not own.decides or ((own.tolerated or required) and own.unmet(whole)):
             continue
-        value = getattr(config, f.name)
         if dataclasses.is_dataclass(value):
-            inner = deciding_values(value)
+            inner = deciding_values(value, whole)
             if inner:
                 values[f.name] = inner
-        elif f.default is dataclasses.MISSING or value != f.default:
+        elif required or value != f.default:
             values[f.name] = _plain(value)
     return values
 
@@ -91,4 +88,5 @@ def _slug(config: Config) -> str:
     parts += [name for name in methods if name != "none"]
     schedule = config.phases.name if config.phases.schedule else f"lr{config.lr.value:g}"
     parts += [config.dataset.label or config.dataset.name, schedule, f"e{config.epochs}"]
-    return "-".join("".join(c if c.isalnum() or c in "._" else "_" for c in part) for part in parts)
+    text = "-".join("".join(c if c.isalnum() or c in "._" else "_" for c in part) for part in parts)
+    return text.encode()[:LONGEST_SLUG].decode(errors="ignore")

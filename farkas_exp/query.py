@@ -9,7 +9,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any
 
-from farkas_exp.config import Config, parse, to_dict
+from farkas_exp.config import Config, declared, parse, to_dict
 from farkas_exp.registry import NETWORKS
 from farkas_exp.runs import FAILED, FINISHED, RunDirectory, RunRecord, read_json
 
@@ -44,7 +44,7 @@ def deciding_settings(config: Mapping[str, Any], schema: Any = Config, prefix: s
     flat: dict[str, Any] = {}
     for key in [*(k for k in fields if k in config), *(k for k in config if k not in fields)]:
         field, value = fields.get(key), config[key]
-        if field is not None and field.metadata.get("identity", True) is False:
+        if field is not None and not declared(field).decides:
             continue
         if isinstance(value, Mapping):
             inner = field.type if field is not None and dataclasses.is_dataclass(field.type) else _Unknown

@@ -25,10 +25,11 @@ import yaml
 
 from farkas_exp.config import Config, to_dict
 from farkas_exp.errors import UserError
-from farkas_exp.identity import identify, run_path
+from farkas_exp.identity import identify
 from farkas_exp.machine import locks
 from farkas_exp.machine.files import write_text
 from farkas_exp.machine.signals import last_words
+from farkas_exp.run_paths import run_path
 
 SCHEMA = 1
 
@@ -158,7 +159,7 @@ class RunDirectory:
 
 
 def open_run(config: Config) -> RunDirectory:
-    """The run directory of `config`, nothing written yet."""
+    """The run directory of `config` (`run_paths`), nothing written yet."""
     return RunDirectory(run_path(config))
 
 

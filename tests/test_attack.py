@@ -82,7 +82,11 @@ def test_robust_error_is_at_least_the_clean_one_and_grows_with_the_radius():
         ({"attack": {"name": "pdg"}}, "attack.name: unknown 'pdg'; did you mean 'pgd'"),
         ({"attack": {"name": "pgd"}, "dataset": {"normalize": True}}, "not dataset.normalize=true"),
         (
-            {"attack": {"name": "pgd"}, "dataset": {"name": "moons", "train_limit": None}},
+            {
+                "attack": {"name": "pgd"},
+                "dataset": {"name": "moons", "train_limit": None},
+                "augmentation": {"crop_padding": 0, "flip": False, "cutout": 0},
+            },
             "not the points of dataset=moons",
         ),
     ],

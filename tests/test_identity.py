@@ -1,11 +1,10 @@
 import dataclasses
-from pathlib import Path
 
 import pytest
-from configs import config, values
+from configs import config
 
 from farkas_exp.config import Config, parse
-from farkas_exp.identity import deciding_values, identify, run_path
+from farkas_exp.identity import deciding_values, identify
 
 PAPER = {"model": {"name": "farkasnet34"}, "lr": {"value": 0.01}, "dataset": {"name": "cifar10"}}
 
@@ -82,14 +81,11 @@ def test_a_value_at_its_default_is_left_out_so_a_new_option_moves_no_run():
     assert deciding_values(Extended(**parts, new_option=True)) != deciding_values(made)
 
 
-def test_the_run_directory_is_identity_then_seed():
-    made = parse({**values("somewhere"), "seed": 3})
-    path = run_path(made)
-    assert path == Path("somewhere") / identify(made).folder / "seed_3"
-    assert identify(made).hash in path.parent.name
-
-
 def test_a_slug_is_safe_as_a_folder_name():
-    slug = identify(config(dataset={"label": "my images/2026 ü"})).slug
+    augmentation = {"crop_padding": 0, "cutout": 0}
+    folder = {"name": "streamed_folder", "label": "my images/2026 ü", "train_limit": None}
+    slug = identify(config(dataset=folder, augmentation=augmentation)).slug
     assert "/" not in slug
     assert " " not in slug
+    long = identify(config(dataset={**folder, "label": "ü" * 500}, augmentation=augmentation)).folder
+    assert len(long.encode()) <= 255

@@ -160,10 +160,13 @@ def test_norm_bias_draws_the_norm_to_mu_and_weight_decay_below_it():
     ("options", "message"),
     [
         ({"name": "sep_q"}, "regularizer.name: unknown 'sep_q'; did you mean 'sep_"),
-        ({"name": "sep_up", "norm_squared": 1.0}, "regularizer.norm_squared: regularizer sep_up has no such option"),
-        ({"name": "norm_bias", "rho": 0.1}, "regularizer.rho: regularizer norm_bias has no such option"),
-        ({"name": "weight_decay", "norm_squared": 1.0}, "regularizer.norm_squared: regularizer weight_decay has no"),
-        ({"name": "none", "strength": 1.0}, "regularizer.strength: regularizer none has no such option"),
+        (
+            {"name": "sep_up", "norm_squared": 1.0},
+            "regularizer.norm_squared: 1.0 does nothing here; it needs .*norm_bias",
+        ),
+        ({"name": "norm_bias", "rho": 0.1}, "regularizer.rho: 0.1 does nothing here; it needs .*sep_up"),
+        ({"name": "weight_decay", "norm_squared": 1.0}, "regularizer.norm_squared: 1.0 does nothing"),
+        ({"name": "none", "strength": 1.0}, "regularizer.strength: 1.0 does nothing here"),
     ],
 )
 def test_an_option_that_does_not_fit_is_refused(options, message):

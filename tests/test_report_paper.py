@@ -22,7 +22,7 @@ def cell_settings(wanted: PaperCell, table: str = "table1", **more: Any) -> dict
     setting = {key.replace(".", "__"): value for key, value in TABLES[table].setting.items()}
     row = wanted.row
     arm = {"normalization__name": row.normalization, "aggregation__name": row.aggregation, "init__name": row.init}
-    return settings(wanted.model, **{**setting, **arm, "lr__value": row.lr or 0.5, **more})
+    return settings(wanted.model, **{**setting, **arm, "lr__value": row.lr or 0.01, **more})
 
 
 def find(table: str, model: str, normalization: str) -> PaperCell:
@@ -82,7 +82,8 @@ def test_every_cell_takes_the_run_that_it_asks_for_and_no_other(tmp_path: Path, 
 @pytest.mark.parametrize(
     "change",
     [
-        {"init__name": "kaiming"}, {"init__last_scale": 1 / 6}, {"init__gain": 2.0}, {"lr__value": 0.1},
+        {"init__name": "kaiming"}, {"init__last_scale": 1 / 6}, {"init__name": "orthogonal", "init__gain": 2.0},
+        {"lr__value": 0.1},
         {"aggregation__name": "mean"}, {"aggregation__margin": 0.1}, {"normalization__name": "layer"},
         {"model__variant": "authors"}, {"model__head_bn": True}, {"model__blocks": [1, 1, 1, 1]},
         {"activation__name": "elu"},

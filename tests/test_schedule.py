@@ -16,7 +16,8 @@ TWO = {"until": 4, "image_size": 48, "batch_size": 8, "lr_from": 0.5, "lr_to": 0
 
 
 def made(schedule=(ONE, TWO), batch_scale=1.0, epochs=4, **overrides: Any):
-    base = {"model": {"name": "resnet50_imagenet"}, "lr": {"value": 0.1}, "dataset": {"name": "imagenet"}}
+    base = {"model": {"name": "resnet50_imagenet"}, "lr": {"value": 0.01}, "dataset": {"name": "imagenet"}}
+    base |= {"augmentation": {"crop_padding": 0, "cutout": 0}}
     phases = {"name": "test" if schedule else "none", "schedule": list(schedule), "batch_scale": batch_scale}
     return parse({**base, "phases": phases, "epochs": epochs, **overrides})
 
@@ -78,10 +79,14 @@ def test_dawnbenchs_28_epochs_on_one_machine():
     assert [p.rectangular for p in config.phases.schedule] == [False] * 4 + [True]
 
 
-def test_the_schedule_is_the_identity_and_the_unused_rate_is_not():
+def test_the_schedule_is_the_identity_and_the_unused_rate_is_refused():
     assert identify(made()) != identify(made((ONE, {**TWO, "lr_to": 0.2})))
     assert identify(made()) != identify(made(batch_scale=2.0))
-    assert identify(made()) == identify(made(lr={"value": 0.7}))
+    with pytest.raises(UserError, match=r"^lr.value: 0.7 does nothing here; it needs phases=none \(else 0.01\)$"):
+        made(lr={"value": 0.7})
+    with pytest.raises(UserError, match=r"^batch_size: 64 does nothing here; it needs phases=none"):
+        made(batch_size=64)
+    assert "lr" not in deciding_values(made()), "known identities stay"
     assert identify(made(())) != identify(made((), lr={"value": 0.7}))
     assert "phases" not in deciding_values(made((), epochs=4)), "known identities stay"
     assert "-test-e4" in identify(made()).slug
@@ -96,8 +101,8 @@ def test_the_schedule_is_the_identity_and_the_unused_rate_is_not():
         ({"schedule": ({**ONE, "size": 3},)}, r"phases.schedule\[0\].size: unknown 'size'"),
         ({"schedule": ({"until": 3},)}, r"phases.schedule\[0\].image_size: missing"),
         ({"batch_scale": 0.0}, r"phases.batch_scale: 0.0 is out of range"),
-        ({"schedule": (), "batch_scale": 2.0}, r"phases.batch_scale: 2.0 is out of range; it must be 1 without phases"),
-        ({"dataset": {"name": "imagenet", "image_size": 64}}, r"dataset.image_size: 64 .* null: the phases say it"),
+        ({"schedule": (), "batch_scale": 2.0}, r"phases.batch_scale: 2.0 does nothing here; it needs phases"),
+        ({"dataset": {"name": "imagenet", "image_size": 64}}, r"dataset.image_size: 64 does nothing .* \(else null\)"),
         ({"dataset": {"name": "imagenet", "workers": -1}}, r"dataset.workers: -1"),
         ({"augmentation": {"min_scale": 1.5}}, r"augmentation.min_scale: 1.5"),
     ],

@@ -7,6 +7,7 @@ gives the full path of the key and what would be right.
 This package imports neither torch nor Hydra, so that `--help` and the skipping of finished runs stay fast.
 """
 
+from farkas_exp.config.options import declared, option, outside
 from farkas_exp.config.parsing import parse, schema_defaults, to_dict, unknown_key
 from farkas_exp.config.schema import (
     ActivationConfig,
@@ -31,7 +32,6 @@ from farkas_exp.config.schema import (
     RegularizerConfig,
     ResidualConfig,
     WandbConfig,
-    outside,
 )
 
 __all__ = [
@@ -57,6 +57,8 @@ __all__ = [
     "RegularizerConfig",
     "ResidualConfig",
     "WandbConfig",
+    "declared",
+    "option",
     "outside",
     "parse",
     "schema_defaults",

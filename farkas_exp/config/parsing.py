@@ -1,13 +1,17 @@
 """From the nested mapping that Hydra composes to a frozen `Config`, or one line that says what is wrong with it."""
 
 import dataclasses
+import functools
 import math
+import os
+import sys
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from farkas_exp.config.ranges import check_ranges
+from farkas_exp.config.options import check_options, declared
+from farkas_exp.config.pairs import check_pairs
 from farkas_exp.config.schema import Config
 from farkas_exp.errors import UserError, unknown
 from farkas_exp.images.names import labelled
@@ -17,11 +21,14 @@ def parse(values: Mapping[str, Any]) -> Config:
     """Check a nested mapping against the schema and return the frozen `Config`, the dataset's label filled in.
 
     Raises:
-        UserError: an unknown key, a missing value, a value of the wrong type or out of its range.
+        UserError: an unknown key, a missing value, a value of the wrong type, out of its range, or that does nothing
+            beside the others.
     """
     config = _build(Config, values, "")
-    check_ranges(config)
-    return dataclasses.replace(config, dataset=labelled(config.dataset))
+    config = dataclasses.replace(config, dataset=labelled(config.dataset))
+    check_options(config)
+    check_pairs(config)
+    return config
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -69,19 +76,40 @@ def unknown_key(path: str) -> UserError:
 def _build(schema: type, values: Any, path: str) -> Any:
     if not isinstance(values, Mapping):
         raise UserError(f"{path or 'config'}: expected a group of keys, got {values!r}")
-    fields = {f.name: f for f in dataclasses.fields(schema)}
-    hints = typing.get_type_hints(schema)
+    fields, hints = _shape(schema)
     arguments = {}
     for key, value in values.items():
         where = f"{path}.{key}" if path else str(key)
         if key not in fields:
             raise unknown(where, key, fields)
         arguments[key] = _convert(hints[key], value, where)
+        if declared(fields[key]).is_path and arguments[key] is not None:
+            arguments[key] = home(arguments[key], where)
     for name, f in fields.items():
         if name not in arguments and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
             where = f"{path}.{name}" if path else name
             raise UserError(f"{where}: missing; give it a value on the command line ({where}=...)")
     return schema(**arguments)
+
+
+@functools.cache
+def _shape(schema: type) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fields and the types of a group, by name."""
+    return {f.name: f for f in dataclasses.fields(schema)}, typing.get_type_hints(schema)
+
+
+def home(path: str, where: str) -> str:
+    """`path` with the user's home in the place of a ~ at its start, as a shell has it.
+
+    Raises:
+        UserError: this user has no home.
+    """
+    if not path.startswith("~"):
+        return path
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~"):
+        raise UserError(f"{where}: {path!r}: there is no such home here; write the whole path")
+    return expanded
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
@@ -103,10 +131,12 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if not isinstance(value, (list, tuple)):
             raise UserError(f"{where}: expected a list such as [1,2,3], got {value!r}")
         return tuple(_convert(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
         return float(value)
-    if hint is str and isinstance(value, (int, float)) and not isinstance(value, bool):
+    if hint is str and isinstance(value, int) and not isinstance(value, bool):
         return str(value)
+    if hint is str and isinstance(value, (bool, float)):  # how it was written is lost: 1e3 is 1000.0 by now
+        raise UserError(f"{where}: expected a text, got {value!r}; write it in quotes")
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise UserError(f"{where}: expected {_TYPE_NAMES[hint]}, got {value!r}")
     if isinstance(value, float) and not math.isfinite(value):

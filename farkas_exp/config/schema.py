@@ -1,40 +1,70 @@
-"""The typed schema of a run: every key of every group, its default, and whether it belongs to a run's identity.
+"""The typed schema of a run: every key of every group, with its default, its range and what it needs.
 
 A field made with `outside()` does not decide the numbers of a run and is left out of its hash (see `identity.py`). A
-new field that keeps its default leaves every known hash as it is.
+new field that keeps its default leaves every known hash as it is. A value that does nothing in a configuration is
+refused, by what its field declares (`options.py`); what concerns two keys at once is in `ranges.py`.
 """
 
-import dataclasses
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
+from farkas_exp.config.needs import (
+    ACTIVATED,
+    ANY_HEAD,
+    ATTACKED,
+    FARKAS,
+    IMAGE_FOLDER,
+    IN_MEMORY,
+    METHOD,
+    NO_PHASES,
+    NORMALIZABLE,
+    NORMALIZED,
+    PHASES,
+    PIXELS,
+    PROJECTED,
+    SEPARATION,
+    SPATIAL,
+    STREAMED,
+    architecture,
+    choice,
+    positive,
+)
+from farkas_exp.config.options import option, outside
+from farkas_exp.images.names import STREAMED as STREAMED_SETS
 
-def outside(default: Any = dataclasses.MISSING, factory: Any = dataclasses.MISSING) -> Any:
-    """A field that stays outside of a run's identity: it may change without changing the numbers of a run."""
-    return field(default=default, default_factory=factory, metadata={"identity": False})
+MOST_EPOCHS = 1_000_000
+"""More would never end."""
+MOST_PIXELS = 4096
+"""The largest side of an image."""
+MOST_IMAGES = 100_000_000
+"""Of a data set, or of a batch."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """The network. An option left at null takes the default of the network's builder in `farkas_exp.models`."""
 
-    name: str
-    variant: Literal["paper", "authors"] | None = None
-    head_bn: bool | None = None
-    blocks: tuple[int, ...] | None = None
-    widths: tuple[int, ...] | None = None
-    depth: int | None = None
-    width: int | None = None
-    residual: bool | None = None
-    downsample: Literal["conv", "pool"] | None = None
-    bias: bool | None = None
+    name: str = option()
+    variant: Literal["paper", "authors"] | None = option(None, needs=architecture("variant", "farkasnet18"))
+    head_bn: bool | None = option(None, needs=architecture("head_bn", "farkasnet18"))
+    blocks: tuple[int, ...] | None = option(
+        None, at_least=1, at_most=1000, shortest=1, needs=architecture("blocks", "farkasnet18")
+    )
+    widths: tuple[int, ...] | None = option(
+        None, at_least=1, at_most=100_000, shortest=1, needs=architecture("widths", "farkasnet18")
+    )
+    depth: int | None = option(None, at_least=1, at_most=10_000, needs=architecture("depth", "mlp"))
+    width: int | None = option(None, at_least=1, at_most=100_000, needs=architecture("width", "mlp"))
+    residual: bool | None = option(None, needs=architecture("residual", "mlp"))
+    downsample: Literal["conv", "pool"] | None = option(None, needs=architecture("downsample", "resnet50_imagenet"))
+    bias: bool | None = option(None, needs=architecture("bias", "allconv_residual"))
 
 
 @dataclass(frozen=True)
 class HeadConfig:
     """The last layer, from features to logits (`farkas_exp.models.head.HEADS`)."""
 
-    name: str = "linear"
+    name: str = option("linear", needs=ANY_HEAD)
 
 
 @dataclass(frozen=True)
@@ -45,36 +75,39 @@ class ResidualConfig:
     1/sqrt(L).
     """
 
-    alpha: float = 1.0
-    beta: float = 1.0
-    depth_exponent: float = 0.0
+    alpha: float = option(1.0, above=0)
+    beta: float = option(1.0, above=0)
+    depth_exponent: float = option(0.0, at_least=-10, at_most=10)
 
 
 @dataclass(frozen=True)
 class NormalizationConfig:
     """Normalization of activations; `after` the activation as in the paper (Algorithms 1 and 2), or `before` it."""
 
-    name: str = "none"
-    position: Literal["after", "before"] | None = None
-    affine: bool | None = None
-    groups: int = 8
+    name: str = option("none", needs=NORMALIZABLE)
+    position: Literal["after", "before"] | None = option(None, needs=NORMALIZED)
+    affine: bool | None = option(None, needs=NORMALIZED)
+    groups: int = option(8, at_least=1, at_most=100_000, needs=choice("normalization", "group"))
 
 
 @dataclass(frozen=True)
 class AggregationConfig:
-    """How a Farkas layer forms its last component (Section 3.3)."""
+    """How a Farkas layer forms its last component (Section 3.3).
 
-    name: str = "sum"
-    margin: float = 0.0
-    learn_lambda: bool = False
+    A plain network does not know it, and makes one experiment of all its values: sweeps cross it with both kinds.
+    """
+
+    name: str = option("sum", needs=FARKAS, tolerated=True)
+    margin: float = option(0.0, at_least=0, needs=FARKAS, tolerated=True)
+    learn_lambda: bool = option(False, needs=FARKAS, tolerated=True)
 
 
 @dataclass(frozen=True)
 class ActivationConfig:
-    """The activation and its cutoff c (Corollary 3.3); null takes the activation's own cutoff."""
+    """The activation and its cutoff c in Farkas layers (Corollary 3.3); null takes the activation's own cutoff."""
 
-    name: str = "relu"
-    cutoff: float | None = None
+    name: str = option("relu", needs=ACTIVATED)
+    cutoff: float | None = option(None, needs=FARKAS)
 
 
 @dataclass(frozen=True)
@@ -87,11 +120,13 @@ class InitConfig:
     `bias` is what bias_shift adds to every bias, and the half-width of bias_uniform's range.
     """
 
-    name: str = "pytorch"
-    gain: float | None = None
-    last_scale: float = 1.0
-    last_depth_exponent: float = 0.0
-    bias: float | None = None
+    name: str = option("pytorch")
+    gain: float | None = option(
+        None, above=0, needs=choice("init", "kaiming", "xavier", "orthogonal", "delta_orthogonal")
+    )
+    last_scale: float = option(1.0, at_least=0)
+    last_depth_exponent: float = option(0.0, at_least=-10, at_most=10)
+    bias: float | None = option(None, above=0, needs=choice("init", "bias_shift", "bias_uniform"))
 
 
 @dataclass(frozen=True)
@@ -99,24 +134,26 @@ class LRConfig:
     """Learning rate and its schedule: times `gamma` from each milestone on.
 
     The milestones are epochs of a run of `reference_epochs`; a shorter or longer run scales them. null keeps them
-    as they are.
+    as they are. Phases bring their own rates, and leave all this at the values of `lr=small`.
     """
 
-    value: float
-    milestones: tuple[int, ...] = (60, 120, 160)
-    gamma: float = 0.2
-    reference_epochs: int | None = 200
+    value: float = option(above=0, needs=NO_PHASES, idle=0.01)
+    milestones: tuple[int, ...] = option(
+        (60, 120, 160), at_least=0, at_most=MOST_EPOCHS, increasing=True, needs=NO_PHASES
+    )
+    gamma: float = option(0.2, above=0, needs=NO_PHASES)
+    reference_epochs: int | None = option(200, at_least=1, at_most=MOST_EPOCHS, needs=NO_PHASES)
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
     """The optimizer; `decay: weights` leaves biases and normalization parameters without weight decay."""
 
-    name: str = "sgd"
-    momentum: float = 0.9
-    nesterov: bool = False
-    weight_decay: float = 5e-4
-    decay: Literal["weights", "all"] = "weights"
+    name: str = option("sgd")
+    momentum: float = option(0.9, at_least=0, below=1, needs=choice("optimizer", "sgd"))
+    nesterov: bool = option(False, needs=(choice("optimizer", "sgd"), positive("optimizer.momentum", 0.9)))
+    weight_decay: float = option(5e-4, at_least=0)
+    decay: Literal["weights", "all"] = option("weights", needs=positive("optimizer.weight_decay", 5e-4))
 
 
 @dataclass(frozen=True)
@@ -124,14 +161,14 @@ class AugmentationConfig:
     """Random crop with zero padding, horizontal flip, and cutout (its square filled with its own mean colour).
 
     Streamed images have a random resized crop in place of crop and cutout: `min_scale` is the least part of the image's
-    area that it takes (null: 0.08, or what the phase says).
+    area that it takes (null: 0.08, or what the phase says). Points (dataset=moons) are not augmented.
     """
 
-    crop_padding: int = 4
-    flip: bool = True
-    cutout: int = 16
-    cutout_fill: Literal["mean", "zero"] = "mean"
-    min_scale: float | None = None
+    crop_padding: int = option(4, at_least=0, at_most=MOST_PIXELS, needs=IN_MEMORY, idle=0)
+    flip: bool = option(True, needs=PIXELS, idle=False)
+    cutout: int = option(16, at_least=0, at_most=MOST_PIXELS, needs=IN_MEMORY, idle=0)
+    cutout_fill: Literal["mean", "zero"] = option("mean", needs=(IN_MEMORY, positive("augmentation.cutout", 4)))
+    min_scale: float | None = option(None, above=0, at_most=1, needs=STREAMED)
 
 
 @dataclass(frozen=True)
@@ -146,22 +183,26 @@ class DatasetConfig:
     root (160 for `<root>-160`), of which each phase takes the smallest that is large enough.
     """
 
-    name: str
-    root: str | None = outside(None)
-    label: str | None = None
-    image_size: int | None = None
-    normalize: bool = False
-    train_limit: int | None = None
-    validation: float = 0.0
-    num_classes: int | None = None
-    train_size: int | None = None
-    test_size: int | None = None
-    noise: float | None = None
+    name: str = option()
+    root: str | None = outside(None, is_path=True)
+    label: str | None = option(None, needs=IMAGE_FOLDER)
+    image_size: int | None = option(None, at_least=1, at_most=MOST_PIXELS, needs=(PIXELS, NO_PHASES))
+    normalize: bool = option(False)
+    train_limit: int | None = option(None, at_least=1, at_most=MOST_IMAGES)
+    validation: float = option(0.0, at_least=0, below=1)
+    num_classes: int | None = option(
+        None, at_least=2, at_most=1_000_000, needs=choice("dataset", "synthetic", *STREAMED_SETS)
+    )
+    train_size: int | None = option(
+        None, at_least=1, at_most=MOST_IMAGES, needs=choice("dataset", "moons", "synthetic")
+    )
+    test_size: int | None = option(None, at_least=1, at_most=MOST_IMAGES, needs=choice("dataset", "moons", "synthetic"))
+    noise: float | None = option(None, at_least=0, needs=choice("dataset", "moons"))
     download: bool = outside(True)
     cache: bool = outside(True)
-    workers: int | None = outside(None)
-    draft: bool = True
-    copies: tuple[int, ...] = ()
+    workers: int | None = outside(None, at_least=0, at_most=1024)
+    draft: bool = option(True, needs=STREAMED)
+    copies: tuple[int, ...] = option((), at_least=1, at_most=MOST_PIXELS, needs=STREAMED)
 
     @property
     def evaluated_on(self) -> Literal["test", "validation"]:
@@ -178,22 +219,22 @@ class PhaseConfig:
     of similar shape, cropped to their mean shape in the place of a square.
     """
 
-    until: int
-    image_size: int
-    batch_size: int
-    lr_from: float
-    lr_to: float
-    min_scale: float | None = None
-    rectangular: bool = False
+    until: int = option(at_least=1, at_most=MOST_EPOCHS)
+    image_size: int = option(at_least=1, at_most=MOST_PIXELS)
+    batch_size: int = option(at_least=1, at_most=MOST_IMAGES)
+    lr_from: float = option(above=0)
+    lr_to: float = option(above=0)
+    min_scale: float | None = option(None, above=0, at_most=1)
+    rectangular: bool = option(False)
 
 
 @dataclass(frozen=True)
 class PhasesConfig:
     """A schedule for streamed images in place of `lr` and `batch_size`; `batch_scale` multiplies batch and rate."""
 
-    name: str = "none"
-    schedule: tuple[PhaseConfig, ...] = ()
-    batch_scale: float = 1.0
+    name: str = option("none")
+    schedule: tuple[PhaseConfig, ...] = option((), needs=STREAMED)
+    batch_scale: float = option(1.0, above=0, needs=PHASES)
 
 
 @dataclass(frozen=True)
@@ -204,13 +245,13 @@ class RegularizerConfig:
     the mu^2 to which the squared norm of the parameters is drawn, of norm_bias.
     """
 
-    name: str = "none"
-    strength: float = 0.0
-    coefficient: float = 0.5
-    rho: float = 0.0
-    conv_point: Literal["image", "position"] = "image"
-    include_output: bool = False
-    norm_squared: float = 0.0
+    name: str = option("none")
+    strength: float = option(0.0, at_least=0, needs=METHOD)
+    coefficient: float = option(0.5, above=0, needs=SEPARATION)
+    rho: float = option(0.0, needs=SEPARATION)
+    conv_point: Literal["image", "position"] = option("image", needs=(SEPARATION, SPATIAL))
+    include_output: bool = option(False, needs=SEPARATION)
+    norm_squared: float = option(0.0, at_least=0, needs=choice("regularizer", "norm_bias"))
 
 
 @dataclass(frozen=True)
@@ -220,19 +261,19 @@ class DropoutConfig:
     An `anneal` of 0 keeps the rate.
     """
 
-    rate: float = 0.0
-    anneal: float = 1.0
+    rate: float = option(0.0, at_least=0, below=1, needs=ACTIVATED)
+    anneal: float = option(1.0, at_least=0, at_most=1, needs=positive("dropout.rate", 0.1))
 
 
 @dataclass(frozen=True)
 class AttackConfig:
     """Adversarial training: each batch is moved by projected gradient ascent, sizes in units of the pixels' [0, 1]."""
 
-    name: str = "none"
-    steps: int = 7
-    step_size: float = 2 / 255
-    epsilon: float = 8 / 255
-    random_start: bool = True
+    name: str = option("none")
+    steps: int = option(7, at_least=1, at_most=10_000, needs=ATTACKED)
+    step_size: float = option(2 / 255, above=0, needs=ATTACKED)
+    epsilon: float = option(8 / 255, above=0, needs=ATTACKED)
+    random_start: bool = option(True, needs=ATTACKED)
 
 
 @dataclass(frozen=True)
@@ -242,17 +283,17 @@ class CallbackConfig:
     rank_min sets the singular values below `threshold` to zero, rank_max cuts those above it off.
     """
 
-    name: str = "none"
-    threshold: float = 0.0
-    last_epochs: int = 15
-    every_epochs: int = 1
+    name: str = option("none")
+    threshold: float = option(0.0, at_least=0, needs=PROJECTED)
+    last_epochs: int = option(15, at_least=1, at_most=MOST_EPOCHS, needs=PROJECTED)
+    every_epochs: int = option(1, at_least=1, at_most=MOST_EPOCHS, needs=PROJECTED)
 
 
 @dataclass(frozen=True)
 class FailureConfig:
     """A run has failed after `epochs` epochs at chance or worse in total, or when its loss is not finite."""
 
-    epochs: int = 5
+    epochs: int = option(5, at_least=0, at_most=MOST_EPOCHS)
 
 
 @dataclass(frozen=True)
@@ -263,31 +304,31 @@ class DiagnosticsConfig:
     Hessian's eigenvalues, `ntk_images` for the tangent kernel.
     """
 
-    epochs: tuple[int, ...] = ()
-    images: int = 128
-    measures: tuple[str, ...] = ()
-    lanczos_steps: int = 80
-    ntk_images: int = 25
+    epochs: tuple[int, ...] = outside((), at_least=0, at_most=MOST_EPOCHS)
+    images: int = outside(128, at_least=1, at_most=MOST_IMAGES)
+    measures: tuple[str, ...] = outside(())
+    lanczos_steps: int = outside(80, at_least=2, at_most=10_000)
+    ntk_images: int = outside(25, at_least=1, at_most=10_000)
 
 
 @dataclass(frozen=True)
 class CheckpointConfig:
     """How often a checkpoint is written, beside the one at an interruption; 0 switches that trigger off."""
 
-    every_epochs: int = 1
-    every_minutes: float = 5.0
+    every_epochs: int = outside(1, at_least=0, at_most=MOST_EPOCHS)
+    every_minutes: float = outside(5.0, at_least=0)
 
 
 @dataclass(frozen=True)
 class WandbConfig:
     """The Weights & Biases mirror of the run directory."""
 
-    mode: Literal["offline", "online", "disabled"] | None = None
-    project: str | None = None
-    entity: str | None = None
-    group: str | None = None
-    name: str | None = None
-    tags: tuple[str, ...] = ()
+    mode: Literal["offline", "online", "disabled"] | None = outside(None)
+    project: str | None = outside(None)
+    entity: str | None = outside(None)
+    group: str | None = outside(None)
+    name: str | None = outside(None)
+    tags: tuple[str, ...] = outside(())
 
 
 @dataclass(frozen=True)
@@ -311,23 +352,23 @@ class Config:
     attack: AttackConfig = AttackConfig()
     callback: CallbackConfig = CallbackConfig()
     failure: FailureConfig = FailureConfig()
-    epochs: int = 200
-    batch_size: int = 128
-    precision: Literal["fp32", "bf16"] = "fp32"
-    label_smoothing: float = 0.0
+    epochs: int = option(200, at_least=1, at_most=MOST_EPOCHS)
+    batch_size: int = option(128, at_least=1, at_most=MOST_IMAGES, needs=NO_PHASES)
+    precision: Literal["fp32", "bf16"] = option("fp32")
+    label_smoothing: float = option(0.0, at_least=0, below=1)
 
-    seed: int = outside(0)
+    seed: int = outside(0, at_least=0, at_most=2**32 - 1)
     experiment: str | None = outside(None)
     arm: str | None = outside(None)
     only_for: tuple[str, ...] = outside(())
     device: Literal["auto", "cpu", "cuda"] = outside("auto")
     compile: Literal["auto", "none", "graph", "default", "reduce-overhead", "max-autotune"] = outside("auto")
-    packing: int = outside(1)
+    packing: int = outside(1, at_least=1, at_most=1024)
     channels_last: bool = outside(True)
-    runs_dir: str = outside("runs")
+    runs_dir: str = outside("runs", is_path=True)
     retry_failed: bool = outside(False)
     fail_fast: bool = outside(False)
     progress: Literal["auto", "live", "plain", "none"] = outside("auto")
-    diagnostics: DiagnosticsConfig = outside(factory=DiagnosticsConfig)
-    checkpoint: CheckpointConfig = outside(factory=CheckpointConfig)
-    wandb: WandbConfig = outside(factory=WandbConfig)
+    diagnostics: DiagnosticsConfig = DiagnosticsConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    wandb: WandbConfig = WandbConfig()

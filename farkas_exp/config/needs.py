@@ -1,0 +1,92 @@
+"""What an option needs to do anything: a named choice of its group, a value above 0, a kind of network or data set."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from farkas_exp.images import names
+from farkas_exp.registry import NETWORKS, Network
+
+
+@dataclass(frozen=True)
+class Need:
+    """What an option does nothing without.
+
+    Attributes:
+        words: what is missing in a configuration, as one writes it: optimizer.name=sgd.
+        is_met: whether a configuration has it.
+        example: settings that meet it, by dotted key.
+    """
+
+    words: str | Callable[[Any], str]
+    is_met: Callable[[Any], bool]
+    example: Mapping[str, Any]
+
+
+def choice(group: str, *known: str) -> Need:
+    """The need for one of the names `known` in a group."""
+    key, which = f"{group}.name", " or ".join(known)
+    return Need(f"{key}={which}", lambda config: at(config, key) in known, {key: known[0]})
+
+
+def another(group: str, name: str, example: str) -> Need:
+    """The need for a choice in a group that is not `name`, such as `example`."""
+    key = f"{group}.name"
+    return Need(f"another {key} than {name}", lambda config: at(config, key) != name, {key: example})
+
+
+def positive(key: str, example: float) -> Need:
+    """The need for a value above 0 at `key`, such as `example`."""
+    return Need(f"{key} > 0", lambda config: at(config, key) > 0, {key: example})
+
+
+def at(config: Any, key: str) -> Any:
+    """The value at a dotted key."""
+    return functools.reduce(getattr, key.split("."), config)
+
+
+def network(words: str, is_met: Callable[[Network], bool], example: str) -> Need:
+    """The need for a network of some kind, as its registration says; unknown names are another complaint."""
+
+    def of(config: Any) -> bool:
+        entry = NETWORKS.get(config.model.name)
+        return entry is None or is_met(entry)
+
+    return Need(lambda config: f"{words}, not {config.model.name}", of, {"model.name": example})
+
+
+def architecture(option: str, example: str) -> Need:
+    """The need for a network that has an option of its own."""
+
+    def words(config: Any) -> str:
+        own = ", ".join(f"model.{name}" for name in NETWORKS[config.model.name].options) or "none"
+        return f"another network: {config.model.name} has {own}"
+
+    return dataclasses.replace(network("", lambda entry: option in entry.options, example), words=words)
+
+
+FARKAS = network("a network of Farkas layers", lambda entry: entry.farkas, "farkasnet18")
+NORMALIZABLE = network("a network that takes a normalization", lambda entry: bool(entry.positions), "farkasnet18")
+ACTIVATED = network("a network with activations", lambda entry: entry.activated, "farkasnet18")
+SPATIAL = network("a network of convolutions", lambda entry: entry.spatial, "farkasnet18")
+ANY_HEAD = network("a network that chooses its last layer", lambda entry: entry.chooses_head, "farkasnet18")
+NO_PHASES = Need("phases=none", lambda config: not config.phases.schedule, {})
+_PHASE = {"until": 9, "image_size": 32, "batch_size": 8, "lr_from": 0.1, "lr_to": 0.01}
+PHASES = Need(
+    "phases",
+    lambda config: bool(config.phases.schedule),
+    {"phases.name": "own", "phases.schedule": [_PHASE], "dataset.name": "streamed_folder"},
+)
+STREAMED = choice("dataset", *names.STREAMED[::-1])
+IMAGE_FOLDER = choice("dataset", *names.IMAGE_FOLDERS)
+IN_MEMORY = Need(
+    "images in memory", lambda config: config.dataset.name not in ("moons", *names.STREAMED), {"dataset.name": "digits"}
+)
+PIXELS = another("dataset", "moons", "digits")
+METHOD = another("regularizer", "none", "sep_up")
+SEPARATION = choice("regularizer", "sep_up", "sep_u", "sep_p")
+NORMALIZED = another("normalization", "none", "batch")
+PROJECTED = another("callback", "none", "rank_min")
+ATTACKED = another("attack", "none", "pgd")

@@ -1,0 +1,55 @@
+"""Values that are right one by one and make no sense together."""
+
+from farkas_exp.config.options import require
+from farkas_exp.config.schema import Config
+from farkas_exp.errors import UserError
+
+MOST_WEIGHTS = 10_000_000_000
+"""Of a network, roughly: 40 GB in single precision, four times that with gradients and momentum."""
+MOST_BYTES = 2**36
+"""Of made-up images."""
+
+
+def check_pairs(config: Config) -> None:
+    """Check what concerns more than one key.
+
+    Raises:
+        UserError: two values that do not fit each other.
+    """
+    _check_phases(config)
+    _check_sizes(config)
+    regularizer, limit = config.regularizer, config.regularizer.coefficient
+    require(abs(regularizer.rho) <= limit, "regularizer.rho", regularizer.rho, f"between -{limit:g} and {limit:g}")
+    if config.batch_size == 1 and not config.phases.schedule:
+        for key, used in (("normalization=batch", config.normalization.name == "batch"),
+                          ("model.head_bn=true", bool(config.model.head_bn))):  # fmt: skip
+            if used:
+                raise UserError(f"batch_size: 1 image has no statistics of a batch; with {key} it must be at least 2")
+
+
+def _check_phases(config: Config) -> None:
+    phases = config.phases
+    named = (phases.name == "none") == (not phases.schedule)
+    require(named, "phases.name", phases.name, "none without a schedule, and another name with one")
+    begin = 0
+    for number, phase in enumerate(phases.schedule):
+        require(phase.until > begin, f"phases.schedule[{number}].until", phase.until, f"at least {begin + 1}")
+        begin = phase.until
+    if phases.schedule:
+        least = f"at most {begin}, where the phases end (fewer stop early on the same schedule)"
+        require(config.epochs <= begin, "epochs", config.epochs, least)
+
+
+def _check_sizes(config: Config) -> None:
+    """Refuse a network or made-up images that no machine's memory holds."""
+    model, dataset = config.model, config.dataset
+    layers = (model.depth or 1) + sum(model.blocks or ())
+    key, width = max(("model.width", model.width or 1), ("model.widths", max(model.widths or (1,))), key=lambda w: w[1])
+    if 9 * layers * width**2 > MOST_WEIGHTS:
+        raise UserError(
+            f"{key}: {layers} layers of width {width} are some {9 * layers * width**2:.0e} weights; choose fewer than"
+            f" {MOST_WEIGHTS:.0e}"
+        )
+    if dataset.name == "synthetic":
+        count, side = (dataset.train_size or 1) + (dataset.test_size or 1), dataset.image_size or 1
+        require(3 * count * side**2 <= MOST_BYTES, "dataset.train_size", count, f"fewer images of {side}x{side} pixels")

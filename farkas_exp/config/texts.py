@@ -1,0 +1,176 @@
+"""Texts stay texts, however much they look like numbers: `runs_dir=2024_11_25` is that folder, not 20241125.
+
+Hydra reads the values of overrides, and YAML those of files, without the schema. Here the keys of the schema that take
+a text are marked as such, before Hydra sees them: in overrides by quotes, in files by their tag. A `~` at the start of
+a path means home in both.
+"""
+
+import dataclasses
+import functools
+import re
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra._internal.core_plugins import file_config_source
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.grammar.gen.OverrideLexer import CommonTokenStream, InputStream, OverrideLexer
+from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
+from omegaconf import OmegaConf
+from omegaconf._utils import get_yaml_loader
+
+from farkas_exp.config.options import declared
+from farkas_exp.config.parsing import home
+from farkas_exp.config.schema import Config
+
+SWEPT = "hydra.sweeper.params"
+"""The group of files whose values are written as on the command line."""
+
+
+@functools.cache
+def text_keys(schema: Any = Config, prefix: str = "") -> Mapping[str, bool]:
+    """The dotted keys that take a text or a list of texts, and whether it is a path."""
+    found: dict[str, bool] = {}
+    hints = typing.get_type_hints(schema)
+    for f in dataclasses.fields(schema):
+        hint, key = hints[f.name], prefix + f.name
+        if dataclasses.is_dataclass(hint):
+            found |= text_keys(hint, f"{key}.")
+        elif str in (hint, *typing.get_args(hint)):
+            found[key] = declared(f).is_path
+    return found
+
+
+def keep_texts(overrides: Sequence[str]) -> list[str]:
+    """The overrides with quotes around every value of a text key that would be read as a number or a truth value.
+
+    Also in lists and sweeps; null stays null. What is no override, or not readable as one, is left as it is.
+    """
+    return [_kept(override) for override in overrides]
+
+
+_OVERRIDE = re.compile(r"(?P<key>(\+\+?)?[A-Za-z_][\w.]*)=")
+_HOME = re.compile(r"(?P<before>^|,)(?P<path>~[^,'\"\[\](){}]*)")
+_LITERALS = (OverrideLexer.INT, OverrideLexer.FLOAT, OverrideLexer.BOOL)
+_PRIMITIVE = {
+    *_LITERALS, OverrideLexer.ID, OverrideLexer.NULL, OverrideLexer.INTERPOLATION, OverrideLexer.UNQUOTED_CHAR,
+    OverrideLexer.COLON, OverrideLexer.ESC, OverrideLexer.QUOTED_VALUE,
+}  # fmt: skip
+_NUMERIC = ("range", "interval", "int", "float", "bool", "str")
+"""Functions of Hydra whose arguments are numbers, or that say themselves what they make of them."""
+
+
+def _kept(override: str) -> str:
+    match = _OVERRIDE.match(override)
+    key = match["key"].lstrip("+") if match else ""
+    if match is None or key not in text_keys():
+        return override
+    if text_keys()[key]:
+        value = _HOME.sub(lambda m: f"{m['before']}{_quoted(home(m['path'], key))}", override[match.end() :])
+        override = override[: match.end()] + value
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        return override
+    lexer = OverrideLexer(InputStream(override))
+    lexer.removeErrorListeners()
+    stream = CommonTokenStream(lexer)
+    stream.fill()
+    for token, inside in reversed(list(_literals([token for token in stream.tokens if token.type != -1]))):
+        text = _quoted(_quoted(token.text)) if inside else _quoted(token.text)  # Hydra's functions take one pair away
+        override = override[: token.start] + text + override[token.stop + 1 :]
+    return override
+
+
+def _literals(tokens: Sequence[Any]) -> Iterator[tuple[Any, bool]]:
+    """The tokens that are a whole value and would be read as no text, and whether they are inside of a function."""
+    functions: list[str] = []
+    values = [token for token in tokens if token.type != OverrideLexer.WS]
+    begin = next((index + 1 for index, token in enumerate(values) if token.type == OverrideLexer.EQUAL), len(values))
+    for index in range(begin, len(values)):
+        token, before = values[index], values[index - 1]
+        after = values[index + 1] if index + 1 < len(values) else None
+        if token.type == OverrideLexer.POPEN:
+            functions.append(before.text)
+        elif token.type == OverrideLexer.PCLOSE and functions:
+            functions.pop()
+        alone = (index == begin or before.type not in _PRIMITIVE) and (after is None or after.type not in _PRIMITIVE)
+        if token.type in _LITERALS and alone and not set(functions) & set(_NUMERIC):
+            yield token, bool(functions)
+
+
+def _quoted(text: str) -> str:
+    escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text)
+    return f"'{escaped}'"
+
+
+class FileConfigSource(file_config_source.FileConfigSource):
+    """Hydra's source of YAML files, which keeps texts as they are written."""
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """The configuration in a file.
+
+        Raises:
+            ConfigLoadError: there is no such file.
+            yaml.YAMLError: it is no YAML.
+        """
+        file = (Path(self.path) / self._normalize_file_name(config_path)).resolve()
+        if not file.exists():
+            raise ConfigLoadError(f"Config not found : {file}")
+        text = file.read_text(encoding="utf-8")
+        header = ConfigSource._get_header_dict(text[:512])
+        values = read_yaml(text, _package(config_path, header.get("package")))
+        path = f"{self.scheme()}://{self.path}"
+        return ConfigResult(config=OmegaConf.create(values), path=path, provider=self.provider, header=header)
+
+
+def read_yaml(text: str, package: str = "") -> Any:
+    """The values in a YAML text; `package` is the dotted key of the group that they belong to, "" for the whole.
+
+    Raises:
+        yaml.YAMLError: it is no YAML.
+    """
+    loader = get_yaml_loader()(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return {}
+        _mark(node, package)
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _package(config_path: str, package: str | None) -> str:
+    """Where the values of a file belong: to its folder, unless its header says otherwise."""
+    if package is not None and package not in ("_group_",):
+        return "" if package == "_global_" else package
+    return ".".join(Path(config_path).parent.parts)
+
+
+def _mark(node: yaml.Node, key: str) -> None:
+    """Make every plain scalar of a text key a text, below the node of `key`."""
+    if isinstance(node, yaml.MappingNode):
+        for name, value in node.value:
+            if isinstance(name, yaml.ScalarNode):
+                _mark(value, f"{key}.{name.value}" if key else name.value)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _mark(item, key)
+    elif isinstance(node, yaml.ScalarNode) and (key in text_keys() or key.startswith(f"{SWEPT}.")):
+        if node.style is None and node.tag != "tag:yaml.org,2002:null":
+            node.tag = "tag:yaml.org,2002:str"
+        if text_keys().get(key) and isinstance(node.value, str):
+            node.value = home(node.value, key)
+
+
+def install() -> None:
+    """Let Hydra read its files by this module."""
+    SourcesRegistry.instance().types["file"] = FileConfigSource
+
+
+install()
