@@ -121,3 +121,10 @@ def test_counting_dead_samples_leaves_the_network_as_it_is():
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     dead_samples(model.eval(), torch.rand(4, 3, 8, 8))
     assert not model.training
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_measuring_keeps_the_mode_of_the_network(training):
+    model = Chain(FIRST).train(training)
+    measure_activity(model, torch.zeros(3, 1))
+    assert model.training == training
