@@ -35,7 +35,7 @@ test-slow: setup  ## the heavier tests
 	$(PYTEST) -m slow $(ARGS)
 
 .PHONY: mutation
-mutation: setup  ## deliberate faults in the core, and which the tests miss (hours): ARGS="farkas_exp/optim.py --most 40"
+mutation: setup  ## deliberate faults in the core, and which the tests miss (hours): ARGS="farkas_exp/training/optimizer.py --most 40"
 	@test -d build/mutmut || $(PY) -m pip install --quiet --no-deps --target build/mutmut mutmut==3.8.1 libcst==1.9.0
 	@PYTHONPATH=build/mutmut OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PY) scripts/mutation.py $(ARGS)
 

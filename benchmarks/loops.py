@@ -16,14 +16,14 @@ from torchvision import transforms
 from torchvision.transforms import functional as image_ops
 
 from benchmarks.measure import device, interleaved, medians, ratio
-from farkas_exp.building import build_model
 from farkas_exp.config import AugmentationConfig, parse
 from farkas_exp.data import build_data
 from farkas_exp.data.base import Arrays
 from farkas_exp.data.device import DeviceData
-from farkas_exp.optim import build_optimizer
 from farkas_exp.signals import StopRequest
-from farkas_exp.trainer import Trainer, TrainerState
+from farkas_exp.training.building import build_model
+from farkas_exp.training.optimizer import build_optimizer
+from farkas_exp.training.trainer import Trainer, TrainerState
 
 ROOT = Path(__file__).resolve().parent.parent
 LOADER_WORKERS = 2

@@ -10,11 +10,11 @@ from torch.nn import functional as F
 
 from benchmarks.literal import make_literal
 from benchmarks.measure import device, interleaved, kept_bytes, macs, medians, peak_bytes, ratio
-from farkas_exp.capture import CapturedStep
 from farkas_exp.config import OptimizerConfig
 from farkas_exp.kernels import KERNELS
 from farkas_exp.models import create_model
-from farkas_exp.optim import build_optimizer
+from farkas_exp.training.execution import CapturedStep
+from farkas_exp.training.optimizer import build_optimizer
 
 DEPTHS = ("18", "34", "50", "101")
 TRAINING_IMAGES = 50_000

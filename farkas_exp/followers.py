@@ -60,7 +60,7 @@ def follow(processes: Processes) -> int:
 
 def _take_part(processes: Processes, config: Config) -> int:
     from farkas_exp.runs import open_run
-    from farkas_exp.train import train
+    from farkas_exp.training.session import train
 
     try:
         train(config, open_run(config))

@@ -251,7 +251,7 @@ HEAD = ("state", "epoch", "test error %", "validation error %", "ETA", "host", "
 
 
 def _cells(line: Line) -> tuple[str, ...]:
-    from farkas_exp.tracking.console import duration
+    from farkas_exp.runs.console import duration
 
     def shown(value: float | None, form: Callable[[float], str]) -> str:
         return "" if value is None else form(value)

@@ -28,8 +28,8 @@ from farkas_exp.distributed import RankFailed
 from farkas_exp.errors import Interrupted, UserError
 from farkas_exp.images.prints import Prints, check_same, prints
 from farkas_exp.machine.files import write_text
-from farkas_exp.measurements import Gap, Measurements, described
 from farkas_exp.output import say, warn
+from farkas_exp.runs.measurements import Gap, Measurements, described
 
 SKIPPED, BUSY, REFUSED, DISK = "skipped", "busy", "refused", "file error"
 LOST, PASSED_OVER = "without outcome", "passed over"
@@ -96,7 +96,7 @@ def _execute_locked(run: runs.RunDirectory, config: Config) -> Outcome:
     try:
         if done is not None:
             return _measured(run, config, done)
-        from farkas_exp.train import train
+        from farkas_exp.training.session import train
 
         result = train(config, run)
         return Outcome(result["status"], path, _summary(result, config.dataset.evaluated_on))
@@ -148,7 +148,7 @@ def _measured(run: runs.RunDirectory, config: Config, done: Outcome) -> Outcome:
     measurable, _ = _unmeasured(run, config)
     if done.status != SKIPPED or not measurable:
         return _with_gaps(run, config, done)
-    from farkas_exp.measuring import measure_finished
+    from farkas_exp.training.measuring import measure_finished
 
     try:
         now = measure_finished(config, run)

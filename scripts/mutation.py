@@ -1,4 +1,4 @@
-"""Deliberate faults in the core, and whether the tests see them: `make mutation ARGS="farkas_exp/optim.py"`.
+"""Deliberate faults in the core, and whether tests see them: `make mutation ARGS="farkas_exp/training/optimizer.py"`.
 
 The faults are those of mutmut's operators: a number plus one, a comparison turned round, an argument dropped, a value
 replaced by None, and so on. mutmut itself starts a test session for each fault; here one session, with everything

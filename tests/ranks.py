@@ -11,7 +11,7 @@ import pytest
 
 PRELOADED = [
     "farkas_exp.cli",
-    "farkas_exp.train",
+    "farkas_exp.training.session",
     "hydra.main",
     "sklearn.datasets",
     "torch._dynamo",

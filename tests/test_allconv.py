@@ -10,17 +10,17 @@ from test_experiments import composed, jobs
 from torch import nn
 
 from farkas_exp.config import parse
-from farkas_exp.diagnostics import measure_activity
 from farkas_exp.errors import UserError
 from farkas_exp.identity import identify
 from farkas_exp.initialization import initialize
 from farkas_exp.initialization.matched import classifier_of, feature_variance
 from farkas_exp.layers import FarkasConv2d
+from farkas_exp.measures import measure_activity
 from farkas_exp.models import create_model
 from farkas_exp.models.head import RandomProjection
-from farkas_exp.optim import build_optimizer, learning_rate
 from farkas_exp.runs import RunDirectory
-from farkas_exp.train import train
+from farkas_exp.training.optimizer import build_optimizer, learning_rate
+from farkas_exp.training.session import train
 
 SMALL = {"blocks": (2, 2), "widths": (8, 16)}
 

@@ -4,9 +4,8 @@ import pickle
 import pytest
 import torch
 
-from farkas_exp import checkpoint
 from farkas_exp.errors import UserError
-from farkas_exp.runs import RunDirectory
+from farkas_exp.runs import RunDirectory, checkpoint
 
 
 @pytest.fixture

@@ -211,7 +211,7 @@ def test_local_processes_refuse_them_too(tmp_path, capfd):
 
 
 def crash(monkeypatch):
-    monkeypatch.setattr("farkas_exp.trainer.Trainer._train_step", lambda *_: 1 / 0)
+    monkeypatch.setattr("farkas_exp.training.trainer.Trainer._train_step", lambda *_: 1 / 0)
 
 
 def interrupt(monkeypatch):
@@ -219,11 +219,11 @@ def interrupt(monkeypatch):
 
 
 def fail(monkeypatch):
-    monkeypatch.setattr("farkas_exp.train.train_to_end", fails)
+    monkeypatch.setattr("farkas_exp.training.session.train_to_end", fails)
 
 
 def fails(trainer, state, stop, listener):
-    from farkas_exp.epochs import train_to_end
+    from farkas_exp.training.loop import train_to_end
 
     train_to_end(trainer, state, stop, listener)
     return "it stands still"
@@ -252,7 +252,7 @@ def test_a_run_that_crashed_before_its_first_step_is_one_of_its_data(tmp_path, m
     root = pictures(tmp_path / "cats")
     made = job(root, tmp_path / "runs")
     with monkeypatch.context() as patched:
-        patched.setattr("farkas_exp.train.build_model", lambda *_: 1 / 0)
+        patched.setattr("farkas_exp.training.session.build_model", lambda *_: 1 / 0)
         assert sweep.execute(made).status == runs.CRASHED
     replaced(root)
     with pytest.raises(UserError, match=r"is not the data this run began with"):

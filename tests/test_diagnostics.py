@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from farkas_exp.diagnostics import dead_samples, measure_activity
-from farkas_exp.diagnostics.activity import _activity
 from farkas_exp.layers import Activation
+from farkas_exp.measures import dead_samples, measure_activity
+from farkas_exp.measures.activity import _activity
 from farkas_exp.models import create_model
 
 

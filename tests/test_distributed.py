@@ -14,17 +14,19 @@ from configs import config
 from ranks import command, command_with, in_ranks
 from test_data_device import made, same
 
-from farkas_exp import building, distributed, followers, runs, sweep, train
-from farkas_exp.capture import choose_mode
+from farkas_exp import distributed, followers, runs, sweep
 from farkas_exp.cli import config_dir
 from farkas_exp.data.base import batch_share
 from farkas_exp.data.base import test_share as share_of_test
 from farkas_exp.distributed import ALONE, Processes, first_host, from_environment, meeting_point
 from farkas_exp.errors import UserError
-from farkas_exp.optim import build_optimizer
 from farkas_exp.runs import RunDirectory, collect, read_json, read_rows
 from farkas_exp.signals import StopRequest
-from farkas_exp.trainer import Trainer, TrainerState
+from farkas_exp.training import building
+from farkas_exp.training import session as train
+from farkas_exp.training.execution import choose_mode
+from farkas_exp.training.optimizer import build_optimizer
+from farkas_exp.training.trainer import Trainer, TrainerState
 
 ROOT = Path(__file__).parent.parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]

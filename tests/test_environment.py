@@ -5,8 +5,9 @@ import torch
 from configs import config
 from test_train import stop_after
 
-from farkas_exp import environment, runs, sweep
+from farkas_exp import runs, sweep
 from farkas_exp.runs import open_run, read_json, read_starts
+from farkas_exp.training import environment
 
 TINY = {
     "model": {"name": "mlp", "depth": 1, "width": 6, "blocks": None, "widths": None},

@@ -10,8 +10,8 @@ from farkas_exp import status, sweep
 from farkas_exp.machine.files import write_text
 from farkas_exp.report.arms import arms_table, group_arms
 from farkas_exp.runs import collect, open_run, read_json, read_rows, read_run
-from farkas_exp.tracking import WandbMirror
-from farkas_exp.train import train
+from farkas_exp.runs.wandb import WandbMirror
+from farkas_exp.training.session import train
 
 SMALL = {
     "model": {"name": "mlp", "depth": 1, "width": 8, "blocks": None, "widths": None},

@@ -13,7 +13,7 @@ from test_cli import ROOT, SMALL, small
 from farkas_exp import runs, sweep
 from farkas_exp.machine import locks
 from farkas_exp.runs import collect, open_run, read_json, read_rows
-from farkas_exp.trainer import Trainer
+from farkas_exp.training.trainer import Trainer
 
 
 def start(runs_dir, *arguments):

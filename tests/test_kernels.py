@@ -148,7 +148,7 @@ def test_wide_maps_are_left_to_the_library():
 
 def test_without_the_package_everything_works(monkeypatch):
     """As if the folder were deleted: the network that a run builds is the plain one."""
-    from farkas_exp.building import accelerated, kernels_in_use
+    from farkas_exp.training.building import accelerated, kernels_in_use
 
     for name in [name for name in sys.modules if name.startswith("farkas_exp.kernels.")]:
         monkeypatch.delitem(sys.modules, name)

@@ -8,21 +8,21 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from farkas_exp.callbacks import build_callback
 from farkas_exp.data.moons import make_moons
-from farkas_exp.diagnostics.hessian import hessian_extremes, lanczos_extremes, loss_and_gradient_norm, parameter_norm
-from farkas_exp.diagnostics.ntk import kernel_change, kernel_correlation, tangent_kernel
-from farkas_exp.diagnostics.spectrum import (
+from farkas_exp.errors import UserError
+from farkas_exp.initialization import initialize
+from farkas_exp.initialization.landscape import inherited_minimum, linear_classifier
+from farkas_exp.layers import FarkasLayer
+from farkas_exp.measures.hessian import hessian_extremes, lanczos_extremes, loss_and_gradient_norm, parameter_norm
+from farkas_exp.measures.ntk import kernel_change, kernel_correlation, tangent_kernel
+from farkas_exp.measures.spectrum import (
     conv_singular_values,
     effective_rank,
     effective_ranks,
     project_ranks,
     project_weight,
 )
-from farkas_exp.errors import UserError
-from farkas_exp.initialization import initialize
-from farkas_exp.initialization.landscape import inherited_minimum, linear_classifier
-from farkas_exp.layers import FarkasLayer
+from farkas_exp.methods.rank_projection import build_callback
 from farkas_exp.models import create_model
 
 
@@ -331,7 +331,7 @@ def test_a_callback_acts_on_the_last_epochs_only(monkeypatch):
 
     made = config(epochs=10, callback={"name": "rank_min", "threshold": 0.1, "last_epochs": 5, "every_epochs": 2})
     calls = []
-    monkeypatch.setattr("farkas_exp.callbacks.project_ranks", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr("farkas_exp.methods.rank_projection.project_ranks", lambda *arguments: calls.append(arguments))
 
     class Data:
         def fixed_batch(self, n):

@@ -15,7 +15,7 @@ from configs import config
 from farkas_exp import runs, sweep
 from farkas_exp.machine import locks
 from farkas_exp.runs import open_run, read_rows
-from farkas_exp.trainer import Trainer
+from farkas_exp.training.trainer import Trainer
 
 ROOT = Path(__file__).parent.parent
 FAILURES = [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL]

@@ -10,10 +10,11 @@ import pytest
 from configs import config, values
 from test_train import stop_after
 
-from farkas_exp import measuring, runs, sweep
+from farkas_exp import runs, sweep
 from farkas_exp.machine.files import write_text
-from farkas_exp.measurements import Measurements
 from farkas_exp.runs import open_run, read_json, read_rows
+from farkas_exp.runs.measurements import Measurements
+from farkas_exp.training import measuring
 
 TINY = {
     "model": {"name": "mlp", "depth": 2, "width": 6, "blocks": None, "widths": None},

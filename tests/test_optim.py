@@ -6,7 +6,7 @@ from torch import nn
 from farkas_exp.config import LRConfig, OptimizerConfig
 from farkas_exp.errors import UserError
 from farkas_exp.models import create_model
-from farkas_exp.optim import build_optimizer, learning_rate, parameter_groups, set_learning_rate
+from farkas_exp.training.optimizer import build_optimizer, learning_rate, parameter_groups, set_learning_rate
 
 
 def test_the_papers_schedule_value_by_value():

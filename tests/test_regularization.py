@@ -7,14 +7,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from farkas_exp.data.moons import make_moons
-from farkas_exp.diagnostics import dead_samples
-from farkas_exp.diagnostics.activity import dead_point_probability
 from farkas_exp.errors import UserError
 from farkas_exp.initialization import initialize
 from farkas_exp.layers import watch_pre_activations
+from farkas_exp.measures import dead_samples
+from farkas_exp.measures.activity import dead_point_probability
+from farkas_exp.methods.regularizers import build_regularizer, norm_bias, separation_penalty
+from farkas_exp.methods.separation import Separation
 from farkas_exp.models import create_model
-from farkas_exp.regularization import build_regularizer, norm_bias, separation_penalty
-from farkas_exp.regularization.separation import Separation
 
 
 def naive_penalty(layers, c, rho, units, points, conv_point="image"):

@@ -5,7 +5,6 @@ import torch
 from configs import config
 
 from farkas_exp.config import parse
-from farkas_exp.diagnostics import measure_activity
 from farkas_exp.errors import UserError
 from farkas_exp.initialization import initialize
 from farkas_exp.layers import (
@@ -17,6 +16,7 @@ from farkas_exp.layers import (
     certify,
     plain_path,
 )
+from farkas_exp.measures import measure_activity
 from farkas_exp.models import create_model
 
 SCALINGS = [Scaling(0.7, 0.3), Scaling(2.0, 3.0), Scaling(0.1, 0.2), Scaling(1.0, 5.0)]
@@ -175,8 +175,8 @@ def test_a_scaled_farkasnet_has_no_dead_point_before_and_after_steps(aggregation
 
 
 def test_a_run_is_built_as_its_configuration_says(tmp_path) -> None:
-    from farkas_exp.building import build_model
     from farkas_exp.data import build_data
+    from farkas_exp.training.building import build_model
 
     made = config(
         tmp_path, residual={"alpha": 0.5, "beta": 0.4, "depth_exponent": -0.5}, normalization={"name": "none"}

@@ -15,11 +15,12 @@ from configs import config, values
 from test_train import assert_same, stop_after
 from torch import nn
 
-from farkas_exp import checkpoint, runs, sweep, train
+from farkas_exp import runs, sweep
 from farkas_exp.config import parse
 from farkas_exp.errors import UserError
-from farkas_exp.runs import open_run, read_json, read_rows, read_run
-from farkas_exp.trainer import Trainer
+from farkas_exp.runs import checkpoint, open_run, read_json, read_rows, read_run
+from farkas_exp.training import session as train
+from farkas_exp.training.trainer import Trainer
 
 CIFAR_STYLE = {"crop_padding": 2, "flip": True, "cutout": 3}
 

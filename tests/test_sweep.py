@@ -235,7 +235,7 @@ def test_a_crash_over_a_damaged_state_is_an_outcome(tmp_path, monkeypatch, text)
     run = open_run(made)
     run.path.mkdir(parents=True)
     run.state.write_text(text)
-    monkeypatch.setattr("farkas_exp.train.build_model", lambda *arguments, **options: 1 / 0)
+    monkeypatch.setattr("farkas_exp.training.session.build_model", lambda *arguments, **options: 1 / 0)
     assert sweep.execute(made).status == runs.CRASHED
     assert sweep.settled(made).status == runs.CRASHED
 

@@ -13,14 +13,14 @@ from test_experiments import composed
 from test_train import assert_same, stop_after
 
 from farkas_exp import runs, sweep
-from farkas_exp.building import build_model
 from farkas_exp.cli import main
 from farkas_exp.data import build_data
 from farkas_exp.images.made import make_folder
 from farkas_exp.images.resize import main as resize
 from farkas_exp.runs import RunDirectory, open_run, read_json, read_rows
-from farkas_exp.schedule import learning_rate_at, phase_at
-from farkas_exp.trainer import Trainer, missed_top5
+from farkas_exp.training.building import build_model
+from farkas_exp.training.schedule import learning_rate_at, phase_at
+from farkas_exp.training.trainer import Trainer, missed_top5
 
 ROOT = Path(__file__).parent.parent
 STEPS = (3, 3, 1, 3, 1, 3)

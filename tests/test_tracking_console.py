@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from farkas_exp.errors import UserError
-from farkas_exp.tracking.console import Progress, duration, epoch_line, is_shown
+from farkas_exp.runs.console import Progress, duration, epoch_line, is_shown
 
 
 class Terminal(io.StringIO):

@@ -19,9 +19,9 @@ from wandb_server import wandb_server
 
 from farkas_exp.config import WandbConfig
 from farkas_exp.errors import UserError
-from farkas_exp.tracking import service
-from farkas_exp.tracking import wandb as wandb_mirror
-from farkas_exp.tracking.wandb import WandbMirror, told_by
+from farkas_exp.runs import wandb as wandb_mirror
+from farkas_exp.runs import wandb_service as service
+from farkas_exp.runs.wandb import WandbMirror, told_by
 
 CONFIG = {"model": {"name": "resnet18"}, "lr": {"value": 0.1, "milestones": [60, 120]}, "seed": 3}
 
@@ -153,7 +153,7 @@ def run_online(tmp_path: Path, base_url: str, key: str | None, timeout: float = 
     """Start online in a process of its own, log, finish; what it printed, how long it took, whether it recorded."""
     code = (
         "import sys, json, time\nfrom pathlib import Path\n"
-        "from farkas_exp.config import WandbConfig\nfrom farkas_exp.tracking.wandb import WandbMirror\n"
+        "from farkas_exp.config import WandbConfig\nfrom farkas_exp.runs.wandb import WandbMirror\n"
         "warnings, begin = [], time.monotonic()\n"
         f"m = WandbMirror.start(WandbConfig(mode='online'), Path(sys.argv[1]), 'run', 'n', None, [], {{'a': 1}},\n"
         f"    init_timeout={timeout}, finish_timeout={timeout}, warn=warnings.append)\n"
@@ -226,7 +226,7 @@ def test_a_server_that_falls_silent_under_way_costs_bounded_time_and_one_warning
 def test_disabled_does_not_even_import_wandb(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom pathlib import Path\nfrom farkas_exp.config import WandbConfig\n"
-        "from farkas_exp.tracking import WandbMirror\n"
+        "from farkas_exp.runs.wandb import WandbMirror\n"
         f"m = WandbMirror.start(WandbConfig(mode='disabled'), Path({str(tmp_path)!r}), 'i', 'n', None, [], {{}})\n"
         "m.log({'epoch': 1})\nm.finish(1, {'a': 1})\n"
         "assert not m.active and 'wandb' not in sys.modules and 'torch' not in sys.modules\n"
@@ -339,7 +339,8 @@ def test_after_its_process_was_killed_or_stopped_the_next_run_has_its_mirror(tmp
 def test_a_stopped_process_of_wandb_does_not_hang_the_end_of_the_command(tmp_path: Path, moment: str) -> None:
     code = (
         "import os, signal, sys\nfrom pathlib import Path\nfrom farkas_exp.config import WandbConfig\n"
-        "from farkas_exp.tracking import service, wandb\nwandb.CALL_TIMEOUT = 1.0\nwarnings = []\n"
+        "from farkas_exp.runs import wandb\nfrom farkas_exp.runs import wandb_service as service\n"
+        "wandb.CALL_TIMEOUT = 1.0\nwarnings = []\n"
         "m = wandb.WandbMirror.start(WandbConfig(mode='offline'), Path(sys.argv[1]), 'i', 'n', None, [], {},\n"
         "    finish_timeout=1.0, warn=warnings.append)\n"
         "m.log({'epoch': 1, 'train_loss': 1.0})\n"

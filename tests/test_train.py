@@ -13,11 +13,11 @@ import torch
 from configs import config, values
 
 from farkas_exp import runs, sweep
-from farkas_exp.building import build_model
 from farkas_exp.config import parse
 from farkas_exp.errors import UserError
 from farkas_exp.runs import open_run, read_json, read_rows, read_run
-from farkas_exp.trainer import Trainer
+from farkas_exp.training.building import build_model
+from farkas_exp.training.trainer import Trainer
 
 TIMES = {"time", "epoch_seconds", "images_per_second"}
 """What may differ between two equal runs."""
@@ -168,7 +168,7 @@ def test_the_failure_rule_counts_epochs_at_chance_in_total():
     trainer = Trainer.__new__(Trainer)
     trainer.config = made
     trainer.data = type("Data", (), {"info": type("Info", (), {"num_classes": 10})})
-    from farkas_exp.trainer import Failure, TrainerState
+    from farkas_exp.training.trainer import Failure, TrainerState
 
     state = TrainerState()
     row = {"train_loss": 1.0, "test_loss": 1.0}
@@ -282,7 +282,7 @@ def test_match_farkas_scales_the_network_of_the_same_seed_and_needs_no_normaliza
 
 def test_wandb_groups_the_seeds_of_a_cell_under_its_experiment(tmp_path, monkeypatch):
     from farkas_exp.identity import identify
-    from farkas_exp.tracking import WandbMirror
+    from farkas_exp.runs.wandb import WandbMirror
 
     seen = []
     start = WandbMirror.start

@@ -13,7 +13,7 @@ from wandb_file import read_wandb_file
 
 from farkas_exp import runs, sweep
 from farkas_exp.runs import open_run, read_json, read_rows
-from farkas_exp.trainer import Trainer
+from farkas_exp.training.trainer import Trainer
 
 OFFLINE = {"mode": "offline"}
 
@@ -68,7 +68,7 @@ def test_a_crashed_run_is_failed(tmp_path, monkeypatch):
 def test_online_without_a_server_the_run_goes_on_whole_with_one_warning(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{closed_port()}")
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
-    monkeypatch.setattr("farkas_exp.tracking.wandb.WandbMirror.start.__func__.__kwdefaults__", SHORT)
+    monkeypatch.setattr("farkas_exp.runs.wandb.WandbMirror.start.__func__.__kwdefaults__", SHORT)
     made = config(tmp_path, wandb={"mode": "online"})
     assert sweep.execute(made).status == runs.FINISHED
     (line,) = capfd.readouterr().err.splitlines()

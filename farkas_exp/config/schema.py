@@ -300,7 +300,7 @@ class FailureConfig:
 class DiagnosticsConfig:
     """At which epochs dead units, dead points and Farkas margins are measured, on how many training images.
 
-    `measures` names what else is measured then (`farkas_exp.diagnostics.MEASURES`); `lanczos_steps` is for the
+    `measures` names what else is measured then (`farkas_exp.measures.MEASURES`); `lanczos_steps` is for the
     Hessian's eigenvalues, `ntk_images` for the tangent kernel.
     """
 

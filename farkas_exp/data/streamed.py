@@ -23,8 +23,8 @@ from farkas_exp.images.listing import ImageFiles, ImageSets, list_images
 from farkas_exp.images.names import labelled
 from farkas_exp.images.pool import DecodingPool, Request, default_workers
 from farkas_exp.images.prints import Prints, prints_of_sets
-from farkas_exp.schedule import global_batch, phase_at
 from farkas_exp.seeding import derive_seed
+from farkas_exp.training.schedule import global_batch, phase_at
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's training pixels in [0, 1], by channel: the constants that torchvision and DAWNBench use."""

@@ -168,7 +168,7 @@ def _context() -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["farkas_exp.cli", "farkas_exp.train"])
+    context.set_forkserver_preload(["farkas_exp.cli", "farkas_exp.training.session"])
     return context
 
 

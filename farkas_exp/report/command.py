@@ -96,7 +96,7 @@ def run(request: Request) -> list[Path]:
     for path in files:
         print(path)
     if request.log and files:
-        from farkas_exp.tracking.wandb import log_files
+        from farkas_exp.runs.wandb import log_files
 
         log_files(files, request.what, WandbConfig(mode=request.log), request.folder)
     return files

@@ -5,14 +5,14 @@ from functools import partial
 import torch
 from torch import nn
 
-from farkas_exp import checkpoint, distributed
-from farkas_exp.building import build_model, choose_device
+from farkas_exp import distributed
 from farkas_exp.config import Config
 from farkas_exp.data import ImageData, build_data
-from farkas_exp.diagnostics import Subject, check_measures, measure
-from farkas_exp.environment import check_same_data
-from farkas_exp.measurements import Gap, Measurements, described
-from farkas_exp.runs import RunDirectory, read_run, write_record
+from farkas_exp.measures import Subject, check_measures, measure
+from farkas_exp.runs import RunDirectory, checkpoint, read_run, write_record
+from farkas_exp.runs.measurements import Gap, Measurements, described
+from farkas_exp.training.building import build_model, choose_device
+from farkas_exp.training.environment import check_same_data
 
 
 class Measuring:

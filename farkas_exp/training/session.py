@@ -4,23 +4,24 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from farkas_exp import checkpoint, distributed, runs
-from farkas_exp.building import build_model, choose_device
+from farkas_exp import distributed, runs
 from farkas_exp.config import Config, to_dict
 from farkas_exp.data import build_data
-from farkas_exp.diagnostics import check_measures
 from farkas_exp.distributed import Processes
-from farkas_exp.environment import check_same_data, correct_mode, record_start
-from farkas_exp.epochs import Listener, train_to_end
 from farkas_exp.errors import Interrupted, UserError
 from farkas_exp.followers import call, check_config
-from farkas_exp.measuring import Measuring
-from farkas_exp.optim import build_optimizer
-from farkas_exp.runs import RunDirectory, RunLost, by_evaluation_set, write_json, write_record, write_state
+from farkas_exp.measures import check_measures
+from farkas_exp.runs import RunDirectory, RunLost, by_evaluation_set, checkpoint, write_json, write_record, write_state
+from farkas_exp.runs.console import Progress
+from farkas_exp.runs.jsonl import JsonlWriter, truncate_rows
+from farkas_exp.runs.wandb import WandbMirror, told_by
 from farkas_exp.signals import StopRequest
-from farkas_exp.tracking import JsonlWriter, Progress, WandbMirror, truncate_rows
-from farkas_exp.tracking.wandb import told_by
-from farkas_exp.trainer import Trainer, TrainerState
+from farkas_exp.training.building import build_model, choose_device
+from farkas_exp.training.environment import check_same_data, correct_mode, record_start
+from farkas_exp.training.loop import Listener, train_to_end
+from farkas_exp.training.measuring import Measuring
+from farkas_exp.training.optimizer import build_optimizer
+from farkas_exp.training.trainer import Trainer, TrainerState
 
 
 def train(config: Config, run: RunDirectory) -> dict[str, Any]:

@@ -6,11 +6,11 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from farkas_exp.capture import TORCH_COMPILE_MODES
 from farkas_exp.config import Config, RegularizerConfig
 from farkas_exp.errors import UserError, unknown
-from farkas_exp.regularization.norm_bias import NormBias, norm_bias
-from farkas_exp.regularization.separation import Separation, separation_penalty
+from farkas_exp.methods.norm_bias import NormBias, norm_bias
+from farkas_exp.methods.separation import Separation, separation_penalty
+from farkas_exp.training.execution import TORCH_COMPILE_MODES
 
 __all__ = ["REGULARIZERS", "Regularizer", "build_regularizer", "norm_bias", "separation_penalty"]
 

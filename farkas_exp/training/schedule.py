@@ -1,7 +1,7 @@
 """What changes in the course of a run: the learning rate by step, the batch and the image size by phase."""
 
 from farkas_exp.config import Config, PhaseConfig, PhasesConfig
-from farkas_exp.optim import learning_rate
+from farkas_exp.training.optimizer import learning_rate
 
 
 def phase_at(phases: PhasesConfig, epoch: int) -> PhaseConfig:

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 
 from farkas_exp import __version__
-from farkas_exp.building import kernels_in_use
 from farkas_exp.config import Config
 from farkas_exp.cores import cores
 from farkas_exp.data import DataInfo
 from farkas_exp.errors import UserError
 from farkas_exp.images.prints import check_same
 from farkas_exp.runs import RunDirectory, read_json, read_run, read_starts, write_json
-from farkas_exp.trainer import Trainer, TrainerState
+from farkas_exp.training.building import kernels_in_use
+from farkas_exp.training.trainer import Trainer, TrainerState
 
 COMPARED = ("farkas_exp", "commit", "torch", "cuda", "device", "threads", "world_size", "kernels", "channels_last")
 """What must be the same from one start of a run to the next for the numbers to be those of an unbroken run, bitwise."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from farkas_exp.config import WandbConfig
 from farkas_exp.errors import UserError, unknown
-from farkas_exp.tracking import service
+from farkas_exp.runs import wandb_service as service
 
 INIT_TIMEOUT = 20.0
 """Seconds that a server gets to answer at the start of a run."""

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from farkas_exp.diagnostics.hessian import trainable
 from farkas_exp.layers import plain_path
+from farkas_exp.measures.hessian import trainable
 
 
 def tangent_kernel(model: nn.Module, images: Tensor) -> Tensor:
