@@ -23,7 +23,7 @@ $(VENV)/.ready: requirements.lock
 setup: $(VENV)/.ready  ## make the virtual environment
 
 .PHONY: demo
-demo: setup  ## train ResNet18 and FarkasNet18, with and without batch norm, on digits; print the table
+demo: setup
 	@$(PY) -m farkas_exp experiment=demo runs_dir=$(RUNS)/demo $(ARGS)
 
 .PHONY: test
@@ -60,7 +60,9 @@ clean:  ## remove what the targets made, but not the runs
 .PHONY: help
 help:  ## this list
 	@echo "make TARGET"
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-21s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-28s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "experiments, each with ARGS=\"KEY=VALUE ...\" to narrow or change it:"
+	@$$(test -x $(PY) && echo $(PY) || echo $(PYTHON)) -m farkas_exp.studies list
 
 .PHONY: soak
 soak: setup  ## 50 SIGKILLs at random moments over a small sweep on two workers: nothing lost, nothing done twice
@@ -79,33 +81,12 @@ bench: setup  ## measure the speed of layers, networks, input and trainer side b
 bench-decoding: setup  ## images/s decoded at each size, and the cores that a GPU needs: ARGS="--root DIR --rate 2500"
 	@OMP_NUM_THREADS=1 $(PY) -m benchmarks.decoding $(ARGS)
 
-# ARGS narrows or changes any of them: make table1 ARGS="seed=0 model=resnet18,farkasnet18 epochs=20"
-.PHONY: table1 table2 table3 table4 table3-mini table1-controls table1-mini table1-mini-cifar10 figure5 fixup-rates deep-narrow
-table1: setup  ## Table 1: CIFAR-10, 48 runs of 200 epochs; prints the table beside the paper's numbers
-table2: setup  ## Table 2: CIFAR-100, 36 runs
-table3: setup  ## Table 3: ImageNet, 6 runs of 29 epochs: make table3 ARGS=dataset.root=/data/imagenet
-table4: setup  ## Table 4: best practice on CIFAR-10, 12 runs
-table1-controls: setup  ## the control arms beside Table 1, 198 runs
-table1-mini: setup  ## Table 1 and Figure 4 in small, on handwritten digits, in about 20 minutes on two cores
-table1-mini-cifar10: setup  ## the same on a subset of CIFAR-10
-table3-mini: setup  ## the same pipeline on any small folder of images: make table3-mini ARGS=dataset.root=DIR
-figure5: setup  ## Figure 5: 101 layers with the large learning rate
-fixup-rates: setup  ## FixUp by learning rate, with and without input normalization
-deep-narrow: setup  ## heat maps of deep and narrow networks on two moons
-table1 table2 table3 table4 table3-mini table1-controls table1-mini table1-mini-cifar10 figure5 fixup-rates deep-narrow:
-	@$(PY) -m farkas_exp experiment=$(subst -,_,$@) runs_dir=$(RUNS) $(ARGS)
-
-.PHONY: without-normalization
-without-normalization: setup  ## every method at its own best learning rate, on digits, in about 20 minutes on two cores
-	@$(PY) -m farkas_exp experiment=without_normalization runs_dir=$(RUNS)/without_normalization $(ARGS)
-	@$(PY) -m farkas_exp experiment=without_normalization_test runs_dir=$(RUNS)/without_normalization $(ARGS)
+# Any other target is an experiment: make table1, make table1 ARGS="seed=0 model=resnet18,farkasnet18 epochs=20".
+.DEFAULT:
+	@$(MAKE) --no-print-directory setup
+	@$(PY) -m farkas_exp.studies run $@ runs_dir=$(RUNS) $(ARGS)
 
 .PHONY: figures
 figures: setup  ## Figures 1 to 7, as far as there are runs, into $(RUNS)/report
 	@mkdir -p $(RUNS)
 	@$(PY) -m farkas_exp.report figures runs_dir=$(RUNS) format=png,pdf $(ARGS)
-
-.PHONY: sep-moons
-sep-moons: setup  ## the separation paper's Table 1 on a CPU, with Farkas and residual arms; some minutes
-	@OMP_NUM_THREADS=1 $(PY) -m farkas_exp experiment=sep_moons_table1 runs_dir=$(RUNS)/sep_moons $(ARGS)
-	@$(PY) -m farkas_exp.report separation runs_dir=$(RUNS)/sep_moons experiment=sep_moons_table1

@@ -252,15 +252,15 @@ class Experiment(Entry):
     Attributes:
         title: what it is, in a line.
         runs: how many there are.
-        cost: what they take, roughly.
-        after: the experiment that has to be done before, in the same `runs_dir`.
+        cost: what they take, as far as it is known.
+        then: the experiment that goes on from it, in the same `runs_dir`.
         arguments: what its command needs, such as a folder of images.
     """
 
     title: str
     runs: str
     cost: str
-    after: str | None = None
+    then: str | None = None
     arguments: str = ""
 
 

@@ -47,6 +47,8 @@ def show(
     Raises:
         UserError: a file cannot be written.
     """
+    names = [file_name(report, table) for table in (*report.tables, *report.appendix)]
+    assert len(set(names)) == len(names), "each table of a report has a name of its own"
     warning = unreadable_text(unreadable)
     if warning and report.tables:
         first, *rest = report.tables

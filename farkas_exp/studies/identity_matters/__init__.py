@@ -15,5 +15,5 @@ for _data in ("CIFAR-10", "CIFAR-100"):
     EXPERIMENTS.register(
         f"allconv_{_data.lower().replace('-', '')}", "allconv",
         title=f"Identity matters, Table 2: all-convolutional residual networks on {_data}", runs="6",
-        cost="days on one GPU",
+        cost="91 PFLOP a run; the paper: 24 hours on one K40",
     )  # fmt: skip

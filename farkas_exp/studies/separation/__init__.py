@@ -25,7 +25,7 @@ EXPERIMENTS.register(
 )  # fmt: skip
 EXPERIMENTS.register(
     "sep_zero_init", "sep_zero_init", title="Separation, Figure 4: all weights zero, annealed dropout", runs="30",
-    cost="an hour on a CPU core",
+    cost="up to 3 minutes a run on a CPU core",
 )  # fmt: skip
 EXPERIMENTS.register(
     "sep_cifar_depth", "sep_cifar_depth", title="Separation, Figure 3: convolutions on CIFAR-10 over depth", runs="30",

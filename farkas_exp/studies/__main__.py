@@ -1,0 +1,67 @@
+"""The experiments of all studies: `python -m farkas_exp.studies [list | table | run NAME [KEY=VALUE ...]]`.
+
+`list` prints a line for each, as `make help` does; `table` the list of docs/experiments.md; `run` gives the command of
+an experiment, and then that of the one that goes on from it.
+"""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from farkas_exp.errors import UserError
+from farkas_exp.registry import EXPERIMENTS
+
+
+def target(name: str) -> str:
+    """What `make` calls the experiment."""
+    return name.replace("_", "-")
+
+
+def listing() -> str:
+    """A line for each experiment."""
+    return "".join(f"  {target(n):<28}{EXPERIMENTS[n].title} ({EXPERIMENTS[n].runs} runs)\n" for n in EXPERIMENTS)
+
+
+def markdown() -> str:
+    """The experiments as a table."""
+    lines = ["| command | what it is | runs | cost |", "|---|---|---:|---|"]
+    for name in EXPERIMENTS:
+        entry = EXPERIMENTS[name]
+        arguments = f" ARGS={entry.arguments}" if entry.arguments else ""
+        lines.append(f"| `make {target(name)}{arguments}` | {entry.title} | {entry.runs} | {entry.cost} |")
+    return "\n".join(lines) + "\n"
+
+
+def commands(name: str, overrides: Sequence[str]) -> list[list[str]]:
+    """The command line of an experiment, and then that of the one that goes on from it.
+
+    Raises:
+        UserError: there is no such experiment.
+    """
+    entry = EXPERIMENTS[name.replace("-", "_")]
+    own = [sys.executable, "-m", "farkas_exp", f"experiment={entry.name}", *overrides]
+    return [own, *(commands(entry.then, overrides) if entry.then else [])]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command line; the exit status is that of the first command that does not end well."""
+    match list(arguments):
+        case [] | ["list"]:
+            print(listing(), end="")
+        case ["table"]:
+            print(markdown(), end="")
+        case ["run", name, *overrides]:
+            for command in commands(name, overrides):
+                if status := subprocess.run(command, check=False).returncode:
+                    return status
+        case _:
+            raise UserError(f"studies: expected list, table or run NAME, got {' '.join(arguments)!r}")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
