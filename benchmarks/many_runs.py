@@ -1,10 +1,11 @@
-"""How long it takes to look at many run directories: makes them, then times status, collection, table and sweep check.
+"""How long it takes to look at many run directories: makes them, then times status, collection, table and a sweep.
 
     python benchmarks/many_runs.py [runs=10000] [folder=/tmp/...]
 
 The directories are written as the trainer writes them, 1000 identities of ten seeds at the default size.
 """
 
+import itertools
 import json
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 
-from farkas_exp import runs, status
+from farkas_exp import cli, runs, status
 from farkas_exp.config import parse, to_dict
 from farkas_exp.errors import UserError
 from farkas_exp.identity import identify
@@ -52,6 +53,27 @@ def make_runs(folder: Path, count: int) -> None:
             run.result.write_text(json.dumps(result))
 
 
+SWEEP = ("-m", "model=resnet18,farkasnet18", "normalization=none,batch", "lr=small,large", "epochs=3")
+"""A sweep over groups and single keys, of eight identities and as many seeds as it takes."""
+
+
+def make_sweep(folder: Path, seeds: int) -> list[str]:
+    """Write the finished runs of a sweep, and return the command line that recognises them."""
+    for model, norm, rate in itertools.product(("resnet18", "farkasnet18"), ("none", "batch"), (0.01, 0.1)):
+        values = {
+            "model": {"name": model}, "normalization": {"name": norm}, "lr": {"value": rate}, "epochs": 3,
+            "dataset": {"name": "digits"}, "augmentation": {"crop_padding": 1, "flip": False, "cutout": 0},
+        }  # fmt: skip
+        for seed in range(seeds):
+            config = parse({**values, "seed": seed, "runs_dir": str(folder)})
+            identity, run = identify(config), runs.open_run(config)
+            run.path.mkdir(parents=True)
+            record = {"schema": runs.SCHEMA, "identity": identity.hash, "slug": identity.slug, "seed": seed}
+            run.record.write_text(json.dumps({**record, "wandb_id": "x", "config": to_dict(config)}))
+            run.result.write_text(json.dumps({"status": runs.FINISHED, "test_error": 9.5, "epochs": 3}))
+    return [*SWEEP, "dataset=digits", f"seed=range({seeds})", f"runs_dir={folder}"]
+
+
 def timed(what: str, call: Callable[[], object]) -> None:
     """Print how long `call` takes."""
     begin = time.perf_counter()
@@ -78,6 +100,8 @@ def main() -> int:
         timed("runs.collect, for the report", lambda: runs.collect(folder))
         records = runs.collect(folder)
         timed("the table of all arms, from the collected runs", lambda: arms_table(group_arms(records)))
+        command = make_sweep(folder.parent / "sweep", 375)
+        timed("python -m farkas_exp -m ..., 3000 finished runs", lambda: cli.main(command))
         timed("the metrics of all runs", lambda: [record.metrics() for record in records])
     return 0
 

@@ -45,6 +45,7 @@ class Compositions:
         self._for_hydra = [str(text) for text in OmegaConf.to_container(master.hydra.overrides.hydra) or ()]
         self._parser = OverridesParser.create()
         self._parsed: dict[str, Override] = {}
+        self._groups: dict[str, bool] = {}
         self._merged: dict[tuple[str, ...], Values] = {}
         self._orders: dict[tuple[Any, ...], list[ResultDefault]] = {}
         self._files: dict[tuple[str, str | None], Values] = {}
@@ -86,7 +87,10 @@ class Compositions:
         return self._parsed[text]
 
     def _is_group(self, override: Override) -> bool:
-        return self._repository.group_exists(override.key_or_group) and not isinstance(override.value(), dict)
+        key = override.key_or_group
+        if key not in self._groups:
+            self._groups[key] = self._repository.group_exists(key)
+        return self._groups[key] and not isinstance(override.value(), dict)
 
     def _chosen(self, groups: Sequence[Override]) -> Values:
         """The values of all files with these choices of groups, in the order of the defaults list."""

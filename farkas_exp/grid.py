@@ -96,6 +96,6 @@ def distinct(found: Iterable[Combination], compositions: Compositions) -> list[C
     for combination in found:
         meaning: Any = combination
         with suppress(UserError, OmegaConfBaseException):  # its own job says so, and leaves the others alone
-            meaning = parse(compositions.values(combination))
+            meaning = SweepWatch.known[combination] = parse(compositions.values(combination))
         first.setdefault(meaning, combination)
     return list(first.values())

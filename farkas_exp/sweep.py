@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
@@ -314,6 +314,8 @@ class SweepWatch(Callback):
 
     current: Sweep | None = None
     refusal: str | None = None
+    known: ClassVar[dict[tuple[str, ...], Config]] = {}
+    """The configurations of combinations of overrides that have been composed and not yet looked at."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Begin the sweep.
@@ -323,6 +325,7 @@ class SweepWatch(Callback):
         """
         try:
             SweepWatch.current = Sweep.of(config)
+            SweepWatch.known.clear()
             if is_search(config.hydra.sweeper) and not _holds_out_images(config):
                 raise UserError(NEEDS_VALIDATION)
             in_this_process = str(config.hydra.launcher.get("_target_")).endswith(

@@ -152,6 +152,8 @@ def skip_done(work: Work, all_runs: Iterable[Run]) -> list[Run]:
 
 def _config(compositions: Compositions, run: Run) -> Config | None:
     """The configuration of a run, or None for one that its own process has to refuse."""
+    if run.overrides in SweepWatch.known:
+        return SweepWatch.known.pop(run.overrides)
     try:
         return parse(compositions.values(run.overrides))
     except (UserError, OmegaConfBaseException):
