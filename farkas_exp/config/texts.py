@@ -123,18 +123,24 @@ class FileConfigSource(file_config_source.FileConfigSource):
             raise ConfigLoadError(f"Config not found : {file}")
         text = file.read_text(encoding="utf-8")
         header = ConfigSource._get_header_dict(text[:512])
-        values = read_yaml(text, _package(config_path, header.get("package")))
+        values = read_yaml(text, _package(config_path, header.get("package")), str(file))
         path = f"{self.scheme()}://{self.path}"
         return ConfigResult(config=OmegaConf.create(values), path=path, provider=self.provider, header=header)
 
 
-def read_yaml(text: str, package: str = "") -> Any:
-    """The values in a YAML text; `package` is the dotted key of the group that they belong to, "" for the whole.
+def read_yaml(text: str, package: str = "", name: str = "a text") -> Any:
+    """The values in a YAML text.
+
+    Args:
+        text: the YAML.
+        package: the dotted key of the group that the values belong to, "" for the whole.
+        name: where the text comes from, for the errors.
 
     Raises:
         yaml.YAMLError: it is no YAML.
     """
     loader = get_yaml_loader()(text)
+    loader.name = name
     try:
         node = loader.get_single_node()
         if node is None:
