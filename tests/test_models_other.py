@@ -6,11 +6,14 @@ import torch.nn.functional as F
 import torchvision
 from test_models_cifar import build, dead_points, images, parameters
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from farkas_exp.errors import UserError
-from farkas_exp.layers import FarkasLayer, ResidualBlock
-from farkas_exp.models import SCALAR_MODULES, WEIGHT_MODULES, create_model
+from farkas_exp.kernels import accelerate
+from farkas_exp.layers import NORMALIZATIONS, FarkasLayer, ResidualBlock
+from farkas_exp.models import NETWORKS, SCALAR_MODULES, WEIGHT_MODULES, create_model
 from farkas_exp.models.fixup import FixupBlock
+from farkas_exp.training.building import check_batch
 
 # FixUp
 
@@ -301,3 +304,45 @@ def test_every_residual_block_names_the_end_of_its_branch():
             layer, norm = block.branch_end()
             assert any(layer is m for m in block.modules())
             assert norm is None or isinstance(norm, nn.Identity)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "options"),
+    [
+        ("mlp", 8, {"normalization": "batch"}),
+        ("farkasnet18", 8, {"normalization": "batch"}),  # its last maps have one pixel
+        ("resnet34", 32, {"head_bn": True}),
+    ],
+)
+def test_a_batch_of_one_image_is_refused_where_a_normalization_would_have_one_value(name, size, options):
+    model = create_model(name, image_size=size, **options)
+    with pytest.raises(UserError, match=r"batch_size: with 1 image a process, a batch normalization has one value"):
+        check_batch(model, (3, size, size), 1)
+    check_batch(model, (3, size, size), 2)
+    model(torch.rand(2, 3, size, size))
+
+
+@pytest.mark.parametrize(("name", "options"), [("mlp", {}), ("resnet34", {"normalization": "batch"})])
+def test_a_batch_of_one_image_trains_where_there_is_more_to_normalize(name, options):
+    model = create_model(name, **options)
+    check_batch(model, (3, 32, 32), 1)
+    assert model.train()(torch.rand(1, 3, 32, 32)).shape == (1, 10)
+    assert not any(parameter.is_meta for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("normalization", sorted(NORMALIZATIONS))
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_every_network_runs_forward_on_a_pretended_gpu(name, normalization):
+    """Every tensor is on the device: the mistake of mixed devices shows without a GPU, in the kernels as well."""
+    own = {"blocks": (1, 1), "widths": (8, 12), "depth": 2, "width": 8}
+    options = {key: own[key] for key in own if key in NETWORKS[name].options}
+    if normalization != "none" and not NETWORKS[name].positions:
+        return
+    if NORMALIZATIONS[normalization].maps_only and not NETWORKS[name].spatial:
+        return
+    with FakeTensorMode(), torch.device("cuda"):
+        model = create_model(name, image_size=32, normalization=normalization, **options)
+        accelerate(model, torch.device("cuda"))
+        logits = model(torch.rand(4, 3, 32, 32))
+    assert logits.device.type == "cuda"
+    assert logits.shape == (4, 10)

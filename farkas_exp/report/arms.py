@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from farkas_exp.query import by_data, deciding_settings, effective_settings, has_failed, outcome, setting
-from farkas_exp.registry import NETWORKS
+from farkas_exp.registry import NETWORKS, NORMALIZATIONS
 from farkas_exp.report.render import Report
 from farkas_exp.report.statistics import Summary, summarize
 from farkas_exp.report.tables import Cell, Table, cell
@@ -92,7 +92,6 @@ def arm_labels(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 
 _ALWAYS = ("model.name", "normalization.name")
-_NORMALIZATIONS = {"none": "no BN", "batch": "BN", "layer": "LN", "group": "GN", "instance": "IN"}
 
 
 def pretty(key: str, value: Any) -> str:
@@ -100,7 +99,8 @@ def pretty(key: str, value: Any) -> str:
     if key == "model.name":
         return model_name(str(value))
     if key == "normalization.name":
-        return _NORMALIZATIONS.get(str(value), str(value))
+        normalization = NORMALIZATIONS.get(str(value))
+        return (normalization and normalization.label) or str(value)
     if isinstance(value, float):
         value = f"{value:g}"
     if isinstance(value, (list, tuple)):

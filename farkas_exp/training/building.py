@@ -1,6 +1,8 @@
 """From a configuration to its device and its initialized network."""
 
+import copy
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
 from types import ModuleType
@@ -12,6 +14,7 @@ from farkas_exp.data import ImageData
 from farkas_exp.distributed import ALONE, Processes
 from farkas_exp.errors import UserError
 from farkas_exp.initialization import INITIALIZATIONS, initialize
+from farkas_exp.layers import plain_path
 from farkas_exp.models import NETWORKS, create_model
 from farkas_exp.seeding import derive_seed
 
@@ -79,6 +82,32 @@ def _farkas_twin(config: Config, data: ImageData) -> torch.nn.Module | None:
         raise UserError("init.name: match_farkas is for networks without normalization; use normalization=none")
     twin = NETWORKS[config.model.name].twin
     return _network(config, data, replace(config.model, name=twin), AggregationConfig()) if twin else None
+
+
+def check_batch(model: torch.nn.Module, image_shape: Sequence[int], images: int) -> None:
+    """Refuse a training batch in which a normalization would have one value a channel, which is its own mean.
+
+    Args:
+        model: the network.
+        image_shape: (C, H, W).
+        images: the fewest that a process has in a batch.
+
+    Raises:
+        UserError: so few images, with that network and that image size.
+    """
+    if images > 1:
+        return
+    probe = copy.deepcopy(model).to("meta").train()
+    try:
+        with plain_path():
+            probe(torch.empty(images, *image_shape, device="meta"))
+    except ValueError as error:  # PyTorch's own check, which would end the first step
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(
+            f"batch_size: with {images} image a process, a batch normalization has one value a channel to normalize;"
+            " use a larger batch or another normalization"
+        ) from None
 
 
 def accelerated(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:

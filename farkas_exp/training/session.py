@@ -16,11 +16,12 @@ from farkas_exp.runs.console import Progress
 from farkas_exp.runs.jsonl import JsonlWriter, truncate_rows
 from farkas_exp.runs.wandb import WandbMirror, told_by
 from farkas_exp.signals import StopRequest
-from farkas_exp.training.building import build_model, choose_device
+from farkas_exp.training.building import build_model, check_batch, choose_device
 from farkas_exp.training.environment import check_same_data, correct_mode, record_start
 from farkas_exp.training.loop import Listener, train_to_end
 from farkas_exp.training.measuring import Measuring
 from farkas_exp.training.optimizer import build_optimizer
+from farkas_exp.training.schedule import batch_size_at
 from farkas_exp.training.trainer import Trainer, TrainerState
 
 
@@ -66,6 +67,8 @@ def _build_trainer(config: Config, processes: Processes) -> Trainer:
         check_measures(config)
         told_by(config.wandb)
         model = build_model(config, data, device)
+        fewest = min(batch_size_at(config, epoch) for epoch in range(config.epochs))
+        check_batch(model, data.info.image_shape, fewest // processes.world_size)
         optimizer = build_optimizer(model, config.optimizer, config.lr.value)
         return Trainer(config, model, optimizer, data, device, processes)
 
