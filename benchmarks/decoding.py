@@ -22,12 +22,12 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks.measure import device, machine, macs, synchronize
-from farkas_exp.images.copies import copy_for, copy_root
-from farkas_exp.images.decode import RandomCrop, View
-from farkas_exp.images.listing import ImageFiles, list_images
-from farkas_exp.images.made import make_folder
-from farkas_exp.images.pool import DecodingPool, Request, default_workers
-from farkas_exp.images.resize import resize_folder
+from farkas_exp.data.files.copies import copy_for, copy_root
+from farkas_exp.data.files.decode import RandomCrop, View
+from farkas_exp.data.files.listing import ImageFiles, list_images
+from farkas_exp.data.files.made import make_folder
+from farkas_exp.data.files.pool import DecodingPool, Request, default_workers
+from farkas_exp.data.files.resize import resize_folder
 from farkas_exp.models import create_model
 
 PHASES = {128: (1024, 0.08), 224: (448, 0.087), 288: (256, 0.5)}

@@ -31,8 +31,8 @@ from farkas_exp.complaints import one_line
 from farkas_exp.composition import values_of
 from farkas_exp.config import parse, schema_defaults
 from farkas_exp.config.texts import keep_texts
+from farkas_exp.data.files import prints
 from farkas_exp.errors import UserError, unknown
-from farkas_exp.images import prints
 from farkas_exp.launchers.local_parallel import visible_gpus
 from farkas_exp.machine.files import write_text
 from farkas_exp.machine.home import ensure_home
@@ -138,7 +138,7 @@ def _failure_of_sweep(current: Sweep, error: Exception) -> Cut:
 
 def _check_data(arguments: Sequence[str]) -> int:
     """Decode every file of the data set that the overrides name; the exit status is 1 where one is broken."""
-    from farkas_exp.images.check import check_data
+    from farkas_exp.data.files.check import check_data
 
     ConfigStore.instance().store(name="schema", node=schema_defaults())
     os.environ["HYDRA_FULL_ERROR"] = "1"

@@ -24,9 +24,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from farkas_exp import distributed, runs
 from farkas_exp.config import Config
+from farkas_exp.data.files.prints import Prints, check_same, prints
 from farkas_exp.distributed import RankFailed
 from farkas_exp.errors import Interrupted, UserError
-from farkas_exp.images.prints import Prints, check_same, prints
 from farkas_exp.machine.files import write_text
 from farkas_exp.output import say, warn
 from farkas_exp.runs.measurements import Gap, Measurements, described

@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from farkas_exp.images.made import make_folder
+from farkas_exp.data.files.made import make_folder
 
 
 def main() -> int:

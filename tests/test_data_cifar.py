@@ -13,7 +13,7 @@ import torch
 from torchvision import datasets
 
 from farkas_exp.config import DatasetConfig
-from farkas_exp.data import cifar
+from farkas_exp.data.arrays import cifar
 from farkas_exp.errors import UserError
 
 CPU = torch.device("cpu")

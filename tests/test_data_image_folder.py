@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from farkas_exp.config import AugmentationConfig, DatasetConfig
-from farkas_exp.data import build_data, image_folder
+from farkas_exp.data import build_data
+from farkas_exp.data.files import image_folder
 from farkas_exp.errors import UserError
 
 OFF = AugmentationConfig(crop_padding=0, flip=False, cutout=0)
@@ -253,7 +254,7 @@ def test_a_failed_write_leaves_the_old_cache_and_no_temporary_file(root, monkeyp
     def full(*args, **arrays):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("farkas_exp.data.cache.np.savez", full)
+    monkeypatch.setattr("farkas_exp.data.files.cache.np.savez", full)
     assert len(load(root).train_labels) == 7
     assert cache_of(root).read_bytes() == before
 

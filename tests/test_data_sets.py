@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from farkas_exp.config import AugmentationConfig, DatasetConfig
-from farkas_exp.data import DATASETS, build_data
+from farkas_exp.data import build_data
+from farkas_exp.data.arrays.moons import make_moons
 from farkas_exp.data.base import Arrays
-from farkas_exp.data.moons import make_moons
+from farkas_exp.data.build import DATASETS
 from farkas_exp.data.resize import resize
 from farkas_exp.data.subset import hold_out, limit_training
 from farkas_exp.errors import UserError

@@ -9,11 +9,11 @@ from PIL import Image
 
 from farkas_exp.config import AugmentationConfig, DatasetConfig, PhaseConfig, PhasesConfig
 from farkas_exp.data import build_data
-from farkas_exp.data.streamed import MEAN, STD, rectangle
+from farkas_exp.data.files.copies import copy_for
+from farkas_exp.data.files.made import make_folder
+from farkas_exp.data.files.resize import resize_folder
+from farkas_exp.data.files.streamed import MEAN, STD, rectangle
 from farkas_exp.errors import UserError
-from farkas_exp.images.copies import copy_for
-from farkas_exp.images.made import make_folder
-from farkas_exp.images.resize import resize_folder
 
 CROP = AugmentationConfig(crop_padding=0, flip=True, cutout=0)
 PHASES = PhasesConfig(

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from torchvision import transforms
 
+from farkas_exp.data.files.decode import Box, CentreCrop, RandomCrop, _shrink, broken_images, decode, image_sizes
 from farkas_exp.errors import UserError
-from farkas_exp.images.decode import Box, CentreCrop, RandomCrop, _shrink, broken_images, decode, image_sizes
 
 WHOLE = CentreCrop(1.0)
 
@@ -99,7 +99,7 @@ def test_a_jpeg_read_at_a_reduced_size_looks_the_same(tmp_path, view, monkeypatc
     Image.fromarray(smooth(803, 601)).save(tmp_path / "large.jpg", quality=95)
     full = decode(tmp_path / "large.jpg", 64, 64, view, draft=False).astype(int)
     loaded = []
-    monkeypatch.setattr("farkas_exp.images.decode.to_rgb", lambda image: loaded.append(image.size) or image.copy())
+    monkeypatch.setattr("farkas_exp.data.files.decode.to_rgb", lambda image: loaded.append(image.size) or image.copy())
     reduced = decode(tmp_path / "large.jpg", 64, 64, view).astype(int)
     assert loaded[0][0] < 410, "the decoder put out fewer pixels"
     assert np.abs(full - reduced).mean() < 1.5

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from farkas_exp.data.files.listing import list_images
+from farkas_exp.data.files.made import make_folder
 from farkas_exp.errors import UserError
-from farkas_exp.images.listing import list_images
-from farkas_exp.images.made import make_folder
 
 
 @pytest.fixture

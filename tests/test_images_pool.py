@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from farkas_exp.data.files.decode import CentreCrop, RandomCrop, image_sizes
+from farkas_exp.data.files.made import make_folder
+from farkas_exp.data.files.pool import DecodingPool, Request
 from farkas_exp.errors import UserError
-from farkas_exp.images.decode import CentreCrop, RandomCrop, image_sizes
-from farkas_exp.images.made import make_folder
-from farkas_exp.images.pool import DecodingPool, Request
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_batches_too_large_for_memory_are_refused_in_one_line(paths, monkeypatch
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("farkas_exp.images.pool.os.posix_fallocate", full)
+    monkeypatch.setattr("farkas_exp.data.files.pool.os.posix_fallocate", full)
     pool = DecodingPool(1)
     with pytest.raises(UserError, match=r"dataset.workers: no room for \d+ MiB of decoded images"):
         decoded(pool, requests(paths))
@@ -109,8 +109,8 @@ def test_batches_too_large_for_memory_are_refused_in_one_line(paths, monkeypatch
 
 CODE = """
 import sys, time
-from farkas_exp.images.decode import CentreCrop
-from farkas_exp.images.pool import DecodingPool, Request
+from farkas_exp.data.files.decode import CentreCrop
+from farkas_exp.data.files.pool import DecodingPool, Request
 if __name__ == "__main__":
     pool = DecodingPool(2)
     batches = pool.batches([Request(sys.argv[2:], [CentreCrop()] * (len(sys.argv) - 2), 8, 8)] * 50, 64 * 3 * 60)

@@ -8,7 +8,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from farkas_exp.data.moons import make_moons
+from farkas_exp.data.arrays.moons import make_moons
 from farkas_exp.errors import UserError
 from farkas_exp.initialization import initialize
 from farkas_exp.initialization.landscape import inherited_minimum, linear_classifier

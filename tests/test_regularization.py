@@ -6,7 +6,7 @@ from configs import config
 from torch import nn
 from torch.nn import functional as F
 
-from farkas_exp.data.moons import make_moons
+from farkas_exp.data.arrays.moons import make_moons
 from farkas_exp.errors import UserError
 from farkas_exp.initialization import initialize
 from farkas_exp.layers import watch_pre_activations

@@ -15,8 +15,8 @@ from test_train import assert_same, stop_after
 from farkas_exp import runs, sweep
 from farkas_exp.cli import main
 from farkas_exp.data import build_data
-from farkas_exp.images.made import make_folder
-from farkas_exp.images.resize import main as resize
+from farkas_exp.data.files.made import make_folder
+from farkas_exp.data.files.resize import main as resize
 from farkas_exp.runs import RunDirectory, open_run, read_json, read_rows
 from farkas_exp.training.building import build_model
 from farkas_exp.training.schedule import learning_rate_at, phase_at

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from farkas_exp.images import names
+from farkas_exp.data.files import names
 from farkas_exp.registry import NETWORKS, Network
 
 

@@ -13,8 +13,8 @@ from typing import Any, Literal
 from farkas_exp.config.options import check_options, declared
 from farkas_exp.config.pairs import check_pairs
 from farkas_exp.config.schema import Config
+from farkas_exp.data.files.names import labelled
 from farkas_exp.errors import UserError, unknown
-from farkas_exp.images.names import labelled
 
 
 def parse(values: Mapping[str, Any]) -> Config:

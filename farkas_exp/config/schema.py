@@ -30,7 +30,7 @@ from farkas_exp.config.needs import (
     positive,
 )
 from farkas_exp.config.options import option, outside
-from farkas_exp.images.names import STREAMED as STREAMED_SETS
+from farkas_exp.data.files.names import STREAMED as STREAMED_SETS
 
 MOST_EPOCHS = 1_000_000
 """More would never end."""

@@ -26,7 +26,7 @@ class DataInfo:
         test_size: images in the evaluation set: the test set, or the held-out part of the training set.
         fingerprint: 16 hex digits that change with any pixel or label of either set (streamed images: with any file's
             name, size or label).
-        files: fingerprints of the files that the data come from (`images.prints`), empty where there are none.
+        files: fingerprints of the files that the data come from (`data.files.prints`), empty where there are none.
         top5: whether the top-5 error is reported beside the error: for streamed images of more than five classes.
     """
 

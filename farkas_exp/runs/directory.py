@@ -166,7 +166,7 @@ def open_run(config: Config) -> RunDirectory:
 def write_record(run: RunDirectory, config: Config, data: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Write `run.json` and `config.yaml` of a new run, or read those of a run to be continued.
 
-    `data` are the fingerprints of the files that it is trained on (`images.prints`), as far as they are known.
+    `data` are the fingerprints of the files that it is trained on (`data.files.prints`), as far as they are known.
 
     Raises:
         UserError: the directory holds a run of another identity or a damaged record.
@@ -310,8 +310,9 @@ _DECODER = json.JSONDecoder(parse_int=_whole, parse_float=_real, parse_constant=
 class RunRecord:
     """What a run directory says about its run.
 
-    `data` are the fingerprints of the files that it was trained on (`images.prints`): runs of one identity are the same
-    experiment only where these agree (`told_apart`). Empty for data that their name alone tells, and for older records.
+    `data` are the fingerprints of the files that it was trained on (`data.files.prints`): runs of one identity are the
+    same experiment only where these agree (`told_apart`). Empty for data that their name alone tells, and for older
+    records.
     """
 
     path: Path

@@ -1,4 +1,4 @@
-"""Images in folders (`images.listing`), decoded once into memory.
+"""Images in folders (`data.files.listing`), decoded once into memory.
 
 The decoded images are kept in a cache file under the root. The cache belongs to the exact list of files (names, sizes,
 times of change) and, by its name, to the image size; when a file changes, it is made again.
@@ -17,12 +17,12 @@ import torch
 from farkas_exp.config import DatasetConfig
 from farkas_exp.cores import cores
 from farkas_exp.data.base import Arrays, refuse_options
-from farkas_exp.data.cache import CACHE_FOLDER, read_cached, write_cached
+from farkas_exp.data.files.cache import CACHE_FOLDER, read_cached, write_cached
+from farkas_exp.data.files.decode import CentreCrop, decode, image_sizes, quiet
+from farkas_exp.data.files.listing import ImageSets, list_images
+from farkas_exp.data.files.names import labelled
+from farkas_exp.data.files.prints import prints_of_sets
 from farkas_exp.errors import UserError
-from farkas_exp.images.decode import CentreCrop, decode, image_sizes, quiet
-from farkas_exp.images.listing import ImageSets, list_images
-from farkas_exp.images.names import labelled
-from farkas_exp.images.prints import prints_of_sets
 
 CACHE_FORMAT = 2
 PROGRESS_FROM = 2000  # files; fewer take a moment

@@ -12,10 +12,10 @@ import torch
 
 from farkas_exp.config import DatasetConfig
 from farkas_exp.data.base import Arrays, refuse_options
+from farkas_exp.data.files.names import expanded
+from farkas_exp.data.files.prints import DEFAULT_ROOT
 from farkas_exp.data.resize import resize
 from farkas_exp.errors import UserError
-from farkas_exp.images.names import expanded
-from farkas_exp.images.prints import DEFAULT_ROOT
 from farkas_exp.machine.files import scratch_folder
 
 NETWORK_TIMEOUT = 30.0  # seconds without an answer

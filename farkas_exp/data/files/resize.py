@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from farkas_exp.data.files.copies import copy_root
+from farkas_exp.data.files.decode import opened, to_rgb
+from farkas_exp.data.files.listing import ANNOTATIONS, list_images
+from farkas_exp.data.files.names import shown
+from farkas_exp.data.files.pool import DecodingPool, default_workers
 from farkas_exp.errors import UserError
-from farkas_exp.images.copies import copy_root
-from farkas_exp.images.decode import opened, to_rgb
-from farkas_exp.images.listing import ANNOTATIONS, list_images
-from farkas_exp.images.names import shown
-from farkas_exp.images.pool import DecodingPool, default_workers
 from farkas_exp.machine.files import replacing
 
 QUALITY = 90

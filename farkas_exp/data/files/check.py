@@ -4,11 +4,11 @@ import sys
 import time
 
 from farkas_exp.config import DatasetConfig
+from farkas_exp.data.files.decode import broken_images
+from farkas_exp.data.files.listing import list_images
+from farkas_exp.data.files.names import IMAGE_FOLDERS, shown
+from farkas_exp.data.files.pool import DecodingPool, default_workers
 from farkas_exp.errors import UserError
-from farkas_exp.images.decode import broken_images
-from farkas_exp.images.listing import list_images
-from farkas_exp.images.names import IMAGE_FOLDERS, shown
-from farkas_exp.images.pool import DecodingPool, default_workers
 
 PART = 64
 SHOW_EVERY = 5.0  # seconds

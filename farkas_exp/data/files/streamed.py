@@ -14,15 +14,15 @@ from torch import Tensor
 
 from farkas_exp.config import AugmentationConfig, DatasetConfig, PhaseConfig, PhasesConfig
 from farkas_exp.data.base import Batch, DataInfo, refuse_options, say_left_out
-from farkas_exp.data.cache import CACHE_FOLDER, read_cached, write_cached
+from farkas_exp.data.files.cache import CACHE_FOLDER, read_cached, write_cached
+from farkas_exp.data.files.copies import copies_in_use, copy_for, copy_root, list_copy
+from farkas_exp.data.files.decode import CentreCrop, RandomCrop, View, image_sizes
+from farkas_exp.data.files.listing import ImageFiles, ImageSets, list_images
+from farkas_exp.data.files.names import labelled
+from farkas_exp.data.files.pool import DecodingPool, Request, default_workers
+from farkas_exp.data.files.prints import Prints, prints_of_sets
 from farkas_exp.data.subset import fixed_order, held_out, limited
 from farkas_exp.errors import UserError
-from farkas_exp.images.copies import copies_in_use, copy_for, copy_root, list_copy
-from farkas_exp.images.decode import CentreCrop, RandomCrop, View, image_sizes
-from farkas_exp.images.listing import ImageFiles, ImageSets, list_images
-from farkas_exp.images.names import labelled
-from farkas_exp.images.pool import DecodingPool, Request, default_workers
-from farkas_exp.images.prints import Prints, prints_of_sets
 from farkas_exp.seeding import derive_seed
 from farkas_exp.training.schedule import global_batch, phase_at
 

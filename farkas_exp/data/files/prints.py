@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from farkas_exp.config.schema import DatasetConfig, PhasesConfig
+from farkas_exp.data.files.copies import copies_in_use, copy_root
+from farkas_exp.data.files.listing import SCANNERS, ImageSets, list_images
+from farkas_exp.data.files.names import IMAGE_FOLDERS, expanded, shown
 from farkas_exp.errors import UserError
-from farkas_exp.images.copies import copies_in_use, copy_root
-from farkas_exp.images.listing import SCANNERS, ImageSets, list_images
-from farkas_exp.images.names import IMAGE_FOLDERS, expanded, shown
 
 CONTENTS_UP_TO = 64 * 2**20
 DEFAULT_ROOT = "data"

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
+from farkas_exp.data.files.entries import SUFFIXES, LeftOut, entries, facts_of, is_folder, is_picture, kind_of
+from farkas_exp.data.files.names import expanded, shown
 from farkas_exp.errors import UserError
-from farkas_exp.images.entries import SUFFIXES, LeftOut, entries, facts_of, is_folder, is_picture, kind_of
-from farkas_exp.images.names import expanded, shown
 
 LAYOUT = "it must hold train/<class>/* and test/<class>/* (or val)"
 EVALUATION_FOLDERS = ("test", "val")

@@ -1,0 +1,1 @@
+"""Data sets that are loaded into memory as a whole, a module each."""
