@@ -16,6 +16,8 @@ from farkas_exp.runs import RunDirectory, write_json
 def settings(model: str = "resnet18", **overrides: Any) -> dict[str, Any]:
     """A nested configuration; overrides by dotted key with `__` for the dot, such as `lr__value=0.1`."""
     nested: dict[str, Any] = {"model": {"name": model}, "lr": {"value": 0.01}, "dataset": {"name": "cifar10"}}
+    if overrides.get("dataset__name") == "moons":  # points, not images
+        nested["augmentation"] = {"crop_padding": 0, "flip": False, "cutout": 0}
     for key, value in overrides.items():
         *groups, last = key.split("__")
         target = nested

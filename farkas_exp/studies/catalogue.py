@@ -16,4 +16,4 @@ REPORTS.register(
     "landscape", "farkas_exp.report.landscape:report", summary="what the diagnostics measured before and after training"
 )
 for _name in STUDIES:
-    import_module(f"farkas_exp.studies.{_name}")
+    import_module(f"farkas_exp.studies.{_name}.catalogue")

@@ -1,13 +1,1 @@
 """Deep and narrow networks on two moons: the motivation of the paper, measured."""
-
-from farkas_exp.registry import EXPERIMENTS, REPORTS
-
-REPORTS.register(
-    "deep_narrow",
-    "farkas_exp.studies.deep_narrow.report:report",
-    summary="multi-layer perceptrons on two moons: heat maps",
-)
-EXPERIMENTS.register(
-    "deep_narrow", "deep_narrow", title="multi-layer perceptrons on two moons: heat maps over depth and width",
-    runs="192", cost="minutes on two CPU cores",
-)  # fmt: skip

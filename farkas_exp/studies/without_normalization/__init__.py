@@ -1,19 +1,1 @@
 """How do deep networks train without normalization? Every method at its own best learning rate."""
-
-from farkas_exp.registry import EXPERIMENTS, REPORTS
-
-REPORTS.register(
-    "without_normalization", "farkas_exp.studies.without_normalization.comparison:report",
-    summary="every method at its own best learning rate",
-    shared="farkas_exp.studies.without_normalization.comparison:shared_setting",
-)  # fmt: skip
-EXPERIMENTS.register(
-    "without_normalization", "without_normalization",
-    title="every method at every learning rate, on held-out images; then at its own best, on test images", runs="132",
-    cost="33 minutes on two CPU cores", then="without_normalization_test",
-)  # fmt: skip
-EXPERIMENTS.register(
-    "without_normalization_test", "without_normalization",
-    title="every method at its own best learning rate, on the test images", runs="66",
-    cost="17 minutes on two CPU cores",
-)  # fmt: skip

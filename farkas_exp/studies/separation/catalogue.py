@@ -1,0 +1,33 @@
+"""The reports and the experiments of this study. Imports nothing that they need."""
+
+from farkas_exp.registry import EXPERIMENTS, REPORTS
+
+REPORTS.register(
+    "separation", "farkas_exp.studies.separation.table1:report",
+    summary="two moons: Table 1 of the separation paper, or heat maps over depth and width",
+)  # fmt: skip
+REPORTS.register(
+    "sep_zero_init", "farkas_exp.studies.separation.figures:zero_init",
+    summary="Figure 4 of the separation paper: all weights zero",
+)  # fmt: skip
+REPORTS.register(
+    "sep_cifar_depth", "farkas_exp.studies.separation.figures:cifar_depth",
+    summary="Figure 3 of the separation paper: convolutions over depth",
+)  # fmt: skip
+
+EXPERIMENTS.register(
+    "sep_moons_table1", "separation", title="Separation, Table 1: two moons, 50 layers of 4 units", runs="27",
+    cost="15 minutes on a CPU core",
+)  # fmt: skip
+EXPERIMENTS.register(
+    "sep_moons_grid", "separation", title="Separation, Figures 1 and 5: two moons over depth and width", runs="728",
+    cost="half a day on a CPU core",
+)  # fmt: skip
+EXPERIMENTS.register(
+    "sep_zero_init", "sep_zero_init", title="Separation, Figure 4: all weights zero, annealed dropout", runs="30",
+    cost="up to 3 minutes a run on a CPU core",
+)  # fmt: skip
+EXPERIMENTS.register(
+    "sep_cifar_depth", "sep_cifar_depth", title="Separation, Figure 3: convolutions on CIFAR-10 over depth", runs="30",
+    cost="hours on one GPU",
+)  # fmt: skip
