@@ -20,7 +20,7 @@ from farkas_exp.config import AugmentationConfig, parse
 from farkas_exp.data import build_data
 from farkas_exp.data.base import Arrays
 from farkas_exp.data.device import DeviceData
-from farkas_exp.signals import StopRequest
+from farkas_exp.machine.signals import StopRequest
 from farkas_exp.training.building import build_model
 from farkas_exp.training.optimizer import build_optimizer
 from farkas_exp.training.trainer import Trainer, TrainerState

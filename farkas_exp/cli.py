@@ -12,6 +12,7 @@ import typing
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,7 +27,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from farkas_exp import distributed, followers, output, runs, signals, sweep
+from farkas_exp import distributed, followers, output, runs, sweep
 from farkas_exp.complaints import one_line
 from farkas_exp.composition import values_of
 from farkas_exp.config import parse, schema_defaults
@@ -34,8 +35,10 @@ from farkas_exp.config.texts import keep_texts
 from farkas_exp.data.files import prints
 from farkas_exp.errors import UserError, unknown
 from farkas_exp.launchers.local_parallel import visible_gpus
+from farkas_exp.machine import signals
 from farkas_exp.machine.files import write_text
 from farkas_exp.machine.home import ensure_home
+from farkas_exp.machine.signals import StopRequest, at_stake, free_to_leave, last_words
 from farkas_exp.sweep import CRASH, OK, TO_BE_CONTINUED, USAGE, Cut, Outcome, Sweep, SweepWatch
 from farkas_exp.usage import choices, help_text
 
@@ -67,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ensure_home()
     with output.patient():
         try:
+            signals.check_environment()
             with distributed.group() as processes:
                 if not processes.is_first:
                     return followers.follow(processes)
@@ -96,20 +100,21 @@ def _lead() -> int:
     cut = None
     try:
         _check_command_line(sys.argv[1:])
-        with prints.remembered(), signals.leaving(TO_BE_CONTINUED):
+        with prints.remembered(), signals.handled(), last_words(partial(_stopped, given)):
             hydra.main(config_path=config_dir(), config_name="config", version_base="1.3")(_Job(outcomes))()
     except (KeyboardInterrupt, SystemExit) as stop:
         if SweepWatch.refusal:
             return _complain(SweepWatch.refusal)
         if isinstance(stop, SystemExit) and stop.code != TO_BE_CONTINUED:
             raise
-        cut = Cut("its processes have lost each other" if distributed.is_broken() else "stopped by a signal")
+        cut = Cut(LOST_EACH_OTHER if distributed.is_broken() else STOPPED)
     except Exception as error:  # noqa: BLE001 - a command line that does not compose, or a launcher or search that failed
         if SweepWatch.current is None or not SweepWatch.current.has_begun:
             return _complain(one_line(error))
         cut = _failure_of_sweep(SweepWatch.current, error)
     if SweepWatch.current is not None:
-        return _end_of_sweep(SweepWatch.current, given, cut)
+        with at_stake():
+            return _end_of_sweep(SweepWatch.current, given, cut)
     if cut and not outcomes:
         return TO_BE_CONTINUED
     if outcomes and outcomes[-1].status == sweep.REFUSED:
@@ -167,6 +172,16 @@ def packing(arguments: Sequence[str]) -> list[str]:
     return [] if processes < 2 else ["hydra/launcher=local_parallel", f"hydra.launcher.n_jobs={processes}"]
 
 
+STOPPED, LOST_EACH_OTHER = "stopped by a signal", "its processes have lost each other"
+"""Why a sweep ended before its last run."""
+
+
+def _stopped(given: Sequence[str]) -> None:
+    """What a sweep says when a signal ends its process between two runs."""
+    if SweepWatch.current is not None:
+        _end_of_sweep(SweepWatch.current, given, Cut(STOPPED), report=False)
+
+
 class _Job:
     """The task that Hydra runs for every combination of overrides; also unpickled on a cluster's machines."""
 
@@ -175,6 +190,10 @@ class _Job:
         self.__name__ = "farkas_exp"
 
     def __call__(self, composed: DictConfig) -> float | None:
+        with StopRequest() as stop:
+            return self._run(composed, stop)
+
+    def _run(self, composed: DictConfig, stop: StopRequest) -> float | None:
         job = HydraConfig.get()
         os.chdir(job.runtime.cwd)  # hydra.job.chdir moves no relative path
         overrides = typing.cast(list[str], OmegaConf.to_container(job.overrides.task))  # they may hold a ${...}
@@ -185,17 +204,21 @@ class _Job:
             self._record(
                 overrides, Outcome(sweep.LOST, name, "begun, and ended without a word: killed, or out of memory")
             )
+        not_trained = Outcome(runs.INTERRUPTED, name, "stopped before it trained")
         try:
+            if stop.requested:
+                raise SystemExit(TO_BE_CONTINUED)
             config = parse(values_of(composed))
             if in_sweep and sweep.is_search(job.sweeper) and config.dataset.validation == 0:
                 raise UserError(sweep.NEEDS_VALIDATION)
-            outcome = sweep.execute(config)
+            with last_words(lambda: self._record(overrides, not_trained) if in_sweep else None):
+                outcome = sweep.execute(config)
             objective = sweep.objective(config, outcome)
         except (UserError, OmegaConfBaseException) as error:  # not raised: Hydra would print a second report of it
             outcome = Outcome(sweep.REFUSED, name, one_line(error))
         except (KeyboardInterrupt, SystemExit):
             if in_sweep:
-                self._record(overrides, Outcome(runs.INTERRUPTED, name, "stopped before it trained"))
+                self._record(overrides, not_trained)
             raise
         except Exception as error:  # noqa: BLE001 - a defect outside of the training leaves the other runs alone, too
             output.warn(traceback.format_exc())
@@ -218,7 +241,7 @@ class _Job:
         sweep.record_outcome(directory, int(job.job.num), overrides, outcome, objective)
 
 
-def _end_of_sweep(current: Sweep, given: Sequence[str], cut: Cut | None) -> int:
+def _end_of_sweep(current: Sweep, given: Sequence[str], cut: Cut | None, report: bool = True) -> int:
     outcomes = sweep.read_outcomes(current.directory) if current.has_begun else []
     if cut and current.fail_fast and any(outcome.status in sweep.ENDS_A_FAST_SWEEP for outcome in outcomes):
         cut = Cut("fail_fast=true")
@@ -226,7 +249,7 @@ def _end_of_sweep(current: Sweep, given: Sequence[str], cut: Cut | None) -> int:
     status = sweep.summarize(outcomes, seconds, given, cut, current.repeated)
     if current.has_begun and (best := sweep.best_line(current.directory)):
         output.say(best)
-    if current.experiment:
+    if current.experiment and report:
         _render(current.experiment, outcomes)
     return status
 
@@ -239,11 +262,12 @@ def _render(experiment: str, outcomes: Sequence[Outcome]) -> None:
             path = Path(outcome.path)
             paths.setdefault(path.parent.parent, []).append(path)
     try:
-        from farkas_exp.report.command import render_experiment
+        with free_to_leave():
+            from farkas_exp.report.command import render_experiment
 
-        for runs_dir, own in paths.items():
-            for path in render_experiment(experiment, runs_dir, own):
-                output.say(str(path))
+            for runs_dir, own in paths.items():
+                for path in render_experiment(experiment, runs_dir, own):
+                    output.say(str(path))
     except UserError as error:
         output.warn(f"no report: {error}")
     except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 - the runs are over, whatever happens here

@@ -8,9 +8,11 @@ What is agreed on passes through the CPU (Gloo), also where gradients pass throu
 agreement waits for a device.
 """
 
+import ctypes
 import json
 import os
 import re
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,6 +21,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from farkas_exp.errors import Interrupted, UserError
+from farkas_exp.machine.liveness import GRACE_SECONDS, Watch, leave
+from farkas_exp.machine.signals import STATUS as TO_BE_CONTINUED
 
 if TYPE_CHECKING:
     import torch
@@ -28,8 +32,11 @@ T = TypeVar("T")
 JOIN_TIMEOUT = timedelta(minutes=5)
 """So long the processes have to find each other."""
 
-TIMEOUT = timedelta(hours=2)
-"""So long a process waits for another one that lives and says nothing, such as the first while it measures."""
+TIMEOUT = timedelta(hours=1)
+"""So long a process waits for another one that lives (`machine.liveness`), such as the first while it measures."""
+
+GPU_TIMEOUT = timedelta(minutes=10)
+"""So long an operation between GPUs may take; before it, all processes have agreed on the CPU that it begins."""
 
 LOST = "another process of this run ended without a word (killed, or out of memory)"
 
@@ -159,6 +166,21 @@ class Processes:
             dist.broadcast(tensor.detach(), src=0)
 
     @contextmanager
+    def within_reach(self) -> Iterator[None]:
+        """Within the block the loss of another process is no error of this one.
+
+        Raises:
+            Interrupted: another process is gone; the last checkpoint, if any, is there.
+        """
+        try:
+            yield
+        except Exception as error:
+            if not self.are_several or not _is_echo(error):
+                raise
+            _Group.broken = True
+            raise Interrupted(f"{LOST}; the same command goes on from the last checkpoint") from None
+
+    @contextmanager
     def bound_together(self) -> Iterator[None]:
         """Within the block the processes depend on each other at every step: an error of one ends the command of all.
 
@@ -195,6 +217,7 @@ class _Group:
 
     processes: Processes = ALONE
     store: Any = None
+    watch: Watch | None = None
     broken: bool = False
 
 
@@ -223,11 +246,7 @@ def group(environment: Mapping[str, str] = os.environ) -> Iterator[Processes]:
     try:
         yield processes
     finally:
-        if not _Group.broken:
-            import torch.distributed as dist
-
-            dist.destroy_process_group()
-        _Group.processes, _Group.store, _Group.broken = ALONE, None, False
+        _part()
 
 
 def _join(processes: Processes, environment: Mapping[str, str]) -> None:
@@ -253,6 +272,55 @@ def _join(processes: Processes, environment: Mapping[str, str]) -> None:
         who = f"process {processes.rank} of {processes.world_size}"
         raise UserError(f"{who}: it cannot reach the others at {host}:{port} ({reason})") from None
     _Group.processes, _Group.broken = processes, False
+    _limit_gpu_operations()
+    _Group.watch = Watch(_second_connection(host, port, prefix), processes.rank, processes.world_size, _lost)
+    dist.barrier()
+    _Group.watch.start()
+
+
+def _second_connection(host: str, port: int, prefix: str) -> Any:
+    """A connection to the store that is free while the main thread waits at the other one."""
+    import torch.distributed as dist
+
+    store = dist.TCPStore(host, port, None, False, timedelta(seconds=GRACE_SECONDS))  # pyright: ignore[reportPrivateImportUsage]
+    return dist.PrefixStore(f"{prefix}/liveness", store)  # pyright: ignore[reportPrivateImportUsage]
+
+
+def _limit_gpu_operations() -> None:
+    """Shorten the timeout of operations between GPUs, whose waiting nothing else can end."""
+    import torch
+    import torch.distributed as dist
+
+    if torch.cuda.is_available():
+        backend: Any = dist.group.WORLD._get_backend(torch.device("cuda"))  # type: ignore[union-attr]
+        backend._set_default_timeout(GPU_TIMEOUT)
+
+
+def _lost(line: str) -> None:
+    """End this process if its main thread does not see in time that another one is lost."""
+    deadline = time.monotonic() + GRACE_SECONDS
+    while time.monotonic() < deadline:
+        if _Group.broken or _Group.watch is None:
+            return
+        time.sleep(0.1)
+    leave(f"{line}; the same command goes on from the last checkpoint", TO_BE_CONTINUED)
+
+
+def _part() -> None:
+    """Leave the group, without ever waiting for another process or thread."""
+    import torch
+    import torch.distributed as dist
+
+    if _Group.watch is not None:
+        _Group.watch.stop()
+    whole: Any = dist.group.WORLD
+    # Its destructor holds Python's lock and joins threads. One of them may be about to release a tensor, for which it
+    # needs that lock (PyTorch 2.6), or wait for a process that is no more. So it is never run.
+    for kept in [whole] if _Group.broken else [whole._get_backend(torch.device("cpu"))]:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
+    if not _Group.broken:
+        dist.destroy_process_group()
+    _Group.processes, _Group.store, _Group.watch, _Group.broken = ALONE, None, None, False
 
 
 def from_environment(environment: Mapping[str, str]) -> Processes:

@@ -1,13 +1,14 @@
 """What every process but the first does: it trains what the first one trains, until that one leaves."""
 
 import sys
+from contextlib import suppress
 from typing import Any
 
 from farkas_exp import distributed
 from farkas_exp.config import Config, parse, to_dict
 from farkas_exp.distributed import Processes, RankFailed
 from farkas_exp.errors import Interrupted, UserError
-from farkas_exp.signals import StopRequest
+from farkas_exp.machine import signals
 
 
 def call(processes: Processes, config: Config) -> None:
@@ -37,7 +38,8 @@ def dismiss(processes: Processes, status: int) -> None:
     """In the first process, at its end: let the others leave with the same exit status."""
     if processes.are_several and not distributed.is_broken():
         sys.stdout.flush()
-        processes.broadcast(status)
+        with suppress(Interrupted), processes.within_reach():
+            processes.broadcast(status)
 
 
 def follow(processes: Processes) -> int:
@@ -45,12 +47,13 @@ def follow(processes: Processes) -> int:
 
     Prints nothing but an error of this process that the first one cannot foresee.
     """
-    with StopRequest():  # a signal between two runs stops the next one
+    with signals.handled():  # a signal between two runs stops the next one
         while True:
             try:
-                told: Any = processes.broadcast(None)
-            except RuntimeError:  # the first process is no more, and has said why, or could not
-                return 1
+                with processes.within_reach():
+                    told: Any = processes.broadcast(None)
+            except Interrupted:  # the first process is no more, and has said why, or could not
+                return signals.STATUS
             if isinstance(told, int):
                 return told
             status = _take_part(processes, parse(told))

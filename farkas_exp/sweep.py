@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,6 +28,7 @@ from farkas_exp.data.files.prints import Prints, check_same, prints
 from farkas_exp.distributed import RankFailed
 from farkas_exp.errors import Interrupted, UserError
 from farkas_exp.machine.files import write_text
+from farkas_exp.machine.signals import free_to_leave, last_words
 from farkas_exp.output import say, warn
 from farkas_exp.runs.measurements import Gap, Measurements, described
 
@@ -76,7 +77,7 @@ def execute(config: Config) -> Outcome:
         return done
     run = runs.open_run(config)
     try:
-        with run.locked() as run:
+        with run.locked() as run, last_words(partial(_remove_if_unused, run)):
             return _execute_locked(run, config)
     except runs.RunBusy as busy:
         return Outcome(BUSY, str(run.path), str(busy))
@@ -96,7 +97,8 @@ def _execute_locked(run: runs.RunDirectory, config: Config) -> Outcome:
     try:
         if done is not None:
             return _measured(run, config, done)
-        from farkas_exp.training.session import train
+        with free_to_leave():
+            from farkas_exp.training.session import train
 
         result = train(config, run)
         return Outcome(result["status"], path, _summary(result, config.dataset.evaluated_on))

@@ -23,8 +23,10 @@ SECONDS = 90
 """After so long a test gives up waiting for its processes, and fails."""
 
 
-def in_ranks(world_size, function, *arguments, variables=None):
+def in_ranks(world_size, function, *arguments, variables=None, wait_for=None):
     """Call `function(*arguments)`, a function of a module, in `world_size` processes.
+
+    With `wait_for`, some ranks, the others are killed when these have answered, and their answer is None.
 
     Returns:
         What it returned in each, by rank; for a process that was killed, its exit code (such as -9).
@@ -43,7 +45,8 @@ def in_ranks(world_size, function, *arguments, variables=None):
         theirs.close()
         started.append((process, ours))
     try:
-        return [_answer(process, ours) for process, ours in started]
+        ranks = range(world_size) if wait_for is None else wait_for
+        return [_answer(*started[rank]) if rank in ranks else None for rank in range(world_size)]
     finally:
         for process, _ in started:
             process.kill()

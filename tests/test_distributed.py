@@ -20,8 +20,9 @@ from farkas_exp.data.base import batch_share
 from farkas_exp.data.base import test_share as share_of_test
 from farkas_exp.distributed import ALONE, Processes, first_host, from_environment, meeting_point
 from farkas_exp.errors import UserError
+from farkas_exp.machine import liveness
+from farkas_exp.machine.signals import StopRequest
 from farkas_exp.runs import RunDirectory, collect, read_json, read_rows
-from farkas_exp.signals import StopRequest
 from farkas_exp.training import building
 from farkas_exp.training import session as train
 from farkas_exp.training.execution import choose_mode
@@ -218,7 +219,8 @@ def evaluated(path, changes):
             for buffer in trainer.model.buffers():
                 buffer.zero_()
         found = trainer.evaluate()
-        return found["test_loss"], found["test_error"]
+        on = made.dataset.evaluated_on
+        return found[f"{on}_loss"], found[f"{on}_error"]
 
 
 def test_evaluation_counts_every_image_once_with_the_statistics_of_the_first(undisturbed):
@@ -356,6 +358,21 @@ def divide_by_zero_in_the_second(rank):
 def divide_by_zero_in_the_first(rank):
     if not rank:
         at_step(3, lambda: 1 / 0)
+
+
+def go_silent(rank):
+    """Let the second process give no sign of life any more, and hang in a step; a kill would close its connections."""
+    liveness.BEAT_SECONDS, liveness.SILENCE_SECONDS, distributed.GRACE_SECONDS = 0.1, 2.0, 1.0
+    if rank:
+        at_step(7, lambda: (setattr(liveness.Watch, "_run", None), distributed._Group.watch.stop(), time.sleep(60)))
+
+
+def test_a_silent_process_ends_the_others_in_time(tmp_path):
+    """It lives, so no connection breaks: without the watch the first one would wait for it for an hour."""
+    first, _ = in_ranks(2, command_with, go_silent, *SMALL, *EVERY_STEP, f"runs_dir={tmp_path}", wait_for=[0])
+    assert first == 75
+    assert record(tmp_path).state == runs.INTERRUPTED
+    assert RunDirectory(record(tmp_path).path).checkpoint.exists()
 
 
 def test_a_signal_to_one_stops_all_after_the_same_step_and_they_go_on_bitwise(tmp_path, undisturbed):

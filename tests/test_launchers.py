@@ -17,8 +17,8 @@ from farkas_exp.cli import config_dir, main
 from farkas_exp.errors import UserError
 from farkas_exp.launchers import jobs
 from farkas_exp.launchers.local_parallel import plan, visible_gpus
+from farkas_exp.machine.signals import PREEMPTION, StopRequest
 from farkas_exp.runs import RunDirectory, collect, read_json, read_starts
-from farkas_exp.signals import PREEMPTION, StopRequest
 
 ROOT = Path(__file__).parent.parent
 SMALL = [

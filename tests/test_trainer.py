@@ -10,8 +10,8 @@ import torch
 from configs import config
 from torch.nn import functional as F
 
-from farkas_exp.training.building import build_model
 from farkas_exp.data import build_data
+from farkas_exp.training.building import build_model
 from farkas_exp.training.optimizer import build_optimizer
 from farkas_exp.training.trainer import Failure, Trainer, TrainerState, missed_top5
 

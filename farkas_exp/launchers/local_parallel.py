@@ -4,15 +4,17 @@ A process for each job, so that one that is killed (or runs out of memory) takes
 on the device. They are forked from a server that has imported PyTorch once, so that a job begins in milliseconds.
 """
 
+import math
 import multiprocessing
 import os
 import signal
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
@@ -24,9 +26,13 @@ from farkas_exp.cores import cores
 from farkas_exp.errors import UserError
 from farkas_exp.launchers import jobs
 from farkas_exp.launchers.jobs import Group, Run, Work
+from farkas_exp.machine import pids, signals
+from farkas_exp.machine.signals import StopRequest
 from farkas_exp.runs import CRASHED
-from farkas_exp.signals import StopRequest
 from farkas_exp.sweep import LOST, TO_BE_CONTINUED
+
+_UNKNOWN = 255
+"""What multiprocessing gives as the exit code of a process whose server is no more."""
 
 _POLL_SECONDS = 0.2
 """How soon the launcher sees a signal; the end of a job wakes it at once."""
@@ -88,11 +94,30 @@ def launch(settings: Mapping[str, Any], work: Work, all_runs: Sequence[Run]) -> 
     planned = plan(settings, [] if work.config.get("device") == "cpu" else visible_gpus(), cores())
     groups = jobs.groups(jobs.skip_done(work, all_runs), jobs.whole_number(settings, "runs_per_job", 1))
     pool = _Pool(work, planned, retries=jobs.whole_number(settings, "retries", 0))
-    with StopRequest() as stop:
+    with StopRequest(patience=False) as stop:  # the jobs have their own; `_Pool` waits for them
         complete = pool.run(groups, stop)
     if not complete:
         raise SystemExit(TO_BE_CONTINUED)
     return jobs.returns(work, all_runs)
+
+
+@dataclass(frozen=True)
+class _Started:
+    """A job's process: what it trains, the tries before it, and when it was started."""
+
+    process: Any
+    group: Group
+    tries: int
+    born: str | None
+
+    def lives(self) -> bool:
+        """Whether it still runs, also as an orphan of a server that was killed."""
+        return self.process.is_alive() or (self.born is not None and pids.born(self.process.pid) == self.born)
+
+    def kill(self) -> None:
+        """End it by SIGKILL, if it still runs."""
+        if self.lives():
+            os.kill(self.process.pid, signal.SIGKILL)
 
 
 @dataclass
@@ -104,8 +129,9 @@ class _Pool:
     retries: int
     payload: bytes = b""
     context: BaseContext = field(default_factory=lambda: _context())
-    running: dict[int, tuple[Any, Group, int]] = field(default_factory=dict)
+    running: dict[int, "_Started"] = field(default_factory=dict)
     ending: bool = False
+    deadline: float = math.inf
 
     def run(self, groups: Sequence[Group], stop: StopRequest) -> bool:
         """Run all jobs; whether none was left out or stopped."""
@@ -115,7 +141,7 @@ class _Pool:
             while self.running or (waiting and not self.ending):
                 while waiting and not self.ending and len(self.running) < self.plan.n_jobs:
                     self._start(*waiting.popleft())
-                connection.wait([process.sentinel for process, _, _ in self.running.values()], _POLL_SECONDS)
+                self._wait()
                 if stop.requested:
                     self._end()
                 waiting.extend(self._collect())
@@ -129,15 +155,29 @@ class _Pool:
         process: Any = self.context.Process(  # type: ignore[attr-defined]
             target=_work, args=(self.payload, group, self.plan.device(slot), self.plan.threads)
         )
-        process.start()
-        self.running[slot] = (process, group, tries)
+        resource_tracker.ensure_running()  # it lets SIGINT and SIGTERM through when it starts
+        with signals.held():  # the server of the jobs never stops by a signal; a job takes what has waited for it
+            process.start()
+        self.running[slot] = _Started(process, group, tries, pids.born(process.pid))
+
+    def _wait(self) -> None:
+        """Wait until a process may be over, or it is time to look at the stop request."""
+        sentinels = [started.process.sentinel for started in self.running.values() if started.process.is_alive()]
+        if len(sentinels) == len(self.running):
+            connection.wait(sentinels, _POLL_SECONDS)
+        else:  # the server is dead, so the end of its jobs is told by nobody
+            time.sleep(_POLL_SECONDS)
+        if time.monotonic() > self.deadline:
+            for started in self.running.values():
+                started.kill()
 
     def _collect(self) -> list[tuple[Group, int]]:
         """Take the processes that are over out of `running`; return the jobs that have to be tried again."""
         again = []
-        for slot, (process, group, tries) in list(self.running.items()):
-            if process.is_alive():
+        for slot, started in list(self.running.items()):
+            if started.lives():
                 continue
+            process, group, tries = started.process, started.group, started.tries
             process.join()
             del self.running[slot]
             if self.work.fail_fast and jobs.crashed(self.work, group):
@@ -153,14 +193,19 @@ class _Pool:
         if self.ending:
             return
         self.ending = True
-        for process, _, _ in self.running.values():
-            process.terminate()
+        self.deadline = time.monotonic() + signals.PATIENCE + _POLL_SECONDS
+        for started in self.running.values():
+            started.process.terminate()
 
 
 def _end(exitcode: int) -> tuple[str, str]:
     """What is said of a job without an outcome, and its status: one that was killed may go on, one that failed not."""
     if exitcode < 0:
         return f"its process was ended by {signal.Signals(-exitcode).name}", LOST
+    if exitcode == TO_BE_CONTINUED:
+        return "its process was stopped before it could say where", LOST
+    if exitcode == _UNKNOWN:
+        return "the server of the jobs was killed", LOST
     return f"its process ended with status {exitcode} before it could say why", CRASHED
 
 
@@ -174,21 +219,23 @@ def _context() -> BaseContext:
 
 def _work(payload: bytes, group: Group, device: str | None, threads: int) -> None:
     """A job's process."""
+    signals.take_over()
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
     if "torch" in sys.modules:  # imported by the server before it could know
         sys.modules["torch"].set_num_threads(threads)
     with StopRequest() as stop:
-        threading.Thread(target=_stop_with_parent, daemon=True).start()
+        threading.Thread(target=_stop_with_parents, daemon=True).start()
         jobs.run_group(cloudpickle.loads(payload), group, stop, shared_terminal=True)
     if stop.requested:
         sys.exit(TO_BE_CONTINUED)
 
 
-def _stop_with_parent() -> None:
-    """A launcher that is killed takes its jobs with it, but lets them write their checkpoints."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
+def _stop_with_parents() -> None:
+    """A launcher or server that is killed takes its jobs with it, but lets them write their checkpoints."""
+    launcher, server = multiprocessing.parent_process(), os.getppid()
+    assert launcher is not None
+    while os.getppid() == server and not connection.wait([launcher.sentinel], _POLL_SECONDS):
+        pass
     os.kill(os.getpid(), signal.SIGTERM)

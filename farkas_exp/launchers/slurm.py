@@ -19,9 +19,9 @@ from farkas_exp import distributed, followers
 from farkas_exp.errors import UserError
 from farkas_exp.launchers import jobs
 from farkas_exp.launchers.jobs import Group, Run, Work
+from farkas_exp.machine.signals import PREEMPTION, StopRequest
 from farkas_exp.output import say
 from farkas_exp.runs import CRASHED
-from farkas_exp.signals import PREEMPTION, StopRequest
 from farkas_exp.sweep import LOST, TO_BE_CONTINUED
 
 try:
@@ -156,7 +156,8 @@ def _run_array(executor: AutoExecutor, work: Work, groups: Sequence[Group]) -> l
     logs = submitted[0].paths.folder.parent
     say(f"Slurm job {array}: {sum(map(len, groups))} runs in {len(groups)} jobs; logs in {logs}")
     try:
-        _wait(work, submitted, groups)
+        with StopRequest() as stop:
+            _wait(work, submitted, groups, stop)
     except (KeyboardInterrupt, SystemExit):
         say(f"The jobs of Slurm job {array} stay where they are; to end them: scancel {array}")
         raise
@@ -172,8 +173,10 @@ def _run_array(executor: AutoExecutor, work: Work, groups: Sequence[Group]) -> l
     return died
 
 
-def _wait(work: Work, submitted: Sequence[Any], groups: Sequence[Group]) -> None:
+def _wait(work: Work, submitted: Sequence[Any], groups: Sequence[Group], stop: StopRequest) -> None:
     while not all(job.done() for job in submitted):
+        if stop.requested:
+            raise SystemExit(TO_BE_CONTINUED)
         if work.fail_fast and any(jobs.crashed(work, group) for group in groups):
             for job in submitted:
                 job.cancel(check=False)

@@ -26,6 +26,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from farkas_exp.machine.files import open_or_make
+from farkas_exp.machine.pids import born, lives
 
 TRIES, PAUSE = 10, 0.02
 """A reader that looks at a lock holds it for a moment; whoever wants it tries that often, so many seconds apart."""
@@ -156,7 +157,7 @@ def _claim_path(path: Path) -> Path:
 def _claim(path: Path, by_flock: bool) -> int | None:
     """The open file of a new claim, or None where somebody else's is valid."""
     target = _claim_path(path)
-    who = {"pid": os.getpid(), "host": socket.gethostname(), "place": _place(), "born": _born(os.getpid())}
+    who = {"pid": os.getpid(), "host": socket.gethostname(), "place": _place(), "born": born(os.getpid())}
     text = json.dumps({**who, "flock": by_flock}).encode()
     for _ in range(TRIES):
         try:
@@ -249,7 +250,7 @@ def _is_void(target: Path, claim: dict[str, Any], by_flock: bool) -> bool:
     if by_flock and claim.get("flock") is True:
         return True
     if claim.get("place") == _place() and type(claim.get("pid")) is int:
-        return _born(claim["pid"]) != claim.get("born") or (claim.get("born") is None and not _lives(claim["pid"]))
+        return born(claim["pid"]) != claim.get("born") or (claim.get("born") is None and not lives(claim["pid"]))
     try:
         return _now(target.parent) - os.lstat(target).st_mtime > STALE_SECONDS
     except FileNotFoundError:
@@ -275,23 +276,6 @@ def _place() -> str:
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
         parts.append(os.readlink("/proc/self/ns/pid"))
     return " ".join(parts)
-
-
-def _born(pid: int) -> str | None:
-    """When a living process was started, in the system's own count; None without such a process or such a count."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return None if fields[0] in "ZX" else fields[19]
-    except (OSError, IndexError):
-        return None
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except OSError as error:
-        return error.errno == errno.EPERM
-    return True
 
 
 def _is_at(path: Path, descriptor: int) -> bool:

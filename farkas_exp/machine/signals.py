@@ -86,6 +86,11 @@ class _Process:
         if self.asked is None:
             self.asked = name
 
+    def wait_for_the_end(self) -> None:
+        """Wait to be ended, if that is what the mark means now; `changed` is held."""
+        while self.taken_over and self.asked and self.is_free() and self.leaving != threading.get_ident():
+            self.changed.wait()
+
     def is_free(self) -> bool:
         """Whether the process may end at once."""
         return not self.seen and not any(self.stakes.values())
@@ -153,6 +158,7 @@ def at_stake() -> Iterator[None]:
         with _process.changed:
             _process.stakes[own] -= 1
             _process.changed.notify_all()
+            _process.wait_for_the_end()
 
 
 @contextmanager
@@ -162,6 +168,7 @@ def free_to_leave() -> Iterator[None]:
     with _process.changed:
         before = _process.stakes.pop(own, 0)
         _process.changed.notify_all()
+        _process.wait_for_the_end()
     try:
         yield
     finally:
@@ -237,7 +244,7 @@ def take_over() -> None:
     threading.Thread(target=_listen, args=(reads,), name="signals", daemon=True).start()
     for number in _signals():
         signal.signal(number, _mark)
-    os.register_at_fork(after_in_child=_let_go)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_let_go)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
@@ -258,6 +265,17 @@ def _mark(number: int, frame: FrameType | None) -> None:
     _process.ask(signal.Signals(number).name)
 
 
+_forking = threading.local()
+
+
+def _before_fork() -> None:
+    _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+
+
+def _after_fork() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _forking.mask)
+
+
 def _let_go() -> None:
     """In a forked child: it has no thread that listens, and its parent's pipe is not its own."""
     global _process
@@ -266,6 +284,7 @@ def _let_go() -> None:
         if signal.getsignal(number) is _mark:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     _process = _Process()
+    _after_fork()
 
 
 def _listen(pipe: int) -> None:

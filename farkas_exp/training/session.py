@@ -10,12 +10,12 @@ from farkas_exp.data import build_data
 from farkas_exp.distributed import Processes
 from farkas_exp.errors import Interrupted, UserError
 from farkas_exp.followers import call, check_config
+from farkas_exp.machine.signals import StopRequest, free_to_leave
 from farkas_exp.measures import check_measures
 from farkas_exp.runs import RunDirectory, RunLost, by_evaluation_set, checkpoint, write_json, write_record, write_state
 from farkas_exp.runs.console import Progress
 from farkas_exp.runs.jsonl import JsonlWriter, truncate_rows
 from farkas_exp.runs.wandb import WandbMirror, told_by
-from farkas_exp.signals import StopRequest
 from farkas_exp.training.building import build_model, check_batch, choose_device
 from farkas_exp.training.environment import check_same_data, correct_mode, record_start
 from farkas_exp.training.loop import Listener, train_to_end
@@ -36,16 +36,18 @@ def train(config: Config, run: RunDirectory) -> dict[str, Any]:
         RankFailed: another process failed.
     """
     processes = distributed.current()
-    call(processes, config)
-    trainer = _build_trainer(config, processes)
-    try:
-        prepared = processes.from_first(lambda: _prepare(config, run, trainer))
-        if not processes.is_first:
-            _take_part(trainer, prepared.saved)
-            return {}
-        return _Session(config, run, trainer, prepared).run_to_end()
-    finally:
-        trainer.data.close()
+    with processes.within_reach():
+        call(processes, config)
+        with free_to_leave():
+            trainer = _build_trainer(config, processes)
+        try:
+            prepared = processes.from_first(lambda: _prepare(config, run, trainer))
+            if not processes.is_first:
+                _take_part(trainer, prepared.saved)
+                return {}
+            return _Session(config, run, trainer, prepared).run_to_end()
+        finally:
+            trainer.data.close()
 
 
 def _build_trainer(config: Config, processes: Processes) -> Trainer:

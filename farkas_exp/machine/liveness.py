@@ -1,0 +1,99 @@
+"""Whether the other processes of a run still live: each gives a sign every few seconds; a silent one ends all.
+
+A process that waits in a collective operation for one that hangs, was stopped, or lost its network would wait for the
+operation's own timeout, on GPUs inside of a kernel that nothing interrupts. The signs pass through the store by which
+the processes have found each other, from a thread of their own.
+"""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+BEAT_SECONDS = 5.0
+"""How often a process gives a sign."""
+
+SILENCE_SECONDS = 120.0
+"""After so long without a sign a process counts as lost."""
+
+GRACE_SECONDS = 20.0
+"""So long a process that has lost another one may take to leave by itself; its connection has failed, as a rule."""
+
+
+class Watch:
+    """Gives the signs of this process and looks at those of the others, until it is stopped or one of them is lost.
+
+    The first process looks at all, the others look at the first, which tells them.
+
+    Args:
+        store: a connection to the processes' store that nobody else uses; missing keys are errors after a short time.
+        rank: of this process.
+        world_size: how many there are.
+        on_loss: called once with a line, by the watching thread.
+    """
+
+    def __init__(self, store: Any, rank: int, world_size: int, on_loss: Callable[[str], object]) -> None:
+        self._store, self._rank, self._on_loss = store, rank, on_loss
+        self._others = list(range(1, world_size)) if rank == 0 else [0]
+        self._count = 0
+        self._seen: dict[int, tuple[bytes, float]] = {}
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="liveness", daemon=True)
+        self._beat()
+
+    def start(self) -> None:
+        """Begin; to be called when all have been made."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End without a word."""
+        self._ended.set()
+
+    def _run(self) -> None:
+        failing_since: float | None = None
+        while not self._ended.wait(BEAT_SECONDS):
+            try:
+                self._beat()
+                lost = self._lost()
+                failing_since = None
+            except Exception as error:  # noqa: BLE001 - whatever the store says: it cannot be reached
+                failing_since = failing_since or time.monotonic()
+                lost = f"the first process cannot be reached ({' '.join(str(error).split())[:80]})"
+                if time.monotonic() - failing_since < GRACE_SECONDS:
+                    continue
+            if lost and not self._ended.is_set():
+                self._on_loss(lost)
+                return
+
+    def _beat(self) -> None:
+        self._count += 1
+        self._store.set(f"alive/{self._rank}", str(self._count))
+
+    def _lost(self) -> str | None:
+        """What to say of a process that is lost, or None."""
+        now = time.monotonic()
+        if self._rank and self._store.check(["lost"]):
+            return self._store.get("lost").decode()
+        signs = self._store.multi_get([f"alive/{other}" for other in self._others])
+        for other, sign in zip(self._others, signs, strict=True):
+            before, since = self._seen.get(other, (b"", now))
+            self._seen[other] = (sign, now if sign != before else since)
+            if now - self._seen[other][1] > SILENCE_SECONDS:
+                line = f"process {other} has given no sign of life for {SILENCE_SECONDS:.0f} s"
+                if self._rank == 0:
+                    with suppress(Exception):
+                        self._store.set("lost", line)
+                return line
+        return None
+
+
+def leave(line: str, status: int) -> None:
+    """End this process from another thread, since its main thread hangs in an operation that nothing interrupts."""
+    with suppress(Exception):
+        sys.stdout.flush()
+    with suppress(OSError):
+        os.write(2, f"{line}\n".encode())
+    os._exit(status)
