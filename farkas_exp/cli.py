@@ -19,7 +19,6 @@ from typing import Any, NoReturn
 import hydra
 import yaml
 from hydra._internal.utils import get_args_parser
-from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -30,7 +29,8 @@ from omegaconf.errors import OmegaConfBaseException
 from farkas_exp import distributed, followers, output, runs, sweep
 from farkas_exp.complaints import one_line
 from farkas_exp.composition import values_of
-from farkas_exp.config import parse, schema_defaults
+from farkas_exp.config import parse
+from farkas_exp.config.store import tell_hydra
 from farkas_exp.config.texts import keep_texts
 from farkas_exp.data.files import prints
 from farkas_exp.errors import UserError, unknown
@@ -86,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _lead() -> int:
     given = sys.argv[1:]
+    tell_hydra(Path(config_dir()), given)
     if {"--help", "-h"} & set(given):
         print(help_text(Path(config_dir())))
         return OK
@@ -94,7 +95,6 @@ def _lead() -> int:
     # argparse wants its flags together: `model=... -m seed=0,1` is as good as `-m model=... seed=0,1`.
     sys.argv[1:] = sorted(keep_texts(given) + packing(given), key=lambda argument: argument not in ("-m", "--multirun"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, and we say them in one line
-    ConfigStore.instance().store(name="schema", node=schema_defaults())
     outcomes: list[Outcome] = []
     SweepWatch.current = SweepWatch.refusal = None
     cut = None
@@ -145,7 +145,6 @@ def _check_data(arguments: Sequence[str]) -> int:
     """Decode every file of the data set that the overrides name; the exit status is 1 where one is broken."""
     from farkas_exp.data.files.check import check_data
 
-    ConfigStore.instance().store(name="schema", node=schema_defaults())
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         overrides = keep_texts(arguments)

@@ -5,9 +5,12 @@ nothing heavy: an entry's builder may be written "module:function" and is import
 from outside registers by the same call, from a module that an entry point of the group `farkas_exp.plugins` names:
 
     NETWORKS.register("my_net", "my_package.net:build", farkas=True, options={"depth": 4})
+
+or that the configuration names: `plugins=[my_package]`. An option that the schema does not have becomes a key of the
+group, with its default, or with what `config.option(default, at_least=0, ...)` declares of it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib import import_module
@@ -116,13 +119,22 @@ class Registry(Generic[E]):
         return len(list(iter(self)))
 
 
-@cache
-def load_plugins() -> None:
-    """Import the modules of other packages that register things, once.
+def load_plugins(modules: Iterable[str] = ()) -> None:
+    """Import the modules of other packages that register things: those of entry points, once, and `modules`.
 
     Raises:
         UserError: one of them cannot be imported.
     """
+    _load_entry_points()
+    for module in [modules] if isinstance(modules, str) else modules:
+        try:
+            import_module(str(module))
+        except Exception as error:
+            raise UserError(f"plugins: cannot import {module!r} ({type(error).__name__}: {error})") from error
+
+
+@cache
+def _load_entry_points() -> None:
     for plugin in entry_points(group=PLUGINS):
         try:
             plugin.load()

@@ -6,6 +6,7 @@ Hydra's own help composes the configuration once per choice, which takes seconds
 from pathlib import Path
 
 from farkas_exp.config import schema_defaults
+from farkas_exp.config.extensions import choices_of
 
 USAGE = """\
 How do deep networks train without normalization?
@@ -33,11 +34,11 @@ EXAMPLES = {
 
 
 def choices(config_dir: Path) -> dict[str, list[str]]:
-    """The config groups and their choices, Hydra's own groups left out."""
+    """The config groups and their choices, also of other packages; Hydra's own groups left out."""
     groups = sorted(
         path for path in config_dir.iterdir() if path.is_dir() and path.name not in ("hydra", "__pycache__")
     )
-    return {group.name: sorted(path.stem for path in group.glob("*.yaml")) for group in groups}
+    return {group.name: choices_of(group.name, (path.stem for path in group.glob("*.yaml"))) for group in groups}
 
 
 def help_text(config_dir: Path) -> str:

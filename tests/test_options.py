@@ -145,6 +145,7 @@ CHANGES: dict[str, tuple[Any, Mapping[str, Any]]] = {
     "experiment": ("table1", {}),
     "arm": ("mine", {}),
     "only_for": (["farkasnet*"], {}),
+    "plugins": (["string"], {}),
     "device": ("auto", {}),
     "compile": ("none", {}),
     "packing": (2, {}),

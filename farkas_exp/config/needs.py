@@ -1,13 +1,15 @@
 """What an option needs to do anything: a named choice of its group, a value above 0, a kind of network or data set."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from farkas_exp.data.files import names
-from farkas_exp.registry import NETWORKS, Network
+from farkas_exp.registry import INITIALIZATIONS, NETWORKS, NORMALIZATIONS, Network, Registry
+
+MOST_NAMED = 6
+"""Choices that a message lists."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,21 @@ class Need:
     words: str | Callable[[Any], str]
     is_met: Callable[[Any], bool]
     example: Mapping[str, Any]
+
+
+def architecture(option: str, example: str) -> Need:
+    """The need for a network with an option of its own."""
+    return own_option(NETWORKS, option, example)
+
+
+def normalization(option: str, example: str) -> Need:
+    """The need for a normalization with an option of its own."""
+    return own_option(NORMALIZATIONS, option, example)
+
+
+def initialization(option: str, example: str) -> Need:
+    """The need for an initialization with an option of its own."""
+    return own_option(INITIALIZATIONS, option, example)
 
 
 def choice(group: str, *known: str) -> Need:
@@ -57,14 +74,25 @@ def network(words: str, is_met: Callable[[Network], bool], example: str) -> Need
     return Need(lambda config: f"{words}, not {config.model.name}", of, {"model.name": example})
 
 
-def architecture(option: str, example: str) -> Need:
-    """The need for a network that has an option of its own."""
+def own_option(registry: Registry[Any], option: str, example: str) -> Need:
+    """The need for a choice that has an option of its own, as its registration says."""
+    *_, group, _ = registry.key.split(".")
+
+    def chosen(config: Any) -> str:
+        return getattr(config, group).name
+
+    def is_met(config: Any) -> bool:
+        entry = registry.get(chosen(config))
+        return entry is None or option in entry.options
 
     def words(config: Any) -> str:
-        own = ", ".join(f"model.{name}" for name in NETWORKS[config.model.name].options) or "none"
-        return f"another network: {config.model.name} has {own}"
+        having = [name for name in registry if option in registry[name].options]
+        if len(having) <= MOST_NAMED:
+            return f"{registry.key}={' or '.join(having)}"
+        own = ", ".join(f"{group}.{name}" for name in registry[chosen(config)].options) or "none"
+        return f"another {registry.key}: the options of {chosen(config)} are {own}"
 
-    return dataclasses.replace(network("", lambda entry: option in entry.options, example), words=words)
+    return Need(words, is_met, {registry.key: example})
 
 
 FARKAS = network("a network of Farkas layers", lambda entry: entry.farkas, "farkasnet18")
@@ -87,6 +115,5 @@ IN_MEMORY = Need(
 PIXELS = another("dataset", "moons", "digits")
 METHOD = another("regularizer", "none", "sep_up")
 SEPARATION = choice("regularizer", "sep_up", "sep_u", "sep_p")
-NORMALIZED = another("normalization", "none", "batch")
 PROJECTED = another("callback", "none", "rank_min")
 ATTACKED = another("attack", "none", "pgd")

@@ -3,6 +3,7 @@
 from farkas_exp.config.options import require
 from farkas_exp.config.schema import Config
 from farkas_exp.errors import UserError
+from farkas_exp.registry import NORMALIZATIONS
 
 MOST_WEIGHTS = 10_000_000_000
 """Of a network, roughly: 40 GB in single precision, four times that with gradients and momentum."""
@@ -21,8 +22,10 @@ def check_pairs(config: Config) -> None:
     regularizer, limit = config.regularizer, config.regularizer.coefficient
     require(abs(regularizer.rho) <= limit, "regularizer.rho", regularizer.rho, f"between -{limit:g} and {limit:g}")
     if config.batch_size == 1 and not config.phases.schedule:
-        for key, used in (("normalization=batch", config.normalization.name == "batch"),
-                          ("model.head_bn=true", bool(config.model.head_bn))):  # fmt: skip
+        norm = NORMALIZATIONS.get(config.normalization.name)
+        of_batch = norm is not None and norm.of_batch
+        asked = {f"normalization={config.normalization.name}": of_batch, "model.head_bn=true": config.model.head_bn}
+        for key, used in asked.items():
             if used:
                 raise UserError(f"batch_size: 1 image has no statistics of a batch; with {key} it must be at least 2")
 

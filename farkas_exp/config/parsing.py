@@ -10,11 +10,13 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from farkas_exp.config.options import check_options, declared
+from farkas_exp.config.extensions import Extra, extended, extras
+from farkas_exp.config.options import check_options, declared, shown
 from farkas_exp.config.pairs import check_pairs
 from farkas_exp.config.schema import Config
 from farkas_exp.data.files.names import labelled
 from farkas_exp.errors import UserError, unknown
+from farkas_exp.registry import load_plugins
 
 
 def parse(values: Mapping[str, Any]) -> Config:
@@ -24,6 +26,7 @@ def parse(values: Mapping[str, Any]) -> Config:
         UserError: an unknown key, a missing value, a value of the wrong type, out of its range, or that does nothing
             beside the others.
     """
+    load_plugins(values.get("plugins") or ())
     config = _build(Config, values, "")
     config = dataclasses.replace(config, dataset=labelled(config.dataset))
     check_options(config)
@@ -46,19 +49,23 @@ def to_dict(config: Any) -> dict[str, Any]:
 def schema_defaults() -> dict[str, Any]:
     """Every key of the schema with its default ("???" where it has none): what Hydra composes on top of."""
 
-    def defaults(schema: Any) -> dict[str, Any]:
+    def defaults(schema: Any, path: str = "") -> dict[str, Any]:
         hints = typing.get_type_hints(schema)
-        values = {}
+        values: dict[str, Any] = {key: _plain(extra.field.default) for key, extra in extras(path, schema).items()}
         for f in dataclasses.fields(schema):
             if dataclasses.is_dataclass(hints[f.name]):
-                values[f.name] = defaults(hints[f.name])
+                values[f.name] = defaults(hints[f.name], f.name)
             elif f.default is dataclasses.MISSING:
                 values[f.name] = "???"
             else:
-                values[f.name] = list(f.default) if isinstance(f.default, tuple) else f.default
+                values[f.name] = _plain(f.default)
         return values
 
     return defaults(Config)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def unknown_key(path: str) -> UserError:
@@ -68,7 +75,7 @@ def unknown_key(path: str) -> UserError:
     for depth, part in enumerate(parts):
         hints = typing.get_type_hints(schema)
         if part not in hints or (depth + 1 < len(parts) and not dataclasses.is_dataclass(hints[part])):
-            return unknown(path, part, hints)
+            return unknown(path, part, [*hints, *extras(".".join(parts[:depth]), schema)])
         schema = hints[part]
     return UserError(f"{path}: cannot be changed here")
 
@@ -76,12 +83,18 @@ def unknown_key(path: str) -> UserError:
 def _build(schema: type, values: Any, path: str) -> Any:
     if not isinstance(values, Mapping):
         raise UserError(f"{path or 'config'}: expected a group of keys, got {values!r}")
+    brought, plain = extras(path, schema), _shape(schema)[0]
+    if brought:
+        schema = extended(path, schema, values.get("name", plain["name"].default))
     fields, hints = _shape(schema)
     arguments = {}
     for key, value in values.items():
         where = f"{path}.{key}" if path else str(key)
+        if key in brought and key not in fields:
+            _refuse_extra(where, _convert(brought[key].type, value, where), brought[key])
+            continue
         if key not in fields:
-            raise unknown(where, key, fields)
+            raise unknown(where, key, [*fields, *brought])
         arguments[key] = _convert(hints[key], value, where)
         if declared(fields[key]).is_path and arguments[key] is not None:
             arguments[key] = home(arguments[key], where)
@@ -90,6 +103,15 @@ def _build(schema: type, values: Any, path: str) -> Any:
             where = f"{path}.{name}" if path else name
             raise UserError(f"{where}: missing; give it a value on the command line ({where}=...)")
     return schema(**arguments)
+
+
+def _refuse_extra(where: str, value: Any, extra: Extra) -> None:
+    """Refuse another value than its default for a key that the choice of the group does not bring."""
+    if value != extra.field.default:
+        need = f"{where.rpartition('.')[0]}.name={' or '.join(extra.names)}"
+        raise UserError(
+            f"{where}: {shown(value)} does nothing here; it needs {need} (else {shown(extra.field.default)})"
+        )
 
 
 @functools.cache

@@ -18,7 +18,6 @@ from farkas_exp.config.needs import (
     METHOD,
     NO_PHASES,
     NORMALIZABLE,
-    NORMALIZED,
     PHASES,
     PIXELS,
     PROJECTED,
@@ -27,6 +26,8 @@ from farkas_exp.config.needs import (
     STREAMED,
     architecture,
     choice,
+    initialization,
+    normalization,
     positive,
 )
 from farkas_exp.config.options import option, outside
@@ -85,9 +86,9 @@ class NormalizationConfig:
     """Normalization of activations; `after` the activation as in the paper (Algorithms 1 and 2), or `before` it."""
 
     name: str = option("none", needs=NORMALIZABLE)
-    position: Literal["after", "before"] | None = option(None, needs=NORMALIZED)
-    affine: bool | None = option(None, needs=NORMALIZED)
-    groups: int = option(8, at_least=1, at_most=100_000, needs=choice("normalization", "group"))
+    position: Literal["after", "before"] | None = option(None, needs=normalization("position", "batch"))
+    affine: bool | None = option(None, needs=normalization("affine", "batch"))
+    groups: int = option(8, at_least=1, at_most=100_000, needs=normalization("groups", "group"))
 
 
 @dataclass(frozen=True)
@@ -121,12 +122,10 @@ class InitConfig:
     """
 
     name: str = option("pytorch")
-    gain: float | None = option(
-        None, above=0, needs=choice("init", "kaiming", "xavier", "orthogonal", "delta_orthogonal")
-    )
+    gain: float | None = option(None, above=0, needs=initialization("gain", "kaiming"))
     last_scale: float = option(1.0, at_least=0)
     last_depth_exponent: float = option(0.0, at_least=-10, at_most=10)
-    bias: float | None = option(None, above=0, needs=choice("init", "bias_shift", "bias_uniform"))
+    bias: float | None = option(None, above=0, needs=initialization("bias", "bias_shift"))
 
 
 @dataclass(frozen=True)
@@ -361,6 +360,7 @@ class Config:
     experiment: str | None = outside(None)
     arm: str | None = outside(None)
     only_for: tuple[str, ...] = outside(())
+    plugins: tuple[str, ...] = outside(())
     device: Literal["auto", "cpu", "cuda"] = outside("auto")
     compile: Literal["auto", "none", "graph", "default", "reduce-overhead", "max-autotune"] = outside("auto")
     packing: int = outside(1, at_least=1, at_most=1024)

@@ -46,10 +46,8 @@ def initialize(
     entry = INITIALIZATIONS[config.name]
     _check_options(config, entry)
     branches = _check_network(config, entry, model)
-    given = {
-        "generator": torch.Generator().manual_seed(seed), "gain": config.gain, "bias": config.bias, "images": images,
-        "labels": labels, "twin": twin,
-    }  # fmt: skip
+    generator = torch.Generator().manual_seed(seed)
+    given = {**vars(config), "generator": generator, "images": images, "labels": labels, "twin": twin}
     entry.build(model, **{name: given[name] for name in entry.needs})
     factor = config.last_scale * branches**config.last_depth_exponent if branches else 1.0
     if factor != 1:

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from farkas_exp.config.extensions import extended
 from farkas_exp.config.schema import (
     ActivationConfig,
     AggregationConfig,
@@ -90,11 +91,18 @@ def create_model(
     return built
 
 
+_KEYS: Mapping[Any, str] = {
+    ModelConfig: "model", NormalizationConfig: "normalization", AggregationConfig: "aggregation",
+    ActivationConfig: "activation", HeadConfig: "head", ResidualConfig: "residual",
+}  # fmt: skip
+
+
 def _group(kind: type[G], given: Any, options: Mapping[str, Any] | None = None) -> G:
     """A group of the configuration, from itself, from a mapping of its keys, or from its name and other keys."""
     if isinstance(given, kind):
         return dataclasses.replace(given, **options) if options else given  # type: ignore[type-var]
     values = dict(given) if isinstance(given, Mapping) else {"name": given, **(options or {})}
+    kind = extended(_KEYS[kind], kind, values.get("name"))
     return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
 

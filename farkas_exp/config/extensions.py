@@ -1,0 +1,92 @@
+"""Options that a choice brings itself: of a network, normalization, ... that another package registers.
+
+An entry of a registry says its options with their defaults. Those that the schema of its group does not have become
+keys of the group: `extras` knows them all, and `extended` gives the group of a choice the fields that it brings.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from farkas_exp import registry
+from farkas_exp.config.options import declared, option
+from farkas_exp.registry import Registry
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class Extra:
+    """A key that some choices of a group bring.
+
+    Attributes:
+        field: its field, with default and declaration.
+        type: of its values.
+        names: the choices that bring it.
+    """
+
+    field: Any
+    type: Any
+    names: tuple[str, ...]
+
+
+@functools.cache
+def registries() -> dict[str, Registry[Any]]:
+    """The registry of each group whose choices are registered."""
+    found = [value for value in vars(registry).values() if isinstance(value, Registry)]
+    return {each.key.removesuffix(".name"): each for each in found if each.key.endswith(".name")}
+
+
+def extras(group: str, schema: type) -> dict[str, Extra]:
+    """The keys of a group that its schema does not have, by name.
+
+    Raises:
+        ValueError: two choices bring the same key with different declarations, or a default that shows no type.
+    """
+    entries = registries().get(group)
+    return {} if entries is None else _extras(group, schema, len(entries))
+
+
+@functools.cache
+def _extras(group: str, schema: type, count: int) -> dict[str, Extra]:
+    del count  # the registry may have grown since
+    entries, known = registries()[group], {f.name for f in dataclasses.fields(schema)}
+    found: dict[str, Extra] = {}
+    for name in entries:
+        for key, given in entries[name].options.items():
+            if key in known:
+                continue
+            made = given if isinstance(given, dataclasses.Field) else option(given)
+            before = found.get(key)
+            if before is not None and (before.field.default, declared(before.field)) != (made.default, declared(made)):
+                raise ValueError(f"{group}.{key}: {before.names[0]} and {name} bring it with different defaults")
+            names = (*(() if before is None else before.names), name)
+            found[key] = Extra(made, _type(f"{group}.{key}", made.default), names)
+    return found
+
+
+def choices_of(group: str, files: Iterable[str]) -> list[str]:
+    """The choices of a group: those that have a file, and those that are registered without one."""
+    return sorted({*files, *registries().get(group, ())})
+
+
+def _type(where: str, default: Any) -> Any:
+    if isinstance(default, (bool, int, float, str)):
+        return type(default)
+    if isinstance(default, tuple) and default:
+        return tuple[_type(where, default[0]), ...]  # type: ignore[misc]
+    raise ValueError(f"{where}: its default {default!r} does not show whether it is a number, a text or a list")
+
+
+def extended(group: str, schema: type[S], name: Any) -> type[S]:
+    """The schema of a group with the keys that the choice `name` brings."""
+    own = {key: extra for key, extra in extras(group, schema).items() if name in extra.names}
+    return _extended(schema, tuple((key, extra.type, extra.field) for key, extra in own.items())) if own else schema
+
+
+@functools.cache
+def _extended(schema: Any, own: tuple[tuple[str, Any, Any], ...]) -> Any:
+    fields = [(key, hint, dataclasses.field(default=f.default, metadata=f.metadata)) for key, hint, f in own]
+    return dataclasses.make_dataclass(schema.__name__, fields, bases=(schema,), frozen=True)

@@ -1,0 +1,40 @@
+"""What Hydra is told before it composes: the schema's defaults, and the choices that other packages register."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from farkas_exp.config.extensions import registries
+from farkas_exp.config.parsing import schema_defaults
+from farkas_exp.registry import load_plugins
+
+
+def tell_hydra(config_dir: Path, overrides: Sequence[str] = ()) -> None:
+    """Load the plugins, those that the overrides name too, and store the schema and every choice without a file.
+
+    Raises:
+        UserError: a plugin that cannot be imported.
+    """
+    load_plugins(named_plugins(overrides))
+    store = ConfigStore.instance()
+    store.store(name="schema", node=schema_defaults())
+    for group, entries in registries().items():
+        for name in entries:
+            if not (config_dir / group / f"{name}.yaml").exists():
+                store.store(group=group, name=name, node={"name": name})
+
+
+def named_plugins(overrides: Sequence[str]) -> list[str]:
+    """The modules of the last `plugins=[...]` among the overrides."""
+    found: list[str] = []
+    for override in overrides:
+        if override.startswith("plugins="):
+            try:
+                value = OverridesParser.create().parse_override(override).value()
+            except HydraException:  # said with the other overrides
+                continue
+            found = [str(module) for module in value] if isinstance(value, list) else []
+    return found

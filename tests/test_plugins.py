@@ -1,0 +1,143 @@
+"""A package from outside registers things with options of their own: they are seen by everything that sees options.
+
+Each in a process of its own: what is registered stays registered.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from farkas_exp.runs import collect
+
+HERE = Path(__file__).parent
+SMALL = [
+    "dataset=digits", "dataset.train_limit=100", "batch_size=50", "epochs=1", "device=cpu", "wandb.mode=disabled",
+    "progress=none", "failure.epochs=0",
+]  # fmt: skip
+
+
+def python(
+    *arguments: str, installed: bool = False, tmp_path: Path | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """Python with the small package beside this file on its path, or installed, with an entry point."""
+    paths = [str(HERE.parent), str(HERE / "plugin")]
+    if installed:
+        assert tmp_path is not None
+        info = tmp_path / "site" / "farkas_shiny-1.0.dist-info"
+        info.mkdir(parents=True, exist_ok=True)
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: farkas-shiny\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text("[farkas_exp.plugins]\nshiny = farkas_shiny\n")
+        paths.append(str(info.parent))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+
+
+def command(*arguments: str, **options: object) -> "subprocess.CompletedProcess[str]":
+    """`python -m farkas_exp`."""
+    return python("-m", "farkas_exp", *arguments, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_run_with_everything_from_another_package(tmp_path: Path, installed: bool) -> None:
+    named = [] if installed else ["plugins=[farkas_shiny]"]
+    shiny = ["model=shiny_net", "model.width=8", "normalization=shiny", "init=shiny_start"]
+    sweep = ["-m", "model.facets=4,2", "normalization.polish=1.5", "seed=0"]
+    runs_dir = f"runs_dir={tmp_path / 'runs'}"
+    done = command(*SMALL, *named, *shiny, *sweep, runs_dir, installed=installed, tmp_path=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    records = collect(tmp_path / "runs")
+    assert {(r.config["model"]["facets"], r.config["normalization"]["polish"]) for r in records} == {
+        (4, 1.5), (2, 1.5),
+    }  # fmt: skip
+    assert len({record.identity for record in records}) == 2
+    assert {record.config["init"]["glow"] for record in records} == {0.1}
+    again = command(*SMALL, *named, *shiny, *sweep, runs_dir, installed=installed, tmp_path=tmp_path)
+    assert "2 skipped" in again.stdout
+
+
+CODE = """
+import json, sys
+from farkas_exp.config import parse, schema_defaults, to_dict
+from farkas_exp.errors import UserError
+from farkas_exp.identity import identify
+from farkas_exp.models import create_model
+from farkas_exp.registry import load_plugins
+from farkas_exp.usage import help_text
+from pathlib import Path
+
+base = {"model": {"name": "resnet18"}, "lr": {"value": 0.01}, "dataset": {"name": "digits"}}
+before = identify(parse(base)).hash
+load_plugins(["farkas_shiny"])
+
+def made(**groups):
+    return parse({**base, **groups})
+
+def refusal(**groups):
+    try:
+        made(**groups)
+    except UserError as error:
+        return str(error)
+
+shiny = {"name": "shiny", "polish": 1}
+print(json.dumps({
+    "unmoved": before == identify(made()).hash == identify(made(normalization={"name": "none", "polish": 0.5})).hash,
+    "hashes": [identify(made(normalization=n)).hash for n in ({"name": "shiny"}, shiny, {**shiny, "coats": 2})],
+    "default": made(normalization={**shiny, "polish": 0.5}) == made(normalization={"name": "shiny"}),
+    "round": parse(to_dict(made(normalization=shiny))) == made(normalization=shiny),
+    "equal": made(normalization=shiny) == made(normalization={**shiny, "polish": 2}),
+    "hashable": len({made(normalization=shiny), made(normalization=shiny)}),
+    "defaults": schema_defaults()["normalization"]["polish"],
+    "without": refusal(normalization={"name": "batch", "polish": 1.0}),
+    "groups": refusal(normalization={"name": "shiny", "groups": 4}),
+    "range": refusal(normalization={"name": "shiny", "polish": 3}),
+    "type": refusal(normalization={"name": "shiny", "coats": 1.5}),
+    "typo": refusal(normalization={"name": "shiny", "polsh": 1}),
+    "name": refusal(model={"name": "resnet18", "facets": 2}),
+    "help": help_text(Path("conf")),
+    "built": [len(create_model("shiny_net", facets=3)[1]), len(create_model({"name": "shiny_net"})[1])],
+}))
+"""
+
+
+def test_identity_checks_and_help_see_the_options_of_another_package() -> None:
+    done = python("-c", CODE, tmp_path=HERE.parent)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["unmoved"]
+    assert len(set(found["hashes"])) == 3
+    assert (found["default"], found["round"], found["equal"], found["hashable"]) == (True, True, False, 1)
+    assert found["defaults"] == 0.5
+    assert found["without"] == (
+        "normalization.polish: 1.0 does nothing here; it needs normalization.name=shiny (else 0.5)"
+    )
+    assert found["groups"].startswith("normalization.groups: 4 does nothing here; it needs normalization.name=group")
+    assert found["range"] == "normalization.polish: 3.0 is out of range; it must be at most 2"
+    assert found["type"] == "normalization.coats: expected a whole number, got 1.5"
+    assert "did you mean 'polish'" in found["typo"]
+    assert found["name"] == "model.facets: 2 does nothing here; it needs model.name=shiny_net (else 4)"
+    assert "shiny" in found["help"]
+    assert "polish=0.5" in found["help"]
+    assert found["built"] == [3, 4]
+
+
+def test_a_missing_plugin_is_one_line_and_an_unknown_name_lists_those_of_plugins(tmp_path: Path) -> None:
+    done = command("plugins=[no_such_package]", tmp_path=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: plugins: cannot import 'no_such_package' (ModuleNotFoundError: No module named 'no_such_package')\n"
+    )
+    done = command("plugins=[farkas_shiny]", "normalization=shyni", tmp_path=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: normalization: unknown 'shyni'; did you mean 'shiny'")
+
+
+def test_without_plugins_nothing_heavy_is_imported() -> None:
+    code = "import sys, farkas_exp.cli; from farkas_exp.config import schema_defaults; schema_defaults();"
+    done = python("-c", code + "sys.exit('torch' in sys.modules)", tmp_path=HERE.parent)
+    assert done.returncode == 0, done.stderr
