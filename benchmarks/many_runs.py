@@ -15,11 +15,12 @@ from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 
-from farkas_exp import cli, runs, status
+from farkas_exp import cli, runs
 from farkas_exp.config import parse, to_dict
 from farkas_exp.errors import UserError
 from farkas_exp.identity import identify
 from farkas_exp.report.arms import arms_table, group_arms
+from farkas_exp.runs import status
 
 SEEDS = 10
 STATES = (runs.FINISHED,) * 7 + (runs.FAILED, runs.CRASHED, runs.RUNNING)

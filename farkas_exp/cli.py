@@ -48,7 +48,7 @@ CHECK_DATA = "--check-data"
 
 def _best(key: str, *, _root_: DictConfig) -> Any:
     """The value of `${best:KEY}`: see `best.best_value`."""
-    from farkas_exp.best import best_value
+    from farkas_exp.runs.best import best_value
 
     values: Any = OmegaConf.to_container(_root_, resolve=False)
     return best_value(key, {name: value for name, value in values.items() if name != "hydra"})

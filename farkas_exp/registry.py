@@ -249,7 +249,7 @@ class Rendering(Entry):
 
     summary: str
     needs_runs: bool = True
-    shared: str = "farkas_exp.query:budget"
+    shared: str = "farkas_exp.runs.query:budget"
 
     @cached_property
     def shared_setting(self) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:

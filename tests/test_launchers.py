@@ -12,13 +12,13 @@ import torch
 import yaml
 from made_runs import make_run, settings
 
-from farkas_exp import best, runs, sweep
+from farkas_exp import runs, sweep
 from farkas_exp.cli import config_dir, main
 from farkas_exp.errors import UserError
 from farkas_exp.launchers import jobs
 from farkas_exp.launchers.local_parallel import plan, visible_gpus
 from farkas_exp.machine.signals import PREEMPTION, StopRequest
-from farkas_exp.runs import RunDirectory, collect, read_json, read_starts
+from farkas_exp.runs import RunDirectory, best, collect, read_json, read_starts
 
 ROOT = Path(__file__).parent.parent
 SMALL = [

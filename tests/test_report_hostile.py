@@ -10,16 +10,15 @@ from typing import Any
 import pytest
 from made_runs import make_run, settings
 
-from farkas_exp import best
 from farkas_exp.errors import UserError
-from farkas_exp.query import chance_error
 from farkas_exp.registry import REPORTS
 from farkas_exp.report import command
 from farkas_exp.report.arms import Arm, arms_table, group_arms
 from farkas_exp.report.curves import MOST_ARMS, curves_figure, looks
 from farkas_exp.report.render import Report, file_name, show
 from farkas_exp.report.tables import Table, cell, to_csv, to_html, to_latex, to_markdown, to_terminal
-from farkas_exp.runs import RunDirectory, RunRecord, collect, read_json, write_json
+from farkas_exp.runs import RunDirectory, RunRecord, best, collect, read_json, write_json
+from farkas_exp.runs.query import chance_error
 from farkas_exp.studies.farkas.paper import TABLES, fill
 from farkas_exp.studies.farkas.paper_table import other_arms_tables, paper_table
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from farkas_exp import cli, runs, status
+from farkas_exp import cli, runs
 from farkas_exp.config import parse
 from farkas_exp.identity import identify
 from farkas_exp.report import command as report
+from farkas_exp.runs import status
 
 FIXTURE = Path(__file__).parent / "fixtures" / "runs_0_1"
 EXPECTED: list[dict[str, Any]] = json.loads((FIXTURE / "expected.json").read_text())

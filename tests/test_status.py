@@ -9,8 +9,8 @@ import pytest
 from made_runs import make_run, settings
 from rich.console import Console
 
-from farkas_exp import runs, status
-from farkas_exp.runs import RunDirectory, write_state
+from farkas_exp import runs
+from farkas_exp.runs import RunDirectory, status, write_state
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ import pytest
 from made_runs import make_run, settings
 from test_experiments import jobs
 
-from farkas_exp.best import best_value
 from farkas_exp.cli import main
 from farkas_exp.config import to_dict
 from farkas_exp.errors import UserError
 from farkas_exp.report.methods import Arms
 from farkas_exp.report.render import show
 from farkas_exp.runs import RunRecord, collect
+from farkas_exp.runs.best import best_value
 from farkas_exp.studies.without_normalization.comparison import CHOSEN, Method, comparison_table, report, shared_setting
 from farkas_exp.studies.without_normalization.comparison import find_methods as find
 

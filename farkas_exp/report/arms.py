@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from farkas_exp.query import by_data, deciding_settings, effective_settings, has_failed, outcome, setting
 from farkas_exp.registry import NETWORKS, NORMALIZATIONS
 from farkas_exp.report.render import Report
 from farkas_exp.report.statistics import Summary, summarize
 from farkas_exp.report.tables import Cell, Table, cell
 from farkas_exp.runs import CRASHED, EMPTY, FAILED, FINISHED, RunRecord
+from farkas_exp.runs.query import by_data, deciding_settings, effective_settings, has_failed, outcome, setting
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from typing import Any, Literal
 from farkas_exp.config import WandbConfig
 from farkas_exp.errors import UserError, unknown
 from farkas_exp.machine.home import ensure_home
-from farkas_exp.query import filter_keys, selected
+from farkas_exp.machine.terminal import accept_any_text, printable, unreadable_text
 from farkas_exp.registry import EXPERIMENTS, REPORTS
 from farkas_exp.report.render import FORMATS, show
 from farkas_exp.runs import Survey, survey
-from farkas_exp.terminal import accept_any_text, printable, unreadable_text
+from farkas_exp.runs.query import filter_keys, selected
 
 LOG_MODES = ("offline", "online")
 

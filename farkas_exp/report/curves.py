@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from farkas_exp.query import number, setting
 from farkas_exp.report import style
 from farkas_exp.report.arms import Arm
+from farkas_exp.runs.query import number, setting
 
 TEST_ERROR, TRAIN_LOSS = ("test_error", "test error (%)"), ("train_loss", "training loss (nats)")
 MOST_ARMS = 120

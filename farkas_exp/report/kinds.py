@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from farkas_exp.errors import UserError
-from farkas_exp.query import default_settings, effective_settings, setting
 from farkas_exp.report.arms import Arm, arm_record, error_cell, failure_note, group_arms
 from farkas_exp.report.statistics import summarize
 from farkas_exp.report.tables import Cell, Table, cell
 from farkas_exp.runs import RunRecord
+from farkas_exp.runs.query import default_settings, effective_settings, setting
 
 
 class _Any:

@@ -4,11 +4,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from farkas_exp.query import number
 from farkas_exp.report.arms import Arm, error_cell, group_arms
 from farkas_exp.report.render import Report
 from farkas_exp.report.tables import Cell, Table, cell
 from farkas_exp.runs import RunRecord
+from farkas_exp.runs.query import number
 
 FIGURES: Mapping[str, str] = {
     "loss": "loss",

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from farkas_exp.query import DONE, by_data, number, ranked_error, setting
 from farkas_exp.report import style
 from farkas_exp.report.kinds import Kinds
 from farkas_exp.report.tables import Table, cell
 from farkas_exp.runs import RunRecord
+from farkas_exp.runs.query import DONE, by_data, number, ranked_error, setting
 
 Place = tuple[int, int]
 """Depth and width."""

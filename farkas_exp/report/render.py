@@ -7,10 +7,10 @@ from typing import Any, TextIO
 
 from farkas_exp.errors import UserError
 from farkas_exp.machine.files import write_text
+from farkas_exp.machine.terminal import unreadable_text
 from farkas_exp.report import page, style, tables
 from farkas_exp.report.tables import Table
 from farkas_exp.runs import RunRecord, Unreadable
-from farkas_exp.terminal import unreadable_text
 
 Renderer = Callable[[Sequence[RunRecord]], "Report"]
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from farkas_exp.best import overrides_text, rank
 from farkas_exp.errors import UserError
 from farkas_exp.report.arms import group_arms
 from farkas_exp.report.curves import curves_figure
 from farkas_exp.report.render import Report
 from farkas_exp.report.tables import Table, cell
 from farkas_exp.runs import RunRecord
+from farkas_exp.runs.best import overrides_text, rank
 
 
 def report(records: Sequence[RunRecord]) -> Report:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from farkas_exp.machine.files import replacing
-from farkas_exp.terminal import printable
+from farkas_exp.machine.terminal import printable
 
 COLORS = {
     "black": "#000000", "orange": "#E69F00", "sky": "#56B4E9", "green": "#009E73", "yellow": "#F0E442",

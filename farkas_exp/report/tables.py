@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TextIO
 
-from farkas_exp.terminal import printable
+from farkas_exp.machine.terminal import printable
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from farkas_exp.query import is_plain, number, setting
 from farkas_exp.registry import NETWORKS
 from farkas_exp.report.arms import model_name
 from farkas_exp.report.kinds import ANY, Column, Kind, Kinds, kinds_table
 from farkas_exp.report.landscape import at_end
 from farkas_exp.report.render import Report
 from farkas_exp.runs import RunRecord
+from farkas_exp.runs.query import is_plain, number, setting
 
 _AGGREGATION = {f"aggregation.{key}": ANY for key in ("name", "margin", "learn_lambda")}
 _METHODS = ("regularizer.", "attack.", "callback.", "dropout.")

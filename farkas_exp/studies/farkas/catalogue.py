@@ -3,7 +3,7 @@
 from farkas_exp.registry import EXPERIMENTS, REPORTS
 
 _HERE = "farkas_exp.studies.farkas.reports"
-_SHARED = {"shared": "farkas_exp.query:common_setting"}
+_SHARED = {"shared": "farkas_exp.runs.query:common_setting"}
 
 for _name, _summary in {
     "table1": "Table 1: CIFAR-10, with and without batch norm",

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from farkas_exp.query import chance_error, number, ranked_error
 from farkas_exp.report.arms import Arm
 from farkas_exp.report.statistics import (
     Interval,
@@ -24,6 +23,7 @@ from farkas_exp.report.statistics import (
 )
 from farkas_exp.report.tables import Table, cell
 from farkas_exp.runs import RunRecord
+from farkas_exp.runs.query import chance_error, number, ranked_error
 from farkas_exp.studies.farkas import paper
 from farkas_exp.studies.farkas.paper import TABLES, Filled, PaperCell, PaperTable, describe_setting, fill
 from farkas_exp.studies.farkas.paper_table import cell_arm, signed

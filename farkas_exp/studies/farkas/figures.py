@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from farkas_exp.query import number
 from farkas_exp.report import style
 from farkas_exp.report.arms import Arm
 from farkas_exp.report.curves import TEST_ERROR, TRAIN_LOSS, Look, arm_curve, draw_curves, looks
 from farkas_exp.runs import RunRecord
+from farkas_exp.runs.query import number
 from farkas_exp.studies.farkas.figure1 import figure1
 from farkas_exp.studies.farkas.paper import FIGURE5, TABLES, Filled, PaperTable, fill
 from farkas_exp.studies.farkas.paper_table import cell_arm, narrowing_notes

@@ -10,7 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from farkas_exp.query import (
+from farkas_exp.registry import NETWORKS
+from farkas_exp.report.arms import model_name, pretty
+from farkas_exp.runs import RunRecord
+from farkas_exp.runs.query import (
     DONE,
     by_data,
     common_setting,
@@ -21,9 +24,6 @@ from farkas_exp.query import (
     is_plain,
     setting,
 )
-from farkas_exp.registry import NETWORKS
-from farkas_exp.report.arms import model_name, pretty
-from farkas_exp.runs import RunRecord
 
 ONLY_COLUMN = "test error"
 

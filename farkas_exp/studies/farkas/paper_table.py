@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from farkas_exp.query import outcome
 from farkas_exp.report.arms import Arm, arms_table, group_arms, mean_sd, progress_text
 from farkas_exp.report.arms import failure_note as arm_failure_note
 from farkas_exp.report.statistics import summarize
 from farkas_exp.report.tables import Cell, Table, cell
+from farkas_exp.runs.query import outcome
 from farkas_exp.studies.farkas.paper import Filled, PaperCell, arm_text, describe_setting, pretty_setting
 
 

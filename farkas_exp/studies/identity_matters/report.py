@@ -10,13 +10,13 @@ import torch
 
 from farkas_exp.errors import UserError
 from farkas_exp.models.linear_residual import LinearResidual
-from farkas_exp.query import setting
 from farkas_exp.report import style
 from farkas_exp.report.arms import arm_record, error_cell, failure_note, group_arms
 from farkas_exp.report.curves import curves_figure
 from farkas_exp.report.render import Report
 from farkas_exp.report.tables import Cell, Table, cell
 from farkas_exp.runs import RunRecord
+from farkas_exp.runs.query import setting
 from farkas_exp.studies.identity_matters.theory import exact_fit as construction
 from farkas_exp.studies.identity_matters.theory.descent import Path, descend, random_regression
 from farkas_exp.studies.identity_matters.theory.regression import largest_norm

@@ -4,12 +4,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from farkas_exp.query import number
 from farkas_exp.report.kinds import ANY, Column, Kind, Kinds, kinds_table
 from farkas_exp.report.maps import deep_narrow_figure, deep_narrow_table, grids, layers_of
 from farkas_exp.report.render import Report
 from farkas_exp.report.tables import Table
 from farkas_exp.runs import RunRecord
+from farkas_exp.runs.query import number
 
 PAPER: Mapping[str, tuple[float, float, float, float]] = {
     "ReLU": (0.5176, 0.4000, 0.6925, 0.6938),

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from farkas_exp.errors import UserError
-from farkas_exp.query import DONE, budget, chance_error, deciding_settings, has_failed, outcome, ranked_error, setting
 from farkas_exp.report import style
 from farkas_exp.report.arms import pretty
 from farkas_exp.report.methods import Arms
@@ -19,6 +18,16 @@ from farkas_exp.report.render import Report
 from farkas_exp.report.statistics import Summary, summarize
 from farkas_exp.report.tables import Cell, Table, cell
 from farkas_exp.runs import RunRecord
+from farkas_exp.runs.query import (
+    DONE,
+    budget,
+    chance_error,
+    deciding_settings,
+    has_failed,
+    outcome,
+    ranked_error,
+    setting,
+)
 
 EXPERIMENT = "without_normalization_test"
 MARGIN = 5.0

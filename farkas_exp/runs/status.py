@@ -1,0 +1,308 @@
+"""What runs are doing: `python -m farkas_exp.status runs_dir=... [state=running] [watch=true] [format=plain|json]`.
+
+Reads run directories only, takes nothing's turn (a look at a lock lasts microseconds), and never fails on a file that
+is being written. Ten thousand runs take a few seconds the first time; `watch=true` then reads again only what changed.
+"""
+
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from farkas_exp import runs
+from farkas_exp.errors import UserError, unknown
+from farkas_exp.machine.terminal import accept_any_text, printable
+from farkas_exp.runs import RunRecord
+from farkas_exp.runs.query import filter_keys, selected
+
+DAMAGED = "damaged"
+"""State of a run directory whose `run.json` or `result.json` cannot be read; always listed, and counted."""
+
+ORDER = (runs.RUNNING, runs.INTERRUPTED, runs.CRASHED, DAMAGED, runs.EMPTY, runs.FAILED, runs.FINISHED)
+"""States as they are listed: what needs an eye first."""
+
+HELP = f"""\
+python -m farkas_exp.status [KEY=VALUE ...]
+
+Lists runs with their state, epoch, test or validation error, time left and host.
+
+runs_dir=runs         where the runs are
+state=running         only runs in this state; several are separated by commas: {", ".join(ORDER)}
+                      (damaged ones are always listed)
+format=plain          plain or json
+watch=true            keep the list up to date on the terminal, until Ctrl-C
+every=2               seconds between two looks, with watch=true
+any key of a run's configuration, such as model=farkasnet18, lr=0.1 or seed=0,1, shows only runs with these values.
+
+example: python -m farkas_exp.status runs_dir=runs state=running,crashed watch=true
+"""
+
+FORMATS = ("plain", "json")
+_LONGEST = 1e9
+"""Seconds left that somebody may wait for: what is above is no forecast."""
+_LIVE_RUNS = (runs.RUNNING, runs.INTERRUPTED)
+"""States that can change without a change of the directory: by the death or the birth of a process."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a command line asks for."""
+
+    runs_dir: Path = Path("runs")
+    states: tuple[str, ...] = ()
+    format: str = "plain"
+    watch: bool = False
+    every: float = 2.0
+    filters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line (of this process by default); a user's mistake is one line and status 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    accept_any_text()
+    if {"-h", "--help", "help"} & set(arguments):
+        print(HELP, end="")
+        return 0
+    try:
+        request = parse_request(arguments)
+        watch(request) if request.watch else print_once(request)
+    except UserError as error:
+        print(f"error: {printable(error)}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
+        return 1
+    return 0
+
+
+def parse_request(arguments: Sequence[str]) -> Request:
+    """The request of a command line.
+
+    Raises:
+        UserError: a word that is no KEY=VALUE, an unknown key or value, or a key given twice.
+    """
+    own = {"runs_dir": _path, "state": _states, "format": _format, "watch": _watch, "every": _every}
+    keys, values, filters = filter_keys(), {}, {}
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if key not in own and key not in keys:
+            raise unknown(key, key, [*own, *keys])
+        if not equals or not value:
+            raise UserError(f"{key}: a value is missing; write {key}=...")
+        if key in values or keys.get(key) in filters:
+            raise UserError(f"{key}: given twice")
+        if key in own:
+            values[key] = own[key](value)
+        else:
+            filters[keys[key]] = tuple(value.split(","))
+    if "state" in values:
+        values["states"] = values.pop("state")
+    if values.get("watch") and values.get("format") == "json":
+        raise UserError("watch: format=json is for one look; use watch=true with format=plain")
+    return Request(**values, filters=filters)
+
+
+def _path(value: str) -> Path:
+    return Path(value)
+
+
+def _states(value: str) -> tuple[str, ...]:
+    for state in value.split(","):
+        if state not in ORDER:
+            raise unknown("state", state, ORDER)
+    return tuple(value.split(","))
+
+
+def _format(value: str) -> str:
+    if value not in FORMATS:
+        raise unknown("format", value, FORMATS)
+    return value
+
+
+def _watch(value: str) -> bool:
+    if value not in ("true", "false"):
+        raise unknown("watch", value, ("true", "false"))
+    return value == "true"
+
+
+def _every(value: str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = 0.0
+    if not 0.1 <= seconds <= 3600:
+        raise UserError(f"every: {value!r} is out of range; it must be seconds between 0.1 and 3600")
+    return seconds
+
+
+@dataclass(frozen=True)
+class Line:
+    """One run as it is listed."""
+
+    run: str
+    state: str
+    epoch: int = 0
+    epochs: int = 0
+    test_error: float | None = None
+    validation_error: float | None = None
+    eta_seconds: float | None = None
+    host: str | None = None
+    seconds_since_update: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A run directory as it was when its folder had last changed at `changed`."""
+
+    path: Path
+    changed: int
+    record: RunRecord | None
+    faults: list[runs.Unreadable]
+
+
+class Survey:
+    """Looks at all runs of a folder, again and again: what has not changed is not read again."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self._known: dict[Path, _Seen] = {}
+
+    def look(self) -> list[Line]:
+        """The runs that are asked for, in the order of `ORDER`, then by name; damaged ones are always among them."""
+        now, wanted, lines = time.time(), self.request.states, []
+        seen = [self._see(path) for path in runs.scan(self.request.runs_dir)]
+        for record in selected([each.record for each in seen if each.record and not each.faults], self.request.filters):
+            if not wanted or record.state in wanted:
+                lines.append(self._line(record, now))
+        for each in seen:
+            note = "; ".join(fault.why for fault in each.faults)
+            if each.record and each.faults:
+                lines.append(replace(self._line(each.record, now), state=DAMAGED, note=note))
+            elif each.faults:
+                lines.append(Line(self._name(each.path), DAMAGED, note=note))
+        return sorted(lines, key=lambda line: (ORDER.index(line.state), line.run))
+
+    def _see(self, path: Path) -> _Seen:
+        try:
+            changed = os.stat(path).st_mtime_ns  # every file but the growing ones is replaced, which touches its folder
+        except OSError:
+            return _Seen(path, 0, None, runs.faults(path, None))
+        known = self._known.get(path)
+        if known is None or known.changed != changed or (known.record and known.record.state in _LIVE_RUNS):
+            record = runs.read_run(path)
+            known = self._known[path] = _Seen(path, changed, record, runs.faults(path, record))
+        return known
+
+    def _name(self, path: Path) -> str:
+        return f"{path.parent.name}/{path.name}"
+
+    def _line(self, record: RunRecord, now: float) -> Line:
+        progress, result = record.progress, record.result or {}
+        updated, eta = _number(progress.get("updated")), _number(progress.get("eta_seconds"))
+        age = None if updated is None else max(0.0, now - updated)
+        live = record.state == runs.RUNNING
+        errors = {
+            name: _number(result.get(f"{name}_error", progress.get(f"{name}_error"))) for name in ("test", "validation")
+        }
+        return Line(
+            self._name(record.path), record.state, record.epoch, record.epochs,
+            errors["test"], errors["validation"],
+            max(0.0, eta - age) if live and eta is not None and age is not None and eta < _LONGEST else None,
+            progress.get("host") if isinstance(progress.get("host"), str) else None,
+            age, str(result.get("reason") or (not record.result and progress.get("error")) or ""),
+        )  # fmt: skip
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def print_once(request: Request) -> None:
+    """Print the list as it is now."""
+    lines = Survey(request).look()
+    if request.format == "json":
+        print(json.dumps({"count": _count(lines), "runs": [vars(line) for line in lines]}, indent=1))
+        return
+    rows = [HEAD, *(_cells(line) for line in lines)] if lines else []
+    widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD) - 1)] if rows else []
+    for row in rows:
+        print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]))
+    print(summary(lines))
+
+
+def summary(lines: Sequence[Line]) -> str:
+    """How many runs are in which state, in one line."""
+    parts = [f"{number} {state}" for state, number in _count(lines).items()]
+    return f"{len(lines)} run{'s' * (len(lines) != 1)}" + (f": {', '.join(parts)}" if parts else "")
+
+
+def _count(lines: Sequence[Line]) -> dict[str, int]:
+    count = Counter(line.state for line in lines)
+    return {state: count[state] for state in ORDER if count[state]}
+
+
+HEAD = ("state", "epoch", "test error %", "validation error %", "ETA", "host", "updated", "run")
+
+
+def _cells(line: Line) -> tuple[str, ...]:
+    from farkas_exp.runs.console import duration
+
+    def shown(value: float | None, form: Callable[[float], str]) -> str:
+        return "" if value is None else form(value)
+
+    return (
+        line.state,
+        f"{line.epoch}/{line.epochs}" if line.epochs else "",
+        *(shown(error, "{:.2f}".format) for error in (line.test_error, line.validation_error)),
+        shown(line.eta_seconds, duration),
+        printable(line.host or ""),
+        shown(line.seconds_since_update if line.state == runs.RUNNING else None, lambda age: f"{duration(age)} ago"),
+        printable(line.run + (f"  ({line.note})" if line.note else "")),
+    )
+
+
+def watch(request: Request) -> None:
+    """Keep the list up to date on the terminal, until Ctrl-C.
+
+    Raises:
+        UserError: standard output is no terminal.
+    """
+    from rich.live import Live
+
+    if not sys.stdout.isatty():
+        raise UserError("watch: true needs a terminal; use watch=false here")
+    survey = Survey(request)
+    with Live(auto_refresh=False, screen=True) as live:
+        try:
+            while True:
+                height = live.console.size.height
+                live.update(table(survey.look(), str(request.runs_dir), height), refresh=True)
+                time.sleep(request.every)
+        except KeyboardInterrupt:
+            return
+
+
+_STYLES = {runs.RUNNING: "green", runs.CRASHED: "red", DAMAGED: "red", runs.FAILED: "yellow", runs.INTERRUPTED: "cyan"}
+
+
+def table(lines: Sequence[Line], title: str, height: int) -> Any:
+    """The list as a table of at most `height` lines, with what does not fit counted below it."""
+    from rich.table import Table
+    from rich.text import Text
+
+    room = max(1, height - 7)  # title, head, rules, caption
+    left = len(lines) - room
+    caption = summary(lines) + (f" (the last {left} are not shown)" if left > 0 else "") + "; Ctrl-C ends this list"
+    heading = Text(f"{printable(title)}  {time.strftime('%H:%M:%S')}")
+    shown = Table(title=heading, caption=Text(caption), expand=True)
+    for head in HEAD:
+        shown.add_column(head, no_wrap=True, overflow="ellipsis")
+    for line in lines[:room]:
+        shown.add_row(*map(Text, _cells(line)), style=_STYLES.get(line.state, ""))
+    return shown
