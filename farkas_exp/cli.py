@@ -26,16 +26,16 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from farkas_exp import distributed, followers, output, runs, sweep
+from farkas_exp import followers, output, runs, sweep
 from farkas_exp.complaints import one_line
 from farkas_exp.composition import values_of
 from farkas_exp.config import parse
 from farkas_exp.config.store import tell_hydra
 from farkas_exp.config.texts import keep_texts
 from farkas_exp.data.files import prints
-from farkas_exp.errors import UserError, unknown
 from farkas_exp.launchers.local_parallel import visible_gpus
-from farkas_exp.machine import signals
+from farkas_exp.machine import distributed, signals
+from farkas_exp.machine.errors import UserError, unknown
 from farkas_exp.machine.files import write_text
 from farkas_exp.machine.home import ensure_home
 from farkas_exp.machine.signals import StopRequest, at_stake, free_to_leave, last_words

@@ -9,7 +9,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import OmegaConfBaseException
 
 from farkas_exp.config import unknown_key
-from farkas_exp.errors import UserError, unknown
+from farkas_exp.machine.errors import UserError, unknown
 
 
 def one_line(error: BaseException) -> str:

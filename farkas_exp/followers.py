@@ -4,11 +4,10 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-from farkas_exp import distributed
 from farkas_exp.config import Config, parse, to_dict
-from farkas_exp.distributed import Processes, RankFailed
-from farkas_exp.errors import Interrupted, UserError
-from farkas_exp.machine import signals
+from farkas_exp.machine import distributed, signals
+from farkas_exp.machine.distributed import Processes, RankFailed
+from farkas_exp.machine.errors import Interrupted, UserError
 
 
 def call(processes: Processes, config: Config) -> None:

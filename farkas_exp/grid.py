@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from farkas_exp.composition import Compositions
 from farkas_exp.config import parse
 from farkas_exp.config.texts import keep_texts
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 from farkas_exp.sweep import SweepWatch
 
 MOST_RUNS = 1_000_000

@@ -17,7 +17,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
-from farkas_exp.errors import UserError, unknown
+from farkas_exp.machine.errors import UserError, unknown
 
 PLUGINS = "farkas_exp.plugins"
 """The group of entry points, each of which names a module that registers things when it is imported."""

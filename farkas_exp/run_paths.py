@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 
 from farkas_exp.config import Config
-from farkas_exp.errors import UserError
 from farkas_exp.identity import identify
+from farkas_exp.machine.errors import UserError
 
 
 def run_path(config: Config) -> Path:

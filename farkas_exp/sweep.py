@@ -22,11 +22,12 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from farkas_exp import distributed, runs
+from farkas_exp import runs
 from farkas_exp.config import Config
 from farkas_exp.data.files.prints import Prints, check_same, prints
-from farkas_exp.distributed import RankFailed
-from farkas_exp.errors import Interrupted, UserError
+from farkas_exp.machine import distributed
+from farkas_exp.machine.distributed import RankFailed
+from farkas_exp.machine.errors import Interrupted, UserError
 from farkas_exp.machine.files import write_text
 from farkas_exp.machine.signals import free_to_leave, last_words
 from farkas_exp.output import say, warn

@@ -10,11 +10,11 @@ from test_experiments import composed, jobs
 from torch import nn
 
 from farkas_exp.config import parse
-from farkas_exp.errors import UserError
 from farkas_exp.identity import identify
 from farkas_exp.initialization import initialize
 from farkas_exp.initialization.matched import classifier_of, feature_variance
 from farkas_exp.layers import FarkasConv2d
+from farkas_exp.machine.errors import UserError
 from farkas_exp.measures import measure_activity
 from farkas_exp.models import create_model
 from farkas_exp.models.head import RandomProjection

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from farkas_exp import runs, sweep
 from farkas_exp.config import AttackConfig, AugmentationConfig, DatasetConfig
 from farkas_exp.data import build_data
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 from farkas_exp.methods.adversarial import ROBUST_TESTS, build_attack, pgd, robust_errors
 from farkas_exp.models import create_model
 from farkas_exp.runs import open_run, read_rows

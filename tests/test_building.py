@@ -5,7 +5,7 @@ import torch
 from configs import config
 
 from farkas_exp.data import build_data
-from farkas_exp.seeding import derive_seed
+from farkas_exp.machine.seeding import derive_seed
 from farkas_exp.training.building import build_model
 
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from farkas_exp import sweep
 from farkas_exp.data import build_data
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.signals import StopRequest
 from farkas_exp.runs import open_run, read_json
 from farkas_exp.training.building import build_model

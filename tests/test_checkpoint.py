@@ -4,7 +4,7 @@ import pickle
 import pytest
 import torch
 
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 from farkas_exp.runs import RunDirectory, checkpoint
 
 

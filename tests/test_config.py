@@ -5,7 +5,7 @@ import pytest
 from configs import config, values
 
 from farkas_exp.config import parse, schema_defaults, to_dict, unknown_key
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 
 
 def test_a_resolved_config_parses_back_to_itself():

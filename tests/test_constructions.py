@@ -7,7 +7,7 @@ import pytest
 import torch
 from made_runs import make_run, settings
 
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 from farkas_exp.models.linear_residual import LinearResidual
 from farkas_exp.report import command
 from farkas_exp.report.render import show

@@ -14,7 +14,7 @@ from torchvision import datasets
 
 from farkas_exp.config import DatasetConfig
 from farkas_exp.data.arrays import cifar
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 
 CPU = torch.device("cpu")
 CLASSES = ["cat", "dog", "frog"]

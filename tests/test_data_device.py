@@ -11,8 +11,8 @@ from farkas_exp.config import AugmentationConfig, DatasetConfig
 from farkas_exp.data import build_data, device
 from farkas_exp.data.base import Arrays
 from farkas_exp.data.device import DeviceData
-from farkas_exp.errors import UserError
-from farkas_exp.seeding import derive_seed
+from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.seeding import derive_seed
 
 AUGMENTATION = AugmentationConfig(crop_padding=1, flip=True, cutout=3)
 OFF = AugmentationConfig(crop_padding=0, flip=False, cutout=0)

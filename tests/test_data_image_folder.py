@@ -12,7 +12,7 @@ from PIL import Image
 from farkas_exp.config import AugmentationConfig, DatasetConfig
 from farkas_exp.data import build_data
 from farkas_exp.data.files import image_folder
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 
 OFF = AugmentationConfig(crop_padding=0, flip=False, cutout=0)
 COLOURS = {"blue": (0, 0, 255), "red": (255, 0, 0)}

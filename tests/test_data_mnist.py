@@ -5,7 +5,7 @@ import torch
 
 from farkas_exp.config import AugmentationConfig, DatasetConfig
 from farkas_exp.data import build_data
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 
 
 def write_idx(path, values):

@@ -12,7 +12,7 @@ from farkas_exp.data.base import Arrays
 from farkas_exp.data.build import DATASETS
 from farkas_exp.data.resize import resize
 from farkas_exp.data.subset import hold_out, limit_training
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 
 OFF = AugmentationConfig(crop_padding=0, flip=False, cutout=0)
 CPU = torch.device("cpu")

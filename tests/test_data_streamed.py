@@ -13,7 +13,7 @@ from farkas_exp.data.files.copies import copy_for
 from farkas_exp.data.files.made import make_folder
 from farkas_exp.data.files.resize import resize_folder
 from farkas_exp.data.files.streamed import MEAN, STD, rectangle
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 
 CROP = AugmentationConfig(crop_padding=0, flip=True, cutout=0)
 PHASES = PhasesConfig(

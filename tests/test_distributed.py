@@ -14,13 +14,13 @@ from configs import config
 from ranks import command, command_with, in_ranks
 from test_data_device import made, same
 
-from farkas_exp import distributed, followers, runs, sweep
+from farkas_exp import followers, runs, sweep
 from farkas_exp.cli import config_dir
 from farkas_exp.data.base import batch_share
 from farkas_exp.data.base import test_share as share_of_test
-from farkas_exp.distributed import ALONE, Processes, first_host, from_environment, meeting_point
-from farkas_exp.errors import UserError
-from farkas_exp.machine import liveness
+from farkas_exp.machine import distributed, liveness
+from farkas_exp.machine.distributed import ALONE, Processes, first_host, from_environment, meeting_point
+from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.signals import StopRequest
 from farkas_exp.runs import RunDirectory, collect, read_json, read_rows
 from farkas_exp.training import building

@@ -3,8 +3,8 @@ import torch
 from configs import config
 
 from farkas_exp.config import DropoutConfig
-from farkas_exp.errors import UserError
 from farkas_exp.layers import Activation
+from farkas_exp.machine.errors import UserError
 from farkas_exp.methods.dropout import check_mode, dropout_rate, set_dropout
 from farkas_exp.models import create_model
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision import transforms
 
 from farkas_exp.data.files.decode import Box, CentreCrop, RandomCrop, _shrink, broken_images, decode, image_sizes
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 
 WHOLE = CentreCrop(1.0)
 

@@ -11,7 +11,7 @@ import pytest
 
 from farkas_exp.data.files.listing import list_images
 from farkas_exp.data.files.made import make_folder
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from PIL import Image
 from farkas_exp.data.files.decode import CentreCrop, RandomCrop, image_sizes
 from farkas_exp.data.files.made import make_folder
 from farkas_exp.data.files.pool import DecodingPool, Request
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 
 
 @pytest.fixture(scope="module")

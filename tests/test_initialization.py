@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from farkas_exp.errors import UserError
 from farkas_exp.initialization import INITIALIZATIONS, initialize
 from farkas_exp.initialization.matched import feature_variance
 from farkas_exp.initialization.random import weight_layers
 from farkas_exp.layers import FarkasLayer, ResidualBlock, plain_path
+from farkas_exp.machine.errors import UserError
 from farkas_exp.models import create_model
 
 OPTIONS = {"bias_shift": {"bias": 1.0}, "bias_uniform": {"bias": 1.0}}

@@ -9,10 +9,10 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from farkas_exp.data.arrays.moons import make_moons
-from farkas_exp.errors import UserError
 from farkas_exp.initialization import initialize
 from farkas_exp.initialization.landscape import inherited_minimum, linear_classifier
 from farkas_exp.layers import FarkasLayer
+from farkas_exp.machine.errors import UserError
 from farkas_exp.measures.hessian import hessian_extremes, lanczos_extremes, loss_and_gradient_norm, parameter_norm
 from farkas_exp.measures.ntk import kernel_change, kernel_correlation, tangent_kernel
 from farkas_exp.measures.spectrum import (

@@ -14,9 +14,9 @@ from made_runs import make_run, settings
 
 from farkas_exp import runs, sweep
 from farkas_exp.cli import config_dir, main
-from farkas_exp.errors import UserError
 from farkas_exp.launchers import jobs
 from farkas_exp.launchers.local_parallel import plan, visible_gpus
+from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.signals import PREEMPTION, StopRequest
 from farkas_exp.runs import RunDirectory, best, collect, read_json, read_starts
 

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from scipy.optimize import linprog
 
-from farkas_exp.errors import UserError
 from farkas_exp.layers import FarkasConv2d, FarkasLinear, FarkasRule, certify, farkas_conv2d, farkas_linear, lambda_b
+from farkas_exp.machine.errors import UserError
 
 AGG = {"sum": torch.sum, "mean": torch.mean}
 RULES = ["sum", "mean", "learned"]

@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 
 from farkas_exp.config import NormalizationConfig
-from farkas_exp.errors import UserError
 from farkas_exp.layers import (
     ACTIVATIONS,
     NORMALIZATIONS,
@@ -14,6 +13,7 @@ from farkas_exp.layers import (
     build_normalization,
     group_norm,
 )
+from farkas_exp.machine.errors import UserError
 
 
 def normal(*shape, seed=0):

@@ -16,7 +16,7 @@ import yaml
 
 from farkas_exp.cli import main
 from farkas_exp.config import Config, parse
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 
 BY_HAND = [
     # names of groups and choices

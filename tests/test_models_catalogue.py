@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from farkas_exp.config import ModelConfig
-from farkas_exp.errors import UserError
 from farkas_exp.layers import Activation, FarkasLayer
+from farkas_exp.machine.errors import UserError
 from farkas_exp.models import NETWORKS, create_model
 from farkas_exp.models.plan import Plan
 

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from farkas_exp.errors import UserError
 from farkas_exp.layers import Activation, FarkasLayer, plain_path
+from farkas_exp.machine.errors import UserError
 from farkas_exp.models import NETWORKS, create_model
 from farkas_exp.models.resnet import BasicBlock, Bottleneck, Transition
 

@@ -8,9 +8,9 @@ from test_models_cifar import build, dead_points, images, parameters
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from farkas_exp.errors import UserError
 from farkas_exp.kernels import accelerate
 from farkas_exp.layers import NORMALIZATIONS, FarkasLayer, ResidualBlock
+from farkas_exp.machine.errors import UserError
 from farkas_exp.models import NETWORKS, SCALAR_MODULES, WEIGHT_MODULES, create_model
 from farkas_exp.models.fixup import FixupBlock
 from farkas_exp.training.building import check_batch

@@ -4,7 +4,7 @@ from configs import config
 from torch import nn
 
 from farkas_exp.config import LRConfig, OptimizerConfig
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 from farkas_exp.models import create_model
 from farkas_exp.training.optimizer import build_optimizer, learning_rate, parameter_groups, set_learning_rate
 

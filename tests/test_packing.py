@@ -10,7 +10,7 @@ import torch
 
 from farkas_exp.cli import packing
 from farkas_exp.config import parse, schema_defaults
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 from farkas_exp.runs import collect
 
 ROOT = Path(__file__).parent.parent

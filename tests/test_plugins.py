@@ -64,7 +64,7 @@ def test_a_run_with_everything_from_another_package(tmp_path: Path, installed: b
 CODE = """
 import json, sys
 from farkas_exp.config import parse, schema_defaults, to_dict
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 from farkas_exp.identity import identify
 from farkas_exp.models import create_model
 from farkas_exp.registry import load_plugins

@@ -7,7 +7,7 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from farkas_exp import registry
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 from farkas_exp.registry import Entry, Registry
 
 

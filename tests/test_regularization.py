@@ -7,9 +7,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from farkas_exp.data.arrays.moons import make_moons
-from farkas_exp.errors import UserError
 from farkas_exp.initialization import initialize
 from farkas_exp.layers import watch_pre_activations
+from farkas_exp.machine.errors import UserError
 from farkas_exp.measures import dead_samples
 from farkas_exp.measures.activity import dead_point_probability
 from farkas_exp.methods.regularizers import build_regularizer, norm_bias, separation_penalty

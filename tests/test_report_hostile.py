@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from made_runs import make_run, settings
 
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 from farkas_exp.registry import REPORTS
 from farkas_exp.report import command
 from farkas_exp.report.arms import Arm, arms_table, group_arms

@@ -5,7 +5,6 @@ import torch
 from configs import config
 
 from farkas_exp.config import parse
-from farkas_exp.errors import UserError
 from farkas_exp.initialization import initialize
 from farkas_exp.layers import (
     Activation,
@@ -16,6 +15,7 @@ from farkas_exp.layers import (
     certify,
     plain_path,
 )
+from farkas_exp.machine.errors import UserError
 from farkas_exp.measures import measure_activity
 from farkas_exp.models import create_model
 

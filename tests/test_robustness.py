@@ -17,7 +17,7 @@ from torch import nn
 
 from farkas_exp import runs, sweep
 from farkas_exp.config import parse
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 from farkas_exp.runs import checkpoint, open_run, read_json, read_rows, read_run
 from farkas_exp.training import session as train
 from farkas_exp.training.trainer import Trainer

@@ -9,8 +9,8 @@ from configs import config
 
 from farkas_exp import identity as identities
 from farkas_exp import runs, sweep
-from farkas_exp.errors import UserError
 from farkas_exp.identity import identify
+from farkas_exp.machine.errors import UserError
 from farkas_exp.run_paths import run_path
 
 

@@ -9,8 +9,8 @@ import yaml
 from configs import config
 
 from farkas_exp import runs
-from farkas_exp.errors import UserError
 from farkas_exp.identity import identify
+from farkas_exp.machine.errors import UserError
 
 
 def make_run(tmp_path, seed=0, state=None, result=None):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 from farkas_exp.runs.console import Progress, duration, epoch_line, is_shown
 
 

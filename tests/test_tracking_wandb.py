@@ -18,7 +18,7 @@ from wandb_file import read_wandb_file
 from wandb_server import wandb_server
 
 from farkas_exp.config import WandbConfig
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 from farkas_exp.runs import wandb as wandb_mirror
 from farkas_exp.runs import wandb_service as service
 from farkas_exp.runs.wandb import WandbMirror, told_by

@@ -14,7 +14,7 @@ from configs import config, values
 
 from farkas_exp import runs, sweep
 from farkas_exp.config import parse
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 from farkas_exp.runs import open_run, read_json, read_rows, read_run
 from farkas_exp.training.building import build_model
 from farkas_exp.training.trainer import Trainer

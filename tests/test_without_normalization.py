@@ -12,7 +12,7 @@ from test_experiments import jobs
 
 from farkas_exp.cli import main
 from farkas_exp.config import to_dict
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 from farkas_exp.report.methods import Arms
 from farkas_exp.report.render import show
 from farkas_exp.runs import RunRecord, collect

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from farkas_exp.config.needs import Need
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 
 LONGEST_LIST = 1000
 LONGEST_TEXT = 1000

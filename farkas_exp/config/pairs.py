@@ -2,7 +2,7 @@
 
 from farkas_exp.config.options import require
 from farkas_exp.config.schema import Config
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 from farkas_exp.registry import NORMALIZATIONS
 
 MOST_WEIGHTS = 10_000_000_000

@@ -15,7 +15,7 @@ from farkas_exp.config.options import check_options, declared, shown
 from farkas_exp.config.pairs import check_pairs
 from farkas_exp.config.schema import Config
 from farkas_exp.data.files.names import labelled
-from farkas_exp.errors import UserError, unknown
+from farkas_exp.machine.errors import UserError, unknown
 from farkas_exp.registry import load_plugins
 
 

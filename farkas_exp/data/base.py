@@ -8,7 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from farkas_exp.config import DatasetConfig
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 
 Batch = tuple[Tensor, Tensor]
 

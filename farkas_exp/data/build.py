@@ -12,7 +12,7 @@ from farkas_exp.data.files import image_folder
 from farkas_exp.data.files.names import STREAMED
 from farkas_exp.data.files.streamed import StreamedData
 from farkas_exp.data.subset import hold_out, limit_training
-from farkas_exp.errors import UserError, unknown
+from farkas_exp.machine.errors import UserError, unknown
 
 DATASETS: dict[str, Callable[[DatasetConfig, torch.device], Arrays]] = {
     "cifar10": cifar.load,

@@ -15,8 +15,8 @@ from farkas_exp.config import AugmentationConfig
 from farkas_exp.data.augmentation import EpochPlan, crop_windows, cutout_, cutout_squares, plan_epoch
 from farkas_exp.data.base import Arrays, Batch, DataInfo, batch_share, test_share
 from farkas_exp.data.subset import fixed_order
-from farkas_exp.errors import UserError
-from farkas_exp.seeding import derive_seed
+from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.seeding import derive_seed
 
 NO_AUGMENTATION = AugmentationConfig(crop_padding=0, flip=False, cutout=0)
 

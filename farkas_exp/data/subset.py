@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from farkas_exp.data.base import Arrays
-from farkas_exp.errors import UserError
-from farkas_exp.seeding import derive_seed
+from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.seeding import derive_seed
 
 
 def fixed_order(count: int, purpose: str) -> np.ndarray:

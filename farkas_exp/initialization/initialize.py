@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from farkas_exp.config.schema import InitConfig
-from farkas_exp.errors import UserError
 from farkas_exp.initialization.residual import count_residual_branches, scale_last_layers
+from farkas_exp.machine.errors import UserError
 from farkas_exp.models.create import SCALAR_MODULES
 from farkas_exp.registry import INITIALIZATIONS, Initialization
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from farkas_exp.errors import UserError
 from farkas_exp.initialization.random import weight_layers
 from farkas_exp.layers import FarkasLayer
+from farkas_exp.machine.errors import UserError
 from farkas_exp.models.kit import Unit
 from farkas_exp.models.rectangular import RectangularNet
 

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from farkas_exp.errors import UserError
 from farkas_exp.initialization.random import orthogonal_, weight_layers
 from farkas_exp.layers import plain_path
 from farkas_exp.layers.residual import FarkasResidualConv2d, ResidualConv2d
+from farkas_exp.machine.errors import UserError
 
 TOLERANCE = 0.1
 TRIES = 10

@@ -10,9 +10,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from farkas_exp.errors import UserError
 from farkas_exp.initialization.random import weight_layers
 from farkas_exp.layers import FarkasLayer
+from farkas_exp.machine.errors import UserError
 from farkas_exp.models.head import RandomProjection
 
 IMAGES = 64

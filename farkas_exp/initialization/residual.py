@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from farkas_exp.errors import UserError
 from farkas_exp.initialization.random import weight_layers
 from farkas_exp.layers import ResidualBlock
+from farkas_exp.machine.errors import UserError
 
 
 def count_residual_branches(model: nn.Module) -> int:

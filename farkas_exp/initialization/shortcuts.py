@@ -9,9 +9,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from farkas_exp.errors import UserError
 from farkas_exp.initialization.random import weight_layers
 from farkas_exp.layers import Activation, FarkasLayer, ResidualBlock
+from farkas_exp.machine.errors import UserError
 
 
 @torch.no_grad()

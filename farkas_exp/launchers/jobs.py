@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from farkas_exp import sweep
 from farkas_exp.composition import Compositions
 from farkas_exp.config import Config, parse
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.signals import StopRequest
 from farkas_exp.output import say
 from farkas_exp.sweep import LOST, Outcome, Sweep, SweepWatch

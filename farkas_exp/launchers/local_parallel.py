@@ -22,11 +22,11 @@ from typing import Any
 import cloudpickle
 from hydra.core.utils import JobReturn
 
-from farkas_exp.cores import cores
-from farkas_exp.errors import UserError
 from farkas_exp.launchers import jobs
 from farkas_exp.launchers.jobs import Group, Run, Work
 from farkas_exp.machine import pids, signals
+from farkas_exp.machine.cores import cores
+from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.signals import StopRequest
 from farkas_exp.runs import CRASHED
 from farkas_exp.sweep import LOST, TO_BE_CONTINUED

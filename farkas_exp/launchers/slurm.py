@@ -15,10 +15,11 @@ from typing import Any
 
 from hydra.core.utils import JobReturn
 
-from farkas_exp import distributed, followers
-from farkas_exp.errors import UserError
+from farkas_exp import followers
 from farkas_exp.launchers import jobs
 from farkas_exp.launchers.jobs import Group, Run, Work
+from farkas_exp.machine import distributed
+from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.signals import PREEMPTION, StopRequest
 from farkas_exp.output import say
 from farkas_exp.runs import CRASHED

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 from farkas_exp.registry import AGGREGATIONS
 
 

@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.files import replacing, scratch_folder
 from farkas_exp.machine.home import private_folder, why_unsafe
 

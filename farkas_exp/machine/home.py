@@ -7,7 +7,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 
 
 def ensure_home() -> None:

@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-from farkas_exp.errors import unknown
+from farkas_exp.machine.errors import unknown
 
 STATUS = 75
 """The exit status of a process that was asked to stop; the system's EX_TEMPFAIL: try the same command again."""

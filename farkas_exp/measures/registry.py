@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from farkas_exp.config import Config
 from farkas_exp.data import ImageData
-from farkas_exp.errors import unknown
+from farkas_exp.machine.errors import unknown
+from farkas_exp.machine.seeding import derive_seed
 from farkas_exp.measures.activity import dead_samples, measure_activity
 from farkas_exp.measures.hessian import hessian_extremes, loss_and_gradient_norm, parameter_norm
 from farkas_exp.measures.ntk import kernel_change, kernel_correlation, tangent_kernel
 from farkas_exp.measures.spectrum import effective_ranks
 from farkas_exp.methods.adversarial import check_pixels, robust_errors
 from farkas_exp.runs.measurements import ACTIVITY
-from farkas_exp.seeding import derive_seed
 
 
 @dataclass(frozen=True)

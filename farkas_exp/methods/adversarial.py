@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from farkas_exp.config import AttackConfig, Config
 from farkas_exp.data import ImageData
-from farkas_exp.errors import UserError, unknown
-from farkas_exp.seeding import derive_seed
+from farkas_exp.machine.errors import UserError, unknown
+from farkas_exp.machine.seeding import derive_seed
 
 ATTACKS = ("none", "pgd")
 ROBUST_STEPS = 20

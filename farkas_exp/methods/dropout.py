@@ -3,8 +3,8 @@
 from torch import nn
 
 from farkas_exp.config import Config, DropoutConfig
-from farkas_exp.errors import UserError
 from farkas_exp.layers import Activation
+from farkas_exp.machine.errors import UserError
 
 
 def dropout_rate(config: DropoutConfig, epoch: int, epochs: int) -> float:

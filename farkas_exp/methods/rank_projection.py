@@ -4,7 +4,7 @@ from torch import nn
 
 from farkas_exp.config import Config
 from farkas_exp.data import ImageData
-from farkas_exp.errors import UserError, unknown
+from farkas_exp.machine.errors import UserError, unknown
 from farkas_exp.measures.spectrum import PROJECTIONS, project_ranks
 
 CALLBACKS = ("none", *PROJECTIONS)

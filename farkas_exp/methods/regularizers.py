@@ -7,7 +7,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from farkas_exp.config import Config, RegularizerConfig
-from farkas_exp.errors import UserError, unknown
+from farkas_exp.machine.errors import UserError, unknown
 from farkas_exp.methods.norm_bias import NormBias, norm_bias
 from farkas_exp.methods.separation import Separation, separation_penalty
 from farkas_exp.training.execution import TORCH_COMPILE_MODES

@@ -15,10 +15,10 @@ from farkas_exp.config.schema import (
     NormalizationConfig,
     ResidualConfig,
 )
-from farkas_exp.errors import UserError, unknown
 from farkas_exp.layers.farkas import FarkasLayer
 from farkas_exp.layers.residual import ResidualBlock, Scaling
 from farkas_exp.layers.rule import FarkasRule
+from farkas_exp.machine.errors import UserError, unknown
 from farkas_exp.models.fixup import ScalarBias, ScalarScale
 from farkas_exp.models.kit import LayerKit
 from farkas_exp.models.plan import Plan

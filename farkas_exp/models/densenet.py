@@ -10,7 +10,7 @@ puts them before it; a Farkas layer's active unit then stays among the channels 
 import torch
 from torch import Tensor, nn
 
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 from farkas_exp.models.kit import LayerKit, Unit
 from farkas_exp.models.plan import Plan
 from farkas_exp.models.resnet import Transition, check_image_size

@@ -33,9 +33,9 @@ guarantee: its projections are plain convolutions on the shortcut, and the aggre
 
 from torch import Tensor, nn
 
-from farkas_exp.errors import unknown
 from farkas_exp.layers.activation import Activation
 from farkas_exp.layers.residual import ResidualBlock, ResidualConv2d, ResidualLayer
+from farkas_exp.machine.errors import unknown
 from farkas_exp.models.kit import LayerKit, Unit
 from farkas_exp.models.plan import Plan
 from farkas_exp.models.resnet import Bottleneck, ResidualNet, Skeleton, check_image_size, choose_skeleton

@@ -7,8 +7,8 @@ called A_l.
 import torch
 from torch import Tensor, nn
 
-from farkas_exp.errors import UserError
 from farkas_exp.layers.residual import BranchEnd, ResidualBlock
+from farkas_exp.machine.errors import UserError
 from farkas_exp.models.plan import Plan
 
 

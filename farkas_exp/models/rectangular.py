@@ -7,8 +7,8 @@ Its batch norm stands between layer and ReLU: `normalization.position=before`.
 
 from torch import Tensor, nn
 
-from farkas_exp.errors import UserError
 from farkas_exp.layers.residual import BranchEnd, ResidualBlock
+from farkas_exp.machine.errors import UserError
 from farkas_exp.models.kit import Unit
 from farkas_exp.models.plan import Plan
 

@@ -25,8 +25,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from farkas_exp.errors import UserError
 from farkas_exp.layers.residual import ResidualBlock, ResidualLayer
+from farkas_exp.machine.errors import UserError
 from farkas_exp.models.kit import LayerKit, ResidualUnit, Unit
 from farkas_exp.models.plan import Plan
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from farkas_exp.config import WandbConfig
-from farkas_exp.errors import UserError, unknown
+from farkas_exp.machine.errors import UserError, unknown
 from farkas_exp.machine.home import ensure_home
 from farkas_exp.machine.terminal import accept_any_text, printable, unreadable_text
 from farkas_exp.registry import EXPERIMENTS, REPORTS

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 from farkas_exp.report.arms import Arm, arm_record, error_cell, failure_note, group_arms
 from farkas_exp.report.statistics import summarize
 from farkas_exp.report.tables import Cell, Table, cell

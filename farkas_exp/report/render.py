@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.files import write_text
 from farkas_exp.machine.terminal import unreadable_text
 from farkas_exp.report import page, style, tables

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 from farkas_exp.report.arms import group_arms
 from farkas_exp.report.curves import curves_figure
 from farkas_exp.report.render import Report

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from farkas_exp.errors import UserError, unknown
+from farkas_exp.machine.errors import UserError, unknown
 from farkas_exp.machine.terminal import accept_any_text, printable, unreadable_text
 from farkas_exp.runs import RunRecord, Survey, survey
 from farkas_exp.runs.query import (

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.files import replacing
 from farkas_exp.runs import RunDirectory
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-from farkas_exp.errors import unknown
+from farkas_exp.machine.errors import unknown
 from farkas_exp.machine.files import appending
 
 Mode = Literal["auto", "live", "plain", "none"]

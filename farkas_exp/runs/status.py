@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from farkas_exp import runs
-from farkas_exp.errors import UserError, unknown
+from farkas_exp.machine.errors import UserError, unknown
 from farkas_exp.machine.terminal import accept_any_text, printable
 from farkas_exp.runs import RunRecord
 from farkas_exp.runs.query import filter_keys, selected

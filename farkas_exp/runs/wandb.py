@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from farkas_exp.config import WandbConfig
-from farkas_exp.errors import UserError, unknown
+from farkas_exp.machine.errors import UserError, unknown
 from farkas_exp.runs import wandb_service as service
 
 INIT_TIMEOUT = 20.0

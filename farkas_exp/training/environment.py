@@ -12,10 +12,10 @@ import torch
 
 from farkas_exp import __version__
 from farkas_exp.config import Config
-from farkas_exp.cores import cores
 from farkas_exp.data import DataInfo
 from farkas_exp.data.files.prints import check_same
-from farkas_exp.errors import UserError
+from farkas_exp.machine.cores import cores
+from farkas_exp.machine.errors import UserError
 from farkas_exp.runs import RunDirectory, read_json, read_run, read_starts, write_json
 from farkas_exp.training.building import kernels_in_use
 from farkas_exp.training.trainer import Trainer, TrainerState

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from farkas_exp.config import Config
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 
 TORCH_COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
 WARM_UP_STEPS = 3

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from farkas_exp.errors import Interrupted
+from farkas_exp.machine.errors import Interrupted
 from farkas_exp.machine.signals import StopRequest
 from farkas_exp.training.trainer import Failure, Trainer, TrainerState
 

@@ -5,9 +5,9 @@ from functools import partial
 import torch
 from torch import nn
 
-from farkas_exp import distributed
 from farkas_exp.config import Config
 from farkas_exp.data import ImageData, build_data
+from farkas_exp.machine import distributed
 from farkas_exp.measures import Subject, check_measures, measure
 from farkas_exp.runs import RunDirectory, checkpoint, read_run, write_record
 from farkas_exp.runs.measurements import Gap, Measurements, described

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from farkas_exp.config import LRConfig, OptimizerConfig
-from farkas_exp.errors import unknown
+from farkas_exp.machine.errors import unknown
 from farkas_exp.models import SCALAR_MODULES, WEIGHT_MODULES
 
 SCALAR_LR = 0.1

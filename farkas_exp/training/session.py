@@ -4,12 +4,13 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from farkas_exp import distributed, runs
+from farkas_exp import runs
 from farkas_exp.config import Config, to_dict
 from farkas_exp.data import build_data
-from farkas_exp.distributed import Processes
-from farkas_exp.errors import Interrupted, UserError
 from farkas_exp.followers import call, check_config
+from farkas_exp.machine import distributed
+from farkas_exp.machine.distributed import Processes
+from farkas_exp.machine.errors import Interrupted, UserError
 from farkas_exp.machine.signals import StopRequest, free_to_leave
 from farkas_exp.measures import check_measures
 from farkas_exp.runs import RunDirectory, RunLost, by_evaluation_set, checkpoint, write_json, write_record, write_state

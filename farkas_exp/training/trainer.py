@@ -21,13 +21,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from farkas_exp.config import Config
 from farkas_exp.data import ImageData
-from farkas_exp.distributed import ALONE, Processes
+from farkas_exp.machine.distributed import ALONE, Processes
+from farkas_exp.machine.seeding import derive_seed
 from farkas_exp.machine.signals import StopRequest
 from farkas_exp.methods.adversarial import build_attack
 from farkas_exp.methods.dropout import check_mode, dropout_rate, set_dropout
 from farkas_exp.methods.rank_projection import build_callback
 from farkas_exp.methods.regularizers import build_regularizer
-from farkas_exp.seeding import derive_seed
 from farkas_exp.training.execution import CapturedStep, Step, choose_mode, compile_model
 from farkas_exp.training.optimizer import set_learning_rate
 from farkas_exp.training.schedule import batch_size_at, learning_rate_at

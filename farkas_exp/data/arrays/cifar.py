@@ -15,7 +15,7 @@ from farkas_exp.data.base import Arrays, refuse_options
 from farkas_exp.data.files.names import expanded
 from farkas_exp.data.files.prints import DEFAULT_ROOT
 from farkas_exp.data.resize import resize
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.files import scratch_folder
 
 NETWORK_TIMEOUT = 30.0  # seconds without an answer

@@ -14,7 +14,7 @@ from farkas_exp.data.base import Arrays, refuse_options
 from farkas_exp.data.files.names import expanded, shown
 from farkas_exp.data.files.prints import DEFAULT_ROOT, MNIST_FOLDER, mnist_files, prints_of_files
 from farkas_exp.data.resize import resize
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.files import scratch_folder
 
 

@@ -5,8 +5,8 @@ from torch import Tensor
 
 from farkas_exp.config import DatasetConfig
 from farkas_exp.data.base import Arrays, refuse_options
-from farkas_exp.errors import UserError
-from farkas_exp.seeding import derive_seed
+from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.seeding import derive_seed
 
 
 def load(config: DatasetConfig, device: torch.device) -> Arrays:

@@ -8,7 +8,7 @@ from farkas_exp.data.files.decode import broken_images
 from farkas_exp.data.files.listing import list_images
 from farkas_exp.data.files.names import IMAGE_FOLDERS, shown
 from farkas_exp.data.files.pool import DecodingPool, default_workers
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 
 PART = 64
 SHOW_EVERY = 5.0  # seconds

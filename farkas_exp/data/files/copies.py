@@ -9,7 +9,7 @@ from farkas_exp.config import DatasetConfig, PhasesConfig
 from farkas_exp.data.files.decode import EVALUATION_SCALE
 from farkas_exp.data.files.listing import ImageSets, list_images
 from farkas_exp.data.files.names import shown
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 
 
 def copy_for(image_size: int, copies: Iterable[int]) -> int | None:

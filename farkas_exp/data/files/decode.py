@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from farkas_exp.data.files.names import shown
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 
 if TYPE_CHECKING:
     from PIL import Image

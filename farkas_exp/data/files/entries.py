@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from farkas_exp.data.files.names import shown
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 OTHER_PICTURES = (

@@ -15,14 +15,14 @@ import numpy as np
 import torch
 
 from farkas_exp.config import DatasetConfig
-from farkas_exp.cores import cores
 from farkas_exp.data.base import Arrays, refuse_options
 from farkas_exp.data.files.cache import CACHE_FOLDER, read_cached, write_cached
 from farkas_exp.data.files.decode import CentreCrop, decode, image_sizes, quiet
 from farkas_exp.data.files.listing import ImageSets, list_images
 from farkas_exp.data.files.names import labelled
 from farkas_exp.data.files.prints import prints_of_sets
-from farkas_exp.errors import UserError
+from farkas_exp.machine.cores import cores
+from farkas_exp.machine.errors import UserError
 
 CACHE_FORMAT = 2
 PROGRESS_FROM = 2000  # files; fewer take a moment

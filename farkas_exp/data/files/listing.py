@@ -19,7 +19,7 @@ import numpy as np
 
 from farkas_exp.data.files.entries import SUFFIXES, LeftOut, entries, facts_of, is_folder, is_picture, kind_of
 from farkas_exp.data.files.names import expanded, shown
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 
 LAYOUT = "it must hold train/<class>/* and test/<class>/* (or val)"
 EVALUATION_FOLDERS = ("test", "val")

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 
 if TYPE_CHECKING:  # `config` itself uses this module
     from farkas_exp.config import DatasetConfig

@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from farkas_exp.cores import cores
 from farkas_exp.data.files.decode import Piece, View, quiet
-from farkas_exp.errors import UserError
+from farkas_exp.machine.cores import cores
+from farkas_exp.machine.errors import UserError
 
 AHEAD = 3
 """Batches in memory: one in use, the others being decoded."""

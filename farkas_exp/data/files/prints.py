@@ -18,7 +18,7 @@ from farkas_exp.config.schema import DatasetConfig, PhasesConfig
 from farkas_exp.data.files.copies import copies_in_use, copy_root
 from farkas_exp.data.files.listing import SCANNERS, ImageSets, list_images
 from farkas_exp.data.files.names import IMAGE_FOLDERS, expanded, shown
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 
 CONTENTS_UP_TO = 64 * 2**20
 DEFAULT_ROOT = "data"

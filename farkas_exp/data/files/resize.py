@@ -13,7 +13,7 @@ from farkas_exp.data.files.decode import opened, to_rgb
 from farkas_exp.data.files.listing import ANNOTATIONS, list_images
 from farkas_exp.data.files.names import shown
 from farkas_exp.data.files.pool import DecodingPool, default_workers
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.files import replacing
 
 QUALITY = 90

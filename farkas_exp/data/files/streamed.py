@@ -22,8 +22,8 @@ from farkas_exp.data.files.names import labelled
 from farkas_exp.data.files.pool import DecodingPool, Request, default_workers
 from farkas_exp.data.files.prints import Prints, prints_of_sets
 from farkas_exp.data.subset import fixed_order, held_out, limited
-from farkas_exp.errors import UserError
-from farkas_exp.seeding import derive_seed
+from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.seeding import derive_seed
 from farkas_exp.training.schedule import global_batch, phase_at
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 from farkas_exp.report.kinds import Kind, Kinds
 from farkas_exp.report.maps import deep_narrow_figure, deep_narrow_table, grids
 from farkas_exp.report.render import Report

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 from farkas_exp.models.linear_residual import LinearResidual
 from farkas_exp.report import style
 from farkas_exp.report.arms import arm_record, error_cell, failure_note, group_arms

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 
 
 class ReluMap(nn.Module):

@@ -17,7 +17,7 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from farkas_exp.errors import UserError
+from farkas_exp.machine.errors import UserError
 
 LEAST_DEPTH = 3
 """One factor for each of V^T, K and U."""

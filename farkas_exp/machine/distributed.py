@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from farkas_exp.errors import Interrupted, UserError
+from farkas_exp.machine.errors import Interrupted, UserError
 from farkas_exp.machine.liveness import GRACE_SECONDS, Watch, leave
 from farkas_exp.machine.signals import STATUS as TO_BE_CONTINUED
 
