@@ -1,5 +1,8 @@
 """The step's execution modes: a recorded step gives the numbers of the eager one, and nothing waits for the device."""
 
+import contextlib
+import weakref
+
 import pytest
 import torch
 from configs import config
@@ -11,7 +14,14 @@ from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.signals import StopRequest
 from farkas_exp.runs import open_run, read_json
 from farkas_exp.training.building import build_model
-from farkas_exp.training.execution import WARM_UP_STEPS, CapturedStep, choose_mode
+from farkas_exp.training.execution import (
+    WARM_UP_STEPS,
+    CapturedStep,
+    PeakMemory,
+    RecordingFailed,
+    choose_mode,
+    record_cuda_graph,
+)
 from farkas_exp.training.optimizer import build_optimizer
 from farkas_exp.training.trainer import Trainer, TrainerState
 
@@ -102,7 +112,7 @@ def test_a_batch_of_another_shape_is_recorded_anew():
 
 def test_a_failed_recording_ends_an_automatic_choice_only():
     def refuse(function):
-        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+        raise RecordingFailed("operation not permitted when stream is capturing")
 
     eager, trainer = make_trainer(torch.device("cpu")), make_trainer(torch.device("cpu"))
     trainer._gradients = CapturedStep(trainer._backward, trainer._go_on_without, refuse)
@@ -111,7 +121,7 @@ def test_a_failed_recording_ends_an_automatic_choice_only():
     strict = CapturedStep(lambda images, labels: images, recorder=refuse)
     for _ in range(WARM_UP_STEPS):
         strict(torch.zeros(1), torch.zeros(1))
-    with pytest.raises(RuntimeError, match="not permitted"):
+    with pytest.raises(RecordingFailed, match="not permitted"):
         strict(torch.zeros(1), torch.zeros(1))
 
 
@@ -186,3 +196,94 @@ def test_no_step_waits_for_the_gpu(mode):
 
     trainer._train_step = watched
     trainer.train_epoch(TrainerState(), StopRequest())
+
+
+def test_a_failed_recording_is_let_go_of_before_the_step_runs_eagerly():
+    """The activations of the failed step would otherwise stand beside those of the next one."""
+    alive = []
+
+    def step(images, labels):
+        activations = images * 2
+        alive.append(weakref.ref(activations))
+        if len(alive) == WARM_UP_STEPS + 1:
+            raise RecordingFailed("out of memory")
+        assert [reference() for reference in alive[:-1]] == [None] * (len(alive) - 1)
+        return activations.sum()[None]
+
+    captured = CapturedStep(step, lambda reason: None, lambda function: (lambda: None, function()))
+    for _ in range(WARM_UP_STEPS + 1):
+        assert captured(torch.ones(2, 1), torch.zeros(2)).item() == 4
+    assert len(alive) == WARM_UP_STEPS + 2
+
+
+class FakeCuda:
+    """What recording asks of `torch.cuda`; `end` is what happens at the end of the recording."""
+
+    def __init__(self, monkeypatch, end=None):
+        self.streams = []
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: self)
+        monkeypatch.setattr(torch.cuda, "Stream", lambda: "own stream")
+        monkeypatch.setattr(torch.cuda, "graph", self.graph)
+        self.end, self.replay, self.reset = end, "replay", lambda: None
+
+    @contextlib.contextmanager
+    def graph(self, graph, stream=None):
+        self.streams.append(stream)
+        yield
+        if self.end is not None:
+            raise self.end
+
+
+def failing(message):
+    def function():
+        raise RuntimeError(message)
+
+    return function
+
+
+def test_a_recording_that_ends_cleanly_after_an_error_is_a_failure_with_the_first_reason(monkeypatch):
+    fake = FakeCuda(monkeypatch)
+    resets = []
+    fake.reset = lambda: resets.append(1)
+    with pytest.raises(RecordingFailed, match=r"^not permitted$"):
+        record_cuda_graph(failing("not permitted\nmore"))
+    assert (fake.streams, resets) == (["own stream"], [1])
+
+
+def test_a_recording_that_cannot_be_ended_asks_for_no_graph(monkeypatch):
+    FakeCuda(monkeypatch, end=RuntimeError("capture was invalidated\nmore"))
+    with pytest.raises(UserError, match=r"^compile: .* broke off \(not permitted\); use compile=none$"):
+        record_cuda_graph(failing("not permitted"))
+    with pytest.raises(UserError, match=r"\(capture was invalidated\)"):
+        record_cuda_graph(lambda: torch.ones(1))
+
+
+def test_a_recording_gives_its_replay_and_its_output(monkeypatch):
+    FakeCuda(monkeypatch)
+    assert record_cuda_graph(lambda: torch.ones(1)) == ("replay", torch.ones(1))
+
+
+def test_the_peak_memory_of_a_recording_is_that_of_every_later_epoch():
+    class Statistics:
+        peak = 7
+
+        def reset_peak_memory_stats(self, device):
+            self.peak = 0
+
+        def max_memory_allocated(self, device):
+            return self.peak
+
+    statistics = Statistics()
+    memory = PeakMemory(torch.device("cuda"), statistics)
+    assert memory.read() == 0  # that of another run is not this one's
+    statistics.peak = 100  # the recording; replays allocate nothing
+    assert [memory.read() for _ in range(3)] == [100, 100, 100]
+    assert PeakMemory(torch.device("cpu")).read() is None
+
+
+def test_a_network_is_built_without_touching_the_random_numbers_of_a_gpu(monkeypatch):
+    """A network is also built in the middle of a run, to be measured."""
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("the GPU is seeded"))
+    made = config()
+    data = build_data(made.dataset, made.augmentation, batch_size=40, seed=0, device="cpu")
+    build_model(made, data, torch.device("cpu"))

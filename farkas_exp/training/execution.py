@@ -5,6 +5,7 @@ pass at once; it takes seconds to record where `torch.compile` takes minutes, an
 step. It is therefore what `compile=auto` chooses on a GPU.
 """
 
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -46,6 +47,10 @@ def compile_model(model: torch.nn.Module, mode: str) -> Callable[[Tensor], Tenso
     return torch.compile(model, mode=mode, dynamic=False)
 
 
+class RecordingFailed(Exception):  # noqa: N818 - not every step can be recorded
+    """A step cannot be recorded, and can run eagerly."""
+
+
 class CapturedStep:
     """`step(images, labels)` recorded once and replayed on the same memory.
 
@@ -55,7 +60,7 @@ class CapturedStep:
 
     Args:
         step: forward and backward pass, without a wait for the device; the optimizer's step stays outside.
-        on_failure: told when the recording fails, after which this object is not to be called again: the call in
+        on_failure: told why the recording failed, after which this object is not to be called again: the call in
             which it happened ran eagerly. Without it the failure is raised.
         recorder: a CUDA graph by default.
     """
@@ -63,7 +68,7 @@ class CapturedStep:
     def __init__(
         self,
         step: Step,
-        on_failure: Callable[[Exception], None] | None = None,
+        on_failure: Callable[[str], None] | None = None,
         recorder: Recorder | None = None,
     ) -> None:
         self._step, self._on_failure, self._recorder = step, on_failure, recorder or record_cuda_graph
@@ -81,18 +86,31 @@ class CapturedStep:
             return self._warm_up(images, labels)
         if self._batch is None:
             # clone keeps the memory format: a replay must not fall back to another layout.
-            self._batch = batch = images.clone(), labels.clone()
-            try:
-                self._replay, self._output = self._recorder(lambda: self._step(*batch))
-            except RuntimeError as error:
-                if self._on_failure is None:
-                    raise
-                self._on_failure(error)
+            self._batch = images.clone(), labels.clone()
+            reason = self._record(self._batch)
+            if reason is not None and self._on_failure is not None:
+                self._batch = None
+                self._on_failure(reason)
                 return self._step(images, labels)
         assert self._output is not None
         copy_all(self._batch, (images, labels))
         self._replay()
         return self._output
+
+    def _record(self, batch: tuple[Tensor, Tensor]) -> str | None:
+        """Record the step on the memory of `batch`; why that failed, or None.
+
+        The error itself is let go of here: it holds the tensors of the failed step, for which there may be no room
+        beside those of the next one.
+        """
+        try:
+            self._replay, self._output = self._recorder(lambda: self._step(*batch))
+        except RecordingFailed as error:
+            if self._on_failure is None:
+                raise
+            traceback.clear_frames(error.__traceback__)
+            return str(error)
+        return None
 
     def _warm_up(self, images: Tensor, labels: Tensor) -> Tensor:
         if images.device.type != "cuda":
@@ -115,8 +133,45 @@ def copy_all(into: Sequence[Tensor], values: Sequence[Tensor]) -> None:
 
 
 def record_cuda_graph(function: Callable[[], Tensor]) -> tuple[Callable[[], Any], Tensor]:
-    """Record `function` as a CUDA graph. Recording executes nothing."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        output = function()
+    """Record `function` as a CUDA graph. Recording executes nothing.
+
+    Raises:
+        RecordingFailed: it cannot be recorded; the recording was ended, and the step can run eagerly.
+        UserError: the recording could not be ended, so that nothing more can run on the GPU in this process.
+    """
+    graph, first, output = torch.cuda.CUDAGraph(), None, None
+    try:
+        with torch.cuda.graph(graph, stream=torch.cuda.Stream()):
+            try:
+                output = function()
+            except RuntimeError as error:  # the first error says why; those that follow from it do not
+                first = _first_line(error)
+                traceback.clear_frames(error.__traceback__)
+    except RuntimeError as error:
+        reason = first or _first_line(error)
+        raise UserError(f"compile: the recording of a CUDA graph broke off ({reason}); use compile=none") from None
+    if output is None:
+        graph.reset()
+        raise RecordingFailed(first or "the step has no result")
     return graph.replay, output
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+class PeakMemory:
+    """The most memory that a run has had allocated on its device so far.
+
+    It is counted over the whole run: a graph allocates when it is recorded and not when it is replayed, so a count of
+    each epoch would miss what it works in.
+    """
+
+    def __init__(self, device: torch.device, statistics: Any = torch.cuda) -> None:
+        self._device, self._statistics = device, statistics
+        if device.type == "cuda":
+            statistics.reset_peak_memory_stats(device)
+
+    def read(self) -> int | None:
+        """In bytes; None on a CPU."""
+        return self._statistics.max_memory_allocated(self._device) if self._device.type == "cuda" else None

@@ -28,7 +28,7 @@ from farkas_exp.methods.adversarial import build_attack
 from farkas_exp.methods.dropout import check_mode, dropout_rate, set_dropout
 from farkas_exp.methods.rank_projection import build_callback
 from farkas_exp.methods.regularizers import build_regularizer
-from farkas_exp.training.execution import CapturedStep, Step, choose_mode, compile_model
+from farkas_exp.training.execution import CapturedStep, PeakMemory, Step, choose_mode, compile_model
 from farkas_exp.training.optimizer import set_learning_rate
 from farkas_exp.training.schedule import batch_size_at, learning_rate_at
 
@@ -88,6 +88,7 @@ class Trainer:
         self.regularizer = build_regularizer(config, model)
         self.attack = build_attack(config, model, self.forward)
         self.callback = build_callback(config, model, data)
+        self.peak_memory = PeakMemory(device)
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # shapes are fixed
         torch.manual_seed(derive_seed(config.seed, "training", *([processes.rank] if processes.rank else [])))
@@ -135,8 +136,6 @@ class Trainer:
         totals = torch.tensor(state.totals, dtype=torch.float64 if self.device.type == "cpu" else torch.float32)
         totals = totals.to(self.device)
         first, steps = state.step, self.data.steps_in(state.epoch)
-        if self.device.type == "cuda" and first == 0:
-            torch.cuda.reset_peak_memory_stats(self.device)
         for images, labels in self.data.train_batches(state.epoch, first):
             if state.step % self._agree_every == 0:
                 leave = stop.requested or (state.step > first and pause())
@@ -160,9 +159,9 @@ class Trainer:
         self.optimizer.step()
         return totals
 
-    def _go_on_without(self, error: Exception) -> None:
+    def _go_on_without(self, reason: str) -> None:
         """A network or a machine that a graph cannot be recorded on is trained eagerly, and the run says so."""
-        self.mode, self._gradients = f"none (no graph: {str(error).splitlines()[0]})", self._backward
+        self.mode, self._gradients = f"none (no graph: {reason})", self._backward
 
     def _backward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Forward and backward pass of a step."""
@@ -206,7 +205,7 @@ class Trainer:
             **evaluated,
             "images_per_second": seen / training_seconds if training_seconds else None,
             "epoch_seconds": training_seconds + time.perf_counter() - started,
-            "peak_memory_bytes": torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None,
+            "peak_memory_bytes": self.peak_memory.read(),
             "time": time.time(),
         }
         state.epoch, state.step, state.totals, state.epoch_seconds = state.epoch + 1, 0, [0.0, 0.0], 0.0
