@@ -165,27 +165,27 @@ def differ(old: CodeType, new: CodeType) -> bool:
     return shape(old) != shape(new)
 
 
-def changed_functions(old: CodeType, new: CodeType) -> dict[tuple[str, int], CodeType] | None:
+def changed_functions(old: CodeType, new: CodeType, inside: bool = False) -> dict[tuple[str, int], CodeType] | None:
     """The new code of every function that differs; None where more than the bodies of functions do.
 
-    A function differs, too, where one inside of it does.
+    A function differs, too, where something inside of it does: `inside` says that this code is.
     """
     before, after = list(inner_codes(old)), list(inner_codes(new))
-    is_function = bool(old.co_flags & inspect.CO_OPTIMIZED) and (
-        old.co_name == "<lambda>" or not old.co_name.startswith("<")
-    )
+    of_import = old.co_name.startswith("<") and old.co_name != "<lambda>"  # the module, or a comprehension in it
+    is_function = inside or (bool(old.co_flags & inspect.CO_OPTIMIZED) and not of_import)
     if len(before) != len(after):
         return {(old.co_qualname, old.co_firstlineno): new} if is_function else None
     changed: dict[tuple[str, int], CodeType] = {}
-    for inside in map(changed_functions, before, after):
-        if inside is None:
+    for part, faulty in zip(before, after, strict=True):
+        found = changed_functions(part, faulty, is_function)
+        if found is None:
             return None
-        changed |= inside
-    if changed or differ(old, new):
-        if is_function:
-            changed[(old.co_qualname, old.co_firstlineno)] = new
-        elif differ(old, new):
-            return None
+        changed |= found
+    own = differ(old, new)
+    if own and not is_function:
+        return None
+    if is_function and (own or changed):
+        changed[(old.co_qualname, old.co_firstlineno)] = new
     return changed
 
 

@@ -158,3 +158,10 @@ def test_autocast_around_the_loop_does_not_round_the_colours():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = [images for images, _ in data.train_batches(0)]
     assert all(torch.equal(a, b) for a, b in zip(plain, inside, strict=True))
+
+
+def test_the_windows_take_no_more_memory_than_they_say():
+    images = arrays(3, 4, 5, 2).train_images
+    for mirror, copies in ((False, 1), (True, 2)):
+        windows = crop_windows(images, 2, mirror)
+        assert windows.view.untyped_storage().nbytes() == 2 * (copies * 3 * 6 * 7 + 3 * 7)

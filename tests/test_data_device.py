@@ -5,12 +5,15 @@ import random
 import numpy as np
 import pytest
 import torch
+from farkas_exp.errors import UserError
+from farkas_exp.seeding import derive_seed
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from farkas_exp.config import AugmentationConfig, DatasetConfig
 from farkas_exp.data import build_data, device
 from farkas_exp.data.base import Arrays
 from farkas_exp.data.device import DeviceData
+from farkas_exp.data.subset import fixed_order
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.seeding import derive_seed
 
@@ -235,3 +238,33 @@ def test_a_gpu_makes_the_same_batches_as_a_cpu_without_waiting(settings, normali
         assert b.device.type == "cuda"
         torch.testing.assert_close(a, b.cpu(), rtol=0, atol=1e-6, check_stride=False)
         assert torch.equal(x, y.cpu())
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_the_shares_of_all_processes_are_the_batches_of_one(world_size):
+    whole = list(made().train_batches(3, start_step=1))
+    parts = [list(made(rank=rank, world_size=world_size).train_batches(3, start_step=1)) for rank in range(world_size)]
+    assert len(whole) == 5
+    for batch, shares in zip(whole, zip(*parts, strict=True), strict=True):
+        for one, several in zip(batch, zip(*shares, strict=True), strict=True):
+            assert torch.equal(one, torch.cat(several))
+    tests = [list(made(rank=rank, world_size=world_size).test_batches()) for rank in range(world_size)]
+    assert numbers(batch for share in tests for batch in share) == numbers(made().test_batches())
+
+
+def test_points_come_out_the_same_each_time_they_are_evaluated():
+    points = torch.randn(12, 1, 1, 2, generator=torch.Generator().manual_seed(0)) * 3 + 1
+    arrays = Arrays("points", ("a", "b"), points, torch.arange(12) % 2, points[:6].clone(), torch.arange(6) % 2)
+    data = DeviceData(arrays, OFF, batch_size=4, seed=0, device="cpu", normalize=True)
+    first = [images.clone() for images, _ in data.test_batches()]
+    assert same(data.test_batches(), data.test_batches())
+    mean, std = points.mean((0, 1, 2)), points.std((0, 1, 2), correction=0)
+    torch.testing.assert_close(first[0].flatten(1), ((points[:6] - mean) / std).flatten(1), check_stride=False)
+
+
+def test_the_fixed_orders_are_frozen_and_each_purpose_has_its_own():
+    """What is measured, kept by train_limit and held out is the same in every version and on every machine."""
+    assert fixed_order(8, "fixed batch").tolist() == [3, 1, 7, 2, 6, 0, 5, 4]
+    orders = {tuple(fixed_order(50, purpose)) for purpose in ("fixed batch", "train_limit", "validation")}
+    assert len(orders) == 3
+    assert numbers([made(OFF).fixed_batch(50)]) == fixed_order(50, "fixed batch").tolist()

@@ -89,3 +89,11 @@ def test_a_slug_is_safe_as_a_folder_name():
     assert " " not in slug
     long = identify(config(dataset={**folder, "label": "ü" * 500}, augmentation=augmentation)).folder
     assert len(long.encode()) <= 255
+
+
+def test_a_slug_tells_what_people_look_for():
+    plain = {"model": {"name": "resnet18"}}
+    assert identify(config(**plain, normalization={"name": "none"})).slug == "resnet18-none-digits-lr0.05-e3"
+    assert identify(config(init={"name": "kaiming"})).slug == "farkasnet18-batch-sum-kaiming-digits-lr0.05-e3"
+    made = config(regularizer={"name": "norm_bias", "strength": 0.1}, head={"name": "random_projection"})
+    assert identify(made).slug == "farkasnet18-batch-sum-random_projection-norm_bias-digits-lr0.05-e3"

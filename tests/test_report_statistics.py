@@ -142,3 +142,21 @@ def test_fisher_against_scipy(table: tuple[int, int, int, int]) -> None:
     a, n, b, m = table
     expected = stats.fisher_exact([[a, n - a], [b, m - b]], alternative="greater")
     assert fisher_exact_greater(a, n, b, m) == pytest.approx(expected.pvalue)
+
+
+def test_the_width_of_an_interval_is_between_its_ends() -> None:
+    found = t_interval([1.0, 2.0, 4.0])
+    assert found.width == pytest.approx(found.high - found.low)
+
+
+def test_a_randomized_procedure_begins_at_seed_zero() -> None:
+    values = list(np.random.default_rng(0).normal(3, 1, 40))
+    assert bootstrap_interval(values) == bootstrap_interval(values, seed=0) != bootstrap_interval(values, seed=1)
+
+
+def test_a_test_needs_a_value_on_each_side() -> None:
+    for a, b in (([], [1.0]), ([1.0], []), ([], [])):
+        with pytest.raises(ValueError, match="at least one value on each side"):
+            permutation_test(a, b)
+    with pytest.raises(ValueError, match="at least one difference"):
+        sign_flip_test([])

@@ -9,7 +9,7 @@ from farkas_exp.config import parse
 from farkas_exp.identity import deciding_values, identify
 from farkas_exp.machine.errors import UserError
 from farkas_exp.training.optimizer import learning_rate
-from farkas_exp.training.schedule import batch_size_at, learning_rate_at
+from farkas_exp.training.schedule import batch_size_at, learning_rate_at, phase_at
 
 ONE = {"until": 3, "image_size": 32, "batch_size": 16, "lr_from": 0.2, "lr_to": 0.5}
 TWO = {"until": 4, "image_size": 48, "batch_size": 8, "lr_from": 0.5, "lr_to": 0.1, "min_scale": 0.3}
@@ -110,3 +110,9 @@ def test_the_schedule_is_the_identity_and_the_unused_rate_is_refused():
 def test_a_wrong_schedule_is_named_with_its_key(change, message):
     with pytest.raises(UserError, match=message):
         made(**change)
+
+
+def test_the_last_phase_goes_on_and_a_batch_has_one_image_at_least():
+    config = made()
+    assert [phase_at(config.phases, epoch).until for epoch in range(6)] == [3, 3, 3, 4, 4, 4]
+    assert [batch_size_at(made(batch_scale=0.01), epoch) for epoch in (0, 3)] == [1, 1]
