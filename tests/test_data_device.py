@@ -5,8 +5,6 @@ import random
 import numpy as np
 import pytest
 import torch
-from farkas_exp.errors import UserError
-from farkas_exp.seeding import derive_seed
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from farkas_exp.config import AugmentationConfig, DatasetConfig
