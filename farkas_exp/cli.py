@@ -30,6 +30,7 @@ from farkas_exp import followers, output, runs, sweep
 from farkas_exp.complaints import one_line
 from farkas_exp.composition import values_of
 from farkas_exp.config import parse
+from farkas_exp.config.help import choices, help_text
 from farkas_exp.config.store import tell_hydra
 from farkas_exp.config.texts import keep_texts
 from farkas_exp.data.files import prints
@@ -40,7 +41,6 @@ from farkas_exp.machine.files import write_text
 from farkas_exp.machine.home import ensure_home
 from farkas_exp.machine.signals import StopRequest, at_stake, free_to_leave, last_words
 from farkas_exp.sweep import CRASH, OK, TO_BE_CONTINUED, USAGE, Cut, Outcome, Sweep, SweepWatch
-from farkas_exp.usage import choices, help_text
 
 CHECK_DATA = "--check-data"
 """The flag that decodes a data set's files in the place of training on them."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from farkas_exp.config import parse, to_dict
-from farkas_exp.identity import identify
+from farkas_exp.config.identity import identify
 from farkas_exp.machine.files import write_text
 from farkas_exp.runs import RunDirectory, write_json
 

@@ -10,7 +10,7 @@ from test_experiments import composed, jobs
 from torch import nn
 
 from farkas_exp.config import parse
-from farkas_exp.identity import identify
+from farkas_exp.config.identity import identify
 from farkas_exp.initialization import initialize
 from farkas_exp.initialization.matched import classifier_of, feature_variance
 from farkas_exp.layers import FarkasConv2d

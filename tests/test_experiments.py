@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from farkas_exp import runs
 from farkas_exp.cli import config_dir, main
 from farkas_exp.config import Config, parse, schema_defaults, to_dict
-from farkas_exp.identity import identify
+from farkas_exp.config.identity import identify
 from farkas_exp.report.arms import deciding_settings
 from farkas_exp.runs import collect
 from farkas_exp.studies.farkas.paper import TABLE3_MINI, TABLES, deviations, required_settings

@@ -4,7 +4,7 @@ import pytest
 from configs import config
 
 from farkas_exp.config import Config, parse
-from farkas_exp.identity import deciding_values, identify
+from farkas_exp.config.identity import deciding_values, identify
 
 PAPER = {"model": {"name": "farkasnet34"}, "lr": {"value": 0.01}, "dataset": {"name": "cifar10"}}
 

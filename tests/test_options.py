@@ -18,8 +18,8 @@ from test_train import numbers
 
 from farkas_exp import runs, sweep
 from farkas_exp.config import Config, parse
+from farkas_exp.config.identity import identify
 from farkas_exp.config.options import Option, shown, walk
-from farkas_exp.identity import identify
 from farkas_exp.machine.errors import UserError
 from farkas_exp.runs import open_run
 

@@ -65,10 +65,10 @@ CODE = """
 import json, sys
 from farkas_exp.config import parse, schema_defaults, to_dict
 from farkas_exp.machine.errors import UserError
-from farkas_exp.identity import identify
+from farkas_exp.config.identity import identify
 from farkas_exp.models import create_model
 from farkas_exp.registry import load_plugins
-from farkas_exp.usage import help_text
+from farkas_exp.config.help import help_text
 from pathlib import Path
 
 base = {"model": {"name": "resnet18"}, "lr": {"value": 0.01}, "dataset": {"name": "digits"}}

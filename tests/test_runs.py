@@ -9,7 +9,7 @@ import yaml
 from configs import config
 
 from farkas_exp import runs
-from farkas_exp.identity import identify
+from farkas_exp.config.identity import identify
 from farkas_exp.machine.errors import UserError
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from farkas_exp import cli, runs
 from farkas_exp.config import parse
-from farkas_exp.identity import identify
+from farkas_exp.config.identity import identify
 from farkas_exp.report import command as report
 from farkas_exp.runs import status
 

@@ -6,7 +6,7 @@ import pytest
 from test_experiments import composed
 
 from farkas_exp.config import parse
-from farkas_exp.identity import deciding_values, identify
+from farkas_exp.config.identity import deciding_values, identify
 from farkas_exp.machine.errors import UserError
 from farkas_exp.training.optimizer import learning_rate
 from farkas_exp.training.schedule import batch_size_at, learning_rate_at, phase_at

@@ -19,11 +19,11 @@ from farkas_exp import cli, complaints, grid, output, runs, sweep
 from farkas_exp.cli import config_dir, main
 from farkas_exp.composition import Compositions
 from farkas_exp.config import parse, schema_defaults
-from farkas_exp.identity import identify
+from farkas_exp.config.help import choices
+from farkas_exp.config.identity import identify
 from farkas_exp.report import command
 from farkas_exp.runs import collect, open_run, read_json, write_json
 from farkas_exp.sweep import Cut, Outcome, Sweep
-from farkas_exp.usage import choices
 
 TINY = [
     "model=mlp", "model.depth=1", "model.width=4", "dataset=digits", "dataset.train_limit=100", "batch_size=50",

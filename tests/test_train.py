@@ -281,7 +281,7 @@ def test_match_farkas_scales_the_network_of_the_same_seed_and_needs_no_normaliza
 
 
 def test_wandb_groups_the_seeds_of_a_cell_under_its_experiment(tmp_path, monkeypatch):
-    from farkas_exp.identity import identify
+    from farkas_exp.config.identity import identify
     from farkas_exp.runs.wandb import WandbMirror
 
     seen = []

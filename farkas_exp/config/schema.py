@@ -1,6 +1,6 @@
 """The typed schema of a run: every key of every group, with its default, its range and what it needs.
 
-A field made with `outside()` does not decide the numbers of a run and is left out of its hash (see `identity.py`). A
+A field made with `outside()` does not decide the numbers of a run and is left out of its hash (`config.identity`). A
 new field that keeps its default leaves every known hash as it is. A value that does nothing in a configuration is
 refused, by what its field declares (`options.py`); what concerns two keys at once is in `ranges.py`.
 """

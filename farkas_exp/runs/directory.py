@@ -24,12 +24,12 @@ from typing import Any
 import yaml
 
 from farkas_exp.config import Config, to_dict
-from farkas_exp.identity import identify
+from farkas_exp.config.identity import identify
 from farkas_exp.machine import locks
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.files import write_text
 from farkas_exp.machine.signals import last_words
-from farkas_exp.run_paths import run_path
+from farkas_exp.runs.paths import run_path
 
 SCHEMA = 1
 

@@ -5,8 +5,8 @@ Hydra's own help composes the configuration once per choice, which takes seconds
 
 from pathlib import Path
 
-from farkas_exp.config import schema_defaults
 from farkas_exp.config.extensions import choices_of
+from farkas_exp.config.parsing import schema_defaults
 
 USAGE = """\
 How do deep networks train without normalization?

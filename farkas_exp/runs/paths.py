@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from farkas_exp.config import Config
-from farkas_exp.identity import identify
+from farkas_exp.config.identity import identify
 from farkas_exp.machine.errors import UserError
 
 

@@ -12,7 +12,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from farkas_exp.config import Config, declared
+from farkas_exp.config.options import declared
+from farkas_exp.config.schema import Config
 from farkas_exp.registry import NETWORKS
 
 SCHEMA = 1

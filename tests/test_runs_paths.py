@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from configs import config
 
-from farkas_exp import identity as identities
 from farkas_exp import runs, sweep
-from farkas_exp.identity import identify
+from farkas_exp.config import identity as identities
+from farkas_exp.config.identity import identify
 from farkas_exp.machine.errors import UserError
-from farkas_exp.run_paths import run_path
+from farkas_exp.runs.paths import run_path
 
 
 @pytest.fixture
