@@ -1,6 +1,30 @@
 """How do deep networks train without normalization?
 
 A config-driven experiment framework and reproduction of "Farkas layers: don't shift the data, fix the geometry".
+
+    from farkas_exp import FarkasConv2d, certify, create_model
+
+    model = create_model("farkasnet34", num_classes=10)
 """
 
+from typing import TYPE_CHECKING, Any
+
+from farkas_exp.lazy import load
+
+if TYPE_CHECKING:
+    from farkas_exp.initialization import initialize
+    from farkas_exp.layers import FarkasConv2d, FarkasLinear, FarkasRule, certify, lambda_b
+    from farkas_exp.models import create_model
+
 __version__ = "0.1.0"
+__all__ = ["FarkasConv2d", "FarkasLinear", "FarkasRule", "certify", "create_model", "initialize", "lambda_b"]
+
+_PLACES = {
+    "initialization": ("initialize",),
+    "layers": ("FarkasConv2d", "FarkasLinear", "FarkasRule", "certify", "lambda_b"),
+    "models": ("create_model",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    return load(__name__, _PLACES, name)

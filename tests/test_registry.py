@@ -1,13 +1,24 @@
 """Names and what they stand for: registration, plugins, mistakes."""
 
+import inspect
+import subprocess
 import sys
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 
 import pytest
+import torch
+from torch import nn
 
-from farkas_exp import registry
+import farkas_exp
+from farkas_exp import create_model, initialize, registry
+from farkas_exp.config import parse
+from farkas_exp.identity import identify
+from farkas_exp.initialization import INITIALIZATIONS
+from farkas_exp.layers import ACTIVATIONS, AGGREGATIONS, NORMALIZATIONS
 from farkas_exp.machine.errors import UserError
+from farkas_exp.models import HEADS, NETWORKS
+from farkas_exp.models.kit import Unit
 from farkas_exp.registry import Entry, Registry
 
 
@@ -86,3 +97,96 @@ def test_a_builder_that_is_not_there_is_named(shapes, source):
 def test_an_unknown_name_gives_the_nearest_one(shapes):
     with pytest.raises(UserError, match=r"shape.name: unknown 'triangel'; did you mean 'triangle'"):
         shapes["triangel"]
+
+
+@pytest.fixture
+def registered():
+    """Registers entries for one test."""
+    before = {kind: dict(kind._entries) for kind in KINDS if len(kind)}
+    yield lambda kind, name, source, **facts: kind.register(name, source, **facts)
+    for kind, entries in before.items():
+        kind._entries.clear()
+        kind._entries.update(entries)
+
+
+KINDS = (NETWORKS, NORMALIZATIONS, ACTIVATIONS, AGGREGATIONS, HEADS, INITIALIZATIONS)
+
+
+class Doubled(nn.Module):
+    def forward(self, input):
+        return 2 * input
+
+
+class Plain(nn.Module):
+    """A residual network of two layers and a head, from outside."""
+
+    def __init__(self, plan):
+        super().__init__()
+        width = plan.options.width
+        self.first = Unit(plan.kit, plan.kit.linear(plan.in_channels * plan.image_size**2, width), width, spatial=False)
+        self.classifier = plan.classifier(width)
+
+    def forward(self, images):
+        return self.classifier(self.first(images.flatten(1)))
+
+
+def test_a_network_from_outside_is_built_with_every_part_from_outside(registered):
+    registered(NETWORKS, "outside", Plain, farkas=True, options={"width": 5}, chooses_head=True, spatial=False)
+    registered(NORMALIZATIONS, "double", lambda channels, config, spatial: Doubled(), label="x2")
+    registered(ACTIVATIONS, "cubic", lambda input: input.clamp(min=0) ** 3, cutoff=0.0)
+    registered(AGGREGATIONS, "half", lambda outputs: 0.5)
+    registered(HEADS, "sum", lambda features, classes: nn.Linear(features, classes, bias=False))
+    registered(INITIALIZATIONS, "constant", lambda model, gain: [p.data.fill_(gain) for p in model.parameters()],
+               needs=("gain",))  # fmt: skip
+    model = create_model(
+        "outside", 3, in_channels=1, image_size=2, normalization="double", activation="cubic", aggregation="half",
+        head="sum",
+    )  # fmt: skip
+    initialize(model, "constant", gain=0.25)
+    pre = torch.full((1, 4), 1.25)  # 4 pixels of 1, times 1/4, plus 1/4
+    last = -0.5 * 4 * 1.0 + max(-0.5 * 1.0, 0.25)
+    expected = 0.25 * 2 * torch.cat((pre, torch.tensor([[last]])), 1).clamp(min=0).pow(3).sum()
+    torch.testing.assert_close(model(torch.ones(1, 1, 2, 2)), expected.expand(1, 3))
+    with pytest.raises(UserError, match=r"model.depth: outside has no such option; its options: model.width"):
+        create_model("outside", depth=3)
+    with pytest.raises(UserError, match=r"init.gain: init zero has no gain; .*constant"):
+        initialize(model, "zero", gain=1.0)
+
+
+def test_what_is_registered_outside_takes_part_in_the_configuration(registered):
+    registered(NETWORKS, "outside", Plain, farkas=True, options={"width": 5}, spatial=False)
+    registered(INITIALIZATIONS, "constant", lambda model, gain: None, needs=("gain",))
+    values = {"lr": {"value": 0.1}, "dataset": {"name": "digits"}}
+    outside, plain = ({**values, "model": {"name": name}} for name in ("outside", "mlp"))
+    sums = [identify(parse({**each, "aggregation": {"name": "sum"}})).hash for each in (outside, plain)]
+    means = [identify(parse({**each, "aggregation": {"name": "mean"}})).hash for each in (outside, plain)]
+    assert (sums[0] != means[0], sums[1] == means[1]) == (True, True)
+    parse({**outside, "model": {"name": "outside", "width": 7}, "init": {"name": "constant", "gain": 2.0}})
+    with pytest.raises(UserError, match=r"model.depth"):
+        parse({**outside, "model": {"name": "outside", "depth": 7}})
+    with pytest.raises(UserError, match=r"init.gain"):
+        parse({**outside, "init": {"name": "zero", "gain": 2.0}})
+
+
+@pytest.mark.parametrize("name", INITIALIZATIONS)
+def test_an_initialization_takes_what_it_says_that_it_needs(name):
+    entry = INITIALIZATIONS[name]
+    _, *arguments = inspect.signature(entry.build).parameters
+    assert sorted(arguments) == sorted(entry.needs)
+    assert (entry.options.keys() & {"gain", "bias"}) == set(entry.needs) & {"gain", "bias"}
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.key)
+def test_every_builder_is_where_the_catalogue_says(kind):
+    assert len(kind) > 0
+    assert all(callable(kind[name].build) for name in kind)
+
+
+def test_the_library_offers_what_it_says_and_loads_it_when_it_is_used():
+    assert all(getattr(farkas_exp, name) is not None for name in farkas_exp.__all__)
+    for package in (farkas_exp, farkas_exp.layers, farkas_exp.models, farkas_exp.initialization):
+        offered = {name for names in package._PLACES.values() for name in names}
+        assert offered == set(package.__all__), package.__name__
+    code = "import sys, farkas_exp, farkas_exp.layers.catalogue as c, farkas_exp.initialization.catalogue as i;" \
+           "list(c.NORMALIZATIONS), list(i.INITIALIZATIONS); sys.exit('torch' in sys.modules)"  # fmt: skip
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

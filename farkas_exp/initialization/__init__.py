@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any
 from farkas_exp.lazy import load
 
 if TYPE_CHECKING:
-    from farkas_exp.initialization.initialize import initialize
+    from farkas_exp.initialization.apply import initialize
     from farkas_exp.registry import INITIALIZATIONS
 
 __all__ = ["INITIALIZATIONS", "initialize"]
 
-_PLACES = {"catalogue": ("INITIALIZATIONS",), "initialize": ("initialize",)}
+_PLACES = {"catalogue": ("INITIALIZATIONS",), "apply": ("initialize",)}
 
 
 def __getattr__(name: str) -> Any:
