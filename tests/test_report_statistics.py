@@ -7,7 +7,6 @@ from scipy import stats
 from farkas_exp.report.statistics import (
     Summary,
     binomial_interval,
-    bootstrap_interval,
     fisher_exact_greater,
     paired_differences,
     permutation_test,
@@ -64,16 +63,6 @@ def test_no_interval_without_two_values(strata: list[list[float]]) -> None:
         stratified_t_interval(strata)
 
 
-def test_bootstrap_agrees_with_scipy_and_is_a_function_of_its_seed() -> None:
-    values = list(np.random.default_rng(0).normal(3, 1, 40))
-    found = bootstrap_interval(values, seed=1)
-    expected = stats.bootstrap((values,), np.mean, method="percentile", rng=np.random.default_rng(5))
-    assert (found.low, found.high) == pytest.approx(tuple(expected.confidence_interval), abs=0.02)
-    assert found == bootstrap_interval(values, seed=1) != bootstrap_interval(values, seed=2)
-    with pytest.raises(ValueError, match="at least two"):
-        bootstrap_interval([1.0])
-
-
 def test_pairs_are_the_seeds_that_both_have() -> None:
     assert paired_differences({2: 5.0, 0: 3.0, 1: 9.0}, {0: 1.0, 2: 6.0, 7: 0.0}) == {0: 2.0, 2: -1.0}
 
@@ -124,8 +113,16 @@ def test_sampled_permutations_of_samples_of_different_size() -> None:
 
 
 def test_an_unknown_alternative_is_an_error() -> None:
-    with pytest.raises(ValueError, match="'bigger'"):
-        sign_flip_test([1.0], alternative="bigger")
+    with pytest.raises(ValueError, match="alternative"):
+        sign_flip_test([1.0, 2.0], alternative="bigger")
+
+
+def test_one_pair_says_next_to_nothing() -> None:
+    assert sign_flip_test([3.0]) == 1.0
+    assert (sign_flip_test([3.0], alternative="greater"), sign_flip_test([3.0], alternative="less")) == (0.5, 1.0)
+    assert (sign_flip_test([-3.0], alternative="greater"), sign_flip_test([-3.0], alternative="less")) == (1.0, 0.5)
+    with pytest.raises(ValueError, match="at least two values"):
+        permutation_test([1.0], [2.0, 3.0])
 
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 3), (1, 3), (3, 3), (7, 20)])

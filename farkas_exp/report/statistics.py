@@ -1,13 +1,13 @@
-"""The statistics of the report: means over seeds, intervals, paired differences, randomization tests.
+"""The statistics of the report: means over seeds, intervals, paired differences, randomization tests, by scipy.
 
 Every randomized procedure takes a seed and is a function of its arguments. Samples hold finite numbers only; leaving
 out failed runs, and counting them, is the caller's business.
 """
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -77,79 +77,57 @@ def stratified_t_interval(strata: Sequence[Sequence[float]], confidence: float =
     return Interval(estimate, estimate - reach, estimate + reach, confidence)
 
 
-def bootstrap_interval(
-    values: Sequence[float], confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
-) -> Interval:
-    """The percentile bootstrap interval of the mean (Efron and Tibshirani 1993, Section 13.3).
-
-    Raises:
-        ValueError: fewer than two values.
-    """
-    array = np.asarray(values, dtype=float)
-    if len(array) < 2:
-        raise ValueError("a bootstrap interval needs at least two values")
-    picks = np.random.default_rng(seed).integers(len(array), size=(resamples, len(array)))
-    means = array[picks].mean(axis=1)
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(array.mean()), float(low), float(high), confidence)
-
-
 def paired_differences(first: Mapping[int, float], second: Mapping[int, float]) -> dict[int, float]:
     """`first` − `second` for every key (a seed) that both have, in the order of the keys."""
     return {key: first[key] - second[key] for key in sorted(first.keys() & second.keys())}
 
 
-def sign_flip_test(
-    differences: Sequence[float], *, alternative: str = "two-sided", resamples: int = 20_000, seed: int = 0
-) -> float:
+RESAMPLES = 20_000
+"""A randomization test counts all assignments where there are at most so many, and otherwise as many random ones."""
+
+
+def sign_flip_test(differences: Sequence[float], *, alternative: str = "two-sided", seed: int = 0) -> float:
     """The p value of a zero mean of paired differences, by flipping their signs.
 
     Under the hypothesis that the two sides of each pair are exchangeable, every combination of signs is equally
-    likely. All 2ⁿ are counted up to n = 14; above that, `resamples` random ones, the observed one among them. The
-    alternative is `two-sided`, `greater` (the mean is above zero) or `less`.
+    likely. The alternative is `two-sided`, `greater` (the mean is above zero) or `less`.
 
     Raises:
         ValueError: no differences, or an unknown alternative.
     """
-    array = np.asarray(differences, dtype=float)
-    if len(array) == 0:
+    if len(differences) == 0:
         raise ValueError("a test needs at least one difference")
-    if len(array) <= 14:
-        signs = np.array(list(itertools.product((1.0, -1.0), repeat=len(array))))
-    else:
-        signs = np.random.default_rng(seed).choice((1.0, -1.0), size=(resamples, len(array)))
-        signs[0] = 1.0
-    return _tail(signs @ array / len(array), float(array.mean()), alternative)
+    if len(differences) == 1:  # scipy asks for two
+        signed = {"greater": differences[0], "less": -differences[0]}.get(alternative, 0.0)
+        return 0.5 if signed > 0 else 1.0
+    return _randomization((differences,), np.mean, "samples", alternative, seed)
 
 
 def permutation_test(
-    first: Sequence[float],
-    second: Sequence[float],
-    *,
-    alternative: str = "two-sided",
-    resamples: int = 20_000,
-    seed: int = 0,
+    first: Sequence[float], second: Sequence[float], *, alternative: str = "two-sided", seed: int = 0
 ) -> float:
     """The p value of equal means of two unpaired samples, by exchanging their labels.
 
-    All assignments are counted where there are at most `resamples`; otherwise `resamples` random ones, the observed
-    one among them.
-
     Raises:
-        ValueError: an empty sample, or an unknown alternative.
+        ValueError: fewer than two values on a side, or an unknown alternative.
     """
-    a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
-    if not len(a) or not len(b):
-        raise ValueError("a test needs at least one value on each side")
-    pooled, observed = np.concatenate([a, b]), float(a.mean() - b.mean())
-    if math.comb(len(pooled), len(a)) <= resamples:
-        picks = np.array(list(itertools.combinations(range(len(pooled)), len(a))))
-    else:
-        order = np.random.default_rng(seed).random((resamples, len(pooled))).argsort(axis=1)
-        order[0] = np.arange(len(pooled))
-        picks = order[:, : len(a)]
-    sums = pooled[picks].sum(axis=1)
-    return _tail(sums / len(a) - (pooled.sum() - sums) / len(b), observed, alternative)
+    if min(len(first), len(second)) < 2:
+        raise ValueError("a test needs at least two values on each side")
+    return _randomization((first, second), _gap, "independent", alternative, seed)
+
+
+def _gap(first: np.ndarray, second: np.ndarray, axis: int) -> np.ndarray:
+    return first.mean(axis=axis) - second.mean(axis=axis)
+
+
+def _randomization(samples: Sequence[Any], statistic: Any, kind: Any, alternative: Any, seed: int) -> float:
+    from scipy import stats
+
+    found = stats.permutation_test(
+        tuple(np.asarray(sample, dtype=float) for sample in samples), statistic, permutation_type=kind,
+        vectorized=True, n_resamples=RESAMPLES, alternative=alternative, rng=np.random.default_rng(seed),
+    )  # fmt: skip
+    return float(found.pvalue)
 
 
 def binomial_interval(successes: int, trials: int, confidence: float = 0.95) -> Interval:
@@ -162,27 +140,13 @@ def binomial_interval(successes: int, trials: int, confidence: float = 0.95) -> 
 
     if trials < 1 or not 0 <= successes <= trials:
         raise ValueError(f"{successes} successes in {trials} trials")
-    tail = (1 - confidence) / 2
-    low = float(stats.beta.ppf(tail, successes, trials - successes + 1)) if successes else 0.0
-    high = float(stats.beta.ppf(1 - tail, successes + 1, trials - successes)) if successes < trials else 1.0
-    return Interval(successes / trials, low, high, confidence)
+    found = stats.binomtest(successes, trials).proportion_ci(confidence, method="exact")
+    return Interval(successes / trials, float(found.low), float(found.high), confidence)
 
 
 def fisher_exact_greater(first: int, first_trials: int, second: int, second_trials: int) -> float:
     """Fisher's exact test that the first proportion is greater: the one-sided p value."""
     from scipy import stats
 
-    total, drawn = first_trials + second_trials, first_trials
-    return float(stats.hypergeom.sf(first - 1, total, first + second, drawn))
-
-
-def _tail(statistics: np.ndarray, observed: float, alternative: str) -> float:
-    """The share of `statistics` at least as extreme as `observed`, ties (to rounding) included."""
-    slack = 1e-9 * max(1.0, float(np.abs(statistics).max()))
-    if alternative == "two-sided":
-        return float((np.abs(statistics) >= abs(observed) - slack).mean())
-    if alternative == "greater":
-        return float((statistics >= observed - slack).mean())
-    if alternative == "less":
-        return float((statistics <= observed + slack).mean())
-    raise ValueError(f"alternative: {alternative!r} is none of two-sided, greater, less")
+    table = [[first, first_trials - first], [second, second_trials - second]]
+    return float(stats.fisher_exact(table, alternative="greater").pvalue)
