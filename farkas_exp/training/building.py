@@ -54,9 +54,7 @@ def build_model(config: Config, data: ImageData, device: torch.device) -> torch.
     """The initialized network of `config` for `data`, on `device`; the same for the same seed on every device."""
     init = INITIALIZATIONS[config.init.name]
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(
-            derive_seed(config.seed, "weights")
-        )  # not the GPU's
+        torch.default_generator.manual_seed(derive_seed(config.seed, "weights"))  # not the GPU's
         model = _network(config, data, config.model, config.aggregation)
         twin = _farkas_twin(config, data) if "twin" in init.needs else None
         count = data.info.train_size if init.whole_set else config.batch_size
