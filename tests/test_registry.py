@@ -8,12 +8,12 @@ from importlib.metadata import EntryPoint
 
 import pytest
 import torch
-from farkas_exp.identity import identify
 from torch import nn
 
 import farkas_exp
 from farkas_exp import create_model, initialize, registry
 from farkas_exp.config import parse
+from farkas_exp.config.identity import identify
 from farkas_exp.initialization import INITIALIZATIONS
 from farkas_exp.layers import ACTIVATIONS, AGGREGATIONS, NORMALIZATIONS
 from farkas_exp.machine.errors import UserError
