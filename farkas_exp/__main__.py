@@ -7,10 +7,7 @@ from farkas_exp.machine import signals
 
 def main() -> int:
     """Run the command line of this process and return its exit status."""
-    signals.take_over()  # before anything heavy is imported
-    from farkas_exp.cli import main as command_line
-
-    return command_line()
+    return signals.command("farkas_exp.cli")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import sys
 
-from farkas_exp.runs.best import main
+from farkas_exp.machine import signals
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(signals.command("farkas_exp.runs.best"))

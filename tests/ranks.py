@@ -19,7 +19,7 @@ PRELOADED = [
 ]
 """What the processes would import first of all, each for itself, in seconds."""
 
-SECONDS = 90
+SECONDS = 240
 """After so long a test gives up waiting for its processes, and fails."""
 
 

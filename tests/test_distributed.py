@@ -534,12 +534,12 @@ def torchrun(*arguments):
 
 
 def finished(process):
-    out, _ = process.communicate(timeout=90)
+    out, _ = process.communicate(timeout=300)
     return process.returncode == 0 and "finished: " in out
 
 
 def wait_for_epoch(process, runs_dir, epoch):
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline and process.poll() is None:
         if any(len(read_rows(path)) >= epoch for path in runs_dir.glob("*/*/metrics.jsonl")):
             return
@@ -548,7 +548,7 @@ def wait_for_epoch(process, runs_dir, epoch):
 
 
 def test_torchrun_trains_one_run(tmp_path, undisturbed):
-    out, _ = (process := torchrun(f"runs_dir={tmp_path}")).communicate(timeout=90)
+    out, _ = (process := torchrun(f"runs_dir={tmp_path}")).communicate(timeout=300)
     assert process.returncode == 0, out
     assert out.count("finished: ") == 1
     assert_same(numbers(undisturbed[0]), tmp_path)
@@ -564,7 +564,7 @@ def test_a_killed_torchrun_goes_on_bitwise(tmp_path):
     assert len(workers) == 2
     for pid in (process.pid, *map(int, workers)):
         os.kill(pid, signal.SIGKILL)
-    process.communicate(timeout=90)
+    process.communicate(timeout=300)
     assert record(tmp_path / "b").state == runs.INTERRUPTED
     assert finished(torchrun(*killed))
     assert_same(numbers(tmp_path / "a"), tmp_path / "b")
@@ -575,7 +575,7 @@ def test_sigterm_to_torchrun_stops_every_process_with_a_checkpoint(tmp_path):
     process = torchrun("epochs=5000", f"runs_dir={tmp_path}")
     wait_for_epoch(process, tmp_path, 3)
     process.terminate()
-    out, _ = process.communicate(timeout=90)
+    out, _ = process.communicate(timeout=300)
     assert process.returncode != 0
     assert "interrupted: " in out
     assert record(tmp_path).progress["state"] == runs.INTERRUPTED
@@ -585,6 +585,6 @@ def test_sigterm_to_torchrun_stops_every_process_with_a_checkpoint(tmp_path):
 
 @pytest.mark.slow
 def test_a_mistake_under_torchrun_is_said_once(tmp_path):
-    out, _ = (process := torchrun("batch_size=41", f"runs_dir={tmp_path}")).communicate(timeout=90)
+    out, _ = (process := torchrun("batch_size=41", f"runs_dir={tmp_path}")).communicate(timeout=300)
     assert process.returncode != 0
     assert out.count("error: batch_size: 41 cannot be shared equally") == 1

@@ -28,7 +28,7 @@ def test_two_overlapping_sweeps_at_once_train_each_run_exactly_once(tmp_path):
     """The log has one line per epoch that was trained by anybody."""
     first = start(tmp_path, "-m", "seed=0,1,2", "epochs=3")
     second = start(tmp_path, "-m", "seed=2,1,0", "epochs=3")
-    ended = [process.communicate(timeout=120) for process in (first, second)]
+    ended = [process.communicate(timeout=300) for process in (first, second)]
     assert all(error == "" for _, error in ended)
     assert {process.returncode for process in (first, second)} <= {0, 75}
     trained = [line for out, _ in ended for line in out.splitlines() if line.startswith("finished: ")]

@@ -17,7 +17,7 @@ from farkas_exp.cli import config_dir, main
 from farkas_exp.launchers import jobs
 from farkas_exp.launchers.local_parallel import plan, visible_gpus
 from farkas_exp.machine.errors import UserError
-from farkas_exp.machine.signals import PREEMPTION, StopRequest
+from farkas_exp.machine.signals import PREEMPTION
 from farkas_exp.runs import RunDirectory, best, collect, read_json, read_starts
 
 ROOT = Path(__file__).parent.parent
@@ -28,15 +28,15 @@ SMALL = [
 PARALLEL = ["hydra/launcher=local_parallel", "hydra.launcher.n_jobs=2", "hydra.launcher.threads=1"]
 
 
-def start(*arguments, module="farkas_exp"):
+def start(*arguments, module="farkas_exp", **options):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, "-m", module, *SMALL, *arguments], env=environment, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True,
+        stderr=subprocess.STDOUT, text=True, **options,
     )  # fmt: skip
 
 
-def until(condition, process, seconds=120):
+def until(condition, process, seconds=300):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
         if found := condition():
@@ -75,7 +75,7 @@ def test_parallel_processes_give_the_numbers_of_runs_one_after_the_other(tmp_pat
     assert "2 finished" in out
     assert_same(one_after_the_other, tmp_path)
     assert {read_starts(RunDirectory(record.path))[-1]["threads"] for record in collect(tmp_path)} == {1}
-    out, _ = start(*sweep_of_four).communicate(timeout=60)
+    out, _ = start(*sweep_of_four).communicate(timeout=300)
     assert "2 skipped" in out
 
 
@@ -112,7 +112,7 @@ def test_a_signal_to_the_launcher_stops_every_run_with_a_checkpoint(tmp_path, nu
     process = start("-m", *PARALLEL, "epochs=5000", "seed=0,1,2", f"runs_dir={tmp_path}")
     until(lambda: len(list(tmp_path.glob("*/*/metrics.jsonl"))) == 2, process)
     process.send_signal(number)
-    out, _ = process.communicate(timeout=100)
+    out, _ = process.communicate(timeout=300)
     assert process.returncode == sweep.TO_BE_CONTINUED, out
     assert "2 interrupted" in out
     assert "To go on:" in out
@@ -121,15 +121,40 @@ def test_a_signal_to_the_launcher_stops_every_run_with_a_checkpoint(tmp_path, nu
     assert all(RunDirectory(record.path).checkpoint.exists() for record in records)
 
 
+def assert_stopped_with_a_checkpoint(runs_dir, count):
+    records = collect(runs_dir)
+    assert [record.progress["state"] for record in records] == [runs.INTERRUPTED] * count
+    assert all(RunDirectory(record.path).checkpoint.exists() for record in records)
+    assert not any(RunDirectory(record.path).is_locked() for record in records)
+
+
+def test_sigterm_to_the_process_group_stops_every_run_with_a_checkpoint(tmp_path):
+    """What `timeout` and a cluster send: also to the server of the jobs, which must outlive them."""
+    process = start("-m", *PARALLEL, "epochs=5000", "seed=0,1,2", f"runs_dir={tmp_path}", start_new_session=True)
+    until(lambda: len(list(tmp_path.glob("*/*/metrics.jsonl"))) == 2, process)
+    os.killpg(process.pid, signal.SIGTERM)
+    out, _ = process.communicate(timeout=300)  # until the last process that could print has ended
+    assert process.returncode == sweep.TO_BE_CONTINUED, out
+    assert "2 interrupted" in out
+    assert "To go on:" in out
+    assert "killed" not in out
+    assert_stopped_with_a_checkpoint(tmp_path, 2)
+
+
 @pytest.mark.slow
-def test_jobs_of_a_killed_launcher_write_their_checkpoints(tmp_path):
-    process = start("-m", *PARALLEL, "epochs=5000", "seed=0", f"runs_dir={tmp_path}")
-    until(lambda: list(tmp_path.glob("*/*/metrics.jsonl")), process)
-    process.kill()
-    process.communicate(timeout=100)  # until the last process that could print has ended
-    (record,) = collect(tmp_path)
-    assert record.progress["state"] == runs.INTERRUPTED
-    assert RunDirectory(record.path).checkpoint.exists()
+@pytest.mark.parametrize("victim", ["launcher", "server"])
+def test_jobs_of_a_killed_launcher_or_server_write_their_checkpoints(tmp_path, victim):
+    process = start("-m", *PARALLEL, "epochs=5000", "seed=0,1", f"runs_dir={tmp_path}", start_new_session=True)
+    until(lambda: len(list(tmp_path.glob("*/*/metrics.jsonl"))) == 2, process)
+    job = read_json(next(tmp_path.glob("*/*/state.json")))["pid"]
+    server = int(Path(f"/proc/{job}/stat").read_text().rpartition(")")[2].split()[1])
+    assert server != process.pid
+    os.kill(process.pid if victim == "launcher" else server, signal.SIGKILL)
+    out, _ = process.communicate(timeout=300)  # until the last process that could print has ended
+    assert_stopped_with_a_checkpoint(tmp_path, 2)
+    if victim == "server":
+        assert process.returncode == sweep.TO_BE_CONTINUED, out
+        assert "2 interrupted" in out
 
 
 @pytest.mark.slow
@@ -137,39 +162,10 @@ def test_a_crash_with_fail_fast_begins_nothing_more(tmp_path):
     arguments = ["-m", *PARALLEL, "hydra.launcher.n_jobs=1", "fail_fast=true", "dataset.train_limit=100000,200",
                  "epochs=1", f"runs_dir={tmp_path}"]  # fmt: skip
     process = start(*arguments)
-    out, _ = process.communicate(timeout=100)
+    out, _ = process.communicate(timeout=300)
     assert process.returncode == 2
     assert "The sweep ended early: fail_fast=true" in out
     assert collect(tmp_path) == []
-
-
-@pytest.mark.parametrize(
-    "number",
-    [
-        PREEMPTION,
-        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
-        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
-    ],
-)
-def test_a_signal_at_any_moment_of_a_single_command_leaves_status_75(tmp_path, number):
-    process = start("epochs=5000", f"runs_dir={tmp_path}")
-    time.sleep(1.5)  # as a rule, while it imports
-    process.send_signal(number)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == sweep.TO_BE_CONTINUED, out
-
-
-def test_stop_requests_nest():
-    with StopRequest() as outer:
-        with StopRequest() as inner:
-            os.kill(os.getpid(), PREEMPTION)
-            os.kill(os.getpid(), PREEMPTION)
-            assert inner.signal_name == PREEMPTION.name
-        assert outer.requested
-        with StopRequest() as next_one:
-            assert next_one.requested
-    with StopRequest() as fresh:
-        assert not fresh.requested
 
 
 def test_every_run_is_in_one_job_in_order_with_its_number():

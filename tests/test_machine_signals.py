@@ -37,7 +37,7 @@ def begun(code, **options):
     return process
 
 
-def end(process, seconds=60):
+def end(process, seconds=240):
     out, _ = process.communicate(timeout=seconds)
     return process.returncode, out
 
@@ -296,7 +296,7 @@ def start(*arguments):
 
 
 def check_stopped(process, runs_dir):
-    status, out = end(process, 120)
+    status, out = end(process)
     assert status in (0, 75), out
     assert "Traceback" not in out
     assert "rror" not in out
@@ -340,6 +340,6 @@ def test_the_other_commands_end_without_a_traceback_too(tmp_path, module):
         )  # fmt: skip
         time.sleep(0.1 + 0.1 * turn)
         process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=240)
         assert process.returncode in (0, 2, 75), out
         assert "Traceback" not in out

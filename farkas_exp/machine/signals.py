@@ -12,6 +12,7 @@ In a Python program that only uses the package, `handled` sets the mark in its b
 nothing ever leaves the program.
 """
 
+import importlib
 import os
 import signal
 import sys
@@ -123,6 +124,13 @@ class StopRequest:
             return False
         _process.seen = True
         return True
+
+    def wait(self, seconds: float) -> bool:
+        """Wait so long, or until a stop is asked for; whether it is."""
+        deadline = time.monotonic() + seconds
+        while not self.requested and (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(left, 0.1))
+        return self.requested
 
     @property
     def signal_name(self) -> str | None:
@@ -246,6 +254,12 @@ def take_over() -> None:
         signal.signal(number, _mark)
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_let_go)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+
+def command(module: str) -> int:
+    """Take the stop signals over, and only then import the module and run its `main`; return its exit status."""
+    take_over()
+    return importlib.import_module(module).main()
 
 
 @contextmanager

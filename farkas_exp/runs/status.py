@@ -16,6 +16,7 @@ from typing import Any
 
 from farkas_exp import runs
 from farkas_exp.machine.errors import UserError, unknown
+from farkas_exp.machine.signals import StopRequest
 from farkas_exp.machine.terminal import accept_any_text, printable
 from farkas_exp.runs import RunRecord
 from farkas_exp.runs.query import filter_keys, selected
@@ -278,14 +279,12 @@ def watch(request: Request) -> None:
     if not sys.stdout.isatty():
         raise UserError("watch: true needs a terminal; use watch=false here")
     survey = Survey(request)
-    with Live(auto_refresh=False, screen=True) as live:
-        try:
-            while True:
-                height = live.console.size.height
-                live.update(table(survey.look(), str(request.runs_dir), height), refresh=True)
-                time.sleep(request.every)
-        except KeyboardInterrupt:
-            return
+    with StopRequest() as stop, Live(auto_refresh=False, screen=True) as live:
+        while True:
+            height = live.console.size.height
+            live.update(table(survey.look(), str(request.runs_dir), height), refresh=True)
+            if stop.wait(request.every):
+                return
 
 
 _STYLES = {runs.RUNNING: "green", runs.CRASHED: "red", DAMAGED: "red", runs.FAILED: "yellow", runs.INTERRUPTED: "cyan"}

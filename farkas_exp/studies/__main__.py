@@ -7,8 +7,11 @@ an experiment, and then that of the one that goes on from it.
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
+from farkas_exp.machine import signals
 from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.signals import StopRequest
 from farkas_exp.registry import EXPERIMENTS
 
 
@@ -43,6 +46,19 @@ def commands(name: str, overrides: Sequence[str]) -> list[list[str]]:
     return [own, *(commands(entry.then, overrides) if entry.then else [])]
 
 
+def _run(command: Sequence[str]) -> int:
+    """Run a command to its end, also where it is asked to stop with this process; return its exit status."""
+    with StopRequest(patience=False) as stop, subprocess.Popen(command) as process:
+        asked = False
+        while process.poll() is None:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(0.2)
+            if stop.requested and not asked:
+                process.terminate()
+                asked = True
+    return process.returncode
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run the command line; the exit status is that of the first command that does not end well."""
     match list(arguments):
@@ -52,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
             print(markdown(), end="")
         case ["run", name, *overrides]:
             for command in commands(name, overrides):
-                if status := subprocess.run(command, check=False).returncode:
+                if status := _run(command):
                     return status
         case _:
             raise UserError(f"studies: expected list, table or run NAME, got {' '.join(arguments)!r}")
@@ -60,6 +76,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    signals.take_over()
     try:
         sys.exit(main(sys.argv[1:]))
     except UserError as error:
