@@ -16,23 +16,6 @@ def call(processes: Processes, config: Config) -> None:
         processes.broadcast(to_dict(config))
 
 
-def check_config(config: Config, processes: Processes) -> None:
-    """Refuse what several processes would compute otherwise than one.
-
-    Raises:
-        UserError: such an option.
-    """
-    if not processes.are_several:
-        return
-    if config.regularizer.name.startswith("sep_"):
-        raise UserError(
-            f"regularizer.name: {config.regularizer.name} looks at the units and points of a whole batch, so it is for"
-            " one process"
-        )
-    if "robustness" in config.diagnostics.measures:
-        raise UserError("diagnostics.measures: robustness attacks the whole test set, so it is for one process")
-
-
 def dismiss(processes: Processes, status: int) -> None:
     """In the first process, at its end: let the others leave with the same exit status."""
     if processes.are_several and not distributed.is_broken():

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from configs import config
@@ -7,7 +9,8 @@ from farkas_exp import runs, sweep
 from farkas_exp.config import AttackConfig, AugmentationConfig, DatasetConfig
 from farkas_exp.data import build_data
 from farkas_exp.machine.errors import UserError
-from farkas_exp.methods.adversarial import ROBUST_TESTS, build_attack, pgd, robust_errors
+from farkas_exp.methods import Training, build_methods, execution_mode
+from farkas_exp.methods.adversarial import ROBUST_TESTS, pgd, robust_errors
 from farkas_exp.models import create_model
 from farkas_exp.runs import open_run, read_rows
 
@@ -45,15 +48,19 @@ def test_one_step_goes_along_the_sign_of_the_gradient():
     assert attacked.flatten().tolist() == pytest.approx([0.45, 0.55])  # lowers the first logit, and is projected
 
 
+Nothing: Any = None
+"""Of what a method does not look at."""
+
+
 def test_the_attack_of_training_leaves_batch_norms_statistics_and_the_mode_alone():
     model = network().train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     made = config(attack={"name": "pgd", "steps": 2})
-    attack = build_attack(made, model, model)
-    attack(torch.rand(4, 1, 8, 8), torch.randint(10, (4,)))
+    (attack,) = build_methods(Training(made, model, Nothing, model))
+    attack.prepare(torch.rand(4, 1, 8, 8), torch.randint(10, (4,)))
     assert model.training
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
-    assert build_attack(config(), model, model) is None
+    assert build_methods(Training(config(), model, Nothing, model)) == []
 
 
 def test_robust_error_is_at_least_the_clean_one_and_grows_with_the_radius():
@@ -93,7 +100,7 @@ def test_robust_error_is_at_least_the_clean_one_and_grows_with_the_radius():
 )
 def test_what_cannot_be_attacked_is_refused(overrides, message):
     with pytest.raises(UserError, match=message):
-        build_attack(config(**overrides), network(), network())
+        execution_mode(config(**overrides), "none")
 
 
 def test_the_presets_sizes_are_madrys():

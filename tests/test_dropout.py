@@ -5,7 +5,8 @@ from configs import config
 from farkas_exp.config import DropoutConfig
 from farkas_exp.layers import Activation
 from farkas_exp.machine.errors import UserError
-from farkas_exp.methods.dropout import check_mode, dropout_rate, set_dropout
+from farkas_exp.methods import execution_mode
+from farkas_exp.methods.dropout import dropout_rate, set_dropout
 from farkas_exp.models import create_model
 
 
@@ -46,8 +47,8 @@ def test_a_dropped_share_is_the_rate_and_the_rest_is_scaled():
 
 def test_a_falling_rate_is_not_recorded():
     falling, constant = {"rate": 0.1}, {"rate": 0.1, "anneal": 0.0}
-    assert check_mode(config(dropout=falling), "graph") == "none"
-    assert check_mode(config(dropout=constant), "graph") == "graph"
-    assert check_mode(config(), "graph") == "graph"
+    assert execution_mode(config(dropout=falling), "graph") == "none"
+    assert execution_mode(config(dropout=constant), "graph") == "graph"
+    assert execution_mode(config(), "graph") == "graph"
     with pytest.raises(UserError, match=r"compile: default would keep the dropout rate that is to fall"):
-        check_mode(config(compile="default", dropout=falling), "default")
+        execution_mode(config(compile="default", dropout=falling), "default")

@@ -22,7 +22,7 @@ from farkas_exp.measures.spectrum import (
     project_ranks,
     project_weight,
 )
-from farkas_exp.methods.rank_projection import build_callback
+from farkas_exp.methods import Training, build_methods, execution_mode
 from farkas_exp.models import create_model
 
 
@@ -337,13 +337,14 @@ def test_a_callback_acts_on_the_last_epochs_only(monkeypatch):
         def fixed_batch(self, n):
             return torch.zeros(n, 1, 1, 1), torch.zeros(n)
 
-    callback = build_callback(made, nn.Linear(1, 1), Data())
+    model = nn.Linear(1, 1)
+    (projection,) = build_methods(Training(made, model, Data(), model))
     due = []
     for epoch in range(10):
         before = len(calls)
-        callback(epoch)
+        changed = projection.after_epoch(epoch)
         due += [epoch] if len(calls) > before else []
+        assert changed == (len(calls) > before)
     assert due == [5, 7, 9]
-    assert build_callback(config(), nn.Linear(1, 1), Data()) is None
     with pytest.raises(UserError, match=r"callback.threshold: rank_max needs the singular value"):
-        build_callback(config(callback={"name": "rank_max"}), nn.Linear(1, 1), Data())
+        execution_mode(config(callback={"name": "rank_max"}), "none")

@@ -1,4 +1,6 @@
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -6,15 +8,18 @@ from configs import config
 from torch import nn
 from torch.nn import functional as F
 
+from farkas_exp import sweep
 from farkas_exp.data.arrays.moons import make_moons
 from farkas_exp.initialization import initialize
 from farkas_exp.layers import watch_pre_activations
 from farkas_exp.machine.errors import UserError
 from farkas_exp.measures import dead_samples
 from farkas_exp.measures.activity import dead_point_probability
-from farkas_exp.methods.regularizers import build_regularizer, norm_bias, separation_penalty
-from farkas_exp.methods.separation import Separation
+from farkas_exp.methods import Method, Training, base, build_methods, execution_mode, penalized, register
+from farkas_exp.methods.norm_bias import norm_bias
+from farkas_exp.methods.separation import separation_penalty
 from farkas_exp.models import create_model
+from farkas_exp.runs import read_run
 
 
 def naive_penalty(layers, c, rho, units, points, conv_point="image"):
@@ -51,6 +56,14 @@ def test_a_separating_layer_has_no_penalty_and_a_dead_one_has_all_of_it():
     assert float(separation_penalty([dead])) == pytest.approx(0.5 * 2 * (2 + 3))
 
 
+NOTHING: Any = None
+"""Of what a method does not look at."""
+
+
+def regularizers(model, **options):
+    return build_methods(Training(config(regularizer=options), model, NOTHING, model))
+
+
 @pytest.mark.parametrize("rho", [0.0, 0.01])
 def test_at_zero_weights_the_first_layer_gets_the_gradient_of_the_asymmetry_only(rho):
     """dg_U/dW = -2 rho mean(x) and dg_U/db = -2 rho: the extremes share their gradient among all (tied) points."""
@@ -58,7 +71,7 @@ def test_at_zero_weights_the_first_layer_gets_the_gradient_of_the_asymmetry_only
     model = create_model("mlp", 2, in_channels=2, image_size=1, depth=3, width=4)
     initialize(model, "zero")
     points = torch.randn(20, 2, 1, 1)
-    _, penalty = Separation(model, 1.0, units=True, points=False, rho=rho)(model, points)
+    _, (penalty,) = penalized(regularizers(model, name="sep_u", strength=1.0, rho=rho), model, points)
     penalty.backward()
     layer = model.hidden[0].layer
     mean = points.flatten(1).mean(0)
@@ -80,7 +93,8 @@ def test_every_layer_is_watched_and_the_logits_stay_the_same(name, layers):
     assert not any(module._forward_pre_hooks for module in model.modules())
     gradients = []
     for include_output in (False, True):
-        got, penalty = Separation(model, 1.0, units=True, points=True, include_output=include_output)(model, images)
+        methods = regularizers(model, name="sep_up", strength=1.0, include_output=include_output)
+        got, (penalty,) = penalized(methods, model, images)
         assert torch.allclose(got, logits, atol=1e-6)
         gradients.append(torch.autograd.grad(penalty, model.classifier.weight, allow_unused=True)[0])
     assert gradients[0] is None
@@ -139,12 +153,12 @@ def test_norm_bias_draws_the_norm_to_mu_and_weight_decay_below_it():
         images = points.float().view(-1, 2, 1, 1)
         torch.manual_seed(0)
         model = create_model("mlp", 2, in_channels=2, image_size=1, depth=2, width=32)
-        regularizer = build_regularizer(made, model)
+        methods = build_methods(Training(made, model, NOTHING, model))
         optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
         for _ in range(400):
-            logits, penalty = (model(images), 0.0) if regularizer is None else regularizer(model, images)
+            logits, penalties = penalized(methods, model, images)
             optimizer.zero_grad()
-            (F.cross_entropy(logits, labels) + penalty).backward()
+            sum(penalties, F.cross_entropy(logits, labels)).backward()
             optimizer.step()
         return math.sqrt(sum(float(p.detach().pow(2).sum()) for p in model.parameters()))
 
@@ -171,9 +185,37 @@ def test_norm_bias_draws_the_norm_to_mu_and_weight_decay_below_it():
 )
 def test_an_option_that_does_not_fit_is_refused(options, message):
     with pytest.raises(UserError, match=message):
-        build_regularizer(config(regularizer=options), nn.Linear(2, 2))
+        execution_mode(config(regularizer=options), "none")
 
 
 def test_a_compiled_network_cannot_be_watched():
     with pytest.raises(UserError, match="use compile=auto or none"):
-        build_regularizer(config(regularizer={"name": "sep_u"}, compile="default"), nn.Linear(2, 2))
+        execution_mode(config(regularizer={"name": "sep_u"}, compile="default"), "default")
+
+
+def test_a_method_from_outside_is_one_class(tmp_path, monkeypatch):
+    """It registers itself with the group that chooses it; the trainer knows none by name."""
+    monkeypatch.setattr(base, "_METHODS", [*base._METHODS])
+    seen = []
+
+    @register
+    class Quiet(Method):
+        group, names = "regularizer", ("quiet",)
+
+        def penalty(self, logits):
+            return self.config.regularizer.strength * logits.square().mean()
+
+        def after_epoch(self, epoch):
+            seen.append(epoch)
+            return False
+
+    quiet = sweep.execute(config(tmp_path, epochs=2, regularizer={"name": "quiet", "strength": 10.0}))
+    plain = sweep.execute(config(tmp_path, epochs=2))
+    assert quiet.status == plain.status == "finished"
+    assert seen == [0, 1]
+    losses = [read_run(Path(outcome.path)).result["train_loss"] for outcome in (quiet, plain)]
+    assert losses[0] != losses[1]
+    with pytest.raises(UserError, match=r"regularizer.name: unknown 'quite'; did you mean 'quiet'"):
+        execution_mode(config(regularizer={"name": "quite"}), "none")
+    with pytest.raises(ValueError, match="'quiet' is registered already"):
+        register(Quiet)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from farkas_exp.layers import Activation, plain_path, watch_pre_activations
-from farkas_exp.methods.regularizers import separation_penalty
+from farkas_exp.methods.separation import separation_penalty
 
 
 @dataclass(frozen=True)

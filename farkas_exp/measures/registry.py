@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from farkas_exp.config import Config
 from farkas_exp.data import ImageData
-from farkas_exp.machine.errors import unknown
+from farkas_exp.machine.errors import UserError, unknown
 from farkas_exp.machine.seeding import derive_seed
 from farkas_exp.measures.activity import dead_samples, measure_activity
 from farkas_exp.measures.hessian import hessian_extremes, loss_and_gradient_norm, parameter_norm
@@ -84,17 +84,19 @@ MEASURES: Mapping[str, Callable[[Subject], dict[str, Any]]] = {
 """Functions by name. Except `robustness`, which attacks the test set, all work on training images."""
 
 
-def check_measures(config: Config) -> None:
+def check_measures(config: Config, world_size: int = 1) -> None:
     """Refuse what cannot be measured, before the run begins.
 
     Raises:
-        UserError: an unknown name, or an attack on something else than pixels.
+        UserError: an unknown name, an attack on something else than pixels, or a measure of one process in several.
     """
     for name in config.diagnostics.measures:
         if name not in MEASURES:
             raise unknown("diagnostics.measures", name, MEASURES)
     if "robustness" in config.diagnostics.measures:
         check_pixels(config, "diagnostics.measures: robustness")
+        if world_size > 1:
+            raise UserError("diagnostics.measures: robustness attacks the whole test set, so it is for one process")
 
 
 def measure(subject: Subject, names: Iterable[str]) -> dict[str, Any]:

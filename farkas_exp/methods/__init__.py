@@ -1,1 +1,5 @@
 """What may be done to a training beside its loss: regularizers, adversarial training, dropout, rank projections."""
+
+from farkas_exp.methods.base import Method, Training, build_methods, execution_mode, penalized, register
+
+__all__ = ["Method", "Training", "build_methods", "execution_mode", "penalized", "register"]

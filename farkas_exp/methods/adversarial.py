@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from farkas_exp.config import AttackConfig, Config
+from farkas_exp.config import Config
 from farkas_exp.data import ImageData
-from farkas_exp.machine.errors import UserError, unknown
+from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.seeding import derive_seed
+from farkas_exp.methods.base import Method, register
 
-ATTACKS = ("none", "pgd")
 ROBUST_STEPS = 20
 ROBUST_TESTS = {"8/255": (8 / 255, 2 / 255), "1/255": (1 / 255, 0.25 / 255)}
 """Radius and step size of the 20-step attacks with which robust accuracy is measured (Table 4 of "Truth or ...")."""
@@ -46,40 +46,31 @@ def pgd(
     return attacked.detach()
 
 
-class Attack:
-    """The attack of adversarial training: on the network as it is evaluated, so its batch statistics stay its own."""
+@register
+class AdversarialTraining(Method):
+    """Moves each batch by an attack on the network as it is evaluated, so its batch statistics stay its own."""
 
-    def __init__(self, config: AttackConfig, model: nn.Module, forward: Callable[[Tensor], Tensor]) -> None:
-        self.config, self.model, self.forward = config, model, forward
+    group, names = "attack", ("pgd",)
 
-    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+    @classmethod
+    def refuses(cls, config: Config, world_size: int) -> None:
+        """See `Method`."""
+        check_pixels(config, "attack.name: pgd")
+
+    def prepare(self, images: Tensor, labels: Tensor) -> Tensor:
         """The attacked images. The random start comes from the generator of the training, which checkpoints keep."""
-        config = self.config
-        start = None
-        if config.random_start:
-            start = torch.empty_like(images).uniform_(-config.epsilon, config.epsilon)
+        own, start = self.config.attack, None
+        self.training.share()
+        if own.random_start:
+            start = torch.empty_like(images).uniform_(-own.epsilon, own.epsilon)
         self.model.eval()
         try:
             return pgd(
-                self.forward, images, labels, steps=config.steps, step_size=config.step_size, epsilon=config.epsilon,
+                self.training.forward, images, labels, steps=own.steps, step_size=own.step_size, epsilon=own.epsilon,
                 start=start,
             )  # fmt: skip
         finally:
             self.model.train()
-
-
-def build_attack(config: Config, model: nn.Module, forward: Callable[[Tensor], Tensor]) -> Attack | None:
-    """The attack of `config`, None for `none`.
-
-    Raises:
-        UserError: an unknown name, or images that are not pixels in [0, 1].
-    """
-    if config.attack.name not in ATTACKS:
-        raise unknown("attack.name", config.attack.name, ATTACKS)
-    if config.attack.name == "none":
-        return None
-    check_pixels(config, "attack.name: pgd")
-    return Attack(config.attack, model, forward)
 
 
 def check_pixels(config: Config, what: str) -> None:

@@ -5,6 +5,7 @@ from torch import nn
 from farkas_exp.config import Config, DropoutConfig
 from farkas_exp.layers import Activation
 from farkas_exp.machine.errors import UserError
+from farkas_exp.methods.base import Method, register
 
 
 def dropout_rate(config: DropoutConfig, epoch: int, epochs: int) -> float:
@@ -24,14 +25,26 @@ def set_dropout(model: nn.Module, rate: float) -> None:
             module.dropout = rate
 
 
-def check_mode(config: Config, mode: str) -> str:
-    """The mode in which a step can be executed (`capture.choose_mode`): a rate that changes cannot be recorded.
+@register
+class Dropout(Method):
+    """Dropout whose rate is that of the epoch."""
 
-    Raises:
-        UserError: annealed dropout with a graph or a compiled network that the user asked for.
-    """
-    if not (config.dropout.rate and config.dropout.anneal) or mode == "none":
-        return mode
-    if config.compile != "auto":
-        raise UserError(f"compile: {mode} would keep the dropout rate that is to fall; use compile=auto or none")
-    return "none"
+    group = "dropout"
+
+    @classmethod
+    def is_asked(cls, config: Config) -> bool:
+        """See `Method`."""
+        return config.dropout.rate > 0
+
+    @classmethod
+    def executed_as(cls, config: Config, mode: str) -> str:
+        """A rate that changes cannot be recorded; see `Method`."""
+        if not config.dropout.anneal or mode == "none":
+            return mode
+        if config.compile != "auto":
+            raise UserError(f"compile: {mode} would keep the dropout rate that is to fall; use compile=auto or none")
+        return "none"
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Set the rate of the epoch."""
+        set_dropout(self.model, dropout_rate(self.config.dropout, epoch, self.config.epochs))

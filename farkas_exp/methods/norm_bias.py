@@ -1,9 +1,11 @@
 """Norm-bias (Goldblum et al. 2020, "Truth or backpropaganda?", Equation 2): draws the parameters' norm to a value."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from farkas_exp.methods.base import Method, Training, register
 
 
 def norm_bias(parameters: Iterable[Tensor], norm_squared: float = 0.0) -> Tensor:
@@ -17,13 +19,17 @@ def norm_bias(parameters: Iterable[Tensor], norm_squared: float = 0.0) -> Tensor
     return (total.sum() - norm_squared).abs()
 
 
-class NormBias:
+@register
+class NormBias(Method):
     """strength * |sum phi^2 - mu^2| over the trainable parameters, biases and normalization included."""
 
-    def __init__(self, model: nn.Module, strength: float, norm_squared: float = 0.0) -> None:
-        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.strength, self.norm_squared = strength, norm_squared
+    group, names = "regularizer", ("weight_decay", "norm_bias")  # weight decay: mu = 0
 
-    def __call__(self, forward: Callable[[Tensor], Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
-        """The logits, and the term."""
-        return forward(images), self.strength * norm_bias(self.parameters, self.norm_squared)
+    def __init__(self, training: Training) -> None:
+        super().__init__(training)
+        self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    def penalty(self, logits: Tensor) -> Tensor:
+        """The term, whatever the images are."""
+        own = self.config.regularizer
+        return own.strength * norm_bias(self.parameters, own.norm_squared)

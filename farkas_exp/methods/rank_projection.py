@@ -1,40 +1,34 @@
-"""What may be done to the weights after an epoch, by name: RankMin and RankMax ("Truth or backpropaganda?", A.7)."""
-
-from torch import nn
+"""RankMin and RankMax: singular values cut off after an epoch ("Truth or backpropaganda?", A.7)."""
 
 from farkas_exp.config import Config
-from farkas_exp.data import ImageData
-from farkas_exp.machine.errors import UserError, unknown
+from farkas_exp.machine.errors import UserError
 from farkas_exp.measures.spectrum import PROJECTIONS, project_ranks
-
-CALLBACKS = ("none", *PROJECTIONS)
-
-
-class Callback:
-    """Projects the weights of `model` after the epochs that are due."""
-
-    def __init__(self, config: Config, model: nn.Module, data: ImageData) -> None:
-        self.config, self.model, self.epochs = config.callback, model, config.epochs
-        self.images = data.fixed_batch(2)[0]  # for the sizes of the maps only
-
-    def __call__(self, epoch: int) -> None:
-        """To be called after the training of `epoch` (from 0)."""
-        left = self.epochs - epoch
-        if left <= self.config.last_epochs and (self.config.last_epochs - left) % self.config.every_epochs == 0:
-            project_ranks(self.model, self.images, self.config.name, self.config.threshold)
+from farkas_exp.methods.base import Method, Training, register
 
 
-def build_callback(config: Config, model: nn.Module, data: ImageData) -> Callback | None:
-    """The callback of `config`, None for `none`.
+@register
+class RankProjection(Method):
+    """Projects the weights after the epochs that are due."""
 
-    Raises:
-        UserError: an unknown name, or no threshold.
-    """
-    name = config.callback.name
-    if name not in CALLBACKS:
-        raise unknown("callback.name", name, CALLBACKS)
-    if name == "none":
-        return None
-    if not config.callback.threshold:
-        raise UserError(f"callback.threshold: {name} needs the singular value at which it cuts; give a positive number")
-    return Callback(config, model, data)
+    group, names = "callback", tuple(PROJECTIONS)
+
+    def __init__(self, training: Training) -> None:
+        super().__init__(training)
+        self.images = training.data.fixed_batch(2)[0]  # for the sizes of the maps only
+
+    @classmethod
+    def refuses(cls, config: Config, world_size: int) -> None:
+        """See `Method`."""
+        if not config.callback.threshold:
+            raise UserError(
+                f"callback.threshold: {config.callback.name} needs the singular value at which it cuts; give a positive"
+                " number"
+            )
+
+    def after_epoch(self, epoch: int) -> bool:
+        """Project in the last epochs, every so many."""
+        own, left = self.config.callback, self.config.epochs - epoch
+        is_due = left <= own.last_epochs and (own.last_epochs - left) % own.every_epochs == 0
+        if is_due:
+            project_ranks(self.model, self.images, own.name, own.threshold)
+        return is_due

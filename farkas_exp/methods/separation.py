@@ -11,13 +11,18 @@ combination, has 1/2). The points are those of the mini-batch. The minimum and m
 ties, so that the term has a gradient where all weights are zero, as Equation 17 needs.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from farkas_exp.config import Config
 from farkas_exp.layers import watch_pre_activations
+from farkas_exp.machine.errors import UserError
+from farkas_exp.methods.base import Method, Training, register
+from farkas_exp.training.execution import TORCH_COMPILE_MODES
 
 
 def slack_sum(z: Tensor, dims: int | tuple[int, ...], coefficient: float = 0.5, rho: float = 0.0) -> Tensor:
@@ -70,32 +75,47 @@ def _stacked(pre_activations: Iterable[Tensor]) -> list[Tensor]:
     return [torch.stack(group) for group in groups.values()] + single
 
 
-class Separation:
-    """Sep-U, Sep-P or Sep-UP as a regularizer: strength * (g_U + g_P) over all activated layers of a network.
+@register
+class Separation(Method):
+    """Sep-U, Sep-P or Sep-UP: strength * (g_U + g_P) over all activated layers, and the logits if asked."""
 
-    Args:
-        model: the network whose activations are watched.
-        strength: lambda.
-        units: as in `separation_penalty`, like the following ones.
-        points: see there.
-        coefficient: see there.
-        rho: see there.
-        conv_point: see there.
-        include_output: whether the logits count as a layer.
-    """
+    group, names = "regularizer", ("sep_u", "sep_p", "sep_up")
 
-    def __init__(
-        self, model: nn.Module, strength: float, *, units: bool, points: bool, coefficient: float = 0.5,
-        rho: float = 0.0, conv_point: str = "image", include_output: bool = False,
-    ) -> None:  # fmt: skip
-        self.model, self.strength, self.include_output = model, strength, include_output
-        self.options = {
-            "units": units, "points": points, "coefficient": coefficient, "rho": rho, "conv_point": conv_point,
-        }  # fmt: skip
+    def __init__(self, training: Training) -> None:
+        super().__init__(training)
+        self.seen: list[tuple[str, Tensor]] = []
 
-    def __call__(self, forward: Callable[[Tensor], Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
-        """The logits, and strength * g."""
-        with watch_pre_activations(self.model) as seen:
-            logits = forward(images)
-        layers = [z.float() for _, z in seen] + ([logits.float()] if self.include_output else [])
-        return logits, self.strength * separation_penalty(layers, **self.options)  # type: ignore[arg-type]
+    @classmethod
+    def refuses(cls, config: Config, world_size: int) -> None:
+        """See `Method`."""
+        if world_size > 1:
+            raise UserError(
+                f"regularizer.name: {config.regularizer.name} looks at the units and points of a whole batch, so it is"
+                " for one process"
+            )
+
+    @classmethod
+    def executed_as(cls, config: Config, mode: str) -> str:
+        """See `Method`."""
+        if mode in TORCH_COMPILE_MODES:
+            raise UserError(
+                f"regularizer.name: {config.regularizer.name} watches the pre-activations, which compiled networks do"
+                " not show; use compile=auto or none"
+            )
+        return mode
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Keep the pre-activations of the forward pass."""
+        with watch_pre_activations(self.model) as self.seen:
+            yield
+
+    def penalty(self, logits: Tensor) -> Tensor:
+        """Strength * g of the last forward pass."""
+        own = self.config.regularizer
+        layers = [z.float() for _, z in self.seen] + ([logits.float()] if own.include_output else [])
+        self.seen = []
+        return own.strength * separation_penalty(
+            layers, units=own.name != "sep_p", points=own.name != "sep_u", coefficient=own.coefficient, rho=own.rho,
+            conv_point=own.conv_point,
+        )  # fmt: skip

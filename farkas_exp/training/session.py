@@ -7,7 +7,7 @@ from typing import Any
 from farkas_exp import runs
 from farkas_exp.config import Config, to_dict
 from farkas_exp.data import build_data
-from farkas_exp.followers import call, check_config
+from farkas_exp.followers import call
 from farkas_exp.machine import distributed
 from farkas_exp.machine.distributed import Processes
 from farkas_exp.machine.errors import Interrupted, UserError
@@ -66,8 +66,7 @@ def _build_trainer(config: Config, processes: Processes) -> Trainer:
         raise UserError(f"dataset: the processes see different data (fingerprints {', '.join(fingerprints)})")
 
     def build() -> Trainer:
-        check_config(config, processes)
-        check_measures(config)
+        check_measures(config, processes.world_size)
         told_by(config.wandb)
         model = build_model(config, data, device)
         fewest = min(batch_size_at(config, epoch) for epoch in range(config.epochs))

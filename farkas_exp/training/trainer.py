@@ -24,10 +24,7 @@ from farkas_exp.data import ImageData
 from farkas_exp.machine.distributed import ALONE, Processes
 from farkas_exp.machine.seeding import derive_seed
 from farkas_exp.machine.signals import StopRequest
-from farkas_exp.methods.adversarial import build_attack
-from farkas_exp.methods.dropout import check_mode, dropout_rate, set_dropout
-from farkas_exp.methods.rank_projection import build_callback
-from farkas_exp.methods.regularizers import build_regularizer
+from farkas_exp.methods import Training, build_methods, execution_mode, penalized
 from farkas_exp.training.execution import CapturedStep, PeakMemory, Step, choose_mode, compile_model
 from farkas_exp.training.optimizer import set_learning_rate
 from farkas_exp.training.schedule import batch_size_at, learning_rate_at
@@ -80,14 +77,12 @@ class Trainer:
         self.config, self.model, self.optimizer, self.data, self.device = config, model, optimizer, data, device
         self.processes = processes
         self._agree_every = AGREE_EVERY[device.type] if processes.are_several else 1
-        self.mode = check_mode(config, choose_mode(config, device, processes.world_size))
+        self.mode = execution_mode(config, choose_mode(config, device, processes.world_size), processes.world_size)
         self.forward = compile_model(model, self.mode)
         self._gradients: Step = self._backward
         if self.mode == "graph":
             self._gradients = CapturedStep(self._backward, self._go_on_without if config.compile == "auto" else None)
-        self.regularizer = build_regularizer(config, model)
-        self.attack = build_attack(config, model, self.forward)
-        self.callback = build_callback(config, model, data)
+        self.methods = build_methods(Training(config, model, data, self.forward, self._share_statistics))
         self.peak_memory = PeakMemory(device)
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # shapes are fixed
@@ -131,8 +126,8 @@ class Trainer:
         """
         started = time.perf_counter()
         self.model.train()
-        if self.config.dropout.rate:
-            set_dropout(self.model, dropout_rate(self.config.dropout, state.epoch, self.config.epochs))
+        for method in self.methods:
+            method.begin_epoch(state.epoch)
         totals = torch.tensor(state.totals, dtype=torch.float64 if self.device.type == "cpu" else torch.float32)
         totals = totals.to(self.device)
         first, steps = state.step, self.data.steps_in(state.epoch)
@@ -166,17 +161,12 @@ class Trainer:
     def _backward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Forward and backward pass of a step."""
         with self._autocast():
-            if self.attack is not None:
-                self._share_statistics()
-                images = self.attack(images, labels)
-            penalty = None
-            if self.regularizer is None:
-                logits = self.forward(images)
-            else:
-                logits, penalty = self.regularizer(self.forward, images)
+            for method in self.methods:
+                images = method.prepare(images, labels)
+            logits, penalties = penalized(self.methods, self.forward, images)
             loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
-        (loss if penalty is None else loss + penalty).backward()
+        sum(penalties, loss).backward()
         with torch.no_grad():
             return torch.stack([loss.detach() * len(labels), (logits.argmax(1) != labels).sum()])
 
@@ -189,8 +179,8 @@ class Trainer:
         """
         started = time.perf_counter()
         seen = state.step * batch_size_at(self.config, state.epoch)
-        if self.callback is not None:
-            self.callback(state.epoch)
+        changed = [method.after_epoch(state.epoch) for method in self.methods]
+        if any(changed):
             self.processes.share(self.model.parameters())
         train_loss, train_errors = self.processes.sum(state.totals)
         evaluated = self.evaluate(state.epoch)
