@@ -32,6 +32,7 @@ from farkas_exp.machine.files import write_text
 from farkas_exp.machine.signals import free_to_leave, last_words
 from farkas_exp.output import say, warn
 from farkas_exp.runs.measurements import Gap, Measurements, described
+from farkas_exp.runs.query import ranked_error
 
 SKIPPED, BUSY, REFUSED, DISK = "skipped", "busy", "refused", "file error"
 LOST, PASSED_OVER = "without outcome", "passed over"
@@ -367,12 +368,13 @@ def _holds_out_images(config: DictConfig) -> bool:
 def objective(config: Config, outcome: Outcome) -> float | None:
     """What a search minimizes: the error in percent on the images held out of the training set, of a run with a result.
 
-    None for a run without one, and for a run that has seen the test set: nothing is chosen on that.
+    A run that failed to train counts as chance. None for a run without a result, and for a run that has seen the test
+    set: nothing is chosen on that.
     """
     if config.dataset.validation == 0 or outcome.status not in (runs.FINISHED, runs.FAILED, SKIPPED):
         return None
     record = runs.read_run(Path(outcome.path))
-    return (record.result or {}).get(record.key("error")) if record else None
+    return ranked_error(record) if record and record.result else None
 
 
 def record_outcome(

@@ -14,6 +14,7 @@ from made_runs import make_run, settings
 
 from farkas_exp import runs, sweep
 from farkas_exp.cli import config_dir, main
+from farkas_exp.config import parse
 from farkas_exp.launchers import jobs
 from farkas_exp.launchers.local_parallel import plan, visible_gpus
 from farkas_exp.machine.errors import UserError
@@ -241,14 +242,10 @@ def test_a_search_minimizes_the_error_on_held_out_images_and_goes_on_where_it_wa
 
 
 def test_no_error_on_the_test_set_is_an_objective(tmp_path):
-    from configs import config
-
-    path = tmp_path / "run"
-    path.mkdir()
-    runs.write_json(path / "result.json", {"status": "finished", "test_error": 12.5})
-    done = sweep.Outcome(runs.FINISHED, str(path))
-    assert sweep.objective(config(tmp_path, dataset={"validation": 0.1}), done) == 12.5
-    assert sweep.objective(config(tmp_path), done) is None
+    for validation, objective in ((0.1, 12.5), (0.0, None)):
+        values = settings(dataset__validation=validation)
+        done = sweep.Outcome(runs.FINISHED, str(make_run(tmp_path, values, test_error=12.5)))
+        assert sweep.objective(parse(values), done) == objective
 
 
 def test_the_best_setting_has_the_smallest_mean_over_seeds_and_has_not_seen_the_test_set(tmp_path, capsys):

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from made_runs import make_run, settings
 
+from farkas_exp import sweep
+from farkas_exp.config import parse
 from farkas_exp.machine.errors import UserError
 from farkas_exp.registry import REPORTS
 from farkas_exp.report import command
@@ -283,6 +285,13 @@ def test_a_search_does_not_choose_by_survivors(tmp_path: Path, capsys: pytest.Ca
     assert second.failed == 2
     assert best.main([f"runs_dir={tmp_path}"]) == 0
     assert "2 failed to train" in capsys.readouterr().out
+
+
+def test_a_failed_run_is_chance_to_a_search_whatever_its_last_error(tmp_path: Path) -> None:
+    for seed, error in enumerate((1.0, None)):
+        values = settings(epochs=2, dataset__validation=0.1, seed=seed)
+        path = make_run(tmp_path, values, seed=seed, state="failed", reason="loss", result={"test_error": error})
+        assert sweep.objective(parse(values), sweep.Outcome("failed", str(path))) == pytest.approx(90.0)
 
 
 # Anything in a record
