@@ -153,7 +153,7 @@ def test_a_randomized_procedure_begins_at_seed_zero() -> None:
 
 def test_a_test_needs_a_value_on_each_side() -> None:
     for a, b in (([], [1.0]), ([1.0], []), ([], [])):
-        with pytest.raises(ValueError, match="at least one value on each side"):
+        with pytest.raises(ValueError, match="at least two values on each side"):
             permutation_test(a, b)
     with pytest.raises(ValueError, match="at least one difference"):
         sign_flip_test([])
