@@ -21,16 +21,17 @@ SMALL = [
 
 
 def python(
-    *arguments: str, installed: bool = False, tmp_path: Path | None = None
+    *arguments: str, installed: bool | str = False, tmp_path: Path | None = None
 ) -> "subprocess.CompletedProcess[str]":
     """Python with the small package beside this file on its path, or installed, with an entry point."""
     paths = [str(HERE.parent), str(HERE / "plugin")]
     if installed:
         assert tmp_path is not None
-        info = tmp_path / "site" / "farkas_shiny-1.0.dist-info"
+        module = installed if isinstance(installed, str) else "farkas_shiny"
+        info = tmp_path / "site" / f"{module}-1.0.dist-info"
         info.mkdir(parents=True, exist_ok=True)
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: farkas-shiny\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text("[farkas_exp.plugins]\nshiny = farkas_shiny\n")
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module.replace('_', '-')}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[farkas_exp.plugins]\nown = {module}\n")
         paths.append(str(info.parent))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
     return subprocess.run(

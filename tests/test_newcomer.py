@@ -1,0 +1,52 @@
+"""A newcomer's changes: each is a registration beside the code that it names, and is seen everywhere.
+
+A normalization and an initialization with options of their own are in test_plugins.py.
+"""
+
+import csv
+from pathlib import Path
+
+from test_plugins import SMALL, command, python
+
+from farkas_exp.runs import collect, read_json
+
+OWN = {"installed": "farkas_newcomer"}
+HELP = f"""
+from pathlib import Path
+from farkas_exp.config import parse
+from farkas_exp.report.command import main
+from farkas_exp.usage import help_text
+
+print(help_text(Path({str(Path(__file__).parent.parent / "conf")!r})))
+main(["--help"])
+base = dict(model=dict(name="resnet18", steps=4), lr=dict(value=0.1), dataset=dict(name="digits"))
+try:
+    parse(base)
+except Exception as error:
+    print(error)
+"""
+
+
+def test_a_residual_network_and_a_table(tmp_path: Path) -> None:
+    runs_dir = f"runs_dir={tmp_path / 'runs'}"
+    scaled = ["model=stairs", "residual.depth_exponent=-0.5", "init=zero_last"]  # needs residual branches
+    done = command("-m", "model.steps=2,5", *scaled, *SMALL, runs_dir, tmp_path=tmp_path, **OWN)
+    assert (done.returncode, done.stderr) == (0, "")
+
+    records = collect(tmp_path / "runs")
+    assert sorted(record.config["model"]["steps"] for record in records) == [2, 5]
+    assert len({record.identity for record in records}) == 2
+    parameters = {r.config["model"]["steps"]: read_json(r.path / "result.json")["parameters"] for r in records}
+    assert parameters[5] - parameters[2] == 3 * (12 * 12 + 12)
+
+    shown = python("-m", "farkas_exp.report", "by_steps", runs_dir, "format=csv,md", tmp_path=tmp_path, **OWN)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    (file,) = (tmp_path / "runs" / "report").glob("*.csv")
+    rows = list(csv.DictReader(file.read_text().splitlines()))
+    assert [row["steps"] for row in rows] == ["2", "5"]
+    errors = {str(r.config["model"]["steps"]): r.result["test_error"] for r in records if r.result}
+    assert {row["steps"]: float(row["test_error"]) for row in rows} == errors
+    seen = python("-c", HELP, tmp_path=tmp_path, **OWN).stdout
+    assert "stairs" in seen
+    assert "by_steps" in seen
+    assert "model.steps: 4 does nothing here; it needs model.name=stairs (else 3)" in seen
