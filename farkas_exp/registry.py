@@ -214,7 +214,8 @@ class Initialization(Entry):
     """An initialization: a function of the network and, by name, of what it needs.
 
     Attributes:
-        needs: the arguments that it takes beside the network: `generator`, `gain`, `bias`, `images`, `labels`, `twin`.
+        needs: the arguments that it takes beside the network: `generator`, `images`, `labels`, `twin`, and keys of its
+            group such as `gain`.
         branches: whether it is for networks with residual branches.
         whole_set: whether its images are the whole training set, not a batch of it.
     """

@@ -36,10 +36,10 @@ def shapes(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(sys.modules, "shapes_registry", type(sys)("shapes_registry"))
     sys.modules["shapes_registry"].SHAPES = made  # type: ignore[attr-defined]
-    registry.load_plugins.cache_clear()
+    registry._load_entry_points.cache_clear()
     yield made
     sys.modules.pop("shapes_catalogue", None)
-    registry.load_plugins.cache_clear()
+    registry._load_entry_points.cache_clear()
 
 
 def plug(monkeypatch, value):
@@ -151,6 +151,27 @@ def test_a_network_from_outside_is_built_with_every_part_from_outside(registered
         create_model("outside", depth=3)
     with pytest.raises(UserError, match=r"init.gain: init zero has no gain; .*constant"):
         initialize(model, "zero", gain=1.0)
+
+
+def test_options_that_only_an_entry_from_outside_has_reach_its_builder(registered):
+    def scaled(channels, config, spatial):
+        module = Doubled()
+        module.factor = config.factor
+        return module
+
+    registered(NORMALIZATIONS, "scaled", scaled, options={"factor": 2.0})
+    registered(NETWORKS, "taller", lambda plan: nn.Flatten(plan.options.storeys), options={"storeys": 1})
+    registered(INITIALIZATIONS, "shrink", lambda model, share: [p.data.mul_(share) for p in model.parameters()],
+               needs=("share",), options={"share": 0.5})  # fmt: skip
+    model = create_model("mlp", depth=1, width=2, normalization={"name": "scaled", "factor": 3.0})
+    assert model.hidden[0].norm.factor == 3.0
+    assert create_model("mlp", depth=1, width=2, normalization="scaled").hidden[0].norm.factor == 2.0
+    assert (create_model("taller").start_dim, create_model("taller", storeys=2).start_dim) == (1, 2)
+    before = model.classifier.bias.clone()
+    initialize(model, "shrink", share=0.25)
+    assert torch.equal(model.classifier.bias, 0.25 * before)
+    initialize(model, "shrink")
+    assert torch.equal(model.classifier.bias, 0.125 * before)
 
 
 def test_what_is_registered_outside_takes_part_in_the_configuration(registered):

@@ -46,15 +46,14 @@ def extras(group: str, schema: type) -> dict[str, Extra]:
         ValueError: two choices bring the same key with different declarations, or a default that shows no type.
     """
     entries = registries().get(group)
-    return {} if entries is None else _extras(group, schema, len(entries))
+    return {} if entries is None else _extras(group, schema, tuple(entries))
 
 
 @functools.cache
-def _extras(group: str, schema: type, count: int) -> dict[str, Extra]:
-    del count  # the registry may have grown since
+def _extras(group: str, schema: type, names: tuple[str, ...]) -> dict[str, Extra]:
     entries, known = registries()[group], {f.name for f in dataclasses.fields(schema)}
     found: dict[str, Extra] = {}
-    for name in entries:
+    for name in names:  # those of now: the registry may have grown since
         for key, given in entries[name].options.items():
             if key in known:
                 continue
@@ -62,8 +61,8 @@ def _extras(group: str, schema: type, count: int) -> dict[str, Extra]:
             before = found.get(key)
             if before is not None and (before.field.default, declared(before.field)) != (made.default, declared(made)):
                 raise ValueError(f"{group}.{key}: {before.names[0]} and {name} bring it with different defaults")
-            names = (*(() if before is None else before.names), name)
-            found[key] = Extra(made, _type(f"{group}.{key}", made.default), names)
+            bringing = (*(() if before is None else before.names), name)
+            found[key] = Extra(made, _type(f"{group}.{key}", made.default), bringing)
     return found
 
 

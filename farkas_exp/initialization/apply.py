@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from farkas_exp.config.extensions import extended
 from farkas_exp.config.schema import InitConfig
 from farkas_exp.initialization.residual import count_residual_branches, scale_last_layers
 from farkas_exp.machine.errors import UserError
@@ -41,7 +42,7 @@ def initialize(
     Raises:
         UserError: an unknown name, or an option that does not fit the name or the network.
     """
-    config = init if isinstance(init, InitConfig) else InitConfig(init)
+    config = init if isinstance(init, InitConfig) else extended("init", InitConfig, init)(init)
     config = dataclasses.replace(config, **options)
     entry = INITIALIZATIONS[config.name]
     _check_options(config, entry)
