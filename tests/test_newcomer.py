@@ -15,7 +15,7 @@ HELP = f"""
 from pathlib import Path
 from farkas_exp.config import parse
 from farkas_exp.report.command import main
-from farkas_exp.usage import help_text
+from farkas_exp.config.help import help_text
 
 print(help_text(Path({str(Path(__file__).parent.parent / "conf")!r})))
 main(["--help"])
