@@ -30,6 +30,7 @@ from farkas_exp.machine.distributed import RankFailed
 from farkas_exp.machine.errors import Interrupted, UserError
 from farkas_exp.machine.files import write_text
 from farkas_exp.machine.signals import free_to_leave, last_words
+from farkas_exp.machine.terminal import printable
 from farkas_exp.output import say, warn
 from farkas_exp.runs.measurements import Gap, Measurements, described
 from farkas_exp.runs.query import ranked_error
@@ -58,6 +59,9 @@ class Outcome:
     status: str
     path: str
     note: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "note", printable(self.note))  # it may be the text of an error
 
     @property
     def exit_status(self) -> int:

@@ -294,6 +294,10 @@ def test_a_failed_run_is_chance_to_a_search_whatever_its_last_error(tmp_path: Pa
         assert sweep.objective(parse(values), sweep.Outcome("failed", str(path))) == pytest.approx(90.0)
 
 
+def test_a_sweep_prints_no_control_characters_of_an_error() -> None:
+    assert sweep.Outcome("crashed", "path", "ValueError: \x1b[2J\nbad").note == "ValueError: \\x1b[2J\\nbad"
+
+
 # Anything in a record
 
 
