@@ -1,8 +1,10 @@
 """The trainer against the same epochs written out as a plain PyTorch loop."""
 
 import copy
+import dataclasses
 import math
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 from configs import config
 from torch.nn import functional as F
 
+from farkas_exp.config import PhaseConfig, PhasesConfig
 from farkas_exp.data import build_data
 from farkas_exp.training.building import build_model
 from farkas_exp.training.optimizer import build_optimizer
@@ -217,3 +220,54 @@ def test_dropout_follows_its_schedule_by_epoch():
 def test_the_top_five_errors_by_hand():
     logits = torch.tensor([[7.0, 6, 5, 4, 3, 2, 1]]).repeat(7, 1)
     assert float(missed_top5(logits, torch.arange(7))) == 2
+
+
+def test_the_training_draws_from_a_stream_of_the_runs_seed():
+    drawn = []
+    for seed in (0, 0, 1):
+        made_trainer(seed=seed)
+        drawn.append(torch.rand(3).tolist())
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_in_phases_every_step_has_its_own_rate_and_the_images_are_those_of_the_phase():
+    trainer, state = made_trainer(), TrainerState()
+    phases = PhasesConfig("line", (PhaseConfig(1, 8, 40, 0.1, 0.6), PhaseConfig(2, 8, 20, 0.6, 0.1)))
+    trainer.config = dataclasses.replace(trainer.config, phases=phases)
+    rates = []
+    trained(trainer, state, on_step=lambda step: rates.append(trainer.optimizer.param_groups[0]["lr"]))
+    assert rates == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
+    row = trainer.finish_epoch(state)
+    assert (state.images, row["lr"]) == (200, pytest.approx(0.5))
+    trained(trainer, state)
+    assert state.images == 200 + 5 * 20
+
+
+def test_an_attack_of_the_training_moves_the_images_it_learns_from_and_not_those_it_is_tested_on():
+    plain, attacked = made_trainer(epochs=1), made_trainer(epochs=1, attack={"name": "pgd", "steps": 2})
+    for trainer in (plain, attacked):
+        trained(trainer, TrainerState())
+    pairs = list(zip(plain.model.parameters(), attacked.model.parameters(), strict=True))
+    assert not any(torch.equal(a, b) for a, b in pairs)
+    attacked.model.load_state_dict(plain.model.state_dict())
+    assert attacked.evaluate() == plain.evaluate()
+
+
+def test_a_process_that_joins_begins_without_sums_and_with_a_stream_of_its_own():
+    trainer, state = made_trainer(), TrainerState()
+    stop = Stop()
+    trainer.train_epoch(state, stop, on_step=stop.at)  # type: ignore[arg-type]
+    saved = copy.deepcopy(trainer.snapshot(state))
+    assert sum(saved["state"]["totals"]) > 0
+    drawn = []
+    for rank in (1, 2, 1):
+        trainer.processes = SimpleNamespace(rank=rank, world_size=3)  # type: ignore[assignment]
+        assert sum(trainer.restore(saved).totals) == 0
+        drawn.append(torch.rand(3).tolist())
+    assert drawn[0] == drawn[2] != drawn[1]
+    later = {**saved, "state": {**saved["state"], "step": 4}}
+    trainer.restore(later)
+    assert torch.rand(3).tolist() != drawn[2]
+    trainer.processes = SimpleNamespace(rank=0, world_size=3)  # type: ignore[assignment]
+    assert trainer.restore(saved).totals == state.totals
+    assert torch.equal(torch.get_rng_state(), saved["rng"])
