@@ -19,8 +19,9 @@ from farkas_exp.data.files.made import make_folder
 from farkas_exp.data.files.resize import main as resize
 from farkas_exp.runs import RunDirectory, open_run, read_json, read_rows
 from farkas_exp.training.building import build_model
+from farkas_exp.training.metrics import missed_top5
 from farkas_exp.training.schedule import learning_rate_at, phase_at
-from farkas_exp.training.trainer import Trainer, missed_top5
+from farkas_exp.training.trainer import Trainer
 
 ROOT = Path(__file__).parent.parent
 STEPS = (3, 3, 1, 3, 1, 3)

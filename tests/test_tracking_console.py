@@ -61,7 +61,7 @@ def test_a_line_has_what_the_row_has_and_says_what_is_not_finite() -> None:
     assert line.startswith("epoch 3/10  lr 0.1  train loss not finite  error 40.00 %  test loss not finite")
     assert "test error 38.25 %" in line
     assert "top-5" not in line
-    assert "test error 38.25 %  top-5 7.50 %" in epoch_line(row(3, test_error_top5=7.5), 10)
+    assert "test error 38.25 %  test error top5 7.50 %" in epoch_line(row(3, test_error_top5=7.5), 10)
     assert "1,234 images/s" in line
     assert line.endswith("ETA 1:05")
     assert "ETA" not in epoch_line(row(10), 10, eta=0.0)

@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from farkas_exp.config import PhaseConfig, PhasesConfig
 from farkas_exp.data import build_data
 from farkas_exp.training.building import build_model
+from farkas_exp.training.metrics import missed_top5
 from farkas_exp.training.optimizer import build_optimizer
-from farkas_exp.training.trainer import Failure, Trainer, TrainerState, missed_top5
+from farkas_exp.training.trainer import Failure, Trainer, TrainerState
 
 CPU = torch.device("cpu")
 SMALL = {"model": {"name": "mlp", "depth": 1, "width": 6, "blocks": None, "widths": None}}

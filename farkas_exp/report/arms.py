@@ -241,7 +241,10 @@ def arm_record(arm: Arm) -> dict[str, Any]:
     """The unrounded figures of an arm and its settings, flat."""
     record: dict[str, Any] = {"arm": arm.label, "identity": arm.identity}
     figures = [f"{name}_{figure}" for figure in ("error", "loss") for name in ("test", "validation", "train")]
-    for key in (*figures, "seconds"):
+    metrics = [
+        key for run in arm.finished for key in run.result or {} if key.startswith(("test_", "validation_", "train_"))
+    ]
+    for key in dict.fromkeys([*figures, *metrics, "seconds"]):
         summary = arm.summary(key)
         record[f"{key}_mean"], record[f"{key}_sd"] = (summary.mean, summary.sd) if summary else (None, None)
     record |= {"n": len(arm.finished), "failed": len(arm.failed), "unfinished": len(arm.unfinished)}

@@ -190,26 +190,26 @@ def duration(seconds: float) -> str:
 
 def _figures(row: Mapping[str, Any]) -> str:
     """The losses, errors and speed of a row; what is missing is left out, what is not finite is said to be so."""
-
-    def number(key: str, form: str) -> str:
-        value = row[key]
-        return format(value, form) if value is not None and math.isfinite(value) else "not finite"
-
     parts = []
-    if "train_loss" in row:
-        parts.append(f"train loss {number('train_loss', '.4f')}")
-    if "train_error" in row:
-        parts.append(f"error {number('train_error', '.2f')} %")
-    for name in ("test", "validation"):
-        if f"{name}_loss" in row:
-            parts.append(f"{name} loss {number(f'{name}_loss', '.4f')}")
-        if f"{name}_error" in row:
-            parts.append(f"{name} error {number(f'{name}_error', '.2f')} %")
-        if f"{name}_error_top5" in row:
-            parts.append(f"top-5 {number(f'{name}_error_top5', '.2f')} %")
+    for part in ("train", "test", "validation"):
+        for key, value in row.items():
+            if key.startswith(f"{part}_"):
+                parts.append(f"{_name(key)} {_number(key, value)}")
     if row.get("images_per_second") is not None:
         parts.append(f"{row['images_per_second']:,.0f} images/s")
     return "  ".join(parts)
+
+
+def _name(key: str) -> str:
+    """How a figure is called: train loss, error (of the training), test error, test error top5."""
+    return "error" if key == "train_error" else key.replace("_", " ")
+
+
+def _number(key: str, value: float | None) -> str:
+    if value is None or not math.isfinite(value):
+        return "not finite"
+    is_error = key.partition("_")[2].startswith("error")
+    return f"{value:.2f} %" if is_error else f"{value:.4f}"
 
 
 def _bar(fraction: float, width: int = 12) -> Any:

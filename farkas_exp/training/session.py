@@ -169,21 +169,19 @@ class _Session(Listener):
 
     def _result(self, reason: str | None) -> dict[str, Any]:
         trainer, state = self.trainer, self.state
-        loss, top5 = f"{trainer.evaluated_on}_loss", f"{trainer.evaluated_on}_error_top5"
+        figures = {
+            key: value for key, value in self.last.items() if key.startswith((f"{trainer.evaluated_on}_", "train_"))
+        }
         return {
             "schema": runs.SCHEMA,
             "status": runs.FAILED if reason else runs.FINISHED,
             "reason": reason,
             "epochs": state.epoch,
-            self.error: self.last[self.error],
-            loss: self.last[loss],
-            "train_error": self.last["train_error"],
-            "train_loss": self.last["train_loss"],
+            **figures,
             self.best_error: self.best,
             "seconds": state.seconds,
             "images_per_second": state.images / state.train_seconds if state.train_seconds else None,
             "parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
-            **{key: self.last[key] for key in (top5,) if key in self.last},
         }
 
     def report(self, row: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import inspect
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -26,6 +26,7 @@ from farkas_exp.machine.seeding import derive_seed
 from farkas_exp.machine.signals import StopRequest
 from farkas_exp.methods import Training, build_methods, execution_mode, penalized
 from farkas_exp.training.execution import CapturedStep, PeakMemory, Step, choose_mode, compile_model
+from farkas_exp.training.metrics import Metric, means, metrics_on
 from farkas_exp.training.optimizer import set_learning_rate
 from farkas_exp.training.schedule import batch_size_at, learning_rate_at
 
@@ -37,12 +38,12 @@ AGREE_EVERY = {"cpu": 1, "cuda": 10}
 class TrainerState:
     """How far a run is. `epoch` epochs are finished; `step` steps of the next one are done.
 
-    `totals` are its sums so far of this process's losses and errors; those of the images are of all processes.
+    `totals` are its sums so far of this process's losses and metrics, by name; `images` are those of all processes.
     """
 
     epoch: int = 0
     step: int = 0
-    totals: list[float] = field(default_factory=lambda: [0.0, 0.0])
+    totals: dict[str, float] = field(default_factory=dict)
     chance_epochs: int = 0
     seconds: float = 0.0
     train_seconds: float = 0.0
@@ -83,6 +84,8 @@ class Trainer:
         if self.mode == "graph":
             self._gradients = CapturedStep(self._backward, self._go_on_without if config.compile == "auto" else None)
         self.methods = build_methods(Training(config, model, data, self.forward, self._share_statistics))
+        self.train_metrics = metrics_on(data.info, in_training=True)
+        self.metrics = metrics_on(data.info)
         self.peak_memory = PeakMemory(device)
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # shapes are fixed
@@ -128,7 +131,9 @@ class Trainer:
         self.model.train()
         for method in self.methods:
             method.begin_epoch(state.epoch)
-        totals = torch.tensor(state.totals, dtype=torch.float64 if self.device.type == "cpu" else torch.float32)
+        names = ("loss", *(metric.name for metric in self.train_metrics))
+        sums = [state.totals.get(name, 0.0) for name in names]
+        totals = torch.tensor(sums, dtype=torch.float64 if self.device.type == "cpu" else torch.float32)
         totals = totals.to(self.device)
         first, steps = state.step, self.data.steps_in(state.epoch)
         for images, labels in self.data.train_batches(state.epoch, first):
@@ -140,7 +145,7 @@ class Trainer:
             totals += self._train_step(images, labels)
             state.step += 1
             on_step(state.step)
-        state.totals = totals.tolist()  # the one wait for the device
+        state.totals = dict(zip(names, totals.tolist(), strict=True))  # the one wait for the device
         elapsed = time.perf_counter() - started
         state.epoch_seconds += elapsed
         state.train_seconds += elapsed
@@ -149,7 +154,7 @@ class Trainer:
         return state.step == steps
 
     def _train_step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """One update; returns the batch's summed loss (without the regularizer) and number of errors, on the device."""
+        """One update; returns the batch's summed loss (without penalties) and metrics, on the device."""
         totals = self._gradients(images, labels)
         self.optimizer.step()
         return totals
@@ -168,7 +173,11 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         sum(penalties, loss).backward()
         with torch.no_grad():
-            return torch.stack([loss.detach() * len(labels), (logits.argmax(1) != labels).sum()])
+            return self._counted(loss.detach() * len(labels), self.train_metrics, logits, labels)
+
+    def _counted(self, loss: Tensor, metrics: Sequence[Metric], logits: Tensor, labels: Tensor) -> Tensor:
+        """The summed loss and metrics of a batch, as one vector."""
+        return torch.stack([loss, *(metric.count(logits, labels).to(loss.dtype) for metric in metrics)])
 
     def finish_epoch(self, state: TrainerState) -> dict[str, Any]:
         """Evaluate after the last step of an epoch, advance `state` to the next, and return the epoch's metrics.
@@ -182,7 +191,8 @@ class Trainer:
         changed = [method.after_epoch(state.epoch) for method in self.methods]
         if any(changed):
             self.processes.share(self.model.parameters())
-        train_loss, train_errors = self.processes.sum(state.totals)
+        sums = self.processes.sum(list(state.totals.values()))
+        trained = means(dict(zip(state.totals, sums, strict=True)), seen)
         evaluated = self.evaluate(state.epoch)
         lr = learning_rate_at(self.config, state.epoch, state.step - 1, state.step)
         training_seconds = state.epoch_seconds
@@ -190,15 +200,14 @@ class Trainer:
         row = {
             "epoch": state.epoch + 1,
             "lr": lr,
-            "train_loss": train_loss / seen,
-            "train_error": 100 * train_errors / seen,
+            **{f"train_{name}": value for name, value in trained.items()},
             **evaluated,
             "images_per_second": seen / training_seconds if training_seconds else None,
             "epoch_seconds": training_seconds + time.perf_counter() - started,
             "peak_memory_bytes": self.peak_memory.read(),
             "time": time.time(),
         }
-        state.epoch, state.step, state.totals, state.epoch_seconds = state.epoch + 1, 0, [0.0, 0.0], 0.0
+        state.epoch, state.step, state.totals, state.epoch_seconds = state.epoch + 1, 0, {}, 0.0
         self._raise_if_failed(state, row)
         return row
 
@@ -212,23 +221,23 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self, epoch: int | None = None) -> dict[str, float]:
-        """Mean loss and errors in percent, named by the set: `test_loss`, or `validation_loss` of held-out images.
+        """The mean loss and all metrics, named by the set: `test_loss`, or `validation_loss` of held-out images.
 
         Several processes evaluate their shares with the first one's running statistics.
         """
         self._share_statistics()
         self.model.eval()
-        totals = torch.zeros(4, device=self.device)
+        totals = torch.zeros(len(self.metrics) + 1, device=self.device)
+        count = 0
         for images, labels in self.data.test_batches(epoch):
             with self._autocast():
                 logits = self.model(images).float()  # not compiled: it has batches of another size
             loss = F.cross_entropy(logits, labels, reduction="sum")
-            count = torch.full_like(loss, len(labels))
-            missed = missed_top5(logits, labels) if self.data.info.top5 else torch.zeros_like(count)
-            totals += torch.stack([loss, (logits.argmax(1) != labels).sum(), count, missed])
-        loss, errors, count, missed5 = self.processes.sum(totals.tolist())
-        found = {"loss": loss / count, "error": 100 * errors / count}
-        found |= {"error_top5": 100 * missed5 / count} if self.data.info.top5 else {}
+            totals += self._counted(loss, self.metrics, logits, labels)
+            count += len(labels)
+        *sums, images_seen = self.processes.sum([*totals.tolist(), float(count)])
+        names = ("loss", *(metric.name for metric in self.metrics))
+        found = means(dict(zip(names, sums, strict=True)), images_seen)
         return {f"{self.evaluated_on}_{name}": value for name, value in found.items()}
 
     def _autocast(self) -> AbstractContextManager[Any]:
@@ -244,7 +253,7 @@ class Trainer:
             "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
         }
         ranks = self.processes.gather(own)
-        totals = [sum(parts) for parts in zip(*(rank["totals"] for rank in ranks), strict=True)]
+        totals = {name: sum(rank["totals"][name] for rank in ranks) for name in state.totals}
         return {
             "state": {**asdict(state), "totals": totals},
             "model": self.model.state_dict(),
@@ -263,21 +272,22 @@ class Trainer:
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         state, rank = TrainerState(**saved["state"]), self.processes.rank
+        state.totals = _named(state.totals)
         own = {"totals": state.totals, "rng": saved["rng"], "cuda_rng": saved["cuda_rng"]}
         ranks = saved.get("ranks", [own])
         if len(ranks) == self.processes.world_size:
             own = ranks[rank]
         elif rank:
-            state.totals = [0.0, 0.0]
+            state.totals = dict.fromkeys(state.totals, 0.0)
             torch.manual_seed(derive_seed(self.config.seed, "training", rank, state.epoch, state.step))
             return state
-        state.totals = own["totals"]
+        state.totals = _named(own["totals"])
         torch.set_rng_state(own["rng"])
         if own["cuda_rng"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(own["cuda_rng"], self.device)
         return state
 
 
-def missed_top5(logits: Tensor, labels: Tensor) -> Tensor:
-    """How many of the labels (N,) are not among the five largest of their logits (N, K)."""
-    return (logits.topk(5, dim=1).indices != labels[:, None]).all(1).sum().to(logits.dtype)
+def _named(totals: Any) -> dict[str, float]:
+    """The sums of a checkpoint; those of version 0.1.0 have no names."""
+    return totals if isinstance(totals, dict) else dict(zip(("loss", "error"), totals, strict=True))
