@@ -65,7 +65,7 @@ help:  ## this list
 	@$$(test -x $(PY) && echo $(PY) || echo $(PYTHON)) -m farkas_exp.studies list
 
 .PHONY: soak
-soak: setup  ## 50 SIGKILLs at random moments over a small sweep on two workers: nothing lost, nothing done twice
+soak: setup  ## 50 kills at random moments over a small sweep on two workers: nothing lost, nothing done twice, nothing lives on
 	PYTHONPATH=. OMP_NUM_THREADS=1 $(PY) scripts/soak.py $(ARGS)
 
 .PHONY: test-slurm

@@ -584,6 +584,16 @@ def test_sigterm_to_torchrun_stops_every_process_with_a_checkpoint(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_processes_of_a_killed_torchrun_leave_with_a_checkpoint(tmp_path):
+    process = torchrun("epochs=50000", f"runs_dir={tmp_path}")
+    wait_for_epoch(process, tmp_path, 3)
+    process.kill()
+    process.communicate(timeout=300)  # until the last process that could print has ended
+    assert record(tmp_path).progress["state"] == runs.INTERRUPTED
+    assert not RunDirectory(record(tmp_path).path).is_locked()
+
+
+@pytest.mark.slow
 def test_a_mistake_under_torchrun_is_said_once(tmp_path):
     out, _ = (process := torchrun("batch_size=41", f"runs_dir={tmp_path}")).communicate(timeout=300)
     assert process.returncode != 0

@@ -12,6 +12,7 @@ import ctypes
 import json
 import os
 import re
+import signal
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -297,7 +298,11 @@ def _limit_gpu_operations() -> None:
 
 
 def _lost(line: str) -> None:
-    """End this process if its main thread does not see in time that another one is lost."""
+    """Ask this process to stop, and end it if its main thread hangs, as it does if it waits for the one that is lost.
+
+    Where all live, and only what has started them was killed, they stop together with a checkpoint.
+    """
+    os.kill(os.getpid(), signal.SIGTERM)
     deadline = time.monotonic() + GRACE_SECONDS
     while time.monotonic() < deadline:
         if _Group.broken or _Group.watch is None:

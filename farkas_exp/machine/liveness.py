@@ -19,7 +19,7 @@ BEAT_SECONDS = 5.0
 SILENCE_SECONDS = 120.0
 """After so long without a sign a process counts as lost."""
 
-GRACE_SECONDS = 20.0
+GRACE_SECONDS = 30.0
 """So long a process that has lost another one may take to leave by itself; its connection has failed, as a rule."""
 
 
