@@ -21,12 +21,13 @@ import yaml
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from farkas_exp import followers, output, runs, sweep
+from farkas_exp import arms, followers, output, runs, sweep
 from farkas_exp.complaints import one_line
 from farkas_exp.composition import values_of
 from farkas_exp.config import parse
@@ -40,7 +41,7 @@ from farkas_exp.machine.errors import UserError, unknown
 from farkas_exp.machine.files import write_text
 from farkas_exp.machine.home import ensure_home
 from farkas_exp.machine.signals import StopRequest, at_stake, free_to_leave, last_words
-from farkas_exp.sweep import CRASH, OK, TO_BE_CONTINUED, USAGE, Cut, Outcome, Sweep, SweepWatch
+from farkas_exp.sweep import CRASH, OK, TO_BE_CONTINUED, USAGE, Cut, Outcome, Planned, Sweep, SweepWatch
 
 CHECK_DATA = "--check-data"
 """The flag that decodes a data set's files in the place of training on them."""
@@ -99,7 +100,7 @@ def _lead() -> int:
     SweepWatch.current = SweepWatch.refusal = None
     cut = None
     try:
-        _check_command_line(sys.argv[1:])
+        sys.argv[1:] = _check_command_line(sys.argv[1:])
         with prints.remembered(), signals.handled(), last_words(partial(_stopped, given)):
             hydra.main(config_path=config_dir(), config_name="config", version_base="1.3")(_Job(outcomes))()
     except (KeyboardInterrupt, SystemExit) as stop:
@@ -147,12 +148,11 @@ def _check_data(arguments: Sequence[str]) -> int:
 
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        overrides = keep_texts(arguments)
-        _check_command_line(overrides)
+        overrides = _check_command_line(keep_texts(arguments))
         with hydra.initialize_config_dir(config_dir(), version_base="1.3"):
             composed = hydra.compose("config", list(overrides))
         values: Any = OmegaConf.to_container(composed, resolve=True)
-        return CRASH if check_data(parse(values).dataset) else OK
+        return CRASH if check_data(parse(arms.of_run(values)[0]).dataset) else OK
     except KeyboardInterrupt:
         return TO_BE_CONTINUED
     except (UserError, HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
@@ -207,12 +207,13 @@ class _Job:
         try:
             if stop.requested:
                 raise SystemExit(TO_BE_CONTINUED)
-            config = parse(values_of(composed))
-            if in_sweep and sweep.is_search(job.sweeper) and config.dataset.validation == 0:
+            run = Planned.of(values_of(composed))
+            searches = in_sweep and sweep.is_search(job.sweeper)
+            if searches and run.config is not None and run.config.dataset.validation == 0:
                 raise UserError(sweep.NEEDS_VALIDATION)
             with last_words(lambda: self._record(overrides, not_trained) if in_sweep else None):
-                outcome = sweep.execute(config)
-            objective = sweep.objective(config, outcome)
+                outcome = run.execute()
+            objective = run.objective(outcome)
         except (UserError, OmegaConfBaseException) as error:  # not raised: Hydra would print a second report of it
             outcome = Outcome(sweep.REFUSED, name, one_line(error))
         except (KeyboardInterrupt, SystemExit):
@@ -278,14 +279,23 @@ def _complain(message: str) -> int:
     return USAGE
 
 
-def _check_command_line(arguments: Sequence[str]) -> None:
-    """Raise a `UserError` for what argparse and Hydra would answer at length or without the key."""
+def _check_command_line(arguments: Sequence[str]) -> list[str]:
+    """The arguments with the arms of the experiment under their own names, which are offered to Hydra.
+
+    Raises:
+        UserError: what argparse and Hydra would answer at length or without the key.
+    """
     parser = get_args_parser()
     parser.error = _refuse_flag  # type: ignore[method-assign]
-    overrides = parser.parse_args(list(arguments)).overrides
-    groups, parser_of_overrides = choices(Path(config_dir())), OverridesParser.create()
-    for text in overrides:
-        (override,) = parser_of_overrides.parse_overrides([text])
+    flags = parser.parse_args(list(arguments))
+    folders = [Path(config_dir()), *([Path(flags.config_dir)] if flags.config_dir else [])]
+    groups = choices(folders[0])
+    overrides = []
+    for text in flags.overrides:
+        if text.startswith(f"{arms.GROUP}="):
+            continue  # below, when the experiment is known
+        (override,) = OverridesParser.create().parse_overrides([text])
+        overrides.append(override)
         group = override.key_or_group
         if not group:
             raise UserError(f"{text}: a key is missing before the equals sign; write KEY=VALUE")
@@ -296,6 +306,36 @@ def _check_command_line(arguments: Sequence[str]) -> None:
             if not isinstance(value, str):
                 shown = text.partition("=")[2]
                 raise UserError(f"{unknown(group, shown, groups[group])} (single values: {group}.KEY=VALUE)")
+    experiment, found = _experiment(overrides, folders)
+    named = [arms.named(argument, found) for argument in arguments]
+    for text in named:
+        if text.startswith(f"{arms.GROUP}="):
+            _check_arm(text, experiment, found, folders)
+    arms.offer(found)
+    return named
+
+
+def _experiment(overrides: Sequence[Override], folders: Sequence[Path]) -> tuple[str | None, dict[str, arms.Arm]]:
+    """The experiment that is asked for, and its arms."""
+    asked = [override for override in overrides if override.key_or_group == "experiment"]
+    if any(override.is_sweep_override() for override in asked):
+        raise UserError("experiment: one at a time, for each brings a sweep of its own")
+    name = asked[-1].value() if asked else None
+    return (name, arms.arms_of(name, folders)) if isinstance(name, str) else (None, {})
+
+
+def _check_arm(text: str, experiment: str | None, found: dict[str, arms.Arm], folders: Sequence[Path]) -> None:
+    """Raise a `UserError` for an arm that the experiment does not have."""
+    if not found:
+        where = f"experiment={experiment} has no arms" if experiment else "this is for an experiment with arms"
+        raise UserError(f"arm: {where}; with arms: {', '.join(arms.with_arms(folders))}")
+    (override,) = OverridesParser.create().parse_overrides([text])
+    if override.value_type == ValueType.GLOB_CHOICE_SWEEP:
+        return
+    discrete = override.is_sweep_override() and override.is_discrete_sweep()
+    for each in list(override.sweep_iterator()) if discrete else [override.value()]:
+        if each is not None and str(each) not in found:
+            raise unknown("arm", str(each), found)
 
 
 def _refuse_flag(message: str) -> NoReturn:

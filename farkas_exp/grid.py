@@ -11,11 +11,11 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from farkas_exp import arms
 from farkas_exp.composition import Compositions
-from farkas_exp.config import parse
 from farkas_exp.config.texts import keep_texts
 from farkas_exp.machine.errors import UserError
-from farkas_exp.sweep import SweepWatch
+from farkas_exp.sweep import Planned, SweepWatch
 
 MOST_RUNS = 1_000_000
 """A sweep of more runs is a slip of the hand, and would fill the memory before it began."""
@@ -81,6 +81,8 @@ def _values(override: Override) -> list[str]:
         values = list(itertools.islice(override.sweep_string_iterator(), MOST_RUNS + 1))
     except (HydraException, ValueError, ArithmeticError, TypeError) as error:
         raise UserError(f"{text}: {' '.join(str(error).split())}") from None
+    if key == arms.GROUP and set(values) <= set(order := arms.offered()):
+        values.sort(key=order.index)
     if not values:
         raise UserError(f"{text}: there is nothing in it, so the sweep would have no runs")
     return [f"{key}={value}" for value in values]
@@ -96,6 +98,6 @@ def distinct(found: Iterable[Combination], compositions: Compositions) -> list[C
     for combination in found:
         meaning: Any = combination
         with suppress(UserError, OmegaConfBaseException):  # its own job says so, and leaves the others alone
-            meaning = SweepWatch.known[combination] = parse(compositions.values(combination))
+            meaning = SweepWatch.known[combination] = Planned.of(compositions.values(combination))
         first.setdefault(meaning, combination)
     return list(first.values())

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from fnmatch import fnmatchcase
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,8 +21,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from farkas_exp import runs
-from farkas_exp.config import Config
+from farkas_exp import arms, runs
+from farkas_exp.config import Config, parse
 from farkas_exp.data.files.prints import Prints, check_same, prints
 from farkas_exp.machine import distributed
 from farkas_exp.machine.distributed import RankFailed
@@ -40,7 +39,7 @@ LOST, PASSED_OVER = "without outcome", "passed over"
 """Outcomes beside the states of a run.
 
 Done before; trained by another process; a user's mistake; a disk that is full, read-only or broken; a job that was not
-begun or left nothing; a network that the regime is not for. A broken disk and a lost job say nothing about the run: the
+begun or left nothing; a network that the arm is not for. A broken disk and a lost job say nothing about the run: the
 same command continues it.
 """
 
@@ -135,8 +134,6 @@ def settled(config: Config) -> Outcome | None:
     Raises:
         UserError: it was trained on other data than are here now.
     """
-    if config.only_for and not any(fnmatchcase(config.model.name, pattern) for pattern in config.only_for):
-        return Outcome(PASSED_OVER, config.model.name, f"this regime is for {', '.join(config.only_for)}")
     run = runs.open_run(config)
     done = _standing(run, config)
     if done is None or done.status != SKIPPED:
@@ -267,6 +264,41 @@ def _remove_if_unused(run: runs.RunDirectory) -> None:
             return
 
 
+@dataclass(frozen=True)
+class Planned:
+    """A run of a sweep before it begins: its configuration, or the outcome of one that its arm is not for."""
+
+    config: Config | None
+    outcome: Outcome | None = None
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> "Planned":
+        """The run with these composed values.
+
+        Raises:
+            UserError: a mistake in them.
+        """
+        own, why_not = arms.of_run(values)
+        if why_not is not None:  # before the check: the arm may set what this network does not have
+            return cls(None, Outcome(PASSED_OVER, str(own["model"]["name"]), why_not))
+        return cls(parse(own))
+
+    def settled(self) -> Outcome | None:
+        """Its outcome if nothing is left to do, else None; see `settled`."""
+        return self.outcome if self.config is None else settled(self.config)
+
+    def execute(self) -> Outcome:
+        """Bring it to its end; see `execute`."""
+        if self.config is None:
+            assert self.outcome is not None
+            return self.outcome
+        return execute(self.config)
+
+    def objective(self, outcome: Outcome) -> float | None:
+        """What a search minimizes; see `objective`."""
+        return None if self.config is None else objective(self.config, outcome)
+
+
 @dataclass
 class Sweep:
     """The sweep that this process leads or works for: what all of its runs share, decided once, at its beginning."""
@@ -322,8 +354,8 @@ class SweepWatch(Callback):
 
     current: Sweep | None = None
     refusal: str | None = None
-    known: ClassVar[dict[tuple[str, ...], Config]] = {}
-    """The configurations of combinations of overrides that have been composed and not yet looked at."""
+    known: ClassVar[dict[tuple[str, ...], Planned]] = {}
+    """The runs of combinations of overrides that have been composed and not yet looked at."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Begin the sweep.

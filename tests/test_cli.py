@@ -156,11 +156,9 @@ def test_every_choice_of_every_group_composes(group, composed):
     for path in (Path(config_dir()) / group).glob("*.yaml"):
         extra = ["dataset.root=x"] if path.stem == "image_folder" else []
         extra += ["dataset=imagenet", "dataset.root=x"] if group == "phases" else []
-        extra += ["model=rect_mlp"] if path.stem.endswith("_residual") and group == "regime" else []
         made = composed(f"{group}={path.stem}", *extra)
-        if group != "regime":  # a bundle of choices from other groups
-            named = getattr(getattr(made, group), "name", path.stem)
-            assert named in (path.stem, path.stem.replace("rect_mlp", "mlp")) or group == "dataset"
+        named = getattr(getattr(made, group), "name", path.stem)
+        assert named in (path.stem, path.stem.replace("rect_mlp", "mlp")) or group == "dataset"
 
 
 def test_the_first_interrupt_leaves_a_checkpoint_and_status_75(tmp_path):

@@ -3,20 +3,19 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from farkas_exp import runs
+from farkas_exp import arms, runs
 from farkas_exp.cli import config_dir, main
-from farkas_exp.config import Config, parse, schema_defaults, to_dict
+from farkas_exp.config import Config, parse, to_dict
 from farkas_exp.config.identity import identify
+from farkas_exp.config.store import tell_hydra
 from farkas_exp.report.arms import deciding_settings
 from farkas_exp.runs import collect
 from farkas_exp.studies.farkas.paper import TABLE3_MINI, TABLES, deviations, required_settings
@@ -26,20 +25,27 @@ FARKASNETS = [f"farkasnet{depth}" for depth in (18, 34, 50, 101)]
 SEEDS = (0, 1, 2)
 
 
-def composed(*overrides: str) -> Config:
+def composed(*overrides: str) -> Config | None:
+    """The configuration with these overrides; None where the arm is not for the network."""
     values: Any = OmegaConf.to_container(raw(*overrides), resolve=True)
-    return parse(values)
+    run, passed_over = arms.of_run(values)
+    return None if passed_over else parse(run)
+
+
+def own_arms(experiment: str) -> dict[str, arms.Arm]:
+    return arms.arms_of(experiment, [Path(config_dir())])
 
 
 def raw(*overrides: str, **options: Any) -> DictConfig:
-    ConfigStore.instance().store(name="schema", node=schema_defaults())
+    arms.offer(own_arms(dict(override.split("=", 1) for override in overrides).get("experiment", "")))
+    tell_hydra(Path(config_dir()))
     with initialize_config_dir(config_dir(), version_base="1.3"):
         return compose("config", list(overrides), **options)
 
 
 @cache
 def jobs(experiment: str, *given: str) -> tuple[Config, ...]:
-    """The configurations of all jobs of an experiment's sweep that its regimes are for, in their order.
+    """The configurations of all jobs of an experiment's sweep that its arms are for, in their order.
 
     An override in `given` takes the place of the sweep's own, as on the command line. Jobs that differ in their seed
     alone are composed once.
@@ -48,12 +54,13 @@ def jobs(experiment: str, *given: str) -> tuple[Config, ...]:
     params = OmegaConf.to_container(sweep_of(experiment))
     assert isinstance(params, dict)
     sweep = {key: values.pop(str(key), value) for key, value in params.items()}
+    if sweep.get("arm") == "glob(*)":
+        sweep["arm"] = ",".join(own_arms(experiment))
     seeds = [int(seed) for seed in str(sweep.pop("seed")).split(",")]
     choices = [[f"{key}={value}" for value in str(several).split(",")] for key, several in sweep.items()]
     fixed = [f"{key}={value}" for key, value in values.items()]
     composed_jobs = [composed(f"experiment={experiment}", *fixed, *job) for job in itertools.product(*choices)]
-    meant = [c for c in composed_jobs if not c.only_for or any(fnmatchcase(c.model.name, p) for p in c.only_for)]
-    return tuple(replace(job, seed=seed) for job in meant for seed in seeds)
+    return tuple(replace(job, seed=seed) for job in composed_jobs if job is not None for seed in seeds)
 
 
 def sweep_of(experiment: str) -> DictConfig:
@@ -228,10 +235,10 @@ def test_an_override_narrows_an_experiment() -> None:
     short = jobs("table1", "epochs=20", "dataset=digits", "model=resnet18")
     assert {(job.epochs, job.dataset.name, job.augmentation.flip) for job in short} == {(20, "digits", False)}
     assert len(short) == 6
-    assert {arm(job)[4] for job in jobs("table1", "regime=he_last_sixth", "model=resnet18")} == {"kaiming"}
+    assert {arm(job)[4] for job in jobs("table1_controls", "arm=he_last_sixth", "model=resnet18")} == {"kaiming"}
     assert [arm(job) for job in jobs("table4", "model=fixup34", "seed=0")] == [
         ("fixup34", "none", 0.01, None, "pytorch")
-    ], "a regime that brings its network passes over another one"
+    ], "an arm that brings its network passes over another one"
 
 
 def test_the_cpu_edition_has_every_row_of_table_1_at_the_small_rate() -> None:
@@ -328,11 +335,11 @@ def test_a_narrowed_table_trains_is_rendered_with_what_was_narrowed_and_is_then_
     assert {path.suffix for path in (tmp_path / "report").iterdir()} == {".md", ".csv", ".tex", ".html", ".png"}
 
 
-def test_a_regime_that_is_not_for_a_network_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["experiment=table1", *TINY, f"runs_dir={tmp_path}", "wandb.mode=disabled", "progress=none"]
-    assert main([*command, "model=resnet18,farkasnet18", "regime=mean_small"]) == 0
+def test_an_arm_that_is_not_for_a_network_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["experiment=table1_controls", *TINY, f"runs_dir={tmp_path}", "wandb.mode=disabled", "progress=none"]
+    assert main([*command, "model=resnet18,farkasnet18", "arm=mean_small"]) == 0
     shown = capsys.readouterr().out
-    assert "passed over: resnet18 (this regime is for farkasnet*)" in shown
+    assert "passed over: resnet18 (this arm is for farkasnet*)" in shown
     assert "1 run in" in shown
     assert [record.config["model"]["name"] for record in collect(tmp_path)] == ["farkasnet18"]
     assert "Other arms" not in shown, "without a run in a cell of the table there is no setting to stand beside"

@@ -144,7 +144,6 @@ CHANGES: dict[str, tuple[Any, Mapping[str, Any]]] = {
     "seed": (1, {}),
     "experiment": ("table1", {}),
     "arm": ("mine", {}),
-    "only_for": (["farkasnet*"], {}),
     "plugins": (["string"], {}),
     "device": ("auto", {}),
     "compile": ("none", {}),

@@ -11,16 +11,15 @@ from pathlib import Path
 import pytest
 from configs import config
 from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
 
-from farkas_exp import cli, complaints, grid, output, runs, sweep
+from farkas_exp import arms, cli, complaints, grid, output, runs, sweep
 from farkas_exp.cli import config_dir, main
 from farkas_exp.composition import Compositions
-from farkas_exp.config import parse, schema_defaults
+from farkas_exp.config import parse
 from farkas_exp.config.help import choices
 from farkas_exp.config.identity import identify
+from farkas_exp.config.store import tell_hydra
 from farkas_exp.report import command
 from farkas_exp.runs import collect, open_run, read_json, write_json
 from farkas_exp.sweep import Cut, Outcome, Sweep
@@ -128,29 +127,98 @@ def test_a_report_that_fails_is_one_line_after_the_summary_and_changes_no_status
 
 @pytest.fixture(scope="module")
 def compositions():
-    ConfigStore.instance().store(name="schema", node=schema_defaults())
+    tell_hydra(Path(config_dir()))
     with initialize_config_dir(config_dir(), version_base="1.3"):
         master = compose("config", [], return_hydra_config=True)
         return Compositions(GlobalHydra.instance().config_loader(), master)
 
 
-def first_job(experiment: str) -> list[str]:
-    """The overrides of one job of an experiment's sweep: the last value of each of its parameters."""
+def of_experiment(experiment: str) -> tuple[Compositions, list[tuple[str, ...]]]:
+    """What composes an experiment's runs, and their overrides, of one seed and with all that the files leave open."""
+    tell_hydra(Path(config_dir()))
+    arms.offer(arms.arms_of(experiment, [Path(config_dir())]))
+    fixed = [f"experiment={experiment}", "seed=0"]
+    fixed += ["lr.value=0.1"] if experiment == "without_normalization_test" else []  # instead of a search in runs_dir
+    fixed += ["dataset.root=/images/x"] if experiment.startswith("table3") else []
     with initialize_config_dir(config_dir(), version_base="1.3"):
-        composed = compose("config", [f"experiment={experiment}"], return_hydra_config=True)
-    params = OmegaConf.to_container(composed.hydra.sweeper.params or {})
-    assert isinstance(params, dict)
-    return [f"experiment={experiment}", *(f"{key}={str(value).split(',')[-1]}" for key, value in params.items())]
+        master = compose("config", [f"experiment={experiment}"], return_hydra_config=True)
+        loader = GlobalHydra.instance().config_loader()
+        return Compositions(loader, master), grid.combinations(master.hydra.sweeper.params, fixed, loader)
 
 
 @pytest.mark.parametrize("experiment", choices(Path(config_dir()))["experiment"])
-def test_every_experiment_composes_to_the_same_run_both_ways(compositions, experiment):
-    overrides = [text for text in first_job(experiment) if "=" in text]
-    if experiment == "without_normalization_test":
-        overrides.append("lr.value=0.1")  # instead of a search in runs_dir
-    plain = compositions.plain_values(overrides)
+def test_every_experiment_composes_to_the_same_run_both_ways(experiment):
+    made, found = of_experiment(experiment)
+    plain = made.plain_values(found[-1])
     assert plain is not None, "left to Hydra, at a quarter of a second for each run"
-    assert plain == compositions.by_hydra(overrides)
+    assert plain == made.by_hydra(found[-1])
+
+
+# --- the arms of an experiment
+
+
+@pytest.fixture
+def mine(tmp_path):
+    """A folder for --config-dir with an experiment of two arms, at a size that trains at once."""
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\n"
+        "arms:\n"
+        "  he: [init=kaiming]\n"
+        "  wide: {label: Wide Net, set: [model.width=8]}\n"
+        "  farkas: {only_for: [farkas*], set: [aggregation=mean]}\n"
+        "experiment: mine\n"
+        "hydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      arm: glob(*)\n      seed: 0\n"
+    )
+    return [f"--config-dir={tmp_path}", *TINY, "experiment=mine", f"runs_dir={tmp_path / 'runs'}"]
+
+
+@pytest.mark.parametrize("launcher", [[], pytest.param(["hydra/launcher=local_parallel"], marks=pytest.mark.slow)])
+def test_an_experiment_runs_its_arms_and_passes_over_what_they_are_not_for(tmp_path, mine, capfd, launcher):
+    assert main([*mine, *launcher]) == 0
+    out = capfd.readouterr().out
+    assert "2 finished" in out
+    assert "passed over: mlp (this arm is for farkas*)" in out
+    found = {record.config["arm"]: record.config for record in collect(tmp_path / "runs")}
+    assert (found[None]["init"]["name"], found[None]["model"]["width"]) == ("kaiming", 4)
+    assert found["Wide Net"]["model"]["width"] == 4, "the command line wins over an arm"
+    assert not {"arms", "only_for"} & found[None].keys()
+    assert main([*mine, "arm=Wide Net,HE"]) == 0
+    assert "2 runs in" in (out := capfd.readouterr().out)
+    assert "2 skipped" in out
+
+
+def test_an_arm_that_no_network_of_the_sweep_is_for_is_no_success(mine):
+    assert main([*mine, "arm=farkas"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["experiment=mine", "arm=hee"], ["arm: unknown 'hee'; did you mean 'he'?", "farkas, he, wide"]),
+        (["experiment=mine", "arm=he,wied"], ["arm: unknown 'wied'; did you mean 'wide'?"]),
+        (["experiment=demo", "arm=he"], ["arm: experiment=demo has no arms; with arms: ", "table1_controls"]),
+        (["arm=he"], ["arm: this is for an experiment with arms; with arms: ", "table1"]),
+        (["-m", "experiment=table1,table2"], ["experiment: one at a time"]),
+        (["experiment=mine", "arm.x=1"], ["arm"]),
+    ],
+)
+def test_a_wrong_arm_is_one_line_with_the_right_ones(tmp_path, mine, capfd, arguments, words):
+    given = [argument for argument in mine if not argument.startswith("experiment=")]
+    assert main([*given, *arguments]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert all(word in line for word in words), line
+
+
+@pytest.mark.parametrize(
+    "text", ["arms: [a]", "arms: {a: 3}", "arms: {a: [x]}", "arms: {a: {sets: []}}", "arms: {a: ['x=1,2']}"]
+)
+def test_an_arm_that_is_none_names_file_and_arm(tmp_path, capfd, text):
+    (tmp_path / "experiment").mkdir()
+    path = tmp_path / "experiment" / "mine.yaml"
+    path.write_text(f"# @package _global_\n{text}\n")
+    assert main([f"--config-dir={tmp_path}", "experiment=mine"]) == 2
+    assert f"{path}: arms" in capfd.readouterr().err
 
 
 def random_overrides(generator: random.Random) -> list[str]:

@@ -91,23 +91,24 @@ def test_a_run_goes_where_its_text_says(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "own" / "local").mkdir(parents=True)
     (tmp_path / "own" / "local" / "mine.yaml").write_text(
-        "# @package _global_\narm: 1e3\nruns_dir: ~/2024_11_25\nwandb: {name: 0123}\n"
+        "# @package _global_\nruns_dir: ~/2024_11_25\nwandb: {name: 0123, group: 1e3}\n"
     )
     (tmp_path / "own" / "local" / "swept.yaml").write_text(
-        "# @package _global_\nhydra: {mode: MULTIRUN, sweeper: {params: {arm: 1e3, wandb.name: '0123,1_0'}}}\n"
+        "# @package _global_\nhydra: {mode: MULTIRUN, sweeper: {params: {wandb.group: 1e3, wandb.name: '0123,1_0'}}}\n"
     )
-    assert small(Path("1_000"), "arm=1e3", "wandb.name=0123", "epochs=1") == 0
+    assert small(Path("1_000"), "wandb.group=1e3", "wandb.name=0123", "epochs=1") == 0
     (record,) = collect("1_000")
-    assert (record.config["arm"], record.config["wandb"]["name"]) == ("1e3", "0123")
-    assert small(Path("1_000"), "-m", "arm=1e3,2", "seed=1,2", "epochs=1", "runs_dir=2_0") == 0
-    assert sorted((record.config["arm"], record.seed) for record in collect("2_0")) == [("1e3", 1), ("1e3", 2)]
+    assert (record.config["wandb"]["group"], record.config["wandb"]["name"]) == ("1e3", "0123")
+    assert small(Path("1_000"), "-m", "wandb.group=1e3,2", "seed=1,2", "epochs=1", "runs_dir=2_0") == 0
+    found = sorted((record.config["wandb"]["group"], record.seed) for record in collect("2_0"))
+    assert found == [("1e3", 1), ("1e3", 2)]
     assert main([f"--config-dir={tmp_path / 'own'}", *SMALL, "+local=mine", "epochs=1"]) == 0
     (record,) = collect(tmp_path / "home" / "2024_11_25")
-    assert (record.config["arm"], record.config["wandb"]["name"]) == ("1e3", "0123")
+    assert (record.config["wandb"]["group"], record.config["wandb"]["name"]) == ("1e3", "0123")
     runs_dir = tmp_path / "swept"
     assert main([f"--config-dir={tmp_path / 'own'}", *SMALL, f"runs_dir={runs_dir}", "+local=swept", "epochs=1"]) == 0
     (record,) = collect(runs_dir)
-    assert (record.config["arm"], record.config["wandb"]["name"]) == ("1e3", "0123")
+    assert (record.config["wandb"]["group"], record.config["wandb"]["name"]) == ("1e3", "0123")
 
 
 @pytest.mark.parametrize("mode", [[], ["-m", "seed=0,1"]])

@@ -176,7 +176,7 @@ def test_every_method_has_the_same_budget_and_its_own_setting_and_the_search_hol
     assert len(searched) == 22, "no two methods are the same"
 
 
-TINY = ["regime=free_plain,free_farkas_mean", "epochs=1", "dataset.train_limit=100", "model.widths=[4,4,4]", "seed=0"]
+TINY = ["arm=plain,farkas_mean", "epochs=1", "dataset.train_limit=100", "model.widths=[4,4,4]", "seed=0"]
 
 
 def test_both_stages_from_the_command_line_and_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -359,7 +359,6 @@ class Config:
     seed: int = outside(0, at_least=0, at_most=2**32 - 1)
     experiment: str | None = outside(None)
     arm: str | None = outside(None)
-    only_for: tuple[str, ...] = outside(())
     plugins: tuple[str, ...] = outside(())
     device: Literal["auto", "cpu", "cuda"] = outside("auto")
     compile: Literal["auto", "none", "graph", "default", "reduce-overhead", "max-autotune"] = outside("auto")

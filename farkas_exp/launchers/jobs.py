@@ -15,11 +15,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from farkas_exp import sweep
 from farkas_exp.composition import Compositions
-from farkas_exp.config import Config, parse
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.signals import StopRequest
 from farkas_exp.output import say
-from farkas_exp.sweep import LOST, Outcome, Sweep, SweepWatch
+from farkas_exp.sweep import LOST, Outcome, Planned, Sweep, SweepWatch
 
 
 @dataclass(frozen=True)
@@ -134,28 +133,28 @@ def skip_done(work: Work, all_runs: Iterable[Run]) -> list[Run]:
         SystemExit: one of them has crashed before, and fail_fast=true (status 75).
     """
     compositions = Compositions(work.context.config_loader, work.config)
-    configs = [(run, _config(compositions, run)) for run in all_runs]
+    every = [(run, _planned(compositions, run)) for run in all_runs]
     left = []
-    for run, config in configs:
+    for run, planned in every:
         done = None
         with suppress(UserError):  # its own process says so
-            done = sweep.settled(config) if config is not None else None
-        if done is None:
+            done = planned.settled() if planned is not None else None
+        if planned is None or done is None:
             left.append(run)
             continue
         say(f"{done.status}: {done.path} ({done.note})")
-        sweep.record_outcome(work.directory, run.number, run.overrides, done, sweep.objective(config, done))
+        sweep.record_outcome(work.directory, run.number, run.overrides, done, planned.objective(done))
         if work.fail_fast and done.status in sweep.ENDS_A_FAST_SWEEP:
             raise SystemExit(sweep.TO_BE_CONTINUED)
     return left
 
 
-def _config(compositions: Compositions, run: Run) -> Config | None:
-    """The configuration of a run, or None for one that its own process has to refuse."""
+def _planned(compositions: Compositions, run: Run) -> Planned | None:
+    """A run as it is composed, or None for one that its own process has to refuse."""
     if run.overrides in SweepWatch.known:
         return SweepWatch.known.pop(run.overrides)
     try:
-        return parse(compositions.values(run.overrides))
+        return Planned.of(compositions.values(run.overrides))
     except (UserError, OmegaConfBaseException):
         return None
 

@@ -1,6 +1,7 @@
 """The arms of an experiment, composed from its file."""
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from farkas_exp.report.methods import Arms
@@ -18,16 +19,17 @@ def _configs(experiment: str) -> dict[str, dict[str, Any]]:
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
+    from farkas_exp import arms
     from farkas_exp.cli import config_dir
     from farkas_exp.config import schema_defaults
 
     ConfigStore.instance().store(name="schema", node=schema_defaults())
     found: dict[str, dict[str, Any]] = {}
+    own = arms.arms_of(experiment, [Path(config_dir())])
+    arms.offer(own)
     with initialize_config_dir(config_dir(), version_base="1.3"):
-        whole = compose("config", [f"experiment={experiment}"], return_hydra_config=True)
-        for regime in str(whole.hydra.sweeper.params.regime).split(","):
-            values: Any = OmegaConf.to_container(
-                compose("config", [f"experiment={experiment}", f"regime={regime}"]), resolve=False
-            )
-            found[str(values.get("arm") or regime)] = values
+        for name, arm in own.items():
+            composed = compose("config", [f"experiment={experiment}", f"arm={name}"])
+            values: Any = OmegaConf.to_container(composed, resolve=False)
+            found[arm.label or name], _ = arms.of_run(values)
     return found

@@ -1,6 +1,6 @@
 """The paper's Figures 2 to 7 from run directories; Figure 1 is computed in `figure1.py`.
 
-One panel per depth, the regimes as lines: colour is the kind of network, a dotted line omits batch norm, a solid one
+One panel per depth, the settings as lines: colour is the kind of network, a dotted line omits batch norm, a solid one
 has it. The band is ± one standard deviation over the seeds. A figure is drawn as far as there are runs.
 """
 

@@ -30,7 +30,7 @@ ONLY_COLUMN = "test error"
 
 @dataclass(frozen=True)
 class PaperRow:
-    """A row of a table: the regime that its networks are trained in."""
+    """A row of a table: the setting that its networks are trained in."""
 
     label: str
     family: str
