@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,10 +16,10 @@ from made_runs import make_run, settings
 from farkas_exp import runs, sweep
 from farkas_exp.cli import config_dir, main
 from farkas_exp.config import parse
-from farkas_exp.launchers import jobs
+from farkas_exp.launchers import jobs, local_parallel
 from farkas_exp.launchers.local_parallel import plan, visible_gpus
 from farkas_exp.machine.errors import UserError
-from farkas_exp.machine.signals import PREEMPTION
+from farkas_exp.machine.signals import PREEMPTION, StopRequest
 from farkas_exp.runs import RunDirectory, best, collect, read_json, read_starts
 
 ROOT = Path(__file__).parent.parent
@@ -192,6 +193,24 @@ def test_jobs_take_devices_in_turn_and_share_the_cores(monkeypatch):
     assert visible_gpus() == ["3", "5"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert visible_gpus() == []
+
+
+@pytest.mark.parametrize(
+    ("given", "asked", "sees_a_gpu", "trains"),
+    [("1", "auto", False, False), ("1", "auto", True, True), (None, "auto", False, True), ("1", "cpu", False, True)],
+)
+def test_a_job_with_a_device_never_trains_on_the_cpu_unasked(monkeypatch, given, asked, sees_a_gpu, trains):
+    """A driver may list GPUs that a container hides."""
+    trained, refused = [], []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: sees_a_gpu)
+    monkeypatch.setattr(jobs, "run_group", lambda *arguments, **options: trained.append(arguments))
+    monkeypatch.setattr(jobs, "mark_open", lambda work, group, note, status: refused.append((note, status)))
+    local_parallel._train(SimpleNamespace(config={"device": asked}), (), given, StopRequest())
+    assert bool(trained) == trains
+    if not trains:
+        ((note, status),) = refused
+        assert status == sweep.REFUSED
+        assert note.startswith("hydra.launcher.devices: PyTorch sees no GPU with CUDA_VISIBLE_DEVICES=1")
 
 
 @pytest.mark.parametrize("wrong", [{"n_jobs": 0}, {"threads": -1}, {"n_jobs": "two"}, {"devices": 3}])

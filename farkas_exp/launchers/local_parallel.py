@@ -29,7 +29,7 @@ from farkas_exp.machine.cores import cores
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.signals import StopRequest
 from farkas_exp.runs import CRASHED
-from farkas_exp.sweep import LOST, TO_BE_CONTINUED
+from farkas_exp.sweep import LOST, REFUSED, TO_BE_CONTINUED
 
 _UNKNOWN = 255
 """What multiprocessing gives as the exit code of a process whose server is no more."""
@@ -227,9 +227,24 @@ def _work(payload: bytes, group: Group, device: str | None, threads: int) -> Non
         sys.modules["torch"].set_num_threads(threads)
     with StopRequest() as stop:
         threading.Thread(target=_stop_with_parents, daemon=True).start()
-        jobs.run_group(cloudpickle.loads(payload), group, stop, shared_terminal=True)
+        _train(cloudpickle.loads(payload), group, device, stop)
     if stop.requested:
         sys.exit(TO_BE_CONTINUED)
+
+
+def _train(work: Work, group: Group, device: str | None, stop: StopRequest) -> None:
+    """Train the runs of a job. With a device that is not there they are refused, never trained on the CPU instead."""
+    if device is not None and work.config.get("device") != "cpu":
+        import torch
+
+        if not torch.cuda.is_available():
+            note = (
+                f"hydra.launcher.devices: PyTorch sees no GPU with CUDA_VISIBLE_DEVICES={device}; name the devices that"
+                " this machine has, or train on the CPU with hydra.launcher.devices=[]"
+            )
+            jobs.mark_open(work, group, note, REFUSED)
+            return
+    jobs.run_group(work, group, stop, shared_terminal=True)
 
 
 def _stop_with_parents() -> None:
