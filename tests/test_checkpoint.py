@@ -80,3 +80,17 @@ def test_stray_files_of_a_killed_save_are_removed(run):
     (run.path / ".checkpoint.pt.123.tmp").write_text("half")
     checkpoint.remove_stray_files(run)
     assert list(run.path.iterdir()) == []
+
+
+def test_each_checkpoint_that_cannot_be_used_is_one_line_that_names_it(run):
+    checkpoint.save(run, {"value": 1})
+    checkpoint.save(run, {"value": 2})
+    run.checkpoint.write_bytes(b"half")
+    lines = []
+    assert checkpoint.load(run, lines.append)["value"] == 1
+    (line,) = lines
+    assert line.startswith(f"{run.checkpoint}: ")
+    run.previous_checkpoint.write_bytes(b"")
+    lines.clear()
+    assert checkpoint.load(run, lines.append) is None
+    assert [line.split(": ")[0] for line in lines] == [str(run.checkpoint), str(run.previous_checkpoint)]

@@ -68,3 +68,18 @@ def test_unknown_key_walks_into_groups():
 def test_the_command_line_front_imports_no_torch():
     code = "import sys, farkas_exp.cli, farkas_exp.report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lr": {"reference_epochs": "x"}}, "lr.reference_epochs: expected a whole number, got 'x'"),
+        ({"dataset": {"noise": True}}, "dataset.noise: expected a number, got True"),
+        ({"optimizer": {"nesterov": 1}}, "optimizer.nesterov: expected true or false, got 1"),
+        ({"model": {"widths": [4, 8.5]}}, "model.widths[1]: expected a whole number, got 8.5"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_named_in_groups_and_lists_and_where_null_is_allowed(change, message):
+    with pytest.raises(UserError) as caught:
+        config(**change)
+    assert str(caught.value).startswith(message)

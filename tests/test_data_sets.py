@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,7 +12,7 @@ from farkas_exp.data.arrays.moons import make_moons
 from farkas_exp.data.base import Arrays
 from farkas_exp.data.build import DATASETS
 from farkas_exp.data.resize import resize
-from farkas_exp.data.subset import hold_out, limit_training
+from farkas_exp.data.subset import held_out, hold_out, limit_training, limited
 from farkas_exp.machine.errors import UserError
 
 OFF = AugmentationConfig(crop_padding=0, flip=False, cutout=0)
@@ -183,3 +184,10 @@ def test_each_mistake_is_one_line_that_names_the_key(config, message):
 def test_info_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         build("digits").info.name = "other"
+
+
+def test_which_images_are_kept_and_held_out_is_frozen():
+    """Another choice would be other data under the same name, in every run that has a part of a training set."""
+    labels = torch.arange(24) % 3
+    assert limited(labels, 3, 7, "made").tolist() == [4, 9, 11, 15, 17, 18, 19]
+    assert np.flatnonzero(held_out(labels, 3, 0.25, "made")).tolist() == [0, 4, 14, 17, 18, 19]

@@ -11,11 +11,12 @@ from torch.nn import functional as F
 from farkas_exp.data.arrays.moons import make_moons
 from farkas_exp.initialization import initialize
 from farkas_exp.initialization.landscape import inherited_minimum, linear_classifier
-from farkas_exp.layers import FarkasLayer
+from farkas_exp.layers import FarkasLayer, FarkasLinear
 from farkas_exp.machine.errors import UserError
 from farkas_exp.measures.hessian import hessian_extremes, lanczos_extremes, loss_and_gradient_norm, parameter_norm
 from farkas_exp.measures.ntk import kernel_change, kernel_correlation, tangent_kernel
 from farkas_exp.measures.spectrum import (
+    PROJECTIONS,
     conv_singular_values,
     effective_rank,
     effective_ranks,
@@ -348,3 +349,16 @@ def test_a_callback_acts_on_the_last_epochs_only(monkeypatch):
     assert due == [5, 7, 9]
     with pytest.raises(UserError, match=r"callback.threshold: rank_max needs the singular value"):
         execution_mode(config(callback={"name": "rank_max"}), "none")
+
+
+def test_the_projections_keep_a_value_that_is_at_the_threshold():
+    values = torch.tensor([3.0, 2.0, 1.9])
+    assert PROJECTIONS["rank_min"](values, 2.0).tolist() == [3, 2, 0]
+    assert PROJECTIONS["rank_max"](values, 2.0).tolist() == pytest.approx([2, 2, 1.9])
+
+
+def test_the_effective_rank_of_a_farkas_layer_has_its_aggregated_row():
+    layer = FarkasLinear(6, 4)
+    (found,) = effective_ranks(nn.Sequential(nn.Flatten(), layer), torch.rand(2, 1, 2, 3)).values()
+    rows = torch.cat([layer.weight, -layer.weight.sum(0, keepdim=True)]).detach()
+    assert found == pytest.approx(effective_rank(torch.linalg.svdvals(rows)), rel=1e-5)
