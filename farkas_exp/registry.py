@@ -229,12 +229,42 @@ class Initialization(Entry):
         object.__setattr__(self, "options", {"last_scale": None, "last_depth_exponent": None, **own, **self.options})
 
 
+@dataclass(frozen=True, kw_only=True)
+class Dataset(Entry):
+    """A data set; its builder takes the group of the configuration and the device, and returns `data.base.Arrays`.
+
+    `options` are the keys of the group that it has and not every data set has.
+
+    Attributes:
+        streamed: whether its images are decoded while the network trains. Its builder then takes the arguments of
+            `data.build_data` and returns a `data.base.ImageData`.
+        pixels: whether its values are those of pixels, which are augmented, or points.
+        classes: how many classes it has, where neither its files nor an option say it.
+        image_files: whether it is a folder of image files, one folder a class.
+        named_by_folder: whether the name of its folder says what the data are, so that it belongs to the identity.
+        prints: "module:function" that gives the fingerprints of its files (`data.files.prints`); None where it has no
+            files, or checks them when it reads them.
+    """
+
+    streamed: bool = False
+    pixels: bool = True
+    classes: int | None = None
+    image_files: bool = False
+    named_by_folder: bool = False
+    prints: str | None = None
+
+    def prints_of(self, *groups: Any) -> Any:
+        """What `prints` says of the groups `dataset` and `phases`; empty without it."""
+        return {} if self.prints is None else Entry(name=self.name, source=self.prints).build(*groups)
+
+
 NETWORKS = Registry("model.name", Network, "farkas_exp.models.catalogue")
 HEADS = Registry("head.name", Head, "farkas_exp.models.catalogue")
 NORMALIZATIONS = Registry("normalization.name", Normalization, "farkas_exp.layers.catalogue")
 ACTIVATIONS = Registry("activation.name", ActivationFunction, "farkas_exp.layers.catalogue")
 AGGREGATIONS = Registry("aggregation.name", Entry, "farkas_exp.layers.catalogue")
 INITIALIZATIONS = Registry("init.name", Initialization, "farkas_exp.initialization.catalogue")
+DATASETS = Registry("dataset.name", Dataset, "farkas_exp.data.catalogue")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,10 +10,10 @@ from farkas_exp.config import AugmentationConfig, DatasetConfig
 from farkas_exp.data import build_data
 from farkas_exp.data.arrays.moons import make_moons
 from farkas_exp.data.base import Arrays
-from farkas_exp.data.build import DATASETS
 from farkas_exp.data.resize import resize
 from farkas_exp.data.subset import held_out, hold_out, limit_training, limited
 from farkas_exp.machine.errors import UserError
+from farkas_exp.registry import DATASETS
 
 OFF = AugmentationConfig(crop_padding=0, flip=False, cutout=0)
 CPU = torch.device("cpu")
@@ -24,7 +24,7 @@ def build(name: str, batch_size=10, **options):
 
 
 def load(name: str, **options) -> Arrays:
-    return DATASETS[name](DatasetConfig(name, **options), CPU)
+    return DATASETS[name].build(DatasetConfig(name, **options), CPU)
 
 
 def test_digits_are_scikit_learns_split_once_for_all():
@@ -148,7 +148,10 @@ def test_classes_of_unequal_size():
     ("config", "message"),
     [
         ({"name": "digit"}, "dataset.name: unknown 'digit'; did you mean 'digits'? choose from: "),
-        ({"name": "digits", "root": "x"}, "dataset.root: digits does not have this option; leave it at null"),
+        (
+            {"name": "digits", "root": "x"},
+            "dataset.root: digits does not have this option; it is for cifar10",
+        ),
         ({"name": "cifar10", "num_classes": 3}, "dataset.num_classes: cifar10 does not have this option"),
         ({"name": "moons", "image_size": 3}, "dataset.image_size: moons does not have this option"),
         ({"name": "synthetic", "train_size": 9}, "dataset.train_size: 9 is too few for synthetic; choose at least 10"),

@@ -2,11 +2,10 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from farkas_exp.data.files import names
-from farkas_exp.registry import INITIALIZATIONS, NETWORKS, NORMALIZATIONS, Network, Registry
+from farkas_exp.registry import DATASETS, INITIALIZATIONS, NETWORKS, NORMALIZATIONS, Dataset, Network, Registry
 
 MOST_NAMED = 6
 """Choices that a message lists."""
@@ -95,6 +94,24 @@ def own_option(registry: Registry[Any], option: str, example: str) -> Need:
     return Need(words, is_met, {registry.key: example})
 
 
+def data_set(is_met: Callable[[Dataset], bool], example: str) -> Need:
+    """The need for a data set of some kind, as its registration says; unknown names are another complaint."""
+
+    def of(config: Any) -> bool:
+        entry = DATASETS.get(config.dataset.name)
+        return entry is None or is_met(entry)
+
+    def words(config: Any) -> str:
+        return f"dataset.name={' or '.join(name for name in DATASETS if is_met(DATASETS[name]))}"
+
+    return Need(words, of, {"dataset.name": example})
+
+
+def data_option(option: str, example: str) -> Need:
+    """The need for a data set that has an option of its own."""
+    return own_option(DATASETS, option, example)
+
+
 FARKAS = network("a network of Farkas layers", lambda entry: entry.farkas, "farkasnet18")
 NORMALIZABLE = network("a network that takes a normalization", lambda entry: bool(entry.positions), "farkasnet18")
 ACTIVATED = network("a network with activations", lambda entry: entry.activated, "farkasnet18")
@@ -107,12 +124,10 @@ PHASES = Need(
     lambda config: bool(config.phases.schedule),
     {"phases.name": "own", "phases.schedule": [_PHASE], "dataset.name": "streamed_folder"},
 )
-STREAMED = choice("dataset", *names.STREAMED[::-1])
-IMAGE_FOLDER = choice("dataset", *names.IMAGE_FOLDERS)
-IN_MEMORY = Need(
-    "images in memory", lambda config: config.dataset.name not in ("moons", *names.STREAMED), {"dataset.name": "digits"}
-)
-PIXELS = another("dataset", "moons", "digits")
+STREAMED = data_set(lambda entry: entry.streamed, "streamed_folder")
+IMAGE_FOLDER = data_set(lambda entry: entry.image_files, "image_folder")
+IN_MEMORY = replace(data_set(lambda entry: entry.pixels and not entry.streamed, "digits"), words="images in memory")
+PIXELS = replace(data_set(lambda entry: entry.pixels, "digits"), words="images, not points")
 METHOD = another("regularizer", "none", "sep_up")
 SEPARATION = choice("regularizer", "sep_up", "sep_u", "sep_p")
 PROJECTED = another("callback", "none", "rank_min")

@@ -26,12 +26,12 @@ from farkas_exp.config.needs import (
     STREAMED,
     architecture,
     choice,
+    data_option,
     initialization,
     normalization,
     positive,
 )
 from farkas_exp.config.options import option, outside
-from farkas_exp.data.files.names import STREAMED as STREAMED_SETS
 
 MOST_EPOCHS = 1_000_000
 """More would never end."""
@@ -189,14 +189,10 @@ class DatasetConfig:
     normalize: bool = option(False)
     train_limit: int | None = option(None, at_least=1, at_most=MOST_IMAGES)
     validation: float = option(0.0, at_least=0, below=1)
-    num_classes: int | None = option(
-        None, at_least=2, at_most=1_000_000, needs=choice("dataset", "synthetic", *STREAMED_SETS)
-    )
-    train_size: int | None = option(
-        None, at_least=1, at_most=MOST_IMAGES, needs=choice("dataset", "moons", "synthetic")
-    )
-    test_size: int | None = option(None, at_least=1, at_most=MOST_IMAGES, needs=choice("dataset", "moons", "synthetic"))
-    noise: float | None = option(None, at_least=0, needs=choice("dataset", "moons"))
+    num_classes: int | None = option(None, at_least=2, at_most=1_000_000, needs=data_option("num_classes", "synthetic"))
+    train_size: int | None = option(None, at_least=1, at_most=MOST_IMAGES, needs=data_option("train_size", "moons"))
+    test_size: int | None = option(None, at_least=1, at_most=MOST_IMAGES, needs=data_option("test_size", "moons"))
+    noise: float | None = option(None, at_least=0, needs=data_option("noise", "moons"))
     download: bool = outside(True)
     cache: bool = outside(True)
     workers: int | None = outside(None, at_least=0, at_most=1024)

@@ -1,16 +1,19 @@
 """What a dataset is to the trainer (`ImageData`), and what a dataset's loader returns (`Arrays`)."""
 
+import dataclasses
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from farkas_exp.config import DatasetConfig
 from farkas_exp.machine.errors import UserError
+from farkas_exp.registry import DATASETS
 
-Batch = tuple[Tensor, Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Batch: TypeAlias = "tuple[Tensor, Tensor]"
 
 
 @dataclass(frozen=True)
@@ -86,10 +89,10 @@ class Arrays:
 
     name: str
     class_names: tuple[str, ...]
-    train_images: Tensor
-    train_labels: Tensor
-    test_images: Tensor
-    test_labels: Tensor
+    train_images: "Tensor"
+    train_labels: "Tensor"
+    test_images: "Tensor"
+    test_labels: "Tensor"
     files: Mapping[str, str] = field(default_factory=dict)
     left_out: str | None = None
 
@@ -124,8 +127,24 @@ def say_left_out(line: str | None) -> None:
         print(f"warning: dataset.root: {line}", file=sys.stderr, flush=True)
 
 
-def refuse_options(config: DatasetConfig, *names: str) -> None:
+COMMON = ("name", "normalize", "train_limit", "validation")
+"""The keys of `dataset` that every data set has."""
+HARMLESS = ("download", "cache", "workers")
+"""Keys that decide no number: one configuration may have them for every data set."""
+
+
+def check_options(config: DatasetConfig) -> None:
     """Raise a `UserError` for an option that is set although the dataset does not have it."""
-    for name in names:
-        if getattr(config, name) is not None:
-            raise UserError(f"dataset.{name}: {config.name} does not have this option; leave it at null")
+    known = DATASETS[config.name].options
+    for f in dataclasses.fields(config):
+        if f.name not in (*known, *COMMON, *HARMLESS) and getattr(config, f.name) != f.default:
+            others = [name for name in DATASETS if f.name in DATASETS[name].options]
+            raise UserError(
+                f"dataset.{f.name}: {config.name} does not have this option; it is for {' and '.join(others)}"
+            )
+
+
+def chosen(config: DatasetConfig, option: str) -> Any:
+    """The value of an option, or what the dataset takes where it is null."""
+    value = getattr(config, option)
+    return DATASETS[config.name].options[option] if value is None else value

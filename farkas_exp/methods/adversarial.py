@@ -11,6 +11,7 @@ from farkas_exp.data import ImageData
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.seeding import derive_seed
 from farkas_exp.methods.base import Method, register
+from farkas_exp.registry import DATASETS
 
 ROBUST_STEPS = 20
 ROBUST_TESTS = {"8/255": (8 / 255, 2 / 255), "1/255": (1 / 255, 0.25 / 255)}
@@ -79,7 +80,7 @@ def check_pixels(config: Config, what: str) -> None:
     Raises:
         UserError: normalized images, or points.
     """
-    if config.dataset.normalize or config.dataset.name == "moons":
+    if config.dataset.normalize or not DATASETS[config.dataset.name].pixels:
         why = "dataset.normalize=true" if config.dataset.normalize else "the points of dataset=moons"
         raise UserError(f"{what} attacks pixels in [0, 1], not {why}")
 

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from farkas_exp.config import Config, declared, parse, to_dict
-from farkas_exp.registry import NETWORKS
+from farkas_exp.registry import DATASETS, NETWORKS
 from farkas_exp.runs import FAILED, FINISHED, RunDirectory, RunRecord, read_json
 
 DONE = (FINISHED, FAILED)
@@ -150,24 +150,12 @@ def _same(value: Any, text: str) -> bool:
     return str(value) == text
 
 
-CLASSES = {
-    "digits": 10,
-    "cifar10": 10,
-    "cifar100": 100,
-    "mnist": 10,
-    "moons": 2,
-    "imagenet": 1000,
-    "tiny_imagenet": 200,
-}
-"""The number of classes where a run of an older version has not written it down."""
-
-
 def chance_error(run: RunRecord) -> float:
     """The error in percent of a guess among the classes of the run's data; 100 where their number is not known."""
     classes = _environment(run).get("classes")
-    classes = classes or setting(run.config, "dataset.num_classes") or CLASSES.get(str(_dataset(run)))
-    if classes is None and _dataset(run) == "synthetic":
-        classes = 10
+    entry = DATASETS.get(str(_dataset(run)))
+    known = entry and (entry.classes or entry.options.get("num_classes"))  # a run of an older version has not noted it
+    classes = classes or setting(run.config, "dataset.num_classes") or known
     return 100.0 * (1 - 1 / classes) if isinstance(classes, int) and classes > 0 else 100.0
 
 

@@ -5,34 +5,40 @@ import pickle
 import socket
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from farkas_exp.config import DatasetConfig
-from farkas_exp.data.base import Arrays, refuse_options
+from farkas_exp.data.base import Arrays, chosen
 from farkas_exp.data.files.names import expanded
-from farkas_exp.data.files.prints import DEFAULT_ROOT
-from farkas_exp.data.resize import resize
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.files import scratch_folder
+from farkas_exp.registry import DATASETS
+
+if TYPE_CHECKING:
+    import torch
 
 NETWORK_TIMEOUT = 30.0  # seconds without an answer
 
+for _name, _classes in (("cifar10", 10), ("cifar100", 100)):
+    _options = {"root": "data", "image_size": 32, "download": None}
+    DATASETS.register(_name, f"{__name__}:load", classes=_classes, options=_options)
 
-def load(config: DatasetConfig, device: torch.device) -> Arrays:
+
+def load(config: DatasetConfig, device: "torch.device") -> Arrays:
     """50,000 training and 10,000 test images (N, 32, 32, 3) from `dataset.root` (default: `data`).
 
     Raises:
         UserError: the files are missing or damaged, or could not be downloaded.
     """
-    refuse_options(config, "label", "num_classes", "train_size", "test_size", "noise")
     from torchvision import datasets  # a second of imports, for these datasets only
     from torchvision.datasets.utils import check_integrity
 
+    from farkas_exp.data.resize import resize
+
     layout: Any = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[config.name]
-    root = expanded(config.root or DEFAULT_ROOT)
+    root = expanded(chosen(config, "root"))
     folder = root / layout.base_folder
     if not folder.is_dir():
         _obtain(config, layout, root)
@@ -51,7 +57,9 @@ def load(config: DatasetConfig, device: torch.device) -> Arrays:
     return Arrays(config.name, names, train_images, train_labels, test_images, test_labels)
 
 
-def _read(folder: Path, files: list[tuple[str, str]]) -> tuple[torch.Tensor, torch.Tensor]:
+def _read(folder: Path, files: list[tuple[str, str]]) -> "tuple[torch.Tensor, torch.Tensor]":
+    import torch
+
     parts = [_unpickle(folder / file) for file, _ in files]
     planes = np.concatenate([part["data"] for part in parts]).reshape(-1, 3, 32, 32)
     labels = np.concatenate([part["labels"] if "labels" in part else part["fine_labels"] for part in parts])

@@ -1,20 +1,28 @@
 """scikit-learn's bundled handwritten digits: 8 x 8 grey, 1,797 images, available offline."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 
 from farkas_exp.config import DatasetConfig
-from farkas_exp.data.base import Arrays, refuse_options
-from farkas_exp.data.resize import resize
-from farkas_exp.data.subset import rank_in_class
+from farkas_exp.data.base import Arrays
+from farkas_exp.registry import DATASETS
+
+if TYPE_CHECKING:
+    import torch
 
 TEST_PER_CLASS = 36  # 360 of 1,797: a fifth
 
+DATASETS.register("digits", f"{__name__}:load", classes=10, options={"image_size": 8})
 
-def load(config: DatasetConfig, device: torch.device) -> Arrays:
+
+def load(config: DatasetConfig, device: "torch.device") -> Arrays:
     """1,437 training and 360 test images (N, 8, 8, 1), the split fixed, the test set exactly balanced."""
-    refuse_options(config, "root", "label", "num_classes", "train_size", "test_size", "noise")
+    import torch
     from sklearn.datasets import load_digits  # a second of imports, for this dataset only
+
+    from farkas_exp.data.resize import resize
+    from farkas_exp.data.subset import rank_in_class
 
     values, target = load_digits(return_X_y=True)
     pixels = np.rint(np.asarray(values) * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)

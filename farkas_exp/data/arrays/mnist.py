@@ -3,43 +3,70 @@
 import os
 import socket
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from farkas_exp.config import DatasetConfig
+from farkas_exp.config import DatasetConfig, PhasesConfig
 from farkas_exp.data.arrays.cifar import NETWORK_TIMEOUT
-from farkas_exp.data.base import Arrays, refuse_options
+from farkas_exp.data.base import Arrays, chosen
 from farkas_exp.data.files.names import expanded, shown
-from farkas_exp.data.files.prints import DEFAULT_ROOT, MNIST_FOLDER, mnist_files, prints_of_files
-from farkas_exp.data.resize import resize
+from farkas_exp.data.files.prints import Prints, prints_of_files
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.files import scratch_folder
+from farkas_exp.registry import DATASETS
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+FOLDER = Path("MNIST", "raw")
+PARTS = ("train", "t10k")
+
+DATASETS.register(
+    "mnist", f"{__name__}:load", classes=10, prints=f"{__name__}:prints",
+    options={"root": "data", "image_size": 28, "download": None},
+)  # fmt: skip
 
 
-def load(config: DatasetConfig, device: torch.device) -> Arrays:
+def load(config: DatasetConfig, device: "torch.device") -> Arrays:
     """60,000 training and 10,000 test images (N, 28, 28, 1) from `dataset.root` (default: `data`).
 
     Raises:
         UserError: the files are missing or damaged, or could not be downloaded.
     """
-    refuse_options(config, "label", "num_classes", "train_size", "test_size", "noise")
-    root = expanded(config.root or DEFAULT_ROOT)
-    if not (root / MNIST_FOLDER).is_dir():
+    from farkas_exp.data.resize import resize
+
+    root = _root(config)
+    if not (root / FOLDER).is_dir():
         _download(config, root)
-    for file in mnist_files(config):
+    for file in files(config):
         if file.exists() and not file.is_file():
             raise UserError(f"dataset.root: '{shown(file)}' is not a file; remove it")
-    train, test = _read(root / MNIST_FOLDER, "train"), _read(root / MNIST_FOLDER, "t10k")
+    train, test = _read(root / FOLDER, "train"), _read(root / FOLDER, "t10k")
     if config.image_size is not None:
         train = resize(train[0], config.image_size), train[1]
         test = resize(test[0], config.image_size), test[1]
-    files = prints_of_files(mnist_files(config))
-    return Arrays(config.name, tuple(str(digit) for digit in range(10)), *train, *test, files)
+    names = tuple(str(digit) for digit in range(10))
+    return Arrays(config.name, names, *train, *test, prints_of_files(files(config)))
 
 
-def _read(folder: Path, part: str) -> tuple[Tensor, Tensor]:
+def files(config: DatasetConfig) -> list[Path]:
+    """The four files, whether they are there or not."""
+    return [
+        _root(config) / FOLDER / f"{part}-{what}-ubyte" for part in PARTS for what in ("images-idx3", "labels-idx1")
+    ]
+
+
+def prints(config: DatasetConfig, phases: PhasesConfig) -> Prints | None:
+    """The fingerprints of the files: others in their layout, such as those of Fashion-MNIST, have the same names."""
+    paths = files(config)
+    return prints_of_files(paths) if all(map(os.path.isfile, paths)) else None
+
+
+def _root(config: DatasetConfig) -> Path:
+    return expanded(chosen(config, "root"))
+
+
+def _read(folder: Path, part: str) -> "tuple[Tensor, Tensor]":
     """The images (N, 28, 28, 1) uint8 and labels (N,) int64 of one set."""
     from torchvision.datasets.mnist import read_image_file, read_label_file  # a second of imports, for this set only
 
@@ -59,7 +86,7 @@ def _read(folder: Path, part: str) -> tuple[Tensor, Tensor]:
 
 def _download(config: DatasetConfig, root: Path) -> None:
     """Fetch the files into a temporary folder, checksums checked, and move it into its place as a whole."""
-    wanted = f"dataset.root to the folder that holds {MNIST_FOLDER}"
+    wanted = f"dataset.root to the folder that holds {FOLDER}"
     if not config.download:
         raise UserError(f"dataset.root: no mnist in '{root}'; set {wanted}, or dataset.download=true to fetch it")
     from torchvision import datasets
@@ -71,10 +98,10 @@ def _download(config: DatasetConfig, root: Path) -> None:
         with scratch_folder(root, ".mnist-") as temporary:
             socket.setdefaulttimeout(NETWORK_TIMEOUT)
             layout(temporary, download=True)
-            (root / MNIST_FOLDER).parent.mkdir(exist_ok=True)
-            os.replace(temporary / MNIST_FOLDER, root / MNIST_FOLDER)
+            (root / FOLDER).parent.mkdir(exist_ok=True)
+            os.replace(temporary / FOLDER, root / FOLDER)
     except (OSError, RuntimeError) as error:
-        if (root / MNIST_FOLDER).is_dir():  # another run was faster
+        if (root / FOLDER).is_dir():  # another run was faster
             return
         reason = " ".join(str(error).split())
         raise UserError(f"dataset.root: cannot put mnist into '{root}' ({reason}); set {wanted}") from error

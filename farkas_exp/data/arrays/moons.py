@@ -1,33 +1,36 @@
 """Two interleaved half circles in the plane: points as images of one pixel with two channels."""
 
 import math
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from farkas_exp.config import DatasetConfig
-from farkas_exp.data.base import Arrays, refuse_options
+from farkas_exp.data.base import Arrays, chosen
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.seeding import derive_seed
+from farkas_exp.registry import DATASETS
 
-NOISE = 0.1
-"""Standard deviation of the Gaussian noise on each coordinate, unless `dataset.noise` says otherwise."""
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+DATASETS.register(
+    "moons", f"{__name__}:load", pixels=False, classes=2, options={"train_size": 85, "test_size": 15, "noise": 0.1}
+)
 
 
-def load(config: DatasetConfig, device: torch.device) -> Arrays:
+def load(config: DatasetConfig, device: "torch.device") -> Arrays:
     """85 training and 15 test points (N, 1, 1, 2) unless the config says otherwise; the same for every run's seed.
 
     Points are not pixels: they are neither scaled to [0, 1] nor augmented, whatever `augmentation` says.
     """
-    refuse_options(config, "root", "label", "image_size", "num_classes")
-    train_size = 85 if config.train_size is None else config.train_size
-    test_size = 15 if config.test_size is None else config.test_size
+    import torch
+
+    train_size, test_size = chosen(config, "train_size"), chosen(config, "test_size")
     for name, value, least in (("train_size", train_size, 2), ("test_size", test_size, 1)):
         if value < least:
             raise UserError(f"dataset.{name}: {value} is too few for {config.name}; choose at least {least}")
     generator = torch.Generator().manual_seed(derive_seed("moons", train_size, test_size))
-    noise = NOISE if config.noise is None else config.noise
-    points, labels = make_moons(train_size + test_size, noise, generator)
+    points, labels = make_moons(train_size + test_size, chosen(config, "noise"), generator)
     images = points.float().view(-1, 1, 1, 2)
     return Arrays(
         config.name,
@@ -39,11 +42,13 @@ def load(config: DatasetConfig, device: torch.device) -> Arrays:
     )
 
 
-def make_moons(count: int, noise: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def make_moons(count: int, noise: float, generator: "torch.Generator") -> "tuple[Tensor, Tensor]":
     """Points (count, 2) in float64 and labels (count,), shuffled: the curves of scikit-learn's `make_moons`.
 
     The upper moon (label 0) is (cos t, sin t), the lower one (1 - cos t, 1/2 - sin t), for t evenly from 0 to pi.
     """
+    import torch
+
     upper = count // 2
     t0 = torch.linspace(0, math.pi, upper, dtype=torch.float64)
     t1 = torch.linspace(0, math.pi, count - upper, dtype=torch.float64)

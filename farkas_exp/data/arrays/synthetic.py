@@ -1,24 +1,32 @@
 """Made-up images, for benchmarks and tests of the machinery: each class a colour pattern under heavy noise."""
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from farkas_exp.config import DatasetConfig
-from farkas_exp.data.base import Arrays, refuse_options
+from farkas_exp.data.base import Arrays, chosen
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.seeding import derive_seed
+from farkas_exp.registry import DATASETS
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+DATASETS.register(
+    "synthetic", f"{__name__}:load",
+    options={"num_classes": 10, "train_size": 50_000, "test_size": 10_000, "image_size": 32},
+)  # fmt: skip
 
 
-def load(config: DatasetConfig, device: torch.device) -> Arrays:
+def load(config: DatasetConfig, device: "torch.device") -> Arrays:
     """CIFAR-10's sizes unless the config says otherwise, made on `device`; the same images for every run's seed.
 
     The two sets have the same class patterns. A CPU and a GPU make different images.
     """
-    refuse_options(config, "root", "label", "noise")
-    classes = 10 if config.num_classes is None else config.num_classes
-    train_size = 50_000 if config.train_size is None else config.train_size
-    test_size = 10_000 if config.test_size is None else config.test_size
-    size = 32 if config.image_size is None else config.image_size
+    import torch
+
+    options = ("num_classes", "train_size", "test_size", "image_size")
+    classes, train_size, test_size, size = (chosen(config, option) for option in options)
     limits = (("num_classes", classes, 2), ("train_size", train_size, classes), ("test_size", test_size, 1))
     for name, value, least in limits:
         if value < least:
@@ -32,7 +40,9 @@ def load(config: DatasetConfig, device: torch.device) -> Arrays:
     return Arrays(config.name, names, *train, *test)
 
 
-def _images(count: int, patterns: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _images(count: int, patterns: "Tensor", generator: "torch.Generator") -> "tuple[Tensor, Tensor]":
+    import torch
+
     classes, *shape = patterns.shape
     labels = torch.arange(count, device=patterns.device) % classes
     images = _random_bytes(count * patterns[0].numel(), generator).view(count, *shape)
@@ -40,7 +50,9 @@ def _images(count: int, patterns: Tensor, generator: torch.Generator) -> tuple[T
     return (images >> 1).add_((patterns >> 1)[labels]), labels
 
 
-def _random_bytes(count: int, generator: torch.Generator) -> Tensor:
+def _random_bytes(count: int, generator: "torch.Generator") -> "Tensor":
+    import torch
+
     words = torch.randint(
         -(2**31), 2**31, (-(-count // 4),), dtype=torch.int32, generator=generator, device=generator.device
     )

@@ -6,9 +6,10 @@ import time
 from farkas_exp.config import DatasetConfig
 from farkas_exp.data.files.decode import broken_images
 from farkas_exp.data.files.listing import list_images
-from farkas_exp.data.files.names import IMAGE_FOLDERS, shown
+from farkas_exp.data.files.names import shown
 from farkas_exp.data.files.pool import DecodingPool, default_workers
 from farkas_exp.machine.errors import UserError
+from farkas_exp.registry import DATASETS
 
 PART = 64
 SHOW_EVERY = 5.0  # seconds
@@ -20,8 +21,8 @@ def check_data(dataset: DatasetConfig) -> int:
     Raises:
         UserError: the data are no folder of images, or their folder has another layout than expected.
     """
-    if dataset.name not in IMAGE_FOLDERS:
-        known = ", ".join(f"dataset={name}" for name in IMAGE_FOLDERS)
+    if not DATASETS[dataset.name].image_files:
+        known = ", ".join(f"dataset={name}" for name in DATASETS if DATASETS[name].image_files)
         raise UserError(f"--check-data: {dataset.name} is not a folder of images; it is for {known}")
     sets = list_images(dataset.root, dataset.num_classes, allow_empty=True)
     total, done, broken = len(sets.train) + len(sets.test), 0, 0

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from farkas_exp.config import DatasetConfig
-from farkas_exp.data.base import Arrays, refuse_options
+from farkas_exp.data.base import Arrays
 from farkas_exp.data.files.cache import CACHE_FOLDER, read_cached, write_cached
 from farkas_exp.data.files.decode import CentreCrop, decode, image_sizes, quiet
 from farkas_exp.data.files.listing import ImageSets, list_images
@@ -38,7 +38,6 @@ def load(config: DatasetConfig, device: torch.device) -> Arrays:
     Raises:
         UserError: another layout than expected, an unreadable image, or more than fits into memory.
     """
-    refuse_options(config, "num_classes", "train_size", "test_size", "noise")
     sets = list_images(config.root)
     images = torch.from_numpy(_images(config, sets))
     border = len(sets.train)

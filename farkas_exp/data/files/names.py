@@ -6,16 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from farkas_exp.machine.errors import UserError
+from farkas_exp.registry import DATASETS
 
 if TYPE_CHECKING:  # `config` itself uses this module
     from farkas_exp.config import DatasetConfig
-
-STREAMED = ("imagenet", "streamed_folder")
-"""The data sets whose images are decoded while the network trains."""
-IMAGE_FOLDERS = ("image_folder", *STREAMED)
-"""The data sets that are folders of image files."""
-NAMED_BY_FOLDER = ("image_folder", "streamed_folder")
-"""The data sets that could be anything, so that the name of the folder says what they are."""
 
 
 def labelled(dataset: "DatasetConfig") -> "DatasetConfig":
@@ -27,7 +21,8 @@ def labelled(dataset: "DatasetConfig") -> "DatasetConfig":
     Raises:
         UserError: there is no such path.
     """
-    if dataset.name not in NAMED_BY_FOLDER or dataset.label or dataset.root is None:
+    entry = DATASETS.get(dataset.name)
+    if entry is None or not entry.named_by_folder or dataset.label or dataset.root is None:
         return dataset
     try:
         folder = expanded(dataset.root).resolve()

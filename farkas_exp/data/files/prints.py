@@ -17,13 +17,11 @@ from pathlib import Path
 from farkas_exp.config.schema import DatasetConfig, PhasesConfig
 from farkas_exp.data.files.copies import copies_in_use, copy_root
 from farkas_exp.data.files.listing import SCANNERS, ImageSets, list_images
-from farkas_exp.data.files.names import IMAGE_FOLDERS, expanded, shown
+from farkas_exp.data.files.names import expanded, shown
 from farkas_exp.machine.errors import UserError
+from farkas_exp.registry import DATASETS
 
 CONTENTS_UP_TO = 64 * 2**20
-DEFAULT_ROOT = "data"
-MNIST_FOLDER = Path("MNIST", "raw")
-MNIST_FILES = tuple(f"{part}-{what}-ubyte" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1"))
 
 Prints = dict[str, str]
 
@@ -56,10 +54,15 @@ def prints(dataset: DatasetConfig, phases: PhasesConfig) -> Prints | None:
     """
     key = (dataset.name, dataset.root, dataset.num_classes, dataset.copies, dataset.image_size, phases)
     if _remembered is None:
-        return _prints(dataset, phases)
+        return _now(dataset, phases)
     if key not in _remembered:
-        _remembered[key] = _prints(dataset, phases)
+        _remembered[key] = _now(dataset, phases)
     return _remembered[key]
+
+
+def _now(dataset: DatasetConfig, phases: PhasesConfig) -> Prints | None:
+    entry = DATASETS.get(dataset.name)
+    return {} if entry is None else entry.prints_of(dataset, phases)
 
 
 _remembered: dict[object, Prints | None] | None = None
@@ -76,23 +79,13 @@ def remembered() -> Iterator[None]:
         _remembered = None
 
 
-def _prints(dataset: DatasetConfig, phases: PhasesConfig) -> Prints | None:
-    if dataset.name == "mnist":
-        paths = mnist_files(dataset)
-        return prints_of_files(paths) if all(map(os.path.isfile, paths)) else None
-    if dataset.name not in IMAGE_FOLDERS:
-        return {}
+def of_folder(dataset: DatasetConfig, phases: PhasesConfig) -> Prints | None:
+    """The fingerprints of a folder of image files and of its copies, as they are now."""
     if dataset.root is None or not os.path.isdir(expanded(dataset.root)):
         return None
     sets = list_images(dataset.root, dataset.num_classes)
     targets = {size: copy_root(sets.root, size) for size in copies_in_use(dataset, phases)}
     return prints_of_sets(sets, {s: list_images(str(path)) for s, path in targets.items() if os.path.isdir(path)})
-
-
-def mnist_files(dataset: DatasetConfig) -> list[Path]:
-    """The files of MNIST, whether they are there or not."""
-    folder = expanded(dataset.root or DEFAULT_ROOT) / MNIST_FOLDER
-    return [folder / name for name in MNIST_FILES]
 
 
 def check_same(recorded: Mapping[str, str], now: Prints | None, dataset: DatasetConfig, run: Path) -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from farkas_exp.config import AugmentationConfig, DatasetConfig, PhaseConfig, PhasesConfig
-from farkas_exp.data.base import Batch, DataInfo, refuse_options, say_left_out
+from farkas_exp.data.base import Batch, DataInfo, say_left_out
 from farkas_exp.data.files.cache import CACHE_FOLDER, read_cached, write_cached
 from farkas_exp.data.files.copies import copies_in_use, copy_for, copy_root, list_copy
 from farkas_exp.data.files.decode import CentreCrop, RandomCrop, View, image_sizes
@@ -268,7 +268,6 @@ def _single_phase(dataset: DatasetConfig, batch_size: int) -> PhasesConfig:
 
 
 def _check_options(dataset: DatasetConfig, augmentation: AugmentationConfig) -> None:
-    refuse_options(dataset, "train_size", "test_size", "noise")
     for name in ("crop_padding", "cutout"):
         value = getattr(augmentation, name)
         if value:

@@ -1,0 +1,13 @@
+"""The data sets, each registered where it is loaded: a module of `arrays`, or `files.folders`. Imports no PyTorch."""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+from farkas_exp.data import arrays
+from farkas_exp.registry import DATASETS, Dataset
+
+__all__ = ["DATASETS", "Dataset"]
+
+for _module in iter_modules(arrays.__path__, f"{arrays.__name__}."):
+    import_module(_module.name)
+import_module("farkas_exp.data.files.folders")
