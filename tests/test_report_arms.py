@@ -19,7 +19,7 @@ from farkas_exp.report.command import main
 from farkas_exp.report.curves import arm_curve, curves_figure, looks
 from farkas_exp.report.statistics import Summary
 from farkas_exp.report.tables import Table, cell, to_csv, to_html, to_latex, to_markdown, to_terminal
-from farkas_exp.runs import collect
+from farkas_exp.runs import collect, survey
 
 AT_CHANCE = "test error at chance in 5 epochs"
 
@@ -41,7 +41,7 @@ def runs(tmp_path: Path) -> Path:
     with open(path / "metrics.jsonl", "a") as handle:
         handle.write('{"epoch": 3, "test_er')
     make_run(root, dead, seed=0, state="failed", epoch=1, test_error=math.nan, reason="loss is not finite")
-    make_run(root, dead, seed=1, state="finished", test_error=math.nan)
+    make_run(root, dead, seed=1, state="failed", test_error=math.nan, reason=AT_CHANCE)
     return root
 
 
@@ -88,13 +88,21 @@ def test_a_failed_run_is_left_out_counted_marked_and_explained(runs: Path) -> No
     assert f"seed 1: {AT_CHANCE}" in note
 
 
-def test_all_failed_says_so_and_nan_counts_as_failed(runs: Path) -> None:
+def test_all_failed_says_so(runs: Path) -> None:
     table = arms_table(group_arms(collect(runs)))
     row = rows_of(table)["ResNet101, no BN, lr 0.01"]
     assert row["test error (%)"] == "all 2 failed*"
     assert (row["n"], row["failed"], row["train error (%)"]) == ("0", "2", "–")
     (note,) = [note for note in table.notes if note.startswith("* ResNet101")]
-    assert "seed 0: loss is not finite; seed 1: its test error is not a finite number" in note
+    assert f"seed 0: loss is not finite; seed 1: {AT_CHANCE}" in note
+
+
+def test_a_finished_run_without_an_error_is_named_and_not_done(runs: Path) -> None:
+    path = make_run(runs, settings("resnet101", epochs=6), seed=2, state="finished", test_error=math.nan)
+    found = survey(runs)
+    assert [str(each) for each in found.unreadable] == [f"{path} (result.json is damaged; the run counts as not done)"]
+    row = rows_of(arms_table(group_arms(found.records)))["ResNet101, no BN, lr 0.01"]
+    assert (row["failed"], row["not finished"]) == ("2", "seed 2 interrupted 6/6")
 
 
 def test_what_is_not_finished_or_missing_is_said(runs: Path) -> None:

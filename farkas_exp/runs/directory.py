@@ -537,8 +537,8 @@ def collect(runs_dir: str | Path) -> list[RunRecord]:
 def faults(path: Path, record: RunRecord | None) -> list[Unreadable]:
     """What cannot be read of the run directory `path`, whose record is `record`; nothing where there is no run."""
     if record is not None:
-        result = path / "result.json"
-        if record.result is None and os.path.lexists(result) and not _is_result(read_json(result)):  # not just written
+        again = read_run(path) if record.damage else None  # it may have been written just now
+        if again is not None and again.damage:
             return [Unreadable(path, "result.json is damaged; the run counts as not done")]
         return []
     try:

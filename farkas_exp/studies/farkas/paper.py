@@ -235,7 +235,7 @@ def _demo() -> PaperTable:
     rows = tuple(row for row in TABLE1_MINI.rows)
     cells = tuple(each for each in TABLE1_MINI.cells if each.column == column)
     note = "Handwritten digits in 16 epochs: the paper's question, not its numbers."
-    return PaperTable("demo", "The demo, beside Table 1", (column,), rows, cells, TABLE1_MINI.setting, 2, (note,))
+    return PaperTable("demo", "The demo, beside Table 1", (column,), rows, cells, TABLE1_MINI.setting, notes=(note,))
 
 
 DEMO = _demo()
