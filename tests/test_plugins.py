@@ -65,6 +65,7 @@ def test_a_run_with_everything_from_another_package(tmp_path: Path, installed: b
 CODE = """
 import json, sys
 from farkas_exp.config import parse, schema_defaults, to_dict
+from farkas_exp.config.texts import keep_texts
 from farkas_exp.machine.errors import UserError
 from farkas_exp.config.identity import identify
 from farkas_exp.models import create_model
@@ -93,6 +94,7 @@ print(json.dumps({
     "round": parse(to_dict(made(normalization=shiny))) == made(normalization=shiny),
     "equal": made(normalization=shiny) == made(normalization={**shiny, "polish": 2}),
     "hashable": len({made(normalization=shiny), made(normalization=shiny)}),
+    "text": keep_texts(["normalization.finish=1e3", "normalization.polish=1e3"]),
     "defaults": schema_defaults()["normalization"]["polish"],
     "without": refusal(normalization={"name": "batch", "polish": 1.0}),
     "groups": refusal(normalization={"name": "shiny", "groups": 4}),
@@ -113,6 +115,7 @@ def test_identity_checks_and_help_see_the_options_of_another_package() -> None:
     assert found["unmoved"]
     assert len(set(found["hashes"])) == 3
     assert (found["default"], found["round"], found["equal"], found["hashable"]) == (True, True, False, 1)
+    assert found["text"] == ["normalization.finish='1e3'", "normalization.polish=1e3"]
     assert found["defaults"] == 0.5
     assert found["without"] == (
         "normalization.polish: 1.0 does nothing here; it needs normalization.name=shiny (else 0.5)"

@@ -128,9 +128,11 @@ def check_options(config: Any) -> None:
     Raises:
         UserError: a value that is out of its range, or that does nothing in this configuration.
     """
-    for where, f, value in walk(config):
-        declared(f).check_range(where, value)
-    for where, f, value in walk(config):
+    keys = list(walk(config))
+    for where, f, value in keys:
+        if value is not f.default:  # most are, and a sweep checks thousands of configurations
+            declared(f).check_range(where, value)
+    for where, f, value in keys:
         own = declared(f)
         if own.tolerated or not own.needs:
             continue

@@ -23,6 +23,7 @@ from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSou
 from omegaconf import OmegaConf
 from omegaconf._utils import get_yaml_loader
 
+from farkas_exp.config.extensions import extras
 from farkas_exp.config.options import declared
 from farkas_exp.config.parsing import home
 from farkas_exp.config.schema import Config
@@ -31,18 +32,31 @@ SWEPT = "hydra.sweeper.params"
 """The group of files whose values are written as on the command line."""
 
 
+def text_keys() -> Mapping[str, bool]:
+    """The dotted keys that take a text or a list of texts, and whether it is a path; those of other packages, too."""
+    found = dict(_texts_of(Config))
+    for f in dataclasses.fields(Config):
+        if dataclasses.is_dataclass(f.default) or f.default is dataclasses.MISSING:
+            brought = extras(f.name, typing.get_type_hints(Config)[f.name])
+            found |= {f"{f.name}.{key}": False for key, extra in brought.items() if _is_text(extra.type)}
+    return found
+
+
 @functools.cache
-def text_keys(schema: Any = Config, prefix: str = "") -> Mapping[str, bool]:
-    """The dotted keys that take a text or a list of texts, and whether it is a path."""
+def _texts_of(schema: Any, prefix: str = "") -> Mapping[str, bool]:
     found: dict[str, bool] = {}
     hints = typing.get_type_hints(schema)
     for f in dataclasses.fields(schema):
         hint, key = hints[f.name], prefix + f.name
         if dataclasses.is_dataclass(hint):
-            found |= text_keys(hint, f"{key}.")
-        elif str in (hint, *typing.get_args(hint)):
+            found |= _texts_of(hint, f"{key}.")
+        elif _is_text(hint):
             found[key] = declared(f).is_path
     return found
+
+
+def _is_text(hint: Any) -> bool:
+    return str in (hint, *typing.get_args(hint))
 
 
 def keep_texts(overrides: Sequence[str]) -> list[str]:
@@ -50,7 +64,8 @@ def keep_texts(overrides: Sequence[str]) -> list[str]:
 
     Also in lists and sweeps; null stays null. What is no override, or not readable as one, is left as it is.
     """
-    return [_kept(override) for override in overrides]
+    keys = text_keys()
+    return [_kept(override, keys) for override in overrides]
 
 
 _OVERRIDE = re.compile(r"(?P<key>(\+\+?)?[A-Za-z_][\w.]*)=")
@@ -64,12 +79,12 @@ _NUMERIC = ("range", "interval", "int", "float", "bool", "str")
 """Functions of Hydra whose arguments are numbers, or that say themselves what they make of them."""
 
 
-def _kept(override: str) -> str:
+def _kept(override: str, keys: Mapping[str, bool]) -> str:
     match = _OVERRIDE.match(override)
     key = match["key"].lstrip("+") if match else ""
-    if match is None or key not in text_keys():
+    if match is None or key not in keys:
         return override
-    if text_keys()[key]:
+    if keys[key]:
         value = _HOME.sub(lambda m: f"{m['before']}{_quoted(home(m['path'], key))}", override[match.end() :])
         override = override[: match.end()] + value
     try:
@@ -145,7 +160,7 @@ def read_yaml(text: str, package: str = "", name: str = "a text") -> Any:
         node = loader.get_single_node()
         if node is None:
             return {}
-        _mark(node, package)
+        _mark(node, package, text_keys())
         return loader.construct_document(node)
     finally:
         loader.dispose()
@@ -158,19 +173,19 @@ def _package(config_path: str, package: str | None) -> str:
     return ".".join(Path(config_path).parent.parts)
 
 
-def _mark(node: yaml.Node, key: str) -> None:
+def _mark(node: yaml.Node, key: str, texts: Mapping[str, bool]) -> None:
     """Make every plain scalar of a text key a text, below the node of `key`."""
     if isinstance(node, yaml.MappingNode):
         for name, value in node.value:
             if isinstance(name, yaml.ScalarNode):
-                _mark(value, f"{key}.{name.value}" if key else name.value)
+                _mark(value, f"{key}.{name.value}" if key else name.value, texts)
     elif isinstance(node, yaml.SequenceNode):
         for item in node.value:
-            _mark(item, key)
-    elif isinstance(node, yaml.ScalarNode) and (key in text_keys() or key.startswith(f"{SWEPT}.")):
+            _mark(item, key, texts)
+    elif isinstance(node, yaml.ScalarNode) and (key in texts or key.startswith(f"{SWEPT}.")):
         if node.style is None and node.tag != "tag:yaml.org,2002:null":
             node.tag = "tag:yaml.org,2002:str"
-        if text_keys().get(key) and isinstance(node.value, str):
+        if texts.get(key) and isinstance(node.value, str):
             node.value = home(node.value, key)
 
 

@@ -8,7 +8,7 @@ from farkas_exp.registry import INITIALIZATIONS, NETWORKS, NORMALIZATIONS
 
 NORMALIZATIONS.register(
     "shiny", "farkas_shiny_parts:shiny_norm", label="shiny",
-    options={"polish": option(0.5, at_least=0, at_most=2), "coats": 1},
+    options={"polish": option(0.5, at_least=0, at_most=2), "coats": 1, "finish": "matt"},
 )  # fmt: skip
 NETWORKS.register(
     "shiny_net", "farkas_shiny_parts:build_shiny", spatial=False,
