@@ -13,7 +13,7 @@ from farkas_exp.layers import NORMALIZATIONS, FarkasLayer, ResidualBlock
 from farkas_exp.machine.errors import UserError
 from farkas_exp.models import NETWORKS, SCALAR_MODULES, WEIGHT_MODULES, create_model
 from farkas_exp.models.fixup import FixupBlock
-from farkas_exp.training.building import check_batch
+from farkas_exp.training.building import check_batch, check_memory
 
 # FixUp
 
@@ -346,3 +346,18 @@ def test_every_network_runs_forward_on_a_pretended_gpu(name, normalization):
         logits = model(torch.rand(4, 3, 32, 32))
     assert logits.device.type == "cuda"
     assert logits.shape == (4, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [("mlp", {"depth": 1000, "width": 100_000}), ("resnet18", {"blocks": (1,), "widths": (1 << 24,)})],
+)
+def test_weights_that_do_not_fit_into_memory_are_refused(name, sizes):
+    state = torch.get_rng_state()
+    with torch.device("meta"):
+        model = create_model(name, **sizes)
+    with pytest.raises(UserError, match=r"model: its [\d,]+ parameters take [\d,]+ GiB, and this machine has"):
+        check_memory(model)
+    assert torch.equal(state, torch.get_rng_state())
+    with torch.device("meta"):
+        check_memory(create_model("farkasnet101"))

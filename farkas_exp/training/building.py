@@ -53,6 +53,9 @@ def gpu_index(local_rank: int, visible: int) -> int:
 def build_model(config: Config, data: ImageData, device: torch.device) -> torch.nn.Module:
     """The initialized network of `config` for `data`, on `device`; the same for the same seed on every device."""
     init = INITIALIZATIONS[config.init.name]
+    if config.model != ModelConfig(config.model.name):  # sizes of the user's own
+        with torch.device("meta"):
+            check_memory(_network(config, data, config.model, config.aggregation))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(config.seed, "weights"))  # not the GPU's
         model = _network(config, data, config.model, config.aggregation)
@@ -82,6 +85,24 @@ def _farkas_twin(config: Config, data: ImageData) -> torch.nn.Module | None:
         raise UserError("init.name: match_farkas is for networks without normalization; use normalization=none")
     twin = NETWORKS[config.model.name].twin
     return _network(config, data, replace(config.model, name=twin), AggregationConfig()) if twin else None
+
+
+def check_memory(model: torch.nn.Module) -> None:
+    """Refuse a network whose weights alone do not fit into this machine's memory.
+
+    Args:
+        model: the network on the meta device, where it takes none.
+
+    Raises:
+        UserError: they do not fit.
+    """
+    size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if size > memory:
+        raise UserError(
+            f"model: its {size // 4:,} parameters take {size / 2**30:,.0f} GiB, and this machine has"
+            f" {memory / 2**30:,.0f}; choose smaller model.depth, width, blocks or widths"
+        )
 
 
 def check_batch(model: torch.nn.Module, image_shape: Sequence[int], images: int) -> None:
