@@ -1,6 +1,7 @@
 """Promises about the project's files: what a wheel carries, what is pinned, what must not travel."""
 
 import importlib
+import json
 import re
 import shutil
 import subprocess
@@ -115,3 +116,9 @@ def test_make_help_lists_every_target():
 @pytest.mark.parametrize("path", sorted((ROOT / "conf").rglob("*.yaml")), ids=lambda p: str(p.relative_to(ROOT)))
 def test_every_config_file_opens_with_what_it_is(path):
     assert path.read_text().startswith("#")
+
+
+def test_the_modules_and_tests_of_make_mutation_are_there():
+    table = json.loads((ROOT / "scripts" / "mutation.json").read_text())
+    named = {name for module, tests in table.items() for name in (module, *tests)}
+    assert sorted(name for name in named if not (ROOT / name).is_file()) == []
