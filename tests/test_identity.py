@@ -97,3 +97,5 @@ def test_a_slug_tells_what_people_look_for():
     assert identify(config(init={"name": "kaiming"})).slug == "farkasnet18-batch-sum-kaiming-digits-lr0.05-e3"
     made = config(regularizer={"name": "norm_bias", "strength": 0.1}, head={"name": "random_projection"})
     assert identify(made).slug == "farkasnet18-batch-sum-random_projection-norm_bias-digits-lr0.05-e3"
+    labelled = identify(config(dataset={"name": "image_folder", "label": "my images/2026", "train_limit": None}))
+    assert "-my_images_2026-" in labelled.slug
