@@ -137,7 +137,7 @@ def test_all_failed_and_nan_and_running_and_partial(tmp_path: Path) -> None:
         wanted = find("table1", "resnet101", "none")
         make_run(tmp_path, cell_settings(wanted), seed=seed, state="failed", test_error=math.nan, reason="NaN")
         make_run(tmp_path, cell_settings(find("table1", "resnet50", "none")), seed=seed, state="interrupted", epoch=120)
-    make_run(tmp_path, cell_settings(find("table1", "resnet34", "none")), test_error=math.nan)
+    make_run(tmp_path, cell_settings(find("table1", "resnet34", "none")), state="failed", test_error=math.nan)
     make_run(tmp_path, cell_settings(find("table1", "resnet18", "none")), test_error=12.0)
     make_run(tmp_path, cell_settings(find("table1", "resnet18", "none")), seed=1, state="interrupted", epoch=7)
     assert text_of(tmp_path, "table1", "resnet101", "none") == ("all 2 failed*", "paper 25.25")
