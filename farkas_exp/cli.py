@@ -4,6 +4,7 @@ Imports no torch, so that `--help`, `--cfg job` and the skipping of finished run
 """
 
 import errno
+import importlib.util
 import os
 import sys
 import time
@@ -301,6 +302,8 @@ def _check_command_line(arguments: Sequence[str]) -> list[str]:
             raise UserError(f"{text}: a key is missing before the equals sign; write KEY=VALUE")
         if group in ("hydra", "hydra.callbacks") or group.startswith("hydra.callbacks.sweep"):
             raise UserError(f"{group}: cannot be changed as a whole; single values: hydra.KEY=VALUE")
+        if group == "hydra/sweeper" and override.value() in ("tpe", "optuna") and not _has_optuna():
+            raise UserError(f"{text}: needs hydra-optuna-sweeper; pip install 'farkas-exp[search]'")
         if group in groups and not override.is_delete() and not override.is_sweep_override():
             value = override.value()
             if not isinstance(value, str):
@@ -336,6 +339,13 @@ def _check_arm(text: str, experiment: str | None, found: dict[str, arms.Arm], fo
     for each in list(override.sweep_iterator()) if discrete else [override.value()]:
         if each is not None and str(each) not in found:
             raise unknown("arm", str(each), found)
+
+
+def _has_optuna() -> bool:
+    try:
+        return importlib.util.find_spec("hydra_plugins.hydra_optuna_sweeper") is not None
+    except ImportError:
+        return False
 
 
 def _refuse_flag(message: str) -> NoReturn:

@@ -323,6 +323,11 @@ class Sweep:
         fail_fast = bool(config.get("fail_fast"))
         return cls(Path(wanted).absolute(), Path(str(config.runs_dir)), config.get("experiment"), fail_fast)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which must not make a folder of its own."""
+        self.directory  # noqa: B018 - made now
+        return dict(vars(self))
+
     @property
     def has_begun(self) -> bool:
         """Whether a job of it has left an outcome."""

@@ -1,5 +1,6 @@
 """Sweeps that are spread over processes: the same runs as one after the other, whatever happens to a process."""
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -236,6 +237,19 @@ def test_slurm_without_slurm_is_one_line(tmp_path, capfd, monkeypatch):
     assert "srun" in lines[0]
 
 
+NEEDS_OPTUNA = pytest.mark.skipif(
+    importlib.util.find_spec("hydra_plugins.hydra_optuna_sweeper") is None, reason="hydra-optuna-sweeper is not there"
+)
+
+
+def test_a_search_without_optuna_says_what_to_install(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["-m", "hydra/sweeper=tpe", *SMALL, f"runs_dir={tmp_path}"]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line == "error: hydra/sweeper=tpe: needs hydra-optuna-sweeper; pip install 'farkas-exp[search]'"
+
+
+@NEEDS_OPTUNA
 @pytest.mark.parametrize("sweeper", ["tpe", "optuna"])
 def test_a_search_is_refused_on_the_test_set(tmp_path, capfd, sweeper):
     search = ["-m", f"hydra/sweeper={sweeper}", *SMALL, "lr.value=interval(0.01,0.1)", f"runs_dir={tmp_path}"]
@@ -246,6 +260,7 @@ def test_a_search_is_refused_on_the_test_set(tmp_path, capfd, sweeper):
     assert collect(tmp_path) == []
 
 
+@NEEDS_OPTUNA
 @pytest.mark.filterwarnings("ignore")  # of Optuna, about itself
 def test_a_search_minimizes_the_error_on_held_out_images_and_goes_on_where_it_was(tmp_path, capfd):
     search = ["-m", "hydra/sweeper=tpe", "hydra.sweeper.n_trials=3", *SMALL, "epochs=1", "progress=none", "seed=0",

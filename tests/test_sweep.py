@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import pickle
 import random
 import subprocess
 import sys
@@ -100,6 +101,13 @@ def test_the_outcomes_of_a_sweep_are_read_whatever_lies_beside_them(tmp_path, na
     if name:
         (tmp_path / name).write_text('{"status": 3, "path": null}')
     assert [outcome.path for outcome in sweep.read_outcomes(tmp_path)] == ["a"]
+
+
+def test_a_process_that_works_for_a_sweep_has_the_folder_of_the_sweep(tmp_path):
+    led = Sweep(tmp_path / "sweep", tmp_path)
+    copy = pickle.loads(pickle.dumps(led))
+    assert copy.directory == led.directory
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 # --- what it says at its end

@@ -1,7 +1,7 @@
-"""`hydra/launcher=slurm`: the jobs of a sweep as arrays of Slurm jobs, by hydra-submitit-launcher.
+"""`hydra/launcher=slurm`: the jobs of a sweep as arrays of Slurm jobs, by submitit.
 
-Beside that launcher it trains several runs in one job, submits arrays that are too long for the cluster one after the
-other, submits again what died without a word, and saves before it asks for a requeue.
+Beside what submitit does, it trains several runs in one job, submits arrays that are too long for the cluster one
+after the other, submits again what died without a word, and saves before it asks for a requeue.
 """
 
 import io
@@ -26,14 +26,11 @@ from farkas_exp.runs import CRASHED
 from farkas_exp.sweep import LOST, TO_BE_CONTINUED
 
 try:
-    from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
     from submitit import AutoExecutor
     from submitit.core.utils import FailedJobError, FailedSubmissionError
     from submitit.helpers import DelayedSubmission
 except ImportError as error:
-    raise UserError(
-        f"hydra/launcher: slurm needs hydra-submitit-launcher ({error}); pip install 'farkas-exp[cluster]'"
-    ) from None
+    raise UserError(f"hydra/launcher: slurm needs submitit ({error}); pip install 'farkas-exp[cluster]'") from None
 
 _POLL_SECONDS = 1.0
 
@@ -118,15 +115,20 @@ _OWN_SETTINGS = {"runs_per_job": 1, "retries": 0, "array_size": 1}
 """The settings that are not Slurm's, with their least values."""
 
 
+_OF_EVERY_CLUSTER = frozenset(
+    ("name", "timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node", "stderr_to_stdout")
+)
+"""The settings that submitit has for every kind of cluster; it calls the others `slurm_...`."""
+
+
 def _executor(settings: dict[str, Any]) -> AutoExecutor:
-    """Submitit's executor with these settings, named as in hydra-submitit-launcher."""
+    """Submitit's executor with these settings."""
     folder, timeouts = settings.pop("submitit_folder"), settings.pop("max_num_timeout")
     if _tasks(settings) > 1:  # the others would wait for a task that has died
         settings["srun_args"] = [*(settings.get("srun_args") or []), "--kill-on-bad-exit=1"]
-    common = {key for key in settings if key in BaseQueueConf.__dataclass_fields__}
     with _refusals():
         executor = AutoExecutor(cluster="slurm", folder=folder, slurm_max_num_timeout=timeouts)
-        named = {key if key in common else f"slurm_{key}": value for key, value in settings.items()}
+        named = {key if key in _OF_EVERY_CLUSTER else f"slurm_{key}": value for key, value in settings.items()}
         executor.update_parameters(**{key: value for key, value in named.items() if value is not None})
     return executor
 

@@ -29,9 +29,7 @@ class _LazyLauncher(Launcher):
         from farkas_exp.launchers import jobs
         from farkas_exp.sweep import Sweep, SweepWatch
 
-        current = SweepWatch.current or Sweep.of(self.config)
-        current.directory  # noqa: B018 - made now: each process that gets a copy would make one of its own
-        return jobs.Work(self.context, self.config, self.task_function, current)
+        return jobs.Work(self.context, self.config, self.task_function, SweepWatch.current or Sweep.of(self.config))
 
 
 class SequentialLauncher(_LazyLauncher):
