@@ -15,7 +15,7 @@ from farkas_exp.runs import collect
 
 HERE = Path(__file__).parent
 SMALL = [
-    "dataset=digits", "dataset.train_limit=100", "batch_size=50", "epochs=1", "device=cpu", "wandb.mode=disabled",
+    "augmentation=digits", "batch_size=50", "epochs=1", "device=cpu", "wandb.mode=disabled",
     "progress=none", "failure.epochs=0",
 ]  # fmt: skip
 
@@ -47,7 +47,14 @@ def command(*arguments: str, **options: object) -> "subprocess.CompletedProcess[
 @pytest.mark.parametrize("installed", [True, False])
 def test_a_run_with_everything_from_another_package(tmp_path: Path, installed: bool) -> None:
     named = [] if installed else ["plugins=[farkas_shiny]"]
-    shiny = ["model=shiny_net", "model.width=8", "normalization=shiny", "init=shiny_start"]
+    shiny = [
+        "dataset=gems",
+        "dataset.carats=4",
+        "model=shiny_net",
+        "model.width=8",
+        "normalization=shiny",
+        "init=shiny_start",
+    ]
     sweep = ["-m", "model.facets=4,2", "normalization.polish=1.5", "seed=0"]
     runs_dir = f"runs_dir={tmp_path / 'runs'}"
     done = command(*SMALL, *named, *shiny, *sweep, runs_dir, installed=installed, tmp_path=tmp_path)
@@ -58,6 +65,9 @@ def test_a_run_with_everything_from_another_package(tmp_path: Path, installed: b
     }  # fmt: skip
     assert len({record.identity for record in records}) == 2
     assert {record.config["init"]["glow"] for record in records} == {0.1}
+    assert {(record.config["dataset"]["name"], record.config["dataset"]["carats"]) for record in records} == {
+        ("gems", 4)
+    }
     again = command(*SMALL, *named, *shiny, *sweep, runs_dir, installed=installed, tmp_path=tmp_path)
     assert "2 skipped" in again.stdout
 

@@ -1,10 +1,10 @@
-"""A small package as someone else would write it: a normalization, a network and an initialization of its own.
+"""A small package as someone else would write it: a data set, a normalization, a network, an initialization.
 
 Imports no PyTorch: what is built is in `farkas_shiny_parts`.
 """
 
 from farkas_exp.config import option
-from farkas_exp.registry import INITIALIZATIONS, NETWORKS, NORMALIZATIONS
+from farkas_exp.registry import DATASETS, INITIALIZATIONS, NETWORKS, NORMALIZATIONS
 
 NORMALIZATIONS.register(
     "shiny", "farkas_shiny_parts:shiny_norm", label="shiny",
@@ -15,3 +15,6 @@ NETWORKS.register(
     options={"width": 16, "facets": option(4, at_least=1, at_most=64)},
 )  # fmt: skip
 INITIALIZATIONS.register("shiny_start", "farkas_shiny_parts:shine", needs=("glow",), options={"glow": 0.1})
+DATASETS.register(
+    "gems", "farkas_shiny_parts:load_gems", classes=2, options={"carats": option(3, at_least=1, at_most=9)}
+)

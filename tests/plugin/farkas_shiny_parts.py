@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from farkas_exp.data.base import Arrays
+
 
 class Shiny(nn.Module):
     """Divides by the mean size of the features, to the power of `polish`, `coats` times."""
@@ -46,3 +48,12 @@ def shine(model: nn.Module, glow: float) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(glow)
+
+
+def load_gems(config: Any, device: torch.device) -> Arrays:
+    """Grey images of 8x8 pixels, dark or `carats` times as bright."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(140) % 2
+    size = (1 + labels * (config.carats - 1)).view(-1, 1, 1, 1)
+    images = (size * torch.randint(1, 25, (140, 8, 8, 1), generator=generator)).to(torch.uint8)
+    return Arrays("gems", ("dark", "bright"), images[:100], labels[:100], images[100:], labels[100:])
