@@ -53,7 +53,8 @@ def _best(key: str, *, _root_: DictConfig) -> Any:
     from farkas_exp.runs.best import best_value
 
     values: Any = OmegaConf.to_container(_root_, resolve=False)
-    return best_value(key, {name: value for name, value in values.items() if name != "hydra"})
+    run, _ = arms.of_run({name: value for name, value in values.items() if name != "hydra"})
+    return best_value(key, run)
 
 
 OmegaConf.register_new_resolver("best", _best, replace=True)
