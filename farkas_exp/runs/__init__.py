@@ -3,41 +3,31 @@
 What is offered here imports no torch; `checkpoint` does.
 """
 
+from farkas_exp.runs.collection import Survey, Unreadable, collect, faults, scan, survey, told_apart
 from farkas_exp.runs.directory import (
     CRASHED,
     EMPTY,
     FAILED,
     FINISHED,
     INTERRUPTED,
-    LARGEST_JSON,
-    LARGEST_ROWS,
     RUNNING,
-    SCHEMA,
     STATES,
     RunBusy,
     RunDirectory,
     RunLost,
-    RunRecord,
-    Survey,
-    Unreadable,
-    by_evaluation_set,
     change_state,
-    collect,
-    evaluated_on,
-    faults,
-    finite,
     open_run,
-    parse_json,
-    read_json,
-    read_rows,
+    write_state,
+)
+from farkas_exp.runs.jsonfiles import LARGEST_JSON, LARGEST_ROWS, finite, parse_json, read_json, read_rows, write_json
+from farkas_exp.runs.record import (
+    SCHEMA,
+    RunRecord,
+    by_evaluation_set,
+    evaluated_on,
     read_run,
     read_starts,
-    scan,
-    survey,
-    told_apart,
-    write_json,
     write_record,
-    write_state,
 )
 
 __all__ = [

@@ -1,0 +1,131 @@
+"""The runs below a folder: found, read, told apart by their data, and what of them cannot be read."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from farkas_exp.machine.errors import UserError
+from farkas_exp.runs.record import RunRecord, read_run
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """Something below `runs_dir` that is, or may be, a run, or a part of one, and cannot be read."""
+
+    path: Path
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self.why})"
+
+
+@dataclass(frozen=True)
+class Survey:
+    """All runs below a folder, by identity and seed, and what could not be read."""
+
+    records: list[RunRecord]
+    unreadable: list[Unreadable]
+
+
+def survey(runs_dir: str | Path) -> Survey:
+    """Read all runs below `runs_dir`. Folders that hold no run are passed over.
+
+    Raises:
+        UserError: there is no such folder, or it cannot be read.
+    """
+    records, unreadable = [], []
+    for path in scan(runs_dir):
+        record = read_run(path)
+        records += [record] if record else []
+        unreadable += faults(path, record)
+    records = told_apart(records)
+    return Survey(
+        sorted(records, key=lambda r: (r.slug, r.identity, r.seed)), sorted(unreadable, key=lambda u: str(u.path))
+    )
+
+
+def told_apart(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """The runs, where those of one identity were trained on different data: as different experiments, which they are.
+
+    Their identities get an addition and their configurations a key `data`, so that nothing that groups by either takes
+    them for repetitions. A run whose data are unknown is taken for one on the data of the others, if these are one.
+    """
+    known: dict[str, set[str]] = {}
+    for record in records:
+        if record.data:
+            known.setdefault(record.identity, set()).add(_data_name(record))
+    mixed = {identity for identity, names in known.items() if len(names) > 1}
+    return [
+        replace(
+            record, identity=f"{record.identity}+{_data_name(record)}",
+            config={**record.config, "data": _data_name(record)},
+        )
+        if record.identity in mixed
+        else record
+        for record in records
+    ]  # fmt: skip
+
+
+def _data_name(record: RunRecord) -> str:
+    return "+".join(record.data[what][:8] for what in sorted(record.data)) or "unknown"
+
+
+def collect(runs_dir: str | Path) -> list[RunRecord]:
+    """The runs below `runs_dir` that can be read, by identity and seed; see `survey`."""
+    return survey(runs_dir).records
+
+
+def faults(path: Path, record: RunRecord | None) -> list[Unreadable]:
+    """What cannot be read of the run directory `path`, whose record is `record`; nothing where there is no run."""
+    if record is not None:
+        again = read_run(path) if record.damage else None  # it may have been written just now
+        if again is not None and again.damage:
+            return [Unreadable(path, "result.json is damaged; the run counts as not done")]
+        return []
+    try:
+        names = set(os.listdir(path))
+    except OSError as error:
+        return [Unreadable(path, f"it cannot be read: {error.strerror}")]
+    if not names & {"run.json", "state.json", "metrics.jsonl", "result.json", "checkpoint.pt"}:
+        return []
+    return [Unreadable(path, "run.json is damaged, or of another version" if "run.json" in names else "no run.json")]
+
+
+def scan(runs_dir: str | Path) -> Iterator[Path]:
+    """The seed folders below `runs_dir`, in no order, whether they hold a readable run or not.
+
+    What cannot be looked into, such as a link to nowhere, is yielded as it is.
+
+    Raises:
+        UserError: there is no such folder, or it cannot be read.
+    """
+    root = Path(runs_dir)
+    try:
+        identities = _subfolders(root, "")
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"runs_dir: no folder {root}; train something first or give the right runs_dir=...") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"runs_dir: {root} cannot be read: {reason}") from None
+    for identity in identities:
+        try:
+            yield from _subfolders(identity, "seed_")
+        except FileNotFoundError:
+            if identity.is_symlink():
+                yield identity
+        except OSError:
+            yield identity
+
+
+def _subfolders(folder: Path, prefix: str) -> list[Path]:
+    with os.scandir(folder) as entries:
+        named = [entry for entry in entries if entry.name.startswith(prefix) and not entry.name.startswith(".")]
+        return [folder / entry.name for entry in named if _may_be_folder(entry)]
+
+
+def _may_be_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir() or (entry.is_symlink() and not os.path.exists(entry.path))
+    except OSError:
+        return True

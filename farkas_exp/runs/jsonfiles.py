@@ -1,0 +1,107 @@
+"""JSON files that others may have damaged: read without waiting and within limits, written whole, numbers finite."""
+
+import json
+import math
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from farkas_exp.machine.files import write_text
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as JSON, whole or not at all. A number that is not finite is written as null."""
+    write_text(path, json.dumps(finite(value), indent=1, allow_nan=False) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """`value` with every number that JSON cannot hold (NaN, infinities) replaced by None."""
+    if isinstance(value, dict):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(inner) for inner in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value
+
+
+LARGEST_JSON, LARGEST_ROWS = 16 * 2**20, 256 * 2**20
+"""How many bytes a JSON file and a JSONL file may have: far more than any run writes."""
+DEEPEST = 32
+"""How deep the values of a record may be nested."""
+
+
+def read_json(path: str | Path) -> Any:
+    """The JSON value in `path`, or None where there is no file that can be read, or no valid JSON in it.
+
+    Numbers that are not finite are None. Never waits: not on a pipe or a device, nor for the end of a file.
+    """
+    content = _content(path, LARGEST_JSON)
+    return None if content is None else parse_json(content)
+
+
+def read_rows(path: str | Path) -> list[dict[str, Any]]:
+    """The rows of a JSONL file up to the first line that is torn or no JSON object; empty without a file.
+
+    Like `read_json`, it never waits.
+    """
+    rows: list[dict[str, Any]] = []
+    for line in (_content(path, LARGEST_ROWS) or b"").splitlines(keepends=True):
+        row = parse_json(line) if line.endswith(b"\n") else None
+        if not isinstance(row, dict):
+            break
+        rows.append(row)
+    return rows
+
+
+def parse_json(content: bytes) -> Any:
+    """The JSON value of `content`, or None where it is not valid, too deep, or null. Numbers are finite or None."""
+    try:
+        value = _DECODER.decode(content.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return None
+    return value if _is_shallow(value) else None
+
+
+def _is_shallow(value: Any) -> bool:
+    level = [value]
+    for _ in range(DEEPEST):
+        containers = [each for each in level if isinstance(each, (dict, list))]
+        level = [inner for each in containers for inner in (each.values() if isinstance(each, dict) else each)]
+        if not level:
+            return True
+    return False
+
+
+def _content(path: str | Path, most: int) -> bytes | None:
+    """The bytes of a regular file of at most `most` bytes; None for anything else."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    except (OSError, ValueError):
+        return None
+    try:
+        facts = os.fstat(handle)
+        if not stat.S_ISREG(facts.st_mode) or facts.st_size > most:
+            return None
+        parts, left = [], most + 1  # a file of /proc has no size, and perhaps no end
+        while left and (part := os.read(handle, min(left, 2**20))):
+            parts.append(part)
+            left -= len(part)
+        return b"".join(parts) if left else None
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
+
+
+def _whole(digits: str) -> int | float | None:
+    return int(digits) if len(digits) <= 40 else _real(digits)
+
+
+def _real(digits: str) -> float | None:
+    value = float(digits)
+    return value if math.isfinite(value) else None
+
+
+_DECODER = json.JSONDecoder(parse_int=_whole, parse_float=_real, parse_constant=lambda name: None)

@@ -1,0 +1,221 @@
+"""The record of a run: what it is, written once, and what its files say of it, read back.
+
+Imports no torch: a table of 48 finished runs is recognised without it.
+"""
+
+import os
+import time
+import typing
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field, is_dataclass
+from functools import cache
+from pathlib import Path
+from types import UnionType
+from typing import Any
+
+import yaml
+
+from farkas_exp.config import Config, to_dict
+from farkas_exp.config.identity import identify
+from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.files import write_text
+from farkas_exp.runs.directory import EMPTY, FAILED, FINISHED, INTERRUPTED, RUNNING, STATES, RunDirectory
+from farkas_exp.runs.jsonfiles import read_json, read_rows, write_json
+
+SCHEMA = 1
+"""Version of `run.json`."""
+
+
+def write_record(run: RunDirectory, config: Config, data: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Write `run.json` and `config.yaml` of a new run, or read those of a run to be continued.
+
+    `data` are the fingerprints of the files that it is trained on (`data.files.prints`), as far as they are known.
+
+    Raises:
+        UserError: the directory holds a run of another identity or a damaged record.
+    """
+    identity = identify(config)
+    if run.record.exists():
+        record = read_json(run.record)
+        expected = {"identity": identity.hash, "seed": config.seed}
+        if not _is_record(record) or "wandb_id" not in record or not expected.items() <= record.items():
+            raise UserError(
+                f"{run.record}: damaged, or not the record of this run;"
+                f" restore it, or move {run.path} away to train afresh"
+            )
+        return record
+    record = {
+        "schema": SCHEMA,
+        "identity": identity.hash,
+        "slug": identity.slug,
+        "seed": config.seed,
+        "wandb_id": f"{identity.hash}-s{config.seed}-{uuid.uuid4().hex[:6]}",
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "data": dict(data or {}),
+        "config": to_dict(config),
+    }
+    write_text(run.config, yaml.safe_dump(record["config"], sort_keys=False))
+    write_json(run.record, record)
+    return record
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run directory says about its run.
+
+    `data` are the fingerprints of the files that it was trained on (`data.files.prints`): runs of one identity are the
+    same experiment only where these agree (`told_apart`). Empty for data that their name alone tells, and for older
+    records.
+    """
+
+    path: Path
+    identity: str
+    slug: str
+    seed: int
+    config: dict[str, Any]
+    state: str
+    epoch: int
+    epochs: int
+    result: dict[str, Any] | None
+    progress: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, str] = field(default_factory=dict)
+    damage: str = ""
+    """What is wrong with a file of the run that is there and cannot be used; empty where all is well."""
+
+    @property
+    def evaluated_on(self) -> str:
+        """The set that the run is evaluated on: "test", or "validation" where part of the training set is held out.
+
+        Its figures in `result`, `progress` and `metrics()` begin with this word, also in the files of older versions.
+        """
+        return evaluated_on(self.config)
+
+    def key(self, name: str) -> str:
+        """What a figure of the evaluation set is called: `key("error")` is `test_error` or `validation_error`."""
+        return f"{self.evaluated_on}_{name}"
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of `metrics.jsonl`, one per finished epoch."""
+        return [by_evaluation_set(row, self.evaluated_on) for row in read_rows(RunDirectory(self.path).metrics)]
+
+    def diagnostics(self) -> list[dict[str, Any]]:
+        """The rows of `diagnostics.jsonl`."""
+        return read_rows(RunDirectory(self.path).diagnostics)
+
+
+def read_run(path: Path) -> RunRecord | None:
+    """The record of one run directory, or None where there is none that can be read."""
+    folder = os.fspath(path)  # this is called ten thousand times in a row: no Path for each file
+    record = read_json(f"{folder}/run.json")
+    if not _is_record(record):
+        return None
+    result, progress = read_json(f"{folder}/result.json"), read_json(f"{folder}/state.json")
+    result = by_evaluation_set(result, evaluated_on(record["config"])) if _is_result(result) else None
+    progress = by_evaluation_set(progress, evaluated_on(record["config"])) if isinstance(progress, dict) else {}
+    damage = ""
+    if result is None or (
+        result["status"] == FINISHED and result.get(f"{evaluated_on(record['config'])}_error") is None
+    ):
+        result, damage = None, f"{folder}/result.json: damaged" if os.path.lexists(f"{folder}/result.json") else ""
+    state = result["status"] if result else progress.get("state")
+    if result is None and state in (RUNNING, FINISHED, FAILED):  # the last two: stopped while it wrote its result
+        state = RUNNING if RunDirectory(path).is_locked() else INTERRUPTED
+    elif state not in STATES:
+        state = EMPTY
+    slug = record.get("slug")
+    return RunRecord(
+        path, record["identity"], slug if isinstance(slug, str) else path.parent.name, record["seed"],
+        record["config"], state, _count((result or {}).get("epochs", progress.get("epoch"))),
+        _count(record["config"].get("epochs")), result, progress,
+        record.get("data", {}), damage,
+    )  # fmt: skip
+
+
+def evaluated_on(config: dict[str, Any]) -> str:
+    """The set that a run of this nested configuration is evaluated on; see `RunRecord.evaluated_on`."""
+    dataset = config.get("dataset")
+    return "validation" if isinstance(dataset, dict) and dataset.get("validation") else "test"
+
+
+def by_evaluation_set(figures: dict[str, Any], evaluated_on: str) -> dict[str, Any]:
+    """The figures of a run under the names of its evaluation set; older versions called all of them `test_...`."""
+    if evaluated_on == "test":
+        return figures
+    prefixes = ("test_", "best_test_")
+    return {
+        key.replace("test_", f"{evaluated_on}_") if key.startswith(prefixes) else key: value
+        for key, value in figures.items()
+    }
+
+
+def read_starts(run: RunDirectory) -> list[dict[str, Any]]:
+    """The environment of each start of a run, the last one last; older versions kept only that of the last start."""
+    environment = read_json(run.environment)
+    if not isinstance(environment, dict):
+        return []
+    starts = environment.get("starts")
+    if isinstance(starts, list):
+        return [start for start in starts if isinstance(start, dict)]
+    return [{key: value for key, value in environment.items() if key != "data"}]
+
+
+def _is_record(record: Any) -> bool:
+    return (
+        isinstance(record, dict)
+        and record.get("schema") == SCHEMA
+        and isinstance(record.get("identity"), str)
+        and type(record.get("seed")) is int
+        and isinstance(record.get("config"), dict)
+        and _fits(record["config"], _kinds())
+        and _are_prints(record.get("data", {}))
+    )
+
+
+def _are_prints(data: Any) -> bool:
+    return isinstance(data, dict) and all(isinstance(value, str) for value in data.values())
+
+
+def _is_result(result: Any) -> bool:
+    """Whether this is an outcome, with errors (in percent) that can be some."""
+    if not isinstance(result, dict) or result.get("status") not in (FINISHED, FAILED):
+        return False
+    errors = [value for key, value in result.items() if "error" in key and value is not None]
+    return all(type(error) in (int, float) and 0 <= error <= 100 + 1e-6 for error in errors)
+
+
+_Kinds = dict[str, "tuple[type, ...] | _Kinds"]
+
+
+@cache
+def _kinds(schema: Any = Config) -> _Kinds:
+    """What JSON may have at each key of the schema: its types, or those of the group's keys."""
+    hints = typing.get_type_hints(schema)
+    return {name: _kinds(hint) if is_dataclass(hint) else _types(hint) for name, hint in hints.items()}
+
+
+def _types(hint: Any) -> tuple[type, ...]:
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, UnionType):
+        return tuple(kind for part in parts for kind in _types(part))
+    if origin is typing.Literal:
+        return tuple({type(part) for part in parts})
+    if origin in (tuple, list):
+        return (list,)
+    return (int, float) if hint is float else (hint,)
+
+
+def _fits(config: dict[str, Any], kinds: _Kinds) -> bool:
+    """Whether each value has a type of the schema. Keys that the schema does not know may have any."""
+    for key, value in config.items():
+        kind = kinds.get(key)
+        if isinstance(kind, dict):
+            if not isinstance(value, dict) or not _fits(value, kind):
+                return False
+        elif kind is not None and type(value) not in kind:
+            return False
+    return True
+
+
+def _count(value: Any) -> int:
+    return value if type(value) is int else 0
