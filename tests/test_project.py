@@ -122,3 +122,26 @@ def test_the_modules_and_tests_of_make_mutation_are_there():
     table = json.loads((ROOT / "scripts" / "mutation.json").read_text())
     named = {name for module, tests in table.items() for name in (module, *tests)}
     assert sorted(name for name in named if not (ROOT / name).is_file()) == []
+
+
+def test_the_documentation_names_every_choice_of_every_group():
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    choices = [path for path in (ROOT / "conf").glob("*/*.yaml") if path.parent.name not in ("hydra", "experiment")]
+    assert len(choices) > 70
+    assert [str(path.relative_to(ROOT)) for path in choices if f"`{path.stem}`" not in page] == []
+
+
+def test_every_page_that_the_documentation_links_is_there():
+    pages = [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "results").glob("*.md"),
+    ]
+    broken = [
+        f"{page.name}: {target}"
+        for page in pages
+        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text())
+        if not target.startswith("http") and not (page.parent / target).exists()
+    ]
+    assert broken == []
