@@ -90,13 +90,13 @@ def _arm(name: str, entry: Any, folders: Sequence[Path], path: Path) -> Arm:
         raise UserError(f"{where}: expected lists at only_for and set and a text at label")
     choices, values = {}, {}
     for text in keep_texts([str(override) for override in overrides]):
+        refusal = UserError(f"{where}: {text!r} is not KEY=VALUE")
         try:
             (override,) = OverridesParser.create().parse_overrides([text])
-            plain = not (override.is_sweep_override() or override.is_add() or override.is_delete())
         except HydraException:
-            plain = False
-        if not plain:
-            raise UserError(f"{where}: {text!r} is not KEY=VALUE")
+            raise refusal from None
+        if override.is_sweep_override() or override.is_add() or override.is_delete():
+            raise refusal
         key, value = override.key_or_group, override.value()
         if any((folder / key).is_dir() for folder in folders):
             choices[key] = str(value)

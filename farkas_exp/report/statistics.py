@@ -149,4 +149,5 @@ def fisher_exact_greater(first: int, first_trials: int, second: int, second_tria
     from scipy import stats
 
     table = [[first, first_trials - first], [second, second_trials - second]]
-    return float(stats.fisher_exact(table, alternative="greater").pvalue)
+    _, p_value = stats.fisher_exact(table, alternative="greater")
+    return float(p_value)  # type: ignore[arg-type]

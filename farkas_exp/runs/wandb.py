@@ -230,6 +230,7 @@ def log_files(
     told = told_by(settings)
     if told.mode == "disabled":
         return
+    assert told.mode is not None
     arguments = {
         "project": told.project, "entity": told.entity, "dir": str(directory), "name": name,
         "group": told.group or "reports", "job_type": "report", "tags": list(told.tags),

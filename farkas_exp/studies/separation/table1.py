@@ -93,7 +93,7 @@ PINNED = ("regularizer.", "model.residual", "normalization.name", "aggregation."
 
 
 def _kind(label: str, model: str = "mlp", **needs: Any) -> Kind:
-    numbers = dict(
+    numbers: dict[str, str] = dict(
         zip(("train acc.", "val. acc.", "train loss"), (f"{n:.4f}" for n in PAPER.get(label, ())), strict=False)
     )
     return Kind(label, {"model.name": model} | {key.replace("__", "."): value for key, value in needs.items()}, numbers)
