@@ -15,9 +15,10 @@ from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 
-from farkas_exp import cli, runs
+from farkas_exp import runs
 from farkas_exp.config import parse, to_dict
 from farkas_exp.config.identity import identify
+from farkas_exp.launch import cli
 from farkas_exp.machine.errors import UserError
 from farkas_exp.report.arms import arms_table, group_arms
 from farkas_exp.runs import status

@@ -7,7 +7,7 @@ from farkas_exp.machine import signals
 
 def main() -> int:
     """Run the command line of this process and return its exit status."""
-    return signals.command("farkas_exp.cli")
+    return signals.command("farkas_exp.launch.cli")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from contextlib import redirect_stderr, redirect_stdout, suppress
 import pytest
 
 PRELOADED = [
-    "farkas_exp.cli",
+    "farkas_exp.launch.cli",
     "farkas_exp.training.session",
     "hydra.main",
     "sklearn.datasets",
@@ -76,7 +76,7 @@ def _answer(process, pipe):
 
 def command(*arguments):
     """The command line in this process: its exit status and what it printed."""
-    from farkas_exp.cli import main
+    from farkas_exp.launch.cli import main
 
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):

@@ -5,9 +5,10 @@ import torch
 from configs import config
 from torch.nn import functional as F
 
-from farkas_exp import runs, sweep
+from farkas_exp import runs
 from farkas_exp.config import AttackConfig, AugmentationConfig, DatasetConfig
 from farkas_exp.data import build_data
+from farkas_exp.launch import sweep
 from farkas_exp.machine.errors import UserError
 from farkas_exp.methods import Training, build_methods, execution_mode
 from farkas_exp.methods.adversarial import ROBUST_TESTS, pgd, robust_errors

@@ -8,8 +8,8 @@ import torch
 from configs import config
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from farkas_exp import sweep
 from farkas_exp.data import build_data
+from farkas_exp.launch import sweep
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.signals import StopRequest
 from farkas_exp.runs import open_run, read_json

@@ -12,8 +12,9 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from farkas_exp import runs
-from farkas_exp.cli import config_dir, main
 from farkas_exp.config import parse, schema_defaults
+from farkas_exp.config.store import config_dir
+from farkas_exp.launch.cli import main
 from farkas_exp.runs import collect
 
 ROOT = Path(__file__).parent.parent

@@ -66,7 +66,7 @@ def test_unknown_key_walks_into_groups():
 
 
 def test_the_command_line_front_imports_no_torch():
-    code = "import sys, farkas_exp.cli, farkas_exp.report; sys.exit('torch' in sys.modules)"
+    code = "import sys, farkas_exp.launch.cli, farkas_exp.report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -11,14 +11,15 @@ from PIL import Image
 from test_data_mnist import make_mnist
 from test_train import stop_after
 
-from farkas_exp import runs, sweep
-from farkas_exp.cli import main
+from farkas_exp import runs
 from farkas_exp.config import DatasetConfig, PhaseConfig, PhasesConfig
 from farkas_exp.config.identity import identify
 from farkas_exp.data import build_data
 from farkas_exp.data.files import prints
 from farkas_exp.data.files.made import make_folder
 from farkas_exp.data.files.resize import resize_folder
+from farkas_exp.launch import sweep
+from farkas_exp.launch.cli import main
 from farkas_exp.machine.errors import UserError
 from farkas_exp.report.arms import arms_table, group_arms
 from farkas_exp.runs import open_run, read_json, read_run

@@ -6,9 +6,10 @@ import sys
 import pytest
 from configs import config, values
 
-from farkas_exp import runs, sweep
+from farkas_exp import runs
 from farkas_exp.config import parse
 from farkas_exp.config.identity import identify
+from farkas_exp.launch import sweep
 from farkas_exp.machine.errors import UserError
 from farkas_exp.registry import DATASETS
 from farkas_exp.runs import open_run, read_run

@@ -14,10 +14,11 @@ from configs import config
 from ranks import command, command_with, in_ranks
 from test_data_device import made, same
 
-from farkas_exp import followers, runs, sweep
-from farkas_exp.cli import config_dir
+from farkas_exp import runs
+from farkas_exp.config.store import config_dir
 from farkas_exp.data.base import batch_share
 from farkas_exp.data.base import test_share as share_of_test
+from farkas_exp.launch import sweep, workers
 from farkas_exp.machine import distributed, liveness
 from farkas_exp.machine.distributed import ALONE, Processes, first_host, from_environment, meeting_point
 from farkas_exp.machine.errors import UserError
@@ -471,8 +472,8 @@ def test_one_process_needs_no_group():
     assert distributed.current() is ALONE
     with distributed.group({}) as processes:
         assert processes is ALONE
-        followers.call(processes, config())
-        followers.dismiss(processes, 0)
+        workers.call(processes, config())
+        workers.dismiss(processes, 0)
     assert processes.gather(3) == [3]
     assert processes.sum([1.5, 2]) == [1.5, 2]
     with pytest.raises(ZeroDivisionError), processes.bound_together():
@@ -492,7 +493,7 @@ def as_slurm_task():
 
 def task_of_a_slurm_job(runs_dir):
     """What submitit calls in each task of a job; the runs of its group are one, composed as ever."""
-    from farkas_exp.launchers import jobs, slurm
+    from farkas_exp.launch import jobs, slurm
 
     outcomes = []
     as_slurm_task()
@@ -508,7 +509,7 @@ def test_the_tasks_of_a_slurm_job_train_a_run_together(tmp_path):
 
 @pytest.mark.parametrize(("nodes", "tasks", "ends_all"), [(2, 4, True), (1, 1, False)])
 def test_a_slurm_job_of_several_tasks_is_submitted_as_such(tmp_path, monkeypatch, nodes, tasks, ends_all):
-    from farkas_exp.launchers import slurm
+    from farkas_exp.launch import slurm
 
     (tmp_path / "srun").touch(mode=0o755)  # all that submitit looks for before it submits
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)

@@ -5,7 +5,8 @@ import torch
 from configs import config
 from test_train import stop_after
 
-from farkas_exp import runs, sweep
+from farkas_exp import runs
+from farkas_exp.launch import sweep
 from farkas_exp.runs import open_run, read_json, read_starts
 from farkas_exp.training import environment
 

@@ -6,7 +6,7 @@ import pytest
 from configs import config
 from made_runs import make_run, settings
 
-from farkas_exp import sweep
+from farkas_exp.launch import sweep
 from farkas_exp.machine.files import write_text
 from farkas_exp.report.arms import arms_table, group_arms
 from farkas_exp.runs import collect, open_run, read_json, read_rows, read_run, status

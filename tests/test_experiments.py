@@ -11,11 +11,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from farkas_exp import arms, runs
-from farkas_exp.cli import config_dir, main
-from farkas_exp.config import Config, parse, to_dict
+from farkas_exp import runs
+from farkas_exp.config import Config, arms, parse, to_dict
 from farkas_exp.config.identity import identify
-from farkas_exp.config.store import tell_hydra
+from farkas_exp.config.store import config_dir, tell_hydra
+from farkas_exp.launch.cli import main
 from farkas_exp.report.arms import deciding_settings
 from farkas_exp.runs import collect
 from farkas_exp.studies.farkas.paper import TABLE3_MINI, TABLES, deviations, required_settings

@@ -10,7 +10,8 @@ import pytest
 from configs import config
 from test_cli import ROOT, SMALL, small
 
-from farkas_exp import runs, sweep
+from farkas_exp import runs
+from farkas_exp.launch import sweep
 from farkas_exp.machine import locks
 from farkas_exp.runs import collect, open_run, read_json, read_rows
 from farkas_exp.training.trainer import Trainer

@@ -14,11 +14,12 @@ import torch
 import yaml
 from made_runs import make_run, settings
 
-from farkas_exp import runs, sweep
-from farkas_exp.cli import config_dir, main
+from farkas_exp import runs
 from farkas_exp.config import parse
-from farkas_exp.launchers import jobs, local_parallel
-from farkas_exp.launchers.local_parallel import plan, visible_gpus
+from farkas_exp.config.store import config_dir
+from farkas_exp.launch import jobs, local_parallel, sweep
+from farkas_exp.launch.cli import main
+from farkas_exp.launch.local_parallel import plan, visible_gpus
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.signals import PREEMPTION, StopRequest
 from farkas_exp.runs import RunDirectory, best, collect, read_json, read_starts

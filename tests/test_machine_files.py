@@ -6,7 +6,8 @@ import threading
 import pytest
 from configs import config
 
-from farkas_exp import runs, sweep
+from farkas_exp import runs
+from farkas_exp.launch import sweep
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.files import appending, cut_torn_line, replacing, scratch_folder, write_text
 from farkas_exp.runs import open_run

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from configs import config
 
-from farkas_exp import runs, sweep
+from farkas_exp import runs
+from farkas_exp.launch import sweep
 from farkas_exp.machine import locks
 from farkas_exp.runs import open_run, read_rows
 from farkas_exp.training.trainer import Trainer

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from farkas_exp.cli import main
+from farkas_exp.launch.cli import main
 from farkas_exp.machine import signals
 from farkas_exp.machine.signals import PREEMPTION, StopRequest
 from farkas_exp.runs import collect

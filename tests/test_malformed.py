@@ -14,8 +14,8 @@ from typing import Any, Literal
 import pytest
 import yaml
 
-from farkas_exp.cli import main
 from farkas_exp.config import Config, parse
+from farkas_exp.launch.cli import main
 from farkas_exp.machine.errors import UserError
 
 BY_HAND = [

@@ -10,7 +10,8 @@ import pytest
 from configs import config, values
 from test_train import stop_after
 
-from farkas_exp import runs, sweep
+from farkas_exp import runs
+from farkas_exp.launch import sweep
 from farkas_exp.machine.files import write_text
 from farkas_exp.runs import open_run, read_json, read_rows
 from farkas_exp.runs.measurements import Measurements
@@ -77,7 +78,7 @@ def test_a_finished_run_whose_measurements_are_there_is_skipped_without_torch(tm
     lost = values(tmp_path, **TINY, diagnostics={"epochs": [0, 2, 3], "images": 8})
     for nested in (values(tmp_path, **TINY, diagnostics={"epochs": [0, 3], "images": 8}), lost):
         code = (
-            "import json, sys; from farkas_exp import sweep; from farkas_exp.config import parse\n"
+            "import json, sys; from farkas_exp.launch import sweep; from farkas_exp.config import parse\n"
             f"print(sweep.execute(parse(json.loads({json.dumps(json.dumps(nested))}))).note, 'torch' in sys.modules)"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

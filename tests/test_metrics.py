@@ -3,7 +3,8 @@
 import pytest
 from configs import config
 
-from farkas_exp import runs, sweep
+from farkas_exp import runs
+from farkas_exp.launch import sweep
 from farkas_exp.report.arms import arm_record, group_arms
 from farkas_exp.runs import checkpoint, open_run, read_json, read_rows
 from farkas_exp.runs.wandb import WandbMirror

@@ -16,10 +16,11 @@ import torch
 from PIL import Image
 from test_train import numbers
 
-from farkas_exp import runs, sweep
+from farkas_exp import runs
 from farkas_exp.config import Config, parse
 from farkas_exp.config.identity import identify
 from farkas_exp.config.options import Option, shown, walk
+from farkas_exp.launch import sweep
 from farkas_exp.machine.errors import UserError
 from farkas_exp.runs import open_run
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from farkas_exp.cli import packing
 from farkas_exp.config import parse, schema_defaults
+from farkas_exp.launch.cli import packing
 from farkas_exp.machine.errors import UserError
 from farkas_exp.runs import collect
 

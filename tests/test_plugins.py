@@ -152,6 +152,6 @@ def test_a_missing_plugin_is_one_line_and_an_unknown_name_lists_those_of_plugins
 
 
 def test_without_plugins_nothing_heavy_is_imported() -> None:
-    code = "import sys, farkas_exp.cli; from farkas_exp.config import schema_defaults; schema_defaults();"
+    code = "import sys, farkas_exp.launch.cli; from farkas_exp.config import schema_defaults; schema_defaults();"
     done = python("-c", code + "sys.exit('torch' in sys.modules)", tmp_path=HERE.parent)
     assert done.returncode == 0, done.stderr

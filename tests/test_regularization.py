@@ -8,9 +8,9 @@ from configs import config
 from torch import nn
 from torch.nn import functional as F
 
-from farkas_exp import sweep
 from farkas_exp.data.arrays.moons import make_moons
 from farkas_exp.initialization import initialize
+from farkas_exp.launch import sweep
 from farkas_exp.layers import watch_pre_activations
 from farkas_exp.machine.errors import UserError
 from farkas_exp.measures import dead_samples

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from made_runs import make_run, settings
 
-from farkas_exp import sweep
 from farkas_exp.config import parse
+from farkas_exp.launch import sweep
 from farkas_exp.machine.errors import UserError
 from farkas_exp.registry import REPORTS
 from farkas_exp.report import command

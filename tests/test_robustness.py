@@ -15,8 +15,9 @@ from configs import config, values
 from test_train import assert_same, stop_after
 from torch import nn
 
-from farkas_exp import runs, sweep
+from farkas_exp import runs
 from farkas_exp.config import parse
+from farkas_exp.launch import sweep
 from farkas_exp.machine.errors import UserError
 from farkas_exp.runs import checkpoint, open_run, read_json, read_rows, read_run
 from farkas_exp.training import session as train
@@ -331,7 +332,7 @@ def test_a_file_size_limit_while_torch_writes_is_one_line(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
 
     code = (
-        "import sys, json; from farkas_exp import sweep, config;"
+        "import sys, json; from farkas_exp import config; from farkas_exp.launch import sweep;"
         "print(sweep.execute(config.parse(json.loads(sys.argv[1]))))"
     )
     done = subprocess.run(

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from farkas_exp import cli, runs
+from farkas_exp import runs
 from farkas_exp.config import parse
 from farkas_exp.config.identity import identify
+from farkas_exp.launch import cli
 from farkas_exp.report import command as report
 from farkas_exp.runs import status
 

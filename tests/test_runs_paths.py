@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from configs import config
 
-from farkas_exp import runs, sweep
+from farkas_exp import runs
 from farkas_exp.config import identity as identities
 from farkas_exp.config.identity import identify
+from farkas_exp.launch import sweep
 from farkas_exp.machine.errors import UserError
 from farkas_exp.runs.paths import run_path
 

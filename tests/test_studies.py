@@ -48,7 +48,7 @@ def test_the_core_and_the_report_import_no_study() -> None:
 
 def test_composing_a_configuration_imports_no_table() -> None:
     code = (
-        "import sys, farkas_exp.cli, farkas_exp.studies.catalogue, farkas_exp.registry as r\n"
+        "import sys, farkas_exp.launch.cli, farkas_exp.studies.catalogue, farkas_exp.registry as r\n"
         "list(r.EXPERIMENTS)\n"
         "print([m for m in sys.modules if m.startswith(('farkas_exp.report', 'torch', 'matplotlib'))])"
     )

@@ -14,16 +14,18 @@ from configs import config
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from farkas_exp import arms, cli, complaints, grid, output, runs, sweep
-from farkas_exp.cli import config_dir, main
-from farkas_exp.composition import Compositions
-from farkas_exp.config import parse
+from farkas_exp import runs
+from farkas_exp.config import arms, parse
 from farkas_exp.config.help import choices
 from farkas_exp.config.identity import identify
-from farkas_exp.config.store import tell_hydra
+from farkas_exp.config.store import config_dir, tell_hydra
+from farkas_exp.launch import cli, complaints, grid, sweep
+from farkas_exp.launch.cli import main
+from farkas_exp.launch.composition import Compositions
+from farkas_exp.launch.sweep import Cut, Outcome, Sweep
+from farkas_exp.machine import output
 from farkas_exp.report import command
 from farkas_exp.runs import collect, open_run, read_json, write_json
-from farkas_exp.sweep import Cut, Outcome, Sweep
 
 TINY = [
     "model=mlp", "model.depth=1", "model.width=4", "dataset=digits", "dataset.train_limit=100", "batch_size=50",
@@ -265,7 +267,7 @@ def test_what_is_not_plain_is_left_to_hydra(compositions, override):
 def test_thousands_of_runs_ask_hydra_once(compositions, monkeypatch):
     monkeypatch.setattr(compositions, "by_hydra", lambda overrides: pytest.fail("composed by Hydra"))
     lists = []
-    monkeypatch.setattr("farkas_exp.composition.create_defaults_list", _counting(lists))
+    monkeypatch.setattr("farkas_exp.launch.composition.create_defaults_list", _counting(lists))
     axes = (["resnet18", "resnet34", "farkasnet18"], ["batch", "none", "group"], ["small", "large"], range(50))
     found = [
         (f"model={m}", f"normalization={n}", f"lr={r}", f"seed={s}", "epochs=3")
@@ -369,7 +371,7 @@ def test_a_yaml_file_that_is_no_configuration_is_one_line(tmp_path, capfd, conte
 
 
 SAY = (
-    "import sys; from farkas_exp import output\n"
+    "import sys; from farkas_exp.machine import output\n"
     "with output.patient():\n"
     "    for _ in range(10_000): print('±', 'x' * 100); output.say('β')\n"
     "    output.warn('went on')\n"
@@ -392,7 +394,7 @@ def test_trouble_of_standard_output_changes_no_exit_status(tmp_path, how):
 
 def test_no_file_takes_the_place_of_a_closed_standard_output(tmp_path):
     code = (
-        "import os, sys; from farkas_exp import output\n"
+        "import os, sys; from farkas_exp.machine import output\n"
         "with output.patient():\n"
         "    file = open('results', 'w'); os.write(1, b'words'); file.close()\n"
     )

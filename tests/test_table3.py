@@ -12,11 +12,12 @@ from ranks import command, command_with, in_ranks
 from test_experiments import composed
 from test_train import assert_same, stop_after
 
-from farkas_exp import runs, sweep
-from farkas_exp.cli import main
+from farkas_exp import runs
 from farkas_exp.data import build_data
 from farkas_exp.data.files.made import make_folder
 from farkas_exp.data.files.resize import main as resize
+from farkas_exp.launch import sweep
+from farkas_exp.launch.cli import main
 from farkas_exp.runs import RunDirectory, open_run, read_json, read_rows
 from farkas_exp.training.building import build_model
 from farkas_exp.training.metrics import missed_top5

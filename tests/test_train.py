@@ -12,8 +12,9 @@ import pytest
 import torch
 from configs import config, values
 
-from farkas_exp import runs, sweep
+from farkas_exp import runs
 from farkas_exp.config import parse
+from farkas_exp.launch import sweep
 from farkas_exp.machine.errors import UserError
 from farkas_exp.runs import open_run, read_json, read_rows, read_run
 from farkas_exp.training.building import build_model
@@ -118,7 +119,8 @@ def test_a_killed_run_goes_on_to_the_same_numbers_bitwise(tmp_path):
     threads = torch.get_num_threads()
     code = (
         "import sys, json, torch; torch.set_num_threads(int(sys.argv[2]));"
-        "from farkas_exp import sweep, config; print(sweep.execute(config.parse(json.loads(sys.argv[1]))))"
+        "from farkas_exp import config; from farkas_exp.launch import sweep;"
+        "print(sweep.execute(config.parse(json.loads(sys.argv[1]))))"
     )
     run = open_run(parse(killed))
     process = subprocess.Popen([sys.executable, "-c", code, json.dumps(killed), str(threads)])

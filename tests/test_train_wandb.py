@@ -11,7 +11,8 @@ from test_tracking_wandb import closed_port
 from test_train import stop_after
 from wandb_file import read_wandb_file
 
-from farkas_exp import runs, sweep
+from farkas_exp import runs
+from farkas_exp.launch import sweep
 from farkas_exp.runs import open_run, read_json, read_rows
 from farkas_exp.training.trainer import Trainer
 

@@ -10,8 +10,8 @@ import pytest
 from made_runs import make_run, settings
 from test_experiments import jobs
 
-from farkas_exp.cli import main
 from farkas_exp.config import to_dict
+from farkas_exp.launch.cli import main
 from farkas_exp.machine.errors import UserError
 from farkas_exp.report.methods import Arms
 from farkas_exp.report.render import show

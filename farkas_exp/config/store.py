@@ -12,6 +12,13 @@ from farkas_exp.config.parsing import schema_defaults
 from farkas_exp.registry import load_plugins
 
 
+def config_dir() -> str:
+    """The folder of the YAML files: inside the installed package, or `conf/` of a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    installed = package / "conf"
+    return str(installed if installed.is_dir() else package.parent / "conf")
+
+
 def tell_hydra(config_dir: Path, overrides: Sequence[str] = ()) -> None:
     """Load the plugins, those that the overrides name too, and store the schema and every choice without a file.
 

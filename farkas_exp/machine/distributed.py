@@ -1,8 +1,8 @@
 """Several processes that train one run together: who they are, how they agree, and what happens when one fails.
 
 They are started by `torchrun`, or by Slurm's `srun` as one task each. The first one (rank 0) is the command: it
-composes, decides what is trained, and alone writes. The others follow it (`followers.py`). With one process nothing
-here does anything, and torch is not imported.
+composes, decides what is trained, and alone writes. The others follow it (`launch/workers.py`). With one process
+nothing here does anything, and torch is not imported.
 
 What is agreed on passes through the CPU (Gloo), also where gradients pass through the GPUs (NCCL), so that no
 agreement waits for a device.

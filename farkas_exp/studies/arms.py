@@ -19,9 +19,8 @@ def _configs(experiment: str) -> dict[str, dict[str, Any]]:
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
-    from farkas_exp import arms
-    from farkas_exp.cli import config_dir
-    from farkas_exp.config import schema_defaults
+    from farkas_exp.config import arms, schema_defaults
+    from farkas_exp.config.store import config_dir
 
     ConfigStore.instance().store(name="schema", node=schema_defaults())
     found: dict[str, dict[str, Any]] = {}

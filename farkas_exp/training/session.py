@@ -7,7 +7,6 @@ from typing import Any
 from farkas_exp import runs
 from farkas_exp.config import Config, to_dict
 from farkas_exp.data import build_data
-from farkas_exp.followers import call
 from farkas_exp.machine import distributed
 from farkas_exp.machine.distributed import Processes
 from farkas_exp.machine.errors import Interrupted, UserError
@@ -38,7 +37,6 @@ def train(config: Config, run: RunDirectory) -> dict[str, Any]:
     """
     processes = distributed.current()
     with processes.within_reach():
-        call(processes, config)
         with free_to_leave():
             trainer = _build_trainer(config, processes)
         try:

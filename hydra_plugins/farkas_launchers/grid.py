@@ -1,4 +1,4 @@
-"""`hydra/sweeper=grid`: every combination of a sweep once. The work is in `farkas_exp.grid`."""
+"""`hydra/sweeper=grid`: every combination of a sweep once. The work is in `farkas_exp.launch.grid`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,7 +24,7 @@ class GridSweeper(Sweeper):
 
     def sweep(self, arguments: Sequence[str]) -> None:
         """Run every combination of the command line's and the experiment's values."""
-        from farkas_exp import grid
+        from farkas_exp.launch import grid
 
         assert self.config is not None and self.launcher is not None  # noqa: PT018
         found = grid.batches(self.context.config_loader, self.config, self.params, arguments, self.max_batch_size)

@@ -1,7 +1,7 @@
 """The launchers of `conf/hydra/launcher`.
 
 Hydra takes plugins from this namespace only, and imports all of them at each start; so the work is in
-`farkas_exp.launchers`, which is imported by the sweep that needs it.
+`farkas_exp.launch`, which is imported by the sweep that needs it.
 """
 
 from collections.abc import Sequence
@@ -26,8 +26,8 @@ class _LazyLauncher(Launcher):
 
     def work(self) -> Any:
         """What the jobs need, and where the sweep keeps their outcomes."""
-        from farkas_exp.launchers import jobs
-        from farkas_exp.sweep import Sweep, SweepWatch
+        from farkas_exp.launch import jobs
+        from farkas_exp.launch.sweep import Sweep, SweepWatch
 
         return jobs.Work(self.context, self.config, self.task_function, SweepWatch.current or Sweep.of(self.config))
 
@@ -37,7 +37,7 @@ class SequentialLauncher(_LazyLauncher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs one after the other, in this process."""
-        from farkas_exp.launchers import jobs
+        from farkas_exp.launch import jobs
 
         work, all_runs = self.work(), jobs.numbered(job_overrides, initial_job_idx)
         for run in jobs.skip_done(work, all_runs):
@@ -50,7 +50,7 @@ class LocalParallelLauncher(_LazyLauncher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs, several at a time."""
-        from farkas_exp.launchers import jobs, local_parallel
+        from farkas_exp.launch import jobs, local_parallel
 
         return local_parallel.launch(self.settings, self.work(), jobs.numbered(job_overrides, initial_job_idx))
 
@@ -60,6 +60,6 @@ class SlurmLauncher(_LazyLauncher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Submit the jobs to Slurm and wait for them."""
-        from farkas_exp.launchers import jobs, slurm
+        from farkas_exp.launch import jobs, slurm
 
         return slurm.launch(self.settings, self.work(), jobs.numbered(job_overrides, initial_job_idx))

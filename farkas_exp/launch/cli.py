@@ -28,21 +28,22 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from farkas_exp import arms, followers, output, runs, sweep
-from farkas_exp.complaints import one_line
-from farkas_exp.composition import values_of
-from farkas_exp.config import parse
+from farkas_exp import runs
+from farkas_exp.config import arms, parse
 from farkas_exp.config.help import choices, help_text
-from farkas_exp.config.store import tell_hydra
+from farkas_exp.config.store import config_dir, tell_hydra
 from farkas_exp.config.texts import keep_texts
 from farkas_exp.data.files import prints
-from farkas_exp.launchers.local_parallel import visible_gpus
-from farkas_exp.machine import distributed, signals
+from farkas_exp.launch import sweep, workers
+from farkas_exp.launch.complaints import one_line
+from farkas_exp.launch.composition import values_of
+from farkas_exp.launch.local_parallel import visible_gpus
+from farkas_exp.launch.sweep import CRASH, OK, TO_BE_CONTINUED, USAGE, Cut, Outcome, Planned, Sweep, SweepWatch
+from farkas_exp.machine import distributed, output, signals
 from farkas_exp.machine.errors import UserError, unknown
 from farkas_exp.machine.files import write_text
 from farkas_exp.machine.home import ensure_home
 from farkas_exp.machine.signals import StopRequest, at_stake, free_to_leave, last_words
-from farkas_exp.sweep import CRASH, OK, TO_BE_CONTINUED, USAGE, Cut, Outcome, Planned, Sweep, SweepWatch
 
 CHECK_DATA = "--check-data"
 """The flag that decodes a data set's files in the place of training on them."""
@@ -60,12 +61,6 @@ def _best(key: str, *, _root_: DictConfig) -> Any:
 OmegaConf.register_new_resolver("best", _best, replace=True)
 
 
-def config_dir() -> str:
-    """The folder of the YAML files: inside the installed package, or `conf/` of a checkout."""
-    installed = Path(__file__).parent / "conf"
-    return str(installed if installed.is_dir() else Path(__file__).resolve().parent.parent / "conf")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status. Of several processes the first one does, the others follow."""
     if arguments is not None:
@@ -76,12 +71,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             signals.check_environment()
             with distributed.group() as processes:
                 if not processes.is_first:
-                    return followers.follow(processes)
+                    return workers.follow(processes)
                 status = sweep.CRASH
                 try:
                     status = _lead()
                 finally:
-                    followers.dismiss(processes, status)
+                    workers.dismiss(processes, status)
                 return status
         except UserError as error:  # before there was anything to lead
             return _complain(str(error))

@@ -22,14 +22,14 @@ from typing import Any
 import cloudpickle
 from hydra.core.utils import JobReturn
 
-from farkas_exp.launchers import jobs
-from farkas_exp.launchers.jobs import Group, Run, Work
+from farkas_exp.launch import jobs
+from farkas_exp.launch.jobs import Group, Run, Work
+from farkas_exp.launch.sweep import LOST, REFUSED, TO_BE_CONTINUED
 from farkas_exp.machine import pids, signals
 from farkas_exp.machine.cores import cores
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.signals import StopRequest
 from farkas_exp.runs import CRASHED
-from farkas_exp.sweep import LOST, REFUSED, TO_BE_CONTINUED
 
 _UNKNOWN = 255
 """What multiprocessing gives as the exit code of a process whose server is no more."""
@@ -213,7 +213,7 @@ def _context() -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["farkas_exp.cli", "farkas_exp.training.session"])
+    context.set_forkserver_preload(["farkas_exp.launch.cli", "farkas_exp.training.session"])
     return context
 
 

@@ -13,12 +13,12 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from farkas_exp import sweep
-from farkas_exp.composition import Compositions
+from farkas_exp.launch import sweep
+from farkas_exp.launch.composition import Compositions
+from farkas_exp.launch.sweep import LOST, Outcome, Planned, Sweep, SweepWatch
 from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.output import say
 from farkas_exp.machine.signals import StopRequest
-from farkas_exp.output import say
-from farkas_exp.sweep import LOST, Outcome, Planned, Sweep, SweepWatch
 
 
 @dataclass(frozen=True)

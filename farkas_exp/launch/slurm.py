@@ -15,15 +15,14 @@ from typing import Any
 
 from hydra.core.utils import JobReturn
 
-from farkas_exp import followers
-from farkas_exp.launchers import jobs
-from farkas_exp.launchers.jobs import Group, Run, Work
+from farkas_exp.launch import jobs, workers
+from farkas_exp.launch.jobs import Group, Run, Work
+from farkas_exp.launch.sweep import LOST, TO_BE_CONTINUED
 from farkas_exp.machine import distributed
 from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.output import say
 from farkas_exp.machine.signals import PREEMPTION, StopRequest
-from farkas_exp.output import say
 from farkas_exp.runs import CRASHED
-from farkas_exp.sweep import LOST, TO_BE_CONTINUED
 
 try:
     from submitit import AutoExecutor
@@ -52,13 +51,13 @@ class _Job:
         with StopRequest() as stop:  # in place of it: a second signal must not disturb the saving or the requeue
             with distributed.group() as processes:
                 if not processes.is_first:
-                    if status := followers.follow(processes):
+                    if status := workers.follow(processes):
                         raise SystemExit(status)  # lets srun end the other tasks
                     return
                 try:
                     jobs.run_group(self.work, self.group, stop)
                 finally:
-                    followers.dismiss(processes, 0)
+                    workers.dismiss(processes, 0)
             if stop.requested and _is_running():
                 say(f"{stop.signal_name}: asking Slurm to requeue this job")
                 _requeue(requeue)

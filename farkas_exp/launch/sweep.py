@@ -21,16 +21,17 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from farkas_exp import arms, runs
-from farkas_exp.config import Config, parse
+from farkas_exp import runs
+from farkas_exp.config import Config, arms, parse
 from farkas_exp.data.files.prints import Prints, check_same, prints
+from farkas_exp.launch import workers
 from farkas_exp.machine import distributed
 from farkas_exp.machine.distributed import RankFailed
 from farkas_exp.machine.errors import Interrupted, UserError
 from farkas_exp.machine.files import write_text
+from farkas_exp.machine.output import say, warn
 from farkas_exp.machine.signals import free_to_leave, last_words
 from farkas_exp.machine.terminal import printable
-from farkas_exp.output import say, warn
 from farkas_exp.runs.measurements import Gap, Measurements, described
 from farkas_exp.runs.query import ranked_error
 
@@ -105,6 +106,7 @@ def _execute_locked(run: runs.RunDirectory, config: Config) -> Outcome:
         with free_to_leave():
             from farkas_exp.training.session import train
 
+        workers.call(distributed.current(), config)
         result = train(config, run)
         return Outcome(result["status"], path, _summary(result, config.dataset.evaluated_on))
     except Interrupted as stopped:

@@ -11,11 +11,11 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from farkas_exp import arms
-from farkas_exp.composition import Compositions
+from farkas_exp.config import arms
 from farkas_exp.config.texts import keep_texts
+from farkas_exp.launch.composition import Compositions
+from farkas_exp.launch.sweep import Planned, SweepWatch
 from farkas_exp.machine.errors import UserError
-from farkas_exp.sweep import Planned, SweepWatch
 
 MOST_RUNS = 1_000_000
 """A sweep of more runs is a slip of the hand, and would fill the memory before it began."""

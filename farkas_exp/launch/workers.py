@@ -1,4 +1,4 @@
-"""What every process but the first does: it trains what the first one trains, until that one leaves."""
+"""The worker ranks: every process but the first trains what the first one trains, until that one leaves."""
 
 import sys
 from contextlib import suppress
@@ -11,9 +11,14 @@ from farkas_exp.machine.errors import Interrupted, UserError
 
 
 def call(processes: Processes, config: Config) -> None:
-    """In the first process: let the others begin the run of `config`, too."""
+    """In the first process: let the others begin the run of `config`, too.
+
+    Raises:
+        Interrupted: another process is gone.
+    """
     if processes.are_several and processes.is_first:
-        processes.broadcast(to_dict(config))
+        with processes.within_reach():
+            processes.broadcast(to_dict(config))
 
 
 def dismiss(processes: Processes, status: int) -> None:
