@@ -258,6 +258,19 @@ class Dataset(Entry):
         return {} if self.prints is None else Entry(name=self.name, source=self.prints).build(*groups)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Measure(Entry):
+    """What may be measured of a network: a function of a `measures.Subject` that returns its figures by name.
+
+    Attributes:
+        pixels: whether it attacks images, so that their values have to be those of pixels.
+        whole_set: whether it works on the whole test set, which one process alone has.
+    """
+
+    pixels: bool = False
+    whole_set: bool = False
+
+
 NETWORKS = Registry("model.name", Network, "farkas_exp.models.catalogue")
 HEADS = Registry("head.name", Head, "farkas_exp.models.catalogue")
 NORMALIZATIONS = Registry("normalization.name", Normalization, "farkas_exp.layers.catalogue")
@@ -265,6 +278,8 @@ ACTIVATIONS = Registry("activation.name", ActivationFunction, "farkas_exp.layers
 AGGREGATIONS = Registry("aggregation.name", Entry, "farkas_exp.layers.catalogue")
 INITIALIZATIONS = Registry("init.name", Initialization, "farkas_exp.initialization.catalogue")
 DATASETS = Registry("dataset.name", Dataset, "farkas_exp.data.catalogue")
+OPTIMIZERS = Registry("optimizer.name", Entry, "farkas_exp.training.catalogue")
+MEASURES = Registry("diagnostics.measures", Measure, "farkas_exp.measures.catalogue")
 
 
 @dataclass(frozen=True, kw_only=True)

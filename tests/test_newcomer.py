@@ -10,6 +10,7 @@ from test_plugins import SMALL, command, python
 
 from farkas_exp.runs import collect, read_json
 
+DIGITS = [*SMALL, "dataset=digits", "dataset.train_limit=100"]
 OWN = {"installed": "farkas_newcomer"}
 HELP = f"""
 from pathlib import Path
@@ -30,8 +31,8 @@ except Exception as error:
 def test_a_residual_network_and_a_table(tmp_path: Path) -> None:
     runs_dir = f"runs_dir={tmp_path / 'runs'}"
     scaled = ["model=stairs", "residual.depth_exponent=-0.5", "init=zero_last"]  # needs residual branches
-    done = command("-m", "model.steps=2,5", *scaled, *SMALL, runs_dir, tmp_path=tmp_path, **OWN)
-    assert (done.returncode, done.stderr) == (0, "")
+    done = command("-m", "model.steps=2,5", *scaled, *DIGITS, runs_dir, tmp_path=tmp_path, **OWN)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
 
     records = collect(tmp_path / "runs")
     assert sorted(record.config["model"]["steps"] for record in records) == [2, 5]
@@ -50,3 +51,50 @@ def test_a_residual_network_and_a_table(tmp_path: Path) -> None:
     assert "stairs" in seen
     assert "by_steps" in seen
     assert "model.steps: 4 does nothing here; it needs model.name=stairs (else 3)" in seen
+
+
+REFUSALS = """
+from farkas_exp.config import parse
+from farkas_exp.machine.errors import UserError
+from farkas_exp.measures import check_measures
+
+base = dict(model=dict(name="mlp"), lr=dict(value=0.1), dataset=dict(name="digits"))
+for part in (
+    dict(optimizer=dict(name="sgd", share=0.5)),
+    dict(optimizer=dict(name="signs", share=0)),
+    dict(optimizer=dict(name="signs", nesterov=True)),
+    dict(optimizer=dict(name="adam", momentum=0.5)),
+    dict(diagnostics=dict(measures=["larges"])),
+    dict(diagnostics=dict(measures=["brightest"]), dataset=dict(name="digits", normalize=True)),
+):
+    try:
+        check_measures(parse({**base, **part}))
+    except UserError as error:
+        print(error)
+"""
+
+
+def test_an_optimizer_and_a_measure(tmp_path: Path) -> None:
+    asked = ["diagnostics.epochs=[0,1]", "diagnostics.measures=[largest]", "diagnostics.images=8"]
+    chosen = ["model=mlp", "model.width=8", "optimizer=signs", "optimizer.momentum=0", "lr.value=0.001", *asked]
+    runs_dir = f"runs_dir={tmp_path / 'runs'}"
+    done = command("-m", "optimizer.share=1,0.5", *chosen, *DIGITS, runs_dir, tmp_path=tmp_path, **OWN)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    whole, half = sorted(collect(tmp_path / "runs"), key=lambda record: -record.config["optimizer"]["share"])
+    assert whole.identity != half.identity
+    moved = [record.diagnostics()[1]["largest"] - record.diagnostics()[0]["largest"] for record in (whole, half)]
+    assert moved[0] != moved[1]
+    assert all(abs(step) <= 2 * 0.001 * share + 1e-6 for step, share in zip(moved, (1, 0.5), strict=True)), "two steps"
+
+    lines = python("-c", REFUSALS, tmp_path=tmp_path, **OWN).stdout.splitlines()
+    expected = (
+        "optimizer.share: 0.5 does nothing here; it needs optimizer.name=signs (else 1.0)",
+        "optimizer.share: 0.0 is out of range; it must be positive",
+        "optimizer.nesterov: true does nothing here; it needs optimizer.name=sgd (else false)",
+        "optimizer.momentum: 0.5 does nothing here; it needs optimizer.name=sgd or signs (else 0.9)",
+        "diagnostics.measures: unknown 'larges'; did you mean 'largest'",
+        "diagnostics.measures: brightest attacks pixels in [0, 1], not dataset.normalize=true",
+    )
+    assert len(lines) == len(expected)
+    for line, start in zip(lines, expected, strict=True):
+        assert line.startswith(start)

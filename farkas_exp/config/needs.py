@@ -5,7 +5,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from farkas_exp.registry import DATASETS, INITIALIZATIONS, NETWORKS, NORMALIZATIONS, Dataset, Network, Registry
+from farkas_exp.registry import (
+    DATASETS,
+    INITIALIZATIONS,
+    NETWORKS,
+    NORMALIZATIONS,
+    OPTIMIZERS,
+    Dataset,
+    Network,
+    Registry,
+)
 
 MOST_NAMED = 6
 """Choices that a message lists."""
@@ -16,7 +25,7 @@ class Need:
     """What an option does nothing without.
 
     Attributes:
-        words: what is missing in a configuration, as one writes it: optimizer.name=sgd.
+        words: what is missing in a configuration, as one writes it: regularizer.name=norm_bias.
         is_met: whether a configuration has it.
         example: settings that meet it, by dotted key.
     """
@@ -39,6 +48,11 @@ def normalization(option: str, example: str) -> Need:
 def initialization(option: str, example: str) -> Need:
     """The need for an initialization with an option of its own."""
     return own_option(INITIALIZATIONS, option, example)
+
+
+def optimizer(option: str, example: str) -> Need:
+    """The need for an optimizer with an option of its own."""
+    return own_option(OPTIMIZERS, option, example)
 
 
 def choice(group: str, *known: str) -> Need:

@@ -29,6 +29,7 @@ from farkas_exp.config.needs import (
     data_option,
     initialization,
     normalization,
+    optimizer,
     positive,
 )
 from farkas_exp.config.options import option, outside
@@ -149,8 +150,8 @@ class OptimizerConfig:
     """The optimizer; `decay: weights` leaves biases and normalization parameters without weight decay."""
 
     name: str = option("sgd")
-    momentum: float = option(0.9, at_least=0, below=1, needs=choice("optimizer", "sgd"))
-    nesterov: bool = option(False, needs=(choice("optimizer", "sgd"), positive("optimizer.momentum", 0.9)))
+    momentum: float = option(0.9, at_least=0, below=1, needs=optimizer("momentum", "sgd"))
+    nesterov: bool = option(False, needs=(optimizer("nesterov", "sgd"), positive("optimizer.momentum", 0.9)))
     weight_decay: float = option(5e-4, at_least=0)
     decay: Literal["weights", "all"] = option("weights", needs=positive("optimizer.weight_decay", 5e-4))
 
@@ -295,7 +296,7 @@ class FailureConfig:
 class DiagnosticsConfig:
     """At which epochs dead units, dead points and Farkas margins are measured, on how many training images.
 
-    `measures` names what else is measured then (`farkas_exp.measures.MEASURES`); `lanczos_steps` is for the
+    `measures` names what else is measured then (`farkas_exp.registry.MEASURES`); `lanczos_steps` is for the
     Hessian's eigenvalues, `ntk_images` for the tangent kernel.
     """
 

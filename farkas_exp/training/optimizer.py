@@ -1,15 +1,15 @@
 """The optimizer, its parameter groups by module type, and the learning-rate schedule."""
 
 import bisect
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import nn
 
 from farkas_exp.config import LRConfig, OptimizerConfig
-from farkas_exp.machine.errors import unknown
 from farkas_exp.models import SCALAR_MODULES, WEIGHT_MODULES
+from farkas_exp.registry import OPTIMIZERS
 
 SCALAR_LR = 0.1
 """FixUp trains all its biases and its multipliers with a tenth of the learning rate (Zhang et al. 2019, their code)."""
@@ -47,18 +47,14 @@ def parameter_groups(model: nn.Module, weight_decay: float, decay: str = "weight
     ]
 
 
-def _sgd(groups: Iterable[dict[str, Any]], lr: float, config: OptimizerConfig, fused: bool) -> torch.optim.Optimizer:
+def sgd(groups: Iterable[dict[str, Any]], lr: float, config: OptimizerConfig, fused: bool) -> torch.optim.Optimizer:
+    """Stochastic gradient descent with momentum, Nesterov's if so configured."""
     return torch.optim.SGD(groups, lr=lr, momentum=config.momentum, nesterov=config.nesterov, fused=fused)
 
 
-def _adam(groups: Iterable[dict[str, Any]], lr: float, config: OptimizerConfig, fused: bool) -> torch.optim.Optimizer:
+def adam(groups: Iterable[dict[str, Any]], lr: float, config: OptimizerConfig, fused: bool) -> torch.optim.Optimizer:
+    """Adam (Kingma and Ba 2015), the weight decay in the gradient."""
     return torch.optim.Adam(groups, lr=lr, fused=fused)
-
-
-OPTIMIZERS: dict[str, Callable[[Iterable[dict[str, Any]], float, OptimizerConfig, bool], torch.optim.Optimizer]] = {
-    "sgd": _sgd,
-    "adam": _adam,
-}
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig, lr: float) -> torch.optim.Optimizer:
@@ -67,10 +63,8 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, lr: float) -> tor
     Raises:
         UserError: `optimizer.name` is none of `OPTIMIZERS`.
     """
-    if config.name not in OPTIMIZERS:
-        raise unknown("optimizer.name", config.name, OPTIMIZERS)
-    groups = parameter_groups(model, config.weight_decay, config.decay)
-    return OPTIMIZERS[config.name](groups, lr, config, True)
+    build = OPTIMIZERS[config.name].build
+    return build(parameter_groups(model, config.weight_decay, config.decay), lr, config, True)
 
 
 def learning_rate(config: LRConfig, epoch: int, epochs: int) -> float:

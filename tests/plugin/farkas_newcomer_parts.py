@@ -1,8 +1,9 @@
-"""The network and the table of `farkas_newcomer`."""
+"""What the entries of `farkas_newcomer` build."""
 
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from farkas_exp.models.kit import Unit
@@ -25,3 +26,27 @@ def by_steps(runs: Sequence[Any]) -> Report:
     cells = tuple((cell(str(steps)), cell(f"{error:.2f}")) for steps, error in rows)
     records = tuple({"steps": steps, "test_error": error} for steps, error in rows)
     return Report("by_steps", (Table("The error by steps", ("steps", "test error (%)"), cells, records=records),))
+
+
+class Signs(torch.optim.Optimizer):
+    """Moves a share of every step by the sign of the gradient, and the rest not at all."""
+
+    def __init__(self, groups: Any, lr: float, momentum: float, share: float) -> None:
+        super().__init__(groups, {"lr": lr, "momentum": momentum, "share": share})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        """One step."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.add_(parameter.grad.sign(), alpha=-group["lr"] * group["share"])
+
+
+def signs(groups: Any, lr: float, config: Any, fused: bool) -> Signs:
+    """Signs."""
+    return Signs(groups, lr, config.momentum, config.share)
+
+
+def largest(subject: Any) -> dict[str, Any]:
+    """The largest of the last layer's biases."""
+    return {"largest": float(list(subject.model.parameters())[-1].detach().abs().max())}

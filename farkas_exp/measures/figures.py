@@ -1,6 +1,9 @@
-"""What `diagnostics.measures` may name: figures of a network on fixed images, as entries of a diagnostics row."""
+"""What `diagnostics.measures` may name: figures of a network on fixed images, as entries of a diagnostics row.
 
-from collections.abc import Callable, Iterable, Mapping
+`catalogue` names the functions. Except `robustness`, which attacks the test set, all work on training images.
+"""
+
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,14 +12,14 @@ from torch import Tensor, nn
 
 from farkas_exp.config import Config
 from farkas_exp.data import ImageData
-from farkas_exp.machine.errors import UserError, unknown
+from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.seeding import derive_seed
 from farkas_exp.measures.activity import dead_samples, measure_activity
 from farkas_exp.measures.hessian import hessian_extremes, loss_and_gradient_norm, parameter_norm
 from farkas_exp.measures.ntk import kernel_change, kernel_correlation, tangent_kernel
 from farkas_exp.measures.spectrum import effective_ranks
 from farkas_exp.methods.adversarial import check_pixels, robust_errors
-from farkas_exp.runs.measurements import ACTIVITY
+from farkas_exp.registry import MEASURES
 
 
 @dataclass(frozen=True)
@@ -33,28 +36,33 @@ class Subject:
         return self.data.fixed_batch(self.config.diagnostics.images)
 
 
-def _activity(subject: Subject) -> dict[str, Any]:
+def activity(subject: Subject) -> dict[str, Any]:
+    """Dead units and points, and margins, layer by layer; the share of dead samples."""
     images, _ = subject.batch()
     layers = [vars(layer) for layer in measure_activity(subject.model, images)]
     return {"layers": layers, "dead_samples": dead_samples(subject.model, images)}
 
 
-def _gradient(subject: Subject) -> dict[str, Any]:
+def gradient(subject: Subject) -> dict[str, Any]:
+    """The loss, and the norm of its gradient."""
     loss, norm = loss_and_gradient_norm(subject.model, *subject.batch())
     return {"loss": loss, "grad_norm": norm}
 
 
-def _hessian(subject: Subject) -> dict[str, Any]:
+def hessian(subject: Subject) -> dict[str, Any]:
+    """The extreme eigenvalues of the loss's Hessian."""
     steps, seed = subject.config.diagnostics.lanczos_steps, derive_seed(subject.config.seed, "lanczos")
     smallest, largest = hessian_extremes(subject.model, *subject.batch(), steps=steps, seed=seed)
     return {"hessian_min": smallest, "hessian_max": largest}
 
 
-def _norm(subject: Subject) -> dict[str, Any]:
+def norm(subject: Subject) -> dict[str, Any]:
+    """The norm of the parameters."""
     return {"param_norm": parameter_norm(subject.model)}
 
 
-def _kernel(subject: Subject) -> dict[str, Any]:
+def kernel(subject: Subject) -> dict[str, Any]:
+    """How far the tangent kernel has moved from that of the initial network."""
     images, _ = subject.data.fixed_batch(subject.config.diagnostics.ntk_images)
     before, after = tangent_kernel(subject.initial(), images), tangent_kernel(subject.model, images)
     return {
@@ -64,24 +72,14 @@ def _kernel(subject: Subject) -> dict[str, Any]:
     }
 
 
-def _rank(subject: Subject) -> dict[str, Any]:
+def rank(subject: Subject) -> dict[str, Any]:
+    """The effective ranks of the layers."""
     return {"effective_rank": effective_ranks(subject.model, subject.batch()[0][:2])}
 
 
-def _robustness(subject: Subject) -> dict[str, Any]:
+def robustness(subject: Subject) -> dict[str, Any]:
+    """The test errors under attack."""
     return {"robust_error": robust_errors(subject.model, subject.data, subject.config.seed)}
-
-
-MEASURES: Mapping[str, Callable[[Subject], dict[str, Any]]] = {
-    ACTIVITY: _activity,
-    "grad_norm": _gradient,
-    "hessian": _hessian,
-    "ntk": _kernel,
-    "param_norm": _norm,
-    "rank": _rank,
-    "robustness": _robustness,
-}
-"""Functions by name. Except `robustness`, which attacks the test set, all work on training images."""
 
 
 def check_measures(config: Config, world_size: int = 1) -> None:
@@ -91,12 +89,11 @@ def check_measures(config: Config, world_size: int = 1) -> None:
         UserError: an unknown name, an attack on something else than pixels, or a measure of one process in several.
     """
     for name in config.diagnostics.measures:
-        if name not in MEASURES:
-            raise unknown("diagnostics.measures", name, MEASURES)
-    if "robustness" in config.diagnostics.measures:
-        check_pixels(config, "diagnostics.measures: robustness")
-        if world_size > 1:
-            raise UserError("diagnostics.measures: robustness attacks the whole test set, so it is for one process")
+        entry = MEASURES[name]
+        if entry.pixels:
+            check_pixels(config, f"diagnostics.measures: {name}")
+        if entry.whole_set and world_size > 1:
+            raise UserError(f"diagnostics.measures: {name} works on the whole test set, so it is for one process")
 
 
 def measure(subject: Subject, names: Iterable[str]) -> dict[str, Any]:
@@ -104,5 +101,5 @@ def measure(subject: Subject, names: Iterable[str]) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     with torch.random.fork_rng(devices=[]):
         for name in names:
-            figures |= MEASURES[name](subject)
+            figures |= MEASURES[name].build(subject)
     return figures

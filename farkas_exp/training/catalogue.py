@@ -1,0 +1,13 @@
+"""The optimizers by name, and the options that each has beside the weight decay. Imports no PyTorch.
+
+A builder takes (parameter groups, learning rate, group of the configuration, whether fused).
+"""
+
+from farkas_exp.registry import OPTIMIZERS
+
+__all__ = ["OPTIMIZERS"]
+
+_HERE = "farkas_exp.training.optimizer"
+
+OPTIMIZERS.register("sgd", f"{_HERE}:sgd", options={"momentum": None, "nesterov": None})
+OPTIMIZERS.register("adam", f"{_HERE}:adam")
