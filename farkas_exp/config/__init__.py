@@ -33,6 +33,7 @@ from farkas_exp.config.schema import (
     ResidualConfig,
     WandbConfig,
 )
+from farkas_exp.config.written import recorded
 
 __all__ = [
     "ActivationConfig",
@@ -61,6 +62,7 @@ __all__ = [
     "option",
     "outside",
     "parse",
+    "recorded",
     "schema_defaults",
     "to_dict",
     "unknown_key",

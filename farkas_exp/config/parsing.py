@@ -14,6 +14,7 @@ from farkas_exp.config.extensions import Extra, extended, extras
 from farkas_exp.config.options import check_options, declared, shown
 from farkas_exp.config.pairs import check_pairs
 from farkas_exp.config.schema import Config
+from farkas_exp.config.written import Written
 from farkas_exp.data.files.names import labelled
 from farkas_exp.machine.errors import UserError, unknown
 from farkas_exp.registry import load_plugins
@@ -35,7 +36,7 @@ def parse(values: Mapping[str, Any]) -> Config:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """The nested plain form of a config (lists for tuples): what is written into a run directory."""
+    """The nested plain form of a config (lists for tuples)."""
     plain = dataclasses.asdict(config)
 
     def tidy(value: Any) -> Any:
@@ -129,6 +130,8 @@ def home(path: str, where: str) -> str:
     if not path.startswith("~"):
         return path
     expanded = os.path.expanduser(path)
+    if isinstance(path, Written):
+        expanded = Written(expanded, path.source)
     if expanded.startswith("~"):
         raise UserError(f"{where}: {path!r}: there is no such home here; write the whole path")
     return expanded

@@ -17,17 +17,19 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from farkas_exp.config.written import with_sources
+
 Values = dict[str, Any]
 
 
 def values_of(composed: DictConfig) -> Values:
-    """The nested values of what Hydra has composed, resolved, without Hydra's own.
+    """The nested values of what Hydra has composed, resolved, without Hydra's own; texts know how they were written.
 
     Raises:
         OmegaConfBaseException: a value that cannot be resolved.
     """
-    keys = [str(key) for key in composed if key != "hydra"]
-    values: Any = OmegaConf.to_container(OmegaConf.masked_copy(composed, keys), resolve=True)
+    own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+    values: Values = with_sources(OmegaConf.to_container(own, resolve=True), OmegaConf.to_container(own))
     return values
 
 
@@ -203,7 +205,7 @@ def _resolved(values: Values) -> Values | None:
         resolved: Any = OmegaConf.to_container(OmegaConf.create(values), resolve=True)
     except OmegaConfBaseException:
         return None  # Hydra's message names the key
-    return resolved
+    return with_sources(resolved, values)
 
 
 def _texts(values: Any) -> list[str]:

@@ -54,7 +54,7 @@ class RunDirectory:
 
     @property
     def config(self) -> Path:
-        """The resolved configuration for people."""
+        """The recorded configuration for people."""
         return self.path / "config.yaml"
 
     @property

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from farkas_exp.config import Config, to_dict
+from farkas_exp.config import Config, recorded
 from farkas_exp.config.identity import identify
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.files import write_text
@@ -53,7 +53,7 @@ def write_record(run: RunDirectory, config: Config, data: Mapping[str, str] | No
         "wandb_id": f"{identity.hash}-s{config.seed}-{uuid.uuid4().hex[:6]}",
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "data": dict(data or {}),
-        "config": to_dict(config),
+        "config": recorded(config),
     }
     write_text(run.config, yaml.safe_dump(record["config"], sort_keys=False))
     write_json(run.record, record)

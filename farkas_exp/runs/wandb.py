@@ -124,7 +124,7 @@ class WandbMirror:
             name: what W&B calls the run.
             group: what W&B groups the run under.
             tags: its tags; those of `settings` are added.
-            config: the resolved configuration.
+            config: the configuration, as it is recorded.
             init_timeout: seconds until a server that does not answer is given up.
             finish_timeout: seconds that the upload gets at the end.
             warn: called with one line when something went wrong; by default it goes to standard error.

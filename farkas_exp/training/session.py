@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from farkas_exp import runs
-from farkas_exp.config import Config, to_dict
+from farkas_exp.config import Config, recorded
 from farkas_exp.data import build_data
 from farkas_exp.machine import distributed
 from farkas_exp.machine.distributed import Processes
@@ -124,7 +124,7 @@ class _Session(Listener):
         self.wandb = WandbMirror.start(
             config.wandb, run.path, record["wandb_id"], f"{record['slug']}-s{config.seed}",
             "/".join(filter(None, (config.experiment, config.arm or f"{record['slug']}-{record['identity']}"))),
-            [tag for tag in (config.experiment, config.model.name, config.dataset.name) if tag], to_dict(config),
+            [tag for tag in (config.experiment, config.model.name, config.dataset.name) if tag], recorded(config),
         )  # fmt: skip
         self.last = rows[-1] if rows else {}
         self.error, self.best_error = f"{trainer.evaluated_on}_error", f"best_{trainer.evaluated_on}_error"

@@ -1,0 +1,58 @@
+"""How a value was written: `wandb.entity=${oc.env:TEAM}` is recorded as that, and not as what TEAM was.
+
+What the environment holds may be secret, or mean nothing elsewhere. So a text outside of a run's identity is recorded
+as it was written. What decides a run's numbers is recorded as it was.
+"""
+
+import dataclasses
+from typing import Any
+
+from farkas_exp.config.options import declared
+
+
+class Written(str):
+    """A text that was written with an interpolation.
+
+    Attributes:
+        source: as it was written, `${...}`.
+    """
+
+    source: str
+
+    def __new__(cls, text: str, source: str = "") -> "Written":
+        """The text, written as `source`."""
+        made = super().__new__(cls, text)
+        made.source = source
+        return made
+
+
+def with_sources(resolved: Any, written: Any) -> Any:
+    """The resolved values of a composition, where its texts know how they were written if that was otherwise.
+
+    Args:
+        resolved: nested mappings, lists and values.
+        written: the same, unresolved; a `${...}` may stand for a whole mapping or list.
+    """
+    if isinstance(resolved, dict):
+        return {k: with_sources(v, written[k] if isinstance(written, dict) else written) for k, v in resolved.items()}
+    if isinstance(resolved, list):
+        sources = written if isinstance(written, list) else [written] * len(resolved)
+        return [with_sources(value, source) for value, source in zip(resolved, sources, strict=True)]
+    if isinstance(resolved, str) and isinstance(written, str) and "${" in written:
+        return Written(resolved, written)
+    return resolved
+
+
+def recorded(config: Any) -> dict[str, Any]:
+    """The nested plain form of a config for a run directory and W&B: texts outside of the identity as written."""
+    return {f.name: _recorded(getattr(config, f.name), declared(f).decides) for f in dataclasses.fields(config)}
+
+
+def _recorded(value: Any, decides: bool) -> Any:
+    if dataclasses.is_dataclass(value):
+        return recorded(value)
+    if isinstance(value, tuple):
+        return [_recorded(item, decides) for item in value]
+    if isinstance(value, Written):
+        return str(value) if decides else value.source
+    return value
