@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from farkas_exp import runs
 from farkas_exp.config import AttackConfig, AugmentationConfig, DatasetConfig
 from farkas_exp.data import build_data
-from farkas_exp.launch import sweep
+from farkas_exp.launch import execution
 from farkas_exp.machine.errors import UserError
 from farkas_exp.methods import Training, build_methods, execution_mode
 from farkas_exp.methods.adversarial import ROBUST_TESTS, pgd, robust_errors
@@ -112,7 +112,7 @@ SMALL = {"epochs": 2, "model": {"name": "farkasnet34", "blocks": [1], "widths": 
 
 
 def metrics(made):
-    outcome = sweep.execute(made)
+    outcome = execution.execute(made)
     assert outcome.status == runs.FINISHED, outcome.note
     return read_rows(open_run(made).metrics)
 
@@ -151,4 +151,4 @@ def test_every_measure_is_written_and_farkas_layers_have_no_dead_points(tmp_path
     assert first["dead_samples"] == last["dead_samples"] == 0
     assert all(layer["dead_points"] == 0 for layer in last["layers"])
     with pytest.raises(UserError, match=r"diagnostics.measures: unknown 'hesian'; did you mean 'hessian'"):
-        sweep.execute(config(tmp_path / "x", diagnostics={"measures": ["hesian"]}))
+        execution.execute(config(tmp_path / "x", diagnostics={"measures": ["hesian"]}))

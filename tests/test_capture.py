@@ -9,7 +9,7 @@ from configs import config
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from farkas_exp.data import build_data
-from farkas_exp.launch import sweep
+from farkas_exp.launch import execution
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.signals import StopRequest
 from farkas_exp.runs import open_run, read_json
@@ -133,7 +133,7 @@ def test_the_mode_is_chosen_by_the_device_and_written_into_the_run(tmp_path):
         choose_mode(config(compile="graph"), torch.device("cpu"))
     with pytest.raises(UserError, match="compile: unknown"):
         config(compile="fast")
-    sweep.execute(made)
+    execution.execute(made)
     assert read_json(open_run(made).environment)["starts"][-1]["compile"] == "none"
 
 

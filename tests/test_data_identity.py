@@ -18,7 +18,7 @@ from farkas_exp.data import build_data
 from farkas_exp.data.files import prints
 from farkas_exp.data.files.made import make_folder
 from farkas_exp.data.files.resize import resize_folder
-from farkas_exp.launch import sweep
+from farkas_exp.launch import execution, outcomes
 from farkas_exp.launch.cli import main
 from farkas_exp.machine.errors import UserError
 from farkas_exp.report.arms import arms_table, group_arms
@@ -104,7 +104,7 @@ def test_roots_that_are_no_path_are_one_line(tmp_path):
         with pytest.raises(UserError, match=r"^dataset.root: "):
             job(root, "runs")
     with pytest.raises(UserError, match=r"^dataset.root: "):
-        sweep.execute(job(tmp_path / "loop", tmp_path / "runs"))
+        execution.execute(job(tmp_path / "loop", tmp_path / "runs"))
 
 
 @pytest.mark.parametrize("name", ["digits", "cifar10", "cifar100", "mnist", "moons", "synthetic", "imagenet"])
@@ -120,13 +120,13 @@ def test_data_that_their_name_tells_have_no_label(name):
 
 def test_the_record_keeps_the_fingerprint_of_the_files(tmp_path):
     made = job(pictures(tmp_path / "cats"), tmp_path / "runs")
-    sweep.execute(made)
+    execution.execute(made)
     record = read_run(open_run(made).path)
     assert record is not None
     assert record.data == read_json(open_run(made).record)["data"] == prints.prints(made.dataset, made.phases)
     assert list(record.data) == ["files"]
     digits = config(tmp_path / "runs", epochs=1)
-    sweep.execute(digits)
+    execution.execute(digits)
     assert read_json(open_run(digits).record)["data"] == {}
 
 
@@ -161,19 +161,19 @@ def swapped(root: Path) -> None:
 def test_a_finished_run_counts_as_done_only_for_the_same_data(tmp_path, name, change):
     root = pictures(tmp_path / "cats")
     made = job(root, tmp_path / "runs", name)
-    assert sweep.execute(made).status == runs.FINISHED
-    outcome = sweep.execute(made)
-    assert (outcome.status, outcome.note) == (sweep.SKIPPED, outcome.note.split("; ")[0])
+    assert execution.execute(made).status == runs.FINISHED
+    outcome = execution.execute(made)
+    assert (outcome.status, outcome.note) == (outcomes.SKIPPED, outcome.note.split("; ")[0])
     before = contents(tmp_path / "runs")
     change(root)
     for again in (made, dataclasses.replace(made, retry_failed=True)):
         with pytest.raises(
             UserError, match=f"^dataset: {root} is not the data this run began with .*move {tmp_path}/runs/"
         ):
-            sweep.execute(again)
+            execution.execute(again)
         assert contents(tmp_path / "runs") == before
     other = job(root, tmp_path / "runs", name, {"label": "new"})
-    assert sweep.execute(other).status == runs.FINISHED
+    assert execution.execute(other).status == runs.FINISHED
 
 
 def test_the_command_says_what_to_do_in_one_line(tmp_path, capsys):
@@ -242,15 +242,15 @@ def test_a_run_that_ended_otherwise_goes_on_only_with_the_same_data(tmp_path, mo
     made = job(root, tmp_path / "runs", epochs=2)
     with monkeypatch.context() as patched:
         end(patched)
-        assert sweep.execute(made).status == status
+        assert execution.execute(made).status == status
     before = contents(tmp_path / "runs")
     replaced(root)
     for again in (made, dataclasses.replace(made, retry_failed=True)):
         with pytest.raises(UserError, match=r"^dataset: .* is not the data this run began with"):
-            sweep.execute(again)
+            execution.execute(again)
         assert contents(tmp_path / "runs") == before, "nothing is lost"
     pictures(root)
-    assert sweep.execute(dataclasses.replace(made, retry_failed=True)).status == runs.FINISHED
+    assert execution.execute(dataclasses.replace(made, retry_failed=True)).status == runs.FINISHED
 
 
 def test_a_run_that_crashed_before_its_first_step_is_one_of_its_data(tmp_path, monkeypatch):
@@ -258,39 +258,39 @@ def test_a_run_that_crashed_before_its_first_step_is_one_of_its_data(tmp_path, m
     made = job(root, tmp_path / "runs")
     with monkeypatch.context() as patched:
         patched.setattr("farkas_exp.training.session.build_model", lambda *_: 1 / 0)
-        assert sweep.execute(made).status == runs.CRASHED
+        assert execution.execute(made).status == runs.CRASHED
     replaced(root)
     with pytest.raises(UserError, match=r"is not the data this run began with"):
-        sweep.execute(made)
+        execution.execute(made)
 
 
 def test_a_finished_run_whose_data_are_gone_is_skipped_and_says_so(tmp_path):
     made = job(pictures(tmp_path / "cats"), tmp_path / "runs")
-    sweep.execute(made)
+    execution.execute(made)
     shutil.rmtree(tmp_path / "cats")
-    outcome = sweep.execute(made)
-    assert outcome.status == sweep.SKIPPED
+    outcome = execution.execute(made)
+    assert outcome.status == outcomes.SKIPPED
     assert outcome.note.endswith("; its data are not on this machine")
 
 
 def test_data_that_can_no_longer_be_used_are_not_the_same(tmp_path):
     root = pictures(tmp_path / "cats")
     made = job(root, tmp_path / "runs")
-    sweep.execute(made)
+    execution.execute(made)
     shutil.rmtree(root / "train" / "one")
     with pytest.raises(UserError, match=r"^dataset.root: .*at least 2 are needed"):
-        sweep.execute(made)
+        execution.execute(made)
 
 
 def test_a_record_that_is_older_than_fingerprints_is_skipped_and_says_so(tmp_path):
     made = job(pictures(tmp_path / "cats"), tmp_path / "runs")
-    sweep.execute(made)
+    execution.execute(made)
     record = read_json(open_run(made).record)
     del record["data"]
     runs.write_json(open_run(made).record, record)
-    outcome = sweep.execute(made)
+    outcome = execution.execute(made)
     assert (outcome.status, outcome.note.split("; ")[-1]) == (
-        sweep.SKIPPED,
+        outcomes.SKIPPED,
         "its record is older than fingerprints of data",
     )
 
@@ -338,12 +338,12 @@ def test_mnists_layout_with_other_digits_is_other_data(tmp_path):
         tmp_path / "runs", dataset={"name": "mnist", "root": str(tmp_path / "data"), "train_limit": None}, epochs=1,
         augmentation={"crop_padding": 0, "flip": False, "cutout": 0},
     )  # fmt: skip
-    assert sweep.execute(made).status == runs.FINISHED
-    assert sweep.execute(made).status == sweep.SKIPPED
+    assert execution.execute(made).status == runs.FINISHED
+    assert execution.execute(made).status == outcomes.SKIPPED
     images = folder / "t10k-images-idx3-ubyte"
     images.write_bytes(images.read_bytes()[:-1] + b"\x08")
     with pytest.raises(UserError, match="is not the data this run began with"):
-        sweep.execute(made)
+        execution.execute(made)
 
 
 # Reports
@@ -352,9 +352,9 @@ def test_mnists_layout_with_other_digits_is_other_data(tmp_path):
 def test_seeds_on_other_data_are_no_repetitions_of_one_arm(tmp_path):
     root = pictures(tmp_path / "cats")
     for seed in (0, 1):
-        sweep.execute(job(root, tmp_path / "runs", seed=seed))
+        execution.execute(job(root, tmp_path / "runs", seed=seed))
     replaced(root)
-    sweep.execute(job(root, tmp_path / "runs", seed=2))
+    execution.execute(job(root, tmp_path / "runs", seed=2))
     arms = group_arms(runs.collect(tmp_path / "runs"))
     assert sorted([run.seed for run in arm.runs] for arm in arms) == [[0, 1], [2]]
     assert len({arm.label for arm in arms}) == 2
@@ -365,7 +365,7 @@ def test_seeds_on_other_data_are_no_repetitions_of_one_arm(tmp_path):
 def test_unknown_data_are_taken_for_the_ones_that_are_known(tmp_path):
     root = pictures(tmp_path / "cats")
     for seed in (0, 1):
-        sweep.execute(job(root, tmp_path / "runs", seed=seed))
+        execution.execute(job(root, tmp_path / "runs", seed=seed))
     record = open_run(job(root, tmp_path / "runs")).record
     runs.write_json(record, {**read_json(record), "data": {}})
     (arm,) = group_arms(runs.collect(tmp_path / "runs"))

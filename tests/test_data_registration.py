@@ -9,7 +9,7 @@ from configs import config, values
 from farkas_exp import runs
 from farkas_exp.config import parse
 from farkas_exp.config.identity import identify
-from farkas_exp.launch import sweep
+from farkas_exp.launch import execution, outcomes
 from farkas_exp.machine.errors import UserError
 from farkas_exp.registry import DATASETS
 from farkas_exp.runs import open_run, read_run
@@ -48,12 +48,12 @@ def stripes(tmp_path, monkeypatch):
 
 def test_a_data_set_of_another_package_is_trained_on_recorded_and_skipped(tmp_path, stripes):
     made = config(tmp_path / "runs", **stripes)
-    assert sweep.execute(made).status == runs.FINISHED
+    assert execution.execute(made).status == runs.FINISHED
     record = read_run(open_run(made).path)
     assert record is not None
     assert record.data == {"files": "of stripes"}
     assert "stripes" in record.slug
-    assert sweep.execute(made).status == sweep.SKIPPED
+    assert execution.execute(made).status == outcomes.SKIPPED
 
 
 def test_its_options_are_its_own_in_check_and_identity(tmp_path, stripes):

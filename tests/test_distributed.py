@@ -18,7 +18,7 @@ from farkas_exp import runs
 from farkas_exp.config.store import config_dir
 from farkas_exp.data.base import batch_share
 from farkas_exp.data.base import test_share as share_of_test
-from farkas_exp.launch import sweep, workers
+from farkas_exp.launch import execution, workers
 from farkas_exp.machine import distributed, liveness
 from farkas_exp.machine.distributed import ALONE, Processes, first_host, from_environment, meeting_point
 from farkas_exp.machine.errors import UserError
@@ -497,7 +497,7 @@ def task_of_a_slurm_job(runs_dir):
 
     outcomes = []
     as_slurm_task()
-    jobs.run_group = lambda work, group, stop: outcomes.append(sweep.execute(config(runs_dir)).status)
+    jobs.run_group = lambda work, group, stop: outcomes.append(execution.execute(config(runs_dir)).status)
     slurm._Job(None, ())()  # type: ignore[arg-type]
     return outcomes
 

@@ -6,7 +6,7 @@ from configs import config
 from test_train import stop_after
 
 from farkas_exp import runs
-from farkas_exp.launch import sweep
+from farkas_exp.launch import execution
 from farkas_exp.runs import open_run, read_json, read_starts
 from farkas_exp.training import environment
 
@@ -27,7 +27,7 @@ def threads():
 def stopped(made, monkeypatch, steps=3):
     with monkeypatch.context() as patched:
         stop_after(steps, patched)
-        assert sweep.execute(made).status == runs.INTERRUPTED
+        assert execution.execute(made).status == runs.INTERRUPTED
 
 
 def test_each_start_has_an_entry_and_other_threads_are_a_warning(tmp_path, monkeypatch, threads, capsys):
@@ -36,7 +36,7 @@ def test_each_start_has_an_entry_and_other_threads_are_a_warning(tmp_path, monke
     stopped(made, monkeypatch)
     assert "unbroken run" not in capsys.readouterr().err
     threads(2)
-    assert sweep.execute(made).status == runs.FINISHED
+    assert execution.execute(made).status == runs.FINISHED
     starts = read_starts(open_run(made))
     assert [(start["epoch"], start["step"], start["threads"]) for start in starts] == [(0, 0, 1), (1, 1, 2)]
     assert read_json(open_run(made).environment)["data"]["train"] == 80
@@ -58,7 +58,7 @@ def test_whatever_moves_the_last_digits_is_named(tmp_path, monkeypatch, capsys, 
     stopped(made, monkeypatch)
     with monkeypatch.context() as patched:
         change(patched)
-        assert sweep.execute(made).status == runs.FINISHED
+        assert execution.execute(made).status == runs.FINISHED
     assert f"unbroken run from here on: {words} (before: " in capsys.readouterr().err
 
 
@@ -69,7 +69,7 @@ def test_a_start_like_the_one_before_or_from_the_beginning_is_no_warning(tmp_pat
         file.unlink()  # so that the next one begins anew
     threads(1 if torch.get_num_threads() > 1 else 2)
     stopped(made, monkeypatch)
-    assert sweep.execute(made).status == runs.FINISHED
+    assert execution.execute(made).status == runs.FINISHED
     assert "unbroken run" not in capsys.readouterr().err
     assert len(read_starts(open_run(made))) == 3
 
@@ -80,7 +80,7 @@ def test_the_one_entry_of_an_older_version_is_the_start_before(tmp_path, monkeyp
     run = open_run(made)
     found = read_json(run.environment)
     runs.write_json(run.environment, {**found["starts"][0], "threads": 99, "data": found["data"]})
-    assert sweep.execute(made).status == runs.FINISHED
+    assert execution.execute(made).status == runs.FINISHED
     assert "(before: 99)" in capsys.readouterr().err
     assert [start["threads"] for start in read_starts(run)] == [99, torch.get_num_threads()]
     assert read_json(run.environment)["data"] == found["data"]

@@ -6,7 +6,7 @@ import pytest
 from configs import config
 from made_runs import make_run, settings
 
-from farkas_exp.launch import sweep
+from farkas_exp.launch import execution, outcomes, planned
 from farkas_exp.machine.files import write_text
 from farkas_exp.report.arms import arms_table, group_arms
 from farkas_exp.runs import collect, open_run, read_json, read_rows, read_run, status
@@ -26,7 +26,7 @@ def test_every_record_names_the_set_that_was_evaluated(tmp_path, capsys, monkeyp
     monkeypatch.setattr(WandbMirror, "finish", lambda self, exit_code, summary: mirrored.append(summary))
     made = config(tmp_path, epochs=2, dataset={"validation": validation}, progress="plain", **SMALL)
     assert made.dataset.evaluated_on == name
-    outcome = sweep.execute(made)
+    outcome = execution.execute(made)
     run = open_run(made)
     record = read_run(run.path)
     assert record is not None
@@ -35,7 +35,7 @@ def test_every_record_names_the_set_that_was_evaluated(tmp_path, capsys, monkeyp
     assert {f"{name}_error", f"{name}_loss", f"best_{name}_error"} <= set(record.result)
     assert record.result[record.key("error")] == read_rows(run.metrics)[-1][f"{name}_error"]
     assert f"{name} error" in outcome.note
-    assert f"{name} error" in sweep.execute(made).note  # skipped
+    assert f"{name} error" in execution.execute(made).note  # skipped
     said = [capsys.readouterr().out, run.log.read_text(), outcome.note, json.dumps(mirrored)]
     said += [file.read_text() for file in (run.metrics, run.state, run.result)]
     assert len(mirrored) == 3
@@ -50,7 +50,8 @@ def test_a_validation_error_at_chance_fails_the_run_under_its_own_name(tmp_path)
         tmp_path, epochs=1, dataset={"validation": 0.2}, failure={"epochs": 1}, init={"name": "zero"}, **SMALL
     )
     assert (
-        sweep.execute(made).note == "failed to train (validation error at chance or worse in 1 epochs) after 1 epochs"
+        execution.execute(made).note
+        == "failed to train (validation error at chance or worse in 1 epochs) after 1 epochs"
     )
 
 
@@ -66,7 +67,8 @@ def test_records_of_older_versions_are_read_under_the_right_name(tmp_path, capsy
     assert record.metrics()[-1]["validation_error"] == record.result["validation_error"]
     assert record.progress["validation_error"] == 12.5
     assert (
-        sweep.objective(config(tmp_path, dataset={"validation": 0.1}), sweep.Outcome("finished", str(held_out))) == 12.5
+        planned.objective(config(tmp_path, dataset={"validation": 0.1}), outcomes.Outcome("finished", str(held_out)))
+        == 12.5
     )
     status.main([f"runs_dir={tmp_path}", "format=json"])
     lines = json.loads(capsys.readouterr().out)["runs"]

@@ -11,7 +11,7 @@ from configs import config
 from test_cli import ROOT, SMALL, small
 
 from farkas_exp import runs
-from farkas_exp.launch import sweep
+from farkas_exp.launch import execution, outcomes
 from farkas_exp.machine import locks
 from farkas_exp.runs import collect, open_run, read_json, read_rows
 from farkas_exp.training.trainer import Trainer
@@ -60,23 +60,23 @@ def test_a_busy_run_is_passed_over_and_named_and_the_status_says_try_again(tmp_p
 
 def test_a_run_that_was_finished_meanwhile_counts_as_done(tmp_path):
     made = config(tmp_path, epochs=1)
-    busy = sweep.Outcome(sweep.BUSY, str(open_run(made).path), "this run is being trained by process 1 on x")
-    sweep.record_outcome(tmp_path / "sweep", 0, ["seed=0"], busy)
-    assert sweep.read_outcomes(tmp_path / "sweep") == [busy]
-    sweep.execute(made)
-    (outcome,) = sweep.read_outcomes(tmp_path / "sweep")
-    assert (outcome.status, outcome.exit_status) == (sweep.SKIPPED, 0)
+    busy = outcomes.Outcome(outcomes.BUSY, str(open_run(made).path), "this run is being trained by process 1 on x")
+    outcomes.record_outcome(tmp_path / "sweep", 0, ["seed=0"], busy)
+    assert outcomes.read_outcomes(tmp_path / "sweep") == [busy]
+    execution.execute(made)
+    (outcome,) = outcomes.read_outcomes(tmp_path / "sweep")
+    assert (outcome.status, outcome.exit_status) == (outcomes.SKIPPED, 0)
     assert "trained meanwhile by another process: test error" in outcome.note
 
 
 def test_a_finished_run_is_recognised_in_milliseconds(tmp_path, monkeypatch):
     made = config(tmp_path, epochs=1)
-    sweep.execute(made)
+    execution.execute(made)
     monkeypatch.setattr(Trainer, "__init__", lambda *arguments: pytest.fail("built a trainer"))
     times = []
     for _ in range(20):
         begin = time.perf_counter()
-        assert sweep.execute(made).status == sweep.SKIPPED
+        assert execution.execute(made).status == outcomes.SKIPPED
         times.append(time.perf_counter() - begin)
     assert min(times) < 0.01
 
@@ -199,9 +199,9 @@ def test_a_second_interrupt_is_to_be_continued_too(tmp_path, monkeypatch, capfd)
 
 
 def test_a_torn_outcome_of_a_killed_job_is_passed_over(tmp_path):
-    sweep.record_outcome(tmp_path, 0, [], sweep.Outcome(runs.FINISHED, "a"))
+    outcomes.record_outcome(tmp_path, 0, [], outcomes.Outcome(runs.FINISHED, "a"))
     (tmp_path / "job_1.json").write_text('{"overri')
-    assert [outcome.path for outcome in sweep.read_outcomes(tmp_path)] == ["a"]
+    assert [outcome.path for outcome in outcomes.read_outcomes(tmp_path)] == ["a"]
 
 
 # --- many kills

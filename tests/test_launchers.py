@@ -17,7 +17,7 @@ from made_runs import make_run, settings
 from farkas_exp import runs
 from farkas_exp.config import parse
 from farkas_exp.config.store import config_dir
-from farkas_exp.launch import jobs, local_parallel, sweep
+from farkas_exp.launch import jobs, local_parallel, outcomes, planned
 from farkas_exp.launch.cli import main
 from farkas_exp.launch.local_parallel import plan, visible_gpus
 from farkas_exp.machine.errors import UserError
@@ -102,7 +102,7 @@ def test_a_process_killed_too_often_is_told_and_the_same_command_goes_on(tmp_pat
     state = until(lambda: beyond_epoch_2(tmp_path), process)
     os.kill(state["pid"], signal.SIGKILL)
     out, _ = process.communicate(timeout=200)
-    assert process.returncode == sweep.TO_BE_CONTINUED
+    assert process.returncode == outcomes.TO_BE_CONTINUED
     assert "1 finished, 1 without outcome" in out
     assert "ended by SIGKILL" in out
     assert "To go on: " in out
@@ -117,7 +117,7 @@ def test_a_signal_to_the_launcher_stops_every_run_with_a_checkpoint(tmp_path, nu
     until(lambda: len(list(tmp_path.glob("*/*/metrics.jsonl"))) == 2, process)
     process.send_signal(number)
     out, _ = process.communicate(timeout=300)
-    assert process.returncode == sweep.TO_BE_CONTINUED, out
+    assert process.returncode == outcomes.TO_BE_CONTINUED, out
     assert "2 interrupted" in out
     assert "To go on:" in out
     records = collect(tmp_path)
@@ -138,7 +138,7 @@ def test_sigterm_to_the_process_group_stops_every_run_with_a_checkpoint(tmp_path
     until(lambda: len(list(tmp_path.glob("*/*/metrics.jsonl"))) == 2, process)
     os.killpg(process.pid, signal.SIGTERM)
     out, _ = process.communicate(timeout=300)  # until the last process that could print has ended
-    assert process.returncode == sweep.TO_BE_CONTINUED, out
+    assert process.returncode == outcomes.TO_BE_CONTINUED, out
     assert "2 interrupted" in out
     assert "To go on:" in out
     assert "killed" not in out
@@ -157,7 +157,7 @@ def test_jobs_of_a_killed_launcher_or_server_write_their_checkpoints(tmp_path, v
     out, _ = process.communicate(timeout=300)  # until the last process that could print has ended
     assert_stopped_with_a_checkpoint(tmp_path, 2)
     if victim == "server":
-        assert process.returncode == sweep.TO_BE_CONTINUED, out
+        assert process.returncode == outcomes.TO_BE_CONTINUED, out
         assert "2 interrupted" in out
 
 
@@ -211,7 +211,7 @@ def test_a_job_with_a_device_never_trains_on_the_cpu_unasked(monkeypatch, given,
     assert bool(trained) == trains
     if not trains:
         ((note, status),) = refused
-        assert status == sweep.REFUSED
+        assert status == outcomes.REFUSED
         assert note.startswith("hydra.launcher.devices: PyTorch sees no GPU with CUDA_VISIBLE_DEVICES=1")
 
 
@@ -279,8 +279,8 @@ def test_a_search_minimizes_the_error_on_held_out_images_and_goes_on_where_it_wa
 def test_no_error_on_the_test_set_is_an_objective(tmp_path):
     for validation, objective in ((0.1, 12.5), (0.0, None)):
         values = settings(dataset__validation=validation)
-        done = sweep.Outcome(runs.FINISHED, str(make_run(tmp_path, values, test_error=12.5)))
-        assert sweep.objective(parse(values), done) == objective
+        done = outcomes.Outcome(runs.FINISHED, str(make_run(tmp_path, values, test_error=12.5)))
+        assert planned.objective(parse(values), done) == objective
 
 
 def test_the_best_setting_has_the_smallest_mean_over_seeds_and_has_not_seen_the_test_set(tmp_path, capsys):

@@ -7,7 +7,7 @@ import pytest
 from configs import config
 
 from farkas_exp import runs
-from farkas_exp.launch import sweep
+from farkas_exp.launch import execution, outcomes
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.files import appending, cut_torn_line, replacing, scratch_folder, write_text
 from farkas_exp.runs import open_run
@@ -102,12 +102,12 @@ def test_links_in_a_run_directory_are_refused_in_one_line_and_the_users_file_sta
     mine.write_text("mine")
     (run.path / name).symlink_to(mine)
     with pytest.raises(UserError) as refused:
-        sweep.execute(made)
+        execution.execute(made)
     assert f"{run.path / name}: it is a symbolic link" in str(refused.value)
     assert "\n" not in str(refused.value)
     assert mine.read_text() == "mine"
     (run.path / name).unlink()
-    assert sweep.execute(made).status == runs.FINISHED
+    assert execution.execute(made).status == runs.FINISHED
 
 
 def test_a_link_in_the_folder_of_a_sweep_is_not_written_through(tmp_path):
@@ -115,6 +115,6 @@ def test_a_link_in_the_folder_of_a_sweep_is_not_written_through(tmp_path):
     mine.write_text("mine")
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "job_0.json").symlink_to(mine)
-    sweep.record_outcome(tmp_path / "sweep", 0, [], sweep.Outcome(runs.FINISHED, "a"))
+    outcomes.record_outcome(tmp_path / "sweep", 0, [], outcomes.Outcome(runs.FINISHED, "a"))
     assert mine.read_text() == "mine"
-    assert [outcome.path for outcome in sweep.read_outcomes(tmp_path / "sweep")] == ["a"]
+    assert [outcome.path for outcome in outcomes.read_outcomes(tmp_path / "sweep")] == ["a"]

@@ -13,7 +13,7 @@ import pytest
 from configs import config
 
 from farkas_exp import runs
-from farkas_exp.launch import sweep
+from farkas_exp.launch import execution, outcomes
 from farkas_exp.machine import locks
 from farkas_exp.runs import open_run, read_rows
 from farkas_exp.training.trainer import Trainer
@@ -63,8 +63,8 @@ def test_without_file_locks_a_run_is_trained_by_one_process_and_one_line_says_ho
     without_flock(number)
     made = config(tmp_path, epochs=1)
     with open_run(made).locked():
-        assert sweep.execute(made).status == sweep.BUSY
-    assert sweep.execute(made).status == runs.FINISHED
+        assert execution.execute(made).status == outcomes.BUSY
+    assert execution.execute(made).status == runs.FINISHED
     assert capfd.readouterr().err.splitlines() == [
         f"runs_dir: this file system has no file locks here ({os.strerror(number)});"
         " a claim file that is kept alive replaces them"
@@ -213,8 +213,8 @@ def test_a_run_whose_folder_is_taken_away_stops_in_one_line_and_writes_nothing_m
 
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, name, disturbed)
-        outcome = sweep.execute(made)
-    assert (outcome.status, outcome.exit_status) == (sweep.DISK, 1)
+        outcome = execution.execute(made)
+    assert (outcome.status, outcome.exit_status) == (outcomes.DISK, 1)
     assert outcome.note.startswith(f"{run.path}: moved, deleted or taken over")
     assert "\n" not in outcome.note
     out = capfd.readouterr()

@@ -11,7 +11,7 @@ from configs import config, values
 from test_train import stop_after
 
 from farkas_exp import runs
-from farkas_exp.launch import sweep
+from farkas_exp.launch import execution, outcomes
 from farkas_exp.machine.files import write_text
 from farkas_exp.runs import open_run, read_json, read_rows
 from farkas_exp.runs.measurements import Measurements
@@ -33,7 +33,7 @@ def measured(made):
 def whole(tmp_path):
     """The rows of a run that was measured on its way."""
     made = config(tmp_path / "whole", **TINY, diagnostics=FULL)
-    assert sweep.execute(made).status == runs.FINISHED
+    assert execution.execute(made).status == runs.FINISHED
     rows = measured(made)
     assert list(rows) == [0, 1, 3]
     return rows
@@ -42,11 +42,11 @@ def whole(tmp_path):
 @pytest.mark.parametrize("before", [{}, {**FULL, "epochs": [1], "measures": []}, {**FULL, "measures": ["grad_norm"]}])
 def test_a_finished_run_is_measured_where_its_network_is_kept(tmp_path, whole, before):
     first = config(tmp_path / "later", **TINY, diagnostics=before)
-    assert sweep.execute(first).status == runs.FINISHED
+    assert execution.execute(first).status == runs.FINISHED
     weights = open_run(first).checkpoint.read_bytes()
     asked = config(tmp_path / "later", **TINY, diagnostics=FULL)
-    outcome = sweep.execute(asked)
-    assert outcome.status == sweep.SKIPPED
+    outcome = execution.execute(asked)
+    assert outcome.status == outcomes.SKIPPED
     rows = measured(asked)
     for epoch in (0, 3):
         for key, value in whole[epoch].items():
@@ -57,16 +57,16 @@ def test_a_finished_run_is_measured_where_its_network_is_kept(tmp_path, whole, b
     assert f"not measured: epoch 1 ({lacks}), whose network is not kept" in outcome.note
     assert open_run(first).checkpoint.read_bytes() == weights
     lines = open_run(asked).diagnostics.read_text()
-    again = sweep.execute(asked)
+    again = execution.execute(asked)
     assert "measured now" not in again.note
     assert "not measured: epoch 1" in again.note
     assert open_run(asked).diagnostics.read_text() == lines
 
 
 def test_other_settings_are_measured_anew_with_all_that_was_there(tmp_path):
-    assert sweep.execute(config(tmp_path, **TINY, diagnostics={**FULL, "epochs": [0, 3]})).status == runs.FINISHED
+    assert execution.execute(config(tmp_path, **TINY, diagnostics={**FULL, "epochs": [0, 3]})).status == runs.FINISHED
     asked = config(tmp_path, **TINY, diagnostics={"epochs": [3], "images": 8, "ntk_images": 2})
-    assert "measured now: epoch 3 (activity, grad_norm, ntk)" in sweep.execute(asked).note
+    assert "measured now: epoch 3 (activity, grad_norm, ntk)" in execution.execute(asked).note
     rows = measured(asked)
     assert [rows[epoch]["settings"]["images"] for epoch in (0, 3)] == [16, 8]
     assert {"layers", "grad_norm", "ntk_norm"} <= set(rows[3])
@@ -74,12 +74,13 @@ def test_other_settings_are_measured_anew_with_all_that_was_there(tmp_path):
 
 def test_a_finished_run_whose_measurements_are_there_is_skipped_without_torch(tmp_path):
     made = config(tmp_path, **TINY, diagnostics={"epochs": [0, 3], "images": 8})
-    assert sweep.execute(made).status == runs.FINISHED
+    assert execution.execute(made).status == runs.FINISHED
     lost = values(tmp_path, **TINY, diagnostics={"epochs": [0, 2, 3], "images": 8})
     for nested in (values(tmp_path, **TINY, diagnostics={"epochs": [0, 3], "images": 8}), lost):
         code = (
-            "import json, sys; from farkas_exp.launch import sweep; from farkas_exp.config import parse\n"
-            f"print(sweep.execute(parse(json.loads({json.dumps(json.dumps(nested))}))).note, 'torch' in sys.modules)"
+            "import json, sys; from farkas_exp.launch import execution; from farkas_exp.config import parse\n"
+            f"done = execution.execute(parse(json.loads({json.dumps(json.dumps(nested))})))\n"
+            "print(done.note, 'torch' in sys.modules)"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert done.stdout.strip().endswith("False")
@@ -88,19 +89,19 @@ def test_a_finished_run_whose_measurements_are_there_is_skipped_without_torch(tm
 
 def test_epochs_after_the_end_are_named(tmp_path, capsys):
     made = config(tmp_path, **TINY, diagnostics={"epochs": [7, 9], "images": 8})
-    assert sweep.execute(made).status == runs.FINISHED
+    assert execution.execute(made).status == runs.FINISHED
     assert "not measured: epoch 7, 9, after the last one (3)" in capsys.readouterr().err
-    assert "not measured: epoch 7, 9, after the last one (3)" in sweep.execute(made).note
+    assert "not measured: epoch 7, 9, after the last one (3)" in execution.execute(made).note
 
 
 def test_other_data_are_not_measured(tmp_path):
     made = config(tmp_path, **TINY)
-    assert sweep.execute(made).status == runs.FINISHED
+    assert execution.execute(made).status == runs.FINISHED
     environment = read_json(open_run(made).environment)
     environment["data"]["fingerprint"] = "other"
     runs.write_json(open_run(made).environment, environment)
-    outcome = sweep.execute(config(tmp_path, **TINY, diagnostics={"epochs": [0]}))
-    assert outcome.status == sweep.SKIPPED
+    outcome = execution.execute(config(tmp_path, **TINY, diagnostics={"epochs": [0]}))
+    assert outcome.status == outcomes.SKIPPED
     assert "not measured: epoch 0 (activity) (dataset: digits is not the data this run began with" in outcome.note
     assert not open_run(made).diagnostics.exists()
 
@@ -108,8 +109,8 @@ def test_other_data_are_not_measured(tmp_path):
 def test_a_failed_run_is_measured_at_its_beginning(tmp_path):
     failing = {**TINY, "init": {"name": "zero"}, "failure": {"epochs": 2}}
     made = config(tmp_path, **failing)
-    assert sweep.execute(made).status == runs.FAILED
-    outcome = sweep.execute(config(tmp_path, **failing, diagnostics={"epochs": [0, 1, 2], "images": 8}))
+    assert execution.execute(made).status == runs.FAILED
+    outcome = execution.execute(config(tmp_path, **failing, diagnostics={"epochs": [0, 1, 2], "images": 8}))
     assert "measured now: epoch 0 (activity); epoch 1 (activity); not measured: epoch 2 (activity)" in outcome.note
 
 
@@ -119,9 +120,9 @@ def test_an_interrupted_run_that_is_past_the_epoch_says_so_and_measures_its_begi
     parts = config(tmp_path / "parts", **TINY)
     with monkeypatch.context() as patched:
         stop_after(5, patched)  # two steps an epoch: in the third one
-        assert sweep.execute(parts).status == runs.INTERRUPTED
+        assert execution.execute(parts).status == runs.INTERRUPTED
     asked = config(tmp_path / "parts", **TINY, diagnostics=FULL)
-    assert sweep.execute(asked).status == runs.FINISHED
+    assert execution.execute(asked).status == runs.FINISHED
     rows = measured(asked)
     assert list(rows) == [0, 3]
     assert [rows[0], rows[3]] == [whole[0], whole[3]]
@@ -147,8 +148,8 @@ def test_a_stop_beside_a_measurement_doubles_no_row(tmp_path, monkeypatch, whole
                 patched.setattr(measuring.Measuring, "catch_up", stopped_after(measuring.Measuring.catch_up))
             else:
                 stop_after(steps, patched)
-            assert sweep.execute(parts).status == runs.INTERRUPTED
-    assert sweep.execute(parts).status == runs.FINISHED
+            assert execution.execute(parts).status == runs.INTERRUPTED
+    assert execution.execute(parts).status == runs.FINISHED
     rows = read_rows(open_run(parts).diagnostics)
     assert rows == list(whole.values())
 
@@ -169,8 +170,8 @@ def test_a_kill_between_a_measurement_and_the_checkpoint_doubles_no_row(tmp_path
 
             patched.setattr(measuring.Measuring, "at", killed)
             with pytest.raises(Killed):
-                sweep.execute(parts)
-    assert sweep.execute(parts).status == runs.FINISHED
+                execution.execute(parts)
+    assert execution.execute(parts).status == runs.FINISHED
     assert read_rows(open_run(parts).diagnostics) == list(whole.values())
 
 
@@ -180,4 +181,4 @@ def test_rows_of_older_versions_are_known_by_the_record(tmp_path, whole):
     old = [{key: value for key, value in row.items() if key not in ("measures", "settings")} for row in whole.values()]
     write_text(run.diagnostics, "".join(json.dumps(row) + "\n" for row in old))
     assert Measurements(run, made.diagnostics).gaps(3) == []
-    assert "measured" not in sweep.execute(made).note
+    assert "measured" not in execution.execute(made).note

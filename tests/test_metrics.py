@@ -4,7 +4,7 @@ import pytest
 from configs import config
 
 from farkas_exp import runs
-from farkas_exp.launch import sweep
+from farkas_exp.launch import execution
 from farkas_exp.report.arms import arm_record, group_arms
 from farkas_exp.runs import checkpoint, open_run, read_json, read_rows
 from farkas_exp.runs.wandb import WandbMirror
@@ -32,7 +32,7 @@ def test_a_metric_from_outside_is_one_function(tmp_path, monkeypatch):
         raise AssertionError
 
     made = config(tmp_path, epochs=2, **SMALL)
-    assert sweep.execute(made).status == runs.FINISHED
+    assert execution.execute(made).status == runs.FINISHED
     run = open_run(made)
     rows, result = read_rows(run.metrics), read_json(run.result)
     assert len(rows) == len(mirrored) == 2
@@ -57,16 +57,16 @@ def test_the_sums_of_an_interrupted_epoch_have_names_also_those_of_an_older_chec
     made = config(tmp_path, epochs=2, **SMALL)
     with monkeypatch.context() as patched:
         stop_after(2, patched)
-        assert sweep.execute(made).status == runs.INTERRUPTED
+        assert execution.execute(made).status == runs.INTERRUPTED
     run = open_run(made)
     saved = checkpoint.load(run)
     assert saved is not None
     assert list(saved["state"]["totals"]) == ["loss", "error"]
     older = {**saved, "state": {**saved["state"], "totals": list(saved["state"]["totals"].values())}}
     checkpoint.save(run, {key: value for key, value in older.items() if key != "schema"})
-    assert sweep.execute(made).status == runs.FINISHED
+    assert execution.execute(made).status == runs.FINISHED
     whole = config(tmp_path / "whole", epochs=2, **SMALL)
-    assert sweep.execute(whole).status == runs.FINISHED
+    assert execution.execute(whole).status == runs.FINISHED
     losses = [[row["train_loss"] for row in read_rows(open_run(each).metrics)] for each in (made, whole)]
     assert losses[0] == losses[1]
     assert TrainerState().totals == {}

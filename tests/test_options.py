@@ -20,7 +20,7 @@ from farkas_exp import runs
 from farkas_exp.config import Config, parse
 from farkas_exp.config.identity import identify
 from farkas_exp.config.options import Option, shown, walk
-from farkas_exp.launch import sweep
+from farkas_exp.launch import execution
 from farkas_exp.machine.errors import UserError
 from farkas_exp.runs import open_run
 
@@ -252,7 +252,7 @@ def trained(folder: Path, config: Config) -> tuple[Any, Any]:
     runs_dir = folder / f"run_{trained.cache_info().misses}" / config.runs_dir
     dataset = dataclasses.replace(config.dataset, root=root)
     config = dataclasses.replace(config, dataset=dataset, runs_dir=str(runs_dir))
-    assert sweep.execute(config).status == runs.FINISHED
+    assert execution.execute(config).status == runs.FINISHED
     rows, weights, _ = numbers(open_run(config))
     return rows, weights
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from farkas_exp.config import parse, schema_defaults
-from farkas_exp.launch.cli import packing
+from farkas_exp.launch.arguments import packing
 from farkas_exp.machine.errors import UserError
 from farkas_exp.runs import collect
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from farkas_exp.data.arrays.moons import make_moons
 from farkas_exp.initialization import initialize
-from farkas_exp.launch import sweep
+from farkas_exp.launch import execution
 from farkas_exp.layers import watch_pre_activations
 from farkas_exp.machine.errors import UserError
 from farkas_exp.measures import dead_samples
@@ -209,8 +209,8 @@ def test_a_method_from_outside_is_one_class(tmp_path, monkeypatch):
             seen.append(epoch)
             return False
 
-    quiet = sweep.execute(config(tmp_path, epochs=2, regularizer={"name": "quiet", "strength": 10.0}))
-    plain = sweep.execute(config(tmp_path, epochs=2))
+    quiet = execution.execute(config(tmp_path, epochs=2, regularizer={"name": "quiet", "strength": 10.0}))
+    plain = execution.execute(config(tmp_path, epochs=2))
     assert quiet.status == plain.status == "finished"
     assert seen == [0, 1]
     losses = [read_run(Path(outcome.path)).result["train_loss"] for outcome in (quiet, plain)]

@@ -11,7 +11,7 @@ import pytest
 from made_runs import make_run, settings
 
 from farkas_exp.config import parse
-from farkas_exp.launch import sweep
+from farkas_exp.launch import outcomes, planned
 from farkas_exp.machine.errors import UserError
 from farkas_exp.registry import REPORTS
 from farkas_exp.report import command
@@ -291,11 +291,11 @@ def test_a_failed_run_is_chance_to_a_search_whatever_its_last_error(tmp_path: Pa
     for seed, error in enumerate((1.0, None)):
         values = settings(epochs=2, dataset__validation=0.1, seed=seed)
         path = make_run(tmp_path, values, seed=seed, state="failed", reason="loss", result={"test_error": error})
-        assert sweep.objective(parse(values), sweep.Outcome("failed", str(path))) == pytest.approx(90.0)
+        assert planned.objective(parse(values), outcomes.Outcome("failed", str(path))) == pytest.approx(90.0)
 
 
 def test_a_sweep_prints_no_control_characters_of_an_error() -> None:
-    assert sweep.Outcome("crashed", "path", "ValueError: \x1b[2J\nbad").note == "ValueError: \\x1b[2J\\nbad"
+    assert outcomes.Outcome("crashed", "path", "ValueError: \x1b[2J\nbad").note == "ValueError: \\x1b[2J\\nbad"
 
 
 # Anything in a record

@@ -17,7 +17,7 @@ from torch import nn
 
 from farkas_exp import runs
 from farkas_exp.config import parse
-from farkas_exp.launch import sweep
+from farkas_exp.launch import execution, outcomes
 from farkas_exp.machine.errors import UserError
 from farkas_exp.runs import checkpoint, open_run, read_json, read_rows, read_run
 from farkas_exp.training import session as train
@@ -44,7 +44,7 @@ def test_a_checkpoint_inside_an_epoch_is_enough_to_go_on_bitwise(tmp_path, monke
     changes = {"augmentation": CIFAR_STYLE, "diagnostics": {"epochs": [0, 1]}}
     every = {"every_epochs": 0, "every_minutes": 1e-9}
     whole, killed = config(tmp_path / "whole", **changes), config(tmp_path / "killed", checkpoint=every, **changes)
-    assert sweep.execute(whole).status == runs.FINISHED
+    assert execution.execute(whole).status == runs.FINISHED
     original, count = Trainer._train_step, 0
 
     def counted(self, images, labels):
@@ -55,10 +55,10 @@ def test_a_checkpoint_inside_an_epoch_is_enough_to_go_on_bitwise(tmp_path, monke
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "_train_step", counted)
         with pytest.raises(Killed):
-            sweep.execute(killed)
+            execution.execute(killed)
     saved = checkpoint.load(open_run(killed))["state"]
     assert 5 * saved["epoch"] + saved["step"] in (step, step - 1)  # the end of an epoch is no step of it
-    assert sweep.execute(killed).status == runs.FINISHED
+    assert execution.execute(killed).status == runs.FINISHED
     assert_same(open_run(whole), open_run(killed))
     assert read_rows(open_run(whole).diagnostics) == read_rows(open_run(killed).diagnostics)
     assert [row["epoch"] for row in read_rows(open_run(killed).diagnostics)] == [0, 1]
@@ -67,10 +67,10 @@ def test_a_checkpoint_inside_an_epoch_is_enough_to_go_on_bitwise(tmp_path, monke
 def test_long_epochs_are_saved_by_time_and_short_ones_are_not_slowed_down(tmp_path, monkeypatch):
     saves = []
     monkeypatch.setattr(checkpoint, "save", lambda run, state: saves.append(state["state"]["step"]))
-    sweep.execute(config(tmp_path / "a", epochs=1, checkpoint={"every_epochs": 0, "every_minutes": 60.0}))
+    execution.execute(config(tmp_path / "a", epochs=1, checkpoint={"every_epochs": 0, "every_minutes": 60.0}))
     assert saves == [0]  # the last checkpoint of the run
     saves.clear()
-    sweep.execute(config(tmp_path / "b", epochs=1, checkpoint={"every_epochs": 0, "every_minutes": 1e-9}))
+    execution.execute(config(tmp_path / "b", epochs=1, checkpoint={"every_epochs": 0, "every_minutes": 1e-9}))
     assert saves == [1, 2, 3, 4, 0]
 
 
@@ -92,12 +92,12 @@ class Net(nn.Module):
 def test_dropout_goes_on_with_its_own_random_numbers(tmp_path, monkeypatch, steps):
     monkeypatch.setattr(train, "build_model", lambda *arguments: seeded_net())
     whole, parts = config(tmp_path / "a", augmentation=CIFAR_STYLE), config(tmp_path / "b", augmentation=CIFAR_STYLE)
-    assert sweep.execute(whole).status == runs.FINISHED
+    assert execution.execute(whole).status == runs.FINISHED
     with monkeypatch.context() as patched:
         stop_after(steps, patched)
-        assert sweep.execute(parts).status == runs.INTERRUPTED
+        assert execution.execute(parts).status == runs.INTERRUPTED
     torch.manual_seed(999)  # another process has another global state
-    assert sweep.execute(parts).status == runs.FINISHED
+    assert execution.execute(parts).status == runs.FINISHED
     assert_same(open_run(whole), open_run(parts))
 
 
@@ -109,7 +109,7 @@ def seeded_net():
 @pytest.mark.parametrize("moment", ["fsync", "first replace", "second replace"])
 def test_killed_while_a_checkpoint_is_written(tmp_path, monkeypatch, moment):
     whole, killed = config(tmp_path / "whole"), config(tmp_path / "killed")
-    sweep.execute(whole)
+    execution.execute(whole)
     save, seen = checkpoint.save, []
 
     def save_then_die(run, state):
@@ -132,10 +132,10 @@ def test_killed_while_a_checkpoint_is_written(tmp_path, monkeypatch, moment):
     with monkeypatch.context() as patched:
         patched.setattr(checkpoint, "save", save_then_die)
         with pytest.raises(Killed):
-            sweep.execute(killed)
+            execution.execute(killed)
     run = open_run(killed)
     assert list(run.path.glob(".*.tmp"))
-    assert sweep.execute(killed).status == runs.FINISHED
+    assert execution.execute(killed).status == runs.FINISHED
     assert_same(open_run(whole), run)
     assert not list(run.path.glob(".*.tmp"))
 
@@ -143,10 +143,10 @@ def test_killed_while_a_checkpoint_is_written(tmp_path, monkeypatch, moment):
 @pytest.mark.parametrize("damage", ["truncated", "flipped"])
 def test_a_damaged_checkpoint_is_named_and_the_previous_one_used(tmp_path, monkeypatch, capfd, damage):
     whole, damaged = config(tmp_path / "whole"), config(tmp_path / "damaged")
-    sweep.execute(whole)
+    execution.execute(whole)
     with monkeypatch.context() as patched:
         stop_after(13, patched)
-        sweep.execute(damaged)
+        execution.execute(damaged)
     run = open_run(damaged)
     content = run.checkpoint.read_bytes()
     if damage == "truncated":
@@ -157,7 +157,7 @@ def test_a_damaged_checkpoint_is_named_and_the_previous_one_used(tmp_path, monke
         assert content.count(weights) == 1
         run.checkpoint.write_bytes(content.replace(weights, flipped))
     capfd.readouterr()
-    assert sweep.execute(damaged).status == runs.FINISHED
+    assert execution.execute(damaged).status == runs.FINISHED
     said = capfd.readouterr().err.splitlines()
     assert said == [f"warning: {run.checkpoint}: truncated or no checkpoint; going on from what was before it"]
     assert_same(open_run(whole), run)
@@ -171,11 +171,11 @@ def test_a_process_killed_after_its_result_leaves_nothing_to_do(tmp_path, monkey
     with monkeypatch.context() as patched:
         patched.setattr(train, "write_json", lambda p, v: die() if p.name == "result.json" else write(p, v))
         with pytest.raises(Killed):
-            sweep.execute(made)
+            execution.execute(made)
     run = open_run(made)
     assert read_run(run.path).state == runs.INTERRUPTED
     monkeypatch.setattr(Trainer, "_train_step", lambda *arguments: pytest.fail("trained again"))
-    assert sweep.execute(made).status == runs.FINISHED
+    assert execution.execute(made).status == runs.FINISHED
     assert read_json(run.result)["test_error"] == read_rows(run.metrics)[-1]["test_error"]
 
 
@@ -185,17 +185,17 @@ def test_a_process_killed_after_its_result_leaves_nothing_to_do(tmp_path, monkey
 def interrupted(made, monkeypatch, steps=8):
     with monkeypatch.context() as patched:
         stop_after(steps, patched)
-        assert sweep.execute(made).status == runs.INTERRUPTED
+        assert execution.execute(made).status == runs.INTERRUPTED
     return open_run(made)
 
 
 def test_a_torn_last_line_is_cut_and_written_again(tmp_path, monkeypatch):
     whole, torn = config(tmp_path / "whole"), config(tmp_path / "torn")
-    sweep.execute(whole)
+    execution.execute(whole)
     run = interrupted(torn, monkeypatch)
     with open(run.metrics, "a", encoding="utf-8") as file:
         file.write('{"epoch": 2, "tra')
-    assert sweep.execute(torn).status == runs.FINISHED
+    assert execution.execute(torn).status == runs.FINISHED
     assert_same(open_run(whole), run)
 
 
@@ -205,7 +205,7 @@ def test_metrics_that_lack_an_epoch_are_refused_and_nothing_is_harmed(tmp_path, 
     run.metrics.write_text("notes of mine\n")
     before = {path.name: path.read_bytes() for path in run.path.iterdir()}
     with pytest.raises(UserError, match=r"metrics.jsonl: epoch 1 is missing, but the checkpoint is after epoch 1"):
-        sweep.execute(made)
+        execution.execute(made)
     assert {path.name: path.read_bytes() for path in run.path.iterdir()} == before
 
 
@@ -214,7 +214,7 @@ def test_the_checkpoint_of_another_run_is_refused(tmp_path, monkeypatch):
     run, second = interrupted(made, monkeypatch), interrupted(other, monkeypatch)
     shutil.copy(second.checkpoint, run.checkpoint)
     with pytest.raises(UserError, match="a checkpoint of another run"):
-        sweep.execute(made)
+        execution.execute(made)
 
 
 def test_a_checkpoint_that_does_not_fit_the_network_is_refused_in_one_line(tmp_path, monkeypatch):
@@ -224,7 +224,7 @@ def test_a_checkpoint_that_does_not_fit_the_network_is_refused_in_one_line(tmp_p
     saved["model"].pop(next(iter(saved["model"])))
     checkpoint.save(run, saved)
     with pytest.raises(UserError, match="does not fit this version's network") as raised:
-        sweep.execute(made)
+        execution.execute(made)
     assert "\n" not in str(raised.value)
 
 
@@ -233,29 +233,29 @@ def test_a_checkpoint_that_does_not_fit_the_network_is_refused_in_one_line(tmp_p
 )
 def test_a_finished_run_survives_the_loss_of_any_file_but_its_result(tmp_path, lost):
     made = config(tmp_path, epochs=1)
-    sweep.execute(made)
+    execution.execute(made)
     run = open_run(made)
     result = run.result.read_bytes()
     (run.path / lost).unlink()
-    assert sweep.execute(made).status == sweep.SKIPPED
+    assert execution.execute(made).status == outcomes.SKIPPED
     assert run.result.read_bytes() == result
     assert [record.state for record in runs.collect(tmp_path)] == [runs.FINISHED]
 
 
 def test_a_lost_result_is_written_again_from_the_last_checkpoint(tmp_path):
     made = config(tmp_path)
-    sweep.execute(made)
+    execution.execute(made)
     run = open_run(made)
     before = read_json(run.result)
     run.result.write_text("{")
     assert read_run(run.path).state == runs.INTERRUPTED
-    assert sweep.execute(made).status == runs.FINISHED
+    assert execution.execute(made).status == runs.FINISHED
     assert read_json(run.result) == before
 
 
 def test_foreign_files_and_folders_are_passed_over(tmp_path):
     made = config(tmp_path, epochs=1)
-    sweep.execute(made)
+    execution.execute(made)
     folder = open_run(made).path
     (folder / "notes.txt").write_text("mine")
     (folder / "seed_1").mkdir()
@@ -280,7 +280,7 @@ def test_state_of_any_kind_is_read_without_an_exception(tmp_path, monkeypatch):
 def test_a_copied_folder_goes_on_where_it_is(tmp_path, monkeypatch):
     """Killed on one machine, its runs_dir moved to another: the lock and the "running" of the first mean nothing."""
     whole, made = config(tmp_path / "whole"), config(tmp_path / "here")
-    sweep.execute(whole)
+    execution.execute(whole)
     run = interrupted(made, monkeypatch)
     state = read_json(run.state)
     runs.write_json(run.state, {**state, "state": runs.RUNNING, "host": "elsewhere", "pid": os.getpid()})
@@ -288,7 +288,7 @@ def test_a_copied_folder_goes_on_where_it_is(tmp_path, monkeypatch):
     shutil.rmtree(tmp_path / "here")
     moved = config(tmp_path / "there")
     assert read_run(open_run(moved).path).state == runs.INTERRUPTED
-    assert sweep.execute(moved).status == runs.FINISHED
+    assert execution.execute(moved).status == runs.FINISHED
     assert_same(open_run(whole), open_run(moved))
     assert read_json(open_run(moved).record)["wandb_id"]
     assert not (tmp_path / "here").exists()
@@ -300,7 +300,7 @@ def test_a_copied_folder_goes_on_where_it_is(tmp_path, monkeypatch):
 @pytest.mark.parametrize("file", ["metrics.jsonl", "checkpoint.pt", "state.json"])
 def test_a_full_disk_is_one_line_and_the_same_command_goes_on_later(tmp_path, monkeypatch, capfd, file):
     whole, made = config(tmp_path / "whole"), config(tmp_path / "full")
-    sweep.execute(whole)
+    execution.execute(whole)
     run = open_run(made)
     sync, full = os.fsync, False
 
@@ -314,13 +314,13 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on_later(tmp_path, mo
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", fsync)
-        outcome = sweep.execute(made)
-    assert (outcome.status, outcome.exit_status) == (sweep.DISK, 1)
+        outcome = execution.execute(made)
+    assert (outcome.status, outcome.exit_status) == (outcomes.DISK, 1)
     assert outcome.note.startswith("No space left on device; put it right and give the same command again")
     assert capfd.readouterr().err == ""
     assert read_run(run.path).state == runs.INTERRUPTED
     assert not list(run.path.glob(".*.tmp"))
-    assert sweep.execute(made).status == runs.FINISHED
+    assert execution.execute(made).status == runs.FINISHED
     assert_same(open_run(whole), run)
 
 
@@ -332,8 +332,8 @@ def test_a_file_size_limit_while_torch_writes_is_one_line(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
 
     code = (
-        "import sys, json; from farkas_exp import config; from farkas_exp.launch import sweep;"
-        "print(sweep.execute(config.parse(json.loads(sys.argv[1]))))"
+        "import sys, json; from farkas_exp import config; from farkas_exp.launch import execution;"
+        "print(execution.execute(config.parse(json.loads(sys.argv[1]))))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, json.dumps(values(tmp_path))], capture_output=True, text=True, check=True,
@@ -350,7 +350,7 @@ def test_a_file_size_limit_while_torch_writes_is_one_line(tmp_path):
 
 def test_a_read_only_folder_is_refused_in_one_line_and_its_finished_runs_are_skipped(tmp_path, monkeypatch):
     done, new = config(tmp_path, epochs=1), config(tmp_path, epochs=2)
-    sweep.execute(done)
+    execution.execute(done)
     make = os.mkdir
 
     def read_only(path, *arguments):
@@ -359,9 +359,9 @@ def test_a_read_only_folder_is_refused_in_one_line_and_its_finished_runs_are_ski
         return make(path, *arguments)
 
     monkeypatch.setattr(os, "mkdir", read_only)
-    assert sweep.execute(done).status == sweep.SKIPPED
-    outcome = sweep.execute(new)
-    assert outcome.status == sweep.DISK
+    assert execution.execute(done).status == outcomes.SKIPPED
+    outcome = execution.execute(new)
+    assert outcome.status == outcomes.DISK
     assert outcome.note.startswith(f"Read-only file system ({tmp_path}")
 
 
@@ -373,7 +373,7 @@ def test_a_defect_is_still_a_crash_with_its_traceback(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "evaluate", missing)
-        assert sweep.execute(made).status == runs.CRASHED
+        assert execution.execute(made).status == runs.CRASHED
     assert "image.png" in open_run(made).error.read_text()
 
 
@@ -381,7 +381,7 @@ def test_a_crash_before_the_first_epoch_is_a_known_run(tmp_path, monkeypatch):
     made = config(tmp_path)
     with monkeypatch.context() as patched:
         patched.setattr(train, "build_model", lambda *arguments: 1 / 0)
-        assert sweep.execute(made).status == runs.CRASHED
+        assert execution.execute(made).status == runs.CRASHED
     assert [record.state for record in runs.collect(tmp_path)] == [runs.CRASHED]
-    assert sweep.execute(made).status == runs.CRASHED
-    assert sweep.execute(parse({**values(tmp_path), "retry_failed": True})).status == runs.FINISHED
+    assert execution.execute(made).status == runs.CRASHED
+    assert execution.execute(parse({**values(tmp_path), "retry_failed": True})).status == runs.FINISHED

@@ -10,7 +10,7 @@ from configs import config
 from farkas_exp import runs
 from farkas_exp.config import identity as identities
 from farkas_exp.config.identity import identify
-from farkas_exp.launch import sweep
+from farkas_exp.launch import execution, outcomes
 from farkas_exp.machine.errors import UserError
 from farkas_exp.runs.paths import run_path
 
@@ -19,7 +19,7 @@ from farkas_exp.runs.paths import run_path
 def finished(tmp_path: Path) -> Path:
     """The folder of a finished run of `config(tmp_path)`."""
     made = config(tmp_path, epochs=1)
-    assert sweep.execute(made).status == runs.FINISHED
+    assert execution.execute(made).status == runs.FINISHED
     return run_path(made)
 
 
@@ -34,9 +34,9 @@ def test_a_changed_slug_still_finds_every_run(tmp_path: Path, finished: Path, mo
     monkeypatch.setattr(identities, "_slug", lambda config: "one-more-word")
     made = config(tmp_path, epochs=1)
     assert identify(made).slug == "one-more-word"
-    assert sweep.execute(made).status == sweep.SKIPPED
+    assert execution.execute(made).status == outcomes.SKIPPED
     assert run_path(made) == finished
-    assert sweep.execute(config(tmp_path, epochs=1, seed=1)).status == runs.FINISHED, "a new seed goes beside it"
+    assert execution.execute(config(tmp_path, epochs=1, seed=1)).status == runs.FINISHED, "a new seed goes beside it"
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     assert [record.seed for record in runs.collect(tmp_path)] == [0, 1]
 
@@ -46,16 +46,18 @@ def test_a_renamed_folder_is_found_as_long_as_its_name_ends_in_the_hash(tmp_path
     for name in (f"my favourite-{identify(made).hash}", f"-{identify(made).hash}"):
         (moved,) = [path for path in tmp_path.iterdir() if path.name.endswith(identify(made).hash)]
         moved.rename(tmp_path / name)
-        assert sweep.execute(made).status == sweep.SKIPPED
+        assert execution.execute(made).status == outcomes.SKIPPED
         assert run_path(made) == tmp_path / name / "seed_0"
 
 
 def test_seeds_in_two_folders_of_one_identity_are_all_found(tmp_path: Path, finished: Path) -> None:
     other = tmp_path / f"other-{identify(config(tmp_path, epochs=1)).hash}"
-    assert sweep.execute(config(tmp_path, epochs=1, seed=1)).status == runs.FINISHED
+    assert execution.execute(config(tmp_path, epochs=1, seed=1)).status == runs.FINISHED
     other.mkdir()
     (finished.parent / "seed_1").rename(other / "seed_1")
-    assert [sweep.execute(config(tmp_path, epochs=1, seed=seed)).status for seed in (0, 1)] == [sweep.SKIPPED] * 2
+    assert [execution.execute(config(tmp_path, epochs=1, seed=seed)).status for seed in (0, 1)] == [
+        outcomes.SKIPPED
+    ] * 2
     assert run_path(config(tmp_path, epochs=1, seed=2)).parent == finished.parent, "the name of today comes first"
 
 
@@ -64,9 +66,9 @@ def test_two_folders_that_hold_the_same_run_are_refused(tmp_path: Path, finished
     copy = tmp_path / f"copy-{identify(made).hash}"
     shutil.copytree(finished.parent, copy)
     with pytest.raises(UserError, match=r"^runs_dir: .*copy-.*/seed_0 and .*/seed_0 are the same run; move one"):
-        sweep.execute(made)
+        execution.execute(made)
     (copy / "seed_0" / "run.json").unlink()
-    assert sweep.execute(made).status == sweep.SKIPPED, "a folder without a record holds no run"
+    assert execution.execute(made).status == outcomes.SKIPPED, "a folder without a record holds no run"
 
 
 def test_many_runs_are_found_with_one_listing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

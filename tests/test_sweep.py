@@ -19,11 +19,14 @@ from farkas_exp.config import arms, parse
 from farkas_exp.config.help import choices
 from farkas_exp.config.identity import identify
 from farkas_exp.config.store import config_dir, tell_hydra
-from farkas_exp.launch import cli, complaints, grid, sweep
+from farkas_exp.launch import complaints, execution, grid, outcomes, summary
 from farkas_exp.launch.cli import main
 from farkas_exp.launch.composition import Compositions
-from farkas_exp.launch.sweep import Cut, Outcome, Sweep
+from farkas_exp.launch.outcomes import Outcome
+from farkas_exp.launch.summary import Cut
+from farkas_exp.launch.sweep import Sweep
 from farkas_exp.machine import output
+from farkas_exp.machine.errors import UserError
 from farkas_exp.report import command
 from farkas_exp.runs import collect, open_run, read_json, write_json
 
@@ -88,21 +91,21 @@ def test_a_mistake_that_no_repetition_mends_is_status_2_and_begins_nothing(tmp_p
 
 def test_only_what_the_same_command_can_continue_is_status_75(tmp_path):
     begun = Sweep(tmp_path, tmp_path)
-    sweep.record_outcome(begun.directory, 0, [], Outcome(runs.FINISHED, "a"))
+    outcomes.record_outcome(begun.directory, 0, [], Outcome(runs.FINISHED, "a"))
     mistakes = [ValueError("n_ei_candidates"), ZeroDivisionError(), OSError(2, "no such file"), KeyError("x")]
-    assert {cli._failure_of_sweep(begun, error).status for error in mistakes} == {sweep.USAGE}
+    assert {summary.failure_of_sweep(begun, error).status for error in mistakes} == {outcomes.USAGE}
     passing = [MemoryError(), ConnectionResetError(), OSError(11, "Resource temporarily unavailable")]
-    assert {cli._failure_of_sweep(begun, error).status for error in passing} == {sweep.TO_BE_CONTINUED}
-    sweep.record_outcome(begun.directory, 1, [], Outcome(runs.INTERRUPTED, "b"))
-    assert cli._failure_of_sweep(begun, ValueError("no trial")).status == sweep.TO_BE_CONTINUED
+    assert {summary.failure_of_sweep(begun, error).status for error in passing} == {outcomes.TO_BE_CONTINUED}
+    outcomes.record_outcome(begun.directory, 1, [], Outcome(runs.INTERRUPTED, "b"))
+    assert summary.failure_of_sweep(begun, ValueError("no trial")).status == outcomes.TO_BE_CONTINUED
 
 
 @pytest.mark.parametrize("name", [None, "job_x.json", "job_1.json"])
 def test_the_outcomes_of_a_sweep_are_read_whatever_lies_beside_them(tmp_path, name):
-    sweep.record_outcome(tmp_path, 0, [], Outcome(runs.FINISHED, "a"))
+    outcomes.record_outcome(tmp_path, 0, [], Outcome(runs.FINISHED, "a"))
     if name:
         (tmp_path / name).write_text('{"status": 3, "path": null}')
-    assert [outcome.path for outcome in sweep.read_outcomes(tmp_path)] == ["a"]
+    assert [outcome.path for outcome in outcomes.read_outcomes(tmp_path)] == ["a"]
 
 
 def test_a_process_that_works_for_a_sweep_has_the_folder_of_the_sweep(tmp_path):
@@ -122,14 +125,14 @@ def test_a_report_that_fails_is_one_line_after_the_summary_and_changes_no_status
 
     monkeypatch.setattr(command, "render_experiment", fails)
     ended = Sweep(tmp_path / "sweep", tmp_path, experiment="table1")
-    sweep.record_outcome(ended.directory, 0, [], Outcome(runs.FINISHED, str(tmp_path / "x" / "seed_0")))
-    assert cli._end_of_sweep(ended, [], None) == 0
+    outcomes.record_outcome(ended.directory, 0, [], Outcome(runs.FINISHED, str(tmp_path / "x" / "seed_0")))
+    assert summary.end_of_sweep(ended, [], None) == 0
     captured = capsys.readouterr()
     assert "1 run in" in captured.out
     (line,) = captured.err.splitlines()
     assert line.startswith(f"no report: {type(error).__name__}")
-    sweep.record_outcome(ended.directory, 1, [], Outcome(runs.CRASHED, str(tmp_path / "x" / "seed_1")))
-    assert cli._end_of_sweep(ended, [], Cut("stopped by a signal")) == sweep.CRASH
+    outcomes.record_outcome(ended.directory, 1, [], Outcome(runs.CRASHED, str(tmp_path / "x" / "seed_1")))
+    assert summary.end_of_sweep(ended, [], Cut("stopped by a signal")) == outcomes.CRASH
 
 
 # --- a configuration without Hydra's composition is the one that Hydra composes
@@ -295,16 +298,16 @@ def _counting(calls):
 @pytest.mark.parametrize("damage", ['{"status": "finished", "test_error": null}', "[]", "3", '{"status": "done"}', "x"])
 def test_a_damaged_result_is_named_and_the_run_is_brought_to_its_end(tmp_path, capsys, damage):
     made = config(tmp_path, epochs=1)
-    sweep.execute(made)
+    execution.execute(made)
     run = open_run(made)
     before = read_json(run.result)
     run.result.write_text(damage)
     capsys.readouterr()
-    assert sweep.settled(made) is None
-    assert sweep.execute(made).status == runs.FINISHED
+    assert execution.settled(made) is None
+    assert execution.execute(made).status == runs.FINISHED
     assert f"{run.result}: damaged" in capsys.readouterr().err
     assert read_json(run.result) == before
-    assert sweep.execute(made).status == sweep.SKIPPED
+    assert execution.execute(made).status == outcomes.SKIPPED
 
 
 @pytest.mark.parametrize("text", ["[1]", "3", '{"state": "crashed", "error": [1]}', '{"state": ["x"]}'])
@@ -314,18 +317,18 @@ def test_a_crash_over_a_damaged_state_is_an_outcome(tmp_path, monkeypatch, text)
     run.path.mkdir(parents=True)
     run.state.write_text(text)
     monkeypatch.setattr("farkas_exp.training.session.build_model", lambda *arguments, **options: 1 / 0)
-    assert sweep.execute(made).status == runs.CRASHED
-    assert sweep.settled(made).status == runs.CRASHED
+    assert execution.execute(made).status == runs.CRASHED
+    assert execution.settled(made).status == runs.CRASHED
 
 
 def test_a_damaged_record_of_a_finished_run_is_refused_and_left_alone(tmp_path):
     made = config(tmp_path, epochs=1)
-    sweep.execute(made)
+    execution.execute(made)
     run = open_run(made)
     write_json(run.record, {"schema": 1})
     before = run.result.read_bytes()
-    with pytest.raises(sweep.UserError, match="damaged, or not the record of this run"):
-        sweep.execute(made)
+    with pytest.raises(UserError, match="damaged, or not the record of this run"):
+        execution.execute(made)
     assert run.result.read_bytes() == before
 
 

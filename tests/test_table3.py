@@ -16,8 +16,9 @@ from farkas_exp import runs
 from farkas_exp.data import build_data
 from farkas_exp.data.files.made import make_folder
 from farkas_exp.data.files.resize import main as resize
-from farkas_exp.launch import sweep
+from farkas_exp.launch import execution
 from farkas_exp.launch.cli import main
+from farkas_exp.machine.errors import UserError
 from farkas_exp.runs import RunDirectory, open_run, read_json, read_rows
 from farkas_exp.training.building import build_model
 from farkas_exp.training.metrics import missed_top5
@@ -47,7 +48,7 @@ def job(root, runs_dir, *overrides, model="farkasnet50_imagenet", workers=0):
 @pytest.fixture(scope="module")
 def whole(root, tmp_path_factory):
     made = job(root, tmp_path_factory.mktemp("whole"))
-    assert sweep.execute(made).status == runs.FINISHED
+    assert execution.execute(made).status == runs.FINISHED
     return open_run(made)
 
 
@@ -83,7 +84,7 @@ def test_every_step_has_its_own_rate_and_every_epoch_is_evaluated_at_its_own_siz
 
     monkeypatch.setattr(Trainer, "_train_step", watched_step)
     monkeypatch.setattr(Trainer, "evaluate", watched_evaluation)
-    sweep.execute(made)
+    execution.execute(made)
     rates = iter(found)
     for epoch, steps in enumerate(STEPS):
         phase = phase_at(made.phases, epoch)
@@ -103,20 +104,20 @@ def test_a_run_stopped_in_any_phase_goes_on_to_the_same_numbers_bitwise(whole, r
     made = job(root, tmp_path)
     with monkeypatch.context() as patched:
         stop_after(steps, patched)
-        assert sweep.execute(made).status == runs.INTERRUPTED
-    assert sweep.execute(made).status == runs.FINISHED
+        assert execution.execute(made).status == runs.INTERRUPTED
+    assert execution.execute(made).status == runs.FINISHED
     assert_same(whole, open_run(made))
 
 
 def test_decoding_processes_change_no_number(whole, root, tmp_path):
     made = job(root, tmp_path, workers=2)
-    assert sweep.execute(made).status == runs.FINISHED
+    assert execution.execute(made).status == runs.FINISHED
     assert_same(whole, open_run(made))
 
 
 def test_fewer_epochs_stop_early_on_the_same_schedule(whole, root, tmp_path):
     made = job(root, tmp_path, "epochs=2")
-    assert sweep.execute(made).status == runs.FINISHED
+    assert execution.execute(made).status == runs.FINISHED
     keys = ("lr", "train_loss", "test_loss", "test_error")
     first = [[row[key] for key in keys] for row in read_rows(whole.metrics)][:2]
     assert [[row[key] for key in keys] for row in read_rows(open_run(made).metrics)] == first
@@ -151,7 +152,7 @@ def test_five_classes_and_images_in_memory_have_no_top5(root, tmp_path):
     made = job(
         tmp_path / "five", tmp_path / "runs", "epochs=1", "phases=none", "dataset.image_size=32", "batch_size=10"
     )
-    assert sweep.execute(made).status == runs.FINISHED
+    assert execution.execute(made).status == runs.FINISHED
     assert "test_error_top5" not in read_rows(open_run(made).metrics)[0]
     assert "test_error_top5" not in read_json(open_run(made).result)
 
@@ -161,10 +162,10 @@ def test_other_files_than_the_run_began_with_are_refused(root, tmp_path, monkeyp
     made = job(tmp_path / "made", tmp_path / "runs")
     with monkeypatch.context() as patched:
         stop_after(4, patched)
-        sweep.execute(made)
+        execution.execute(made)
     next((tmp_path / "made" / "train").glob("*/*")).unlink()
-    with pytest.raises(sweep.UserError, match="is not the data this run began with"):
-        sweep.execute(made)
+    with pytest.raises(UserError, match="is not the data this run began with"):
+        execution.execute(made)
 
 
 # Two processes

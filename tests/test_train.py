@@ -1,4 +1,4 @@
-"""Whole runs through `sweep.execute`: what a user sees of one run."""
+"""Whole runs through `execution.execute`: what a user sees of one run."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from configs import config, values
 
 from farkas_exp import runs
 from farkas_exp.config import parse
-from farkas_exp.launch import sweep
+from farkas_exp.launch import execution, outcomes
 from farkas_exp.machine.errors import UserError
 from farkas_exp.runs import open_run, read_json, read_rows, read_run
 from farkas_exp.training.building import build_model
@@ -43,7 +43,7 @@ def assert_same(first, second):
 
 def test_a_run_learns_and_leaves_its_whole_record(tmp_path):
     made = config(tmp_path, epochs=6, diagnostics={"epochs": [0, 6], "images": 16})
-    outcome = sweep.execute(made)
+    outcome = execution.execute(made)
     run = open_run(made)
     assert (outcome.status, outcome.path) == (runs.FINISHED, str(run.path))
     result, rows = read_json(run.result), read_rows(run.metrics)
@@ -67,10 +67,10 @@ def test_a_run_learns_and_leaves_its_whole_record(tmp_path):
 
 def test_a_finished_run_is_skipped_without_being_touched(tmp_path):
     made = config(tmp_path)
-    assert sweep.execute(made).status == runs.FINISHED
+    assert execution.execute(made).status == runs.FINISHED
     before = {path.name: path.stat().st_mtime_ns for path in open_run(made).path.iterdir()}
-    outcome = sweep.execute(made)
-    assert outcome.status == sweep.SKIPPED
+    outcome = execution.execute(made)
+    assert outcome.status == outcomes.SKIPPED
     assert "done before: test error" in outcome.note
     assert {path.name: path.stat().st_mtime_ns for path in open_run(made).path.iterdir()} == before
 
@@ -78,7 +78,7 @@ def test_a_finished_run_is_skipped_without_being_touched(tmp_path):
 def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(tmp_path):
     first, second, other = config(tmp_path / "a"), config(tmp_path / "b"), config(tmp_path / "a", seed=1)
     for made in (first, second, other):
-        sweep.execute(made)
+        execution.execute(made)
     assert_same(open_run(first), open_run(second))
     assert numbers(open_run(first))[0] != numbers(open_run(other))[0]
 
@@ -102,15 +102,15 @@ def stop_after(steps, monkeypatch):
 def test_a_stopped_run_goes_on_to_the_same_numbers_bitwise(tmp_path, monkeypatch, steps):
     """5 steps an epoch: stopped at the start, inside, at the end of an epoch, after one, and after the last step."""
     whole, parts = config(tmp_path / "whole"), config(tmp_path / "parts")
-    sweep.execute(whole)
+    execution.execute(whole)
     with monkeypatch.context() as patched:
         stop_after(steps, patched)
-        outcome = sweep.execute(parts)
+        outcome = execution.execute(parts)
     if steps < 15:
         assert (outcome.status, outcome.exit_status) == (runs.INTERRUPTED, 75)
         assert "SIGTERM" in outcome.note
         assert read_run(open_run(parts).path).state == runs.INTERRUPTED
-        assert sweep.execute(parts).status == runs.FINISHED
+        assert execution.execute(parts).status == runs.FINISHED
     assert_same(open_run(whole), open_run(parts))
 
 
@@ -119,8 +119,8 @@ def test_a_killed_run_goes_on_to_the_same_numbers_bitwise(tmp_path):
     threads = torch.get_num_threads()
     code = (
         "import sys, json, torch; torch.set_num_threads(int(sys.argv[2]));"
-        "from farkas_exp import config; from farkas_exp.launch import sweep;"
-        "print(sweep.execute(config.parse(json.loads(sys.argv[1]))))"
+        "from farkas_exp import config; from farkas_exp.launch import execution;"
+        "print(execution.execute(config.parse(json.loads(sys.argv[1]))))"
     )
     run = open_run(parse(killed))
     process = subprocess.Popen([sys.executable, "-c", code, json.dumps(killed), str(threads)])
@@ -131,23 +131,23 @@ def test_a_killed_run_goes_on_to_the_same_numbers_bitwise(tmp_path):
     process.wait()
     assert 2 <= len(read_rows(run.metrics)) < 8
     assert read_run(run.path).state == runs.INTERRUPTED
-    assert sweep.execute(parse(killed)).status == runs.FINISHED
-    sweep.execute(whole)
+    assert execution.execute(parse(killed)).status == runs.FINISHED
+    execution.execute(whole)
     assert_same(open_run(whole), run)
 
 
 def test_a_run_without_progress_fails_is_recorded_and_is_no_error(tmp_path):
     made = config(tmp_path, lr={"value": 1e-12}, normalization={"name": "none"}, epochs=12, failure={"epochs": 2})
-    outcome = sweep.execute(made)
+    outcome = execution.execute(made)
     result = read_json(open_run(made).result)
     assert (outcome.status, outcome.exit_status) == (runs.FAILED, 0)
     assert result["status"] == runs.FAILED
     assert result["epochs"] < 12
     assert result["reason"] == "test error at chance or worse in 2 epochs"
-    again = sweep.execute(made)
-    assert again.status == sweep.SKIPPED
+    again = execution.execute(made)
+    assert again.status == outcomes.SKIPPED
     assert "retry_failed=true" in again.note
-    retried = sweep.execute(parse({**values(tmp_path), **vars_of(made), "retry_failed": True}))
+    retried = execution.execute(parse({**values(tmp_path), **vars_of(made), "retry_failed": True}))
     assert retried.status == runs.FAILED
     assert len(read_rows(open_run(made).metrics)) == result["epochs"]
 
@@ -160,7 +160,7 @@ def vars_of(made):
 
 def test_a_diverged_run_fails_with_its_reason(tmp_path):
     made = config(tmp_path, lr={"value": 1e30}, normalization={"name": "none"}, epochs=5)
-    assert sweep.execute(made).status == runs.FAILED
+    assert execution.execute(made).status == runs.FAILED
     result = read_json(open_run(made).result)
     assert (result["reason"], result["epochs"]) == ("loss is not finite", 1)
 
@@ -184,13 +184,13 @@ def test_a_crash_is_kept_with_its_traceback_and_left_alone_until_retried(tmp_pat
     made = config(tmp_path)
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "evaluate", lambda self, epoch: 1 / 0)
-        outcome = sweep.execute(made)
+        outcome = execution.execute(made)
     run = open_run(made)
     assert (outcome.status, outcome.exit_status) == (runs.CRASHED, 1)
     assert "ZeroDivisionError: division by zero" in outcome.note
     assert "Traceback" in run.error.read_text()
-    assert sweep.execute(made).status == runs.CRASHED
-    assert sweep.execute(config(tmp_path, retry_failed=True)).status == runs.FINISHED
+    assert execution.execute(made).status == runs.CRASHED
+    assert execution.execute(config(tmp_path, retry_failed=True)).status == runs.FINISHED
     assert not run.error.exists()
 
 
@@ -202,7 +202,7 @@ def test_a_users_mistake_leaves_nothing_behind(tmp_path):
         {"dataset": {"name": "image_folder", "root": str(tmp_path / "nowhere"), "train_limit": None}},
     ):
         with pytest.raises(UserError):
-            sweep.execute(config(tmp_path / "runs", **change))
+            execution.execute(config(tmp_path / "runs", **change))
         assert not list((tmp_path / "runs").glob("*"))
 
 
@@ -210,22 +210,22 @@ def test_changed_data_is_noticed_when_a_run_goes_on(tmp_path, monkeypatch):
     made = config(tmp_path)
     with monkeypatch.context() as patched:
         stop_after(3, patched)
-        sweep.execute(made)
+        execution.execute(made)
     environment = read_json(open_run(made).environment)
     environment["data"]["fingerprint"] = "other"
     runs.write_json(open_run(made).environment, environment)
     with pytest.raises(UserError, match="not the data this run began with"):
-        sweep.execute(made)
+        execution.execute(made)
 
 
 def test_a_run_that_another_process_trains_is_left_to_it(tmp_path):
     made = config(tmp_path)
     seen = []
     with open_run(made).locked():
-        thread = threading.Thread(target=lambda: seen.append(sweep.execute(made)))
+        thread = threading.Thread(target=lambda: seen.append(execution.execute(made)))
         thread.start()
         thread.join()
-    assert seen[0].status == sweep.BUSY
+    assert seen[0].status == outcomes.BUSY
     assert f"process {os.getpid()}" in seen[0].note
     assert not open_run(made).result.exists()
 
@@ -233,7 +233,7 @@ def test_a_run_that_another_process_trains_is_left_to_it(tmp_path):
 @pytest.mark.parametrize("layout", [True, False])
 def test_bf16_and_both_memory_formats_train(tmp_path, layout):
     made = config(tmp_path, precision="bf16", channels_last=layout, epochs=1)
-    assert sweep.execute(made).status == runs.FINISHED
+    assert execution.execute(made).status == runs.FINISHED
 
 
 def test_a_network_depends_on_its_seed_alone():
@@ -298,6 +298,6 @@ def test_wandb_groups_the_seeds_of_a_cell_under_its_experiment(tmp_path, monkeyp
         config(tmp_path, epochs=1, seed=seed, experiment=experiment) for seed, experiment in ((0, "table1"), (1, None))
     ]
     for each in made:
-        sweep.execute(each)
+        execution.execute(each)
     cell = identify(made[0])
     assert seen == [(f"{cell.slug}-s0", f"table1/{cell.folder}"), (f"{cell.slug}-s1", cell.folder)]

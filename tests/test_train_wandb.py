@@ -12,7 +12,7 @@ from test_train import stop_after
 from wandb_file import read_wandb_file
 
 from farkas_exp import runs
-from farkas_exp.launch import sweep
+from farkas_exp.launch import execution
 from farkas_exp.runs import open_run, read_json, read_rows
 from farkas_exp.training.trainer import Trainer
 
@@ -39,9 +39,9 @@ def test_an_interrupted_run_is_not_finished_and_its_continuation_has_the_same_id
     made = config(tmp_path, wandb=OFFLINE)
     with monkeypatch.context() as patched:
         stop_after(8, patched)
-        assert sweep.execute(made).status == runs.INTERRUPTED
+        assert execution.execute(made).status == runs.INTERRUPTED
     time.sleep(1.1)  # the name of W&B's folder has the second in it
-    assert sweep.execute(made).status == runs.FINISHED
+    assert execution.execute(made).status == runs.FINISHED
     first, second = recorded(open_run(made))
     assert first["id"] == second["id"] == read_json(open_run(made).record)["wandb_id"]
     assert first["exit_code"] not in (0, None)
@@ -52,7 +52,7 @@ def test_an_interrupted_run_is_not_finished_and_its_continuation_has_the_same_id
 
 def test_a_run_that_failed_to_train_is_failed(tmp_path):
     made = config(tmp_path, wandb=OFFLINE, lr={"value": 1e30}, normalization={"name": "none"})
-    assert sweep.execute(made).status == runs.FAILED
+    assert execution.execute(made).status == runs.FAILED
     (found,) = recorded(open_run(made))
     assert found["exit_code"] == 1
     assert (found["summary"]["status"], found["summary"]["reason"]) == ("failed", "loss is not finite")
@@ -61,7 +61,7 @@ def test_a_run_that_failed_to_train_is_failed(tmp_path):
 def test_a_crashed_run_is_failed(tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "evaluate", lambda self, epoch: 1 / 0)
     made = config(tmp_path, wandb=OFFLINE)
-    assert sweep.execute(made).status == runs.CRASHED
+    assert execution.execute(made).status == runs.CRASHED
     (found,) = recorded(open_run(made))
     assert found["exit_code"] == 1
 
@@ -71,7 +71,7 @@ def test_online_without_a_server_the_run_goes_on_whole_with_one_warning(tmp_path
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
     monkeypatch.setattr("farkas_exp.runs.wandb.WandbMirror.start.__func__.__kwdefaults__", SHORT)
     made = config(tmp_path, wandb={"mode": "online"})
-    assert sweep.execute(made).status == runs.FINISHED
+    assert execution.execute(made).status == runs.FINISHED
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith("wandb: W&B is not reachable, going on offline (")
     assert "; upload it later with: wandb sync " in line

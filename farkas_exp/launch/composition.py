@@ -17,9 +17,22 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from farkas_exp.config import arms
 from farkas_exp.config.written import with_sources
 
 Values = dict[str, Any]
+
+
+def _best(key: str, *, _root_: DictConfig) -> Any:
+    """The value of `${best:KEY}`: see `best.best_value`."""
+    from farkas_exp.runs.best import best_value
+
+    values: Any = OmegaConf.to_container(_root_, resolve=False)
+    run, _ = arms.of_run({name: value for name, value in values.items() if name != "hydra"})
+    return best_value(key, run)
+
+
+OmegaConf.register_new_resolver("best", _best, replace=True)
 
 
 def values_of(composed: DictConfig) -> Values:

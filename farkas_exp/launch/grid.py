@@ -14,7 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 from farkas_exp.config import arms
 from farkas_exp.config.texts import keep_texts
 from farkas_exp.launch.composition import Compositions
-from farkas_exp.launch.sweep import Planned, SweepWatch
+from farkas_exp.launch.planned import Planned
+from farkas_exp.launch.sweep import SweepWatch
 from farkas_exp.machine.errors import UserError
 
 MOST_RUNS = 1_000_000

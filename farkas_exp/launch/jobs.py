@@ -13,9 +13,11 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from farkas_exp.launch import sweep
+from farkas_exp.launch import outcomes
 from farkas_exp.launch.composition import Compositions
-from farkas_exp.launch.sweep import LOST, Outcome, Planned, Sweep, SweepWatch
+from farkas_exp.launch.outcomes import LOST, Outcome
+from farkas_exp.launch.planned import Planned
+from farkas_exp.launch.sweep import Sweep, SweepWatch
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.output import say
 from farkas_exp.machine.signals import StopRequest
@@ -122,7 +124,7 @@ def run_one(work: Work, run: Run, *, shared_terminal: bool = False) -> None:
     )  # fmt: skip
     if done.status == JobStatus.FAILED:  # before the task could write one
         error = " ".join(str(done._return_value).split())
-        sweep.record_outcome(work.directory, run.number, run.overrides, Outcome(sweep.REFUSED, _name(run), error))
+        outcomes.record_outcome(work.directory, run.number, run.overrides, Outcome(outcomes.REFUSED, _name(run), error))
 
 
 def skip_done(work: Work, all_runs: Iterable[Run]) -> list[Run]:
@@ -143,9 +145,9 @@ def skip_done(work: Work, all_runs: Iterable[Run]) -> list[Run]:
             left.append(run)
             continue
         say(f"{done.status}: {done.path} ({done.note})")
-        sweep.record_outcome(work.directory, run.number, run.overrides, done, planned.objective(done))
-        if work.fail_fast and done.status in sweep.ENDS_A_FAST_SWEEP:
-            raise SystemExit(sweep.TO_BE_CONTINUED)
+        outcomes.record_outcome(work.directory, run.number, run.overrides, done, planned.objective(done))
+        if work.fail_fast and done.status in outcomes.ENDS_A_FAST_SWEEP:
+            raise SystemExit(outcomes.TO_BE_CONTINUED)
     return left
 
 
@@ -167,26 +169,26 @@ def mark_open(work: Work, group: Iterable[Run], note: str, status: str = LOST) -
     """Say that these runs have no outcome (yet), and why; an outcome that is there stays."""
     for run in group:
         if not has_outcome(work, run):
-            sweep.record_outcome(work.directory, run.number, run.overrides, Outcome(status, _name(run), note))
+            outcomes.record_outcome(work.directory, run.number, run.overrides, Outcome(status, _name(run), note))
 
 
 def has_outcome(work: Work, run: Run) -> bool:
     """Whether the run has come to an end of any kind in this sweep."""
-    row = sweep.read_outcome(work.directory, run.number)
+    row = outcomes.read_outcome(work.directory, run.number)
     return row is not None and row["status"] != LOST
 
 
 def crashed(work: Work, all_runs: Iterable[Run]) -> bool:
     """Whether one of the runs has crashed or was refused: the end of a sweep with fail_fast=true."""
-    rows = [sweep.read_outcome(work.directory, run.number) for run in all_runs]
-    return any(row is not None and row["status"] in sweep.ENDS_A_FAST_SWEEP for row in rows)
+    rows = [outcomes.read_outcome(work.directory, run.number) for run in all_runs]
+    return any(row is not None and row["status"] in outcomes.ENDS_A_FAST_SWEEP for row in rows)
 
 
 def returns(work: Work, all_runs: Iterable[Run]) -> list[JobReturn]:
     """What Hydra's sweepers want to know: each run's objective, None for a run without a result."""
     answers = []
     for run in all_runs:
-        row = sweep.read_outcome(work.directory, run.number) or {}
+        row = outcomes.read_outcome(work.directory, run.number) or {}
         answer = JobReturn(overrides=list(run.overrides), status=JobStatus.COMPLETED)
         answer.return_value = row.get("objective")
         answers.append(answer)

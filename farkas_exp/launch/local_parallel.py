@@ -24,7 +24,7 @@ from hydra.core.utils import JobReturn
 
 from farkas_exp.launch import jobs
 from farkas_exp.launch.jobs import Group, Run, Work
-from farkas_exp.launch.sweep import LOST, REFUSED, TO_BE_CONTINUED
+from farkas_exp.launch.outcomes import LOST, REFUSED, TO_BE_CONTINUED
 from farkas_exp.machine import pids, signals
 from farkas_exp.machine.cores import cores
 from farkas_exp.machine.errors import UserError

@@ -17,7 +17,7 @@ from hydra.core.utils import JobReturn
 
 from farkas_exp.launch import jobs, workers
 from farkas_exp.launch.jobs import Group, Run, Work
-from farkas_exp.launch.sweep import LOST, TO_BE_CONTINUED
+from farkas_exp.launch.outcomes import LOST, TO_BE_CONTINUED
 from farkas_exp.machine import distributed
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.output import say

@@ -1,0 +1,102 @@
+"""The words of a command line, checked before Hydra sees them: what it would answer at length or without the key."""
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, ValueType
+
+from farkas_exp.config import arms
+from farkas_exp.config.help import choices
+from farkas_exp.config.store import config_dir
+from farkas_exp.launch.local_parallel import visible_gpus
+from farkas_exp.machine.errors import UserError, unknown
+
+
+def packing(arguments: Sequence[str]) -> list[str]:
+    """What `packing=N` on the command line means to Hydra: the local launcher with N processes for each GPU.
+
+    A launcher that the command line names itself stays.
+    """
+    values = [argument.partition("=")[2] for argument in arguments if argument.startswith("packing=")]
+    if not values or not values[-1].isdecimal() or any(a.startswith("hydra/launcher=") for a in arguments):
+        return []
+    processes = int(values[-1]) * max(1, len(visible_gpus()))
+    return [] if processes < 2 else ["hydra/launcher=local_parallel", f"hydra.launcher.n_jobs={processes}"]
+
+
+def checked(arguments: Sequence[str]) -> list[str]:
+    """The arguments with the arms of the experiment under their own names, which are offered to Hydra.
+
+    Raises:
+        UserError: what argparse and Hydra would answer at length or without the key.
+    """
+    parser = get_args_parser()
+    parser.error = _refuse_flag  # type: ignore[method-assign]
+    flags = parser.parse_args(list(arguments))
+    folders = [Path(config_dir()), *([Path(flags.config_dir)] if flags.config_dir else [])]
+    groups = choices(folders[0])
+    overrides = []
+    for text in flags.overrides:
+        if not text.startswith(f"{arms.GROUP}="):  # that is checked below, when the experiment is known
+            (override,) = OverridesParser.create().parse_overrides([text])
+            _check_override(text, override, groups)
+            overrides.append(override)
+    experiment, found = _experiment(overrides, folders)
+    named = [arms.named(argument, found) for argument in arguments]
+    for text in named:
+        if text.startswith(f"{arms.GROUP}="):
+            _check_arm(text, experiment, found, folders)
+    arms.offer(found)
+    return named
+
+
+def _check_override(text: str, override: Override, groups: Mapping[str, Sequence[str]]) -> None:
+    key = override.key_or_group
+    if not key:
+        raise UserError(f"{text}: a key is missing before the equals sign; write KEY=VALUE")
+    if key in ("hydra", "hydra.callbacks") or key.startswith("hydra.callbacks.sweep"):
+        raise UserError(f"{key}: cannot be changed as a whole; single values: hydra.KEY=VALUE")
+    if key == "hydra/sweeper" and override.value() in ("tpe", "optuna") and not _has_optuna():
+        raise UserError(f"{text}: needs hydra-optuna-sweeper; pip install 'farkas-exp[search]'")
+    is_choice = key in groups and not override.is_delete() and not override.is_sweep_override()
+    if is_choice and not isinstance(override.value(), str):
+        shown = text.partition("=")[2]
+        raise UserError(f"{unknown(key, shown, groups[key])} (single values: {key}.KEY=VALUE)")
+
+
+def _experiment(overrides: Sequence[Override], folders: Sequence[Path]) -> tuple[str | None, dict[str, arms.Arm]]:
+    """The experiment that is asked for, and its arms."""
+    asked = [override for override in overrides if override.key_or_group == "experiment"]
+    if any(override.is_sweep_override() for override in asked):
+        raise UserError("experiment: one at a time, for each brings a sweep of its own")
+    name = asked[-1].value() if asked else None
+    return (name, arms.arms_of(name, folders)) if isinstance(name, str) else (None, {})
+
+
+def _check_arm(text: str, experiment: str | None, found: dict[str, arms.Arm], folders: Sequence[Path]) -> None:
+    """Raise a `UserError` for an arm that the experiment does not have."""
+    if not found:
+        where = f"experiment={experiment} has no arms" if experiment else "this is for an experiment with arms"
+        raise UserError(f"arm: {where}; with arms: {', '.join(arms.with_arms(folders))}")
+    (override,) = OverridesParser.create().parse_overrides([text])
+    if override.value_type == ValueType.GLOB_CHOICE_SWEEP:
+        return
+    discrete = override.is_sweep_override() and override.is_discrete_sweep()
+    for each in list(override.sweep_iterator()) if discrete else [override.value()]:
+        if each is not None and str(each) not in found:
+            raise unknown("arm", str(each), found)
+
+
+def _has_optuna() -> bool:
+    try:
+        return importlib.util.find_spec("hydra_plugins.hydra_optuna_sweeper") is not None
+    except ImportError:
+        return False
+
+
+def _refuse_flag(message: str) -> NoReturn:
+    raise UserError(f"{message}; flags: see --hydra-help")

@@ -1,0 +1,211 @@
+"""One run brought to its end: skipped where it is done, else continued or trained; a failure is an outcome of its own.
+
+Imports no torch: the trainer is imported by the first run that has to train.
+"""
+
+import errno
+import traceback
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from farkas_exp import runs
+from farkas_exp.config import Config
+from farkas_exp.data.files.prints import Prints, check_same, prints
+from farkas_exp.launch import workers
+from farkas_exp.launch.outcomes import BUSY, DISK, SKIPPED, Outcome, result_text
+from farkas_exp.machine import distributed
+from farkas_exp.machine.distributed import RankFailed
+from farkas_exp.machine.errors import Interrupted, UserError
+from farkas_exp.machine.files import write_text
+from farkas_exp.machine.output import warn
+from farkas_exp.machine.signals import free_to_leave, last_words
+from farkas_exp.runs.measurements import Gap, Measurements, described
+
+
+def execute(config: Config) -> Outcome:
+    """Bring one run to its end: skip it, continue it or train it.
+
+    A crash is kept in the run directory (`error.txt`) and reported, not raised.
+
+    Raises:
+        UserError: a mistake in the configuration or the data; nothing of the run has been written over.
+    """
+    done = settled(config)
+    if done is not None:
+        return done
+    run = runs.open_run(config)
+    try:
+        with run.locked() as run, last_words(partial(_remove_if_unused, run)):
+            return _execute_locked(run, config)
+    except runs.RunBusy as busy:
+        return Outcome(BUSY, str(run.path), str(busy))
+    except OSError as error:  # the lock is the first file that is written
+        if (done := _standing(run, config)) is not None:
+            return replace(done, note=f"{done.note}; not measured: {_disk_note(error)}")
+        if error.errno in DISK_ERRNOS:
+            return Outcome(DISK, str(run.path), _disk_note(error))
+        raise UserError(f"runs_dir: cannot write to {error.filename or run.path}: {error.strerror}") from None
+
+
+def _execute_locked(run: runs.RunDirectory, config: Config) -> Outcome:
+    path = str(run.path)
+    if run.result.exists():
+        runs.write_record(run, config)  # in case it is lost; a finished run is none the worse for it
+    done = _standing(run, config)  # another process may have finished it while we waited
+    try:
+        if done is not None:
+            return _measured(run, config, done)
+        with free_to_leave():
+            from farkas_exp.training.session import train
+
+        workers.call(distributed.current(), config)
+        result = train(config, run)
+        return Outcome(result["status"], path, result_text(result, config.dataset.evaluated_on))
+    except Interrupted as stopped:
+        return Outcome(runs.INTERRUPTED, path, str(stopped))
+    except (UserError, KeyboardInterrupt, SystemExit):
+        _remove_if_unused(run)
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever happens in one run stays in that run
+        return _failed(run, config, error)
+
+
+def _failed(run: runs.RunDirectory, config: Config, error: Exception) -> Outcome:
+    try:
+        run.check_own()
+    except runs.RunLost as lost:  # nothing may be written, also where this is but the cause of the error
+        return Outcome(DISK, str(run.path), str(lost))
+    except OSError as unreadable:
+        error = unreadable
+    if isinstance(error, OSError) and (error.errno in DISK_ERRNOS or _is_below(error.filename, str(run.path))):
+        return _stop_for_disk(run, error)
+    return _crash(run, config, error)
+
+
+def settled(config: Config) -> Outcome | None:
+    """The outcome of a run that needs neither training nor measuring, or None. Quick but for a listing of the data.
+
+    Raises:
+        UserError: it was trained on other data than are here now.
+    """
+    run = runs.open_run(config)
+    done = _standing(run, config)
+    if done is None or done.status != SKIPPED:
+        return done
+    measurable, _ = _unmeasured(run, config)
+    return None if measurable else _with_gaps(run, config, done)
+
+
+def _unmeasured(run: runs.RunDirectory, config: Config) -> tuple[list[Gap], list[Gap]]:
+    """What a run that is done lacks of the measurements asked for: what can still be measured, and what cannot."""
+    record = runs.read_run(run.path) if config.diagnostics.epochs else None
+    return Measurements(run, config.diagnostics).left_by(record) if record else ([], [])
+
+
+def _measured(run: runs.RunDirectory, config: Config, done: Outcome) -> Outcome:
+    """The outcome of a run that is done, after what is asked for and can still be measured of it has been."""
+    measurable, _ = _unmeasured(run, config)
+    if done.status != SKIPPED or not measurable:
+        return _with_gaps(run, config, done)
+    from farkas_exp.training.measuring import measure_finished
+
+    try:
+        now = measure_finished(config, run)
+    except UserError as error:
+        return replace(done, note=f"{done.note}; not measured: {described(measurable)} ({error})")
+    return _with_gaps(run, config, replace(done, note=f"{done.note}; measured now: {now or 'nothing'}"))
+
+
+def _with_gaps(run: runs.RunDirectory, config: Config, done: Outcome) -> Outcome:
+    """The outcome with a word on what is asked for and not measured."""
+    if done.status != SKIPPED or not config.diagnostics.epochs:
+        return done
+    measurable, lost = _unmeasured(run, config)
+    lacks = Measurements(run, config.diagnostics).unmeasured([*measurable, *lost], config.epochs)
+    return replace(done, note=f"{done.note}; not measured: {lacks}") if lacks else done
+
+
+def _standing(run: runs.RunDirectory, config: Config) -> Outcome | None:
+    """What became of the run earlier, if that is the end of it, and if it was trained on the data that are here now.
+
+    Raises:
+        UserError: it was trained on other data.
+    """
+    record = runs.read_run(run.path)
+    before = None if record is None else _earlier(record, config)
+    if record is None or before is None:
+        return None
+    remark = check_same(record.data, prints(config.dataset, config.phases), config.dataset, run.path)
+    return replace(before, note=f"{before.note}; {remark}") if remark else before
+
+
+def _earlier(record: runs.RunRecord, config: Config) -> Outcome | None:
+    path = str(record.path)
+    if record.damage:
+        warn(f"warning: {record.damage}; the run counts as not done")
+    if record.state == runs.FINISHED:
+        return Outcome(SKIPPED, path, f"done before: {result_text(record.result or {}, record.evaluated_on)}")
+    if record.state == runs.FAILED and not config.retry_failed:
+        text = result_text(record.result or {}, record.evaluated_on)
+        return Outcome(SKIPPED, path, f"failed before: {text}; retry_failed=true trains it again")
+    if record.state == runs.CRASHED and not config.retry_failed:
+        note = f"crashed before: {record.progress.get('error', '')}; retry_failed=true continues it"
+        return Outcome(runs.CRASHED, path, note)
+    return None
+
+
+DISK_ERRNOS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE}
+)
+"""What the system says of a full, read-only, forbidden or broken disk."""
+
+
+def _is_below(filename: Any, folder: str) -> bool:
+    return isinstance(filename, str) and filename.startswith(folder)
+
+
+def _disk_note(error: OSError) -> str:
+    where = f" ({error.filename})" if error.filename else ""
+    return f"{error.strerror}{where}; put it right and give the same command again, it goes on from the last checkpoint"
+
+
+def _stop_for_disk(run: runs.RunDirectory, error: OSError) -> Outcome:
+    """The outcome of a run that could not write. Its state stays as it is, or becomes "interrupted" where it can."""
+    with suppress(OSError):
+        runs.change_state(run, runs.INTERRUPTED, error=_disk_note(error))
+    return Outcome(DISK, str(run.path), _disk_note(error))
+
+
+def _crash(run: runs.RunDirectory, config: Config, error: Exception) -> Outcome:
+    failed = isinstance(error, RankFailed)  # its message says what the error was, and where
+    note = str(error) if failed else f"{type(error).__name__}: {' '.join(str(error).split())}"
+    try:
+        write_text(run.error, error.details if failed else traceback.format_exc())
+        if not run.record.exists():
+            runs.write_record(run, config, _prints_if_readable(config))
+        runs.change_state(run, runs.CRASHED, error=note)
+    except (OSError, UserError):
+        warn(traceback.format_exc())
+        return Outcome(runs.CRASHED, str(run.path), note)
+    return Outcome(runs.CRASHED, str(run.path), f"{note}; traceback in {run.error}")
+
+
+def _prints_if_readable(config: Config) -> Prints:
+    with suppress(UserError):
+        return prints(config.dataset, config.phases) or {}
+    return {}
+
+
+def _remove_if_unused(run: runs.RunDirectory) -> None:
+    """Take an empty run directory away again, so that a refused command leaves nothing behind; the lock is held."""
+    if run.record.exists() or not run.is_own():
+        return
+    if run.held is not None:
+        run.held.remove()
+    for folder in (run.path, run.path.parent, run.path.parent.parent):
+        try:
+            folder.rmdir()
+        except OSError:
+            return

@@ -1,0 +1,98 @@
+"""What became of the runs of a command: their outcomes, the exit status that follows, and the files that keep them."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from farkas_exp import runs
+from farkas_exp.machine.files import write_text
+from farkas_exp.machine.output import warn
+from farkas_exp.machine.terminal import printable
+
+SKIPPED, BUSY, REFUSED, DISK = "skipped", "busy", "refused", "file error"
+LOST, PASSED_OVER = "without outcome", "passed over"
+"""Outcomes beside the states of a run.
+
+Done before; trained by another process; a user's mistake; a disk that is full, read-only or broken; a job that was not
+begun or left nothing; a network that the arm is not for. A broken disk and a lost job say nothing about the run: the
+same command continues it.
+"""
+
+OK, CRASH, USAGE, TO_BE_CONTINUED = 0, 1, 2, 75
+"""Exit statuses; 75 is the system's EX_TEMPFAIL: try the same command again."""
+
+ENDS_A_FAST_SWEEP = (runs.CRASHED, DISK, REFUSED)
+"""The outcomes that end a sweep with fail_fast=true."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one run of a command."""
+
+    status: str
+    path: str
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "note", printable(self.note))  # it may be the text of an error
+
+    @property
+    def exit_status(self) -> int:
+        """The exit status of a command with this run alone. A run that failed to train is a result, not an error."""
+        statuses = {runs.CRASHED: CRASH, DISK: CRASH, REFUSED: USAGE, runs.INTERRUPTED: TO_BE_CONTINUED}
+        return {**statuses, BUSY: TO_BE_CONTINUED, LOST: TO_BE_CONTINUED}.get(self.status, OK)
+
+
+def result_text(result: dict[str, Any], evaluated_on: str) -> str:
+    """The result of a run in a few words."""
+    if result.get("status") == runs.FAILED:
+        return f"failed to train ({result.get('reason')}) after {result.get('epochs')} epochs"
+    return f"{evaluated_on} error {result[f'{evaluated_on}_error']:.2f} % after {result.get('epochs')} epochs"
+
+
+def record_outcome(
+    directory: Path, number: int, overrides: Sequence[str], outcome: Outcome, objective: float | None = None
+) -> None:
+    """Leave the outcome of one job in the sweep's folder."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"overrides": list(overrides), **asdict(outcome), "objective": objective}, indent=1)
+        write_text(_outcome_file(directory, number), text + "\n")
+    except OSError as error:
+        warn(f"warning: {directory}: {error.strerror}; the sweep's summary will miss this run")
+
+
+def _outcome_file(directory: Path, number: int) -> Path:
+    return directory / f"job_{number}.json"
+
+
+def read_outcome(directory: Path, number: int) -> dict[str, Any] | None:
+    """What one job has left: overrides, status, path, note and objective; None where there is nothing that is whole."""
+    row = runs.read_json(_outcome_file(directory, number))
+    whole = isinstance(row, dict) and all(isinstance(row.get(key), str) for key in ("status", "path", "note"))
+    return row if whole else None
+
+
+def outcome_rows(directory: Path) -> list[dict[str, Any]]:
+    """What the jobs of a sweep have left, in the order of the jobs; see `read_outcome`."""
+    names = [path.stem.removeprefix("job_") for path in directory.glob("job_*.json")]
+    numbers = sorted(int(name) for name in names if name.isdecimal())
+    return [row for number in numbers if (row := read_outcome(directory, number)) is not None]
+
+
+def read_outcomes(directory: Path) -> list[Outcome]:
+    """The outcomes that the jobs of a sweep have left, in the order of the jobs."""
+    return [_by_now(Outcome(row["status"], row["path"], row["note"])) for row in outcome_rows(directory)]
+
+
+def _by_now(outcome: Outcome) -> Outcome:
+    """The outcome at the end of the sweep: a run that was busy then may be done by now."""
+    if outcome.status != BUSY:
+        return outcome
+    record = runs.read_run(Path(outcome.path))
+    if record is None or record.result is None:
+        return outcome
+    summary = result_text(record.result, record.evaluated_on)
+    return Outcome(SKIPPED, outcome.path, f"trained meanwhile by another process: {summary}")

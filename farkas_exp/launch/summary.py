@@ -1,0 +1,148 @@
+"""The end of a sweep: why it came early, what became of its runs, how to go on, and the report of its experiment."""
+
+import errno
+import shlex
+import time
+import traceback
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from farkas_exp import runs
+from farkas_exp.launch.outcomes import (
+    BUSY,
+    CRASH,
+    DISK,
+    ENDS_A_FAST_SWEEP,
+    LOST,
+    OK,
+    PASSED_OVER,
+    REFUSED,
+    SKIPPED,
+    TO_BE_CONTINUED,
+    USAGE,
+    Outcome,
+    outcome_rows,
+    read_outcomes,
+)
+from farkas_exp.launch.sweep import Sweep
+from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.files import write_text
+from farkas_exp.machine.output import say, warn
+from farkas_exp.machine.signals import free_to_leave
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Why a sweep ended before its last job, and the exit status that follows from it alone."""
+
+    reason: str
+    status: int = TO_BE_CONTINUED
+
+
+STOPPED, LOST_EACH_OTHER = "stopped by a signal", "its processes have lost each other"
+"""Why a sweep ended before its last run."""
+
+PASSING = (MemoryError, EOFError, ConnectionError, BrokenProcessPool)
+PASSING_ERRNOS = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EINTR, errno.ETIMEDOUT})
+"""Trouble of a machine that may be over when the same command is given again."""
+
+
+def failure_of_sweep(current: Sweep, error: Exception) -> Cut:
+    """Why a launcher or a search ended a sweep that had begun; the traceback goes into the sweep's folder."""
+    if isinstance(error, UserError):
+        return Cut(str(error), USAGE)
+    path = current.directory / "error.txt"
+    with suppress(OSError):
+        write_text(path, traceback.format_exc())
+    passing = isinstance(error, PASSING) or (isinstance(error, OSError) and error.errno in PASSING_ERRNOS)
+    # Optuna raises at the end of a search without a result: its runs are to be continued, and say so themselves.
+    left = any(outcome.exit_status == TO_BE_CONTINUED for outcome in read_outcomes(current.directory))
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]} ({path})"
+    return Cut(reason, TO_BE_CONTINUED if passing or left else USAGE)
+
+
+def end_of_sweep(current: Sweep, given: Sequence[str], cut: Cut | None, report: bool = True) -> int:
+    """Say what became of a sweep, and show the report of its experiment; return the exit status."""
+    outcomes = read_outcomes(current.directory) if current.has_begun else []
+    if cut and current.fail_fast and any(outcome.status in ENDS_A_FAST_SWEEP for outcome in outcomes):
+        cut = Cut("fail_fast=true")
+    seconds = time.monotonic() - current.started
+    status = summarize(outcomes, seconds, given, cut, current.repeated)
+    if current.has_begun and (best := best_line(current.directory)):
+        say(best)
+    if current.experiment and report:
+        _render(current.experiment, outcomes)
+    return status
+
+
+def summarize(
+    outcomes: Sequence[Outcome], seconds: float, arguments: Sequence[str], cut: Cut | None = None, repeated: int = 0
+) -> int:
+    """Print what became of a sweep and how to go on; return its exit status.
+
+    Args:
+        outcomes: of its jobs.
+        seconds: that it took.
+        arguments: of the command.
+        cut: why the sweep ended before its last job, or None.
+        repeated: how many more combinations it had that say the same as another one.
+    """
+    count = Counter(outcome.status for outcome in outcomes)
+    order = (runs.FINISHED, SKIPPED, runs.FAILED, runs.INTERRUPTED, BUSY, LOST, runs.CRASHED, DISK, REFUSED)
+    words = {runs.FAILED: "failed to train", BUSY: "busy elsewhere"}
+    jobs = [outcome for outcome in outcomes if outcome.status != PASSED_OVER]
+    parts = [f"{count[status]} {words.get(status, status)}" for status in order if count[status]]
+    say(f"\n{len(jobs)} run{'s' * (len(jobs) != 1)} in {seconds:.1f} s: {', '.join(parts) or 'none'}")
+    if repeated:
+        say(f"{repeated} combination{'s' * (repeated != 1)} given more than once: each was run once.")
+    if cut:
+        say(f"The sweep ended early: {cut.reason}; runs that it had not begun are not counted.")
+    for outcome in outcomes:
+        if outcome.status in (runs.CRASHED, DISK, REFUSED, BUSY, LOST):
+            say(f"  {outcome.status}: {outcome.path}\n    {outcome.note}")
+    statuses = [outcome.exit_status for outcome in outcomes] + ([cut.status] if cut else [])
+    command = "python -m farkas_exp " + shlex.join(arguments)
+    if count[runs.CRASHED]:
+        retry = "" if "retry_failed=true" in arguments else " retry_failed=true"
+        say(f"To try the crashed ones again: {command}{retry}")
+    elif count[DISK] or TO_BE_CONTINUED in statuses:
+        say(f"To go on: {command}")
+    if outcomes and not jobs and not cut:
+        say("Nothing was asked of a network that it is for.")
+        return USAGE
+    return next((status for status in (CRASH, USAGE, TO_BE_CONTINUED) if status in statuses), OK)
+
+
+def best_line(directory: Path) -> str | None:
+    """The run of a sweep with the smallest error on held-out images, as a line; None for a sweep without such runs."""
+    rows = [row for row in outcome_rows(directory) if row.get("objective") is not None]
+    if not rows:
+        return None
+    best = min(rows, key=lambda row: row["objective"])
+    return (
+        f"Best error on held-out images: {best['objective']:.2f} % with {' '.join(best['overrides'])} in {best['path']}"
+    )
+
+
+def _render(experiment: str, outcomes: Sequence[Outcome]) -> None:
+    """Show the table or figure of an experiment as far as it is there; trouble with it is no trouble of the runs."""
+    paths: dict[Path, list[Path]] = {}
+    for outcome in outcomes:
+        if outcome.status not in (PASSED_OVER, REFUSED, LOST):
+            path = Path(outcome.path)
+            paths.setdefault(path.parent.parent, []).append(path)
+    try:
+        with free_to_leave():
+            from farkas_exp.report.command import render_experiment
+
+            for runs_dir, own in paths.items():
+                for path in render_experiment(experiment, runs_dir, own):
+                    say(str(path))
+    except UserError as error:
+        warn(f"no report: {error}")
+    except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 - the runs are over, whatever happens here
+        warn(f"no report: {type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": "))

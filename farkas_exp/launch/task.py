@@ -1,0 +1,102 @@
+"""What Hydra calls with every composed configuration: it runs it, and leaves the outcome in the sweep's folder."""
+
+import os
+import traceback
+import typing
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from farkas_exp import runs
+from farkas_exp.launch.complaints import one_line
+from farkas_exp.launch.composition import values_of
+from farkas_exp.launch.outcomes import ENDS_A_FAST_SWEEP, LOST, REFUSED, TO_BE_CONTINUED, Outcome, record_outcome
+from farkas_exp.launch.planned import Planned
+from farkas_exp.launch.sweep import NEEDS_VALIDATION, SweepWatch, is_search
+from farkas_exp.machine import distributed
+from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.output import say, warn
+from farkas_exp.machine.signals import StopRequest, last_words
+
+
+class Task:
+    """The task that Hydra runs for every combination of overrides; also unpickled on a cluster's machines."""
+
+    def __init__(self, outcomes: list[Outcome]) -> None:
+        self.outcomes = outcomes
+        self.__name__ = "farkas_exp"
+
+    def __call__(self, composed: DictConfig) -> float | None:
+        """Bring the run to its end, report it, and return what a search minimizes.
+
+        Raises:
+            SystemExit: it was stopped, or it ends a sweep with fail_fast=true (status 75).
+        """
+        with StopRequest() as stop:
+            return self._run(composed, stop)
+
+    def _run(self, composed: DictConfig, stop: StopRequest) -> float | None:
+        job = HydraConfig.get()
+        os.chdir(job.runtime.cwd)  # hydra.job.chdir moves no relative path
+        lost = "begun, and ended without a word: killed, or out of memory"
+        _record(Outcome(LOST, _name(), lost))  # stays if this process is killed
+        outcome, objective = _execute(composed, stop)
+        self.outcomes.append(outcome)
+        if _in_sweep() or outcome.status != REFUSED:
+            say(f"{outcome.status}: {outcome.path}" + (f" ({outcome.note})" if outcome.note else ""))
+        _record(outcome, objective)
+        if outcome.status == runs.INTERRUPTED or distributed.is_broken():
+            raise SystemExit(TO_BE_CONTINUED)
+        if outcome.status in ENDS_A_FAST_SWEEP and composed.fail_fast is True:
+            raise SystemExit(TO_BE_CONTINUED)
+        return objective
+
+
+def _execute(composed: DictConfig, stop: StopRequest) -> tuple[Outcome, float | None]:
+    """The outcome of the run, whatever happens in it, and what a search minimizes.
+
+    Raises:
+        SystemExit, KeyboardInterrupt: it was stopped before it trained; its outcome is written.
+    """
+    not_trained = Outcome(runs.INTERRUPTED, _name(), "stopped before it trained")
+    try:
+        if stop.requested:
+            raise SystemExit(TO_BE_CONTINUED)
+        run = Planned.of(values_of(composed))
+        searches = _in_sweep() and is_search(HydraConfig.get().sweeper)
+        if searches and run.config is not None and run.config.dataset.validation == 0:
+            raise UserError(NEEDS_VALIDATION)
+        with last_words(lambda: _record(not_trained)):
+            outcome = run.execute()
+        return outcome, run.objective(outcome)
+    except (UserError, OmegaConfBaseException) as error:  # not raised: Hydra would print a second report of it
+        return Outcome(REFUSED, _name(), one_line(error)), None
+    except (KeyboardInterrupt, SystemExit):
+        _record(not_trained)
+        raise
+    except Exception as error:  # noqa: BLE001 - a defect outside of the training leaves the other runs alone, too
+        warn(traceback.format_exc())
+        return Outcome(runs.CRASHED, _name(), f"{type(error).__name__}: {' '.join(str(error).split())}"), None
+
+
+def _in_sweep() -> bool:
+    return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def _overrides() -> list[str]:
+    return typing.cast(list[str], OmegaConf.to_container(HydraConfig.get().overrides.task))  # they may hold a ${...}
+
+
+def _name() -> str:
+    return " ".join(_overrides())
+
+
+def _record(outcome: Outcome, objective: float | None = None) -> None:
+    """Leave the outcome in the sweep's folder; a command with one run has none."""
+    if _in_sweep():
+        job = HydraConfig.get()
+        directory = Path(job.sweep.dir) if SweepWatch.current is None else SweepWatch.current.directory
+        record_outcome(directory, int(job.job.num), _overrides(), outcome, objective)
