@@ -194,7 +194,7 @@ def trained_in_double(steps):
         state = TrainerState()
         trainer.train_epoch(state, StopRequest(), pause=lambda: state.step >= steps and processes.is_first)
         weights = [parameter.detach().numpy() for parameter in model.parameters()]
-        return state.step, weights, processes.sum(state.totals)
+        return state.step, weights, processes.sum(list(state.totals.values()))
 
 
 @pytest.mark.parametrize("world_size", [2, pytest.param(4, marks=pytest.mark.slow)])
