@@ -10,6 +10,7 @@ from farkas_exp.config import AttackConfig, AugmentationConfig, DatasetConfig
 from farkas_exp.data import build_data
 from farkas_exp.launch import execution
 from farkas_exp.machine.errors import UserError
+from farkas_exp.measures import check_measures
 from farkas_exp.methods import Training, build_methods, execution_mode
 from farkas_exp.methods.adversarial import ROBUST_TESTS, pgd, robust_errors
 from farkas_exp.models import create_model
@@ -152,3 +153,11 @@ def test_every_measure_is_written_and_farkas_layers_have_no_dead_points(tmp_path
     assert all(layer["dead_points"] == 0 for layer in last["layers"])
     with pytest.raises(UserError, match=r"diagnostics.measures: unknown 'hesian'; did you mean 'hessian'"):
         execution.execute(config(tmp_path / "x", diagnostics={"measures": ["hesian"]}))
+
+
+def test_a_measure_of_the_whole_test_set_is_for_one_process():
+    asked = config(diagnostics={"measures": ["grad_norm", "robustness"]})
+    check_measures(asked)
+    with pytest.raises(UserError, match="diagnostics.measures: robustness works on the whole test set"):
+        check_measures(asked, world_size=2)
+    check_measures(config(diagnostics={"measures": ["grad_norm"]}), world_size=2)
