@@ -1,7 +1,5 @@
-"""What is printed: text of others without control characters, and a standard output that takes any character."""
+"""What is printed of others: text without control characters, and the names of what cannot be read."""
 
-import io
-import sys
 import unicodedata
 from collections.abc import Sequence
 from typing import Any
@@ -25,13 +23,6 @@ def printable(text: object) -> str:
 
 def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
-
-
-def accept_any_text() -> None:
-    """Let standard output and error print `?` for what the terminal's encoding does not have, instead of failing."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
 
 
 def unreadable_text(unreadable: Sequence[Any]) -> str:

@@ -9,7 +9,8 @@ from typing import Any, Literal
 from farkas_exp.config import WandbConfig
 from farkas_exp.machine.errors import UserError, unknown
 from farkas_exp.machine.home import ensure_home
-from farkas_exp.machine.terminal import accept_any_text, printable, unreadable_text
+from farkas_exp.machine.output import patient, warn
+from farkas_exp.machine.terminal import printable, unreadable_text
 from farkas_exp.registry import EXPERIMENTS, REPORTS
 from farkas_exp.report.render import FORMATS, show
 from farkas_exp.runs import Survey, survey
@@ -59,10 +60,10 @@ class Request:
         return self.out if self.out is not None else self.runs_dir / "report"
 
 
+@patient()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line (of this process by default); a user's mistake is one line and status 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    accept_any_text()
     if any(argument in ("-h", "--help", "help") for argument in arguments):
         print(help_text(), end="")
         return 0
@@ -71,11 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         request = parse_request(arguments)
         run(request)
     except UserError as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
+        warn(f"error: {printable(error)}")
         return 2
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 1
     return 0
 
 

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from farkas_exp.machine.errors import UserError, unknown
-from farkas_exp.machine.terminal import accept_any_text, printable, unreadable_text
+from farkas_exp.machine.output import patient, warn
+from farkas_exp.machine.terminal import printable, unreadable_text
 from farkas_exp.runs import RunRecord, Survey, survey
 from farkas_exp.runs.query import (
     DONE,
@@ -64,13 +65,13 @@ class Setting:
     config: Mapping[str, Any]
 
 
+@patient()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line (of this process by default); a user's mistake is one line and status 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if {"-h", "--help", "help"} & set(arguments):
         print(HELP, end="")
         return 0
-    accept_any_text()
     try:
         values = _parse(arguments)
         top = values.pop("top", "5")
@@ -87,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 + (f" ({left_out})" if left_out else "")
             )
     except UserError as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
+        warn(f"error: {printable(error)}")
         return 2
     _print(ranked[: int(top)], len(ranked))
     if left_out:

@@ -16,8 +16,9 @@ from typing import Any
 
 from farkas_exp import runs
 from farkas_exp.machine.errors import UserError, unknown
+from farkas_exp.machine.output import patient, warn
 from farkas_exp.machine.signals import StopRequest
-from farkas_exp.machine.terminal import accept_any_text, printable
+from farkas_exp.machine.terminal import printable
 from farkas_exp.runs import RunRecord
 from farkas_exp.runs.query import filter_keys, selected
 
@@ -62,10 +63,10 @@ class Request:
     filters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
+@patient()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line (of this process by default); a user's mistake is one line and status 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    accept_any_text()
     if {"-h", "--help", "help"} & set(arguments):
         print(HELP, end="")
         return 0
@@ -73,11 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         request = parse_request(arguments)
         watch(request) if request.watch else print_once(request)
     except UserError as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
+        warn(f"error: {printable(error)}")
         return 2
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
-        return 1
     return 0
 
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from farkas_exp.machine import signals
 from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.output import patient, warn
 from farkas_exp.machine.signals import StopRequest
 from farkas_exp.registry import EXPERIMENTS
 
@@ -59,10 +60,19 @@ def _run(command: Sequence[str]) -> int:
     return process.returncode
 
 
+@patient()
 def main(arguments: Sequence[str]) -> int:
-    """Run the command line; the exit status is that of the first command that does not end well."""
+    """Run the command line; the exit status is that of the first command that does not end well, or 2 for a mistake."""
+    try:
+        return _answer(arguments)
+    except UserError as error:
+        warn(f"error: {error}")
+        return 2
+
+
+def _answer(arguments: Sequence[str]) -> int:
     match list(arguments):
-        case [] | ["list"]:
+        case [] | ["list"] | ["-h"] | ["--help"]:
             print(listing(), end="")
         case ["table"]:
             print(markdown(), end="")
@@ -77,8 +87,4 @@ def main(arguments: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     signals.take_over()
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(main(sys.argv[1:]))

@@ -3,7 +3,6 @@
 import argparse
 import os
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from farkas_exp.data.files.names import shown
 from farkas_exp.data.files.pool import DecodingPool, default_workers
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.files import replacing
+from farkas_exp.machine.output import patient, warn
 
 QUALITY = 90
 MARGIN = 2
@@ -106,6 +106,7 @@ def resize_folder(source: Path, target: Path, size: int, workers: int, advance: 
     return lines
 
 
+@patient()
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line: 0 done, 1 some images are broken, 2 a mistake of the command, 75 stopped, to be continued."""
     from rich.console import Console
@@ -126,10 +127,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             task = progress.add_task(f"{target.name}", total=total)
             lines = resize_folder(given.source, target, given.size, given.workers, partial(progress.advance, task))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        warn(f"error: {error}")
         return 2
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        warn("stopped; the same command goes on from here")
         return 75
     for line in lines:
         print(line)
