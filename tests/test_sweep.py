@@ -115,6 +115,19 @@ def test_a_process_that_works_for_a_sweep_has_the_folder_of_the_sweep(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_finished_runs_are_skipped_without_pytorch(tmp_path):
+    words = [*TINY, f"runs_dir={tmp_path}"]
+    assert main(["-m", *words, "seed=0,1"]) == 0
+    code = (
+        "import sys; from farkas_exp.launch.cli import main; words = sys.argv[1:]\n"
+        "print(main([*words, 'seed=0']), main(['-m', *words, 'seed=0,1']))\n"
+        "print({'torch', 'torchvision', 'scipy', 'sklearn', 'wandb', 'matplotlib'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-2:] == ["0 0", "set()"]
+    assert "2 skipped" in done.stdout
+
+
 # --- what it says at its end
 
 
