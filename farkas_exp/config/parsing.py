@@ -27,7 +27,7 @@ def parse(values: Mapping[str, Any]) -> Config:
         UserError: an unknown key, a missing value, a value of the wrong type, out of its range, or that does nothing
             beside the others.
     """
-    load_plugins(values.get("plugins") or ())
+    load_plugins(_convert(tuple[str, ...], values.get("plugins") or (), "plugins"))  # they extend the schema
     config = _build(Config, values, "")
     config = dataclasses.replace(config, dataset=labelled(config.dataset))
     check_options(config)
