@@ -207,6 +207,7 @@ def test_a_torn_outcome_of_a_killed_job_is_passed_over(tmp_path):
 # --- many kills
 
 
+@pytest.mark.slow
 def test_runs_that_are_killed_at_random_moments_end_as_if_they_were_not(tmp_path):
     """A few kills; `make soak` has fifty."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

@@ -99,6 +99,7 @@ def test_second_derivatives_are_those_of_the_plain_network(name):
     assert_near(*results)
 
 
+@pytest.mark.slow
 def test_torch_compile_sees_the_plain_formulas():
     model, batch = accelerate(network(), CPU), images(8)
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)

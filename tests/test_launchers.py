@@ -83,6 +83,7 @@ def test_parallel_processes_give_the_numbers_of_runs_one_after_the_other(tmp_pat
     assert "2 skipped" in out
 
 
+@pytest.mark.slow
 def test_a_killed_process_takes_no_other_run_with_it_and_is_started_again(tmp_path, one_after_the_other):
     one = ["hydra.launcher.n_jobs=1", "hydra.launcher.runs_per_job=2"]
     process = start("-m", *PARALLEL, *one, "epochs=40", "seed=0,1",

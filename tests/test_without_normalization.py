@@ -163,6 +163,7 @@ def test_a_rate_at_which_a_run_failed_is_not_the_best_by_the_others(tmp_path: Pa
     assert method.held_out[0.1] == pytest.approx((5 + 90) / 2)
 
 
+@pytest.mark.slow
 def test_every_method_has_the_same_budget_and_its_own_setting_and_the_search_holds_images_out(tmp_path: Path) -> None:
     stages = [jobs("without_normalization", "lr.value=0.01"), jobs("without_normalization_test", "lr.value=0.01")]
     assert {job.dataset.validation for job in stages[0]} == {0.2}
