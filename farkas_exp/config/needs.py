@@ -116,7 +116,7 @@ def data_set(is_met: Callable[[Dataset], bool], example: str) -> Need:
         return entry is None or is_met(entry)
 
     def words(config: Any) -> str:
-        return f"dataset.name={' or '.join(name for name in DATASETS if is_met(DATASETS[name]))}"
+        return f"dataset.name={' or '.join(name for name in sorted(DATASETS) if is_met(DATASETS[name]))}"
 
     return Need(words, of, {"dataset.name": example})
 

@@ -138,7 +138,7 @@ def check_options(config: DatasetConfig) -> None:
     known = DATASETS[config.name].options
     for f in dataclasses.fields(config):
         if f.name not in (*known, *COMMON, *HARMLESS) and getattr(config, f.name) != f.default:
-            others = [name for name in DATASETS if f.name in DATASETS[name].options]
+            others = [name for name in sorted(DATASETS) if f.name in DATASETS[name].options]
             raise UserError(
                 f"dataset.{f.name}: {config.name} does not have this option; it is for {' and '.join(others)}"
             )

@@ -64,7 +64,7 @@ def build_data(
 def _refuse_streaming(dataset: DatasetConfig, augmentation: AugmentationConfig, phases: PhasesConfig) -> None:
     """Raise a `UserError` for an option of streamed images in another group: a dataset in memory has none."""
     given = {"phases": bool(phases.schedule), "augmentation.min_scale": augmentation.min_scale is not None}
-    streamed = " and ".join(name for name in DATASETS if DATASETS[name].streamed)
+    streamed = " and ".join(name for name in sorted(DATASETS) if DATASETS[name].streamed)
     for key, is_set in given.items():
         if is_set:
             raise UserError(f"{key}: {dataset.name} does not have this option; it is for {streamed}")

@@ -22,7 +22,7 @@ def check_data(dataset: DatasetConfig) -> int:
         UserError: the data are no folder of images, or their folder has another layout than expected.
     """
     if not DATASETS[dataset.name].image_files:
-        known = ", ".join(f"dataset={name}" for name in DATASETS if DATASETS[name].image_files)
+        known = ", ".join(f"dataset={name}" for name in sorted(DATASETS) if DATASETS[name].image_files)
         raise UserError(f"--check-data: {dataset.name} is not a folder of images; it is for {known}")
     sets = list_images(dataset.root, dataset.num_classes, allow_empty=True)
     total, done, broken = len(sets.train) + len(sets.test), 0, 0
