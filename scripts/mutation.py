@@ -209,7 +209,7 @@ def put_in_module(path: Path, source: str) -> None:
 
 
 class Examination:
-    """A pytest plugin that, in the place of running the tests once, runs them in a fork for each fault."""
+    """A pytest plugin that, in place of running the tests once, runs them in a fork for each fault."""
 
     def __init__(self, path: Path, mutants: list[Mutant], folder: Path) -> None:
         self.path, self.mutants, self.folder = path, mutants, folder

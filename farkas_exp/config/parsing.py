@@ -122,7 +122,7 @@ def _shape(schema: type) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def home(path: str, where: str) -> str:
-    """`path` with the user's home in the place of a ~ at its start, as a shell has it.
+    """`path` with the user's home in place of a ~ at its start, as a shell has it.
 
     Raises:
         UserError: this user has no home.

@@ -212,7 +212,7 @@ class PhaseConfig:
 
     The rate goes from `lr_from` to `lr_to` in a straight line over the phase's steps. `min_scale` is the least part of
     an image's area that a training crop takes (null: the augmentation's). `rectangular` evaluates on batches of images
-    of similar shape, cropped to their mean shape in the place of a square.
+    of similar shape, cropped to their mean shape in place of a square.
     """
 
     until: int = option(at_least=1, at_most=MOST_EPOCHS)

@@ -61,7 +61,7 @@ def limited(labels: Tensor, classes: int, limit: int, name: str) -> np.ndarray:
 
 
 def hold_out(arrays: Arrays, fraction: float) -> Arrays:
-    """Hold `fraction` of each class out of the training set and put it in the place of the test set.
+    """Hold `fraction` of each class out of the training set and put it in place of the test set.
 
     Raises:
         UserError: nothing would be held out, or nothing left of a class.

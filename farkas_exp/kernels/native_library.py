@@ -66,7 +66,7 @@ def call(name: str, *arguments: object) -> None:
 
 
 def _openmp() -> list[str]:
-    """PyTorch's own OpenMP library, linked in the place of the compiler's, so that there is one set of threads."""
+    """PyTorch's own OpenMP library, linked in place of the compiler's, so that there is one set of threads."""
     own = sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*"))
     return [*map(str, own[:1]), "-Wl,--as-needed"] if own else []
 

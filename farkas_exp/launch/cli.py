@@ -34,7 +34,7 @@ from farkas_exp.machine.home import ensure_home
 from farkas_exp.machine.signals import at_stake, last_words
 
 CHECK_DATA = "--check-data"
-"""The flag that decodes a data set's files in the place of training on them."""
+"""The flag that decodes a data set's files in place of training on them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,7 +1,7 @@
 """Writing files: whole or not at all, and never through a link into somebody else's.
 
 Every file that another one is read instead of is written by `replacing`; what grows line by line is opened by
-`appending`. Folders may be shared: a symbolic link or a pipe in the place of a file is refused, not followed.
+`appending`. Folders may be shared: a symbolic link or a pipe in place of a file is refused, not followed.
 """
 
 import errno

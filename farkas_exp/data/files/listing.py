@@ -62,7 +62,7 @@ class ImageFiles:
         return ImageFiles(self.folders, self.folder[index], self.names[index], self.sizes[index], self.labels[index])
 
     def moved(self, root: Path, target: Path) -> "ImageFiles":
-        """The files of the same names below `target` in the place of `root`."""
+        """The files of the same names below `target` in place of `root`."""
         folders = tuple(str(target / Path(folder).relative_to(root)) for folder in self.folders)
         return ImageFiles(folders, self.folder, self.names, self.sizes, self.labels)
 

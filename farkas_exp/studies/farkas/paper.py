@@ -64,7 +64,7 @@ class PaperCell:
 class PaperTable:
     """A table of the paper; `setting` holds where the paper's setting is not the default of the schema.
 
-    `needs` are accepted values, by dotted key, that its runs must have in the place of `required_settings`.
+    `needs` are accepted values, by dotted key, that its runs must have in place of `required_settings`.
     """
 
     name: str

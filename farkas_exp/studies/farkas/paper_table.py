@@ -55,11 +55,6 @@ def cell_arm(wanted: PaperCell, filled: Filled) -> Arm:
     return Arm(wanted.label, runs[0].identity if runs else "", runs[0].config if runs else {}, runs)
 
 
-def cell_arms(filled: Filled) -> list[Arm]:
-    """The arms of all cells that have runs."""
-    return [cell_arm(wanted, filled) for wanted in filled.table.cells if filled.runs.get(wanted)]
-
-
 def is_papers_dataset(filled: Filled) -> bool:
     """Whether the runs used the data of the paper's table, all of them."""
     return not any(key.startswith("dataset.") for key in filled.deviations)
