@@ -3,11 +3,14 @@
 import io
 import multiprocessing
 import os
+import signal
 import socket
 import traceback
 from contextlib import redirect_stderr, redirect_stdout, suppress
 
 import pytest
+
+from farkas_exp.machine import signals
 
 PRELOADED = [
     "farkas_exp.launch.cli",
@@ -56,6 +59,8 @@ def in_ranks(world_size, function, *arguments, variables=None, wait_for=None):
 def _call(answer, environment, function, arguments):
     import torch
 
+    # As from a shell: a sweep earlier in these tests may have started the server with signals held back.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.STOP_SIGNALS)
     torch.set_num_threads(1)
     os.environ |= {key: str(value) for key, value in environment.items()}
     try:
