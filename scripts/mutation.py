@@ -337,7 +337,7 @@ def main() -> int:
     parser.add_argument("--again", type=Path, help="examine what was unseen in this earlier folder of verdicts")
     options = parser.parse_args()
     os.chdir(ROOT)
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+    sys.path[:0] = [str(ROOT)]
     folder = options.out.resolve()
     table = json.loads(TESTS.read_text())
     preload()

@@ -18,7 +18,7 @@ PRELOADED = [
     "hydra.main",
     "sklearn.datasets",
     "torch._dynamo",
-    "test_distributed",
+    "tests.machine.test_distributed",
 ]
 """What the processes would import first of all, each for itself, in seconds."""
 

@@ -6,9 +6,9 @@ A normalization and an initialization with options of their own are in test_plug
 import csv
 from pathlib import Path
 
-from test_plugins import SMALL, command, python
-
 from farkas_exp.runs import collect, read_json
+from tests.paths import ROOT
+from tests.test_plugins import SMALL, command, python
 
 DIGITS = [*SMALL, "dataset=digits", "dataset.train_limit=100"]
 OWN = {"installed": "farkas_newcomer"}
@@ -18,7 +18,7 @@ from farkas_exp.config import parse
 from farkas_exp.report.command import main
 from farkas_exp.config.help import help_text
 
-print(help_text(Path({str(Path(__file__).parent.parent / "conf")!r})))
+print(help_text(Path({str(ROOT / "conf")!r})))
 main(["--help"])
 base = dict(model=dict(name="resnet18", steps=4), lr=dict(value=0.1), dataset=dict(name="digits"))
 try:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).parent.parent
+from tests.paths import ROOT
 
 
 def settings():
@@ -116,6 +116,12 @@ def test_make_help_lists_every_target():
 @pytest.mark.parametrize("path", sorted((ROOT / "conf").rglob("*.yaml")), ids=lambda p: str(p.relative_to(ROOT)))
 def test_every_config_file_opens_with_what_it_is(path):
     assert path.read_text().startswith("#")
+
+
+def test_the_tests_of_a_room_are_in_the_folder_of_its_name():
+    folders = {path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")}
+    rooms = {path.parent.relative_to(ROOT / "farkas_exp") for path in (ROOT / "farkas_exp").rglob("*.py")}
+    assert folders - rooms == {Path("slurm")}
 
 
 def test_the_modules_and_tests_of_make_mutation_are_there():

@@ -7,16 +7,15 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 
 from farkas_exp import runs
 from farkas_exp.runs import RunDirectory, collect
+from tests.paths import ROOT
 
 pytestmark = pytest.mark.slurm
-ROOT = Path(__file__).parents[2]
 SMALL = [
     "model=farkasnet18", "model.blocks=[1,1]", "model.widths=[4,8]", "normalization=batch", "dataset=digits",
     "dataset.train_limit=200", "augmentation=cutout", "augmentation.cutout=2", "batch_size=40", "device=cpu",

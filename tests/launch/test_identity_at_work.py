@@ -1,0 +1,224 @@
+"""Who trains what: the same command from several processes at once, sweeps that overlap, and what is left alone."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from farkas_exp import runs
+from farkas_exp.launch import execution, outcomes
+from farkas_exp.machine import locks
+from farkas_exp.runs import collect, open_run, read_json, read_rows
+from farkas_exp.training.trainer import Trainer
+from tests.configs import config
+from tests.launch.test_cli import ROOT, SMALL, small
+
+
+def start(runs_dir, *arguments):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "farkas_exp", *SMALL, f"runs_dir={runs_dir}", *arguments], env=environment,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_two_overlapping_sweeps_at_once_train_each_run_exactly_once(tmp_path):
+    """The log has one line per epoch that was trained by anybody."""
+    first = start(tmp_path, "-m", "seed=0,1,2", "epochs=3")
+    second = start(tmp_path, "-m", "seed=2,1,0", "epochs=3")
+    ended = [process.communicate(timeout=300) for process in (first, second)]
+    assert all(error == "" for _, error in ended)
+    assert {process.returncode for process in (first, second)} <= {0, 75}
+    trained = [line for out, _ in ended for line in out.splitlines() if line.startswith("finished: ")]
+    assert len(trained) == len(set(trained)) == 3
+    records = collect(tmp_path)
+    assert [(record.seed, record.state) for record in records] == [(0, "finished"), (1, "finished"), (2, "finished")]
+    for record in records:
+        log = runs.RunDirectory(record.path).log.read_text()
+        assert [log.count(f" epoch {epoch}/3 ") for epoch in (1, 2, 3)] == [1, 1, 1]
+        assert [row["epoch"] for row in record.metrics()] == [1, 2, 3]
+    assert small(tmp_path, "-m", "seed=0,1,2", "epochs=3") == 0
+
+
+def test_a_busy_run_is_passed_over_and_named_and_the_status_says_try_again(tmp_path, capsys):
+    assert small(tmp_path, "-m", "seed=0,1", "epochs=1") == 0
+    for record in collect(tmp_path):
+        runs.RunDirectory(record.path).result.unlink()
+    held = collect(tmp_path)[0]
+    capsys.readouterr()
+    with runs.RunDirectory(held.path).locked():
+        assert small(tmp_path, "-m", "seed=0,1", "epochs=1") == 75
+    out = capsys.readouterr().out
+    assert "2 runs in" in out
+    assert "1 finished, 1 busy elsewhere" in out
+    assert f"{held.path}: this run is being trained by process {os.getpid()} on " in out
+    assert "To go on: python -m farkas_exp " in out
+
+
+def test_a_run_that_was_finished_meanwhile_counts_as_done(tmp_path):
+    made = config(tmp_path, epochs=1)
+    busy = outcomes.Outcome(outcomes.BUSY, str(open_run(made).path), "this run is being trained by process 1 on x")
+    outcomes.record_outcome(tmp_path / "sweep", 0, ["seed=0"], busy)
+    assert outcomes.read_outcomes(tmp_path / "sweep") == [busy]
+    execution.execute(made)
+    (outcome,) = outcomes.read_outcomes(tmp_path / "sweep")
+    assert (outcome.status, outcome.exit_status) == (outcomes.SKIPPED, 0)
+    assert "trained meanwhile by another process: test error" in outcome.note
+
+
+def test_a_finished_run_is_recognised_in_milliseconds(tmp_path, monkeypatch):
+    made = config(tmp_path, epochs=1)
+    execution.execute(made)
+    monkeypatch.setattr(Trainer, "__init__", lambda *arguments: pytest.fail("built a trainer"))
+    times = []
+    for _ in range(20):
+        begin = time.perf_counter()
+        assert execution.execute(made).status == outcomes.SKIPPED
+        times.append(time.perf_counter() - begin)
+    assert min(times) < 0.01
+
+
+def test_a_lock_file_that_was_taken_away_is_nobodys_lock(tmp_path):
+    """A refused run takes its unused folder away: whoever opened the lock file before must not hold the deleted one."""
+    path = tmp_path / "run" / "lock"
+    first = locks.take(path)
+    assert first is not None
+    path.unlink()
+    second = locks.take(path)
+    assert second is not None
+    assert locks.is_held(path)
+    first.close()
+    assert locks.is_held(path)
+    second.close()
+    assert not locks.is_held(path)
+
+
+def test_a_lock_dies_with_its_process_and_readers_do_not_take_it_away(tmp_path):
+    path = tmp_path / "lock"
+    code = (
+        "from pathlib import Path; from farkas_exp.machine import locks;"
+        f"handle = locks.take(Path({str(path)!r})); print(1, flush=True); input()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, env=environment) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        assert all(locks.is_held(path) for _ in range(100))
+        assert locks.take(path) is None
+        assert f"process {holder.pid} on" in locks.holder(path)
+        holder.kill()
+    assert not locks.is_held(path)
+
+
+# --- the failure policy of a sweep
+
+
+def crashing(monkeypatch, *seeds):
+    original = Trainer.evaluate
+
+    def evaluate(self, epoch):
+        if self.config.seed in seeds:
+            raise RuntimeError("a defect\nof two lines")
+        return original(self, epoch)
+
+    monkeypatch.setattr(Trainer, "evaluate", evaluate)
+
+
+def test_a_crash_never_stops_a_sweep_and_the_summary_says_how_to_retry(tmp_path, monkeypatch, capfd):
+    command = ["-m", "seed=0,1,2", "epochs=1"]
+    with monkeypatch.context() as patched:
+        crashing(patched, 1)
+        assert small(tmp_path, *command) == 1
+    captured = capfd.readouterr()
+    assert captured.err == ""
+    assert "3 runs in" in captured.out
+    assert "2 finished, 1 crashed" in captured.out
+    assert "RuntimeError: a defect of two lines; traceback in " in captured.out
+    (crashed,) = [record for record in collect(tmp_path) if record.state == runs.CRASHED]
+    assert "Traceback" in (crashed.path / "error.txt").read_text()
+    retry = captured.out.splitlines()[-1]
+    assert retry.startswith("To try the crashed ones again: python -m farkas_exp ")
+    assert retry.endswith(" retry_failed=true")
+
+    assert small(tmp_path, *command) == 1  # left alone
+    assert "2 skipped, 1 crashed" in capfd.readouterr().out
+    assert small(tmp_path, *command, "retry_failed=true") == 0
+    assert "1 finished, 2 skipped" in capfd.readouterr().out
+
+
+def test_fail_fast_ends_the_sweep_after_the_first_crash(tmp_path, monkeypatch, capfd):
+    crashing(monkeypatch, 1)
+    assert small(tmp_path, "-m", "seed=0,1,2", "epochs=1", "fail_fast=true") == 1
+    out = capfd.readouterr().out
+    assert "2 runs in" in out
+    assert "1 finished, 1 crashed" in out
+    assert "The sweep ended early: fail_fast=true; runs that it had not begun are not counted." in out
+    assert sorted(record.seed for record in collect(tmp_path)) == [0, 1]
+
+
+def test_a_diverged_run_is_a_result_and_the_sweep_succeeds(tmp_path, capfd):
+    assert small(tmp_path, "-m", "lr.value=1e30,0.01", "epochs=1", "fail_fast=true") == 0
+    assert "1 finished, 1 failed to train" in capfd.readouterr().out
+    assert small(tmp_path, "-m", "lr.value=1e30,0.01", "epochs=1") == 0
+    assert "2 skipped" in capfd.readouterr().out
+
+
+def test_an_interrupted_sweep_says_so_and_the_same_command_finishes_it(tmp_path, monkeypatch, capfd):
+    from tests.training.test_session import stop_after
+
+    command = ["-m", "seed=0,1,2", "epochs=2"]
+    with monkeypatch.context() as patched:
+        stop_after(13, patched)  # in the second run
+        assert small(tmp_path, *command) == 75
+    out = capfd.readouterr().out
+    assert "1 finished, 1 interrupted" in out
+    assert "The sweep ended early: stopped by a signal" in out
+    assert out.splitlines()[-1].startswith("To go on: python -m farkas_exp ")
+    assert small(tmp_path, *command) == 0
+    assert "2 finished, 1 skipped" in capfd.readouterr().out
+
+
+def test_a_second_interrupt_is_to_be_continued_too(tmp_path, monkeypatch, capfd):
+    original = Trainer.evaluate
+
+    def interrupted(self, epoch):
+        if self.config.seed == 1:
+            raise KeyboardInterrupt
+        return original(self, epoch)
+
+    monkeypatch.setattr(Trainer, "evaluate", interrupted)
+    assert small(tmp_path, "-m", "seed=0,1", "epochs=1") == 75
+    captured = capfd.readouterr()
+    assert "1 finished, 1 interrupted" in captured.out
+    assert "stopped by a signal" in captured.out
+    assert "Traceback" not in captured.err
+
+
+def test_a_torn_outcome_of_a_killed_job_is_passed_over(tmp_path):
+    outcomes.record_outcome(tmp_path, 0, [], outcomes.Outcome(runs.FINISHED, "a"))
+    (tmp_path / "job_1.json").write_text('{"overri')
+    assert [outcome.path for outcome in outcomes.read_outcomes(tmp_path)] == ["a"]
+
+
+# --- many kills
+
+
+@pytest.mark.slow
+def test_runs_that_are_killed_at_random_moments_end_as_if_they_were_not(tmp_path):
+    """A few kills; `make soak` has fifty."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "soak.py"), "kills=2", "epochs=4", "runs=2", f"folder={tmp_path}"],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "everything is as undisturbed" in done.stdout
+    assert not list(Path(tmp_path).rglob("*.tmp"))
+    records = collect(tmp_path / "round_1")
+    assert {record.state for record in records} == {runs.FINISHED}
+    assert [len(read_rows(runs.RunDirectory(record.path).metrics)) for record in records] == [4] * len(records)
+    assert read_json(records[0].path / "result.json")["epochs"] == 4

@@ -1,0 +1,306 @@
+"""Sweeps that are spread over processes: the same runs as one after the other, whatever happens to a process."""
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import yaml
+
+from farkas_exp import runs
+from farkas_exp.config import parse
+from farkas_exp.config.store import config_dir
+from farkas_exp.launch import jobs, local_parallel, outcomes, planned
+from farkas_exp.launch.cli import main
+from farkas_exp.launch.local_parallel import plan, visible_gpus
+from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.signals import PREEMPTION, StopRequest
+from farkas_exp.runs import RunDirectory, best, collect, read_json, read_starts
+from tests.made_runs import make_run, settings
+from tests.paths import ROOT
+
+SMALL = [
+    "model=farkasnet18", "model.blocks=[1]", "model.widths=[4]", "dataset=digits", "dataset.train_limit=200",
+    "batch_size=40", "device=cpu", "wandb.mode=disabled", "failure.epochs=0",
+]  # fmt: skip
+PARALLEL = ["hydra/launcher=local_parallel", "hydra.launcher.n_jobs=2", "hydra.launcher.threads=1"]
+
+
+def start(*arguments, module="farkas_exp", **options):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *SMALL, *arguments], env=environment, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, **options,
+    )  # fmt: skip
+
+
+def until(condition, process, seconds=300):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
+        if found := condition():
+            return found
+        time.sleep(0.02)
+    return pytest.fail(f"waited in vain\n{process.communicate(timeout=10)[0]}")
+
+
+def beyond_epoch_2(runs_dir):
+    """The state of a run of more than two epochs that is well on its way, or None."""
+    return next((state for state in map(read_json, runs_dir.glob("*/*/state.json")) if state["epoch"] > 2), None)
+
+
+def weights(record):
+    return torch.load(RunDirectory(record.path).checkpoint, weights_only=True)["model"]
+
+
+@pytest.fixture(scope="module")
+def one_after_the_other(tmp_path_factory):
+    runs_dir = tmp_path_factory.mktemp("sequential")
+    process = start("-m", "epochs=2,40", "seed=0,1", "progress=none", f"runs_dir={runs_dir}")
+    assert "4 finished" in process.communicate(timeout=200)[0]
+    return {(record.identity, record.seed): record for record in collect(runs_dir)}
+
+
+def assert_same(expected, runs_dir):
+    for record in collect(runs_dir):
+        ours, theirs = weights(record), weights(expected[record.identity, record.seed])
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+        assert [row["epoch"] for row in record.metrics()] == list(range(1, record.epochs + 1))
+
+
+def test_parallel_processes_give_the_numbers_of_runs_one_after_the_other(tmp_path, one_after_the_other):
+    sweep_of_four = ["-m", *PARALLEL, "epochs=2", "seed=0,1", f"runs_dir={tmp_path}"]
+    out, _ = start(*sweep_of_four).communicate(timeout=200)
+    assert "2 finished" in out
+    assert_same(one_after_the_other, tmp_path)
+    assert {read_starts(RunDirectory(record.path))[-1]["threads"] for record in collect(tmp_path)} == {1}
+    out, _ = start(*sweep_of_four).communicate(timeout=300)
+    assert "2 skipped" in out
+
+
+@pytest.mark.slow
+def test_a_killed_process_takes_no_other_run_with_it_and_is_started_again(tmp_path, one_after_the_other):
+    one = ["hydra.launcher.n_jobs=1", "hydra.launcher.runs_per_job=2"]
+    process = start("-m", *PARALLEL, *one, "epochs=40", "seed=0,1",
+                    f"runs_dir={tmp_path}")  # fmt: skip
+    state = until(lambda: beyond_epoch_2(tmp_path), process)
+    os.kill(state["pid"], signal.SIGKILL)
+    out, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, out
+    assert "2 finished" in out
+    assert_same(one_after_the_other, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_process_killed_too_often_is_told_and_the_same_command_goes_on(tmp_path, one_after_the_other):
+    arguments = ["-m", *PARALLEL, "hydra.launcher.retries=0", "epochs=40,2", "seed=0", f"runs_dir={tmp_path}"]
+    process = start(*arguments)
+    state = until(lambda: beyond_epoch_2(tmp_path), process)
+    os.kill(state["pid"], signal.SIGKILL)
+    out, _ = process.communicate(timeout=200)
+    assert process.returncode == outcomes.TO_BE_CONTINUED
+    assert "1 finished, 1 without outcome" in out
+    assert "ended by SIGKILL" in out
+    assert "To go on: " in out
+    assert "1 finished" in start(*arguments).communicate(timeout=200)[0]
+    assert_same(one_after_the_other, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, PREEMPTION, signal.SIGINT])
+def test_a_signal_to_the_launcher_stops_every_run_with_a_checkpoint(tmp_path, number):
+    process = start("-m", *PARALLEL, "epochs=5000", "seed=0,1,2", f"runs_dir={tmp_path}")
+    until(lambda: len(list(tmp_path.glob("*/*/metrics.jsonl"))) == 2, process)
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == outcomes.TO_BE_CONTINUED, out
+    assert "2 interrupted" in out
+    assert "To go on:" in out
+    records = collect(tmp_path)
+    assert [record.state for record in records] == [runs.INTERRUPTED] * 2
+    assert all(RunDirectory(record.path).checkpoint.exists() for record in records)
+
+
+def assert_stopped_with_a_checkpoint(runs_dir, count):
+    records = collect(runs_dir)
+    assert [record.progress["state"] for record in records] == [runs.INTERRUPTED] * count
+    assert all(RunDirectory(record.path).checkpoint.exists() for record in records)
+    assert not any(RunDirectory(record.path).is_locked() for record in records)
+
+
+def test_sigterm_to_the_process_group_stops_every_run_with_a_checkpoint(tmp_path):
+    """What `timeout` and a cluster send: also to the server of the jobs, which must outlive them."""
+    process = start("-m", *PARALLEL, "epochs=5000", "seed=0,1,2", f"runs_dir={tmp_path}", start_new_session=True)
+    until(lambda: len(list(tmp_path.glob("*/*/metrics.jsonl"))) == 2, process)
+    os.killpg(process.pid, signal.SIGTERM)
+    out, _ = process.communicate(timeout=300)  # until the last process that could print has ended
+    assert process.returncode == outcomes.TO_BE_CONTINUED, out
+    assert "2 interrupted" in out
+    assert "To go on:" in out
+    assert "killed" not in out
+    assert_stopped_with_a_checkpoint(tmp_path, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["launcher", "server"])
+def test_jobs_of_a_killed_launcher_or_server_write_their_checkpoints(tmp_path, victim):
+    process = start("-m", *PARALLEL, "epochs=5000", "seed=0,1", f"runs_dir={tmp_path}", start_new_session=True)
+    until(lambda: len(list(tmp_path.glob("*/*/metrics.jsonl"))) == 2, process)
+    job = read_json(next(tmp_path.glob("*/*/state.json")))["pid"]
+    server = int(Path(f"/proc/{job}/stat").read_text().rpartition(")")[2].split()[1])
+    assert server != process.pid
+    os.kill(process.pid if victim == "launcher" else server, signal.SIGKILL)
+    out, _ = process.communicate(timeout=300)  # until the last process that could print has ended
+    assert_stopped_with_a_checkpoint(tmp_path, 2)
+    if victim == "server":
+        assert process.returncode == outcomes.TO_BE_CONTINUED, out
+        assert "2 interrupted" in out
+
+
+@pytest.mark.slow
+def test_a_crash_with_fail_fast_begins_nothing_more(tmp_path):
+    arguments = ["-m", *PARALLEL, "hydra.launcher.n_jobs=1", "fail_fast=true", "dataset.train_limit=100000,200",
+                 "epochs=1", f"runs_dir={tmp_path}"]  # fmt: skip
+    process = start(*arguments)
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 2
+    assert "The sweep ended early: fail_fast=true" in out
+    assert collect(tmp_path) == []
+
+
+def test_every_run_is_in_one_job_in_order_with_its_number():
+    all_runs = jobs.numbered([[f"seed={seed}"] for seed in range(5)], 10)
+    groups = jobs.groups(all_runs, 2)
+    assert [len(group) for group in groups] == [2, 2, 1]
+    assert [run for group in groups for run in group] == all_runs
+    assert [run.number for run in all_runs] == [10, 11, 12, 13, 14]
+
+
+def test_jobs_take_devices_in_turn_and_share_the_cores(monkeypatch):
+    free = {"n_jobs": None, "devices": None, "threads": None}
+    assert plan(free, [], cores=8) == plan({**free, "n_jobs": 8}, [], cores=8)
+    assert plan(free, [], cores=8).threads == 1
+    assert plan({**free, "n_jobs": 2}, [], cores=8).threads == 4
+    assert plan({**free, "n_jobs": 100}, [], cores=8).threads == 1
+    on_gpus = plan({**free, "n_jobs": 5}, ["3", "5"], cores=8)
+    assert [on_gpus.device(slot) for slot in range(5)] == ["3", "5", "3", "5", "3"]
+    assert plan(free, ["3", "5"], cores=8).n_jobs == 2
+    assert plan({**free, "devices": [7]}, ["3", "5"], cores=8).device(4) == "7"
+    assert plan({**free, "devices": []}, ["3"], cores=8).device(0) is None
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert visible_gpus() == ["3", "5"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert visible_gpus() == []
+
+
+@pytest.mark.parametrize(
+    ("given", "asked", "sees_a_gpu", "trains"),
+    [("1", "auto", False, False), ("1", "auto", True, True), (None, "auto", False, True), ("1", "cpu", False, True)],
+)
+def test_a_job_with_a_device_never_trains_on_the_cpu_unasked(monkeypatch, given, asked, sees_a_gpu, trains):
+    """A driver may list GPUs that a container hides."""
+    trained, refused = [], []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: sees_a_gpu)
+    monkeypatch.setattr(jobs, "run_group", lambda *arguments, **options: trained.append(arguments))
+    monkeypatch.setattr(jobs, "mark_open", lambda work, group, note, status: refused.append((note, status)))
+    local_parallel._train(SimpleNamespace(config={"device": asked}), (), given, StopRequest())
+    assert bool(trained) == trains
+    if not trains:
+        ((note, status),) = refused
+        assert status == outcomes.REFUSED
+        assert note.startswith("hydra.launcher.devices: PyTorch sees no GPU with CUDA_VISIBLE_DEVICES=1")
+
+
+@pytest.mark.parametrize("wrong", [{"n_jobs": 0}, {"threads": -1}, {"n_jobs": "two"}, {"devices": 3}])
+def test_a_launcher_setting_out_of_range_names_its_key(wrong):
+    with pytest.raises(UserError, match=rf"hydra\.launcher\.{next(iter(wrong))}: expected"):
+        plan({"n_jobs": None, "devices": None, "threads": None, **wrong}, [], cores=2)
+
+
+@pytest.mark.parametrize("name", ["local_parallel", "slurm"])
+def test_launcher_configs_compose_with_the_values_of_their_files(name, capsys):
+    assert main([f"hydra/launcher={name}", "hydra.launcher.runs_per_job=7", "--cfg", "hydra"]) == 0
+    composed = yaml.safe_load(capsys.readouterr().out)["hydra"]["launcher"]
+    written = yaml.safe_load((Path(config_dir()) / "hydra" / "launcher" / f"{name}.yaml").read_text())
+    assert composed == {**written, "runs_per_job": 7}
+
+
+def test_slurm_without_slurm_is_one_line(tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["-m", "hydra/launcher=slurm", *SMALL, f"runs_dir={tmp_path / 'runs'}", "seed=0,1"]) == 2
+    lines = [line for line in capfd.readouterr().err.splitlines() if line]
+    assert len(lines) == 1
+    assert lines[0].startswith("error: hydra.launcher: ")
+    assert "srun" in lines[0]
+
+
+NEEDS_OPTUNA = pytest.mark.skipif(
+    importlib.util.find_spec("hydra_plugins.hydra_optuna_sweeper") is None, reason="hydra-optuna-sweeper is not there"
+)
+
+
+def test_a_search_without_optuna_says_what_to_install(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["-m", "hydra/sweeper=tpe", *SMALL, f"runs_dir={tmp_path}"]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line == "error: hydra/sweeper=tpe: needs hydra-optuna-sweeper; pip install 'farkas-exp[search]'"
+
+
+@NEEDS_OPTUNA
+@pytest.mark.parametrize("sweeper", ["tpe", "optuna"])
+def test_a_search_is_refused_on_the_test_set(tmp_path, capfd, sweeper):
+    search = ["-m", f"hydra/sweeper={sweeper}", *SMALL, "lr.value=interval(0.01,0.1)", f"runs_dir={tmp_path}"]
+    assert main(search) == 2
+    lines = [line for line in capfd.readouterr().err.splitlines() if line]
+    assert len(lines) == 1
+    assert lines[0].startswith("error: dataset.validation: ")
+    assert collect(tmp_path) == []
+
+
+@NEEDS_OPTUNA
+@pytest.mark.filterwarnings("ignore")  # of Optuna, about itself
+def test_a_search_minimizes_the_error_on_held_out_images_and_goes_on_where_it_was(tmp_path, capfd):
+    search = ["-m", "hydra/sweeper=tpe", "hydra.sweeper.n_trials=3", *SMALL, "epochs=1", "progress=none", "seed=0",
+              "normalization=batch", "lr.value=tag(log,interval(0.01,0.5))", "dataset.validation=0.2",
+              f"runs_dir={tmp_path}"]  # fmt: skip
+    assert main(search) == 0
+    smallest = min(record.result["validation_error"] for record in collect(tmp_path))
+    assert f"Best error on held-out images: {smallest:.2f} % with lr.value=" in capfd.readouterr().out
+    results = next(tmp_path.rglob("optimization_results.yaml"))
+    assert yaml.safe_load(results.read_text())["best_value"] == pytest.approx(smallest)
+    assert main(search) == 0
+    assert "3 skipped" in capfd.readouterr().out
+
+
+def test_no_error_on_the_test_set_is_an_objective(tmp_path):
+    for validation, objective in ((0.1, 12.5), (0.0, None)):
+        values = settings(dataset__validation=validation)
+        done = outcomes.Outcome(runs.FINISHED, str(make_run(tmp_path, values, test_error=12.5)))
+        assert planned.objective(parse(values), done) == objective
+
+
+def test_the_best_setting_has_the_smallest_mean_over_seeds_and_has_not_seen_the_test_set(tmp_path, capsys):
+    def made(lr, errors, validation=0.1, **options):
+        for seed, error in enumerate(errors):
+            config = settings(lr__value=lr, dataset__validation=validation)
+            make_run(tmp_path, config, seed=seed, test_error=error, **options)
+
+    made(0.01, [20.0, 22.0])
+    made(0.1, [10.0, 30.0])
+    made(0.05, [18.0, 19.0])
+    made(0.2, [1.0, 2.0], validation=0.0)
+    made(0.3, [5.0], state="running")
+    assert best.main([f"runs_dir={tmp_path}", "top=2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "18.50 % ± 0.71 (n = 2)  lr.value=0.05" in lines[1]
+    assert "20.00 % ± 14.14 (n = 2)  lr.value=0.1" in lines[2]
+    assert "1 more" in lines[3]
+    assert lines[4].endswith("add lr.value=0.05 dataset.validation=0")
+    assert best.main([f"runs_dir={tmp_path}", "lr=0.2"]) == 2
+    assert "held images out" in capsys.readouterr().err
+    assert best.main(["runs=x"]) == 2

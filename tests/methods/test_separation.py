@@ -1,0 +1,221 @@
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from farkas_exp.data.arrays.moons import make_moons
+from farkas_exp.initialization import initialize
+from farkas_exp.launch import execution
+from farkas_exp.layers import watch_pre_activations
+from farkas_exp.machine.errors import UserError
+from farkas_exp.measures import dead_samples
+from farkas_exp.measures.activity import dead_point_probability
+from farkas_exp.methods import Method, Training, base, build_methods, execution_mode, penalized, register
+from farkas_exp.methods.norm_bias import norm_bias
+from farkas_exp.methods.separation import separation_penalty
+from farkas_exp.models import create_model
+from farkas_exp.runs import read_run
+from tests.configs import config
+
+
+def naive_penalty(layers, c, rho, units, points, conv_point="image"):
+    """Equations 13, 15 and 17 term by term, over slack variables that are as small as Equations 12 and 14 allow."""
+    total = 0.0
+    for z in layers:
+        channels = z.shape[1]
+        by_unit = [z[:, j].flatten() for j in range(channels)]
+        if z.dim() == 2 or conv_point == "image":
+            by_point = [z[i].flatten() for i in range(len(z))]
+        else:
+            by_point = list(z.permute(0, 2, 3, 1).reshape(-1, channels))
+        for values in (by_unit if units else []) + (by_point if points else []):
+            above, below = max(0.0, 1 - max(values.tolist())), max(0.0, 1 + min(values.tolist()))
+            total += (c + rho) * above + (c - rho) * below
+    return total
+
+
+@pytest.mark.parametrize(("units", "points"), [(True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("conv_point", ["image", "position"])
+def test_the_penalty_is_the_papers_sum_of_slacks(units, points, conv_point):
+    torch.manual_seed(0)
+    layers = [torch.randn(5, 4), torch.randn(5, 4), 0.3 * torch.randn(5, 7), 0.5 * torch.randn(3, 4, 2, 2)]
+    for c, rho in ((0.5, 0.0), (0.5, 0.01), (1.0, -0.2)):
+        options = {"units": units, "points": points, "conv_point": conv_point}
+        got = separation_penalty(layers, coefficient=c, rho=rho, **options)
+        assert float(got) == pytest.approx(naive_penalty(layers, c, rho, units, points, conv_point), rel=1e-5)
+
+
+def test_a_separating_layer_has_no_penalty_and_a_dead_one_has_all_of_it():
+    separating = torch.tensor([[1.0, -1.0], [-1.0, 1.0]])
+    assert float(separation_penalty([separating])) == 0
+    dead = torch.zeros(3, 2)  # every unit and every point violates both of its constraints by 1
+    assert float(separation_penalty([dead])) == pytest.approx(0.5 * 2 * (2 + 3))
+
+
+NOTHING: Any = None
+"""Of what a method does not look at."""
+
+
+def regularizers(model, **options):
+    return build_methods(Training(config(regularizer=options), model, NOTHING, model))
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.01])
+def test_at_zero_weights_the_first_layer_gets_the_gradient_of_the_asymmetry_only(rho):
+    """dg_U/dW = -2 rho mean(x) and dg_U/db = -2 rho: the extremes share their gradient among all (tied) points."""
+    torch.manual_seed(0)
+    model = create_model("mlp", 2, in_channels=2, image_size=1, depth=3, width=4)
+    initialize(model, "zero")
+    points = torch.randn(20, 2, 1, 1)
+    _, (penalty,) = penalized(regularizers(model, name="sep_u", strength=1.0, rho=rho), model, points)
+    penalty.backward()
+    layer = model.hidden[0].layer
+    mean = points.flatten(1).mean(0)
+    assert torch.allclose(layer.weight.grad, (-2 * rho * mean).expand(4, 2), atol=1e-7)
+    assert torch.allclose(layer.bias.grad, torch.full((4,), -2 * rho), atol=1e-7)
+
+
+@pytest.mark.parametrize(("name", "layers"), [("farkasnet34", 5), ("resnet34", 5), ("farkas_rect_conv", 10)])
+def test_every_layer_is_watched_and_the_logits_stay_the_same(name, layers):
+    torch.manual_seed(0)
+    sizes = {} if "rect" in name else {"blocks": (2,), "widths": (4,)}
+    model = create_model(name, 10, **sizes)
+    images = torch.rand(4, 3, 8, 8)
+    with watch_pre_activations(model) as seen:
+        logits = model(images)
+    assert len(seen) == layers
+    assert torch.allclose(logits, model(images), atol=1e-6)
+    assert all((z < 0).any() for _, z in seen)  # not yet rectified
+    assert not any(module._forward_pre_hooks for module in model.modules())
+    gradients = []
+    for include_output in (False, True):
+        methods = regularizers(model, name="sep_up", strength=1.0, include_output=include_output)
+        got, (penalty,) = penalized(methods, model, images)
+        assert torch.allclose(got, logits, atol=1e-6)
+        gradients.append(torch.autograd.grad(penalty, model.classifier.weight, allow_unused=True)[0])
+    assert gradients[0] is None
+    assert gradients[1] is not None
+
+
+@pytest.mark.parametrize(
+    ("width", "depth", "stated"),
+    [(3, 5, 0.4871), (4, 10, 0.4755), (4, 50, 0.9603), (3, 60, 0.99967), (10, 40, 0.0383), (25, 120, 3.6e-6)],
+)
+def test_the_probability_of_a_dead_point_is_the_papers(width, depth, stated):
+    assert dead_point_probability([width] * depth) == pytest.approx(stated, rel=0.01)
+
+
+@pytest.mark.parametrize(("width", "depth", "networks"), [(4, 10, 400), (4, 50, 100), (3, 5, 500)])
+def test_dead_points_of_random_networks_are_as_frequent_as_the_theory_says(width, depth, networks):
+    points, _ = make_moons(85, 0.1, torch.Generator().manual_seed(0))
+    images = points.float().view(-1, 2, 1, 1)
+    shares = []
+    for seed in range(networks):
+        model = create_model("mlp", 2, in_channels=2, image_size=1, depth=depth, width=width)
+        initialize(model, "xavier", seed=seed)
+        shares.append(dead_samples(model, images))
+    mean, error = torch.tensor(shares).mean(), torch.tensor(shares).std() / math.sqrt(networks)
+    assert abs(mean - dead_point_probability([width] * depth)) < 4 * error + 0.005
+
+
+def test_norm_bias_by_hand_and_weight_decay_is_its_case_of_norm_zero():
+    parameters = [torch.tensor([3.0, 4.0]), torch.tensor([[2.0]])]
+    assert float(norm_bias(parameters, 100.0)) == 71.0
+    assert float(norm_bias(parameters, 20.0)) == 9.0
+    assert float(norm_bias(parameters)) == 29.0
+
+
+def test_weight_decay_as_a_regularizer_is_twice_its_factor_in_sgd():
+    steps = []
+    for own, factor in ((True, 0.0), (False, 2 * 0.01)):
+        torch.manual_seed(0)
+        model = nn.Linear(3, 2)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=factor)
+        logits = model(torch.ones(4, 3))
+        loss = F.cross_entropy(logits, torch.tensor([0, 1, 1, 0]))
+        (loss + (0.01 * norm_bias(model.parameters()) if own else 0)).backward()
+        optimizer.step()
+        steps.append(model.weight.detach())
+    assert torch.allclose(*steps, atol=1e-7)
+
+
+def test_norm_bias_draws_the_norm_to_mu_and_weight_decay_below_it():
+    def final_norm(name, **options):
+        made = config(
+            model={"name": "mlp", "depth": 2, "width": 32, "blocks": None, "widths": None},
+            regularizer={"name": name, **options},
+        )
+        points, labels = make_moons(100, 0.1, torch.Generator().manual_seed(0))
+        images = points.float().view(-1, 2, 1, 1)
+        torch.manual_seed(0)
+        model = create_model("mlp", 2, in_channels=2, image_size=1, depth=2, width=32)
+        methods = build_methods(Training(made, model, NOTHING, model))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
+        for _ in range(400):
+            logits, penalties = penalized(methods, model, images)
+            optimizer.zero_grad()
+            sum(penalties, F.cross_entropy(logits, labels)).backward()
+            optimizer.step()
+        return math.sqrt(sum(float(p.detach().pow(2).sum()) for p in model.parameters()))
+
+    free = final_norm("none")
+    decayed = final_norm("weight_decay", strength=0.005)
+    biased = final_norm("norm_bias", strength=0.005, norm_squared=100.0)
+    assert biased == pytest.approx(10, rel=0.01)
+    assert decayed < 0.95 * free
+    assert decayed < biased
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "sep_q"}, "regularizer.name: unknown 'sep_q'; did you mean 'sep_"),
+        (
+            {"name": "sep_up", "norm_squared": 1.0},
+            "regularizer.norm_squared: 1.0 does nothing here; it needs .*norm_bias",
+        ),
+        ({"name": "norm_bias", "rho": 0.1}, "regularizer.rho: 0.1 does nothing here; it needs .*sep_up"),
+        ({"name": "weight_decay", "norm_squared": 1.0}, "regularizer.norm_squared: 1.0 does nothing"),
+        ({"name": "none", "strength": 1.0}, "regularizer.strength: 1.0 does nothing here"),
+    ],
+)
+def test_an_option_that_does_not_fit_is_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        execution_mode(config(regularizer=options), "none")
+
+
+def test_a_compiled_network_cannot_be_watched():
+    with pytest.raises(UserError, match="use compile=auto or none"):
+        execution_mode(config(regularizer={"name": "sep_u"}, compile="default"), "default")
+
+
+def test_a_method_from_outside_is_one_class(tmp_path, monkeypatch):
+    """It registers itself with the group that chooses it; the trainer knows none by name."""
+    monkeypatch.setattr(base, "_METHODS", [*base._METHODS])
+    seen = []
+
+    @register
+    class Quiet(Method):
+        group, names = "regularizer", ("quiet",)
+
+        def penalty(self, logits):
+            return self.config.regularizer.strength * logits.square().mean()
+
+        def after_epoch(self, epoch):
+            seen.append(epoch)
+            return False
+
+    quiet = execution.execute(config(tmp_path, epochs=2, regularizer={"name": "quiet", "strength": 10.0}))
+    plain = execution.execute(config(tmp_path, epochs=2))
+    assert quiet.status == plain.status == "finished"
+    assert seen == [0, 1]
+    losses = [read_run(Path(outcome.path)).result["train_loss"] for outcome in (quiet, plain)]
+    assert losses[0] != losses[1]
+    with pytest.raises(UserError, match=r"regularizer.name: unknown 'quite'; did you mean 'quiet'"):
+        execution_mode(config(regularizer={"name": "quite"}), "none")
+    with pytest.raises(ValueError, match="'quiet' is registered already"):
+        register(Quiet)

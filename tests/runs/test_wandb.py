@@ -1,0 +1,371 @@
+"""The W&B mirror: what it records is read back from its file; what fails never reaches the training."""
+
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from farkas_exp.config import WandbConfig
+from farkas_exp.machine.errors import UserError
+from farkas_exp.runs import wandb as wandb_mirror
+from farkas_exp.runs import wandb_service as service
+from farkas_exp.runs.wandb import WandbMirror, told_by
+from tests.wandb_file import read_wandb_file
+from tests.wandb_server import wandb_server
+
+CONFIG = {"model": {"name": "resnet18"}, "lr": {"value": 0.1, "milestones": [60, 120]}, "seed": 3}
+
+
+@pytest.fixture(autouse=True)
+def private_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No test touches the user's own W&B settings, and the service ends with its test."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for key in [key for key in os.environ if key.startswith("WANDB_")]:
+        monkeypatch.delenv(key)
+    yield
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].teardown()
+
+
+def start(run_dir: Path, mode: Any = "offline", run_id: str = "abc-s3", **more: Any) -> WandbMirror:
+    run_dir.mkdir(parents=True, exist_ok=True)
+    settings = WandbConfig(mode=mode, tags=("extra",))
+    return WandbMirror.start(settings, run_dir, run_id, "resnet18 seed 3", "table1", ["cifar10"], CONFIG, **more)
+
+
+def recorded(run_dir: Path) -> dict[str, Any]:
+    (path,) = run_dir.glob("wandb/offline-run-*/run-*.wandb")
+    return complete(path)
+
+
+def complete(path: Path) -> dict[str, Any]:
+    """The content of the file once W&B's own process has written the end of the run: `finish` does not wait for it."""
+    deadline = time.monotonic() + 20
+    while True:
+        found = read_wandb_file(path)
+        if found["exit_code"] is not None or time.monotonic() > deadline:
+            return found
+        time.sleep(0.02)
+
+
+def test_offline_run_holds_config_metrics_summary_and_exit_code(tmp_path: Path) -> None:
+    mirror = start(tmp_path)
+    for epoch in (1, 2, 3):
+        error = float("nan") if epoch == 2 else 50.0
+        mirror.log({"epoch": epoch, "train_loss": 1 / epoch, "test_error": error, "x": None})
+    mirror.finish(0, {"test_error": 50.0, "status": "finished", "reason": None})
+    found = recorded(tmp_path)
+    assert (found["id"], found["name"], found["group"]) == ("abc-s3", "resnet18 seed 3", "table1")
+    assert found["project"] == "farkas-layers"
+    assert sorted(found["tags"]) == ["cifar10", "extra"]
+    assert {key: found["config"][key] for key in CONFIG} == CONFIG
+    assert [row["_step"] for row in found["history"]] == [1, 2, 3]
+    assert [row["train_loss"] for row in found["history"]] == [1.0, 0.5, pytest.approx(1 / 3)]
+    assert math.isnan(float(found["history"][1]["test_error"]))
+    assert found["summary"]["test_error"] == 50.0
+    assert found["summary"]["status"] == "finished"
+    assert found["exit_code"] == 0
+
+
+def test_a_failed_run_ends_with_exit_code_one(tmp_path: Path) -> None:
+    mirror = start(tmp_path)
+    mirror.log({"epoch": 1, "train_loss": float("nan")})
+    mirror.finish(1, {"status": "failed"})
+    assert recorded(tmp_path)["exit_code"] == 1
+
+
+def test_several_runs_in_one_process_stay_apart(tmp_path: Path) -> None:
+    first = start(tmp_path / "a", run_id="a")
+    second = start(tmp_path / "b", run_id="b")
+    first.log({"epoch": 1, "train_loss": 1.0})
+    second.log({"epoch": 1, "train_loss": 2.0})
+    first.finish()
+    second.log({"epoch": 2, "train_loss": 3.0})
+    second.finish()
+    assert [row["train_loss"] for row in recorded(tmp_path / "a")["history"]] == [1.0]
+    assert [row["train_loss"] for row in recorded(tmp_path / "b")["history"]] == [2.0, 3.0]
+    assert recorded(tmp_path / "a")["id"] == "a"
+
+
+def test_a_continued_run_keeps_its_id(tmp_path: Path) -> None:
+    for epoch in (1, 2):
+        mirror = start(tmp_path)
+        mirror.log({"epoch": epoch, "train_loss": 1.0})
+        mirror.finish(0)
+        time.sleep(1.1 * (epoch == 1))  # the folder's name has the second in it
+    files = sorted(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
+    found = [complete(path) for path in files]
+    assert [each["id"] for each in found] == ["abc-s3", "abc-s3"]
+    assert [row["_step"] for each in found for row in each["history"]] == [1, 2]
+
+
+def test_wandb_is_asked_to_continue_a_run_of_that_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb
+
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(wandb, "init", lambda **arguments: asked.update(arguments))
+    start(tmp_path, mode="online")
+    assert (asked["id"], asked["resume"], asked["dir"]) == ("abc-s3", "allow", str(tmp_path))
+    assert asked["settings"].mode == "online"
+
+
+def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    mirror = start(tmp_path)
+    mirror.log({"epoch": 1, "train_loss": 1.0})
+    mirror.finish()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_no_exception_of_wandb_reaches_the_training_and_one_warning_says_so(tmp_path: Path) -> None:
+    class Broken:
+        def __getattr__(self, name: str) -> Any:
+            raise RuntimeError(f"no {name}\nat all")
+
+    warnings: list[str] = []
+    mirror = WandbMirror(Broken(), tmp_path, warnings.append)
+    mirror.log({"epoch": 1})
+    mirror.log({"epoch": 2})
+    mirror.finish(0, {"a": 1})
+    assert len(warnings) == 1
+    assert "no log at all" in warnings[0]
+    assert "wandb sync" not in warnings[0]  # there is nothing to synchronise
+    assert "\n" not in warnings[0]
+
+
+def assert_names_a_folder(warning: str, parent: Path, prefix: str) -> None:
+    folder = Path(warning.split("wandb sync ")[1])
+    assert folder.is_dir()
+    assert folder.parent == parent
+    assert folder.name.startswith(prefix)
+
+
+def run_online(tmp_path: Path, base_url: str, key: str | None, timeout: float = 2.0) -> dict[str, Any]:
+    """Start online in a process of its own, log, finish; what it printed, how long it took, whether it recorded."""
+    code = (
+        "import sys, json, time\nfrom pathlib import Path\n"
+        "from farkas_exp.config import WandbConfig\nfrom farkas_exp.runs.wandb import WandbMirror\n"
+        "warnings, begin = [], time.monotonic()\n"
+        f"m = WandbMirror.start(WandbConfig(mode='online'), Path(sys.argv[1]), 'run', 'n', None, [], {{'a': 1}},\n"
+        f"    init_timeout={timeout}, finish_timeout={timeout}, warn=warnings.append)\n"
+        "for epoch in (1, 2): m.log({'epoch': epoch, 'train_loss': 1.0})\n"
+        "active = m.active\nm.finish(0, {'x': 1})\n"
+        "print(json.dumps({'warnings': warnings, 'seconds': time.monotonic() - begin, 'active': active}))\n"
+    )
+    environment = {**os.environ, "WANDB_BASE_URL": base_url, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment |= {"WANDB_API_KEY": key} if key else {}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], env=environment, capture_output=True, text=True, timeout=18,
+        stdin=subprocess.DEVNULL, check=True,
+    )  # fmt: skip
+    assert done.stderr == ""
+    return json.loads(done.stdout)
+
+
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.parametrize("trouble", ["no key", "refused", "silent"])
+def test_online_trouble_costs_bounded_time_and_the_run_goes_on_offline(tmp_path: Path, trouble: str) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(20)
+        port = silent.getsockname()[1] if trouble == "silent" else closed_port()
+        key = None if trouble == "no key" else "x" * 40
+        said = run_online(tmp_path, f"http://127.0.0.1:{port}", key)
+    assert said["seconds"] < 15
+    assert said["active"]
+    (warning,) = said["warnings"]
+    assert "going on offline" in warning
+    assert_names_a_folder(warning, tmp_path / "wandb", "offline-run-")
+    found = recorded(tmp_path)
+    assert [row["_step"] for row in found["history"]] == [1, 2]
+    assert found["exit_code"] == 0
+
+
+@pytest.mark.parametrize("falls_silent", [False, True])
+def test_a_server_that_falls_silent_under_way_costs_bounded_time_and_one_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, falls_silent: bool
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    warnings: list[str] = []
+    with wandb_server() as (address, speaking):
+        monkeypatch.setenv("WANDB_BASE_URL", address)
+        mirror = start(tmp_path, "online", init_timeout=10.0, finish_timeout=2.0, warn=warnings.append)
+        mirror.log({"epoch": 1, "train_loss": 2.0})
+        if falls_silent:
+            speaking.clear()
+        begin = time.monotonic()
+        for epoch in range(2, 50):
+            mirror.log({"epoch": epoch, "train_loss": 1.0})
+        mirror.finish(0, {"test_error": 3.0})
+        waited = time.monotonic() - begin
+    assert waited < 15
+    sys.modules["wandb"].teardown()  # ends W&B's own process, which writes the file
+    (path,) = tmp_path.glob("wandb/run-*/run-*.wandb")
+    assert [row["_step"] for row in read_wandb_file(path)["history"]] == list(range(1, 50))
+    if falls_silent:
+        (warning,) = warnings
+        assert_names_a_folder(warning, tmp_path / "wandb", "run-")
+    else:
+        assert warnings == []
+
+
+def test_disabled_does_not_even_import_wandb(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom farkas_exp.config import WandbConfig\n"
+        "from farkas_exp.runs.wandb import WandbMirror\n"
+        f"m = WandbMirror.start(WandbConfig(mode='disabled'), Path({str(tmp_path)!r}), 'i', 'n', None, [], {{}})\n"
+        "m.log({'epoch': 1})\nm.finish(1, {'a': 1})\n"
+        "assert not m.active and 'wandb' not in sys.modules and 'torch' not in sys.modules\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=60)
+    assert not list(tmp_path.glob("wandb*"))
+
+
+@pytest.mark.parametrize(
+    ("given", "variables", "told"),
+    [
+        ({}, {}, ("offline", "farkas-layers", None)),
+        ({}, {"WANDB_MODE": "online", "WANDB_PROJECT": "p", "WANDB_ENTITY": "e"}, ("online", "p", "e")),
+        ({}, {"WANDB_MODE": "dryrun"}, ("offline", "farkas-layers", None)),
+        ({}, {"WANDB_MODE": "disabled"}, ("disabled", "farkas-layers", None)),
+        ({}, {"WANDB_MODE": "", "WANDB_PROJECT": "", "WANDB_ENTITY": ""}, ("offline", "farkas-layers", None)),
+        ({}, {"WANDB_DISABLED": "true", "WANDB_MODE": "online"}, ("disabled", "farkas-layers", None)),
+        ({}, {"WANDB_DISABLED": "false", "WANDB_MODE": "online"}, ("online", "farkas-layers", None)),
+        ({"mode": "offline"}, {"WANDB_DISABLED": "true", "WANDB_MODE": "online"}, ("offline", "farkas-layers", None)),
+        (
+            {"mode": "offline", "project": "q", "entity": "f"},
+            {"WANDB_MODE": "online", "WANDB_PROJECT": "p", "WANDB_ENTITY": "e"},
+            ("offline", "q", "f"),
+        ),
+    ],
+)
+def test_the_configuration_wins_over_wandbs_variables_and_these_over_the_defaults(given, variables, told) -> None:
+    found = told_by(WandbConfig(**given), variables)
+    assert (found.mode, found.project, found.entity) == told
+
+
+def test_a_run_follows_wandbs_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_PROJECT", "theirs")
+    mirror = WandbMirror.start(WandbConfig(), tmp_path, "i", "n", None, [], CONFIG)
+    mirror.finish()
+    assert recorded(tmp_path)["project"] == "theirs"
+    monkeypatch.setenv("WANDB_DISABLED", "true")
+    assert not WandbMirror.start(WandbConfig(), tmp_path, "j", "n", None, [], CONFIG).active
+
+
+@pytest.mark.parametrize(
+    ("given", "variables", "words"),
+    [
+        ({"tags": ("x" * 65,)}, {}, "wandb.tags: "),
+        ({"tags": ("",)}, {}, "wandb.tags: '' has 0 characters"),
+        ({"tags": ("a\nb",)}, {}, "wandb.tags: "),
+        ({"project": ""}, {}, "wandb.project: "),
+        ({"project": " "}, {}, "wandb.project: "),
+        ({"project": "a/b"}, {}, "wandb.project: 'a/b' has '/'"),
+        ({"project": "p" * 129}, {}, "wandb.project: "),
+        ({}, {"WANDB_PROJECT": "a#b"}, "wandb.project: "),
+        ({"entity": "my team"}, {}, "wandb.entity: "),
+        ({"entity": ""}, {}, "wandb.entity: "),
+        ({}, {"WANDB_ENTITY": "a/b"}, "wandb.entity: "),
+        ({"name": "n" * 129}, {}, "wandb.name: "),
+        ({"name": "a\x1bb"}, {}, "wandb.name: "),
+        ({"group": ""}, {}, "wandb.group: "),
+        ({}, {"WANDB_MODE": "ofline"}, "WANDB_MODE (in the environment): unknown 'ofline'; did you mean 'offline'"),
+    ],
+)
+def test_what_wandb_would_refuse_is_refused_in_one_line(given, variables, words) -> None:
+    with pytest.raises(UserError) as raised:
+        told_by(WandbConfig(**given), variables)
+    assert words in str(raised.value)
+    assert "\n" not in str(raised.value)
+    told_by(WandbConfig(**{"mode": "disabled", **given}), variables)  # nobody is there to refuse it
+
+
+def test_the_rules_are_wandbs_own() -> None:
+    """W&B takes what passes here, and refuses what is refused here of its project and tags."""
+    import wandb
+
+    wandb.Settings(project="p" * 128, run_tags=["t" * 64])
+    for wrong in ({"project": "p" * 129}, {"project": "a:b"}, {"run_tags": ["t" * 65]}, {"run_tags": [""]}):
+        with pytest.raises(Exception, match=r"(?i)project|tag"):
+            wandb.Settings(**wrong)
+
+
+def test_long_names_of_the_runs_own_are_cut(tmp_path: Path) -> None:
+    mirror = WandbMirror.start(WandbConfig(mode="offline"), tmp_path, "i", "n" * 300, "g" * 300, ["t" * 300], CONFIG)
+    mirror.finish()
+    found = recorded(tmp_path)
+    assert (found["name"], found["group"], found["tags"]) == ("n" * 128, "g" * 128, ["t" * 64])
+
+
+def processes_of_wandb() -> list[int]:
+    return list(service._children())
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP])
+def test_after_its_process_was_killed_or_stopped_the_next_run_has_its_mirror(tmp_path: Path, sent: int) -> None:
+    first = start(tmp_path / "a", run_id="a")
+    first.finish()
+    complete(next((tmp_path / "a").glob("wandb/offline-run-*/run-*.wandb")))
+    (pid,) = processes_of_wandb()
+    os.kill(pid, sent)
+    warnings: list[str] = []
+    second = start(tmp_path / "b", run_id="b", warn=warnings.append)
+    second.log({"epoch": 1, "train_loss": 2.0})
+    second.finish()
+    assert warnings == []
+    assert [row["train_loss"] for row in recorded(tmp_path / "b")["history"]] == [2.0]
+    assert pid not in processes_of_wandb()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+@pytest.mark.parametrize("moment", ["before the finish", "after the finish"])
+def test_a_stopped_process_of_wandb_does_not_hang_the_end_of_the_command(tmp_path: Path, moment: str) -> None:
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom farkas_exp.config import WandbConfig\n"
+        "from farkas_exp.runs import wandb\nfrom farkas_exp.runs import wandb_service as service\n"
+        "wandb.CALL_TIMEOUT = 1.0\nwarnings = []\n"
+        "m = wandb.WandbMirror.start(WandbConfig(mode='offline'), Path(sys.argv[1]), 'i', 'n', None, [], {},\n"
+        "    finish_timeout=1.0, warn=warnings.append)\n"
+        "m.log({'epoch': 1, 'train_loss': 1.0})\n"
+        "if sys.argv[2] == 'after the finish': m.finish()\n"
+        "[os.kill(pid, signal.SIGSTOP) for pid in service._children()]\n"
+        "m.finish()\nprint(len(warnings), [w for w in warnings if 'stuck' not in w])\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path), moment], env=environment, capture_output=True, text=True,
+        timeout=90, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == ("1 []" if moment == "before the finish" else "0 []")
+
+
+def test_a_call_that_does_not_come_back_costs_bounded_time_and_the_mirror(tmp_path, monkeypatch) -> None:
+    class Stuck:
+        def log(self, *arguments: Any, **more: Any) -> None:
+            threading.Event().wait()
+
+    forgotten, warnings = [], []
+    monkeypatch.setattr(service, "forget", lambda: forgotten.append(1))
+    monkeypatch.setattr(wandb_mirror, "CALL_TIMEOUT", 0.05)
+    mirror = WandbMirror(Stuck(), tmp_path, warnings.append)
+    mirror.log({"epoch": 1})
+    mirror.log({"epoch": 2})
+    mirror.finish(0, {"a": 1})
+    assert (len(warnings), len(forgotten), mirror.active) == (1, 1, False)

@@ -1,0 +1,218 @@
+"""The paper's figures: their lines, bands, labels and captions, read off the figure objects."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from farkas_exp.report import style
+from farkas_exp.report.command import main
+from farkas_exp.runs import collect
+from farkas_exp.studies.farkas.figure1 import batch_normalize, clouds, farkas_layer, figure1, plain_layer, train
+from farkas_exp.studies.farkas.figures import FIGURES
+from farkas_exp.studies.farkas.paper import FIGURE5, TABLES
+from tests.made_runs import make_run
+from tests.studies.farkas.test_paper import cell_settings
+
+
+def make_table(runs: Path, table: str, epochs: int = 8, seeds: int = 2) -> None:
+    for wanted in TABLES[table].cells:
+        for seed in range(seeds):
+            assert wanted.value is not None
+            make_run(runs, cell_settings(wanted, table, epochs=epochs), seed=seed, test_error=wanted.value + seed)
+
+
+def test_figure4_has_a_panel_per_depth_and_a_line_and_a_band_per_regime(tmp_path: Path) -> None:
+    make_table(tmp_path, "table1")
+    figure = FIGURES["figure4"](collect(tmp_path))
+    assert figure is not None
+    panels = figure.axes
+    assert [axes.get_title() for axes in panels[:4]] == ["18 layers", "34 layers", "50 layers", "101 layers"]
+    assert panels[0].get_ylabel() == "test error (%)"
+    assert panels[4].get_ylabel() == "training loss (nats)"
+    assert [axes.get_xlabel() for axes in panels[4:]] == ["epoch"] * 4
+    for axes in panels:
+        assert len(axes.get_lines()) == 4
+        assert len(axes.collections) == 4
+    looks = [(line.get_color(), line.get_linestyle()) for line in panels[0].get_lines()]
+    plain, farkas = style.FAMILY_COLORS["resnet"], style.FAMILY_COLORS["farkasnet"]
+    assert looks == [(plain, "-"), (farkas, "-"), (plain, ":"), (farkas, ":")], "dotted omits batch norm"
+    last = [line.get_ydata()[-1] for line in panels[3].get_lines()]
+    assert last == pytest.approx([value + 0.5 for value in (4.95, 4.98, 25.25, 15.38)])
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [row.label for row in TABLES["table1"].rows]
+    caption = legend.get_title().get_text()
+    assert "mean over n = 2 seeds" in caption
+    assert "epochs 8 (paper: 200)" in caption
+
+
+def test_the_legend_names_the_lines_with_their_looks(tmp_path: Path) -> None:
+    make_table(tmp_path, "table4")
+    figure = FIGURES["figure3"](collect(tmp_path))
+    assert figure is not None
+    (legend,) = figure.legends
+    handles = [(line.get_color(), line.get_linestyle()) for line in legend.get_lines()]
+    lines = [(line.get_color(), line.get_linestyle()) for line in figure.axes[0].get_lines()]
+    assert handles == lines
+    assert len(set(handles)) == 4
+    assert [axes.get_ylabel() for axes in figure.axes] == ["test error (%)", "training loss (nats)"]
+
+
+def test_figures_2_and_7_show_the_first_epochs_and_all(tmp_path: Path) -> None:
+    make_table(tmp_path, "table3", epochs=29, seeds=1)
+    first, whole = (FIGURES[name](collect(tmp_path)) for name in ("figure2", "figure7"))
+    assert first is not None
+    assert whole is not None
+    for figure, length in ((first, 5), (whole, 29)):
+        assert [axes.get_title() for axes in figure.axes] == ["50 layers", "101 layers", "152 layers"]
+        assert all(len(line.get_xdata()) == length for axes in figure.axes for line in axes.get_lines())
+        assert figure.axes[0].get_ylabel() == "top-1 error (%)"
+
+
+def test_the_band_ends_at_zero_where_the_spread_is_wider_than_the_mean(tmp_path: Path) -> None:
+    wanted = TABLES["table1"].cells[0]
+    for seed, error in enumerate((0.0, 0.0, 60.0)):
+        make_run(tmp_path, cell_settings(wanted, "table1", epochs=4), seed=seed, test_error=error)
+    figure = FIGURES["figure4"](collect(tmp_path))
+    assert figure is not None
+    (band,) = figure.axes[0].collections
+    last = [y for x, y in band.get_paths()[0].vertices if x == 4]
+    assert min(last) == 0
+    assert max(last) == pytest.approx(20 + 60 / 3**0.5)
+
+
+def test_figure5_shows_the_failed_runs(tmp_path: Path) -> None:
+    farkas, plain = FIGURE5.cells
+    for seed in range(3):
+        make_run(tmp_path, cell_settings(farkas, epochs=9), seed=seed, test_error=9.0)
+        make_run(tmp_path, cell_settings(plain, epochs=9), seed=seed, state="failed", epoch=5, test_error=90.0)
+    figure = FIGURES["figure5"](collect(tmp_path))
+    assert figure is not None
+    axes = figure.axes[0]
+    crosses = [line for line in axes.get_lines() if line.get_marker() == "x"]
+    assert [float(line.get_xdata()[0]) for line in crosses] == [5.0] * 3
+    assert {line.get_color() for line in crosses} == {style.FAMILY_COLORS["resnet"]}
+    assert "Failed runs (thin lines that end in a cross): ResNet101, no BN, large LR: 3." in (
+        figure.legends[0].get_title().get_text()
+    )
+
+
+def test_failed_runs_are_left_out_of_a_tables_figure_and_counted(tmp_path: Path) -> None:
+    make_table(tmp_path, "table2")
+    wanted = next(c for c in TABLES["table2"].cells if c.failed)
+    make_run(tmp_path, cell_settings(wanted, "table2", epochs=8), seed=2, state="failed", epoch=5, test_error=99.0)
+    figure = FIGURES["figure6"](collect(tmp_path))
+    assert figure is not None
+    assert "Failed runs (left out): ResNet (no BN, small LR), 50 layers: 1." in figure.legends[0].get_title().get_text()
+    line = figure.axes[1].get_lines()[2]
+    assert line.get_ydata()[-1] == pytest.approx(55.05 + 0.5)
+
+
+def test_a_partial_table_has_only_the_panels_that_there_are_runs_for(tmp_path: Path) -> None:
+    for wanted in TABLES["table1"].cells:
+        if wanted.column in ("18 layers", "50 layers"):
+            make_run(tmp_path, cell_settings(wanted, epochs=3))
+    figure = FIGURES["figure4"](collect(tmp_path))
+    assert figure is not None
+    assert [axes.get_title() for axes in figure.axes[:2]] == ["18 layers", "50 layers"]
+
+
+@pytest.mark.parametrize("name", ["figure3", "figure4"])
+def test_nothing_overlaps_and_nothing_is_cut(tmp_path: Path, name: str) -> None:
+    for table in ("table1", "table4"):
+        make_table(tmp_path, table)
+    figure = FIGURES[name](collect(tmp_path))
+    assert figure is not None
+    figure.draw_without_rendering()
+    renderer = figure.canvas.get_renderer()
+    legend = figure.legends[0].get_window_extent(renderer)
+    assert legend.x0 >= 0
+    assert legend.y0 >= 0
+    assert legend.x1 <= figure.bbox.x1
+    boxes = [axes.get_tightbbox(renderer) for axes in figure.axes]
+    for index, box in enumerate(boxes):
+        assert box.y0 >= legend.y1 - 1
+        assert box.x0 >= -1
+        assert box.x1 <= figure.bbox.x1 + 1
+        assert not any(box.overlaps(other) for other in boxes[index + 1 :])
+
+
+def test_the_command_draws_what_there_are_runs_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(tmp_path, cell_settings(TABLES["table1"].cells[0], epochs=2))
+    assert main(["figures", f"runs_dir={tmp_path}", "format=png,pdf"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"{name}: no runs for it" in out for name in ("figure2", "figure5", "figure6", "figure7"))
+    names = sorted(path.name for path in (tmp_path / "report").iterdir())
+    assert names == [f"figure{i}.{suffix}" for i in (1, 4) for suffix in ("pdf", "png")]
+
+
+def test_figures_are_the_same_bytes_each_time(tmp_path: Path) -> None:
+    first, second = (style.save(figure1(), tmp_path / name).read_bytes() for name in ("a.pdf", "b.pdf"))
+    assert first == second
+
+
+def test_figure1_layer_is_born_dead_and_has_no_gradient() -> None:
+    points, labels = clouds()
+    layer = plain_layer()
+    assert layer.dead(points).all()
+    trained = train(layer, points, labels, farkas=False)
+    np.testing.assert_array_equal(trained.layer.weight, layer.weight)
+    np.testing.assert_array_equal(trained.layer.bias, layer.bias)
+    assert trained.accuracy(points, labels) == 0.5
+
+
+def test_figure1_batch_norm_centres_and_scales_and_wakes_the_layer() -> None:
+    points, labels = clouds()
+    normalized = batch_normalize(points)
+    np.testing.assert_allclose(normalized.mean(0), 0, atol=1e-12)
+    np.testing.assert_allclose(normalized.std(0), 1)
+    assert not plain_layer().dead(normalized).all()
+    assert train(plain_layer(), normalized, labels, farkas=False).accuracy(normalized, labels) > 0.95
+
+
+def test_figure1_farkas_layer_has_no_dead_point_anywhere_before_and_after_training() -> None:
+    points, labels = clouds()
+    farkas = farkas_layer(plain_layer(), margin=0.25)
+    trained = train(farkas, points, labels, farkas=True)
+    everywhere = np.random.default_rng(0).uniform(-1e3, 1e3, (20_000, 2))
+    for layer in (farkas, trained.layer):
+        np.testing.assert_allclose(layer.weight.sum(0), 0, atol=1e-9)
+        assert layer.bias.sum() == pytest.approx(0.25)
+        assert layer.preactivations(everywhere).max(1).min() > 0, "Theorem 3.2"
+    assert trained.accuracy(points, labels) > 0.95
+
+
+def test_figure1_training_is_gradient_descent_on_the_cross_entropy() -> None:
+    points, labels = clouds(points=5)
+    layer = farkas_layer(plain_layer())
+    given, lr = 2, 1e-4
+
+    def loss(flat: np.ndarray) -> float:
+        weight, bias = flat[:4].reshape(2, 2), flat[4:6]
+        hidden = np.maximum(points @ np.vstack([weight, -weight.sum(0)]).T + np.append(bias, 0.25 - bias.sum()), 0.0)
+        logit = hidden @ np.array([0.1, -0.1, 0.1])
+        return float(np.mean(np.logaddexp(0, logit) - labels * logit))
+
+    start = np.concatenate([layer.weight[:given].ravel(), layer.bias[:given]])
+    eye = 1e-6 * np.eye(6)
+    gradient = np.array([(loss(start + e) - loss(start - e)) / 2e-6 for e in eye])
+    after = train(layer, points, labels, farkas=True, steps=1, lr=lr).layer
+    moved = np.concatenate([after.weight[:given].ravel(), after.bias[:given]]) - start
+    np.testing.assert_allclose(moved, -lr * gradient, atol=1e-10)
+
+
+def test_figure1_shows_clouds_hyperplanes_and_regions() -> None:
+    figure = figure1()
+    dead, normed, farkas, regions = figure.axes
+    assert [axes.get_title().split(" ")[0] for axes in figure.axes] == ["(a)", "(b)", "(c)", "(d)"]
+    assert "dead points 100%" in dead.get_title()
+    assert "dead points 0%" in farkas.get_title()
+    assert [len(axes.get_lines()) for axes in (dead, normed, farkas)] == [2, 2, 3]
+    green = [line for line in farkas.get_lines() if line.get_color() == style.COLORS["green"]]
+    assert len(green) == 1
+    x, y = green[0].get_data()
+    layer = farkas_layer(plain_layer())
+    np.testing.assert_allclose(layer.preactivations(np.stack([x, y], axis=1))[:, 2], 0, atol=1e-9)
+    assert regions.collections
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["class 0", "class 1", "unit (arrow: active side)", "added Farkas unit", "no unit active"]

@@ -1,0 +1,105 @@
+import io
+
+import pytest
+
+from farkas_exp.machine.files import write_text
+from farkas_exp.report import maps, tables
+from farkas_exp.report.landscape import landscape_table
+from farkas_exp.report.render import show
+from farkas_exp.runs import RunDirectory, collect
+from farkas_exp.studies.deep_narrow.report import KINDS
+from farkas_exp.studies.separation import table1 as separation
+from farkas_exp.studies.separation.table1 import PAPER, separation_table
+from tests.made_runs import make_run, settings
+
+
+def moons_run(runs_dir, arm, seed=0, depth=50, width=4, test_error=20.0, dead=(0.5, 0.25), **overrides):
+    """A run of 4 epochs whose training accuracy is .5, .9, .7, .8 and whose diagnostics are given."""
+    config = settings("mlp", dataset__name="moons", epochs=4, model__depth=depth, model__width=width, **overrides)
+    rows = [
+        {"epoch": i + 1, "train_error": error, "test_error": 20.0 if i == 1 else test_error, "train_loss": 0.3}
+        for i, error in enumerate((50.0, 10.0, 30.0, 20.0))
+    ]
+    path = make_run(runs_dir, {**config, "arm": arm}, seed=seed, rows=rows, test_error=test_error)
+    layers = [
+        {"units": 1, "dead_units": 1.0, "dead_points": dead[0]},
+        {"units": 3, "dead_units": 0.0, "dead_points": 0.0},
+    ]
+    lines = [
+        {"epoch": 0, "layers": layers, "dead_samples": dead[0], "grad_norm": 2.0, "effective_rank": {"a": 1, "b": 3}},
+        {"epoch": 4, "layers": layers, "dead_samples": dead[1], "grad_norm": 0.5, "robust_error": {"8/255": 90.0}},
+    ]
+    import json
+
+    write_text(RunDirectory(path).diagnostics, "".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_the_table_has_last_and_best_epoch_dead_units_and_the_papers_numbers(tmp_path):
+    moons_run(tmp_path, "Sep-UP", seed=0, test_error=40.0, regularizer__name="sep_up")
+    moons_run(tmp_path, "Sep-UP", seed=1, test_error=20.0, regularizer__name="sep_up")
+    moons_run(tmp_path, "ReLU", seed=0)
+    table = separation_table(collect(tmp_path))
+    assert [row[0].lines[0] for row in table.rows] == ["ReLU", "BN", "Sep-U", "Sep-P", "Sep-UP"]  # the paper's order
+    assert table.rows[1][2].lines == ("missing", "paper 0.8117")
+    row = dict(zip(table.columns, table.rows[4], strict=True))
+    assert row["train acc."].lines == ("0.800 ± 0.000", "paper 0.9882")
+    assert row["best"].lines[0] == "0.900 ± 0.000"
+    assert row["val. acc."].lines == ("0.700 ± 0.141", "paper 0.9333")
+    assert row["best val."].lines[0] == "0.800 ± 0.000"
+    assert row["dead units"].lines[0] == "0.250 ± 0.000"  # one of 1 + 3 units
+    assert row["dead points"].lines[0] == "0.250 ± 0.000"
+    assert row["most in a layer"].lines[0] == "0.500 ± 0.000"
+    assert row["n"].lines == ("2",)
+    record = next(record for record in table.records if record["kind"] == "Sep-UP")
+    assert (record["train acc. mean"], record["paper train acc."]) == (pytest.approx(0.8), f"{PAPER['Sep-UP'][0]}")
+    assert "ReLU" in tables.to_markdown(table)
+
+
+def test_runs_of_several_sizes_are_drawn_as_heat_maps_by_arm(tmp_path):
+    for depth in (2, 10):
+        for width in (2, 4):
+            moons_run(tmp_path, "Sep-UP", depth=depth, width=width, regularizer__name="sep_up")
+            moons_run(tmp_path, "ReLU", depth=depth, width=width)
+    moons_run(tmp_path, "residual", model__residual=True)  # one size only
+    found, notes = maps.grids(collect(tmp_path), separation.KINDS)
+    assert not notes
+    found = [grid for grid in found if len(grid.runs) > 1]
+    assert [grid.label for grid in found] == ["ReLU", "Sep-UP"]
+    assert set(found[0].runs) == {(2, 2), (2, 4), (10, 2), (10, 4)}
+    files = show(separation.report(collect(tmp_path)), tmp_path / "out", ("md", "png"), io.StringIO())
+    assert [path.name for path in files] == ["separation_grid.md", "separation_grid.png"]
+
+
+def test_a_regularized_run_is_no_plain_one_in_the_deep_and_narrow_grid(tmp_path):
+    moons_run(tmp_path, "Sep-UP", regularizer__name="sep_up")
+    assert not maps.grids(collect(tmp_path), KINDS)[0]
+    moons_run(tmp_path, "ReLU")
+    assert [grid.label for grid in maps.grids(collect(tmp_path), KINDS)[0]] == ["plain"]
+
+
+def test_runs_that_differ_in_another_setting_are_never_averaged_in_a_map(tmp_path):
+    for depth in (2, 10):
+        moons_run(tmp_path, "ReLU", depth=depth, test_error=20.0)
+    moons_run(tmp_path, "ReLU", depth=2, test_error=60.0, seed=1, lr__value=0.5)
+    (grid,), notes = maps.grids(collect(tmp_path), KINDS)
+    assert {place: len(runs) for place, runs in grid.runs.items()} == {(2, 4): 1, (10, 4): 1}
+    assert notes == ["Left out: 1 runs in other settings; choose one with KEY=VALUE."]
+
+
+def test_who_trained_a_run_does_not_decide_its_row(tmp_path):
+    moons_run(tmp_path, None, seed=0, regularizer__name="sep_up")
+    moons_run(tmp_path, "another name", seed=1, regularizer__name="sep_up")
+    row = next(row for row in separation_table(collect(tmp_path)).rows if row[0].lines[0] == "Sep-UP")
+    assert row[-2].lines == ("2",)
+
+
+def test_figures_are_shown_before_and_after_and_left_out_where_nobody_has_them(tmp_path):
+    moons_run(tmp_path, "Lemma 1")
+    table = landscape_table(collect(tmp_path))
+    row = dict(zip(table.columns, table.rows[0], strict=True))
+    assert row["gradient"].lines == ("2 → 0.5",)
+    assert row["effective rank"].lines == ("2 → –",)
+    assert row["error at 8/255 (%)"].lines == ("– → 90",)
+    assert "max. eigenvalue" not in row
+    assert table.records[0]["grad_norm last"] == 0.5

@@ -1,0 +1,198 @@
+"""The comparison without normalization: nothing chosen on the test set, and the table on made runs."""
+
+import io
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from farkas_exp.config import to_dict
+from farkas_exp.launch.cli import main
+from farkas_exp.machine.errors import UserError
+from farkas_exp.report.methods import Arms
+from farkas_exp.report.render import show
+from farkas_exp.runs import RunRecord, collect
+from farkas_exp.runs.best import best_value
+from farkas_exp.studies.without_normalization.comparison import CHOSEN, Method, comparison_table, report, shared_setting
+from farkas_exp.studies.without_normalization.comparison import find_methods as find
+from tests.made_runs import make_run, settings
+from tests.studies.test_experiments import jobs
+
+RATES = (0.01, 0.03, 0.1, 0.3)
+
+
+def method_settings(arm: str, rate: float, validation: float, **more: Any) -> dict[str, Any]:
+    scale = {"plain": 1.0, "Farkas sum": 0.5, "BN": 0.25}[arm]
+    return settings(
+        "resnet34", experiment="without_normalization", arm=arm, dataset__name="digits", epochs=4, lr__value=rate,
+        dataset__validation=validation, init__last_scale=scale, **more,
+    )  # fmt: skip
+
+
+ARMS = Arms({arm: method_settings(arm, 0.1, 0.0) for arm in ("plain", "Farkas sum", "BN")}, CHOSEN)
+
+
+def find_methods(records: Sequence[RunRecord]) -> list[Method]:
+    return find(records, ARMS)[0]
+
+
+def search(runs: Path, arm: str, errors: Mapping[float, float | None], seed: int = 0, **more: Any) -> None:
+    """Finished runs with the given errors on held-out images; None for a loss that was not finite."""
+    for rate, error in errors.items():
+        state = "failed" if error is None else "finished"
+        result = {"test_error": None} if error is None else None
+        config = method_settings(arm, rate, 0.2, **more)
+        make_run(runs, config, seed=seed, state=state, test_error=error or 90.0, reason="loss", result=result)
+
+
+def test_runs(runs: Path, arm: str, rate: float, errors: tuple[float, ...]) -> None:
+    for seed, error in enumerate(errors):
+        make_run(runs, method_settings(arm, rate, 0.0), seed=seed, test_error=error)
+
+
+test_runs.__test__ = False  # type: ignore[attr-defined]
+
+
+def composed(arm: str, runs: Path, **more: Any) -> dict[str, Any]:
+    """What the second stage composes, with the rate left to the search."""
+    nested = method_settings(arm, 0.5, 0.0, **more)
+    nested["lr"]["value"] = "${best:lr.value}"
+    return {**nested, "runs_dir": str(runs)}
+
+
+def test_the_rate_of_the_second_stage_is_the_best_on_held_out_images_of_the_same_setting(tmp_path: Path) -> None:
+    search(tmp_path, "plain", dict(zip(RATES, (60.0, 20.0, 40.0, None), strict=True)))
+    search(tmp_path, "Farkas sum", dict(zip(RATES, (30.0, 25.0, 5.0, 6.0), strict=True)))
+    search(tmp_path, "plain", {0.3: 1.0}, augmentation__flip=False)  # another setting
+    test_runs(tmp_path, "plain", 0.01, (0.5, 0.5))  # better, but on the test set
+    make_run(tmp_path, method_settings("plain", 0.03, 0.0), seed=2, state="interrupted", epoch=1)  # to be continued
+    assert best_value("lr.value", composed("plain", tmp_path)) == 0.03
+    assert best_value("lr.value", composed("Farkas sum", tmp_path)) == 0.1
+    assert best_value("lr.value", composed("plain", tmp_path, augmentation__flip=False)) == 0.3
+
+
+def test_the_mean_over_seeds_counts_and_of_equal_rates_the_smaller_wins(tmp_path: Path) -> None:
+    search(tmp_path, "plain", {0.01: 10.0, 0.03: 12.0, 0.1: 11.0})
+    search(tmp_path, "plain", {0.01: 30.0, 0.03: 12.0, 0.1: 13.0}, seed=1)
+    assert best_value("lr.value", composed("plain", tmp_path)) == 0.03
+
+
+def test_a_search_that_is_missing_or_not_done_is_said(tmp_path: Path) -> None:
+    search(tmp_path, "plain", {0.01: 10.0})
+    with pytest.raises(UserError, match=r"^lr\.value: its search has no run of this setting in runs_dir"):
+        best_value("lr.value", composed("BN", tmp_path))
+    make_run(tmp_path, method_settings("plain", 0.1, 0.2), state="interrupted", epoch=2)
+    with pytest.raises(UserError, match=r"^lr\.value: .* of its search is interrupted; finish the search first"):
+        best_value("lr.value", composed("plain", tmp_path))
+
+
+def test_the_table_has_each_method_at_its_own_rate_and_its_capacity(tmp_path: Path) -> None:
+    search(tmp_path, "plain", dict(zip(RATES, (88.0, 87.0, 90.0, None), strict=True)))
+    search(tmp_path, "BN", dict(zip(RATES, (30.0, 9.0, 4.5, 8.0), strict=True)))
+    search(tmp_path, "Farkas sum", dict(zip(RATES, (12.0, 16.9, 60.0, 12.5), strict=True)))
+    test_runs(tmp_path, "BN", 0.1, (3.0, 5.0))
+    test_runs(tmp_path, "BN", 0.3, (1.0,))  # not the best rate: left out
+    make_run(tmp_path, method_settings("Farkas sum", 0.01, 0.0), seed=0, test_error=14.0)
+    config = method_settings("Farkas sum", 0.01, 0.0)
+    make_run(tmp_path, config, seed=1, state="failed", test_error=90.0, reason="loss", result={"test_error": None})
+    make_run(tmp_path, config, seed=2, state="running", epoch=1)
+    table = comparison_table(find_methods(collect(tmp_path)))
+    shown = {row[0].lines[0]: [cell.lines[0] for cell in row[1:]] for row in table.rows}
+    assert list(shown) == ["BN", "Farkas sum", "plain"]  # by test error
+    assert shown["BN"] == ["0.1", "4.50", "4.00 ± 1.41", "2", "0", "0.03 – 0.3", "≥ 10"]
+    # 0.3 is as good as 0.01, but 0.1 between them is not: the range has no gap.
+    assert shown["Farkas sum"] == ["0.01", "12.00", "14.00", "1", "1", "0.01 – 0.03", "≥ 3"]
+    assert shown["plain"] == ["0.03", "87.00", "–", "0", "0", "–", "–"]  # never trains
+    notes = " ".join(table.notes)
+    assert "1 runs on the test set at a rate that is not the best" in notes
+    assert "1 runs have no result yet" in notes
+    assert table.records[1]["held_out_error_at_0.1"] == 60.0
+
+
+def test_a_part_of_the_runs_is_rendered_with_its_picture(tmp_path: Path) -> None:
+    search(tmp_path, "BN", {0.01: 30.0, 0.03: 9.0})
+    search(tmp_path, "plain", {0.01: 80.0})
+    stream = io.StringIO()
+    files = show(report(collect(tmp_path), ARMS), tmp_path / "out", ("md", "csv", "png"), stream)
+    assert [path.suffix for path in files] == [".md", ".csv", ".png"]
+    assert "Not complete: the searches have from 1 to 2 rates." in stream.getvalue()
+
+
+def test_other_runs_are_left_out_and_two_budgets_are_not_mixed(tmp_path: Path) -> None:
+    make_run(tmp_path, settings("resnet18", init__last_scale=0.3))
+    with pytest.raises(UserError, match="no run there is of a method of experiment=without_normalization"):
+        find_methods(collect(tmp_path))
+    search(tmp_path, "BN", {0.01: 30.0})
+    search(tmp_path, "plain", {0.01: 40.0})
+    assert [method.name for method in find_methods(collect(tmp_path))] == ["BN", "plain"]
+    search(tmp_path, "plain", {0.01: 20.0, 0.03: 10.0}, batch_size=64)
+    methods, notes = find(collect(tmp_path), ARMS)
+    assert [(method.name, method.held_out) for method in methods] == [("BN", {0.01: 30.0}), ("plain", {0.01: 40.0})]
+    assert notes == ["Left out: 2 runs in another setting (batch_size 64); choose it with KEY=VALUE."]
+
+
+def test_a_method_is_its_settings_whoever_trained_a_run_and_under_whatever_name(tmp_path: Path) -> None:
+    for seed, names in enumerate(({"arm": None, "experiment": None}, {"arm": "mine"}, {"experiment": "lr_search"})):
+        make_run(tmp_path, {**method_settings("BN", 0.1, 0.2), **names}, seed=seed, test_error=30.0)
+    (method,) = find_methods(collect(tmp_path))
+    assert method.name == "BN"
+    assert len(method.search[0.1]) == 3
+
+
+def test_a_method_does_not_rank_by_its_survivors(tmp_path: Path) -> None:
+    for arm, error in (("BN", 10.0), ("plain", 1.0)):
+        search(tmp_path, arm, {0.1: error})
+        test_runs(tmp_path, arm, 0.1, (error,))
+    config = method_settings("plain", 0.1, 0.0)
+    make_run(tmp_path, config, seed=1, state="failed", test_error=95.0, reason="chance")
+    make_run(tmp_path, config, seed=2, state="failed", reason="loss", result={"test_error": None})
+    table = comparison_table(find_methods(collect(tmp_path)))
+    assert [row[0].lines[0] for row in table.rows] == ["BN", "plain"]
+    assert table.rows[1][3].lines == ("1.00", f"ranks with {(1 + 90 + 90) / 3:.2f}")
+    assert table.rows[1][3].marker == "*"
+    assert table.records[1]["ranks_with"] == pytest.approx((1 + 90 + 90) / 3)
+
+
+def test_a_rate_at_which_a_run_failed_is_not_the_best_by_the_others(tmp_path: Path) -> None:
+    search(tmp_path, "BN", {0.01: 20.0, 0.1: 5.0})
+    search(tmp_path, "BN", {0.01: 20.0, 0.1: None}, seed=1)
+    (method,) = find_methods(collect(tmp_path))
+    assert method.best_rate == 0.01
+    assert method.held_out[0.1] == pytest.approx((5 + 90) / 2)
+
+
+@pytest.mark.slow
+def test_every_method_has_the_same_budget_and_its_own_setting_and_the_search_holds_images_out(tmp_path: Path) -> None:
+    stages = [jobs("without_normalization", "lr.value=0.01"), jobs("without_normalization_test", "lr.value=0.01")]
+    assert {job.dataset.validation for job in stages[0]} == {0.2}
+    assert {job.dataset.validation for job in stages[1]} == {0.0}
+    assert len({str(shared_setting(to_dict(job))) for job in itertools.chain(*stages)}) == 1
+    methods = {job.arm for job in stages[0]}
+    assert len(methods) == 22
+    assert methods == {job.arm for job in stages[1]}
+    assert (len(stages[0]), len(stages[1])) == (22, 3 * 22)
+    searched = {str({**to_dict(job), "arm": ""}) for job in stages[0]}
+    assert len(searched) == 22, "no two methods are the same"
+
+
+TINY = ["arm=plain,farkas_mean", "epochs=1", "dataset.train_limit=100", "model.widths=[4,4,4]", "seed=0"]
+
+
+def test_both_stages_from_the_command_line_and_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [*TINY, "batch_size=40", f"runs_dir={tmp_path}", "progress=none", "hydra/launcher=basic"]
+    assert main(["experiment=without_normalization_test", *command]) == 2
+    assert "(lr.value: its search has no run" in capsys.readouterr().out
+    assert main(["experiment=without_normalization", "lr.value=0.01,0.1", *command]) == 0
+    assert main(["experiment=without_normalization_test", *command]) == 0
+    shown = capsys.readouterr().out
+    assert "2 runs in" in shown
+    tests = [record for record in collect(tmp_path) if not record.config["dataset"]["validation"]]
+    found = {method.name: method.best_rate for method in find(collect(tmp_path))[0]}
+    assert {record.config["arm"]: record.config["lr"]["value"] for record in tests} == found
+    rendered = (tmp_path / "report" / "without_normalization.md").read_text()  # by the second stage, of both
+    assert all(f"| {name} | {rate:g} |" in rendered for name, rate in found.items())
+    assert rendered.count(" | 1 | 0 | ") == 2
+    assert main(["experiment=without_normalization_test", *command]) == 0
+    assert "2 skipped" in capsys.readouterr().out

@@ -1,0 +1,289 @@
+"""The step's execution modes: a recorded step gives the numbers of the eager one, and nothing waits for the device."""
+
+import contextlib
+import weakref
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from farkas_exp.data import build_data
+from farkas_exp.launch import execution
+from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.signals import StopRequest
+from farkas_exp.runs import open_run, read_json
+from farkas_exp.training.building import build_model
+from farkas_exp.training.execution import (
+    WARM_UP_STEPS,
+    CapturedStep,
+    PeakMemory,
+    RecordingFailed,
+    choose_mode,
+    record_cuda_graph,
+)
+from farkas_exp.training.optimizer import build_optimizer
+from farkas_exp.training.trainer import Trainer, TrainerState
+from tests.configs import config
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def make_trainer(device=DEVICE, **overrides):
+    made = config(**{"device": "cpu", "compile": "none", **overrides})
+    data = build_data(made.dataset, made.augmentation, batch_size=made.batch_size, seed=made.seed, device=device)
+    model = build_model(made, data, device)
+    return Trainer(made, model, build_optimizer(model, made.optimizer, made.lr.value), data, device)
+
+
+def losses(trainer, epochs=3):
+    """The mean loss of each training epoch, and the test loss after each."""
+    state, curve = TrainerState(), []
+    for _ in range(epochs):
+        assert trainer.train_epoch(state, StopRequest())
+        row = trainer.finish_epoch(state)
+        curve += [row["train_loss"], row["test_loss"]]
+    return curve
+
+
+def record_like_a_graph(function):
+    """What a CUDA graph is, on a CPU: the same call on the same memory, its output and gradients written in place."""
+    output = function()
+
+    def replay():
+        output.copy_(function())
+
+    return replay, output
+
+
+@pytest.mark.parametrize("normalization", ["none", "batch"])
+def test_a_recorded_step_trains_as_the_eager_one_bitwise(normalization):
+    eager = make_trainer(torch.device("cpu"), normalization={"name": normalization})
+    recorded = make_trainer(torch.device("cpu"), normalization={"name": normalization})
+    calls = []
+
+    def recorder(function):
+        calls.append(function)
+        with torch.no_grad():
+            before = [buffer.clone() for buffer in recorded.model.buffers()]
+        made = record_like_a_graph(function)  # unlike a recording it executes, which batch norm's statistics show
+        with torch.no_grad():
+            for buffer, value in zip(recorded.model.buffers(), before, strict=True):
+                buffer.copy_(value)
+        return made
+
+    recorded._gradients = CapturedStep(recorded._backward, recorder=recorder)
+    assert losses(eager) == losses(recorded)
+    assert len(calls) == 1
+    for mine, theirs in zip(recorded.model.state_dict().values(), eager.model.state_dict().values(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_the_first_steps_are_eager_and_every_batch_reaches_the_recorded_memory():
+    seen = []
+
+    def step(images, labels):
+        seen.append((images.data_ptr(), float(images.sum()), labels.tolist()))
+        return images.sum()[None]
+
+    captured = CapturedStep(step, recorder=record_like_a_graph)
+    for number in range(WARM_UP_STEPS + 3):
+        images = torch.full((2, 1, 2, 2), float(number)).to(memory_format=torch.channels_last)
+        assert captured(images, torch.tensor([number, number])).item() == 8 * number
+    places = {place for place, _, _ in seen[WARM_UP_STEPS:]}
+    assert len(places) == 1
+    assert [labels for _, _, labels in seen[-3:]] == [[n, n] for n in range(WARM_UP_STEPS, WARM_UP_STEPS + 3)]
+
+
+def test_a_batch_of_another_shape_is_recorded_anew():
+    seen, recordings = [], []
+
+    def recorder(function):
+        recordings.append(function)
+        return record_like_a_graph(function)
+
+    captured = CapturedStep(lambda images, labels: seen.append(images.shape) or images.sum()[None], recorder=recorder)
+    for phase, side in enumerate((2, 3)):
+        for number in range(WARM_UP_STEPS + 3):
+            images = torch.full((2, 1, side, side), float(number))
+            assert captured(images, torch.tensor([0, 0])).item() == 2 * side**2 * number
+        assert len(recordings) == phase + 1
+    assert {shape[-1] for shape in seen[len(seen) // 2 :]} == {3}
+
+
+def test_a_failed_recording_ends_an_automatic_choice_only():
+    def refuse(function):
+        raise RecordingFailed("operation not permitted when stream is capturing")
+
+    eager, trainer = make_trainer(torch.device("cpu")), make_trainer(torch.device("cpu"))
+    trainer._gradients = CapturedStep(trainer._backward, trainer._go_on_without, refuse)
+    assert losses(trainer) == losses(eager)
+    assert trainer.mode == "none (no graph: operation not permitted when stream is capturing)"
+    strict = CapturedStep(lambda images, labels: images, recorder=refuse)
+    for _ in range(WARM_UP_STEPS):
+        strict(torch.zeros(1), torch.zeros(1))
+    with pytest.raises(RecordingFailed, match="not permitted"):
+        strict(torch.zeros(1), torch.zeros(1))
+
+
+def test_the_mode_is_chosen_by_the_device_and_written_into_the_run(tmp_path):
+    made = config(tmp_path, epochs=1)
+    assert choose_mode(made, torch.device("cpu")) == "none"
+    assert choose_mode(made, torch.device("cuda")) == "graph"
+    with pytest.raises(UserError, match="compile: graph needs a GPU"):
+        choose_mode(config(compile="graph"), torch.device("cpu"))
+    with pytest.raises(UserError, match="compile: unknown"):
+        config(compile="fast")
+    execution.execute(made)
+    assert read_json(open_run(made).environment)["starts"][-1]["compile"] == "none"
+
+
+class _Waits(TorchDispatchMode):
+    """Counts the operations that make the host wait for a device, whatever the device is."""
+
+    NAMES = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "is_nonzero")
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += any(func.name() == f"aten::{name}" for name in self.NAMES)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_training_epoch_asks_for_no_value_of_a_tensor(precision):
+    trainer = make_trainer(torch.device("cpu"), precision=precision)
+    with _Waits() as waits:
+        torch.ones(1).item()
+    assert waits.count == 1
+    trainer.train_epoch(TrainerState(), StopRequest())
+    with _Waits() as waits:
+        trainer.train_epoch(TrainerState(), StopRequest())
+    assert waits.count == 0
+
+
+@pytest.mark.slow
+def test_a_compiled_run_follows_the_eager_one():
+    """Five steps an epoch at learning rate 0.05; rounding differs, so the losses agree to 1e-3."""
+    assert losses(make_trainer(torch.device("cpu"), compile="default")) == pytest.approx(
+        losses(make_trainer(torch.device("cpu"))), abs=1e-3
+    )
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("mode", ["graph", "default", "reduce-overhead"])
+def test_every_mode_follows_the_eager_run_on_a_gpu(mode, precision):
+    """15 steps at learning rate 0.05; kernels may round differently, so the losses agree to 1e-2 (bf16: 5e-2)."""
+    fast = losses(make_trainer(compile=mode, precision=precision))
+    assert fast == pytest.approx(losses(make_trainer(precision=precision)), abs=1e-2 if precision == "fp32" else 5e-2)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mode", ["none", "graph"])
+def test_no_step_waits_for_the_gpu(mode):
+    trainer = make_trainer(compile=mode)
+    trainer.train_epoch(TrainerState(), StopRequest())
+    step = trainer._train_step
+
+    def watched(images, labels):
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            return step(images, labels)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    trainer._train_step = watched
+    trainer.train_epoch(TrainerState(), StopRequest())
+
+
+def test_a_failed_recording_is_let_go_of_before_the_step_runs_eagerly():
+    """The activations of the failed step would otherwise stand beside those of the next one."""
+    alive = []
+
+    def step(images, labels):
+        activations = images * 2
+        alive.append(weakref.ref(activations))
+        if len(alive) == WARM_UP_STEPS + 1:
+            raise RecordingFailed("out of memory")
+        assert [reference() for reference in alive[:-1]] == [None] * (len(alive) - 1)
+        return activations.sum()[None]
+
+    captured = CapturedStep(step, lambda reason: None, lambda function: (lambda: None, function()))
+    for _ in range(WARM_UP_STEPS + 1):
+        assert captured(torch.ones(2, 1), torch.zeros(2)).item() == 4
+    assert len(alive) == WARM_UP_STEPS + 2
+
+
+class FakeCuda:
+    """What recording asks of `torch.cuda`; `end` is what happens at the end of the recording."""
+
+    def __init__(self, monkeypatch, end=None):
+        self.streams = []
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: self)
+        monkeypatch.setattr(torch.cuda, "Stream", lambda: "own stream")
+        monkeypatch.setattr(torch.cuda, "graph", self.graph)
+        self.end, self.replay, self.reset = end, "replay", lambda: None
+
+    @contextlib.contextmanager
+    def graph(self, graph, stream=None):
+        self.streams.append(stream)
+        yield
+        if self.end is not None:
+            raise self.end
+
+
+def failing(message):
+    def function():
+        raise RuntimeError(message)
+
+    return function
+
+
+def test_a_recording_that_ends_cleanly_after_an_error_is_a_failure_with_the_first_reason(monkeypatch):
+    fake = FakeCuda(monkeypatch)
+    resets = []
+    fake.reset = lambda: resets.append(1)
+    with pytest.raises(RecordingFailed, match=r"^not permitted$"):
+        record_cuda_graph(failing("not permitted\nmore"))
+    assert (fake.streams, resets) == (["own stream"], [1])
+
+
+def test_a_recording_that_cannot_be_ended_asks_for_no_graph(monkeypatch):
+    FakeCuda(monkeypatch, end=RuntimeError("capture was invalidated\nmore"))
+    with pytest.raises(UserError, match=r"^compile: .* broke off \(not permitted\); use compile=none$"):
+        record_cuda_graph(failing("not permitted"))
+    with pytest.raises(UserError, match=r"\(capture was invalidated\)"):
+        record_cuda_graph(lambda: torch.ones(1))
+
+
+def test_a_recording_gives_its_replay_and_its_output(monkeypatch):
+    FakeCuda(monkeypatch)
+    assert record_cuda_graph(lambda: torch.ones(1)) == ("replay", torch.ones(1))
+
+
+def test_the_peak_memory_of_a_recording_is_that_of_every_later_epoch():
+    class Statistics:
+        peak = 7
+
+        def reset_peak_memory_stats(self, device):
+            self.peak = 0
+
+        def max_memory_allocated(self, device):
+            return self.peak
+
+    statistics = Statistics()
+    memory = PeakMemory(torch.device("cuda"), statistics)
+    assert memory.read() == 0  # that of another run is not this one's
+    statistics.peak = 100  # the recording; replays allocate nothing
+    assert [memory.read() for _ in range(3)] == [100, 100, 100]
+    assert PeakMemory(torch.device("cpu")).read() is None
+
+
+def test_a_network_is_built_without_touching_the_random_numbers_of_a_gpu(monkeypatch):
+    """A network is also built in the middle of a run, to be measured."""
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("the GPU is seeded"))
+    made = config()
+    data = build_data(made.dataset, made.augmentation, batch_size=40, seed=0, device="cpu")
+    build_model(made, data, torch.device("cpu"))

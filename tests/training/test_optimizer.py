@@ -1,0 +1,124 @@
+import pytest
+import torch
+from torch import nn
+
+from farkas_exp.config import LRConfig, OptimizerConfig
+from farkas_exp.machine.errors import UserError
+from farkas_exp.models import create_model
+from farkas_exp.training.optimizer import build_optimizer, learning_rate, parameter_groups, set_learning_rate
+from tests.configs import config
+
+
+def test_the_papers_schedule_value_by_value():
+    lr = LRConfig(0.1)
+    expected = [0.1] * 60 + [0.02] * 60 + [0.004] * 40 + [0.0008] * 40
+    assert [learning_rate(lr, epoch, 200) for epoch in range(200)] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "changes"), [(20, [6, 12, 16]), (10, [3, 6, 8]), (400, [120, 240, 320]), (3, [1, 2]), (1, [])]
+)
+def test_the_milestones_keep_their_share_of_a_run_of_other_length(epochs, changes):
+    rates = [learning_rate(LRConfig(1.0), epoch, epochs) for epoch in range(epochs)]
+    assert [epoch for epoch in range(1, epochs) if rates[epoch] != rates[epoch - 1]] == changes
+
+
+def test_without_reference_epochs_the_milestones_stay():
+    assert learning_rate(LRConfig(1.0, (5,), 0.5, None), 4, 1000) == 1.0
+    assert learning_rate(LRConfig(1.0, (5,), 0.5, None), 5, 1000) == 0.5
+
+
+@pytest.mark.parametrize("name", ["resnet18", "farkasnet18", "farkasnet50"])
+def test_weights_decay_and_nothing_else_does(name):
+    model = create_model(name, 10, normalization={"name": "batch", "affine": True})
+    decayed, free = parameter_groups(model, 5e-4)
+    assert (decayed["weight_decay"], free["weight_decay"]) == (5e-4, 0.0)
+    assert all(parameter.dim() in (2, 4) for parameter in decayed["params"])
+    assert all(parameter.dim() == 1 for parameter in free["params"])
+    assert len(decayed["params"]) + len(free["params"]) == len(list(model.parameters()))
+
+
+def test_decay_all_decays_every_parameter():
+    (group,) = parameter_groups(create_model("farkasnet18", 10), 5e-4, "all")
+    assert group["weight_decay"] == 5e-4
+
+
+def test_fixup_trains_its_scalars_with_a_tenth_of_the_learning_rate_and_decays_them():
+    model = create_model("fixup34", 10)
+    optimizer = build_optimizer(model, config().optimizer, 0.1)
+    set_learning_rate(optimizer, 0.05)
+    by_rate = {round(group["lr"], 6): group for group in optimizer.param_groups}
+    scalars = [p for group in optimizer.param_groups if group["lr_scale"] == 0.1 for p in group["params"]]
+    assert set(by_rate) <= {0.05, 0.005}
+    assert by_rate[0.005]["weight_decay"] == 5e-4
+    assert scalars
+    assert {p.numel() for p in scalars} == {1, 10}  # the scalars, and the bias of the classifier
+
+
+def test_sgd_is_the_papers():
+    group = build_optimizer(create_model("resnet18", 10), config().optimizer, 0.1).param_groups[0]
+    assert (group["momentum"], group["nesterov"], group["dampening"], group["lr"]) == (0.9, False, 0, 0.1)
+
+
+def test_one_step_equals_the_update_rule_by_hand():
+    model = create_model("resnet18", 10, blocks=[1], widths=[4])
+    optimizer = build_optimizer(model, config().optimizer, 0.1)
+    weight, bias = model.get_parameter("classifier.weight"), model.get_parameter("classifier.bias")
+    before = weight.detach().clone(), bias.detach().clone()
+    velocity = torch.zeros_like(weight)
+    for _ in range(2):
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        velocity = 0.9 * velocity + 1 + 5e-4 * weight.detach()
+        expected = weight.detach() - 0.1 * velocity
+        optimizer.step()
+        torch.testing.assert_close(weight.detach(), expected)
+    torch.testing.assert_close(bias.detach(), before[1] - 0.1 * (1 + 1.9))
+
+
+def test_an_unknown_optimizer_is_a_users_mistake():
+    with pytest.raises(UserError, match=r"optimizer.name: unknown 'sdg'; did you mean 'sgd'"):
+        build_optimizer(create_model("resnet18", 10), config(optimizer={"name": "sdg"}).optimizer, 0.1)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_two_steps_of_sgd_by_hand(nesterov):
+    """v = g, then v = mu v + g; the step is v, or g + mu v with Nesterov's momentum."""
+    model, lr, mu = nn.Linear(1, 1, bias=False), 0.1, 0.9
+    made = OptimizerConfig("sgd", momentum=mu, weight_decay=0.0, nesterov=nesterov)
+    optimizer = build_optimizer(model, made, lr)
+    weight, velocity = float(model.weight.detach()), 0.0
+    for gradient in (2.0, -1.0):
+        model.weight.grad = torch.full_like(model.weight, gradient)
+        optimizer.step()
+        velocity = mu * velocity + gradient
+        weight -= lr * (gradient + mu * velocity if nesterov else velocity)
+        assert float(model.weight.detach()) == pytest.approx(weight, rel=1e-5)
+
+
+def test_two_steps_of_adam_by_hand():
+    """m and v, corrected for their start at zero, with the decay in the gradient (Kingma and Ba 2015)."""
+    layer, lr = nn.Linear(1, 1, bias=False), 0.1
+    optimizer = build_optimizer(layer, OptimizerConfig("adam", weight_decay=0.0), lr)
+    assert isinstance(optimizer, torch.optim.Adam)
+    assert not isinstance(optimizer, torch.optim.AdamW)
+    weight, first, second = float(layer.weight.detach()), 0.0, 0.0
+    for step, gradient in enumerate((2.0, -1.0), start=1):
+        layer.weight.grad = torch.full_like(layer.weight, gradient)
+        optimizer.step()
+        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+        weight -= lr * (first / (1 - 0.9**step)) / ((second / (1 - 0.999**step)) ** 0.5 + 1e-8)
+        assert float(layer.weight.detach()) == pytest.approx(weight, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_the_optimizers_make_one_pass_over_the_parameters(name):
+    assert build_optimizer(nn.Linear(2, 2), OptimizerConfig(name), 0.1).defaults["fused"] is True
+
+
+def test_a_parameter_that_is_not_trained_has_no_group_and_a_shared_one_only_one():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    model[0].weight.requires_grad_(False)
+    model[1].bias = model[0].bias
+    grouped = [id(parameter) for group in parameter_groups(model, 0.1) for parameter in group["params"]]
+    assert sorted(grouped) == sorted([id(model[0].bias), id(model[1].weight)])
