@@ -1,7 +1,10 @@
-# Every target makes its own set-up: a virtual environment in .venv with the pinned versions of requirements.lock.
+# Every target makes its own set-up: a virtual environment in .venv with the pinned versions of requirements.lock and
+# the package itself, editable. TORCH=cpu leaves the CUDA libraries out; pip must know PyTorch's index of CPU builds.
 PYTHON ?= python3
 VENV   := .venv
+TORCH  ?= $(if $(wildcard $(VENV)/cpu.txt),cpu)
 PY     := $(VENV)/bin/python
+PIP    := $(PY) -m pip --quiet --disable-pip-version-check
 RUNS   ?= runs
 WORKERS ?= 2
 
@@ -12,15 +15,24 @@ SOURCES := farkas_exp hydra_plugins tests scripts benchmarks setup.py
 
 .DEFAULT_GOAL := help
 
-$(VENV)/.ready: requirements.lock
+$(VENV)/.ready: requirements.lock pyproject.toml setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed; say which: make PYTHON=python3.12 ..." >&2; exit 2; }
+	@case "$(TORCH)" in ""|cpu) ;; *) echo "error: TORCH=$(TORCH): the choice is cpu, or nothing for the usual build" >&2; exit 2;; esac
 	@echo "Setting up $(VENV) (once, a few minutes) ..."
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	@$(PY) -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+ifeq ($(TORCH),cpu)
+	@grep -vE '^(nvidia-|cuda-|triton==)' requirements.lock > $(VENV)/cpu.txt
+	@$(PIP) install --no-deps --requirement $(VENV)/cpu.txt
+	@$(PY) -c 'import sys, torch; sys.exit(torch.version.cuda is not None)' 2> /dev/null || { $(PIP) uninstall --yes torch torchvision; \
+		echo "error: TORCH=cpu: pip found no CPU build of PyTorch; give it the index of these: make setup TORCH=cpu PIP_EXTRA_INDEX_URL=..." >&2; exit 2; }
+else
+	@$(PIP) install --requirement requirements.lock
+endif
+	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 .PHONY: setup
-setup: $(VENV)/.ready  ## make the virtual environment
+setup: $(VENV)/.ready  ## make the virtual environment with the package in it; TORCH=cpu: without the CUDA libraries
 
 .PHONY: demo
 demo: setup
