@@ -37,7 +37,7 @@ def text_keys() -> Mapping[str, bool]:
     found = dict(_texts_of(Config))
     for f in dataclasses.fields(Config):
         if dataclasses.is_dataclass(f.default) or f.default is dataclasses.MISSING:
-            brought = extras(f.name, typing.get_type_hints(Config)[f.name])
+            brought = extras(f.name, _hints(Config)[f.name])
             found |= {f"{f.name}.{key}": False for key, extra in brought.items() if _is_text(extra.type)}
     return found
 
@@ -45,14 +45,16 @@ def text_keys() -> Mapping[str, bool]:
 @functools.cache
 def _texts_of(schema: Any, prefix: str = "") -> Mapping[str, bool]:
     found: dict[str, bool] = {}
-    hints = typing.get_type_hints(schema)
     for f in dataclasses.fields(schema):
-        hint, key = hints[f.name], prefix + f.name
+        hint, key = _hints(schema)[f.name], prefix + f.name
         if dataclasses.is_dataclass(hint):
             found |= _texts_of(hint, f"{key}.")
         elif _is_text(hint):
             found[key] = declared(f).is_path
     return found
+
+
+_hints = functools.cache(typing.get_type_hints)
 
 
 def _is_text(hint: Any) -> bool:

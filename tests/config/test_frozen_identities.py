@@ -8,8 +8,8 @@ import json
 import pytest
 
 from farkas_exp.config.identity import identify
+from tests.composing import jobs
 from tests.paths import ROOT
-from tests.studies.test_experiments import jobs
 
 FROZEN = json.loads((ROOT / "tests" / "config" / "frozen_identities.json").read_text(encoding="utf-8"))
 GIVEN = {"table3": ["dataset.root=x"], "without_normalization_test": ["lr.value=0.03"]}
@@ -28,18 +28,6 @@ def test_every_cell_has_a_hash_of_its_own() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "experiment",
-    [
-        "table1", "table2", "table3", "table4", pytest.param("table1_controls", marks=pytest.mark.slow),
-        pytest.param("without_normalization", marks=pytest.mark.slow), "without_normalization_test",
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("experiment", FROZEN)
 def test_the_identities_of_an_experiment_do_not_move(experiment: str) -> None:
     assert hashes(experiment) == set(FROZEN[experiment])
-
-
-def test_the_identities_of_the_control_arms_of_one_network_do_not_move() -> None:
-    some = hashes("table1_controls", "model=farkasnet18")
-    assert some < set(FROZEN["table1_controls"])
-    assert len(some) == 10

@@ -19,8 +19,8 @@ from farkas_exp.models.head import RandomProjection
 from farkas_exp.runs import RunDirectory
 from farkas_exp.training.optimizer import build_optimizer, learning_rate
 from farkas_exp.training.session import train
+from tests.composing import composed, jobs
 from tests.configs import config, values
-from tests.studies.test_experiments import composed, jobs
 
 SMALL = {"blocks": (2, 2), "widths": (8, 16)}
 

@@ -2,72 +2,24 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
 
 from farkas_exp import runs
-from farkas_exp.config import Config, arms, parse, to_dict
+from farkas_exp.config import Config, to_dict
 from farkas_exp.config.identity import identify
-from farkas_exp.config.store import config_dir, tell_hydra
+from farkas_exp.config.store import config_dir
 from farkas_exp.launch.cli import main
 from farkas_exp.report.arms import deciding_settings
 from farkas_exp.runs import collect
 from farkas_exp.studies.farkas.paper import TABLE3_MINI, TABLES, deviations, required_settings
+from tests.composing import jobs, sweep_of
 
 RESNETS = [f"resnet{depth}" for depth in (18, 34, 50, 101)]
 FARKASNETS = [f"farkasnet{depth}" for depth in (18, 34, 50, 101)]
 SEEDS = (0, 1, 2)
-
-
-def composed(*overrides: str) -> Config | None:
-    """The configuration with these overrides; None where the arm is not for the network."""
-    values: Any = OmegaConf.to_container(raw(*overrides), resolve=True)
-    run, passed_over = arms.of_run(values)
-    return None if passed_over else parse(run)
-
-
-def own_arms(experiment: str) -> dict[str, arms.Arm]:
-    return arms.arms_of(experiment, [Path(config_dir())])
-
-
-def raw(*overrides: str, **options: Any) -> DictConfig:
-    arms.offer(own_arms(dict(override.split("=", 1) for override in overrides).get("experiment", "")))
-    tell_hydra(Path(config_dir()))
-    with initialize_config_dir(config_dir(), version_base="1.3"):
-        return compose("config", list(overrides), **options)
-
-
-@cache
-def jobs(experiment: str, *given: str) -> tuple[Config, ...]:
-    """The configurations of all jobs of an experiment's sweep that its arms are for, in their order.
-
-    An override in `given` takes the place of the sweep's own, as on the command line. Jobs that differ in their seed
-    alone are composed once.
-    """
-    values = dict(override.split("=", 1) for override in given)
-    params = OmegaConf.to_container(sweep_of(experiment))
-    assert isinstance(params, dict)
-    sweep = {key: values.pop(str(key), value) for key, value in params.items()}
-    if sweep.get("arm") == "glob(*)":
-        sweep["arm"] = ",".join(own_arms(experiment))
-    seeds = [int(seed) for seed in str(sweep.pop("seed")).split(",")]
-    choices = [[f"{key}={value}" for value in str(several).split(",")] for key, several in sweep.items()]
-    fixed = [f"{key}={value}" for key, value in values.items()]
-    composed_jobs = [composed(f"experiment={experiment}", *fixed, *job) for job in itertools.product(*choices)]
-    return tuple(replace(job, seed=seed) for job in composed_jobs if job is not None for seed in seeds)
-
-
-def sweep_of(experiment: str) -> DictConfig:
-    """What an experiment sweeps over."""
-    config = raw(f"experiment={experiment}", return_hydra_config=True).hydra
-    assert str(config.mode).endswith("MULTIRUN")
-    return config.sweeper.params
 
 
 def check_protocol(made: Config, dataset: str) -> None:

@@ -17,8 +17,8 @@ from farkas_exp.runs import RunRecord, collect
 from farkas_exp.runs.best import best_value
 from farkas_exp.studies.without_normalization.comparison import CHOSEN, Method, comparison_table, report, shared_setting
 from farkas_exp.studies.without_normalization.comparison import find_methods as find
+from tests.composing import jobs
 from tests.made_runs import make_run, settings
-from tests.studies.test_experiments import jobs
 
 RATES = (0.01, 0.03, 0.1, 0.3)
 

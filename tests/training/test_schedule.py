@@ -9,7 +9,7 @@ from farkas_exp.config.identity import deciding_values, identify
 from farkas_exp.machine.errors import UserError
 from farkas_exp.training.optimizer import learning_rate
 from farkas_exp.training.schedule import batch_size_at, learning_rate_at, phase_at
-from tests.studies.test_experiments import composed
+from tests.composing import composed
 
 ONE = {"until": 3, "image_size": 32, "batch_size": 16, "lr_from": 0.2, "lr_to": 0.5}
 TWO = {"until": 4, "image_size": 48, "batch_size": 8, "lr_from": 0.5, "lr_to": 0.1, "min_scale": 0.3}

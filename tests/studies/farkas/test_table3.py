@@ -21,9 +21,9 @@ from farkas_exp.training.building import build_model
 from farkas_exp.training.metrics import missed_top5
 from farkas_exp.training.schedule import learning_rate_at, phase_at
 from farkas_exp.training.trainer import Trainer
+from tests.composing import composed
 from tests.paths import ROOT
 from tests.ranks import command, command_with, in_ranks
-from tests.studies.test_experiments import composed
 from tests.training.test_session import assert_same, stop_after
 
 STEPS = (3, 3, 1, 3, 1, 3)
