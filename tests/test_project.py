@@ -1,5 +1,6 @@
 """Promises about the project's files: what a wheel carries, what is pinned, what must not travel."""
 
+import ast
 import importlib
 import json
 import re
@@ -122,6 +123,34 @@ def test_the_tests_of_a_room_are_in_the_folder_of_its_name():
     folders = {path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")}
     rooms = {path.parent.relative_to(ROOT / "farkas_exp") for path in (ROOT / "farkas_exp").rglob("*.py")}
     assert folders - rooms == {Path("slurm")}
+
+
+def imported(path):
+    """The modules of the package that a file imports, wherever in it that stands."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names if name.name.split(".")[0] == "farkas_exp")
+        elif isinstance(node, ast.ImportFrom) and (node.level or node.module.split(".")[0] == "farkas_exp"):
+            assert not node.level, f"{path}: a relative import"
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+def test_every_room_imports_only_rooms_below_it():
+    plan = (ROOT / "docs" / "architecture.md").read_text()
+    rooms = re.findall(r"^  (\w+)(?:/|\.py) ", plan, flags=re.M)
+    package = ROOT / "farkas_exp"
+    doors = {"__main__", "best", "status"}
+    found = {path.name.removesuffix(".py") for path in package.iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert found - {"__pycache__", "py.typed"} == {*rooms, *doors}
+    below = {room: set(rooms[index:]) for index, room in enumerate(rooms)}
+    upward = [
+        f"{path.relative_to(package)}: {module}"
+        for path in package.rglob("*.py")
+        if (room := path.relative_to(package).parts[0].removesuffix(".py")) in below and room != "__init__"
+        for module in imported(path)
+        if module != "farkas_exp.__version__" and module.split(".")[1] not in below[room]
+    ]
+    assert upward == []
 
 
 def test_the_modules_and_tests_of_make_mutation_are_there():

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-import os
 import sys
 import types
 import typing
@@ -11,11 +10,10 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from farkas_exp.config.extensions import Extra, extended, extras
+from farkas_exp.config.folders import home, labelled
 from farkas_exp.config.options import check_options, declared, shown
 from farkas_exp.config.pairs import check_pairs
 from farkas_exp.config.schema import Config
-from farkas_exp.config.written import Written
-from farkas_exp.data.files.names import labelled
 from farkas_exp.machine.errors import UserError, unknown
 from farkas_exp.registry import load_plugins
 
@@ -119,22 +117,6 @@ def _refuse_extra(where: str, value: Any, extra: Extra) -> None:
 def _shape(schema: type) -> tuple[dict[str, Any], dict[str, Any]]:
     """The fields and the types of a group, by name."""
     return {f.name: f for f in dataclasses.fields(schema)}, typing.get_type_hints(schema)
-
-
-def home(path: str, where: str) -> str:
-    """`path` with the user's home in place of a ~ at its start, as a shell has it.
-
-    Raises:
-        UserError: this user has no home.
-    """
-    if not path.startswith("~"):
-        return path
-    expanded = os.path.expanduser(path)
-    if isinstance(path, Written):
-        expanded = Written(expanded, path.source)
-    if expanded.startswith("~"):
-        raise UserError(f"{where}: {path!r}: there is no such home here; write the whole path")
-    return expanded
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

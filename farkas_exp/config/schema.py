@@ -40,6 +40,8 @@ MOST_PIXELS = 4096
 """The largest side of an image."""
 MOST_IMAGES = 100_000_000
 """Of a data set, or of a batch."""
+TORCH_COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
+"""The choices of `compile` that compile the network (`torch.compile`)."""
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from omegaconf import OmegaConf
 from omegaconf._utils import get_yaml_loader
 
 from farkas_exp.config.extensions import extras
+from farkas_exp.config.folders import home
 from farkas_exp.config.options import declared
-from farkas_exp.config.parsing import home
 from farkas_exp.config.schema import Config
 
 SWEPT = "hydra.sweeper.params"

@@ -1,5 +1,6 @@
 """What is printed of others: text without control characters, and the names of what cannot be read."""
 
+import os
 import unicodedata
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +24,12 @@ def printable(text: object) -> str:
 
 def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    """A path as one line of text that every terminal and file can take, whatever its bytes are."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else _escape(c) for c in text)
 
 
 def unreadable_text(unreadable: Sequence[Any]) -> str:

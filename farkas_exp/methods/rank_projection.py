@@ -1,9 +1,93 @@
-"""RankMin and RankMax: singular values cut off after an epoch ("Truth or backpropaganda?", A.7)."""
+"""RankMin and RankMax: singular values cut off after an epoch ("Truth or backpropaganda?", A.7).
+
+A convolution with circular padding is diagonal over frequencies: its singular values are those of the (C_out, C_in)
+matrices of the kernel's Fourier transform at each frequency of the map (Sedghi et al. 2018). As there, zero padding is
+taken as circular and a stride is left out; a kernel that is larger than the map is taken on a map of its own size.
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
 
 from farkas_exp.config import Config
+from farkas_exp.initialization.lsuv import watching
+from farkas_exp.initialization.random import weight_layers
+from farkas_exp.layers import plain_path
 from farkas_exp.machine.errors import UserError
-from farkas_exp.measures.spectrum import PROJECTIONS, project_ranks
 from farkas_exp.methods.base import Method, Training, register
+
+
+def frequencies(weight: Tensor, size: tuple[int, int]) -> Tensor:
+    """The (C_out, C_in) matrix of a convolution at each frequency of maps of `size`, (H, W, C_out, C_in)."""
+    return torch.fft.fft2(weight, s=size).permute(2, 3, 0, 1)
+
+
+@torch.no_grad()
+def map_sizes(model: nn.Module, images: Tensor) -> dict[nn.Module, tuple[int, int]]:
+    """The size of the maps that each weight layer works on, (1, 1) for a linear one, in the order of computation."""
+    sizes: dict[nn.Module, tuple[int, int]] = {}
+
+    def see(layer: nn.Module, output: Tensor) -> None:
+        weight = layer.get_parameter("weight")
+        if weight.dim() == 2:
+            sizes[layer] = (1, 1)
+            return
+        stride = getattr(layer, "stride", 1)
+        strides = (stride, stride) if isinstance(stride, int) else stride
+        extent = zip(output.shape[2:], strides, weight.shape[2:], strict=True)
+        height, width = (max(length * step, kernel) for length, step, kernel in extent)
+        sizes[layer] = (height, width)
+
+    training = model.training
+    model.eval()
+    with watching(list(weight_layers(model)), see), plain_path():
+        model(images)
+    model.train(training)
+    return sizes
+
+
+def low_rank(values: Tensor, threshold: float) -> Tensor:
+    """RankMin: singular values below the threshold become zero."""
+    return torch.where(values < threshold, torch.zeros_like(values), values)
+
+
+def high_rank(values: Tensor, threshold: float) -> Tensor:
+    """RankMax: singular values are cut off at the threshold, so that they are nearer to each other."""
+    return values.clamp(max=threshold)
+
+
+PROJECTIONS: Mapping[str, Callable[[Tensor, float], Tensor]] = {"rank_min": low_rank, "rank_max": high_rank}
+"""What happens to the singular values, by the name of the callback."""
+
+
+def project_weight(weight: Tensor, size: tuple[int, int], change: Callable[[Tensor], Tensor]) -> Tensor:
+    """The weight with changed singular values; of a convolution cropped back to its kernel size, as in Sedghi et al.
+
+    Args:
+        weight: (out, in), or (C_out, C_in, k_h, k_w).
+        size: of the maps, for a convolution.
+        change: function of the singular values.
+    """
+    if weight.dim() == 2:
+        left, values, right = torch.linalg.svd(weight, full_matrices=False)
+        return (left * change(values)) @ right
+    left, values, right = torch.linalg.svd(frequencies(weight, size), full_matrices=False)
+    changed = (left * change(values)[..., None, :]) @ right
+    whole = torch.fft.ifft2(changed.permute(2, 3, 0, 1)).real
+    return whole[..., : weight.shape[2], : weight.shape[3]].to(weight.dtype)
+
+
+@torch.no_grad()
+def project_ranks(model: nn.Module, images: Tensor, name: str, threshold: float) -> None:
+    """Apply RankMin or RankMax to every weight, in place; of a Farkas layer to its free rows.
+
+    The aggregated row of a Farkas layer follows, so the layer keeps its guarantee.
+    """
+    change = PROJECTIONS[name]
+    for layer, size in map_sizes(model, images).items():
+        weight = layer.get_parameter("weight")
+        weight.copy_(project_weight(weight, size, lambda values: change(values, threshold)))
 
 
 @register

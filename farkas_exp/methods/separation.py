@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from farkas_exp.config import Config
+from farkas_exp.config.schema import TORCH_COMPILE_MODES
 from farkas_exp.layers import watch_pre_activations
 from farkas_exp.machine.errors import UserError
 from farkas_exp.methods.base import Method, Training, register
-from farkas_exp.training.execution import TORCH_COMPILE_MODES
 
 
 def slack_sum(z: Tensor, dims: int | tuple[int, ...], coefficient: float = 0.5, rho: float = 0.0) -> Tensor:

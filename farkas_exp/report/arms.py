@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from farkas_exp.registry import NETWORKS, NORMALIZATIONS
-from farkas_exp.report.render import Report
 from farkas_exp.report.statistics import Summary, summarize
 from farkas_exp.report.tables import Cell, Table, cell
 from farkas_exp.runs import CRASHED, EMPTY, FAILED, FINISHED, RunRecord
@@ -177,14 +176,6 @@ def arms_table(arms: Sequence[Arm], title: str = "Error of the last epoch") -> T
         notes += [failure_note(arm)] if arm.failed else []
     notes.insert(0, "Mean ± standard deviation over n seeds, last epoch; lower is better.")
     return Table(title, tuple(columns), tuple(rows), tuple(notes), tuple(arm_record(arm) for arm in arms), "arms")
-
-
-def arms_report(records: Sequence[RunRecord]) -> Report:
-    """All arms of the runs: one table, and the curves of all of them."""
-    from farkas_exp.report.curves import curves_figure
-
-    arms = group_arms(records)
-    return Report("arms", (arms_table(arms),), {"arms": lambda: curves_figure(arms)})
 
 
 def error_cell(arm: Arm, key: str | None = None) -> Cell:

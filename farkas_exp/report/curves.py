@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from farkas_exp.report import style
-from farkas_exp.report.arms import Arm
+from farkas_exp.report.arms import Arm, arms_table, group_arms
+from farkas_exp.report.render import Report
+from farkas_exp.runs import RunRecord
 from farkas_exp.runs.query import number, setting
 
 TEST_ERROR, TRAIN_LOSS = ("test_error", "test error (%)"), ("train_loss", "training loss (nats)")
@@ -151,3 +153,9 @@ def curves_figure(arms: Sequence[Arm], title: str = "") -> Any:
 
 def _why_empty(arm: Arm) -> str:
     return f"all {len(arm.failed)} runs failed" if arm.failed else "no epoch finished"
+
+
+def arms_report(records: Sequence[RunRecord]) -> Report:
+    """All arms of the runs: one table, and the curves of all of them."""
+    arms = group_arms(records)
+    return Report("arms", (arms_table(arms),), {"arms": lambda: curves_figure(arms)})

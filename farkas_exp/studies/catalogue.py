@@ -10,7 +10,7 @@ STUDIES = (
 )  # fmt: skip
 """In the order in which they are listed."""
 
-REPORTS.register("arms", "farkas_exp.report.arms:arms_report", summary="all runs: one row per arm, and the curves")
+REPORTS.register("arms", "farkas_exp.report.curves:arms_report", summary="all runs: one row per arm, and the curves")
 REPORTS.register("search", "farkas_exp.report.search:report", summary="the settings of a search, ranked")
 REPORTS.register(
     "landscape", "farkas_exp.report.landscape:report", summary="what the diagnostics measured before and after training"

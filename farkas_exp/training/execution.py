@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from farkas_exp.config import Config
+from farkas_exp.config.schema import TORCH_COMPILE_MODES
 from farkas_exp.machine.errors import UserError
 
-TORCH_COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
 WARM_UP_STEPS = 3
 """Steps before the recording: cuDNN chooses its kernels and libraries allocate their workspaces, which a recording
 must not contain. They are steps of the training like all others."""

@@ -1,18 +1,8 @@
 """What changes in the course of a run: the learning rate by step, the batch and the image size by phase."""
 
-from farkas_exp.config import Config, PhaseConfig, PhasesConfig
+from farkas_exp.config import Config
+from farkas_exp.config.phases import global_batch, phase_at
 from farkas_exp.training.optimizer import learning_rate
-
-
-def phase_at(phases: PhasesConfig, epoch: int) -> PhaseConfig:
-    """The phase that epoch (from 0) belongs to; the last one for every later epoch."""
-    assert phases.schedule
-    return next((phase for phase in phases.schedule if epoch < phase.until), phases.schedule[-1])
-
-
-def global_batch(phases: PhasesConfig, phase: PhaseConfig) -> int:
-    """The images in a step of `phase` over all devices, with `phases.batch_scale`."""
-    return max(1, round(phase.batch_size * phases.batch_scale))
 
 
 def batch_size_at(config: Config, epoch: int) -> int:

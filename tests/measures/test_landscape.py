@@ -15,15 +15,9 @@ from farkas_exp.layers import FarkasLayer, FarkasLinear
 from farkas_exp.machine.errors import UserError
 from farkas_exp.measures.hessian import hessian_extremes, lanczos_extremes, loss_and_gradient_norm, parameter_norm
 from farkas_exp.measures.ntk import kernel_change, kernel_correlation, tangent_kernel
-from farkas_exp.measures.spectrum import (
-    PROJECTIONS,
-    conv_singular_values,
-    effective_rank,
-    effective_ranks,
-    project_ranks,
-    project_weight,
-)
+from farkas_exp.measures.spectrum import conv_singular_values, effective_rank, effective_ranks
 from farkas_exp.methods import Training, build_methods, execution_mode
+from farkas_exp.methods.rank_projection import PROJECTIONS, project_ranks, project_weight
 from farkas_exp.models import create_model
 
 

@@ -6,9 +6,10 @@ import pytest
 
 from farkas_exp.config import parse
 from farkas_exp.config.identity import deciding_values, identify
+from farkas_exp.config.phases import phase_at
 from farkas_exp.machine.errors import UserError
 from farkas_exp.training.optimizer import learning_rate
-from farkas_exp.training.schedule import batch_size_at, learning_rate_at, phase_at
+from farkas_exp.training.schedule import batch_size_at, learning_rate_at
 from tests.composing import composed
 
 ONE = {"until": 3, "image_size": 32, "batch_size": 16, "lr_from": 0.2, "lr_to": 0.5}

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from farkas_exp.config import DatasetConfig
+from farkas_exp.config.folders import home
 from farkas_exp.data.base import Arrays, chosen
-from farkas_exp.data.files.names import expanded
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.files import scratch_folder
 from farkas_exp.registry import DATASETS
@@ -38,7 +38,7 @@ def load(config: DatasetConfig, device: "torch.device") -> Arrays:
     from farkas_exp.data.resize import resize
 
     layout: Any = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[config.name]
-    root = expanded(chosen(config, "root"))
+    root = Path(home(chosen(config, "root"), "dataset.root"))
     folder = root / layout.base_folder
     if not folder.is_dir():
         _obtain(config, layout, root)

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from farkas_exp.config import DatasetConfig, PhasesConfig
+from farkas_exp.config.folders import home
 from farkas_exp.data.arrays.cifar import NETWORK_TIMEOUT
 from farkas_exp.data.base import Arrays, chosen
-from farkas_exp.data.files.names import expanded, shown
 from farkas_exp.data.files.prints import Prints, prints_of_files
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.files import scratch_folder
+from farkas_exp.machine.terminal import shown
 from farkas_exp.registry import DATASETS
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def prints(config: DatasetConfig, phases: PhasesConfig) -> Prints | None:
 
 
 def _root(config: DatasetConfig) -> Path:
-    return expanded(chosen(config, "root"))
+    return Path(home(chosen(config, "root"), "dataset.root"))
 
 
 def _read(folder: Path, part: str) -> "tuple[Tensor, Tensor]":

@@ -6,9 +6,9 @@ import time
 from farkas_exp.config import DatasetConfig
 from farkas_exp.data.files.decode import broken_images
 from farkas_exp.data.files.listing import list_images
-from farkas_exp.data.files.names import shown
 from farkas_exp.data.files.pool import DecodingPool, default_workers
 from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.terminal import shown
 from farkas_exp.registry import DATASETS
 
 PART = 64

@@ -8,8 +8,8 @@ import numpy as np
 from farkas_exp.config import DatasetConfig, PhasesConfig
 from farkas_exp.data.files.decode import EVALUATION_SCALE
 from farkas_exp.data.files.listing import ImageSets, list_images
-from farkas_exp.data.files.names import shown
 from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.terminal import shown
 
 
 def copy_for(image_size: int, copies: Iterable[int]) -> int | None:

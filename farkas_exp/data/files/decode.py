@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from farkas_exp.data.files.names import shown
 from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.terminal import shown
 
 if TYPE_CHECKING:
     from PIL import Image

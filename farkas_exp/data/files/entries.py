@@ -5,8 +5,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from farkas_exp.data.files.names import shown
 from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.terminal import shown
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 OTHER_PICTURES = (

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 
 from farkas_exp.config import DatasetConfig
+from farkas_exp.config.folders import labelled
 from farkas_exp.data.base import Arrays
 from farkas_exp.data.files.cache import CACHE_FOLDER, read_cached, write_cached
 from farkas_exp.data.files.decode import CentreCrop, decode, image_sizes, quiet
 from farkas_exp.data.files.listing import ImageSets, list_images
-from farkas_exp.data.files.names import labelled
 from farkas_exp.data.files.prints import prints_of_sets
 from farkas_exp.machine.cores import cores
 from farkas_exp.machine.errors import UserError

@@ -17,9 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
+from farkas_exp.config.folders import home
 from farkas_exp.data.files.entries import SUFFIXES, LeftOut, entries, facts_of, is_folder, is_picture, kind_of
-from farkas_exp.data.files.names import expanded, shown
 from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.terminal import shown
 
 LAYOUT = "it must hold train/<class>/* and test/<class>/* (or val)"
 EVALUATION_FOLDERS = ("test", "val")
@@ -108,7 +109,7 @@ def list_images(root_name: str | None, num_classes: int | None = None, allow_emp
     """
     if root_name is None:
         raise UserError(f"dataset.root: missing; set it to the folder of the images; {LAYOUT}")
-    root = expanded(root_name).absolute()
+    root = Path(home(root_name, "dataset.root")).absolute()
     if not os.path.isdir(root):
         raise UserError(f"dataset.root: '{shown(root)}' is not a folder; {LAYOUT}")
     left_out = LeftOut(root)

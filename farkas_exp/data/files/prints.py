@@ -14,11 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from farkas_exp.config.folders import home
 from farkas_exp.config.schema import DatasetConfig, PhasesConfig
 from farkas_exp.data.files.copies import copies_in_use, copy_root
 from farkas_exp.data.files.listing import SCANNERS, ImageSets, list_images
-from farkas_exp.data.files.names import expanded, shown
 from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.terminal import shown
 from farkas_exp.registry import DATASETS
 
 CONTENTS_UP_TO = 64 * 2**20
@@ -81,7 +82,7 @@ def remembered() -> Iterator[None]:
 
 def of_folder(dataset: DatasetConfig, phases: PhasesConfig) -> Prints | None:
     """The fingerprints of a folder of image files and of its copies, as they are now."""
-    if dataset.root is None or not os.path.isdir(expanded(dataset.root)):
+    if dataset.root is None or not os.path.isdir(home(dataset.root, "dataset.root")):
         return None
     sets = list_images(dataset.root, dataset.num_classes)
     targets = {size: copy_root(sets.root, size) for size in copies_in_use(dataset, phases)}

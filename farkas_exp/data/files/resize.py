@@ -10,11 +10,11 @@ from pathlib import Path
 from farkas_exp.data.files.copies import copy_root
 from farkas_exp.data.files.decode import opened, to_rgb
 from farkas_exp.data.files.listing import ANNOTATIONS, list_images
-from farkas_exp.data.files.names import shown
 from farkas_exp.data.files.pool import DecodingPool, default_workers
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.files import replacing
 from farkas_exp.machine.output import patient, warn
+from farkas_exp.machine.terminal import shown
 
 QUALITY = 90
 MARGIN = 2

@@ -13,18 +13,18 @@ import torch
 from torch import Tensor
 
 from farkas_exp.config import AugmentationConfig, DatasetConfig, PhaseConfig, PhasesConfig
+from farkas_exp.config.folders import labelled
+from farkas_exp.config.phases import global_batch, phase_at
 from farkas_exp.data.base import Batch, DataInfo, say_left_out
 from farkas_exp.data.files.cache import CACHE_FOLDER, read_cached, write_cached
 from farkas_exp.data.files.copies import copies_in_use, copy_for, copy_root, list_copy
 from farkas_exp.data.files.decode import CentreCrop, RandomCrop, View, image_sizes
 from farkas_exp.data.files.listing import ImageFiles, ImageSets, list_images
-from farkas_exp.data.files.names import labelled
 from farkas_exp.data.files.pool import DecodingPool, Request, default_workers
 from farkas_exp.data.files.prints import Prints, prints_of_sets
 from farkas_exp.data.subset import fixed_order, held_out, limited
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.seeding import derive_seed
-from farkas_exp.training.schedule import global_batch, phase_at
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's training pixels in [0, 1], by channel: the constants that torchvision and DAWNBench use."""

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from farkas_exp import runs
+from farkas_exp.config.phases import phase_at
 from farkas_exp.data import build_data
 from farkas_exp.data.files.made import make_folder
 from farkas_exp.data.files.resize import main as resize
@@ -19,7 +20,7 @@ from farkas_exp.machine.errors import UserError
 from farkas_exp.runs import RunDirectory, open_run, read_json, read_rows
 from farkas_exp.training.building import build_model
 from farkas_exp.training.metrics import missed_top5
-from farkas_exp.training.schedule import learning_rate_at, phase_at
+from farkas_exp.training.schedule import learning_rate_at
 from farkas_exp.training.trainer import Trainer
 from tests.composing import composed
 from tests.paths import ROOT
