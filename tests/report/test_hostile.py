@@ -20,7 +20,8 @@ from farkas_exp.report.render import Report, file_name, show
 from farkas_exp.report.tables import Table, cell, to_csv, to_html, to_latex, to_markdown, to_terminal
 from farkas_exp.runs import RunDirectory, RunRecord, best, collect, read_json, write_json
 from farkas_exp.runs.query import chance_error
-from farkas_exp.studies.farkas.paper import TABLES, fill
+from farkas_exp.studies.farkas.filling import fill
+from farkas_exp.studies.farkas.paper import TABLES
 from farkas_exp.studies.farkas.paper_table import other_arms_tables, paper_table
 from tests.made_runs import make_run, settings
 

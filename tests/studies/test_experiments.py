@@ -14,7 +14,8 @@ from farkas_exp.config.store import config_dir
 from farkas_exp.launch.cli import main
 from farkas_exp.report.arms import deciding_settings
 from farkas_exp.runs import collect
-from farkas_exp.studies.farkas.paper import TABLE3_MINI, TABLES, deviations, required_settings
+from farkas_exp.studies.farkas.filling import deviations, required_settings
+from farkas_exp.studies.farkas.paper import TABLE3_MINI, TABLES
 from tests.composing import jobs, sweep_of
 
 RESNETS = [f"resnet{depth}" for depth in (18, 34, 50, 101)]

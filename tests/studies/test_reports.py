@@ -15,7 +15,8 @@ from farkas_exp.report.maps import Grid, deep_narrow_figure, deep_narrow_table
 from farkas_exp.report.maps import grids as grids_of
 from farkas_exp.runs import RunRecord, collect
 from farkas_exp.studies.deep_narrow.report import KINDS
-from farkas_exp.studies.farkas.paper import TABLE1_MINI, TABLES, fill
+from farkas_exp.studies.farkas.filling import fill
+from farkas_exp.studies.farkas.paper import TABLE1_MINI, TABLES
 from farkas_exp.studies.farkas.paper_table import other_arms_tables, paper_table
 from tests.made_runs import make_run, settings
 from tests.runs.test_wandb import complete

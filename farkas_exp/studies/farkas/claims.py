@@ -25,7 +25,8 @@ from farkas_exp.report.tables import Table, cell
 from farkas_exp.runs import RunRecord
 from farkas_exp.runs.query import chance_error, number, ranked_error
 from farkas_exp.studies.farkas import paper
-from farkas_exp.studies.farkas.paper import TABLES, Filled, PaperCell, PaperTable, describe_setting, fill
+from farkas_exp.studies.farkas.filling import Filled, describe_setting, fill
+from farkas_exp.studies.farkas.paper import TABLES, PaperCell, PaperTable
 from farkas_exp.studies.farkas.paper_table import cell_arm, signed
 
 SUPPORTED, NOT_SUPPORTED, NOT_ENOUGH = "supported", "not supported", "not enough runs"

@@ -16,7 +16,8 @@ from farkas_exp.report.curves import TEST_ERROR, TRAIN_LOSS, Look, arm_curve, dr
 from farkas_exp.runs import RunRecord
 from farkas_exp.runs.query import number
 from farkas_exp.studies.farkas.figure1 import figure1
-from farkas_exp.studies.farkas.paper import FIGURE5, TABLES, Filled, PaperTable, fill
+from farkas_exp.studies.farkas.filling import Filled, fill
+from farkas_exp.studies.farkas.paper import FIGURE5, TABLES, PaperTable
 from farkas_exp.studies.farkas.paper_table import cell_arm, narrowing_notes
 
 FIRST_EPOCHS = 5

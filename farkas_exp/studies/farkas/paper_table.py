@@ -10,7 +10,8 @@ from farkas_exp.report.arms import failure_note as arm_failure_note
 from farkas_exp.report.statistics import summarize
 from farkas_exp.report.tables import Cell, Table, cell
 from farkas_exp.runs.query import outcome
-from farkas_exp.studies.farkas.paper import Filled, PaperCell, arm_text, describe_setting, pretty_setting
+from farkas_exp.studies.farkas.filling import Filled, arm_text, describe_setting, pretty_setting
+from farkas_exp.studies.farkas.paper import PaperCell
 
 
 def paper_table(filled: Filled) -> Table:

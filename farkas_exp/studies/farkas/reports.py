@@ -6,6 +6,7 @@ from farkas_exp.report.render import Renderer, Report
 from farkas_exp.runs import RunRecord
 from farkas_exp.studies.farkas.claims import check_claims, claims_table
 from farkas_exp.studies.farkas.figures import FIGURES, table_figure
+from farkas_exp.studies.farkas.filling import fill
 from farkas_exp.studies.farkas.paper import (
     DEMO,
     FIGURE5,
@@ -15,7 +16,6 @@ from farkas_exp.studies.farkas.paper import (
     TABLE3_MINI,
     TABLES,
     PaperTable,
-    fill,
 )
 from farkas_exp.studies.farkas.paper_table import other_arms_tables, paper_table
 

@@ -11,7 +11,8 @@ import pytest
 from farkas_exp.report.command import main
 from farkas_exp.report.tables import to_csv, to_latex
 from farkas_exp.runs import RunDirectory, collect
-from farkas_exp.studies.farkas.paper import TABLE3_MINI, TABLES, PaperCell, deviations, fill, required_settings
+from farkas_exp.studies.farkas.filling import deviations, fill, required_settings
+from farkas_exp.studies.farkas.paper import TABLE3_MINI, TABLES, PaperCell
 from farkas_exp.studies.farkas.paper_table import other_arms_tables, paper_table, signed
 from tests.made_runs import make_run, settings
 from tests.report.test_arms import check_html, check_latex

@@ -1,0 +1,220 @@
+"""Which runs belong to which cell of the paper's tables.
+
+A cell asks for a network, a normalization, a learning rate, an initialization and, for a FarkasNet, an aggregation:
+a run that differs in one of these is another arm. Everything else (dataset, epochs, batch size, augmentation, ...) is
+the setting of the table: runs of another setting than the paper's can fill the table, but the report says so, and
+runs of two settings never stand in one table.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from farkas_exp.registry import NETWORKS
+from farkas_exp.report.arms import model_name, pretty
+from farkas_exp.runs import RunRecord
+from farkas_exp.runs.query import (
+    DONE,
+    by_data,
+    common_setting,
+    deciding_settings,
+    default_settings,
+    fingerprint,
+    is_arm_setting,
+    is_plain,
+    setting,
+)
+from farkas_exp.studies.farkas.paper import TABLES, PaperCell, PaperRow, PaperTable
+
+
+def required_settings(row: PaperRow, model: str) -> dict[str, tuple[Any, ...]]:
+    """What a run must have to belong to `row` with the network `model`: accepted values by dotted key.
+
+    null stands for the default of the network's builder, which is the paper's.
+    """
+    needs: dict[str, tuple[Any, ...]] = {
+        **{key: (value,) for key, value in default_settings().items() if key.startswith(_DEFAULT_GROUPS)},
+        "model.name": (model,),
+        "model.variant": (None, "paper"),
+        "model.head_bn": (None, False),
+        "normalization.name": (row.normalization,),
+        "activation.cutoff": (None, 0.0),
+        "init.name": (row.init,),
+    }
+    if row.normalization != "none":
+        network = NETWORKS[model]
+        needs["normalization.position"] = (None, network.positions[0])
+        needs["normalization.affine"] = (None, network.affine)
+    if row.lr is not None:
+        needs["lr.value"] = (row.lr,)
+    if not is_plain(model):
+        needs |= {
+            "aggregation.name": (row.aggregation,),
+            "aggregation.margin": (0.0,),
+            "aggregation.learn_lambda": (False,),
+        }
+    return needs
+
+
+_DEFAULT_GROUPS = ("model.", "residual.", "activation.", "init.")
+"""Groups whose settings are the defaults in every arm of the paper, but for those that its rows name."""
+
+
+def deviations(config: Mapping[str, Any], table: PaperTable) -> dict[str, Any]:
+    """Where the setting of a run is not the paper's, by dotted key. What makes the arm is not looked at."""
+    paper = {**default_settings(), **table.setting}
+    found = {key: value for key, value in common_setting(config).items() if value != paper.get(key)}
+    if "phases.name" in found:
+        found.pop("phases.schedule", None)  # another name says that it is another schedule
+    return found
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A table filled with the runs of one setting.
+
+    Attributes:
+        runs: the runs of each cell that has any, by seed.
+        others: runs of the same setting and of networks of the table that belong to none of its cells.
+        deviations: where the setting is not the paper's.
+        left_out: the other settings that have runs for cells of this table, each with its number of runs.
+        held_out: runs for cells of this table whose error is on held-out images, not on the test set.
+    """
+
+    table: PaperTable
+    runs: Mapping[PaperCell, tuple[RunRecord, ...]]
+    others: tuple[RunRecord, ...]
+    deviations: Mapping[str, Any]
+    left_out: tuple[tuple[Mapping[str, Any], int], ...]
+    held_out: tuple[RunRecord, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """The runs for cells of a table that share their setting and their data."""
+
+    deviations: Mapping[str, Any]
+    data: str
+    matches: Sequence[tuple[PaperCell, RunRecord]]
+
+    @property
+    def rank(self) -> tuple[Any, ...]:
+        done = {cell for cell, record in self.matches if record.state in DONE}
+        longest = max(record.epochs for _, record in self.matches)
+        key = (_key(self.deviations), self.data)
+        return (not self.deviations and bool(done), len(done), longest, len(self.matches), key)
+
+
+def fill(table: PaperTable, records: Sequence[RunRecord]) -> Filled:
+    """Fill a table with the runs of one setting, on the same data, that are evaluated on the test set.
+
+    Runs on the dataset of another table of the paper, or with inputs normalized where the paper's are not, never fill
+    it. Of several settings, the paper's own comes first if it has a result, then the one that fills most cells, then
+    the longest training.
+    """
+    held_out = tuple(run for run in records if run.evaluated_on != "test" and _cells_of(run, table))
+    tested = [run for run in records if run.evaluated_on == "test"]
+    settings = sorted(_settings(table, tested), key=lambda each: each.rank, reverse=True)
+    if not settings:
+        return Filled(table, {}, (), {}, (), held_out)
+    best, *rest = settings
+    runs: dict[PaperCell, dict[int, RunRecord]] = {}
+    for cell, record in best.matches:
+        seeds = runs.setdefault(cell, {})
+        if record.seed not in seeds or seeds[record.seed].state not in DONE:
+            seeds[record.seed] = record
+    filled = {cell: tuple(seeds[seed] for seed in sorted(seeds)) for cell, seeds in runs.items()}
+    left_out = tuple((_with_data(each, best), len(each.matches)) for each in rest)
+    return Filled(table, filled, tuple(_others(table, tested, best)), best.deviations, left_out, held_out)
+
+
+def _settings(table: PaperTable, records: Sequence[RunRecord]) -> list[_Setting]:
+    matches: dict[str, list[RunRecord]] = {}
+    cells: dict[str, list[PaperCell]] = {}
+    where: dict[str, Mapping[str, Any]] = {}
+    for record in records:
+        if record.identity not in cells:
+            cells[record.identity] = _cells_of(record, table)
+        if cells[record.identity]:
+            found = deviations(record.config, table)
+            matches.setdefault(_key(found), []).append(record)
+            where[_key(found)] = found
+    return [
+        _Setting(where[key], data, [(cell, run) for run in runs for cell in cells[run.identity]])
+        for key, each in matches.items()
+        for data, runs in by_data(each).items()
+    ]
+
+
+def _others(table: PaperTable, records: Sequence[RunRecord], best: _Setting) -> list[RunRecord]:
+    taken = {record.path for _, record in best.matches}
+    models = {cell.model for cell in table.cells}
+    others = [
+        record
+        for record in records
+        if record.path not in taken
+        and setting(record.config, "model.name") in models
+        and deviations(record.config, table) == best.deviations
+    ]
+    return [record for record in others if not best.data or fingerprint(record) in ("", best.data)]
+
+
+def _with_data(each: _Setting, best: _Setting) -> Mapping[str, Any]:
+    """The setting of runs that are left out; with their data where these alone tell them from those that are shown."""
+    same = each.deviations == best.deviations
+    return {**each.deviations, "data": each.data or "unknown"} if same else each.deviations
+
+
+def _key(found: Mapping[str, Any]) -> str:
+    return repr(sorted((key, repr(value)) for key, value in found.items()))
+
+
+def _cells_of(record: RunRecord, table: PaperTable) -> list[PaperCell]:
+    """The cells of a table that a run belongs to."""
+    own = {str(other.setting["dataset.name"]) for other in TABLES.values()} - {str(table.setting["dataset.name"])}
+    flat = {**default_settings(), **deciding_settings(record.config)}
+    if flat["dataset.name"] in own or flat["dataset.normalize"] != table.setting.get("dataset.normalize", False):
+        return []
+    return [
+        cell
+        for cell in table.cells
+        if flat["model.name"] == cell.model
+        and all(
+            flat.get(key) in values
+            for key, values in {**required_settings(cell.row, cell.model), **table.needs}.items()
+        )
+    ]
+
+
+def describe_setting(found: Mapping[str, Any], table: PaperTable) -> str:
+    """The deviations of a setting in one line: `epochs 20 (paper: 200), dataset digits (paper: cifar10)`."""
+    paper = {**default_settings(), **table.setting}
+    return ", ".join(f"{pretty_setting(key, value)} (paper: {_plain(paper.get(key))})" for key, value in found.items())
+
+
+def pretty_setting(key: str, value: Any) -> str:
+    """`key value` for a setting of a table."""
+    return f"{key.removesuffix('.name')} {_plain(value)}"
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "default"
+    return str(value).lower() if isinstance(value, bool) else pretty("dataset.name", value)
+
+
+def arm_text(config: Mapping[str, Any]) -> str:
+    """Everything that makes an arm, where it is not the default: for arms that the paper does not have."""
+    defaults = default_settings()
+    flat = deciding_settings(config)
+    model = str(flat.get("model.name"))
+    parts = [model_name(model), pretty("normalization.name", flat.get("normalization.name"))]
+    parts += [pretty("aggregation.name", flat.get("aggregation.name"))] if not is_plain(model) else []
+    parts.append(pretty("lr.value", flat.get("lr.value")))
+    said = ("model.name", "normalization.name", "aggregation.name", "lr.value")
+    for key, value in flat.items():
+        if is_arm_setting(key) and key not in said and value != defaults.get(key):
+            if key.startswith("aggregation.") and is_plain(model):
+                continue
+            parts.append(pretty(key, value))
+    return ", ".join(parts)
