@@ -12,7 +12,15 @@ if TYPE_CHECKING:
     from farkas_exp.layers.activation import Activation
     from farkas_exp.layers.certificate import Certificate, certify, lambda_b
     from farkas_exp.layers.farkas import FarkasConv2d, FarkasLayer, FarkasLinear, farkas_conv2d, farkas_linear
-    from farkas_exp.layers.normalization import GroupNorm, build_normalization, group_norm
+    from farkas_exp.layers.normalization import (
+        DynamicTanh,
+        GroupNorm,
+        RMSNorm,
+        build_normalization,
+        dynamic_tanh,
+        group_norm,
+        rms_norm,
+    )
     from farkas_exp.layers.paths import plain_path
     from farkas_exp.layers.residual import (
         FarkasResidualConv2d,
@@ -30,7 +38,9 @@ _PLACES = {
     "activation": ("Activation",),
     "certificate": ("Certificate", "certify", "lambda_b"),
     "farkas": ("FarkasConv2d", "FarkasLayer", "FarkasLinear", "farkas_conv2d", "farkas_linear"),
-    "normalization": ("GroupNorm", "build_normalization", "group_norm"),
+    "normalization": (
+        "DynamicTanh", "GroupNorm", "RMSNorm", "build_normalization", "dynamic_tanh", "group_norm", "rms_norm",
+    ),
     "paths": ("plain_path",),
     "residual": (
         "FarkasResidualConv2d", "ResidualBlock", "ResidualConv2d", "ResidualLayer", "Scaling", "append_shortcut",
@@ -46,12 +56,14 @@ __all__ = [
     "NORMALIZATIONS",
     "Activation",
     "Certificate",
+    "DynamicTanh",
     "FarkasConv2d",
     "FarkasLayer",
     "FarkasLinear",
     "FarkasResidualConv2d",
     "FarkasRule",
     "GroupNorm",
+    "RMSNorm",
     "ResidualBlock",
     "ResidualConv2d",
     "ResidualLayer",
@@ -59,11 +71,13 @@ __all__ = [
     "append_shortcut",
     "build_normalization",
     "certify",
+    "dynamic_tanh",
     "farkas_conv2d",
     "farkas_linear",
     "group_norm",
     "lambda_b",
     "plain_path",
+    "rms_norm",
     "watch_pre_activations",
 ]
 

@@ -14,6 +14,7 @@ point below which |psi'| <= 0.01.
 
 import math
 
+from farkas_exp.config.options import option
 from farkas_exp.registry import ACTIVATIONS, AGGREGATIONS, NORMALIZATIONS
 
 FLAT_SLOPE = 0.01
@@ -34,6 +35,8 @@ NORMALIZATIONS.register("batch", f"{_HERE}:batch_norm", label="BN", of_batch=Tru
 NORMALIZATIONS.register("layer", f"{_HERE}:layer_norm", label="LN", options=_SHARED)
 NORMALIZATIONS.register("group", f"{_HERE}:grouped_norm", label="GN", options={**_SHARED, "groups": None})
 NORMALIZATIONS.register("instance", f"{_HERE}:instance_norm", label="IN", maps_only=True, options=_SHARED)
+NORMALIZATIONS.register("rms", f"{_HERE}:root_mean_square", label="RMS", options=_SHARED)
+NORMALIZATIONS.register("dyt", f"{_HERE}:tanh", label="DyT", options={**_SHARED, "alpha": option(0.5, above=0)})
 
 AGGREGATIONS.register("sum", "farkas_exp.layers.augmented:sum_coefficient")
 AGGREGATIONS.register("mean", "farkas_exp.layers.augmented:mean_coefficient")

@@ -1,8 +1,16 @@
 """Normalizations of convolutional maps (N, C, H, W) and features (N, F), affine-free unless asked otherwise.
 
 The paper's networks normalize after the activation, without an affine map. After a ReLU a normalization is safe for a
-Farkas layer; before it, it breaks the relation lambda^T z = lambda^T b.
+Farkas layer; before it, it breaks the relation lambda^T z = lambda^T b. Two keep the sign of what they are given, and
+so more of the guarantee (at the cutoff 0, without an affine map, whose shift loses it):
+
+| | after the ReLU | before it | between a branch and its sum |
+|---|---|---|---|
+| `rms`: one positive factor an image | kept | kept | kept |
+| `dyt`: odd and increasing while alpha > 0 | kept | kept | lost |
 """
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -61,6 +69,67 @@ class GroupNorm(nn.Module):
         return f"{self.groups}, {self.channels}, affine={self.weight is not None}"
 
 
+def rms_norm(input: Tensor, weight: Tensor | None = None, eps: float = 1e-5) -> Tensor:
+    """RMSNorm, x / sqrt(mean(x^2) + eps), over the channels and positions of each image (Zhang & Sennrich, 2019).
+
+    Args:
+        input: (N, C, ...).
+        weight: (C,), or None.
+        eps: added to the mean square.
+    """
+    wide = torch.float32 if input.dtype in (torch.bfloat16, torch.float16) else input.dtype
+    square = input.to(wide).square().mean(tuple(range(1, input.dim())), keepdim=True)
+    output = input * (square + eps).rsqrt().to(input.dtype)
+    return output if weight is None else output * _per_channel(weight, input)
+
+
+def dynamic_tanh(input: Tensor, alpha: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+    """Dynamic tanh, weight * tanh(alpha x) + bias: no statistics at all (Zhu et al., 2025).
+
+    Args:
+        input: (N, C, ...).
+        alpha: one number.
+        weight: (C,), or None.
+        bias: (C,), or None.
+    """
+    output = (alpha * input).tanh()
+    output = output if weight is None else output * _per_channel(weight, input)
+    return output if bias is None else output + _per_channel(bias, input)
+
+
+def _per_channel(values: Tensor, input: Tensor) -> Tensor:
+    return values.view(-1, *[1] * (input.dim() - 2))
+
+
+class RMSNorm(nn.Module):
+    """`rms_norm` as a module; `affine` adds a weight of shape (C,), and no bias."""
+
+    def __init__(self, channels: int, affine: bool = False) -> None:
+        super().__init__()
+        self.weight: nn.Parameter | None
+        self.register_parameter("weight", nn.Parameter(torch.ones(channels)) if affine else None)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, ...) to the same shape."""
+        return rms_norm(input, self.weight)
+
+
+class DynamicTanh(nn.Module):
+    """`dynamic_tanh` as a module, its alpha trained from `alpha` on; `affine` adds a weight and a bias, (C,)."""
+
+    def __init__(self, channels: int, affine: bool = False, alpha: float = 0.5) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.tensor(alpha))
+        self.weight: nn.Parameter | None
+        self.bias: nn.Parameter | None
+        self.register_parameter("weight", nn.Parameter(torch.ones(channels)) if affine else None)
+        self.register_parameter("bias", nn.Parameter(torch.zeros(channels)) if affine else None)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, ...) to the same shape."""
+        return dynamic_tanh(input, self.alpha, self.weight, self.bias)
+
+
 def no_norm(channels: int, config: NormalizationConfig, spatial: bool) -> nn.Module:
     """The identity."""
     return nn.Identity()
@@ -87,6 +156,16 @@ def grouped_norm(channels: int, config: NormalizationConfig, spatial: bool) -> n
 def instance_norm(channels: int, config: NormalizationConfig, spatial: bool) -> nn.Module:
     """Over the positions of each map (Ulyanov et al. 2016)."""
     return nn.InstanceNorm2d(channels, affine=bool(config.affine))
+
+
+def root_mean_square(channels: int, config: NormalizationConfig, spatial: bool) -> nn.Module:
+    """By the root mean square of each image, its mean left in (Zhang and Sennrich 2019)."""
+    return RMSNorm(channels, bool(config.affine))
+
+
+def tanh(channels: int, config: Any, spatial: bool) -> nn.Module:
+    """Dynamic tanh in place of a normalization (Zhu et al. 2025)."""
+    return DynamicTanh(channels, bool(config.affine), config.alpha)
 
 
 def build_normalization(config: NormalizationConfig, channels: int, spatial: bool = True) -> nn.Module:

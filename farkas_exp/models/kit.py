@@ -68,8 +68,8 @@ class LayerKit:
 class Unit(nn.Module):
     """Layer, activation, normalization: the last two in the order of the kit's `position`.
 
-    After the activation (Algorithms 1 and 2), normalization leaves the Farkas guarantee alone; before it, the
-    guarantee is lost.
+    After the activation (Algorithms 1 and 2), normalization leaves the Farkas guarantee alone; before it, most of them
+    lose it (`layers.normalization` says which).
     """
 
     def __init__(self, kit: LayerKit, layer: nn.Module, channels: int, spatial: bool = True) -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from farkas_exp import runs
 from farkas_exp.config import Config, parse
+from farkas_exp.config.extensions import extras
 from farkas_exp.config.identity import identify
 from farkas_exp.config.options import Option, shown, walk
 from farkas_exp.launch import execution
@@ -76,6 +77,7 @@ CHANGES: dict[str, tuple[Any, Mapping[str, Any]]] = {
     "normalization.position": ("before", NORM),
     "normalization.affine": (True, NORM),
     "normalization.groups": (2, {}),
+    "normalization.alpha": (1.0, {"normalization.name": "dyt"}),
     "aggregation.name": ("mean", {}),
     "aggregation.margin": (0.1, {}),
     "aggregation.learn_lambda": (True, {}),
@@ -185,8 +187,8 @@ WITHOUT_EFFECT = {
 
 
 def leaves(schema: Any = Config, prefix: str = "") -> dict[str, "dataclasses.Field[Any]"]:
-    """Every key of the schema by its dotted name."""
-    found: dict[str, dataclasses.Field[Any]] = {}
+    """Every key of the schema, and of the choices that bring one, by its dotted name."""
+    found = {prefix + key: extra.field for key, extra in extras(prefix.removesuffix("."), schema).items()}
     hints = typing.get_type_hints(schema)
     for f in dataclasses.fields(schema):
         if dataclasses.is_dataclass(hints[f.name]):
@@ -335,7 +337,9 @@ def test_a_tolerated_option_is_left_out_where_it_does_nothing() -> None:
 
 @pytest.mark.parametrize("key", [key for key, f in LEAVES.items() if not key.endswith("name")])
 def test_a_number_has_a_range_and_every_value_out_of_it_is_one_line(key: str) -> None:
-    hint = str(typing.get_type_hints(group_of(key))[key.split(".")[-1]])
+    group, _, name = key.rpartition(".")
+    schema = group_of(key)
+    hint = str({k: e.type for k, e in extras(group, schema).items()}.get(name) or typing.get_type_hints(schema)[name])
     own = of(key)
     if "int" not in hint:
         return

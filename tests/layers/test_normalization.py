@@ -4,16 +4,23 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from farkas_exp.config import NormalizationConfig
+from farkas_exp.config import ActivationConfig, NormalizationConfig
+from farkas_exp.config.extensions import extended
 from farkas_exp.layers import (
     ACTIVATIONS,
     NORMALIZATIONS,
     Activation,
+    FarkasLinear,
+    FarkasResidualConv2d,
+    FarkasRule,
     GroupNorm,
     build_normalization,
+    dynamic_tanh,
     group_norm,
+    rms_norm,
 )
 from farkas_exp.machine.errors import UserError
+from farkas_exp.models.kit import LayerKit, ResidualUnit, Unit
 
 
 def normal(*shape, seed=0):
@@ -21,7 +28,12 @@ def normal(*shape, seed=0):
 
 
 def norm(name, channels, spatial=True, **options):
-    return build_normalization(NormalizationConfig(name, **options), channels, spatial)
+    return build_normalization(group(name, **options), channels, spatial)
+
+
+def group(name, **options):
+    """The group of the configuration, with the keys that the normalization brings."""
+    return extended("normalization", NormalizationConfig, name)(name, **options)
 
 
 def standardized(values: torch.Tensor) -> torch.Tensor:
@@ -84,8 +96,79 @@ def test_normalizations_are_affine_free_unless_asked(name, spatial):
         return
     sizes = {affine: [p.numel() for p in norm(name, 6, spatial, affine=affine).parameters()]
              for affine in (False, True)}  # fmt: skip
-    assert sizes[False] == []
-    assert sizes[True] == ([] if name == "none" else [6, 6])
+    assert sizes[False] == ([1] if name == "dyt" else [])  # its alpha
+    assert sizes[True] == sizes[False] + {"none": [], "rms": [6]}.get(name, [6, 6])
+
+
+@pytest.mark.parametrize("shape", [(5, 6, 4, 3), (5, 6)])
+def test_rms_divides_each_image_by_its_root_mean_square(shape):
+    x = 2 + normal(*shape) * (1 + torch.arange(5).view(-1, *[1] * (len(shape) - 1)))
+    out = norm("rms", 6, len(shape) == 4).double()(x)
+    torch.testing.assert_close(out.square().flatten(1).mean(1), torch.ones(5, dtype=torch.float64), rtol=0, atol=1e-5)
+    torch.testing.assert_close(out.flatten(1), F.rms_norm(x.flatten(1), (x[0].numel(),), eps=1e-5), rtol=0, atol=1e-12)
+    weight = normal(6, seed=1)
+    torch.testing.assert_close(rms_norm(x, weight).transpose(1, -1), out.transpose(1, -1) * weight, rtol=0, atol=1e-12)
+
+
+def test_rms_counts_in_single_precision_and_keeps_the_type():
+    x = torch.full((1, 4096), 1.0).bfloat16()
+    x[0, 0] = 64.0  # a sum in bfloat16 would stop growing beside it
+    out = rms_norm(x)
+    assert out.dtype == torch.bfloat16
+    assert out[0, 1].item() == pytest.approx((4096 / (4095 + 4096)) ** 0.5, rel=1e-2)
+
+
+@pytest.mark.parametrize("shape", [(5, 6, 4, 3), (5, 6)])
+def test_dynamic_tanh_is_an_element_wise_tanh_with_one_learned_slope(shape):
+    x = normal(*shape)
+    module = norm("dyt", 6, len(shape) == 4, alpha=0.7).double()
+    torch.testing.assert_close(module(x), torch.tanh(0.7 * x), rtol=0, atol=1e-7)
+    weight, bias, alpha = normal(6, seed=1), normal(6, seed=2), torch.tensor(0.3, dtype=torch.float64)
+    out = dynamic_tanh(x, alpha, weight, bias)
+    expected = weight * torch.tanh(0.3 * x.transpose(1, -1)) + bias
+    torch.testing.assert_close(out.transpose(1, -1), expected, rtol=0, atol=1e-12)
+    (module(x) * 0.1).square().sum().backward()
+    assert module.alpha.grad.abs() > 0
+    assert norm("dyt", 6).alpha.item() == 0.5  # the paper's
+
+
+def kit(name, position, **options):
+    return LayerKit(True, FarkasRule(), ActivationConfig(), group(name, position=position, **options))
+
+
+@pytest.mark.parametrize("position", ["after", "before"])
+@pytest.mark.parametrize("name", ["rms", "dyt"])
+def test_rms_and_dynamic_tanh_neither_revive_nor_kill_a_unit(name, position):
+    layer = FarkasLinear(4, 6, dtype=torch.float64)
+    unit, x = Unit(kit(name, position), layer, 6, spatial=False).double(), 3 * normal(200, 4)
+    active = layer(x) > 0
+    assert active.any(1).all()
+    assert not active.all()
+    assert torch.equal(unit(x) != 0, active)
+    if position == "before":  # a mean that is subtracted, or a shift, does both
+        assert not torch.equal(Unit(kit("batch", "before"), layer, 6, spatial=False).double()(x) != 0, active)
+        if name == "dyt":
+            torch.nn.init.constant_(
+                (shifted := Unit(kit(name, "before", affine=True), layer, 6).double()).norm.bias, -2
+            )
+            assert not shifted(x).any()
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.3])
+@pytest.mark.parametrize(("name", "kept"), [("rms", True), ("dyt", False)])
+def test_between_a_branch_and_its_sum_rms_keeps_the_guarantee_and_dynamic_tanh_loses_it(name, kept, margin):
+    layer = FarkasResidualConv2d(1, 2, 1, margin=margin, dtype=torch.float64)
+    with torch.no_grad():
+        layer.weight.fill_(-1.0)
+        layer.bias.zero_()
+    unit, hidden, seen = ResidualUnit(kit(name, "before"), layer, 3).double(), torch.ones(1, 1, 1, 1).double(), []
+    unit.activation.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].clone()))
+    branch = unit.norm(layer.branch(hidden)).detach()
+    unit(hidden, branch.mean() - branch[:, :-1])  # the shortcut that makes all three pre-activations equal: the worst
+    (worst,) = seen
+    torch.testing.assert_close(worst, branch.mean().expand_as(worst), rtol=0, atol=1e-12)
+    assert (worst.max() > -1e-12) == kept
+    assert (worst.max() > 0.01) == (kept and margin > 0)
 
 
 def test_none_is_the_identity():
