@@ -150,6 +150,8 @@ class Network(Entry):
 
     Attributes:
         farkas: whether it is built of Farkas layers, so that the aggregation is a part of what it is.
+        appends: whether its residual layers append their aggregated component (Algorithm 2), unless the aggregation
+            says otherwise.
         twin: the Farkas network beside a plain one, which differs from it in that alone.
         positions: where a normalization may stand, `after` and `before` the activation, the default first; empty for a
             network that takes no normalization.
@@ -162,6 +164,7 @@ class Network(Entry):
     """
 
     farkas: bool = False
+    appends: bool = False
     twin: str | None = None
     positions: tuple[str, ...] = ("after", "before")
     affine: bool = False

@@ -127,6 +127,7 @@ def data_option(option: str, example: str) -> Need:
 
 
 FARKAS = network("a network of Farkas layers", lambda entry: entry.farkas, "farkasnet18")
+APPENDED = network("a network with Algorithm 2's residual layers", lambda entry: entry.appends, "farkasnet18")
 NORMALIZABLE = network("a network that takes a normalization", lambda entry: bool(entry.positions), "farkasnet18")
 ACTIVATED = network("a network with activations", lambda entry: entry.activated, "farkasnet18")
 SPATIAL = network("a network of convolutions", lambda entry: entry.spatial, "farkasnet18")

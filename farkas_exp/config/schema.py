@@ -11,6 +11,7 @@ from typing import Literal
 from farkas_exp.config.needs import (
     ACTIVATED,
     ANY_HEAD,
+    APPENDED,
     ATTACKED,
     FARKAS,
     IMAGE_FOLDER,
@@ -99,11 +100,13 @@ class AggregationConfig:
     """How a Farkas layer forms its last component (Section 3.3).
 
     A plain network does not know it, and makes one experiment of all its values: sweeps cross it with both kinds.
+    `append: false` leaves Algorithm 2 out: the residual sums are plain, all other layers Farkas layers (Algorithm 1).
     """
 
     name: str = option("sum", needs=FARKAS, tolerated=True)
     margin: float = option(0.0, at_least=0, needs=FARKAS, tolerated=True)
     learn_lambda: bool = option(False, needs=FARKAS, tolerated=True)
+    append: bool = option(True, needs=APPENDED)
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ are the samples; those of a convolution are the pairs of a sample and a position
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from farkas_exp.layers import Activation, plain_path, watch_pre_activations
+from farkas_exp.layers import Activation, FarkasLayer, FarkasResidualConv2d, plain_path, watch_pre_activations
 from farkas_exp.methods.separation import separation_penalty
 
 
@@ -30,6 +30,8 @@ class LayerActivity:
         affine_units: fraction of units that are above the cutoff at every point.
         sep_u: g_U of the separation constraints with c = 1/2: the slacks of the units (Sep-U), summed.
         sep_p: g_P: the slacks of the points.
+        active: fraction of pairs of a point and a unit above the cutoff, by kind of unit: `free` units, whose weights
+            are the layer's own, the `aggregated` one of Algorithm 1, and the `appended` one of Algorithm 2.
     """
 
     name: str
@@ -41,6 +43,7 @@ class LayerActivity:
     affine_units: float
     sep_u: float
     sep_p: float
+    active: Mapping[str, float]
 
 
 @torch.no_grad()
@@ -50,11 +53,12 @@ def measure_activity(model: nn.Module, images: Tensor) -> list[LayerActivity]:
     The model is left in the mode in which it was. Layers come in the order of the computation.
     """
     found: list[LayerActivity] = []
-    handles = [
-        module.register_forward_pre_hook(_observer(name, found))
-        for name, module in model.named_modules()
-        if isinstance(module, Activation)
-    ]
+    handles, layer = [], None
+    for name, module in model.named_modules():  # an activation stands behind its layer
+        if isinstance(module, (nn.Conv2d, nn.Linear, FarkasLayer)):
+            layer = module
+        elif isinstance(module, Activation):
+            handles.append(module.register_forward_pre_hook(_observer(name, last_kind(layer), found)))
     training = model.training
     model.eval()
     try:
@@ -95,20 +99,29 @@ def dead_point_probability(widths: Sequence[int], unit_dead: float = 0.5) -> flo
     return 1 - math.prod(1 - unit_dead**width for width in widths)
 
 
-def _observer(name: str, found: list[LayerActivity]):
+def last_kind(layer: nn.Module | None) -> str:
+    """The kind of a layer's last unit."""
+    if isinstance(layer, FarkasResidualConv2d):
+        return "appended"
+    return "aggregated" if isinstance(layer, FarkasLayer) else "free"
+
+
+def _observer(name: str, last: str, found: list[LayerActivity]):
     def observe(activation: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(activation, Activation)
-        found.append(_activity(name, inputs[0], activation.cutoff))
+        found.append(_activity(name, inputs[0], activation.cutoff, last))
 
     return observe
 
 
-def _activity(name: str, pre_activation: Tensor, cutoff: float) -> LayerActivity:
-    """The activity of one layer, from (N, units) or (N, units, H, W)."""
+def _activity(name: str, pre_activation: Tensor, cutoff: float, last: str = "free") -> LayerActivity:
+    """The activity of one layer, from (N, units) or (N, units, H, W); `last` is the kind of its last unit."""
     z = pre_activation.float().flatten(2) if pre_activation.dim() > 2 else pre_activation.float()[..., None]
     units, points = z.shape[1], z.shape[0] * z.shape[2]
     largest = z.amax(1)
     flat = z.transpose(1, 2).flatten(0, 1)  # (points, units)
+    active = (flat > cutoff).double().mean(0)
+    kinds = {"free": active} if last == "free" else {"free": active[:-1], last: active[-1:]}
     return LayerActivity(
         name=name.removesuffix(".activation"),
         units=units,
@@ -119,4 +132,5 @@ def _activity(name: str, pre_activation: Tensor, cutoff: float) -> LayerActivity
         affine_units=float((flat.amin(0) > cutoff).float().mean()),
         sep_u=float(separation_penalty([flat], points=False)),
         sep_p=float(separation_penalty([flat], units=False)),
+        active={kind: float(shares.mean()) for kind, shares in kinds.items()},
     )

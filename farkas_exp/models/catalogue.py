@@ -36,8 +36,8 @@ for _layers, (_source, _blocks, _widths) in _SKELETONS.items():
         _name = f"{_kind}{_layers}"
         NETWORKS.register(
             _name, f"farkas_exp.models.resnet:{_source}", label=f"{_label}{_layers}", chooses_head=True,
-            farkas=_kind == "farkasnet", twin=f"farkasnet{_layers}" if _kind == "resnet" else None,
-            authors=_AUTHORS.get(_name, {}),
+            farkas=_kind == "farkasnet", appends=_kind == "farkasnet", authors=_AUTHORS.get(_name, {}),
+            twin=f"farkasnet{_layers}" if _kind == "resnet" else None,
             options={"head_bn": False, "blocks": _blocks, "widths": _widths}
             | ({"variant": "paper"} if _name in _AUTHORS else {}),
         )  # fmt: skip
@@ -68,6 +68,6 @@ for _layers, _blocks in (("50", (3, 4, 6, 3)), ("101", (3, 4, 23, 3)), ("152", (
         positions=("before", "after"), options={**_sizes, "downsample": "conv"}, **_facts,
     )  # fmt: skip
     NETWORKS.register(
-        f"farkasnet{_layers}_imagenet", farkas=True, label=f"FarkasNet{_layers} imagenet",
+        f"farkasnet{_layers}_imagenet", farkas=True, appends=True, label=f"FarkasNet{_layers} imagenet",
         options={**_sizes, "downsample": "pool"}, **_facts,
     )  # fmt: skip

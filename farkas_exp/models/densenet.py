@@ -57,7 +57,7 @@ def build_densenet(plan: Plan) -> DenseNet:
     Raises:
         UserError: sizes that do not fit.
     """
-    blocks, growth, least = plan.options.blocks, plan.options.width, 1 + plan.kit.growth
+    blocks, growth, least = plan.options.blocks, plan.options.width, plan.kit.least
     assert blocks is not None
     assert growth is not None
     if min(blocks, default=0) < 1:

@@ -57,7 +57,9 @@ def _conv(kit: LayerKit, inputs: int, outputs: int, kernel_size: int, stride: in
 
 
 def _last_conv(kit: LayerKit, inputs: int, outputs: int) -> ResidualLayer:
-    return kit.residual(inputs, outputs, 1) if kit.farkas else ResidualConv2d(inputs, outputs, 1, bias=_needs_bias(kit))
+    return (
+        kit.residual(inputs, outputs, 1) if kit.appends else ResidualConv2d(inputs, outputs, 1, bias=_needs_bias(kit))
+    )
 
 
 class ProjectionBottleneck(ResidualBlock):

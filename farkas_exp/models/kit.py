@@ -18,12 +18,14 @@ class LayerKit:
 
     Attributes:
         farkas: whether the layers are Farkas layers.
+        appends: whether residual layers append the aggregated component of their sum (Algorithm 2), or sum plainly.
         rule: of Farkas layers.
         activation: of every layer.
         normalization: of every layer, with its position and affinity filled in.
     """
 
     farkas: bool
+    appends: bool
     rule: FarkasRule
     activation: ActivationConfig
     normalization: NormalizationConfig
@@ -31,7 +33,12 @@ class LayerKit:
     @property
     def growth(self) -> int:
         """By how many channels a residual block grows: the appended component of Algorithm 2."""
-        return 1 if self.farkas else 0
+        return 1 if self.appends else 0
+
+    @property
+    def least(self) -> int:
+        """The least number of units of a layer."""
+        return 2 if self.farkas else 1
 
     @property
     def norm_after(self) -> bool:
@@ -60,7 +67,7 @@ class LayerKit:
 
     def residual(self, inputs: int, channels: int, kernel_size: int) -> ResidualLayer:
         """The convolution that ends a residual branch; its block puts out `channels` + `growth`."""
-        if self.farkas:
+        if self.appends:
             return FarkasResidualConv2d(inputs, channels, kernel_size, 1, kernel_size // 2, rule=self.rule)
         return ResidualConv2d(inputs, channels, kernel_size, 1, kernel_size // 2)
 

@@ -68,7 +68,7 @@ def build_rectangular(plan: Plan, spatial: bool) -> RectangularNet:
         UserError: a depth or width that is too small, or shortcuts in a network of Farkas layers.
     """
     kit, options = plan.kit, plan.options
-    depth, width, least = options.depth, options.width, 1 + kit.growth
+    depth, width, least = options.depth, options.width, kit.least
     assert depth is not None
     assert width is not None
     if depth < 1:

@@ -169,7 +169,7 @@ def choose_skeleton(plan: Plan, block: Block) -> Skeleton:
         )
     if min(blocks) < 1:
         raise UserError(f"model.blocks: {list(blocks)} has a stage without blocks; each needs at least 1")
-    least = (4 if block is Bottleneck else 1) * (2 if plan.network.farkas else 1)
+    least = (4 if block is Bottleneck else 1) * plan.kit.least
     if min(widths) < least:
         raise UserError(f"model.widths: {list(widths)} is too narrow for {plan.name}; each width must be >= {least}")
     return Skeleton(block, blocks, widths)

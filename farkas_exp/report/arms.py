@@ -100,6 +100,8 @@ def pretty(key: str, value: Any) -> str:
     if key == "normalization.name":
         normalization = NORMALIZATIONS.get(str(value))
         return (normalization and normalization.label) or str(value)
+    if key == "aggregation.append":
+        return "" if value else "without append"
     if isinstance(value, float):
         value = f"{value:g}"
     if isinstance(value, (list, tuple)):

@@ -80,6 +80,7 @@ CHANGES: dict[str, tuple[Any, Mapping[str, Any]]] = {
     "normalization.alpha": (1.0, {"normalization.name": "dyt"}),
     "aggregation.name": ("mean", {}),
     "aggregation.margin": (0.1, {}),
+    "aggregation.append": (False, {}),
     "aggregation.learn_lambda": (True, {}),
     "activation.name": ("elu", {}),
     "activation.cutoff": (0.5, {}),

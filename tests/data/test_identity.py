@@ -13,8 +13,9 @@ from farkas_exp.config import DatasetConfig, PhaseConfig, PhasesConfig
 from farkas_exp.config.identity import identify
 from farkas_exp.data import build_data
 from farkas_exp.data.files import prints
+from farkas_exp.data.files.listing import list_images
 from farkas_exp.data.files.made import make_folder
-from farkas_exp.data.files.resize import resize_folder
+from farkas_exp.data.files.resize import Reduction, resize_folder
 from farkas_exp.launch import execution, outcomes
 from farkas_exp.launch.cli import main
 from farkas_exp.machine.errors import UserError
@@ -311,8 +312,9 @@ def test_large_data_sets_are_told_by_names_and_sizes(tmp_path, monkeypatch):
 
 def test_the_copies_that_are_read_are_a_part_of_the_data(tmp_path):
     make_folder(tmp_path / "made", classes=2, train=4, val=2, size=64)
+    sets = list_images(str(tmp_path / "made"))
     for size in (20, 40):
-        resize_folder(tmp_path / "made", tmp_path / f"made-{size}", size, 0, lambda count: None)
+        resize_folder(sets, tmp_path / f"made-{size}", Reduction(size), 0, lambda count: None)
     phases = PhasesConfig("two", (PhaseConfig(1, 16, 4, 1.0, 1.0), PhaseConfig(2, 60, 4, 1.0, 1.0)))
     dataset = DatasetConfig("streamed_folder", root=str(tmp_path / "made"), copies=(40, 20), workers=0)
     known = prints.prints(dataset, phases)

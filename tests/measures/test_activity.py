@@ -2,10 +2,11 @@ import pytest
 import torch
 from torch import nn
 
-from farkas_exp.layers import Activation
+from farkas_exp.layers import Activation, FarkasLayer, FarkasResidualConv2d
 from farkas_exp.measures import dead_samples, measure_activity
 from farkas_exp.measures.activity import _activity, dead_point_probability
 from farkas_exp.models import create_model
+from farkas_exp.report.activity import KINDS
 
 
 def test_dead_units_dead_points_and_margin_by_hand():
@@ -35,6 +36,34 @@ def test_a_farkas_network_has_no_dead_point_at_any_layer(normalization):
     assert len(layers) == 1 + 2 * 4 + 1  # stem, two in each block, one transition
     assert all(layer.dead_points == 0 and layer.margin > 0 for layer in layers)
     assert layers[0].points == 4 * 64
+
+
+def test_activity_by_kind_of_unit_by_hand():
+    z = torch.tensor([[1.0, -1.0, 2.0], [1.0, 1.0, -3.0], [-1.0, -1.0, -1.0], [-1.0, 2.0, -2.0]])
+    assert _activity("layer", z, 0.0).active == {"free": pytest.approx(5 / 12)}
+    assert _activity("layer", z, 0.0, "appended").active == {"free": 0.5, "appended": 0.25}
+    assert _activity("layer", z, -1.5, "aggregated").active == {"free": 1.0, "aggregated": 0.5}
+
+
+@pytest.mark.parametrize("name", ["farkasnet18", "farkasnet50", "farkasnet50_imagenet"])
+@pytest.mark.parametrize("position", ["after", "before"])
+def test_every_layer_is_measured_by_the_kinds_of_its_units(name, position):
+    model = create_model(
+        name, 10, normalization={"name": "batch", "position": position}, blocks=(2, 1), widths=(8, 8), image_size=32
+    )
+    kinds = [set(layer.active) for layer in measure_activity(model, torch.rand(4, 3, 32, 32))]
+    layers = [module for module in model.modules() if isinstance(module, FarkasLayer)]
+    expected = [{"free", "appended" if isinstance(m, FarkasResidualConv2d) else "aggregated"} for m in layers]
+    assert kinds == expected
+
+
+def test_the_appended_units_are_born_dead_where_the_shortcut_is_positive_and_nothing_is_normalized():
+    torch.manual_seed(0)
+    layers = measure_activity(create_model("farkasnet34"), torch.rand(4, 3, 32, 32))
+    shares = {kind: [layer.active[kind] for layer in layers if kind in layer.active] for kind in KINDS}
+    assert shares["appended"] == [0.0] * 15
+    assert min(shares["aggregated"]) >= 0
+    assert sum(shares["aggregated"]) / len(shares["aggregated"]) > 0.3
 
 
 def test_a_narrow_deep_plain_network_has_dead_points_and_a_farkas_network_of_its_shape_has_none():

@@ -5,8 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from farkas_exp.layers import Activation, FarkasLayer, plain_path
+from farkas_exp.layers import Activation, FarkasLayer, FarkasResidualConv2d, ResidualConv2d, certify, plain_path
 from farkas_exp.machine.errors import UserError
+from farkas_exp.measures import measure_activity
 from farkas_exp.models import NETWORKS, create_model
 from farkas_exp.models.resnet import BasicBlock, Bottleneck, Transition
 
@@ -279,6 +280,58 @@ def test_a_compiled_farkasnet_equals_the_eager_one():
     torch.testing.assert_close(out, eager)
     for mine, theirs in zip(torch.autograd.grad(out.square().sum(), list(model.parameters())), expected, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+# Without Algorithm 2
+
+
+@pytest.mark.parametrize("name", ["farkasnet18", "farkasnet50", "farkasnet50_imagenet"])
+def test_without_append_all_layers_but_the_sums_are_farkas_layers_and_nothing_grows(name):
+    sizes = {"blocks": [2, 1], "widths": [8, 16], "image_size": 32}
+    plain = build(name.replace("farkasnet", "resnet"), **sizes)
+    model = build(name, aggregation={"append": False}, **sizes)
+    ends = [m for m in model.modules() if isinstance(m, ResidualConv2d)]
+    assert len(ends) == 3
+    assert not [m for m in model.modules() if isinstance(m, FarkasResidualConv2d)]
+    activated = sum(isinstance(m, Activation) for m in model.modules())
+    assert sum(isinstance(m, FarkasLayer) for m in model.modules()) == activated - len(ends)
+    channels = [m.classifier.in_features if hasattr(m, "classifier") else m.fc.in_features for m in (plain, model)]
+    assert channels == [16, 16]
+
+
+def test_without_append_a_block_is_the_one_with_it_less_its_last_channel():
+    kept, left = (build("farkasnet18", blocks=[1], widths=[8], aggregation={"append": a}) for a in (True, False))
+    whole, cut = ((m.stem, m.stages[0][0]) for m in (kept, left))
+    with torch.no_grad():
+        for mine, theirs in ((cut[0].layer, whole[0].layer), (cut[1].first.layer, whole[1].first.layer)):
+            mine.load_state_dict(theirs.state_dict())
+        cut[1].last.layer.weight.copy_(whole[1].last.layer.weight)
+        cut[1].last.layer.bias.copy_(whole[1].last.layer.bias[:-1])
+    batch = images(2, 3, 8, 8)
+    torch.testing.assert_close(cut[1](cut[0](batch)), whole[1](whole[0](batch))[:, :-1])
+
+
+@pytest.mark.parametrize("scale", [-10.0, 10.0])
+def test_without_append_algorithm_1s_layers_keep_their_guarantee_and_the_sums_have_none(scale):
+    model = build("farkasnet18", blocks=[2, 2], widths=[4, 4], aggregation={"append": False, "margin": 1e-3})
+    with torch.no_grad():
+        for m in model.modules():
+            if isinstance(m, ResidualConv2d):
+                m.bias.fill_(scale)
+    found = measure_activity(model, images(4, 3, 8, 8))
+    sums = [layer for layer in found if layer.name.endswith(".last")]
+    assert len(sums) == 4
+    assert all(layer.dead_points == 0 and layer.margin > 0 for layer in found if layer not in sums)
+    assert {layer.dead_points for layer in sums} == {float(scale < 0)}
+    inputs = {}
+    for m in model.modules():
+        if isinstance(m, FarkasLayer):
+            m.register_forward_pre_hook(lambda layer, given: inputs.update({layer: given[0]}))
+    with torch.no_grad(), plain_path():
+        model(images(4, 3, 8, 8))
+    certificates = [certify(layer, given) for layer, given in list(inputs.items())]
+    assert len(certificates) == 1 + 4 + 1
+    assert all(each.strict and each.margin >= each.lambda_b for each in certificates)
 
 
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", "elu", "selu", "softplus"])

@@ -213,6 +213,22 @@ def test_the_cpu_edition_has_every_row_of_table_1_at_the_small_rate() -> None:
     }
 
 
+def test_the_small_images_have_table_1s_arms_and_the_controls_that_tell_scale_from_geometry(tmp_path: Path) -> None:
+    made = jobs("table1_small_images", f"dataset.root={tmp_path}", "seed=0")
+    assert len(made) == 27
+    assert len({identify(job).hash for job in made}) == 27, "no arm is another one under another name"
+    paper = {arm(job) for job in jobs("table1_small_images", f"dataset.root={tmp_path}", "seed=0", "arm=none,batch")}
+    assert paper == {
+        (f"{family}{depth}", norm, 0.01, "sum" if family == "farkasnet" else None, "pytorch")
+        for family in ("resnet", "farkasnet")
+        for depth in (18, 50)
+        for norm in ("batch", "none")
+    }
+    without = [job for job in made if not job.aggregation.append]
+    assert {job.model.name for job in without} == {"farkasnet18", "farkasnet50"}
+    assert next(iter(sweep_of("table1_small_images"))) == "seed", "one seed of everything first"
+
+
 def test_deep_and_narrow_is_four_kinds_over_a_grid() -> None:
     sweep = sweep_of("deep_narrow")
     depths, widths = (list(map(int, str(sweep[f"model.{key}"]).split(","))) for key in ("depth", "width"))
@@ -241,6 +257,7 @@ def test_deep_and_narrow_is_four_kinds_over_a_grid() -> None:
         "table1_controls",
         "table1_mini",
         "table1_mini_cifar10",
+        "table1_small_images",
         "figure5",
         "fixup_rates",
         "deep_narrow",

@@ -11,6 +11,7 @@ for _name, _summary in {
     "table3": "Table 3: ImageNet",
     "table4": "Table 4: best practice on CIFAR-10",
     "table1_mini": "Table 1 in small",
+    "table1_small_images": "Table 1 on small images, with control arms and the activity by kind of unit",
     "table3_mini": "Table 3 in small",
     "figure5": "Figure 5 and claim (e): 101 layers at the large learning rate",
     "fixup_rates": "claim (d): FixUp by learning rate",
@@ -57,6 +58,10 @@ EXPERIMENTS.register(
 EXPERIMENTS.register(
     "table1_mini_cifar10", "table1_mini", title="the 18-layer networks on 2,000 images of CIFAR-10", runs="4",
     cost="20 minutes on two CPU cores, by arithmetic",
+)  # fmt: skip
+EXPERIMENTS.register(
+    "table1_small_images", "table1_small_images", title="Table 1 with control arms on real images of 16x16", runs="81",
+    cost="days on two CPU cores", arguments="dataset.root=DIR",
 )  # fmt: skip
 EXPERIMENTS.register(
     "table3_mini", "table3_mini", title="Table 3's pipeline on any small folder of images", runs="2",

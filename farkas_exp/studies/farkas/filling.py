@@ -48,11 +48,8 @@ def required_settings(row: PaperRow, model: str) -> dict[str, tuple[Any, ...]]:
     if row.lr is not None:
         needs["lr.value"] = (row.lr,)
     if not is_plain(model):
-        needs |= {
-            "aggregation.name": (row.aggregation,),
-            "aggregation.margin": (0.0,),
-            "aggregation.learn_lambda": (False,),
-        }
+        needs |= {key: (value,) for key, value in default_settings().items() if key.startswith("aggregation.")}
+        needs["aggregation.name"] = (row.aggregation,)
     return needs
 
 

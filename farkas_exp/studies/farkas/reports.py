@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from farkas_exp.report.activity import units_table
 from farkas_exp.report.render import Renderer, Report
 from farkas_exp.runs import RunRecord
 from farkas_exp.studies.farkas.claims import check_claims, claims_table
@@ -13,6 +14,7 @@ from farkas_exp.studies.farkas.paper import (
     FIXUP_RATES,
     FIXUP_RATES_NORMALIZED,
     TABLE1_MINI,
+    TABLE1_SMALL_IMAGES,
     TABLE3_MINI,
     TABLES,
     PaperTable,
@@ -26,6 +28,8 @@ def _tables(name: str, *wanted: PaperTable) -> Renderer:
     def report(records: Sequence[RunRecord]) -> Report:
         filled = [fill(paper, records) for paper in wanted]
         shown = [table for each in filled for table in (paper_table(each), *other_arms_tables(each))]
+        units = units_table([run for each in filled for runs in (*each.runs.values(), each.others) for run in runs])
+        shown += [units] if units else []
         figures = {
             each.table.name: lambda each=each: table_figure(each.table, records, each.table.title)
             for each in filled
@@ -41,6 +45,7 @@ table2 = _tables("table2", TABLES["table2"])
 table3 = _tables("table3", TABLES["table3"])
 table4 = _tables("table4", TABLES["table4"])
 table1_mini = _tables("table1_mini", TABLE1_MINI)
+table1_small_images = _tables("table1_small_images", TABLE1_SMALL_IMAGES)
 table3_mini = _tables("table3_mini", TABLE3_MINI)
 figure5 = _tables("figure5", FIGURE5)
 fixup_rates = _tables("fixup_rates", FIXUP_RATES, FIXUP_RATES_NORMALIZED)

@@ -10,8 +10,9 @@ from PIL import Image
 from farkas_exp.config import AugmentationConfig, DatasetConfig, PhaseConfig, PhasesConfig
 from farkas_exp.data import build_data
 from farkas_exp.data.files.copies import copy_for
+from farkas_exp.data.files.listing import list_images
 from farkas_exp.data.files.made import make_folder
-from farkas_exp.data.files.resize import resize_folder
+from farkas_exp.data.files.resize import Reduction, resize_folder
 from farkas_exp.data.files.streamed import MEAN, STD, rectangle
 from farkas_exp.machine.errors import UserError
 
@@ -201,7 +202,7 @@ def test_a_phase_reads_the_smallest_copy_that_is_large_enough(tmp_path):
     make_folder(root, classes=2, train=8, val=3, size=80)
     with pytest.raises(UserError, match=r"dataset.copies: there is no folder '.*made-40'; make it: python scripts/"):
         build(root, copies=(40,))
-    resize_folder(root, tmp_path / "made-40", 40, 0, lambda done: None)
+    resize_folder(list_images(str(root)), tmp_path / "made-40", Reduction(40), 0, lambda done: None)
     data, plain = build(root, copies=(40,)), build(root)
     for (a, _), (b, _) in zip(data.train_batches(1), plain.train_batches(1), strict=True):
         assert torch.equal(a, b), "48 pixels want the originals"

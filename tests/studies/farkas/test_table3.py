@@ -285,6 +285,35 @@ def test_resized_copies_are_continued_and_hold_every_file(tmp_path, capsys):
     assert resize([str(tmp_path / "nowhere"), "size=32"]) == 2
 
 
+def test_a_part_of_a_folder_is_averaged_into_png_and_cannot_be_mixed_with_another(tmp_path, capsys):
+    from PIL import Image
+
+    make_folder(tmp_path / "made", classes=2, train=10, val=4, size=64)
+    command = [str(tmp_path / "made"), str(tmp_path / "small"), "size=16", "--area", "--workers", "0"]
+    assert resize([*command, "--train", "4", "--test", "2"]) == 0
+    copies = sorted((tmp_path / "small").rglob("*.png"))
+    assert len(copies) == 2 * (4 + 2)
+    for folder in sorted((tmp_path / "small" / "train").iterdir()):
+        originals = sorted((tmp_path / "made" / "train" / folder.name).iterdir())
+        chosen = [originals[number] for number in (0, 2, 5, 7)]
+        assert sorted(path.stem for path in folder.iterdir()) == [path.stem for path in chosen]
+        for original in chosen:
+            with Image.open(original) as old, Image.open(folder / f"{original.stem}.png") as new:
+                assert min(new.size) == 16
+                expected = old.convert("RGB").resize(new.size, Image.Resampling.BOX)
+                assert new.tobytes() == expected.tobytes()
+    before = {path: path.read_bytes() for path in copies}
+    assert resize([*command, "--train", "3", "--test", "2"]) == 2
+    assert "not of this choice; choose another target" in capsys.readouterr().err
+    assert resize([*command, "--train", "11"]) == 2
+    assert "the class 'n00000000' has 10 train images, 11 are asked for" in capsys.readouterr().err
+    with Image.open(next((tmp_path / "made" / "train" / "n00000001").iterdir())) as image:
+        image.save(next((tmp_path / "made" / "train" / "n00000001").iterdir()).with_suffix(".png"))
+    assert resize(command) == 2
+    assert "2 images would get this name" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (tmp_path / "small").rglob("*.png")} == before
+
+
 @pytest.mark.slow
 def test_the_commands_of_the_documentation(tmp_path):
     def run(*command):

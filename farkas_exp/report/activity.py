@@ -1,0 +1,78 @@
+"""How active the units of each kind are, over the epochs at which it was measured (`diagnostics.epochs`)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from farkas_exp.report.arms import Arm, group_arms
+from farkas_exp.report.maps import layers_of
+from farkas_exp.report.tables import Table, cell
+from farkas_exp.runs import RunRecord
+from farkas_exp.runs.query import number
+
+KINDS = {"free": "free units", "aggregated": "aggregated (Algorithm 1)", "appended": "appended (Algorithm 2)"}
+
+
+def units_table(records: Sequence[RunRecord]) -> Table | None:
+    """One row per arm that was measured: the share of points at which a unit of each kind is active, in percent.
+
+    For the kinds of which a layer has one unit, also in how many layers it is active at no point.
+    """
+    rows, flat = [], []
+    for arm in group_arms(records):
+        found = arm_activity(arm)
+        if not found:
+            continue
+        cells = [cell(arm.label), cell(str(len(arm.runs))), cell(_series(str(row["epoch"]) for row in found))]
+        for kind in KINDS:
+            cells.append(cell(_series(_percent(row.get(kind)) for row in found if kind in row) or "–"))
+        silent = [f"{row['silent']:g}" for row in found if "silent" in row]
+        cells.append(cell(f"{_series(silent)} of {found[0]['appending']:g}" if silent else "–"))
+        rows.append(tuple(cells))
+        flat += [{"arm": arm.label, "identity": arm.identity, **row} for row in found]
+    if not rows:
+        return None
+    columns = ("arm", "runs", "epoch", *(f"{title} (%)" for title in KINDS.values()), "appended, nowhere active")
+    notes = (
+        "Percent of the points (images, or images times positions) at which a unit is active, averaged over the layers"
+        " that have one of its kind and over the runs; epoch 0 is the initial network.",
+    )
+    return Table("Activity by kind of unit", columns, tuple(rows), notes, tuple(flat), "units")
+
+
+def arm_activity(arm: Arm) -> list[dict[str, Any]]:
+    """A row for each epoch at which every run of an arm was measured: the mean share of each kind.
+
+    `silent` is the mean number of layers, out of `appending`, whose appended unit is active at no point.
+    """
+    series = [{row.get("epoch"): _row(row) for row in run.diagnostics()} for run in arm.runs]
+    series = [{epoch: row for epoch, row in each.items() if row} for each in series]
+    series = [each for each in series if each]
+    if not series:
+        return []
+    common = sorted(set(series[0]).intersection(*series[1:]))
+    return [{"epoch": epoch} | _mean([each[epoch] for each in series]) for epoch in common]
+
+
+def _row(row: Any) -> dict[str, float]:
+    """The shares of one measurement; empty for one of a version that did not tell the kinds apart."""
+    shares: dict[str, list[float]] = {}
+    for layer in layers_of(row):
+        active = layer.get("active")
+        for kind, share in active.items() if isinstance(active, dict) else ():
+            shares.setdefault(kind, []).append(number(share))
+    found = {kind: sum(each) / len(each) for kind, each in shares.items()}
+    if "appended" in shares:
+        found |= {"silent": shares["appended"].count(0.0), "appending": len(shares["appended"])}
+    return found
+
+
+def _mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {key: sum(row[key] for row in rows) / len(rows) for key in rows[0] if all(key in row for row in rows)}
+
+
+def _series(texts: Any) -> str:
+    return " → ".join(texts)
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f}"
