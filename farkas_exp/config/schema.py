@@ -77,12 +77,13 @@ class ResidualConfig:
     """Residual scaling (Balduzzi et al. 2017): each block's sum is alpha (shortcut + beta * branch).
 
     beta is `beta` times L to the power of `depth_exponent`, where L is the number of branches: -0.5 is the lecture's
-    1/sqrt(L).
+    1/sqrt(L). `multiplier` is where a learned multiplier of the branch starts (SkipInit, ReZero); null: there is none.
     """
 
     alpha: float = option(1.0, above=0)
     beta: float = option(1.0, above=0)
     depth_exponent: float = option(0.0, at_least=-10, at_most=10)
+    multiplier: float | None = option(None, at_least=0)
 
 
 @dataclass(frozen=True)

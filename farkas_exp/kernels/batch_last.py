@@ -68,7 +68,7 @@ def _suits(layer: FarkasConv2d, input: Tensor) -> bool:
 
 
 def _convolve(layer: FarkasConv2d, input: Tensor, shortcut: Tensor | None, relu: bool) -> tuple[Tensor, Tensor]:
-    return native_conv.convolve(input, layer.weight, layer.bias, shortcut, *constants(layer), relu)
+    return native_conv.convolve(input, *layer.free(), shortcut, *constants(layer), relu)
 
 
 def fork(unit: Unit, input: Tensor) -> tuple[Tensor, Tensor]:

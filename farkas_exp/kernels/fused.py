@@ -86,7 +86,7 @@ class _Fused(Swapped, FarkasLayer):
         """The full weight (m, ...) and bias (m,) that the layer applies."""
         if not allowed(self) or self.weight.dtype not in (torch.float32, torch.float64):
             return super().augmented()
-        return Augment.apply(self.weight, self.bias, *constants(self))  # type: ignore[no-any-return]
+        return Augment.apply(*self.free(), *constants(self))  # type: ignore[no-any-return]
 
 
 class FusedFarkasLinear(_Fused, FarkasLinear):

@@ -44,7 +44,7 @@ def lambda_b(layer: FarkasLayer) -> float:
     coefficient, lambda_m = layer.coefficients()
     if isinstance(coefficient, Tensor):
         coefficient = coefficient.double()
-    bias = layer.bias.double()
+    bias = layer.free()[1].double()
     attained = aggregate(bias[:-1], coefficient) + bias[-1]
     least = layer.rule.bound(lambda_m)
     return float(lambda_m) * max(float(least), float(attained))

@@ -144,9 +144,13 @@ class FarkasLayer(nn.Module):
         """The coefficients a_j = lambda_j / lambda_m (one for all, or (m - 1,)), and lambda_m."""
         return self.rule.coefficients(self.outputs, self.simplex())
 
+    def free(self) -> tuple[Tensor, Tensor]:
+        """The free rows (m - 1, ...) and the bias (m,) before its last entry is bounded, as the layer uses them."""
+        return self.weight, self.bias
+
     def augmented(self) -> tuple[Tensor, Tensor]:
         """The full weight (m, ...) and bias (m,) that the layer applies."""
-        return augmented_parameters(self.weight, self.bias, self.rule, self.simplex())
+        return augmented_parameters(*self.free(), self.rule, self.simplex())
 
     def extra_repr(self) -> str:
         """The sizes and the aggregation, for `print(model)`."""

@@ -9,11 +9,16 @@ With residual scaling (Balduzzi et al. 2017) the sum is alpha (x + beta y), and 
 well: z = alpha (cat(x, -Agg(x)) + beta (cat(y, -Agg(y)) + b)), so lambda^T z = alpha beta lambda^T b. For alpha and
 beta above zero its sign is that of lambda^T b; the cutoff and the margin of the bias's bound are divided by alpha beta,
 so that the sum keeps the guarantee of the unscaled layer: at least one unit at or above the cutoff.
+
+A branch may have a learned multiplier, x + m f(x) with m = 0 at the start: SkipInit (De & Smith 2020) and ReZero
+(Bachlechner et al. 2021), which are the same in these networks. A branch ends in a layer that is linear in (W, b), so
+m f(x) has the weight m W and the bias m b. The Farkas form aggregates these: the guarantee holds for every m, and for
+m >= 0 (and the bound 0) the layer is m times the one without a multiplier.
 """
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +58,8 @@ class Scaling:
 
 UNSCALED = Scaling()
 
+B = TypeVar("B", Tensor, Tensor | None)
+
 
 def append_shortcut(branch: Tensor, shortcut: Tensor, coefficient: float | Tensor) -> Tensor:
     """Add the shortcut to an augmented branch: cat(y + x, y_m - Agg(x)) (Algorithm 2).
@@ -69,6 +76,13 @@ def append_shortcut(branch: Tensor, shortcut: Tensor, coefficient: float | Tenso
     return torch.cat((branch[:, :-1] + shortcut, branch[:, -1:] - aggregated), dim=1)
 
 
+def multiplied(weight: Tensor, bias: B, multiplier: Tensor | None) -> tuple[Tensor, B]:
+    """The weight and bias that multiply what a layer puts out, where there is a multiplier."""
+    if multiplier is None:
+        return weight, bias
+    return multiplier * weight, bias if bias is None else multiplier * bias
+
+
 class ResidualConv2d(nn.Conv2d):
     """The plain end of a residual branch: `forward(hidden, shortcut)` = conv(hidden) + shortcut.
 
@@ -76,6 +90,11 @@ class ResidualConv2d(nn.Conv2d):
     """
 
     scaling = UNSCALED
+    multiplier: nn.Parameter | None
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.register_parameter("multiplier", None)
 
     def set_scaling(self, scaling: Scaling) -> None:
         """Scale the branch and the sum from now on."""
@@ -83,7 +102,7 @@ class ResidualConv2d(nn.Conv2d):
 
     def branch(self, hidden: Tensor) -> Tensor:
         """The convolution alone: (N, out_channels, H', W')."""
-        return super().forward(hidden)
+        return self._conv_forward(hidden, *multiplied(self.weight, self.bias, self.multiplier))
 
     def merge(self, branch: Tensor, shortcut: Tensor) -> Tensor:
         """The pre-activation from the branch and the shortcut."""
@@ -106,6 +125,7 @@ class FarkasResidualConv2d(FarkasConv2d):
     """
 
     scaling = UNSCALED
+    multiplier: nn.Parameter | None
 
     def __init__(
         self,
@@ -123,6 +143,11 @@ class FarkasResidualConv2d(FarkasConv2d):
         super().__init__(
             in_channels, channels + 1, kernel_size, stride, padding, dilation, rule, device, dtype, **options
         )
+        self.register_parameter("multiplier", None)
+
+    def free(self) -> tuple[Tensor, Tensor]:
+        """See `FarkasLayer`; times the multiplier."""
+        return multiplied(*super().free(), self.multiplier)
 
     def set_scaling(self, scaling: Scaling) -> None:
         """Scale the branch and the sum from now on; cutoff and margin stay those of the sum."""
@@ -157,7 +182,28 @@ class ResidualBlock(nn.Module):
     """A block that adds a branch to its input, and tells where the branch ends."""
 
     scaling = UNSCALED
-    """Of a block that forms the sum itself; otherwise its last layer has it."""
+    multiplier: nn.Parameter | None
+    """Of a block that forms the sum itself, like its scaling; otherwise its last layer has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_parameter("multiplier", None)
+
+    def terms(self, branch: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor]:
+        """The two terms of the sum that the block forms itself."""
+        return self.scaling.terms(branch if self.multiplier is None else self.multiplier * branch, shortcut)
+
+    def set_multiplier(self, start: float) -> None:
+        """Multiply the branch by a number that is trained from `start` on.
+
+        Raises:
+            ValueError: a normalization stands between the branch and its sum.
+        """
+        layer, norm = self.branch_end()
+        if not isinstance(norm, nn.Identity | None):
+            raise ValueError("a normalization between a branch and its sum undoes a multiplier of its last layer")
+        owner = layer if isinstance(layer, ResidualLayer) else self
+        owner.multiplier = nn.Parameter(torch.tensor(start))
 
     def set_scaling(self, scaling: Scaling) -> None:
         """Scale the branch and the sum from now on."""

@@ -64,7 +64,7 @@ def create_model(
         aggregation: of Farkas layers.
         activation: of every layer, with its cutoff c (Corollary 3.3).
         head: the last layer.
-        residual_scaling: each block's sum is alpha (shortcut + beta * branch).
+        residual_scaling: each block's sum is alpha (shortcut + beta * branch), or has a learned multiplier.
         options: the network's own, as in `ModelConfig`.
 
     Raises:
@@ -159,7 +159,8 @@ def scale_residuals(model: nn.Module, name: str, config: ResidualConfig) -> None
     """Residual scaling of every block of `model`; beta is `beta` times the number of branches to `depth_exponent`.
 
     Raises:
-        UserError: the network has no residual branches, or a factor is not positive.
+        UserError: the network has no residual branches, a factor is not positive, or there is no place for a learned
+            multiplier.
     """
     if config == UNSCALED:
         return
@@ -172,3 +173,12 @@ def scale_residuals(model: nn.Module, name: str, config: ResidualConfig) -> None
         raise UserError(str(error)) from None
     for block in blocks:
         block.set_scaling(scaling)
+    if config.multiplier is None:
+        return
+    if any(isinstance(module, SCALAR_MODULES) for module in model.modules()):
+        raise UserError(f"residual.multiplier: {name} brings its own multipliers; use residual.multiplier=null")
+    for block in blocks:
+        try:
+            block.set_multiplier(config.multiplier)
+        except ValueError as error:
+            raise UserError(f"residual.multiplier: {error}; use normalization.position=after or none") from None

@@ -21,7 +21,7 @@ class LinearResidualLayer(ResidualBlock):
 
     def forward(self, input: Tensor) -> Tensor:
         """The layer."""
-        branch, shortcut = self.scaling.terms(self.layer(input), input)
+        branch, shortcut = self.terms(self.layer(input), input)
         return shortcut + branch
 
     def branch_end(self) -> tuple[BranchEnd, nn.Module | None]:

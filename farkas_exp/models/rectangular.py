@@ -24,7 +24,7 @@ class ShortcutUnit(ResidualBlock):
         """The block's output, of the input's shape."""
         unit = self.unit
         hidden = unit.layer(input)
-        branch, shortcut = self.scaling.terms(hidden if unit.norm_after else unit.norm(hidden), input)
+        branch, shortcut = self.terms(hidden if unit.norm_after else unit.norm(hidden), input)
         hidden = unit.activation(branch + shortcut)
         return unit.norm(hidden) if unit.norm_after else hidden
 

@@ -73,6 +73,7 @@ CHANGES: dict[str, tuple[Any, Mapping[str, Any]]] = {
     "residual.alpha": (0.5, {}),
     "residual.beta": (0.5, {}),
     "residual.depth_exponent": (-0.5, {}),
+    "residual.multiplier": (0.5, {}),
     "normalization.name": ("layer", {}),
     "normalization.position": ("before", NORM),
     "normalization.affine": (True, NORM),
