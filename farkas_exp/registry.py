@@ -229,7 +229,8 @@ class Initialization(Entry):
 
     def __post_init__(self) -> None:
         own = {name: None for name in self.needs if name in ("gain", "bias")}
-        object.__setattr__(self, "options", {"last_scale": None, "last_depth_exponent": None, **own, **self.options})
+        every = dict.fromkeys(("last_scale", "last_depth_exponent", "classifier_std"))
+        object.__setattr__(self, "options", {**every, **own, **self.options})
 
 
 @dataclass(frozen=True, kw_only=True)

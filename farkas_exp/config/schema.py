@@ -123,7 +123,8 @@ class InitConfig:
     """Initialization of the weights, and a factor on the last layer of every residual branch.
 
     The factor is `last_scale` times L to the power of `last_depth_exponent`, where L is the number of branches: -0.5
-    keeps the variance of a sum of L branches independent of the depth.
+    keeps the variance of a sum of L branches independent of the depth. `classifier_std` draws the weights of the last
+    layer of the network from N(0, classifier_std^2).
 
     `bias` is what bias_shift adds to every bias, and the half-width of bias_uniform's range.
     """
@@ -132,6 +133,7 @@ class InitConfig:
     gain: float | None = option(None, above=0, needs=initialization("gain", "kaiming"))
     last_scale: float = option(1.0, at_least=0)
     last_depth_exponent: float = option(0.0, at_least=-10, at_most=10)
+    classifier_std: float | None = option(None, above=0)
     bias: float | None = option(None, above=0, needs=initialization("bias", "bias_shift"))
 
 
@@ -153,13 +155,18 @@ class LRConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """The optimizer; `decay: weights` leaves biases and normalization parameters without weight decay."""
+    """The optimizer; `decay: weights` leaves biases and normalization parameters without weight decay.
+
+    `all_but_biases` decays the scales of normalizations, too.
+    """
 
     name: str = option("sgd")
     momentum: float = option(0.9, at_least=0, below=1, needs=optimizer("momentum", "sgd"))
     nesterov: bool = option(False, needs=(optimizer("nesterov", "sgd"), positive("optimizer.momentum", 0.9)))
     weight_decay: float = option(5e-4, at_least=0)
-    decay: Literal["weights", "all"] = option("weights", needs=positive("optimizer.weight_decay", 5e-4))
+    decay: Literal["weights", "all_but_biases", "all"] = option(
+        "weights", needs=positive("optimizer.weight_decay", 5e-4)
+    )
 
 
 @dataclass(frozen=True)

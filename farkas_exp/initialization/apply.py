@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from farkas_exp.config.extensions import extended
 from farkas_exp.config.schema import InitConfig
+from farkas_exp.initialization.matched import classifier_of
 from farkas_exp.initialization.residual import count_residual_branches, scale_last_layers
 from farkas_exp.machine.errors import UserError
 from farkas_exp.models.create import SCALAR_MODULES
@@ -50,6 +51,8 @@ def initialize(
     generator = torch.Generator().manual_seed(seed)
     given = {**vars(config), "generator": generator, "images": images, "labels": labels, "twin": twin}
     entry.build(model, **{name: given[name] for name in entry.needs})
+    if config.classifier_std is not None:
+        nn.init.normal_(classifier_of(model).weight, 0.0, config.classifier_std, generator=generator)
     factor = config.last_scale * branches**config.last_depth_exponent if branches else 1.0
     if factor != 1:
         scale_last_layers(model, factor)
@@ -66,6 +69,8 @@ def _check_options(config: InitConfig, entry: Initialization) -> None:
             )
         if value is not None and value <= 0:
             raise UserError(f"init.{key}: {value!r} is out of range; it must be positive")
+    if config.classifier_std is not None and config.classifier_std <= 0:
+        raise UserError(f"init.classifier_std: {config.classifier_std!r} is out of range; it must be positive")
     if config.last_scale < 0:
         raise UserError(f"init.last_scale: {config.last_scale!r} is out of range; it must be at least 0")
 

@@ -52,6 +52,17 @@ def orthogonal_(model: nn.Module, generator: torch.Generator, gain: float | None
         _zero_bias(layer)
 
 
+def torchvision_(model: nn.Module, generator: torch.Generator) -> None:
+    """Convolutions N(0, 2 / (out k^2)), He's by the fan-out, as torchvision draws its ResNets; all else PyTorch's.
+
+    Biases stay as they are: in a Farkas layer they make lambda^T b positive. Its rows `out` are the free ones.
+    """
+    for layer in weight_layers(model):
+        if layer.weight.dim() == 4:
+            fan_out = layer.weight.shape[0] * layer.weight[0, 0].numel()
+            nn.init.normal_(layer.weight, 0.0, math.sqrt(2 / fan_out), generator=generator)
+
+
 @torch.no_grad()
 def rai_(model: nn.Module, generator: torch.Generator) -> None:
     """Randomized asymmetric initialization (Lu et al. 2019): each row of (W, b) has one positive Beta(2, 1) entry.

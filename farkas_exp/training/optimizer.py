@@ -21,7 +21,8 @@ def parameter_groups(model: nn.Module, weight_decay: float, decay: str = "weight
     Args:
         model: the network.
         weight_decay: for the weights of linear and convolution layers, plain and Farkas.
-        decay: "weights": biases, normalization parameters and the like are not decayed; "all": everything is.
+        decay: "weights": biases, normalization parameters and the like are not decayed; "all_but_biases": only biases
+            are not; "all": everything is.
 
     Returns:
         Groups with `params`, `weight_decay` and `lr_scale` (the factor on the schedule's learning rate), in an order
@@ -39,7 +40,8 @@ def parameter_groups(model: nn.Module, weight_decay: float, decay: str = "weight
                 groups[(True, SCALAR_LR)].append(parameter)  # FixUp decays all its parameters
             else:
                 is_weight = isinstance(module, WEIGHT_MODULES) and name == "weight"
-                groups[(is_weight or decay == "all", 1.0)].append(parameter)
+                decayed = is_weight or decay == "all" or (decay == "all_but_biases" and name != "bias")
+                groups[(decayed, 1.0)].append(parameter)
     return [
         {"params": params, "weight_decay": weight_decay if decayed else 0.0, "lr_scale": scale}
         for (decayed, scale), params in groups.items()

@@ -89,6 +89,7 @@ CHANGES: dict[str, tuple[Any, Mapping[str, Any]]] = {
     "init.gain": (0.5, {}),
     "init.last_scale": (0.5, {}),
     "init.last_depth_exponent": (-0.5, {}),
+    "init.classifier_std": (0.5, {}),
     "init.bias": (0.5, {"init.bias": 1.0}),
     "lr.value": (0.05, {}),
     "lr.milestones": ([], {}),

@@ -147,6 +147,40 @@ def test_rai_gives_every_row_one_beta_entry_and_small_normal_ones():
     assert abs(float(layer.bias.detach()[-1])) < 5 * scale
 
 
+@pytest.mark.parametrize("model", ["resnet34", "farkasnet50"])
+def test_torchvisions_draw_is_hes_by_the_fan_out_and_leaves_biases_and_classifier(model):
+    before, after = network(model), network(model)
+    initialize(after, "torchvision", seed=1)
+    generator = torch.Generator().manual_seed(1)
+    for layer in weight_layers(before):
+        if layer.weight.dim() == 4:
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+    for (name, expected), found in zip(before.named_parameters(), after.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, msg=name)
+
+
+@pytest.mark.parametrize("model", ["resnet50_imagenet", "farkasnet50_imagenet"])
+def test_init_bn0_ends_every_branch_on_zero_and_draws_a_small_classifier(model):
+    norm = {"normalization": "batch", "blocks": (1, 1), "widths": (64, 128)}
+    before, after = network(model, **norm), network(model, **norm)
+    initialize(before, "torchvision", seed=1)
+    initialize(after, "torchvision", seed=1, last_scale=0.0, classifier_std=0.01)
+    ends = set()
+    for block in after.modules():
+        if isinstance(block, ResidualBlock):
+            layer, norm = block.branch_end()
+            ends |= set((norm or layer).parameters())
+            assert (norm is None) == ("farkas" in model)
+    assert ends
+    *_, classifier = weight_layers(after)
+    for (name, expected), found in zip(before.named_parameters(), after.named_parameters(), strict=True):
+        if found[1] is classifier.weight:
+            assert float(found[1].detach().std()) == pytest.approx(0.01, rel=0.1)
+            assert float(found[1].detach().mean()) == pytest.approx(0.0, abs=0.001)
+        else:
+            torch.testing.assert_close(found[1], expected * (found[1] not in ends), msg=name)
+
+
 @pytest.mark.parametrize("model", ["resnet34", "farkasnet34"])
 def test_last_scale_multiplies_the_end_of_every_branch_and_nothing_else(model):
     plain, scaled = network(model), network(model)

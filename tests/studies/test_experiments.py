@@ -2,21 +2,23 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from farkas_exp import runs
-from farkas_exp.config import Config, to_dict
+from farkas_exp.config import Config, OptimizerConfig, to_dict
 from farkas_exp.config.identity import identify
+from farkas_exp.config.schema import InitConfig
 from farkas_exp.config.store import config_dir
 from farkas_exp.launch.cli import main
 from farkas_exp.report.arms import deciding_settings
 from farkas_exp.runs import collect
 from farkas_exp.studies.farkas.filling import deviations, required_settings
 from farkas_exp.studies.farkas.paper import TABLE3_MINI, TABLES
-from tests.composing import jobs, sweep_of
+from tests.composing import composed, jobs, sweep_of
 
 RESNETS = [f"resnet{depth}" for depth in (18, 34, 50, 101)]
 FARKASNETS = [f"farkasnet{depth}" for depth in (18, 34, 50, 101)]
@@ -72,11 +74,33 @@ def test_tables_1_and_2_are_every_depth_in_both_regimes_three_times(
     assert sorted(map(str, wanted)) == sorted(str((*arm(job), job.seed)) for job in made)
 
 
+BN0 = InitConfig("torchvision", last_scale=0.0, classifier_std=0.01)
+"""What the fork's `init-bn0` does, for 50 layers only."""
+
+
+def test_an_imagenet_network_brings_initialization_and_decay_and_each_part_is_a_choice() -> None:
+    given = ("model=resnet50_imagenet", "dataset=tiny_imagenet", "dataset.root=x", "normalization=batch")
+    made = composed(*given)
+    assert made is not None
+    assert (made.init, made.optimizer.decay, made.optimizer.weight_decay) == (BN0, "all_but_biases", 1e-4)
+    for words, init, optimizer in (
+        (["init=torchvision"], InitConfig("torchvision"), made.optimizer),
+        (["init=pytorch"], InitConfig(), made.optimizer),
+        (["init.last_scale=1"], replace(BN0, last_scale=1.0), made.optimizer),
+        (["init.classifier_std=null"], replace(BN0, classifier_std=None), made.optimizer),
+        (["init=pytorch", "optimizer=sgd"], InitConfig(), OptimizerConfig()),
+    ):
+        other = composed(*given, *words)
+        assert other is not None
+        assert (other.init, other.optimizer) == (init, optimizer)
+
+
 def test_table_3_is_three_depths_of_both_networks_once_in_the_tables_setting() -> None:
     made = jobs("table3", "dataset.root=x")
     for job in made:
-        check_papers_arm(job)
-        assert (job.normalization.name, job.init.name, job.aggregation.name) == ("batch", "pytorch", "mean")
+        assert (job.normalization.name, job.aggregation.name) == ("batch", "mean")
+        assert job.init == (BN0 if "50" in job.model.name else InitConfig("torchvision"))
+        check_papers_arm(replace(job, init=InitConfig()))
         assert (job.dataset.name, job.dataset.normalize, job.augmentation.flip) == ("imagenet", True, True)
         assert deviations(to_dict(job), TABLES["table3"]) == {}
     wanted = [f"{family}{depth}_imagenet" for depth in (50, 101, 152) for family in ("resnet", "farkasnet")]

@@ -43,6 +43,15 @@ def test_decay_all_decays_every_parameter():
     assert group["weight_decay"] == 5e-4
 
 
+@pytest.mark.parametrize("name", ["resnet50_imagenet", "farkasnet50_imagenet", "farkas_mlp"])
+def test_all_but_biases_is_the_rule_by_name_of_the_authors_code(name):
+    model = create_model(name, 10, normalization={"name": "batch", "affine": True}, aggregation={"learn_lambda": True})
+    decayed, free = parameter_groups(model, 1e-4, "all_but_biases")
+    assert (decayed["weight_decay"], free["weight_decay"]) == (1e-4, 0.0)
+    assert set(free["params"]) == {p for name, p in model.named_parameters() if "bias" in name}
+    assert set(decayed["params"]) == {p for name, p in model.named_parameters() if "bias" not in name}
+
+
 def test_fixup_trains_its_scalars_with_a_tenth_of_the_learning_rate_and_decays_them():
     model = create_model("fixup34", 10)
     optimizer = build_optimizer(model, config().optimizer, 0.1)

@@ -80,6 +80,21 @@ def test_dawnbenchs_28_epochs_on_one_machine():
     assert [p.rectangular for p in config.phases.schedule] == [False] * 4 + [True]
 
 
+def test_dawnbenchs_30_epochs_on_four_machines():
+    config = composed("dataset=imagenet", "dataset.root=x", "phases=dawnbench30")
+    assert config.epochs == 30
+    rate, of_a_gpu = 0.5 * 4, (256, 224, 128)
+    first, second, third = (rate * batch / 256 for batch in of_a_gpu)
+    rows = [(0, 128, 256, first, 2 * first), (6, 128, 512, 2 * first, 2 * first), (11, 128, 512, 2 * first, first)]
+    rows += [(13, 224, 224, second, second), (16, 224, 224, second, second / 10)]
+    rows += [(24, 224, 224, second / 10, second / 100), (28, 288, 128, third / 100, third / 1000)]
+    for epoch, size, batch, start, end in rows:
+        line(config, epoch, size, 32 * batch, start, end)
+    phases = config.phases.schedule
+    assert [p.until for p in phases] == [6, 11, 13, 16, 24, 28, 30]
+    assert [(p.min_scale, p.rectangular) for p in phases] == [(None, False)] * 3 + [(0.087, False)] * 3 + [(0.5, True)]
+
+
 def test_the_schedule_is_the_identity_and_the_unused_rate_is_refused():
     assert identify(made()) != identify(made((ONE, {**TWO, "lr_to": 0.2})))
     assert identify(made()) != identify(made(batch_scale=2.0))

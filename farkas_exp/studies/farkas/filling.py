@@ -178,7 +178,7 @@ def _cells_of(record: RunRecord, table: PaperTable) -> list[PaperCell]:
         if flat["model.name"] == cell.model
         and all(
             flat.get(key) in values
-            for key, values in {**required_settings(cell.row, cell.model), **table.needs}.items()
+            for key, values in {**required_settings(cell.row, cell.model), **cell.needs, **table.needs}.items()
         )
     ]
 

@@ -23,6 +23,7 @@ def cell_settings(wanted: PaperCell, table: str = "table1", **more: Any) -> dict
     setting = {key.replace(".", "__"): value for key, value in TABLES[table].setting.items()}
     row = wanted.row
     arm = {"normalization__name": row.normalization, "aggregation__name": row.aggregation, "init__name": row.init}
+    arm |= {key.replace(".", "__"): values[0] for key, values in wanted.needs.items()}
     return settings(wanted.model, **{**setting, **arm, "lr__value": row.lr or 0.01, **more})
 
 
