@@ -42,8 +42,6 @@ def lambda_b(layer: FarkasLayer) -> float:
     With b_m = max(t + margin - Agg(b), b_m) it is lambda_m * max(t + margin, Agg(b) + b_m), free of cancellation.
     """
     coefficient, lambda_m = layer.coefficients()
-    if isinstance(coefficient, Tensor):
-        coefficient = coefficient.double()
     bias = layer.free()[1].double()
     attained = aggregate(bias[:-1], coefficient) + bias[-1]
     least = layer.rule.bound(lambda_m)

@@ -31,6 +31,7 @@ convolution and average pooling, no projections; the default of farkasnet*_image
 guarantee: its projections are plain convolutions on the shortcut, and the aggregation covers the whole sum.
 """
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from farkas_exp.layers.activation import Activation
@@ -62,6 +63,18 @@ def _last_conv(kit: LayerKit, inputs: int, outputs: int) -> ResidualLayer:
     )
 
 
+class Projection(nn.Conv2d):
+    """A strided 1x1 convolution without padding."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, inputs, H, W) to (N, outputs, ceil(H / stride), ceil(W / stride))."""
+        if self.in_channels >= 16:
+            return super().forward(input)
+        # On a CPU, PyTorch's own writes past a buffer in the weight's gradient (uxlfoundation/oneDNN#6035).
+        rows, columns = self.stride
+        return F.conv2d(input[:, :, ::rows, ::columns], self.weight, self.bias)
+
+
 class ProjectionBottleneck(ResidualBlock):
     """ResNet v1's bottleneck: (N, inputs, H, W) to (N, outputs, ceil(H / stride), ...), named as in torchvision.
 
@@ -83,7 +96,7 @@ class ProjectionBottleneck(ResidualBlock):
         self.relu3 = kit.act()
         self.downsample: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
-            projection: list[nn.Module] = [nn.Conv2d(inputs, outputs, 1, stride, bias=_needs_bias(kit))]
+            projection: list[nn.Module] = [Projection(inputs, outputs, 1, stride, bias=_needs_bias(kit))]
             if not self.norm_after:
                 projection.append(kit.norm(outputs))
             self.downsample = nn.Sequential(*projection)

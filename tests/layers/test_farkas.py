@@ -246,6 +246,9 @@ def test_the_modules_are_the_functions(aggregation):
     images = normal(2, 3, 9, 9)
     expected = farkas_conv2d(images, filters.weight, filters.bias, 2, 1, 2, FarkasRule(aggregation, 0.5, -1.0))
     torch.testing.assert_close(filters(images), expected, rtol=0, atol=0)
+    learned = scatter_parameters(conv("learned", geometry), 5)
+    expected = farkas_conv2d(images, learned.weight, learned.bias, **geometry, simplex=learned.simplex())
+    torch.testing.assert_close(learned(images), expected, rtol=0, atol=0)
 
 
 def test_the_last_bias_has_no_gradient_while_the_aggregate_wins():
@@ -365,6 +368,19 @@ def test_drop_in_shapes_and_default_initialization():
         largest = float(parameter.detach().abs().max()) * fan_in**0.5
         assert 0.9 < largest <= 1
         assert float(parameter.detach().std()) * fan_in**0.5 == pytest.approx(3**-0.5, rel=0.2)
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_a_printed_layer_says_its_sizes_and_its_rule(learned):
+    layer = FarkasConv2d(3, 6, (5, 1), aggregation="mean", margin=0.5, learn_lambda=learned)
+    assert all(part in str(layer) for part in ("3x5x1 -> 6", "mean", "margin=0.5", "cutoff=0"))
+    assert ("learn_lambda" in str(layer)) is learned
+
+
+def test_the_features_of_a_linear_layer_are_its_last_dimension_in_a_certificate_too():
+    layer = scatter_parameters(linear("sum"), 0)
+    x = normal(3, 7, 6)
+    assert certify(layer, x).margin == pytest.approx(certify(layer, x.reshape(21, 6)).margin)
 
 
 def test_a_single_image_is_certified_like_a_batch_of_one():

@@ -154,6 +154,10 @@ def test_the_worst_case_a_zero_layer_on_a_zero_shortcut_is_dead_without_a_margin
         assert (certificate.strict, certificate.active) == (margin > 0, margin > 0)
 
 
+def test_the_layer_is_made_on_the_device_that_is_asked_for():
+    assert {p.device.type for p in FarkasResidualConv2d(3, 5, 1, device="meta").parameters()} == {"meta"}
+
+
 def test_certify_asks_for_the_shortcut():
     with pytest.raises(ValueError, match="with its shortcut"):
         certify(layer_of(), normal(1, 3, 4, 4))

@@ -115,16 +115,6 @@ def test_the_meeting_point_is_given_or_made_of_the_job_and_its_step():
         meeting_point({})
 
 
-def test_each_process_has_a_gpu_of_its_own(monkeypatch):
-    monkeypatch.delenv("SLURM_LOCALID", raising=False)
-    assert [building.gpu_index(local_rank, 4) for local_rank in range(4)] == [0, 1, 2, 3]
-    for local_rank, visible in ((4, 4), (1, 1)):
-        with pytest.raises(UserError, match=r"device: process .* has no GPU of its own"):
-            building.gpu_index(local_rank, visible)
-    monkeypatch.setenv("SLURM_LOCALID", "3")  # --gpus-per-task shows each task one
-    assert building.gpu_index(3, 1) == 0
-
-
 # --- what each of them gets
 
 

@@ -50,5 +50,6 @@ def test_a_falling_rate_is_not_recorded():
     assert execution_mode(config(dropout=falling), "graph") == "none"
     assert execution_mode(config(dropout=constant), "graph") == "graph"
     assert execution_mode(config(), "graph") == "graph"
+    assert execution_mode(config(compile="none", dropout=falling), "none") == "none"
     with pytest.raises(UserError, match=r"compile: default would keep the dropout rate that is to fall"):
         execution_mode(config(compile="default", dropout=falling), "default")

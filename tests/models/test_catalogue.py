@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from farkas_exp.config import ModelConfig
 from farkas_exp.layers import Activation, FarkasLayer
@@ -55,6 +56,30 @@ def test_activated_and_spatial_say_what_the_network_computes(name):
     assert any(isinstance(module, Activation) for module in model.modules()) == network.activated
     convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d) or getattr(m, "kernel_size", None)]
     assert bool(convolutions) == network.spatial
+
+
+class ThinStrides(TorchDispatchMode):
+    """Notes the strided 1x1 convolutions of fewer than 16 channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[Any] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.convolution.default:
+            _, inputs, *kernel = args[1].shape
+            self.found += [args[1].shape] if max(kernel) == 1 < max(args[3]) and inputs < 16 else []
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("downsample", ["conv", "pool"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_no_network_has_the_convolution_whose_gradient_breaks_the_memory_of_a_cpu(name, downsample):
+    """See uxlfoundation/oneDNN#6035: the process died of it, or went on with broken numbers."""
+    options = {"downsample": downsample} if "downsample" in NETWORKS[name].options else {}
+    with ThinStrides() as strides:
+        small(name, **options)(torch.rand(2, 3, 16, 16))
+    assert not strides.found
 
 
 class Recording:

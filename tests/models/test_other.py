@@ -12,7 +12,7 @@ from farkas_exp.layers import NORMALIZATIONS, FarkasLayer, ResidualBlock
 from farkas_exp.machine.errors import UserError
 from farkas_exp.models import NETWORKS, SCALAR_MODULES, WEIGHT_MODULES, create_model
 from farkas_exp.models.fixup import FixupBlock
-from farkas_exp.training.building import check_batch, check_memory
+from farkas_exp.models.imagenet import Projection
 from tests.models.test_resnet import build, dead_points, images, parameters
 
 # FixUp
@@ -262,7 +262,7 @@ def test_the_farkas_network_with_strided_projections_has_no_dead_point(normaliza
         batch = images(2, 3, 64, 64, seed=seed)
         assert max(dead_points(model, batch)) == 0.0
         assert sum(isinstance(m, FarkasLayer) for m in model.modules()) == 1 + 3 * 5
-        projections = [m for m in model.modules() if type(m) is nn.Conv2d]
+        projections = [m for m in model.modules() if isinstance(m, Projection)]
         assert [(m.in_channels, m.out_channels, m.stride) for m in projections] == [
             (4, 16, (1, 1)), (18, 20, (2, 2)), (21, 24, (2, 2)),
         ]  # fmt: skip
@@ -281,6 +281,18 @@ def test_the_plain_network_can_halve_its_images_as_the_farkas_network_does():
         default.state_dict().keys()
         == build("resnet50_imagenet", normalization="batch", downsample="conv", **SMALL).state_dict().keys()
     )
+
+
+@pytest.mark.parametrize("size", [6, 7])
+@pytest.mark.parametrize("inputs", [2, 15, 16])
+def test_a_thin_projection_equals_the_strided_convolution(inputs, size):
+    thin = Projection(inputs, 3, 1, 2, dtype=torch.float64)
+    images = torch.randn(2, inputs, size, size, dtype=torch.float64, requires_grad=True)
+    ours, expected = thin(images), F.conv2d(images, thin.weight, thin.bias, 2)
+    torch.testing.assert_close(ours, expected)
+    wanted = (images, thin.weight, thin.bias)
+    for mine, theirs in zip(*(torch.autograd.grad(z.pow(2).sum(), wanted) for z in (ours, expected)), strict=True):
+        torch.testing.assert_close(mine, theirs)
 
 
 @pytest.mark.parametrize(("name", "value"), [("resnet50_imagenet", "stride"), ("resnet18", "pool")])
@@ -306,30 +318,6 @@ def test_every_residual_block_names_the_end_of_its_branch():
             assert norm is None or isinstance(norm, nn.Identity)
 
 
-@pytest.mark.parametrize(
-    ("name", "size", "options"),
-    [
-        ("mlp", 8, {"normalization": "batch"}),
-        ("farkasnet18", 8, {"normalization": "batch"}),  # its last maps have one pixel
-        ("resnet34", 32, {"head_bn": True}),
-    ],
-)
-def test_a_batch_of_one_image_is_refused_where_a_normalization_would_have_one_value(name, size, options):
-    model = create_model(name, image_size=size, **options)
-    with pytest.raises(UserError, match=r"batch_size: with 1 image a process, a batch normalization has one value"):
-        check_batch(model, (3, size, size), 1)
-    check_batch(model, (3, size, size), 2)
-    model(torch.rand(2, 3, size, size))
-
-
-@pytest.mark.parametrize(("name", "options"), [("mlp", {}), ("resnet34", {"normalization": "batch"})])
-def test_a_batch_of_one_image_trains_where_there_is_more_to_normalize(name, options):
-    model = create_model(name, **options)
-    check_batch(model, (3, 32, 32), 1)
-    assert model.train()(torch.rand(1, 3, 32, 32)).shape == (1, 10)
-    assert not any(parameter.is_meta for parameter in model.parameters())
-
-
 @pytest.mark.parametrize("normalization", sorted(NORMALIZATIONS))
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_every_network_runs_forward_on_a_pretended_gpu(name, normalization):
@@ -346,18 +334,3 @@ def test_every_network_runs_forward_on_a_pretended_gpu(name, normalization):
         logits = model(torch.rand(4, 3, 32, 32))
     assert logits.device.type == "cuda"
     assert logits.shape == (4, 10)
-
-
-@pytest.mark.parametrize(
-    ("name", "sizes"),
-    [("mlp", {"depth": 1000, "width": 100_000}), ("resnet18", {"blocks": (1,), "widths": (1 << 24,)})],
-)
-def test_weights_that_do_not_fit_into_memory_are_refused(name, sizes):
-    state = torch.get_rng_state()
-    with torch.device("meta"):
-        model = create_model(name, **sizes)
-    with pytest.raises(UserError, match=r"model: its [\d,]+ parameters take [\d,]+ GiB, and this machine has"):
-        check_memory(model)
-    assert torch.equal(state, torch.get_rng_state())
-    with torch.device("meta"):
-        check_memory(create_model("farkasnet101"))

@@ -61,7 +61,9 @@ def test_fixup_trains_its_scalars_with_a_tenth_of_the_learning_rate_and_decays_t
     assert set(by_rate) <= {0.05, 0.005}
     assert by_rate[0.005]["weight_decay"] == 5e-4
     assert scalars
+    others = [p for p in model.parameters() if all(p is not scalar for scalar in scalars)]
     assert {p.numel() for p in scalars} == {1, 10}  # the scalars, and the bias of the classifier
+    assert all(p.dim() >= 2 for p in others)
 
 
 def test_sgd_is_the_papers():

@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from farkas_exp.config import PhaseConfig, PhasesConfig
 from farkas_exp.data import build_data
+from farkas_exp.training import trainer as trainer_module
 from farkas_exp.training.building import build_model
+from farkas_exp.training.execution import RecordingFailed
 from farkas_exp.training.metrics import missed_top5
 from farkas_exp.training.optimizer import build_optimizer
 from farkas_exp.training.trainer import Failure, Trainer, TrainerState
@@ -108,6 +111,14 @@ def test_the_seconds_and_the_images_of_an_epoch_are_counted():
     assert row["epoch_seconds"] >= before
     assert row["peak_memory_bytes"] is None
     assert state.epoch_seconds == 0
+
+
+def test_the_seconds_of_an_interrupted_epoch_and_of_the_run_add_up():
+    trainer, state = made_trainer(), TrainerState(epoch_seconds=100.0, train_seconds=200.0, seconds=300.0)
+    trained(trainer, state)
+    passed = [state.epoch_seconds - 100, state.train_seconds - 200, state.seconds - 300]
+    assert 0 < passed[0] == pytest.approx(passed[1], abs=1e-9) == pytest.approx(passed[2], abs=1e-9)
+    assert passed[0] < 60
 
 
 def test_the_loss_of_an_epoch_leaves_the_regularizer_out_and_the_gradient_does_not():
@@ -242,6 +253,58 @@ def test_in_phases_every_step_has_its_own_rate_and_the_images_are_those_of_the_p
     assert (state.images, row["lr"]) == (200, pytest.approx(0.5))
     trained(trainer, state)
     assert state.images == 200 + 5 * 20
+    batches = trainer.data.train_batches  # five; the phase has ten
+    trainer.data = SimpleNamespace(train_batches=batches, steps_in={1: 10}.__getitem__)  # type: ignore[assignment]
+    state.step, rates[:] = 0, []
+    assert not trained(trainer, state, on_step=lambda step: rates.append(trainer.optimizer.param_groups[0]["lr"]))
+    assert rates == pytest.approx([0.6, 0.55, 0.5, 0.45, 0.4])
+
+
+@pytest.mark.parametrize("mode", ["auto", "graph"])
+def test_only_an_automatic_choice_goes_on_without_a_graph(mode, monkeypatch):
+    def refuse(function):
+        raise RecordingFailed("not here")
+
+    monkeypatch.setattr(trainer_module, "choose_mode", lambda *arguments: "graph")
+    trainer, state = made_trainer(compile=mode), TrainerState()
+    monkeypatch.setattr(trainer._gradients, "_recorder", refuse)
+    if mode == "auto":
+        assert trained(trainer, state)
+        assert trainer.mode == "none (no graph: not here)"
+    else:
+        with pytest.raises(RecordingFailed):
+            trained(trainer, state)
+
+
+@pytest.mark.parametrize(("device", "own"), [("cpu", None), ("cuda:1", [torch.device("cuda:1")])])
+def test_several_processes_train_the_network_of_all_each_on_its_own_device(device, own, monkeypatch):
+    made = {}
+
+    def parallel(model, device_ids, **options):
+        made.update(model=model, device_ids=device_ids)
+        return nn.Sequential(model)
+
+    monkeypatch.setattr(trainer_module, "DistributedDataParallel", parallel)
+    monkeypatch.setattr(trainer_module, "compile_model", lambda model, mode: (type(model), mode))
+    trainer = made_trainer(compile="default")
+    trainer.distribute()
+    assert made == {}, "one process needs none of it"
+    trainer.device, trainer.processes = torch.device(device), SimpleNamespace(are_several=True)  # type: ignore[assignment]
+    trainer.distribute()
+    assert made == {"model": trainer.model, "device_ids": own}
+    assert trainer.forward == (nn.Sequential, "default")
+
+
+def test_a_gpus_own_generator_goes_into_the_snapshot_and_comes_back(monkeypatch):
+    trainer = made_trainer()
+    trainer.device = torch.device("cuda:1")
+    states = {trainer.device: torch.tensor([7])}
+    monkeypatch.setattr(torch.cuda, "get_rng_state", states.__getitem__)
+    saved = trainer.snapshot(TrainerState())
+    found = {}
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: found.update({device: state}))
+    trainer.restore(saved)
+    assert found == states
 
 
 def test_an_attack_of_the_training_moves_the_images_it_learns_from_and_not_those_it_is_tested_on():
