@@ -133,7 +133,7 @@ def test_dynamic_tanh_is_an_element_wise_tanh_with_one_learned_slope(shape):
 
 
 def kit(name, position, **options):
-    return LayerKit(True, FarkasRule(), ActivationConfig(), group(name, position=position, **options))
+    return LayerKit(True, True, FarkasRule(), ActivationConfig(), group(name, position=position, **options))
 
 
 @pytest.mark.parametrize("position", ["after", "before"])
