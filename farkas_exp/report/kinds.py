@@ -117,7 +117,8 @@ def kinds_table(
             papers_own = [cell("missing", *_paper_line(kind, head)) for head in heads[1:-2]]
             rows.append((cell(kind.label), *papers_own, cell("0"), cell("0")))
             flat.append({"kind": kind.label, **_paper_record(kind), "arm": kind.label, "n": 0})
-    said = ["Mean ± standard deviation over n finished runs; below it the paper's number.", *below]
+    numbers = "; below it the paper's number" if any(kind.paper for kind in kinds.rows) else ""
+    said = [f"Mean ± standard deviation over n finished runs{numbers}.", *below]
     said += _foreign(by_kind, papers or {})
     return Table(title, heads, tuple(rows), (*said, *notes), tuple(flat), name)
 

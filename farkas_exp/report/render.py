@@ -78,7 +78,8 @@ def _write(report: Report, out: Path, formats: Sequence[str]) -> list[Path]:
         if suffix in ("png", "pdf"):
             files += [style.save(figure, out / f"{name}.{suffix}") for name, figure in figures.items()]
         elif suffix == "csv":
-            files += [_write_text(out / f"{file_name(report, t)}.csv", tables.to_csv(t)) for t in shown]
+            kept = [table for table in shown if table.records]
+            files += [_write_text(out / f"{file_name(report, t)}.csv", tables.to_csv(t)) for t in kept]
         elif shown:
             files.append(_write_text(out / f"{report.name}.{suffix}", _document(suffix, shown, figures)))
     return files

@@ -1,13 +1,13 @@
-"""The statistics of the report: means over seeds, intervals, paired differences, randomization tests, by scipy.
+"""The statistics of the report: means over seeds, intervals, exact and randomized tests.
 
-Every randomized procedure takes a seed and is a function of its arguments. Samples hold finite numbers only; leaving
-out failed runs, and counting them, is the caller's business.
+Every randomized procedure takes a seed and is a function of its arguments. Samples hold finite numbers only; what a
+failed run counts as is the caller's business.
 """
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -30,11 +30,6 @@ class Interval:
     high: float
     confidence: float
 
-    @property
-    def width(self) -> float:
-        """Upper minus lower end."""
-        return self.high - self.low
-
 
 def summarize(values: Sequence[float]) -> Summary | None:
     """Mean, standard deviation and number of `values`; None for no values."""
@@ -44,90 +39,73 @@ def summarize(values: Sequence[float]) -> Summary | None:
     return Summary(float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else None, len(array))
 
 
-def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Student's t interval of the mean of normally distributed values.
+def welch_interval(samples: Sequence[Sequence[float]], weights: Sequence[float], confidence: float = 0.95) -> Interval:
+    """The interval of a weighted sum of the means of independent samples, each with a variance of its own.
+
+    The degrees of freedom are Welch and Satterthwaite's; with one sample this is Student's t interval, with two and the
+    weights 1 and -1 Welch's. With three values a sample 93 to 97 of 100 intervals of 95 % hold the truth; where one of
+    seven samples varies ten times as much as the others, 92.
 
     Raises:
-        ValueError: fewer than two values.
-    """
-    return stratified_t_interval([values], confidence)
-
-
-def stratified_t_interval(strata: Sequence[Sequence[float]], confidence: float = 0.95) -> Interval:
-    """The interval of the mean of the stratum means, the strata weighing the same whatever their sizes.
-
-    The variance within the strata is pooled, with Σ(n_s − 1) degrees of freedom: a stratum of one value counts with
-    its mean and the pooled variance. With one stratum this is Student's t interval.
-
-    Raises:
-        ValueError: no stratum, an empty one, or no stratum of two values.
+        ValueError: no sample, or one of fewer than two values.
     """
     from scipy import stats
 
-    arrays = [np.asarray(stratum, dtype=float) for stratum in strata]
-    if not arrays or any(len(array) == 0 for array in arrays):
-        raise ValueError("an interval needs at least one value in every stratum")
-    freedom = sum(len(array) - 1 for array in arrays)
-    if freedom < 1:
-        raise ValueError("an interval needs two values in at least one stratum")
-    pooled = sum(float(((array - array.mean()) ** 2).sum()) for array in arrays) / freedom
-    estimate = float(np.mean([array.mean() for array in arrays]))
-    error = math.sqrt(sum(pooled / len(array) for array in arrays)) / len(arrays)
-    reach = float(stats.t.ppf((1 + confidence) / 2, freedom)) * error
+    arrays = [np.asarray(sample, dtype=float) for sample in samples]
+    if not arrays or min(map(len, arrays)) < 2:
+        raise ValueError("an interval needs at least two values in every sample")
+    parts = [weight**2 * array.var(ddof=1) / len(array) for array, weight in zip(arrays, weights, strict=True)]
+    estimate = sum(weight * float(array.mean()) for array, weight in zip(arrays, weights, strict=True))
+    squares = sum(part**2 / (len(array) - 1) for part, array in zip(parts, arrays, strict=True))
+    freedom = sum(parts) ** 2 / squares if squares > 0 else 1.0
+    reach = float(stats.t.ppf((1 + confidence) / 2, freedom)) * math.sqrt(sum(parts))
     return Interval(estimate, estimate - reach, estimate + reach, confidence)
 
 
-def paired_differences(first: Mapping[int, float], second: Mapping[int, float]) -> dict[int, float]:
-    """`first` − `second` for every key (a seed) that both have, in the order of the keys."""
-    return {key: first[key] - second[key] for key in sorted(first.keys() & second.keys())}
-
-
 RESAMPLES = 20_000
-"""A randomization test counts all assignments where there are at most so many, and otherwise as many random ones."""
-
-
-def sign_flip_test(differences: Sequence[float], *, alternative: str = "two-sided", seed: int = 0) -> float:
-    """The p value of a zero mean of paired differences, by flipping their signs.
-
-    Under the hypothesis that the two sides of each pair are exchangeable, every combination of signs is equally
-    likely. The alternative is `two-sided`, `greater` (the mean is above zero) or `less`.
-
-    Raises:
-        ValueError: no differences, or an unknown alternative.
-    """
-    if len(differences) == 0:
-        raise ValueError("a test needs at least one difference")
-    if len(differences) == 1:  # scipy asks for two
-        signed = {"greater": differences[0], "less": -differences[0]}.get(alternative, 0.0)
-        return 0.5 if signed > 0 else 1.0
-    return _randomization((differences,), np.mean, "samples", alternative, seed)
+"""A permutation test counts all assignments where there are at most so many, and otherwise as many random ones."""
 
 
 def permutation_test(
-    first: Sequence[float], second: Sequence[float], *, alternative: str = "two-sided", seed: int = 0
+    cells: Sequence[tuple[Sequence[float], Sequence[float]]], *, alternative: str = "two-sided", seed: int = 0
 ) -> float:
-    """The p value of equal means of two unpaired samples, by exchanging their labels.
+    """The p value of equal means of two samples in every cell, by exchanging labels within the cells.
+
+    The statistic is the first mean minus the second, averaged over the cells. It holds for values of any distribution,
+    such as errors of which some are at chance. The alternative is `two-sided`, `greater` or `less`.
 
     Raises:
-        ValueError: fewer than two values on a side, or an unknown alternative.
+        ValueError: no cell, a sample without a value, or an unknown alternative.
     """
-    if min(len(first), len(second)) < 2:
-        raise ValueError("a test needs at least two values on each side")
-    return _randomization((first, second), _gap, "independent", alternative, seed)
+    if alternative not in ("two-sided", "greater", "less"):
+        raise ValueError(f"alternative: unknown {alternative!r}")
+    if not cells or any(min(len(first), len(second)) < 1 for first, second in cells):
+        raise ValueError("a test needs at least one value on each side of every cell")
+    exact = math.prod(math.comb(len(first) + len(second), len(first)) for first, second in cells) <= RESAMPLES
+    generator = np.random.default_rng(seed)
+    observed, null = 0.0, np.zeros(1 if exact else RESAMPLES)
+    for first, second in cells:
+        values, n = np.array([*first, *second], dtype=float), len(first)
+        if exact:
+            null = np.add.outer(null, _gaps(values[_choices(len(values), n)], values)).ravel()
+        else:
+            null += _gaps(generator.permuted(np.tile(values, (RESAMPLES, 1)), axis=1)[:, :n], values)
+        observed += float(_gaps(values[None, :n], values)[0])
+    slack = 1e-9 * max(1.0, abs(observed))  # sums in another order are the same sums
+    more, drawn = 0 if exact else 1, len(null) + (0 if exact else 1)
+    greater, less = ((np.sum(sign * null >= sign * observed - slack) + more) / drawn for sign in (1, -1))
+    return float({"greater": greater, "less": less, "two-sided": min(1.0, 2 * min(greater, less))}[alternative])
 
 
-def _gap(first: np.ndarray, second: np.ndarray, axis: int) -> np.ndarray:
-    return first.mean(axis=axis) - second.mean(axis=axis)
+def _choices(size: int, n: int) -> np.ndarray:
+    """Every choice of n of the first `size` whole numbers, a row each."""
+    return np.array(list(itertools.combinations(range(size), n)))
 
 
-def _randomization(samples: Sequence[Any], statistic: Any, kind: Any, alternative: Any, seed: int) -> float:
-    from scipy import stats
-
-    found = stats.permutation_test(
-        tuple(np.asarray(sample, dtype=float) for sample in samples), statistic, permutation_type=kind,
-        vectorized=True, n_resamples=RESAMPLES, alternative=alternative, rng=np.random.default_rng(seed),
-    )  # fmt: skip
-    return float(found.pvalue)
+def _gaps(first: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The mean of each row of `first`, a part of `values`, minus the mean of the rest of them."""
+    n, total = first.shape[1], first.sum(axis=1)
+    return total / n - (values.sum() - total) / (len(values) - n)
 
 
 def binomial_interval(successes: int, trials: int, confidence: float = 0.95) -> Interval:
@@ -144,10 +122,13 @@ def binomial_interval(successes: int, trials: int, confidence: float = 0.95) -> 
     return Interval(successes / trials, float(found.low), float(found.high), confidence)
 
 
-def fisher_exact_greater(first: int, first_trials: int, second: int, second_trials: int) -> float:
-    """Fisher's exact test that the first proportion is greater: the one-sided p value."""
+def boschloo_test(first: int, first_trials: int, second: int, second_trials: int) -> float:
+    """Boschloo's exact test of two equal proportions, two-sided.
+
+    The numbers of trials are given beforehand, as those of runs are; Fisher's test, which takes the number of successes
+    as given, too, never finds a smaller p value.
+    """
     from scipy import stats
 
-    table = [[first, first_trials - first], [second, second_trials - second]]
-    _, p_value = stats.fisher_exact(table, alternative="greater")
-    return float(p_value)  # type: ignore[arg-type]
+    table = [[first, second], [first_trials - first, second_trials - second]]
+    return min(1.0, float(stats.boschloo_exact(table, alternative="two-sided").pvalue))

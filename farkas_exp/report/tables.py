@@ -39,7 +39,8 @@ def cell(*lines: str, marker: str = "", strong: bool = False) -> Cell:
 class Table:
     """A titled table: the first column is aligned left, the others right; `notes` stand below it, one line each.
 
-    `name` is what its file of records is called; it is needed where a report has more than one table.
+    `name` is what its file of records is called; it is needed where a report has more than one table. A `folded` table
+    opens on demand where a format can do so, and elsewhere is its title alone.
     """
 
     title: str
@@ -48,6 +49,7 @@ class Table:
     notes: tuple[str, ...] = ()
     records: tuple[Mapping[str, Any], ...] = ()
     name: str = ""
+    folded: bool = False
 
     def __post_init__(self) -> None:
         assert all(len(row) == len(self.columns) for row in self.rows), "every row has a cell for every column"
@@ -63,6 +65,9 @@ def to_terminal(table: Table, stream: TextIO) -> None:
     from rich.table import Table as RichTable
     from rich.text import Text
 
+    if table.folded:
+        print(table.title, file=stream)
+        return
     shown = RichTable(title=table.title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold", pad_edge=False)
     for index, column in enumerate(table.columns):
         shown.add_column(column, justify="left" if index == 0 else "right")
@@ -84,6 +89,8 @@ def to_markdown(table: Table) -> str:
         cells = ["<br>".join(_markdown(c.text(i)) for i in range(len(c.lines))) for c in row]
         lines.append(_bars(f"**{text}**" if c.strong and text else text for text, c in zip(cells, row, strict=True)))
     lines += [part for note in table.notes for part in ("", _markdown(note))]
+    if table.folded:
+        lines = [f"<details><summary>{html.escape(table.title)}</summary>", "", *lines[2:], "", "</details>"]
     return "\n".join(lines) + "\n"
 
 
@@ -113,6 +120,8 @@ _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 
 def to_latex(table: Table) -> str:
     r"""The table as a LaTeX `table` environment; it needs `\usepackage{booktabs}` and nothing else."""
+    if table.folded:
+        return f"\\noindent{{\\footnotesize {_latex(table.title)}.}}\n"
     columns = "l" + "r" * (len(table.columns) - 1)
     lines = [
         "% needs \\usepackage{booktabs}",
@@ -148,11 +157,14 @@ def to_html(table: Table) -> str:
             cells.append("<td>" + "".join([first, *[f"<br><small>{line}</small>" for line in rest]]) + "</td>")
         body.append("<tr>" + "".join(cells) + "</tr>")
     notes = "".join(f"<p>{html.escape(note)}</p>" for note in table.notes)
-    return (
-        f'<figure class="table"><figcaption>{html.escape(table.title)}</figcaption>\n'
+    title = html.escape(table.title)
+    content = (
         f"<table><thead><tr>{head}</tr></thead>\n<tbody>\n" + "\n".join(body) + "\n</tbody></table>\n"
-        f'<div class="notes">{notes}</div></figure>\n'
+        f'<div class="notes">{notes}</div>'
     )
+    if table.folded:
+        return f"<details><summary>{title}</summary>\n{content}</details>\n"
+    return f'<figure class="table"><figcaption>{title}</figcaption>\n{content}</figure>\n'
 
 
 def _bars(texts: Any) -> str:

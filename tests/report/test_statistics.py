@@ -7,13 +7,10 @@ from scipy import stats
 from farkas_exp.report.statistics import (
     Summary,
     binomial_interval,
-    fisher_exact_greater,
-    paired_differences,
+    boschloo_test,
     permutation_test,
-    sign_flip_test,
-    stratified_t_interval,
     summarize,
-    t_interval,
+    welch_interval,
 )
 
 SLEEP_A = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
@@ -30,65 +27,58 @@ def test_summary_is_the_sample_mean_and_standard_deviation() -> None:
     assert found.sd == pytest.approx(np.sqrt(32 / 7))
 
 
-def test_t_interval_of_students_sleep_data() -> None:
-    differences = list(paired_differences(dict(enumerate(SLEEP_A)), dict(enumerate(SLEEP_B))).values())
-    found = t_interval(differences)
-    assert found.estimate == pytest.approx(-1.58)
-    assert (found.low, found.high) == (pytest.approx(-2.4598858), pytest.approx(-0.7001142))
-    expected = stats.ttest_1samp(differences, 0).confidence_interval(0.9)
-    assert (t_interval(differences, 0.9).low, t_interval(differences, 0.9).high) == pytest.approx(tuple(expected))
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_the_interval_of_one_sample_is_students_and_of_two_welchs(confidence: float) -> None:
+    one = welch_interval([SLEEP_A], [1.0], confidence)
+    expected = stats.ttest_1samp(SLEEP_A, 0).confidence_interval(confidence)
+    assert (one.estimate, one.low, one.high) == pytest.approx((np.mean(SLEEP_A), *expected))
+    two = welch_interval([SLEEP_A, SLEEP_B[:4]], [1.0, -1.0], confidence)
+    expected = stats.ttest_ind(SLEEP_A, SLEEP_B[:4], equal_var=False).confidence_interval(confidence)
+    assert (two.low, two.high) == pytest.approx(tuple(expected))
+    assert (two.estimate, two.confidence) == (pytest.approx(np.mean(SLEEP_A) - np.mean(SLEEP_B[:4])), confidence)
 
 
-def test_one_stratum_counts_like_any_other_and_equal_strata_give_the_anova_error() -> None:
-    a, b = [1.0, 2.0, 3.0], [10.0, 14.0]
-    found = stratified_t_interval([a, b])
-    pooled = (2.0 + 8.0) / 3
-    reach = stats.t.ppf(0.975, 3) * np.sqrt(pooled / 3 + pooled / 2) / 2
+def test_the_interval_of_an_average_over_cells_by_hand() -> None:
+    found = welch_interval([[1.0, 2.0, 3.0], [10.0, 14.0]], [0.5, 0.5])
+    parts = np.array([1.0 / 3, 8.0 / 2]) / 4
+    freedom = parts.sum() ** 2 / (parts[0] ** 2 / 2 + parts[1] ** 2 / 1)
     assert found.estimate == pytest.approx((2.0 + 12.0) / 2)
-    assert found.high - found.estimate == pytest.approx(reach)
+    assert found.high - found.estimate == pytest.approx(stats.t.ppf(0.975, freedom) * np.sqrt(parts.sum()))
 
 
-def test_the_stratified_interval_covers_as_often_as_it_says() -> None:
-    generator = np.random.default_rng(1)
-    hits = 0
-    for _ in range(1000):
-        found = stratified_t_interval([generator.normal(mu, 1.0, n) for mu, n in ((-3, 2), (0, 3), (3, 4))])
-        hits += found.low <= 0 <= found.high
-    assert 930 <= hits <= 970
+def test_an_interval_without_spread_is_a_point() -> None:
+    found = welch_interval([[90.0, 90.0], [12.0, 12.0]], [1.0, -1.0])
+    assert (found.low, found.high) == (78.0, 78.0)
 
 
-@pytest.mark.parametrize("strata", [[], [[]], [[1.0], [2.0]]])
-def test_no_interval_without_two_values(strata: list[list[float]]) -> None:
+@pytest.mark.parametrize("samples", [[], [[]], [[1.0], [2.0, 3.0]]])
+def test_no_interval_without_two_values_in_each_sample(samples: list[list[float]]) -> None:
     with pytest.raises(ValueError, match="interval needs"):
-        stratified_t_interval(strata)
+        welch_interval(samples, [1.0] * len(samples))
 
 
-def test_pairs_are_the_seeds_that_both_have() -> None:
-    assert paired_differences({2: 5.0, 0: 3.0, 1: 9.0}, {0: 1.0, 2: 6.0, 7: 0.0}) == {0: 2.0, 2: -1.0}
-
-
-def test_sign_flips_counted_by_hand() -> None:
-    assert sign_flip_test([1.0, 2.0, 3.0], alternative="greater") == 1 / 8
-    assert sign_flip_test([1.0, 2.0, 3.0]) == 2 / 8
-    assert sign_flip_test([1.0, 2.0, 3.0], alternative="less") == 1.0
-    assert sign_flip_test([1.0, -1.0], alternative="greater") == 3 / 4
-
-
-@pytest.mark.parametrize("alternative", ["two-sided", "greater", "less"])
-def test_sign_flips_agree_with_scipy(alternative: str) -> None:
-    differences = np.subtract(SLEEP_A, SLEEP_B)
-    expected = stats.permutation_test(
-        (differences,), np.mean, permutation_type="samples", n_resamples=np.inf, alternative=alternative
-    )
-    assert sign_flip_test(differences, alternative=alternative) == pytest.approx(expected.pvalue)
-
-
-def test_many_differences_are_sampled_with_a_seed_close_to_the_exact_value() -> None:
-    differences = np.random.default_rng(3).normal(0.4, 1, 18)
-    exact = stats.permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=2**19)
-    found = sign_flip_test(differences, seed=4)
-    assert found == pytest.approx(exact.pvalue, abs=0.01)
-    assert found == sign_flip_test(differences, seed=4)
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sizes", "spreads"),
+    [
+        ((3, 3), (1, 1)), ((3, 3), (1, 10)), ((3, 5), (4, 1)), ((5, 3), (4, 1)), ((5, 5), (1, 30)), ((10, 3), (1, 3)),
+        ((3,) * 14, (1,) * 14), ((3,) * 14, (0.1, 0.2, 0.3, 0.3, 0.3, 0.4, 3) * 2), ((3,) * 8, (0.2, 4) * 4),
+        ((5,) * 14, (0.1,) * 13 + (10,)), ((3, 5) * 7, (1, 2) * 7),
+    ],
+)  # fmt: skip
+def test_the_interval_covers_as_often_as_it_says_with_unequal_variances(
+    sizes: tuple[int, ...], spreads: tuple[float, ...]
+) -> None:
+    """Of networks in pairs, as the claims compare them."""
+    generator = np.random.default_rng(1)
+    means, share = generator.normal(0, 20, len(sizes)), 2 / len(sizes)
+    weights, hits = [share, -share] * (len(sizes) // 2), 0
+    truth = float(np.dot(weights, means))
+    for _ in range(4000):
+        samples = [generator.normal(mean, sd, n) for mean, sd, n in zip(means, spreads, sizes, strict=True)]
+        found = welch_interval(samples, weights)
+        hits += found.low <= truth <= found.high
+    assert 0.93 <= hits / 4000 <= 0.97
 
 
 @pytest.mark.parametrize("alternative", ["two-sided", "greater", "less"])
@@ -99,30 +89,44 @@ def test_permutations_agree_with_scipy(alternative: str, size: int) -> None:
         (a, b), lambda x, y, axis: x.mean(axis) - y.mean(axis), vectorized=True, n_resamples=200_000,
         alternative=alternative,
     )  # fmt: skip
-    found = permutation_test(a, b, alternative=alternative, seed=2)
+    found = permutation_test([(a, b)], alternative=alternative, seed=2)
     assert found == pytest.approx(expected.pvalue, abs=1e-12 if size == 5 else 0.01)
 
 
-def test_sampled_permutations_of_samples_of_different_size() -> None:
-    generator = np.random.default_rng(6)
-    a, b = generator.normal(0.6, 1, 8), generator.normal(0, 1, 16)
-    expected = stats.permutation_test(
-        (a, b), lambda x, y, axis: x.mean(axis) - y.mean(axis), vectorized=True, n_resamples=50_000, rng=generator
+def test_permutations_within_cells_counted_by_hand() -> None:
+    pairs = [([1.0], [0.0]), ([5.0], [3.0]), ([13.0], [10.0])]
+    assert permutation_test(pairs, alternative="greater") == 1 / 8
+    assert permutation_test(pairs) == 2 / 8
+    assert permutation_test(pairs, alternative="less") == 1.0
+    assert permutation_test([([1.0], [0.0]), ([0.0], [1.0])], alternative="greater") == 3 / 4
+    three = ([15.0, 15.1, 15.2], [12.0, 12.1, 12.2])
+    assert permutation_test([three], alternative="greater") == pytest.approx(1 / 20)
+    assert permutation_test([three, three], alternative="greater") == pytest.approx(1 / 400)
+
+
+def test_labels_are_exchanged_within_a_cell_only() -> None:
+    cells = [([1.0, 1.1], [0.0, 0.1]), ([101.0, 101.1], [100.0, 100.1])]
+    assert permutation_test(cells, alternative="greater") == pytest.approx(1 / 36), "whatever the cells' levels"
+
+
+def test_many_assignments_are_sampled_with_a_seed_close_to_the_exact_value() -> None:
+    generator = np.random.default_rng(3)
+    a, b = list(generator.normal(0.7, 1, 9)), list(generator.normal(0, 1, 9))
+    exact = stats.permutation_test(
+        (a, b), lambda x, y, axis: x.mean(axis) - y.mean(axis), vectorized=True, n_resamples=np.inf
     )
-    assert permutation_test(a, b, seed=1) == pytest.approx(expected.pvalue, abs=0.015)
+    found = permutation_test([(a, b)], seed=4)
+    assert found == pytest.approx(exact.pvalue, abs=0.01)
+    assert found == permutation_test([(a, b)], seed=4) != permutation_test([(a, b)], seed=5)
+    assert permutation_test([(a, b)]) == permutation_test([(a, b)], seed=0)
 
 
-def test_an_unknown_alternative_is_an_error() -> None:
+def test_a_test_needs_a_value_on_each_side_and_a_known_alternative() -> None:
+    for cells in ([], [([], [1.0])], [([1.0], [2.0]), ([1.0], [])]):
+        with pytest.raises(ValueError, match="at least one value on each side"):
+            permutation_test(cells)
     with pytest.raises(ValueError, match="alternative"):
-        sign_flip_test([1.0, 2.0], alternative="bigger")
-
-
-def test_one_pair_says_next_to_nothing() -> None:
-    assert sign_flip_test([3.0]) == 1.0
-    assert (sign_flip_test([3.0], alternative="greater"), sign_flip_test([3.0], alternative="less")) == (0.5, 1.0)
-    assert (sign_flip_test([-3.0], alternative="greater"), sign_flip_test([-3.0], alternative="less")) == (1.0, 0.5)
-    with pytest.raises(ValueError, match="at least two values"):
-        permutation_test([1.0], [2.0, 3.0])
+        permutation_test([([1.0], [2.0])], alternative="bigger")
 
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 3), (1, 3), (3, 3), (7, 20)])
@@ -134,26 +138,11 @@ def test_binomial_interval_is_clopper_pearson(successes: int, trials: int) -> No
         binomial_interval(4, 3)
 
 
-@pytest.mark.parametrize("table", [(3, 3, 0, 3), (2, 3, 1, 4), (5, 9, 2, 8)])
-def test_fisher_against_scipy(table: tuple[int, int, int, int]) -> None:
-    a, n, b, m = table
-    expected = stats.fisher_exact([[a, n - a], [b, m - b]], alternative="greater")
-    assert fisher_exact_greater(a, n, b, m) == pytest.approx(expected.pvalue)
-
-
-def test_the_width_of_an_interval_is_between_its_ends() -> None:
-    found = t_interval([1.0, 2.0, 4.0])
-    assert found.width == pytest.approx(found.high - found.low)
-
-
-def test_a_randomized_procedure_begins_at_seed_zero() -> None:
-    values = list(np.random.default_rng(0).normal(0.3, 1, 40))
-    assert sign_flip_test(values) == sign_flip_test(values, seed=0) != sign_flip_test(values, seed=1)
-
-
-def test_a_test_needs_a_value_on_each_side() -> None:
-    for a, b in (([], [1.0]), ([1.0], []), ([], [])):
-        with pytest.raises(ValueError, match="at least two values on each side"):
-            permutation_test(a, b)
-    with pytest.raises(ValueError, match="at least one difference"):
-        sign_flip_test([])
+def test_boschloo_by_hand_against_scipy_and_never_above_fisher() -> None:
+    assert boschloo_test(3, 3, 0, 3) == pytest.approx(2 / 2**6), "all of three against none of three"
+    assert boschloo_test(0, 3, 0, 3) == boschloo_test(3, 3, 3, 3) == 1.0
+    for a, n, b, m in ((2, 3, 1, 4), (5, 9, 2, 8), (6, 21, 0, 21)):
+        table = [[a, b], [n - a, m - b]]
+        assert boschloo_test(a, n, b, m) == pytest.approx(stats.boschloo_exact(table).pvalue)
+        assert boschloo_test(a, n, b, m) == pytest.approx(boschloo_test(b, m, a, n))
+        assert boschloo_test(a, n, b, m) <= stats.fisher_exact(table)[1] + 1e-12

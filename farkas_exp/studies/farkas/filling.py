@@ -35,7 +35,7 @@ def required_settings(row: PaperRow, model: str) -> dict[str, tuple[Any, ...]]:
     needs: dict[str, tuple[Any, ...]] = {
         **{key: (value,) for key, value in default_settings().items() if key.startswith(_DEFAULT_GROUPS)},
         "model.name": (model,),
-        "model.variant": (None, "paper"),
+        "model.variant": (None, "paper") if row.variant is None else (row.variant,),
         "model.head_bn": (None, False),
         "normalization.name": (row.normalization,),
         "activation.cutoff": (None, 0.0),

@@ -11,7 +11,7 @@ from farkas_exp.report.statistics import summarize
 from farkas_exp.report.tables import Cell, Table, cell
 from farkas_exp.runs.query import outcome
 from farkas_exp.studies.farkas.filling import Filled, arm_text, describe_setting, pretty_setting
-from farkas_exp.studies.farkas.paper import PaperCell
+from farkas_exp.studies.farkas.paper import PaperCell, PaperTable
 
 
 def paper_table(filled: Filled) -> Table:
@@ -102,7 +102,10 @@ def signed(value: float, digits: int = 2) -> str:
 
 def _notes(filled: Filled) -> list[str]:
     table = filled.table
-    notes = ["Ours: mean ± standard deviation (n) of the last epoch's error; paper's number; ours − paper's."]
+    papers = (
+        "; below it the paper's number, and ours − paper's" if is_papers_dataset(filled) else "; below it the paper's"
+    )
+    notes = [f"Mean ± standard deviation (n) of the last epoch's error{papers if _has_numbers(table) else ''}."]
     notes += narrowing_notes(filled)
     notes += [arm_failure_note(cell_arm(each, filled)) for each in table.cells if cell_arm(each, filled).failed]
     notes += ["* at a number of the paper: one run of the paper's failed and is left out of it."] * any(
@@ -117,12 +120,16 @@ def _notes(filled: Filled) -> list[str]:
     return [*notes, *table.notes]
 
 
+def _has_numbers(table: PaperTable) -> bool:
+    return any(each.value is not None for each in table.cells)
+
+
 def narrowing_notes(filled: Filled) -> list[str]:
     """What is not as in the paper: the setting, and the number of runs a cell."""
     notes = []
     if filled.deviations:
         notes.append(f"Not the paper's setting: {describe_setting(filled.deviations, filled.table)}.")
-    if filled.runs and not is_papers_dataset(filled):
+    if filled.runs and not is_papers_dataset(filled) and _has_numbers(filled.table):
         notes.append("Other data than the paper's: no differences are shown.")
     counts = [len(filled.runs.get(each, ())) for each in filled.table.cells]
     low, high, wanted = min(counts), max(counts), filled.table.runs_per_cell
@@ -130,7 +137,8 @@ def narrowing_notes(filled: Filled) -> list[str]:
         empty = sum(count == 0 for count in counts)
         there = f"{low}" if low == high else f"{low} to {high}"
         gaps = f"; {empty} of {len(counts)} cells have none" if empty else ""
-        notes.append(f"Runs in a cell: {there} (paper: {wanted}){gaps}.")
+        whose = "paper" if _has_numbers(filled.table) else "wanted"
+        notes.append(f"Runs in a cell: {there} ({whose}: {wanted}){gaps}.")
     return notes
 
 

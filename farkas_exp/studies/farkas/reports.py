@@ -1,11 +1,13 @@
 """The reports of the paper: its tables, their control arms and curves, its figures and its claims."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from farkas_exp.report.activity import units_table
 from farkas_exp.report.render import Renderer, Report
 from farkas_exp.runs import RunRecord
-from farkas_exp.studies.farkas.claims import check_claims, claims_table
+from farkas_exp.studies.farkas.claims import check_claims
+from farkas_exp.studies.farkas.claims_table import claims_tables
 from farkas_exp.studies.farkas.figures import FIGURES, table_figure
 from farkas_exp.studies.farkas.filling import fill
 from farkas_exp.studies.farkas.paper import (
@@ -35,7 +37,7 @@ def _tables(name: str, *wanted: PaperTable) -> Renderer:
             for each in filled
             if each.runs
         }
-        return Report(name, tuple(shown), figures, (claims_table(check_claims(records)),))
+        return Report(name, tuple(shown), figures, claims_tables(check_claims(records)))
 
     return report
 
@@ -54,7 +56,8 @@ demo = _tables("demo", DEMO)
 
 def claims(records: Sequence[RunRecord]) -> Report:
     """The verdicts on the paper's claims."""
-    return Report("claims", (claims_table(check_claims(records)),))
+    first, *others = claims_tables(check_claims(records))
+    return Report("claims", (replace(first, folded=False), *others))
 
 
 def figures(records: Sequence[RunRecord]) -> Report:

@@ -82,7 +82,7 @@ def test_the_band_ends_at_zero_where_the_spread_is_wider_than_the_mean(tmp_path:
 
 
 def test_figure5_shows_the_failed_runs(tmp_path: Path) -> None:
-    farkas, plain = FIGURE5.cells
+    farkas, plain = FIGURE5.cells[:2]
     for seed in range(3):
         make_run(tmp_path, cell_settings(farkas, epochs=9), seed=seed, test_error=9.0)
         make_run(tmp_path, cell_settings(plain, epochs=9), seed=seed, state="failed", epoch=5, test_error=90.0)
@@ -92,9 +92,7 @@ def test_figure5_shows_the_failed_runs(tmp_path: Path) -> None:
     crosses = [line for line in axes.get_lines() if line.get_marker() == "x"]
     assert [float(line.get_xdata()[0]) for line in crosses] == [5.0] * 3
     assert {line.get_color() for line in crosses} == {style.FAMILY_COLORS["resnet"]}
-    assert "Failed runs (thin lines that end in a cross): ResNet101, no BN, large LR: 3." in (
-        figure.legends[0].get_title().get_text()
-    )
+    assert "Failed runs (thin lines that end in a cross): ResNet101: 3." in (figure.legends[0].get_title().get_text())
 
 
 def test_failed_runs_are_left_out_of_a_tables_figure_and_counted(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from farkas_exp.report.command import main
 from farkas_exp.report.tables import to_csv, to_latex
 from farkas_exp.runs import RunDirectory, collect
 from farkas_exp.studies.farkas.filling import deviations, fill, required_settings
-from farkas_exp.studies.farkas.paper import TABLE3_MINI, TABLES, PaperCell
+from farkas_exp.studies.farkas.paper import FIGURE5, FIXUP_RATES, TABLE3_MINI, TABLES, PaperCell, PaperTable
 from farkas_exp.studies.farkas.paper_table import other_arms_tables, paper_table, signed
 from tests.made_runs import make_run, settings
 from tests.report.test_arms import check_html, check_latex
@@ -287,3 +287,27 @@ def test_latex_of_a_table_has_a_line_for_ours_and_one_for_the_paper(tmp_path: Pa
     assert r"ResNet (BN, large LR) & 7.00 (1) & missing & missing & missing \\" in latex
     assert r" & paper 7.01, $-$0.01 & paper 6.79 & paper 5.04 & paper 4.95 \\" in latex
     assert "difference" in to_csv(table).splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("table1", ("six times smaller", "on their logits", "6.79 and 6.77 (Table 4)", "9.90 and 9.18")),
+        ("table2", ("six times smaller", "on their logits", "runs 23.43 and 23.88 together")),
+        ("table4", ("on their logits", "6.77 and 6.79 (Table 1)", "9.18 and 9.90")),
+    ],
+)
+def test_what_the_papers_numbers_hide_stands_below_its_tables(
+    tmp_path: Path, table: str, said: tuple[str, ...]
+) -> None:
+    notes = " ".join(paper_table(fill(TABLES[table], collect(tmp_path))).notes)
+    assert [part for part in said if part not in notes] == []
+
+
+@pytest.mark.parametrize("table", [FIGURE5, FIXUP_RATES, TABLE3_MINI], ids=lambda table: table.name)
+def test_no_footer_speaks_of_a_paper_number_where_there_is_none(tmp_path: Path, table: PaperTable) -> None:
+    make_run(tmp_path, cell_settings(table.cells[0], dataset__name="digits", epochs=3))
+    rendered = paper_table(fill(table, collect(tmp_path)))
+    assert not [
+        note for note in rendered.notes if "paper's number" in note or "differences" in note or "(paper: 3" in note
+    ]
