@@ -32,6 +32,7 @@ from farkas_exp.config.schema import (
     RegularizerConfig,
     ResidualConfig,
     WandbConfig,
+    WeightConfig,
 )
 from farkas_exp.config.written import recorded
 
@@ -58,6 +59,7 @@ __all__ = [
     "RegularizerConfig",
     "ResidualConfig",
     "WandbConfig",
+    "WeightConfig",
     "declared",
     "option",
     "outside",

@@ -79,6 +79,8 @@ def _plain(value: Any) -> Any:
 def _slug(config: Config) -> str:
     """A readable name from the choices that people look for; never parsed."""
     parts = [config.model.name, config.normalization.name]
+    if config.weight.name != "none":
+        parts.append(config.weight.name)
     if has_farkas_layers(config):
         parts.append(config.aggregation.name)
     if config.init.name != "pytorch":

@@ -97,6 +97,13 @@ class NormalizationConfig:
 
 
 @dataclass(frozen=True)
+class WeightConfig:
+    """What a convolution does with its weight before it uses it (`farkas_exp.layers.standardization`)."""
+
+    name: str = option("none", needs=SPATIAL)
+
+
+@dataclass(frozen=True)
 class AggregationConfig:
     """How a Farkas layer forms its last component (Section 3.3).
 
@@ -349,6 +356,7 @@ class Config:
     dataset: DatasetConfig
     residual: ResidualConfig = ResidualConfig()
     normalization: NormalizationConfig = NormalizationConfig()
+    weight: WeightConfig = WeightConfig()
     aggregation: AggregationConfig = AggregationConfig()
     activation: ActivationConfig = ActivationConfig()
     init: InitConfig = InitConfig()

@@ -23,11 +23,13 @@ def branch_end_parameters(model: nn.Module) -> Iterator[Tensor]:
     normalization's weight and bias, since it would undo a scale of the layer.
 
     Raises:
-        UserError: the normalization there has no weight, so nothing can scale the branch.
+        UserError: the normalization there has no weight, or the layer's is standardized: nothing can scale the branch.
     """
     for block in model.modules():
         if isinstance(block, ResidualBlock):
             layer, norm = block.branch_end()
+            if getattr(layer, "standardization", None) is not None:
+                raise UserError("init: a standardized weight undoes any scale of the branch; use residual=skipinit")
             if norm is None or isinstance(norm, nn.Identity):
                 parameters = (layer.weight, layer.bias)
             else:

@@ -1,4 +1,4 @@
-"""Activations, normalizations and aggregations by name, and what each of them is. Imports no PyTorch.
+"""Activations, normalizations, weights and aggregations by name, and what each of them is. Imports no PyTorch.
 
 The cutoff of an activation psi is the c below which it is (nearly) zero or flat, which Corollary 3.3 asks for: here the
 point below which |psi'| <= 0.01.
@@ -15,7 +15,7 @@ point below which |psi'| <= 0.01.
 import math
 
 from farkas_exp.config.options import option
-from farkas_exp.registry import ACTIVATIONS, AGGREGATIONS, NORMALIZATIONS
+from farkas_exp.registry import ACTIVATIONS, AGGREGATIONS, NORMALIZATIONS, WEIGHTS
 
 FLAT_SLOPE = 0.01
 """The slope at and below which an activation counts as flat."""
@@ -29,6 +29,7 @@ ACTIVATIONS.register("selu", "torch.nn.functional:selu", cutoff=math.log(FLAT_SL
 ACTIVATIONS.register("softplus", "torch.nn.functional:softplus", cutoff=math.log(FLAT_SLOPE / (1 - FLAT_SLOPE)))
 
 _HERE = "farkas_exp.layers.normalization"
+_STANDARDIZATION = "farkas_exp.layers.standardization"
 _SHARED = {"position": None, "affine": None}
 NORMALIZATIONS.register("none", f"{_HERE}:no_norm", label="no BN")
 NORMALIZATIONS.register("batch", f"{_HERE}:batch_norm", label="BN", of_batch=True, options=_SHARED)
@@ -37,6 +38,10 @@ NORMALIZATIONS.register("group", f"{_HERE}:grouped_norm", label="GN", options={*
 NORMALIZATIONS.register("instance", f"{_HERE}:instance_norm", label="IN", maps_only=True, options=_SHARED)
 NORMALIZATIONS.register("rms", f"{_HERE}:root_mean_square", label="RMS", options=_SHARED)
 NORMALIZATIONS.register("dyt", f"{_HERE}:tanh", label="DyT", options={**_SHARED, "alpha": option(0.5, above=0)})
+
+WEIGHTS.register("none", f"{_STANDARDIZATION}:leave_layers")
+WEIGHTS.register("standardized", f"{_STANDARDIZATION}:standardize_layers")
+WEIGHTS.register("scaled", f"{_STANDARDIZATION}:scale_layers")
 
 AGGREGATIONS.register("sum", "farkas_exp.layers.augmented:sum_coefficient")
 AGGREGATIONS.register("mean", "farkas_exp.layers.augmented:mean_coefficient")

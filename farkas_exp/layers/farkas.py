@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from farkas_exp.layers.augmented import augment_bias, augment_weight
 from farkas_exp.layers.rule import FarkasRule, check_outputs
+from farkas_exp.layers.standardization import Standardizable
 
 ALGORITHM_1 = FarkasRule()
 """The paper's Algorithm 1: the aggregation `sum`, without a margin, for an activation with the cutoff 0."""
@@ -100,7 +101,7 @@ def farkas_conv2d(
     return F.conv2d(input, full_weight, full_bias, stride, padding, dilation)
 
 
-class FarkasLayer(nn.Module):
+class FarkasLayer(Standardizable):
     """What Farkas layers share: m - 1 free weight rows, m biases, and the rule for the last component.
 
     With `learn_lambda`, lambda = softmax(`lambda_logits`) is trained too, from the chosen aggregation on.
@@ -146,7 +147,7 @@ class FarkasLayer(nn.Module):
 
     def free(self) -> tuple[Tensor, Tensor]:
         """The free rows (m - 1, ...) and the bias (m,) before its last entry is bounded, as the layer uses them."""
-        return self.weight, self.bias
+        return self.used_weight(), self.bias
 
     def augmented(self) -> tuple[Tensor, Tensor]:
         """The full weight (m, ...) and bias (m,) that the layer applies."""

@@ -27,6 +27,7 @@ from farkas_exp.layers.activation import Activation
 from farkas_exp.layers.augmented import aggregate
 from farkas_exp.layers.farkas import FarkasConv2d
 from farkas_exp.layers.rule import FarkasRule
+from farkas_exp.layers.standardization import Standardizable
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def multiplied(weight: Tensor, bias: B, multiplier: Tensor | None) -> tuple[Tens
     return multiplier * weight, bias if bias is None else multiplier * bias
 
 
-class ResidualConv2d(nn.Conv2d):
+class ResidualConv2d(Standardizable, nn.Conv2d):
     """The plain end of a residual branch: `forward(hidden, shortcut)` = conv(hidden) + shortcut.
 
     Takes the arguments of `nn.Conv2d`. The shortcut is (N, out_channels, H', W').
@@ -102,7 +103,7 @@ class ResidualConv2d(nn.Conv2d):
 
     def branch(self, hidden: Tensor) -> Tensor:
         """The convolution alone: (N, out_channels, H', W')."""
-        return self._conv_forward(hidden, *multiplied(self.weight, self.bias, self.multiplier))
+        return self._conv_forward(hidden, *multiplied(self.used_weight(), self.bias, self.multiplier))
 
     def merge(self, branch: Tensor, shortcut: Tensor) -> Tensor:
         """The pre-activation from the branch and the shortcut."""

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from farkas_exp.layers import FarkasLayer
+from farkas_exp.layers.standardization import Standardizable
 from farkas_exp.methods.rank_projection import frequencies, map_sizes
 
 
@@ -24,6 +25,13 @@ def effective_rank(singular_values: Tensor) -> float:
     return float(values.sum()) / length if length else 0.0
 
 
+def used_weight(layer: nn.Module) -> Tensor:
+    """The weight that a layer multiplies its input with."""
+    if isinstance(layer, FarkasLayer):
+        return layer.augmented()[0]
+    return layer.used_weight() if isinstance(layer, Standardizable) else layer.get_parameter("weight")
+
+
 @torch.no_grad()
 def effective_ranks(model: nn.Module, images: Tensor) -> dict[str, float]:
     """The effective rank of every linear and convolution layer; of a Farkas layer with its aggregated row."""
@@ -31,7 +39,7 @@ def effective_ranks(model: nn.Module, images: Tensor) -> dict[str, float]:
     names = {module: name for name, module in model.named_modules()}
     ranks = {}
     for layer, size in sizes.items():
-        weight = layer.augmented()[0] if isinstance(layer, FarkasLayer) else layer.get_parameter("weight")
+        weight = used_weight(layer)
         values = torch.linalg.svdvals(weight) if weight.dim() == 2 else conv_singular_values(weight, size)
         ranks[names[layer]] = effective_rank(values)
     return ranks

@@ -103,6 +103,11 @@ class RankProjection(Method):
     @classmethod
     def refuses(cls, config: Config, world_size: int) -> None:
         """See `Method`."""
+        if config.weight.name != "none":
+            raise UserError(
+                f"callback.name: {config.callback.name} cuts singular values that weight={config.weight.name} changes"
+                " again; use weight=none"
+            )
         if not config.callback.threshold:
             raise UserError(
                 f"callback.threshold: {config.callback.name} needs the singular value at which it cuts; give a positive"

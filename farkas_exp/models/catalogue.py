@@ -50,6 +50,14 @@ _pair(
     "allconv_residual", "farkas_allconv_residual", "farkas_exp.models.allconv:build_allconv", chooses_head=True,
     options={"blocks": (9, 9, 9), "widths": (64, 128, 256), "bias": False},
 )  # fmt: skip
+for _name, _own in {
+    "nf_resnet34": {"twin": "nf_farkasnet34", "label": "NF-ResNet34"},
+    "nf_farkasnet34": {"farkas": True, "appends": True, "label": "NF-FarkasNet34"},
+}.items():
+    NETWORKS.register(
+        _name, "farkas_exp.models.nf_resnet:build_nf_resnet", positions=(), chooses_head=True,
+        options={"blocks": (5, 5, 5), "widths": (16, 32, 64)}, **_own,
+    )  # fmt: skip
 _pair(
     "densenet40", "farkas_densenet40", "farkas_exp.models.densenet:build_densenet",
     options={"blocks": (12, 12, 12), "width": 12},

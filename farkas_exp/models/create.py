@@ -14,6 +14,7 @@ from farkas_exp.config.schema import (
     ModelConfig,
     NormalizationConfig,
     ResidualConfig,
+    WeightConfig,
 )
 from farkas_exp.layers.farkas import FarkasLayer
 from farkas_exp.layers.residual import ResidualBlock, Scaling
@@ -22,7 +23,7 @@ from farkas_exp.machine.errors import UserError, unknown
 from farkas_exp.models.fixup import ScalarBias, ScalarScale
 from farkas_exp.models.kit import LayerKit
 from farkas_exp.models.plan import Plan
-from farkas_exp.registry import ACTIVATIONS, HEADS, NETWORKS, Network
+from farkas_exp.registry import ACTIVATIONS, HEADS, NETWORKS, WEIGHTS, Network
 
 SCALAR_MODULES = (ScalarBias, ScalarScale)
 """Modules with a single trainable number, which FixUp trains with a learning rate of their own."""
@@ -45,6 +46,7 @@ def create_model(
     activation: str | Mapping[str, Any] | ActivationConfig = "relu",
     head: str | Mapping[str, Any] | HeadConfig = "linear",
     residual_scaling: Mapping[str, Any] | ResidualConfig = UNSCALED,
+    weight: str | Mapping[str, Any] | WeightConfig = "none",
     **options: Any,
 ) -> nn.Module:
     """Build a network that maps (N, in_channels, image_size, image_size) float images to (N, num_classes) logits.
@@ -65,6 +67,7 @@ def create_model(
         activation: of every layer, with its cutoff c (Corollary 3.3).
         head: the last layer.
         residual_scaling: each block's sum is alpha (shortcut + beta * branch), or has a learned multiplier.
+        weight: what convolutions do with their weights, such as `scaled`.
         options: the network's own, as in `ModelConfig`.
 
     Raises:
@@ -88,12 +91,14 @@ def create_model(
     )
     built: nn.Module = network.build(plan)
     scale_residuals(built, network.name, _group(ResidualConfig, residual_scaling))
+    WEIGHTS[_group(WeightConfig, weight).name].build(built, plan.kit.act())
     return built
 
 
 _KEYS: Mapping[Any, str] = {
     ModelConfig: "model", NormalizationConfig: "normalization", AggregationConfig: "aggregation",
     ActivationConfig: "activation", HeadConfig: "head", ResidualConfig: "residual",
+    WeightConfig: "weight",
 }  # fmt: skip
 
 

@@ -76,6 +76,7 @@ def _network(config: Config, data: ImageData, model: ModelConfig, aggregation: A
     return create_model(
         model, data.info.num_classes, in_channels=channels, image_size=height, normalization=config.normalization,
         aggregation=aggregation, activation=config.activation, head=config.head, residual_scaling=config.residual,
+        weight=config.weight,
     )  # fmt: skip
 
 

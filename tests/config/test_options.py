@@ -79,6 +79,7 @@ CHANGES: dict[str, tuple[Any, Mapping[str, Any]]] = {
     "normalization.affine": (True, NORM),
     "normalization.groups": (2, {}),
     "normalization.alpha": (1.0, {"normalization.name": "dyt"}),
+    "weight.name": ("scaled", {}),
     "aggregation.name": ("mean", {}),
     "aggregation.margin": (0.1, {}),
     "aggregation.append": (False, {}),
