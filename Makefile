@@ -102,3 +102,11 @@ bench-decoding: setup  ## images/s decoded at each size, and the cores that a GP
 figures: setup  ## Figures 1 to 7, as far as there are runs, into $(RUNS)/report
 	@mkdir -p $(RUNS)
 	@$(PY) -m farkas_exp.report figures runs_dir=$(RUNS) format=png,pdf $(ARGS)
+
+.PHONY: gpu-campaign
+gpu-campaign: setup  ## train a list of runs on a GPU that is lent for minutes: ARGS="--minutes 9 --out DIR --go-on DIR"
+	@$(PY) scripts/gpu_campaign.py $(ARGS)
+
+.PHONY: gpu-smoke
+gpu-smoke: setup  ## try every way of training on a GPU, in two minutes
+	@$(PY) scripts/gpu_smoke.py $(ARGS)

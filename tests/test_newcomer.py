@@ -12,12 +12,15 @@ from tests.test_plugins import SMALL, command, python
 
 DIGITS = [*SMALL, "dataset=digits", "dataset.train_limit=100"]
 OWN = {"installed": "farkas_newcomer"}
-HELP = f"""
+TABLE_AND_HELP = f"""
+import sys
 from pathlib import Path
 from farkas_exp.config import parse
 from farkas_exp.report.command import main
 from farkas_exp.config.help import help_text
 
+assert main(["by_steps", *sys.argv[1:], "format=csv,md"]) == 0
+print("help:")
 print(help_text(Path({str(ROOT / "conf")!r})))
 main(["--help"])
 base = dict(model=dict(name="resnet18", steps=4), lr=dict(value=0.1), dataset=dict(name="digits"))
@@ -40,20 +43,26 @@ def test_a_residual_network_and_a_table(tmp_path: Path) -> None:
     parameters = {r.config["model"]["steps"]: read_json(r.path / "result.json")["parameters"] for r in records}
     assert parameters[5] - parameters[2] == 3 * (12 * 12 + 12)
 
-    shown = python("-m", "farkas_exp.report", "by_steps", runs_dir, "format=csv,md", tmp_path=tmp_path, **OWN)
+    shown = python("-c", TABLE_AND_HELP, runs_dir, tmp_path=tmp_path, **OWN)
     assert (shown.returncode, shown.stderr) == (0, "")
     (file,) = (tmp_path / "runs" / "report").glob("*.csv")
     rows = list(csv.DictReader(file.read_text().splitlines()))
     assert [row["steps"] for row in rows] == ["2", "5"]
     errors = {str(r.config["model"]["steps"]): r.result["test_error"] for r in records if r.result}
     assert {row["steps"]: float(row["test_error"]) for row in rows} == errors
-    seen = python("-c", HELP, tmp_path=tmp_path, **OWN).stdout
+    seen = shown.stdout.partition("help:\n")[2]
     assert "stairs" in seen
     assert "by_steps" in seen
     assert "model.steps: 4 does nothing here; it needs model.name=stairs (else 3)" in seen
 
 
-REFUSALS = """
+SWEEP_AND_REFUSALS = """
+import sys
+from farkas_exp.launch.cli import main
+
+assert main(["-m", *sys.argv[1:]]) == 0
+print("refused:")
+
 from farkas_exp.config import parse
 from farkas_exp.machine.errors import UserError
 from farkas_exp.measures import check_measures
@@ -78,7 +87,9 @@ def test_an_optimizer_and_a_measure(tmp_path: Path) -> None:
     asked = ["diagnostics.epochs=[0,1]", "diagnostics.measures=[largest]", "diagnostics.images=8"]
     chosen = ["model=mlp", "model.width=8", "optimizer=signs", "optimizer.momentum=0", "lr.value=0.001", *asked]
     runs_dir = f"runs_dir={tmp_path / 'runs'}"
-    done = command("-m", "optimizer.share=1,0.5", *chosen, *DIGITS, runs_dir, tmp_path=tmp_path, **OWN)
+    done = python(
+        "-c", SWEEP_AND_REFUSALS, "optimizer.share=1,0.5", *chosen, *DIGITS, runs_dir, tmp_path=tmp_path, **OWN
+    )
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     whole, half = sorted(collect(tmp_path / "runs"), key=lambda record: -record.config["optimizer"]["share"])
     assert whole.identity != half.identity
@@ -86,7 +97,7 @@ def test_an_optimizer_and_a_measure(tmp_path: Path) -> None:
     assert moved[0] != moved[1]
     assert all(abs(step) <= 2 * 0.001 * share + 1e-6 for step, share in zip(moved, (1, 0.5), strict=True)), "two steps"
 
-    lines = python("-c", REFUSALS, tmp_path=tmp_path, **OWN).stdout.splitlines()
+    lines = done.stdout.partition("refused:\n")[2].splitlines()
     expected = (
         "optimizer.share: 0.5 does nothing here; it needs optimizer.name=signs (else 1.0)",
         "optimizer.share: 0.0 is out of range; it must be positive",

@@ -6,6 +6,7 @@ room imports it but for that call. A kernel is used in eager mode on the tensors
 `layers.plain_path`, its module computes the plain formula, to which a test compares every kernel.
 
 - `fused`: the augmented weight and the end of a residual block, each as one autograd Function, on any device.
+- `whole_network`: all augmented weights of a network together, on a GPU.
 - `batch_last`: convolutions on a CPU with images in the vector lanes, compiled at their first use.
 
 A further kernel is a module with a `swap(model, device)`, entered in `KERNELS`.
@@ -14,10 +15,10 @@ A further kernel is a module with a `swap(model, device)`, entered in `KERNELS`.
 from torch import device as Device
 from torch import nn
 
-from farkas_exp.kernels import batch_last, fused
+from farkas_exp.kernels import batch_last, fused, whole_network
 from farkas_exp.kernels.swapping import restore_class, swapped_by
 
-KERNELS = {"fused": fused.swap, "native_conv": batch_last.swap}
+KERNELS = {"fused": fused.swap, "whole_network": whole_network.swap, "native_conv": batch_last.swap}
 """In the order in which they are tried: a later one builds upon the modules of an earlier one."""
 
 
@@ -34,6 +35,7 @@ def accelerate(model: nn.Module, device: Device) -> nn.Module:
 
 def restore(model: nn.Module) -> nn.Module:
     """Take all kernels out of `model` again, in place."""
+    whole_network.remove(model)
     for module in model.modules():
         restore_class(module)
     return model
@@ -42,7 +44,10 @@ def restore(model: nn.Module) -> nn.Module:
 def in_use(model: nn.Module) -> list[str]:
     """The names of the kernels that have been swapped into `model`."""
     places = {"fused": fused.__name__, "native_conv": batch_last.__name__}
-    return [name for name, place in places.items() if any(swapped_by(module) == place for module in model.modules())]
+    swapped = {name for name, place in places.items() if any(swapped_by(module) == place for module in model.modules())}
+    if whole_network.of_model(model):
+        swapped.add("whole_network")
+    return [name for name in KERNELS if name in swapped]
 
 
 __all__ = ["KERNELS", "accelerate", "in_use", "restore"]

@@ -79,29 +79,33 @@ class AppendShortcutReLU(torch.autograd.Function):
         return masked, torch.sub(masked[:, :-1], masked[:, -1:], alpha=ctx.coefficient), None
 
 
-class _Fused(Swapped, FarkasLayer):
-    """A Farkas layer that augments its weight and bias by `Augment`."""
+class FusedLayer(Swapped, FarkasLayer):
+    """A Farkas layer that augments its weight and bias by `Augment`, unless they are given (`whole_network`)."""
+
+    given: tuple[Tensor, Tensor] | None = None
 
     def augmented(self) -> tuple[Tensor, Tensor]:
         """The full weight (m, ...) and bias (m,) that the layer applies."""
+        if self.given is not None:
+            return self.given
         if not allowed(self) or self.weight.dtype not in (torch.float32, torch.float64):
             return super().augmented()
         return Augment.apply(*self.free(), *constants(self))  # type: ignore[no-any-return]
 
 
-class FusedFarkasLinear(_Fused, FarkasLinear):
+class FusedFarkasLinear(FusedLayer, FarkasLinear):
     """A Farkas linear layer with one Function for its augmentation."""
 
     plain = FarkasLinear
 
 
-class FusedFarkasConv2d(_Fused, FarkasConv2d):
+class FusedFarkasConv2d(FusedLayer, FarkasConv2d):
     """A Farkas convolution with one Function for its augmentation."""
 
     plain = FarkasConv2d
 
 
-class FusedFarkasResidualConv2d(_Fused, FarkasResidualConv2d):
+class FusedFarkasResidualConv2d(FusedLayer, FarkasResidualConv2d):
     """The end of a residual branch, with one Function for its augmentation and one for sum and ReLU."""
 
     plain = FarkasResidualConv2d

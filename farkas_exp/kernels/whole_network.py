@@ -1,0 +1,224 @@
+"""All augmented weights and biases of a network in some twenty calls, however many layers it has.
+
+A GPU waits for the launches of a thin network, and every Farkas layer adds a dozen small ones. Here the free rows and
+the biases of all layers are one vector, `flat`. Each column of a weight's free rows, and the free biases of each layer,
+are a segment of that vector in another order: one segmented sum gives all aggregates, and one gather puts the augmented
+weights and biases together, of which each layer gets its views. The derivative is one gather of the gradients and one
+of those of the last rows:
+
+    dW_j = dW'_j - a dW'_m,    db_j = db'_j - a s db'_m,    db_m = (1 - s) db'_m,
+
+as in `fused.Augment`, with s = 1 while -Agg(b) wins the max, 0 while b_m does, and 1/2 at a tie.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from farkas_exp.kernels.fused import FusedLayer, allowed, constants
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything lies in the flat vectors of some layers, as indices on their device.
+
+    `flat` has the L free weights, row by row, and then the L biases; `full` the augmented weights and then the biases.
+    A weight's rows are as in its memory, so a channels_last filter needs no copy.
+
+    Attributes:
+        order: of the entries of `flat`, segment after segment: the columns of all weights, then the free biases.
+        offsets: where each segment begins in it, and the end, (S + 1,).
+        factors: -a of each segment, (S,).
+        bounds: of each layer's b_m + Agg(b), (L,).
+        last: where each layer's b_m is in `flat`, (L,).
+        source: of each entry of `full`: where it is in cat(flat, last rows, last biases).
+        own: of each entry of `flat`: where its own gradient is in the gradient of `full`.
+        through: where the gradient is that reaches it through the last row or bias.
+        shares: what that one is multiplied with: -a, and -1 for the last biases.
+        layers: of each bias in `flat`: which layer's it is.
+        sizes: of the parts of `full`, 2 L.
+        flat_sizes: of the parts of `flat`, 2 L.
+    """
+
+    order: Tensor
+    offsets: Tensor
+    factors: Tensor
+    bounds: Tensor
+    last: Tensor
+    source: Tensor
+    own: Tensor
+    through: Tensor
+    shares: Tensor
+    layers: Tensor
+    sizes: tuple[int, ...]
+    flat_sizes: tuple[int, ...]
+
+    @classmethod
+    def of(cls, layers: Sequence[FusedLayer]) -> "Layout":
+        """The layout of these layers, on the device of the first one and in its precision."""
+        rows = [layer.weight.shape[0] for layer in layers]
+        columns = [layer.weight[0].numel() for layer in layers]
+        free = sum(m * k for m, k in zip(rows, columns, strict=True))
+        length = free + sum(rows) + len(layers)
+        all_columns, full_weights = sum(columns), free + sum(columns)
+        weight = bias = column = full_weight = full_bias = 0
+        parts: dict[str, tuple[list[Tensor], list[Tensor]]] = {
+            name: ([], []) for name in ("order", "source", "own", "through", "shares", "layers")
+        }
+        lengths, factors, bounds, last = [], [], [], []
+        bias_lengths, bias_factors = [], []
+
+        def put(name: str, of_weight: Tensor, of_bias: Tensor) -> None:
+            parts[name][0].append(of_weight)
+            parts[name][1].append(of_bias)
+
+        for number, (layer, m, k) in enumerate(zip(layers, rows, columns, strict=True)):
+            a, bound = constants(layer)
+            of_rows, of_biases, of_columns = torch.arange(m * k), torch.arange(m), torch.arange(k)
+            at_bias, at_full_bias = free + bias, full_weights + full_bias
+            put("order", weight + of_rows.view(m, k).t().reshape(-1), at_bias + of_biases)
+            put(
+                "source",
+                torch.cat((weight + of_rows, length + column + of_columns)),
+                torch.cat((at_bias + of_biases, torch.tensor([length + all_columns + number]))),
+            )
+            put("own", full_weight + of_rows, at_full_bias + torch.arange(m + 1))
+            put("through", full_weight + m * k + of_rows % k, torch.full((m + 1,), at_full_bias + m))
+            put("shares", _exact([-a]).expand(m * k), _exact([-a] * m + [-1.0]))
+            put("layers", torch.empty(0, dtype=torch.long), torch.full((m + 1,), number))
+            lengths += [m] * k
+            factors += [-a] * k
+            bias_lengths.append(m)
+            bias_factors.append(-a)
+            bounds.append(bound)
+            last.append(at_bias + m)
+            weight, bias, column = weight + m * k, bias + m + 1, column + k
+            full_weight, full_bias = full_weight + (m + 1) * k, full_bias + m + 1
+
+        like = layers[0].weight
+        joined = {name: torch.cat((*first, *second)) for name, (first, second) in parts.items()}
+        ends = torch.tensor([0, *lengths, *bias_lengths]).cumsum(0)
+        numbers = {"factors": _exact([*factors, *bias_factors]), "bounds": _exact(bounds)}
+        moved = {
+            name: value.to(like.device)
+            for name, value in (joined | {"offsets": ends, "last": torch.tensor(last)}).items()
+        }
+        moved |= {name: value.to(like.device, like.dtype) for name, value in numbers.items()}
+        moved["shares"] = moved["shares"].to(like.dtype)
+        sizes = [(m + 1) * k for m, k in zip(rows, columns, strict=True)] + [m + 1 for m in rows]
+        flat_sizes = [m * k for m, k in zip(rows, columns, strict=True)] + [m + 1 for m in rows]
+        return cls(**moved, sizes=tuple(sizes), flat_sizes=tuple(flat_sizes))
+
+
+def _exact(values: list[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+class AugmentAll(torch.autograd.Function):
+    """The augmented weights and biases of L layers from their weights and biases, in the layout of `layout`."""
+
+    @staticmethod
+    def forward(ctx: Any, layout: Layout, dtype: torch.dtype | None, *parameters: Tensor) -> tuple[Tensor, ...]:
+        """L weights (m - 1, ...) and L biases (m,) to L weights (m, ...) and L biases (m,); `dtype` None: theirs."""
+        flat = torch.cat([_in_memory_order(parameter) for parameter in parameters])
+        sums = torch.segment_reduce(flat[layout.order], "sum", offsets=layout.offsets, unsafe=True)
+        rows, limits = (sums * layout.factors).tensor_split([len(sums) - len(layout.last)])
+        limits, own = limits + layout.bounds, flat[layout.last]
+        full = torch.cat((flat, rows, torch.maximum(limits, own)))[layout.source]
+        full = full if dtype is None else full.to(dtype)
+        ctx.save_for_backward(torch.heaviside(limits - own, limits.new_full((), 0.5)))
+        ctx.layout, ctx.shapes = layout, [(parameter.shape, _is_channels_last(parameter)) for parameter in parameters]
+        parts = zip(full.split(layout.sizes), ctx.shapes, strict=True)
+        return tuple(_shaped(part, (-1, *shape[1:]), last) for part, (shape, last) in parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """By ordinary operations, so that a second derivative is right where one is asked for."""
+        layout: Layout = ctx.layout
+        (share,) = ctx.saved_tensors
+        given = torch.cat([_in_memory_order(g, last) for g, (_, last) in zip(gradients, ctx.shapes, strict=True)])
+        given = given.to(share.dtype)
+        weights, biases = given[layout.through].tensor_split([len(layout.own) - len(layout.layers)])
+        through = torch.cat((weights, biases * share[layout.layers]))
+        flat = torch.addcmul(given[layout.own], layout.shares, through)
+        parts = zip(flat.split(layout.flat_sizes), ctx.shapes, ctx.needs_input_grad[2:], strict=True)
+        return (None, None, *(_shaped(part, *shape) if needed else None for part, shape, needed in parts))
+
+
+def _is_channels_last(tensor: Tensor) -> bool:
+    return tensor.dim() == 4 and not tensor.is_contiguous()
+
+
+def _in_memory_order(tensor: Tensor, channels_last: bool | None = None) -> Tensor:
+    """The entries as they lie in memory, or as they would in channels_last."""
+    last = _is_channels_last(tensor) if channels_last is None else channels_last
+    return tensor.permute(0, 2, 3, 1).reshape(-1) if last else tensor.reshape(-1)
+
+
+def _shaped(entries: Tensor, shape: Sequence[int], channels_last: bool) -> Tensor:
+    if not channels_last:
+        return entries.view(*shape)
+    outputs, inputs, height, width = shape
+    return entries.view(outputs, height, width, inputs).permute(0, 3, 1, 2)
+
+
+@dataclass
+class Together:
+    """The hooks of a network that augment its layers together before each forward; a copy of it has its own."""
+
+    layers: list[FusedLayer]
+    layout: Layout | None = None
+    handles: list[Any] = field(default_factory=list)
+
+    def before(self, model: nn.Module, images: Any) -> None:
+        """Give each layer its augmented weight and bias."""
+        like = self.layers[0].weight
+        if not allowed(self.layers[0]) or like.dtype not in (torch.float32, torch.float64):
+            return
+        if self.layout is None or (self.layout.order.device, self.layout.factors.dtype) != (like.device, like.dtype):
+            self.layout = Layout.of(self.layers)
+        kind = like.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        parameters = [layer.weight for layer in self.layers] + [layer.bias for layer in self.layers]
+        full = AugmentAll.apply(self.layout, dtype, *parameters)
+        for layer, weight, bias in zip(self.layers, full, full[len(self.layers) :], strict=False):
+            layer.given = weight, bias
+
+    def after(self, model: nn.Module, images: Any, output: Any) -> None:
+        """Take them back, also after a forward that has failed."""
+        for layer in self.layers:
+            layer.given = None
+
+
+def swap(model: nn.Module, device: torch.device) -> None:
+    """Augment the layers of a network together, on a GPU, where launches are what a step waits for."""
+    if device.type == "cuda":
+        augment_together(model)
+
+
+def augment_together(model: nn.Module) -> None:
+    """Augment all layers of `model` that have a fixed lambda at the start of each of its forwards."""
+    layers = [module for module in model.modules() if isinstance(module, FusedLayer) and not module.rule.learn_lambda]
+    if layers:
+        together = Together(layers)
+        together.handles += [
+            model.register_forward_pre_hook(together.before),
+            model.register_forward_hook(together.after, always_call=True),
+        ]
+
+
+def of_model(model: nn.Module) -> Together | None:
+    """What augments the layers of `model` together, if anything does."""
+    owners = (getattr(hook, "__self__", None) for hook in model._forward_pre_hooks.values())
+    return next((owner for owner in owners if isinstance(owner, Together)), None)
+
+
+def remove(model: nn.Module) -> None:
+    """Let each layer augment itself again."""
+    together = of_model(model)
+    if together is not None:
+        for handle in together.handles:
+            handle.remove()
