@@ -1,4 +1,4 @@
-"""The words of a command line, checked before Hydra sees them: what it would answer at length or without the key."""
+"""Check a command line before Hydra sees it, whose errors would be long or name no key."""
 
 import importlib.util
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,9 @@ from farkas_exp.machine.errors import UserError, unknown
 
 
 def packing(arguments: Sequence[str]) -> list[str]:
-    """What `packing=N` on the command line means to Hydra: the local launcher with N processes for each GPU.
+    """The overrides that `packing=N` stands for: the local launcher with N processes for each GPU.
 
-    A launcher that the command line names itself stays.
+    None if the command line names a launcher itself.
     """
     values = [argument.partition("=")[2] for argument in arguments if argument.startswith("packing=")]
     if not values or not values[-1].isdecimal() or any(a.startswith("hydra/launcher=") for a in arguments):
@@ -29,10 +29,10 @@ def packing(arguments: Sequence[str]) -> list[str]:
 
 
 def checked(arguments: Sequence[str]) -> list[str]:
-    """The arguments with the arms of the experiment under their own names, which are offered to Hydra.
+    """The arguments, with arms by the names of the experiment's file; offer these arms to Hydra.
 
     Raises:
-        UserError: what argparse and Hydra would answer at length or without the key.
+        UserError: a mistake, in one line with the key.
     """
     parser = get_args_parser()
     parser.error = _refuse_flag  # type: ignore[method-assign]
@@ -41,7 +41,7 @@ def checked(arguments: Sequence[str]) -> list[str]:
     groups = choices(folders[0])
     overrides = []
     for text in flags.overrides:
-        if not text.startswith(f"{arms.GROUP}="):  # that is checked below, when the experiment is known
+        if not text.startswith(f"{arms.GROUP}="):  # checked below, once the experiment is known
             (override,) = OverridesParser.create().parse_overrides([text])
             _check_override(text, override, groups)
             overrides.append(override)
@@ -69,16 +69,16 @@ def _check_override(text: str, override: Override, groups: Mapping[str, Sequence
 
 
 def _experiment(overrides: Sequence[Override], folders: Sequence[Path]) -> tuple[str | None, dict[str, arms.Arm]]:
-    """The experiment that is asked for, and its arms."""
+    """The requested experiment and its arms."""
     asked = [override for override in overrides if override.key_or_group == "experiment"]
     if any(override.is_sweep_override() for override in asked):
-        raise UserError("experiment: one at a time, for each brings a sweep of its own")
+        raise UserError("experiment: one at a time, since each is a sweep of its own")
     name = asked[-1].value() if asked else None
     return (name, arms.arms_of(name, folders)) if isinstance(name, str) else (None, {})
 
 
 def _check_arm(text: str, experiment: str | None, found: dict[str, arms.Arm], folders: Sequence[Path]) -> None:
-    """Raise a `UserError` for an arm that the experiment does not have."""
+    """Refuse an arm that the experiment does not have."""
     if not found:
         where = f"experiment={experiment} has no arms" if experiment else "this is for an experiment with arms"
         raise UserError(f"arm: {where}; with arms: {', '.join(arms.with_arms(folders))}")

@@ -1,6 +1,6 @@
 """The command line: Hydra composes, the schema checks, the task runs; a mistake is one line and status 2.
 
-Imports no torch, so that `--help`, `--cfg job` and the skipping of finished runs answer at once.
+Imports no torch, so `--help`, `--cfg job` and the skipping of finished runs answer at once.
 """
 
 import os
@@ -34,11 +34,11 @@ from farkas_exp.machine.home import ensure_home
 from farkas_exp.machine.signals import at_stake, last_words
 
 CHECK_DATA = "--check-data"
-"""The flag that decodes a data set's files in place of training on them."""
+"""The flag that decodes the files of a data set in place of training."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status. Of several processes the first one does, the others follow."""
+    """Run the command line and return its exit status. Of several processes the first leads, the others follow."""
     if arguments is not None:
         sys.argv = ["farkas_exp", *arguments]
     ensure_home()
@@ -54,25 +54,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 finally:
                     workers.dismiss(processes, status)
                 return status
-        except UserError as error:  # before there was anything to lead
+        except UserError as error:  # before the processes met
             return _complain(str(error))
 
 
 def _lead() -> int:
-    """What the first process does: help, a check of data, or runs."""
+    """Help, check data, or run, as the first process."""
     given = sys.argv[1:]
     tell_hydra(Path(config_dir()), given)
     if {"--help", "-h"} & set(given):
         print(help_text(Path(config_dir())))
         return OK
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, and we say them in one line
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors, so that we report them in one line
     if CHECK_DATA in given:
         return _check_data([argument for argument in given if argument != CHECK_DATA])
     return _run(given)
 
 
 def _run(given: Sequence[str]) -> int:
-    """Let Hydra compose, and run what it composes; return the exit status."""
+    """Let Hydra compose, run what it composes, and return the exit status."""
     outcomes: list[Outcome] = []
     SweepWatch.current = SweepWatch.refusal = None
     cut = None
@@ -86,28 +86,25 @@ def _run(given: Sequence[str]) -> int:
         if isinstance(stop, SystemExit) and stop.code != TO_BE_CONTINUED:
             raise
         cut = Cut(LOST_EACH_OTHER if distributed.is_broken() else STOPPED)
-    except Exception as error:  # noqa: BLE001 - a command line that does not compose, or a launcher or search that failed
+    except Exception as error:  # noqa: BLE001 - it does not compose, or a launcher or search failed
         if SweepWatch.current is None or not SweepWatch.current.has_begun:
             return _complain(one_line(error))
         cut = failure_of_sweep(SweepWatch.current, error)
     if SweepWatch.current is not None:
         with at_stake():
             return end_of_sweep(SweepWatch.current, given, cut)
-    if not outcomes:  # stopped before there was one, or --cfg and the like
+    if not outcomes:  # stopped before the first run, or --cfg and the like
         return TO_BE_CONTINUED if cut else OK
     return _complain(outcomes[-1].note) if outcomes[-1].status == REFUSED else outcomes[-1].exit_status
 
 
 def _for_hydra(given: Sequence[str]) -> list[str]:
-    """The arguments as Hydra takes them: texts quoted, the launcher of `packing=N` named, and the flags together.
-
-    To argparse `model=... -m seed=0,1` is not as good as `-m model=... seed=0,1`.
-    """
+    """The arguments for Hydra: texts quoted, the launcher of `packing=N` added, and `-m` first, for argparse."""
     return sorted(keep_texts(given) + packing(given), key=lambda argument: argument not in ("-m", "--multirun"))
 
 
 def _check_data(arguments: Sequence[str]) -> int:
-    """Decode every file of the data set that the overrides name; the exit status is 1 where one is broken."""
+    """Decode every file of the data set in the overrides; return 1 if one is broken."""
     from farkas_exp.data.files.check import check_data
 
     try:
@@ -123,7 +120,7 @@ def _check_data(arguments: Sequence[str]) -> int:
 
 
 def _stopped(given: Sequence[str]) -> None:
-    """What a sweep says when a signal ends its process between two runs."""
+    """Summarize a sweep whose process a signal ends between two runs."""
     if SweepWatch.current is not None:
         end_of_sweep(SweepWatch.current, given, Cut(STOPPED), report=False)
 

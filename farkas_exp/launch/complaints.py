@@ -1,4 +1,4 @@
-"""What Hydra, OmegaConf and YAML find wrong with a command line and its files, as one line."""
+"""The errors of Hydra, OmegaConf and YAML as one line."""
 
 import re
 import shlex
@@ -13,11 +13,11 @@ from farkas_exp.machine.errors import UserError, unknown
 
 
 def one_line(error: BaseException) -> str:
-    """The error in one line that names the key or the file and says what would be right."""
+    """The error in one line that names the key or file and what would be right."""
     text = str(error)
     if isinstance(error, UserError):
         return text
-    if isinstance(error.__cause__, UserError):  # from a launcher or sweeper that Hydra was about to build
+    if isinstance(error.__cause__, UserError):  # raised while Hydra built a launcher or sweeper
         return str(error.__cause__)
     if of_resolver := re.search(r"UserError raised while resolving interpolation: (.*)", text):
         return of_resolver.group(1)
@@ -38,11 +38,11 @@ def one_line(error: BaseException) -> str:
         return words
     if isinstance(error, OSError):
         return f"{error.filename or 'this command'}: {error.strerror or words}"
-    return f"this does not make a configuration ({type(error).__name__}: {words})"
+    return f"cannot compose a configuration ({type(error).__name__}: {words})"
 
 
 def unreadable(argument: str, reason: str = "") -> str:
-    """What is said of an argument that Hydra cannot read as KEY=VALUE: what it is, and how it is quoted."""
+    """The message for an argument that is no readable KEY=VALUE: what is wrong, and how to quote it."""
     key, equals, value = argument.partition("=")
     if not equals:
         return f"{argument or repr(argument)}: not KEY=VALUE"
@@ -73,7 +73,7 @@ def _shown(text: str) -> str:
 
 
 def _of_yaml(error: yaml.YAMLError) -> str:
-    """File, line and what is wrong with it."""
+    """File, line and problem."""
     mark = getattr(error, "problem_mark", None)
     where = f"{mark.name}, line {mark.line + 1}" if mark is not None else "a YAML file"
     what = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)

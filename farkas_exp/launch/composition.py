@@ -1,9 +1,8 @@
-"""The values of one run of a sweep, as Hydra composes them, at a hundredth of the time.
+"""Compose the runs of a sweep as Hydra does, in a hundredth of the time.
 
-Hydra composes each run of a sweep from nothing, which takes a quarter of a second; a sweep of thousands of finished
-runs would be looked at for minutes. Here the files are read once, the order in which they are merged is asked of Hydra
-once for all choices that are plain files, and the merging is done on plain dictionaries. What is not plain (an added or
-deleted key, a value that asks for `hydra:...`) is left to Hydra, so that there is one meaning of a command line.
+Hydra composes each run from scratch in a quarter of a second; thousands of finished runs would take minutes to skip.
+Here each file is read once, Hydra gives the order of merging once for all choices that are plain files, and plain
+dictionaries are merged. Anything else (an added or deleted key, a value with `hydra:...`) is left to Hydra.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +23,7 @@ Values = dict[str, Any]
 
 
 def _best(key: str, *, _root_: DictConfig) -> Any:
-    """The value of `${best:KEY}`: see `best.best_value`."""
+    """The value of `${best:KEY}`; see `best.best_value`."""
     from farkas_exp.runs.best import best_value
 
     values: Any = OmegaConf.to_container(_root_, resolve=False)
@@ -36,7 +35,7 @@ OmegaConf.register_new_resolver("best", _best, replace=True)
 
 
 def values_of(composed: DictConfig) -> Values:
-    """The nested values of what Hydra has composed, resolved, without Hydra's own; texts know how they were written.
+    """The resolved values that Hydra composed, without its own; texts know how they were written.
 
     Raises:
         OmegaConfBaseException: a value that cannot be resolved.
@@ -50,7 +49,7 @@ class Compositions:
     """Composes the runs of one command.
 
     Args:
-        loader: Hydra's.
+        loader: Hydra's configuration loader.
         master: the configuration of the whole command.
     """
 
@@ -79,11 +78,11 @@ class Compositions:
         return self.by_hydra(overrides) if found is None else found
 
     def by_hydra(self, overrides: Sequence[str]) -> Values:
-        """The same by Hydra's own composition."""
+        """The values as Hydra itself composes them."""
         return values_of(self._loader.load_sweep_config(self._master, list(overrides)))
 
     def plain_values(self, overrides: Sequence[str]) -> Values | None:
-        """The same without Hydra's composition, or None where only that can tell."""
+        """The values composed here, or None if only Hydra can compose them."""
         if self._repository is None:
             return None
         parsed = [self._parse(text) for text in overrides]
@@ -108,7 +107,7 @@ class Compositions:
         return self._groups[key] and not isinstance(override.value(), dict)
 
     def _chosen(self, groups: Sequence[Override]) -> Values:
-        """The values of all files with these choices of groups, in the order of the defaults list."""
+        """The merged values of all files with these choices, in the order of the defaults list."""
         key = tuple(str(override.input_line) for override in groups)
         if key not in self._merged:
             merged: Values = {}
@@ -119,7 +118,7 @@ class Compositions:
         return self._merged[key]
 
     def _order(self, groups: Sequence[Override]) -> list[ResultDefault]:
-        """The files in the order in which they are merged; one list for all choices between plain files."""
+        """The files in the order of merging; one list for all choices between plain files."""
         plain = {override.key_or_group: package for override in groups if (package := self._package(override))}
         key = tuple(
             (override.key_or_group, plain[override.key_or_group])
@@ -132,7 +131,7 @@ class Compositions:
         return [_with_choice(default, chosen) for default in self._orders[key]]
 
     def _package(self, override: Override) -> str | None:
-        """Where a choice puts its values, if it is a file without a defaults list of its own; else None."""
+        """The package of a choice if it is a file without a defaults list, else None."""
         choice = override.value()
         changes = override.is_add() or override.is_force_add() or override.is_delete() or override.package is not None
         if changes or not isinstance(choice, str):
@@ -177,7 +176,7 @@ def _copy(values: Any) -> Any:
 
 
 def _merge(into: Values, values: Values) -> None:
-    """Merge as OmegaConf does: mappings key by key, anything else replaced; `???` takes nothing away."""
+    """Merge as OmegaConf does: mappings key by key, anything else replaced, except by `???`."""
     for key, value in values.items():
         if isinstance(value, dict) and isinstance(into.get(key), dict):
             _merge(into[key], value)
@@ -186,7 +185,7 @@ def _merge(into: Values, values: Values) -> None:
 
 
 def _apply(values: Values, override: Override) -> bool:
-    """Set one key as `KEY=VALUE` does; whether that is plain."""
+    """Set one key as `KEY=VALUE` does; return False if only Hydra can."""
     value = override.value()
     is_set = not (override.is_add() or override.is_force_add() or override.is_delete())
     if not is_set or override.package is not None or isinstance(value, dict):
@@ -208,7 +207,7 @@ def _holds_mapping(value: Any) -> bool:
 
 
 def _resolved(values: Values) -> Values | None:
-    """`values` with their `${...}` replaced, or None where one of them asks Hydra."""
+    """`values` with their `${...}` replaced, or None if only Hydra can."""
     texts = [text for text in _texts(values) if "${" in text]
     if not texts:
         return values

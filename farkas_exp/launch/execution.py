@@ -1,6 +1,6 @@
-"""One run brought to its end: skipped where it is done, else continued or trained; a failure is an outcome of its own.
+"""Execute one run: skip it if it is done, else continue or train it; a failure is an outcome, too.
 
-Imports no torch: the trainer is imported by the first run that has to train.
+Imports no torch until a run has to train.
 """
 
 import errno
@@ -25,12 +25,12 @@ from farkas_exp.runs.measurements import Gap, Measurements, described
 
 
 def execute(config: Config) -> Outcome:
-    """Bring one run to its end: skip it, continue it or train it.
+    """Skip, continue or train one run.
 
-    A crash is kept in the run directory (`error.txt`) and reported, not raised.
+    A crash is written to `error.txt` of the run directory and reported, not raised.
 
     Raises:
-        UserError: a mistake in the configuration or the data; nothing of the run has been written over.
+        UserError: a mistake in the configuration or the data; nothing of the run was overwritten.
     """
     done = settled(config)
     if done is not None:
@@ -41,7 +41,7 @@ def execute(config: Config) -> Outcome:
             return _execute_locked(run, config)
     except runs.RunBusy as busy:
         return Outcome(BUSY, str(run.path), str(busy))
-    except OSError as error:  # the lock is the first file that is written
+    except OSError as error:  # the lock is the first file to be written
         if (done := _standing(run, config)) is not None:
             return replace(done, note=f"{done.note}; not measured: {_disk_note(error)}")
         if error.errno in DISK_ERRNOS:
@@ -52,8 +52,8 @@ def execute(config: Config) -> Outcome:
 def _execute_locked(run: runs.RunDirectory, config: Config) -> Outcome:
     path = str(run.path)
     if run.result.exists():
-        runs.write_record(run, config)  # in case it is lost; a finished run is none the worse for it
-    done = _standing(run, config)  # another process may have finished it while we waited
+        runs.write_record(run, config)  # in case it was lost
+    done = _standing(run, config)  # another process may have finished it meanwhile
     try:
         if done is not None:
             return _measured(run, config, done)
@@ -68,14 +68,14 @@ def _execute_locked(run: runs.RunDirectory, config: Config) -> Outcome:
     except (UserError, KeyboardInterrupt, SystemExit):
         _remove_if_unused(run)
         raise
-    except Exception as error:  # noqa: BLE001 - whatever happens in one run stays in that run
+    except Exception as error:  # noqa: BLE001 - one run must not end the others
         return _failed(run, config, error)
 
 
 def _failed(run: runs.RunDirectory, config: Config, error: Exception) -> Outcome:
     try:
         run.check_own()
-    except runs.RunLost as lost:  # nothing may be written, also where this is but the cause of the error
+    except runs.RunLost as lost:  # write nothing more, whatever the error was
         return Outcome(DISK, str(run.path), str(lost))
     except OSError as unreadable:
         error = unreadable
@@ -85,10 +85,10 @@ def _failed(run: runs.RunDirectory, config: Config, error: Exception) -> Outcome
 
 
 def settled(config: Config) -> Outcome | None:
-    """The outcome of a run that needs neither training nor measuring, or None. Quick but for a listing of the data.
+    """The outcome of a run that needs neither training nor measuring, or None. Quick, except for listing the data.
 
     Raises:
-        UserError: it was trained on other data than are here now.
+        UserError: it was trained on other data than these.
     """
     run = runs.open_run(config)
     done = _standing(run, config)
@@ -99,13 +99,13 @@ def settled(config: Config) -> Outcome | None:
 
 
 def _unmeasured(run: runs.RunDirectory, config: Config) -> tuple[list[Gap], list[Gap]]:
-    """What a run that is done lacks of the measurements asked for: what can still be measured, and what cannot."""
+    """The requested measurements that a finished run lacks: those still possible, and the others."""
     record = runs.read_run(run.path) if config.diagnostics.epochs else None
     return Measurements(run, config.diagnostics).left_by(record) if record else ([], [])
 
 
 def _measured(run: runs.RunDirectory, config: Config, done: Outcome) -> Outcome:
-    """The outcome of a run that is done, after what is asked for and can still be measured of it has been."""
+    """Measure what a finished run lacks, as far as possible; return its outcome."""
     measurable, _ = _unmeasured(run, config)
     if done.status != SKIPPED or not measurable:
         return _with_gaps(run, config, done)
@@ -119,7 +119,7 @@ def _measured(run: runs.RunDirectory, config: Config, done: Outcome) -> Outcome:
 
 
 def _with_gaps(run: runs.RunDirectory, config: Config, done: Outcome) -> Outcome:
-    """The outcome with a word on what is asked for and not measured."""
+    """The outcome, with a note on what was requested and is not measured."""
     if done.status != SKIPPED or not config.diagnostics.epochs:
         return done
     measurable, lost = _unmeasured(run, config)
@@ -128,10 +128,10 @@ def _with_gaps(run: runs.RunDirectory, config: Config, done: Outcome) -> Outcome
 
 
 def _standing(run: runs.RunDirectory, config: Config) -> Outcome | None:
-    """What became of the run earlier, if that is the end of it, and if it was trained on the data that are here now.
+    """The earlier outcome of the run, or None if there is something left to do.
 
     Raises:
-        UserError: it was trained on other data.
+        UserError: it was trained on other data than these.
     """
     record = runs.read_run(run.path)
     before = None if record is None else _earlier(record, config)
@@ -159,7 +159,7 @@ def _earlier(record: runs.RunRecord, config: Config) -> Outcome | None:
 DISK_ERRNOS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE}
 )
-"""What the system says of a full, read-only, forbidden or broken disk."""
+"""The errors of a full, read-only, forbidden or broken disk."""
 
 
 def _is_below(filename: Any, folder: str) -> bool:
@@ -168,18 +168,18 @@ def _is_below(filename: Any, folder: str) -> bool:
 
 def _disk_note(error: OSError) -> str:
     where = f" ({error.filename})" if error.filename else ""
-    return f"{error.strerror}{where}; put it right and give the same command again, it goes on from the last checkpoint"
+    return f"{error.strerror}{where}; mend it and give the same command again: it goes on from the last checkpoint"
 
 
 def _stop_for_disk(run: runs.RunDirectory, error: OSError) -> Outcome:
-    """The outcome of a run that could not write. Its state stays as it is, or becomes "interrupted" where it can."""
+    """The outcome of a run that could not write; its state becomes "interrupted" if that can be written."""
     with suppress(OSError):
         runs.change_state(run, runs.INTERRUPTED, error=_disk_note(error))
     return Outcome(DISK, str(run.path), _disk_note(error))
 
 
 def _crash(run: runs.RunDirectory, config: Config, error: Exception) -> Outcome:
-    failed = isinstance(error, RankFailed)  # its message says what the error was, and where
+    failed = isinstance(error, RankFailed)  # its message names the error and the process
     note = str(error) if failed else f"{type(error).__name__}: {' '.join(str(error).split())}"
     try:
         write_text(run.error, error.details if failed else traceback.format_exc())
@@ -199,7 +199,7 @@ def _prints_if_readable(config: Config) -> Prints:
 
 
 def _remove_if_unused(run: runs.RunDirectory) -> None:
-    """Take an empty run directory away again, so that a refused command leaves nothing behind; the lock is held."""
+    """Remove an empty run directory, so that a refused command leaves nothing behind; the lock is held."""
     if run.record.exists() or not run.is_own():
         return
     if run.held is not None:

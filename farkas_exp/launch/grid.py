@@ -1,4 +1,4 @@
-"""Which runs a sweep over a grid has: every combination of its values, each once."""
+"""The runs of a grid: every combination of its values, each once."""
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +19,7 @@ from farkas_exp.launch.sweep import SweepWatch
 from farkas_exp.machine.errors import UserError
 
 MOST_RUNS = 1_000_000
-"""A sweep of more runs is a slip of the hand, and would fill the memory before it began."""
+"""A larger sweep is a slip, and would fill the memory before it began."""
 
 Combination = tuple[str, ...]
 """The overrides of one run."""
@@ -31,15 +31,15 @@ def batches(
     """The runs of a sweep in batches of at most `size` (None: one batch), each with the number of its first run.
 
     Args:
-        loader: Hydra's, of configurations.
+        loader: Hydra's configuration loader.
         config: of the whole command.
         params: what the experiment sweeps over.
-        arguments: of the command line, which come last.
+        arguments: of the command line; they come last.
         size: `hydra.sweeper.max_batch_size`.
 
     Raises:
-        UserError: values that cannot be enumerated, no combination, or a size that is none.
-        HydraException: a combination that does not compose; then none is begun.
+        UserError: values that cannot be listed, no combination, or a wrong size.
+        HydraException: a combination does not compose; none is begun.
     """
     if size is not None and (type(size) is not int or size < 1):
         raise UserError(f"hydra.sweeper.max_batch_size: expected a whole number of at least 1 or null, got {size!r}")
@@ -54,14 +54,14 @@ def batches(
 
 
 def combinations(params: Mapping[str, Any] | None, arguments: Sequence[str], loader: Any) -> list[Combination]:
-    """Every combination of the values that an experiment (`params`) and then the command line (`arguments`) give.
+    """Every combination of the values of an experiment (`params`) and of the command line (`arguments`).
 
     Raises:
-        UserError: values that cannot be enumerated, or no combination, or far too many.
+        UserError: values that cannot be listed, no combination, or far too many.
     """
     own = keep_texts([f"{key}={value}" for key, value in (params or {}).items()])
     given = [*own, *arguments]
-    choices: dict[str, list[str]] = {}  # a later word on a key takes the place of an earlier one
+    choices: dict[str, list[str]] = {}  # a later value of a key replaces an earlier one
     for override in OverridesParser.create(config_loader=loader).parse_overrides(given):
         choices[override.get_key_element()] = _values(override)
     count = 1
@@ -77,7 +77,7 @@ def _values(override: Override) -> list[str]:
     if not override.is_sweep_override():
         return [f"{key}={override.get_value_element_as_str()}" if "=" in text else text]
     if not override.is_discrete_sweep():
-        raise UserError(f"{text}: a grid has no points in an interval; list the values, or search: hydra/sweeper=tpe")
+        raise UserError(f"{text}: an interval is no list of values; list them, or search: hydra/sweeper=tpe")
     try:
         values = list(itertools.islice(override.sweep_string_iterator(), MOST_RUNS + 1))
     except (HydraException, ValueError, ArithmeticError, TypeError) as error:
@@ -85,20 +85,20 @@ def _values(override: Override) -> list[str]:
     if key == arms.GROUP and set(values) <= set(order := arms.offered()):
         values.sort(key=order.index)
     if not values:
-        raise UserError(f"{text}: there is nothing in it, so the sweep would have no runs")
+        raise UserError(f"{text}: no values, so the sweep would have no runs")
     return [f"{key}={value}" for value in values]
 
 
 def distinct(found: Iterable[Combination], compositions: Compositions) -> list[Combination]:
-    """The combinations without those that say the same as an earlier one.
+    """The combinations, without those that mean the same as an earlier one.
 
     Raises:
-        HydraException: one of them does not compose; then none is begun.
+        HydraException: one of them does not compose; none is begun.
     """
     first: dict[Any, Combination] = {}
     for combination in found:
         meaning: Any = combination
-        with suppress(UserError, OmegaConfBaseException):  # its own job says so, and leaves the others alone
+        with suppress(UserError, OmegaConfBaseException):  # reported by its own job, which leaves the others alone
             meaning = SweepWatch.known[combination] = Planned.of(compositions.values(combination))
         first.setdefault(meaning, combination)
     return list(first.values())

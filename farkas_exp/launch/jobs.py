@@ -1,4 +1,4 @@
-"""What the launchers share: runs in groups of `runs_per_job`, one process for each group, outcomes read from files."""
+"""What the launchers share: groups of `runs_per_job` runs, a process for each group, outcomes read from files."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -37,7 +37,7 @@ Group = tuple[Run, ...]
 
 @dataclass
 class Work:
-    """What a process needs to run a part of a sweep; it is pickled into the process."""
+    """What a process needs to run a part of a sweep; pickled into it."""
 
     context: HydraContext
     config: DictConfig
@@ -62,11 +62,7 @@ def numbered(job_overrides: Sequence[Sequence[str]], first: int) -> list[Run]:
 
 
 def groups(all_runs: Sequence[Run], runs_per_job: int) -> list[Group]:
-    """Split the runs of a sweep into jobs of `runs_per_job`, in their order.
-
-    Neighbours, such as the seeds of one arm, take about the same time, so the jobs come out unequal where the arms
-    are; each run is in exactly one job.
-    """
+    """Split the runs of a sweep into jobs of `runs_per_job`, in their order."""
     return [tuple(all_runs[i : i + runs_per_job]) for i in range(0, len(all_runs), runs_per_job)]
 
 
@@ -83,13 +79,13 @@ def whole_number(settings: Mapping[str, Any], key: str, least: int) -> int:
 
 
 def run_group(work: Work, group: Group, stop: StopRequest, *, shared_terminal: bool = False) -> None:
-    """Train the runs of one job, until one of them is told to stop. To be called in a process of its own.
+    """Train the runs of one job, until a stop is requested. Call this in a process of its own.
 
     Args:
         work: what they need.
         group: the runs.
-        stop: of this process; asked for between two runs as well.
-        shared_terminal: other jobs print there as well, so a live line would be torn.
+        stop: of this process.
+        shared_terminal: whether other jobs print there too, which would garble a live line.
     """
     Singleton.set_state(work.singletons)
     setup_globals()
@@ -99,15 +95,15 @@ def run_group(work: Work, group: Group, stop: StopRequest, *, shared_terminal: b
             return
         try:
             run_one(work, run, shared_terminal=shared_terminal)
-        except SystemExit:  # interrupted, or a crash with fail_fast=true; the outcome is written
+        except SystemExit:  # interrupted, or crashed with fail_fast=true; the outcome is written
             return
 
 
 def run_one(work: Work, run: Run, *, shared_terminal: bool = False) -> None:
-    """Train one run in this process; its outcome is in the sweep's folder.
+    """Train one run in this process, and leave its outcome in the sweep's folder.
 
     Raises:
-        SystemExit: it was told to stop, or it crashed with fail_fast=true.
+        SystemExit: it was stopped, or it crashed with fail_fast=true.
     """
     composed = work.context.config_loader.load_sweep_config(work.config, list(run.overrides))
     with open_dict(composed):
@@ -128,18 +124,18 @@ def run_one(work: Work, run: Run, *, shared_terminal: bool = False) -> None:
 
 
 def skip_done(work: Work, all_runs: Iterable[Run]) -> list[Run]:
-    """The runs that still have something to train; the outcomes of the others are written here, without a process.
+    """The runs that still have something to train; write the outcomes of the others here, without a process.
 
     Raises:
-        HydraException: a run that does not compose; then nothing is written.
-        SystemExit: one of them has crashed before, and fail_fast=true (status 75).
+        HydraException: a run does not compose; nothing is written.
+        SystemExit: one of them crashed before, with fail_fast=true (status 75).
     """
     compositions = Compositions(work.context.config_loader, work.config)
     every = [(run, _planned(compositions, run)) for run in all_runs]
     left = []
     for run, planned in every:
         done = None
-        with suppress(UserError):  # its own process says so
+        with suppress(UserError):  # reported by its own process
             done = planned.settled() if planned is not None else None
         if planned is None or done is None:
             left.append(run)
@@ -152,7 +148,7 @@ def skip_done(work: Work, all_runs: Iterable[Run]) -> list[Run]:
 
 
 def _planned(compositions: Compositions, run: Run) -> Planned | None:
-    """A run as it is composed, or None for one that its own process has to refuse."""
+    """A composed run, or None for one that its own process has to refuse."""
     if run.overrides in SweepWatch.known:
         return SweepWatch.known.pop(run.overrides)
     try:
@@ -166,26 +162,26 @@ def _name(run: Run) -> str:
 
 
 def mark_open(work: Work, group: Iterable[Run], note: str, status: str = LOST) -> None:
-    """Say that these runs have no outcome (yet), and why; an outcome that is there stays."""
+    """Record why these runs have no outcome yet; keep any that is there."""
     for run in group:
         if not has_outcome(work, run):
             outcomes.record_outcome(work.directory, run.number, run.overrides, Outcome(status, _name(run), note))
 
 
 def has_outcome(work: Work, run: Run) -> bool:
-    """Whether the run has come to an end of any kind in this sweep."""
+    """Whether the run has ended in this sweep, in whatever way."""
     row = outcomes.read_outcome(work.directory, run.number)
     return row is not None and row["status"] != LOST
 
 
 def crashed(work: Work, all_runs: Iterable[Run]) -> bool:
-    """Whether one of the runs has crashed or was refused: the end of a sweep with fail_fast=true."""
+    """Whether one of the runs crashed or was refused: the end of a sweep with fail_fast=true."""
     rows = [outcomes.read_outcome(work.directory, run.number) for run in all_runs]
     return any(row is not None and row["status"] in outcomes.ENDS_A_FAST_SWEEP for row in rows)
 
 
 def returns(work: Work, all_runs: Iterable[Run]) -> list[JobReturn]:
-    """What Hydra's sweepers want to know: each run's objective, None for a run without a result."""
+    """What Hydra's sweepers expect: each run's objective, None without a result."""
     answers = []
     for run in all_runs:
         row = outcomes.read_outcome(work.directory, run.number) or {}

@@ -1,7 +1,7 @@
-"""`hydra/launcher=local_parallel`: the jobs of a sweep as processes of this machine, some at a time, a device for each.
+"""`hydra/launcher=local_parallel`: the jobs of a sweep as processes of this machine, several at a time.
 
-A process for each job, so that one that is killed (or runs out of memory) takes no other with it and leaves no memory
-on the device. They are forked from a server that has imported PyTorch once, so that a job begins in milliseconds.
+Each job is a process of its own, so that one that is killed or runs out of memory harms no other and leaves nothing on
+the device. They are forked from a server that has imported PyTorch, so a job begins in milliseconds.
 """
 
 import math
@@ -32,17 +32,17 @@ from farkas_exp.machine.signals import StopRequest
 from farkas_exp.runs import CRASHED
 
 _UNKNOWN = 255
-"""What multiprocessing gives as the exit code of a process whose server is no more."""
+"""The exit code that multiprocessing reports for a process whose server is gone."""
 
 _POLL_SECONDS = 0.2
-"""How soon the launcher sees a signal; the end of a job wakes it at once."""
+"""How long the launcher may take to see a signal; the end of a job wakes it at once."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How many jobs at a time, on which devices, with how many threads each.
+    """How many jobs run at a time, on which devices, with how many threads each.
 
-    Job slot i uses device i modulo their number; no devices means the CPU.
+    Slot i uses device i modulo their number; no devices means the CPU.
     """
 
     n_jobs: int
@@ -50,20 +50,20 @@ class Plan:
     threads: int
 
     def device(self, slot: int) -> str | None:
-        """The device of a slot, or None on a machine without one."""
+        """The device of a slot, or None for the CPU."""
         return self.devices[slot % len(self.devices)] if self.devices else None
 
 
 def plan(settings: Mapping[str, Any], found: Sequence[str], cores: int) -> Plan:
-    """Fill in what the settings leave open: one job a device, or one job a core with a thread each.
+    """Complete the settings: by default a job for each device, or a job with one thread for each core.
 
     Args:
         settings: of the launcher; `n_jobs`, `devices` and `threads` may be None.
         found: the devices of this machine.
-        cores: that this process may use.
+        cores: the number this process may use.
 
     Raises:
-        UserError: a setting out of its range.
+        UserError: a setting is out of range.
     """
     chosen = settings["devices"]
     if chosen is not None and not isinstance(chosen, (list, tuple)):
@@ -88,13 +88,13 @@ def launch(settings: Mapping[str, Any], work: Work, all_runs: Sequence[Run]) -> 
     """Train all runs and return their objectives.
 
     Raises:
-        UserError: a setting out of its range.
-        SystemExit: the sweep was told to stop (status 75), or a run crashed with fail_fast=true.
+        UserError: a setting is out of range.
+        SystemExit: the sweep was stopped (status 75), or a run crashed with fail_fast=true.
     """
     planned = plan(settings, [] if work.config.get("device") == "cpu" else visible_gpus(), cores())
     groups = jobs.groups(jobs.skip_done(work, all_runs), jobs.whole_number(settings, "runs_per_job", 1))
     pool = _Pool(work, planned, retries=jobs.whole_number(settings, "retries", 0))
-    with StopRequest(patience=False) as stop:  # the jobs have their own; `_Pool` waits for them
+    with StopRequest(patience=False) as stop:  # the jobs have their own limit, and `_Pool` waits for them
         complete = pool.run(groups, stop)
     if not complete:
         raise SystemExit(TO_BE_CONTINUED)
@@ -103,7 +103,7 @@ def launch(settings: Mapping[str, Any], work: Work, all_runs: Sequence[Run]) -> 
 
 @dataclass(frozen=True)
 class _Started:
-    """A job's process: what it trains, the tries before it, and when it was started."""
+    """The process of a job: its runs, earlier tries, and start time."""
 
     process: Any
     group: Group
@@ -111,18 +111,18 @@ class _Started:
     born: str | None
 
     def lives(self) -> bool:
-        """Whether it still runs, also as an orphan of a server that was killed."""
+        """Whether it still runs, even as an orphan of a killed server."""
         return self.process.is_alive() or (self.born is not None and pids.born(self.process.pid) == self.born)
 
     def kill(self) -> None:
-        """End it by SIGKILL, if it still runs."""
+        """Kill it if it still runs."""
         if self.lives():
             os.kill(self.process.pid, signal.SIGKILL)
 
 
 @dataclass
 class _Pool:
-    """The processes that are running, by their slot. `payload` is the work, which plain pickle cannot take."""
+    """The running processes by slot. `payload` is the pickled work, which plain pickle cannot take."""
 
     work: Work
     plan: Plan
@@ -134,7 +134,7 @@ class _Pool:
     deadline: float = math.inf
 
     def run(self, groups: Sequence[Group], stop: StopRequest) -> bool:
-        """Run all jobs; whether none was left out or stopped."""
+        """Run all jobs; return whether none was skipped or stopped."""
         waiting = deque((group, 0) for group in groups)
         self.payload = cloudpickle.dumps(self.work)
         try:
@@ -155,24 +155,24 @@ class _Pool:
         process: Any = self.context.Process(  # type: ignore[attr-defined]
             target=_work, args=(self.payload, group, self.plan.device(slot), self.plan.threads)
         )
-        resource_tracker.ensure_running()  # it lets SIGINT and SIGTERM through when it starts
-        with signals.held():  # the server of the jobs never stops by a signal; a job takes what has waited for it
+        resource_tracker.ensure_running()  # starting it unblocks SIGINT and SIGTERM
+        with signals.held():  # the job server ignores signals; a job receives those that waited
             process.start()
         self.running[slot] = _Started(process, group, tries, pids.born(process.pid))
 
     def _wait(self) -> None:
-        """Wait until a process may be over, or it is time to look at the stop request."""
+        """Wait until a process may have ended, or the stop request is to be checked."""
         sentinels = [started.process.sentinel for started in self.running.values() if started.process.is_alive()]
         if len(sentinels) == len(self.running):
             connection.wait(sentinels, _POLL_SECONDS)
-        else:  # the server is dead, so the end of its jobs is told by nobody
+        else:  # the server is dead, so nothing reports the end of its jobs
             time.sleep(_POLL_SECONDS)
         if time.monotonic() > self.deadline:
             for started in self.running.values():
                 started.kill()
 
     def _collect(self) -> list[tuple[Group, int]]:
-        """Take the processes that are over out of `running`; return the jobs that have to be tried again."""
+        """Remove ended processes from `running`; return the jobs to retry."""
         again = []
         for slot, started in list(self.running.items()):
             if started.lives():
@@ -189,7 +189,7 @@ class _Pool:
         return again
 
     def _end(self) -> None:
-        """Begin nothing more, and ask what is running to write its checkpoint and leave; once."""
+        """Start nothing more, and ask the running jobs, once, to write their checkpoints and leave."""
         if self.ending:
             return
         self.ending = True
@@ -199,14 +199,14 @@ class _Pool:
 
 
 def _end(exitcode: int) -> tuple[str, str]:
-    """What is said of a job without an outcome, and its status: one that was killed may go on, one that failed not."""
+    """Note and status of a job without an outcome: a killed one may be continued, a failed one not."""
     if exitcode < 0:
         return f"its process was ended by {signal.Signals(-exitcode).name}", LOST
     if exitcode == TO_BE_CONTINUED:
-        return "its process was stopped before it could say where", LOST
+        return "its process was stopped before it began", LOST
     if exitcode == _UNKNOWN:
-        return "the server of the jobs was killed", LOST
-    return f"its process ended with status {exitcode} before it could say why", CRASHED
+        return "the job server was killed", LOST
+    return f"its process ended with status {exitcode} and no message", CRASHED
 
 
 def _context() -> BaseContext:
@@ -223,7 +223,7 @@ def _work(payload: bytes, group: Group, device: str | None, threads: int) -> Non
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
-    if "torch" in sys.modules:  # imported by the server before it could know
+    if "torch" in sys.modules:  # imported by the server, before this was known
         sys.modules["torch"].set_num_threads(threads)
     with StopRequest() as stop:
         threading.Thread(target=_stop_with_parents, daemon=True).start()
@@ -233,14 +233,14 @@ def _work(payload: bytes, group: Group, device: str | None, threads: int) -> Non
 
 
 def _train(work: Work, group: Group, device: str | None, stop: StopRequest) -> None:
-    """Train the runs of a job. With a device that is not there they are refused, never trained on the CPU instead."""
+    """Train the runs of a job; refuse them if the device is missing, rather than train on the CPU."""
     if device is not None and work.config.get("device") != "cpu":
         import torch
 
         if not torch.cuda.is_available():
             note = (
-                f"hydra.launcher.devices: PyTorch sees no GPU with CUDA_VISIBLE_DEVICES={device}; name the devices that"
-                " this machine has, or train on the CPU with hydra.launcher.devices=[]"
+                f"hydra.launcher.devices: PyTorch sees no GPU with CUDA_VISIBLE_DEVICES={device}; name devices of this"
+                " machine, or train on the CPU with hydra.launcher.devices=[]"
             )
             jobs.mark_open(work, group, note, REFUSED)
             return
@@ -248,7 +248,7 @@ def _train(work: Work, group: Group, device: str | None, stop: StopRequest) -> N
 
 
 def _stop_with_parents() -> None:
-    """A launcher or server that is killed takes its jobs with it, but lets them write their checkpoints."""
+    """Stop this job, with a checkpoint, when its launcher or server is killed."""
     launcher, server = multiprocessing.parent_process(), os.getppid()
     assert launcher is not None
     while os.getppid() == server and not connection.wait([launcher.sentinel], _POLL_SECONDS):

@@ -1,4 +1,4 @@
-"""What became of the runs of a command: their outcomes, the exit status that follows, and the files that keep them."""
+"""The outcomes of a command's runs: their exit status, and the files that keep them."""
 
 import json
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ SKIPPED, BUSY, REFUSED, DISK = "skipped", "busy", "refused", "file error"
 LOST, PASSED_OVER = "without outcome", "passed over"
 """Outcomes beside the states of a run.
 
-Done before; trained by another process; a user's mistake; a disk that is full, read-only or broken; a job that was not
-begun or left nothing; a network that the arm is not for. A broken disk and a lost job say nothing about the run: the
-same command continues it.
+Done before; being trained by another process; a user's mistake; a full, read-only or broken disk; a job that never
+began or left nothing; a network that the arm is not for. After a disk error or a lost job the same command continues
+the run.
 """
 
 OK, CRASH, USAGE, TO_BE_CONTINUED = 0, 1, 2, 75
-"""Exit statuses; 75 is the system's EX_TEMPFAIL: try the same command again."""
+"""Exit statuses; 75, the system's EX_TEMPFAIL, means: give the same command again."""
 
 ENDS_A_FAST_SWEEP = (runs.CRASHED, DISK, REFUSED)
 """The outcomes that end a sweep with fail_fast=true."""
@@ -29,18 +29,18 @@ ENDS_A_FAST_SWEEP = (runs.CRASHED, DISK, REFUSED)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one run of a command."""
+    """The outcome of one run of a command."""
 
     status: str
     path: str
     note: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "note", printable(self.note))  # it may be the text of an error
+        object.__setattr__(self, "note", printable(self.note))  # it may quote an error
 
     @property
     def exit_status(self) -> int:
-        """The exit status of a command with this run alone. A run that failed to train is a result, not an error."""
+        """The exit status of a command with this run alone. A failed training is a result, not an error."""
         statuses = {runs.CRASHED: CRASH, DISK: CRASH, REFUSED: USAGE, runs.INTERRUPTED: TO_BE_CONTINUED}
         return {**statuses, BUSY: TO_BE_CONTINUED, LOST: TO_BE_CONTINUED}.get(self.status, OK)
 
@@ -55,7 +55,7 @@ def result_text(result: dict[str, Any], evaluated_on: str) -> str:
 def record_outcome(
     directory: Path, number: int, overrides: Sequence[str], outcome: Outcome, objective: float | None = None
 ) -> None:
-    """Leave the outcome of one job in the sweep's folder."""
+    """Write the outcome of one job into the sweep's folder."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"overrides": list(overrides), **asdict(outcome), "objective": objective}, indent=1)
@@ -69,26 +69,26 @@ def _outcome_file(directory: Path, number: int) -> Path:
 
 
 def read_outcome(directory: Path, number: int) -> dict[str, Any] | None:
-    """What one job has left: overrides, status, path, note and objective; None where there is nothing that is whole."""
+    """The outcome file of a job: overrides, status, path, note and objective; None without a complete one."""
     row = runs.read_json(_outcome_file(directory, number))
     whole = isinstance(row, dict) and all(isinstance(row.get(key), str) for key in ("status", "path", "note"))
     return row if whole else None
 
 
 def outcome_rows(directory: Path) -> list[dict[str, Any]]:
-    """What the jobs of a sweep have left, in the order of the jobs; see `read_outcome`."""
+    """The outcome files of a sweep, in the order of its jobs; see `read_outcome`."""
     names = [path.stem.removeprefix("job_") for path in directory.glob("job_*.json")]
     numbers = sorted(int(name) for name in names if name.isdecimal())
     return [row for number in numbers if (row := read_outcome(directory, number)) is not None]
 
 
 def read_outcomes(directory: Path) -> list[Outcome]:
-    """The outcomes that the jobs of a sweep have left, in the order of the jobs."""
+    """The outcomes of a sweep, in the order of its jobs."""
     return [_by_now(Outcome(row["status"], row["path"], row["note"])) for row in outcome_rows(directory)]
 
 
 def _by_now(outcome: Outcome) -> Outcome:
-    """The outcome at the end of the sweep: a run that was busy then may be done by now."""
+    """The outcome now: a run that was busy may be done by the end of the sweep."""
     if outcome.status != BUSY:
         return outcome
     record = runs.read_run(Path(outcome.path))

@@ -1,4 +1,4 @@
-"""The runs of a sweep before they begin, and what a search minimizes."""
+"""The runs of a sweep before they begin, and the objective of a search."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from farkas_exp.runs.query import ranked_error
 
 @dataclass(frozen=True)
 class Planned:
-    """A run of a sweep before it begins: its configuration, or the outcome of one that its arm is not for."""
+    """A run before it begins: its configuration, or the outcome of one that its arm is not for."""
 
     config: Config | None
     outcome: Outcome | None = None
@@ -26,31 +26,30 @@ class Planned:
             UserError: a mistake in them.
         """
         own, why_not = arms.of_run(values)
-        if why_not is not None:  # before the check: the arm may set what this network does not have
+        if why_not is not None:  # checked before parsing: the arm may set what this network lacks
             return cls(None, Outcome(PASSED_OVER, str(own["model"]["name"]), why_not))
         return cls(parse(own))
 
     def settled(self) -> Outcome | None:
-        """Its outcome if nothing is left to do, else None; see `settled`."""
+        """Its outcome if nothing is left to do, else None; see `execution.settled`."""
         return self.outcome if self.config is None else settled(self.config)
 
     def execute(self) -> Outcome:
-        """Bring it to its end; see `execute`."""
+        """Execute it; see `execution.execute`."""
         if self.config is None:
             assert self.outcome is not None
             return self.outcome
         return execute(self.config)
 
     def objective(self, outcome: Outcome) -> float | None:
-        """What a search minimizes; see `objective`."""
+        """The objective of a search; see `objective`."""
         return None if self.config is None else objective(self.config, outcome)
 
 
 def objective(config: Config, outcome: Outcome) -> float | None:
-    """What a search minimizes: the error in percent on the images held out of the training set, of a run with a result.
+    """The objective of a search: the error in percent on images held out of the training set; chance if it failed.
 
-    A run that failed to train counts as chance. None for a run without a result, and for a run that has seen the test
-    set: nothing is chosen on that.
+    None for a run without a result, and for one that has seen the test set: nothing is chosen on that.
     """
     if config.dataset.validation == 0 or outcome.status not in (runs.FINISHED, runs.FAILED, SKIPPED):
         return None

@@ -1,7 +1,7 @@
 """`hydra/launcher=slurm`: the jobs of a sweep as arrays of Slurm jobs, by submitit.
 
-Beside what submitit does, it trains several runs in one job, submits arrays that are too long for the cluster one
-after the other, submits again what died without a word, and saves before it asks for a requeue.
+Beyond submitit, it trains several runs in one job, splits arrays that are too long for the cluster, resubmits jobs that
+died without an outcome, and saves before it asks for a requeue.
 """
 
 import io
@@ -35,7 +35,7 @@ _POLL_SECONDS = 1.0
 
 
 class _Job:
-    """One Slurm job: called by submitit on the cluster's machine, again after each requeue, and in each of its tasks.
+    """One Slurm job; submitit calls it in each of its tasks, and again after each requeue.
 
     Several tasks train each run of the group together; the first one leads, and asks for the requeue.
     """
@@ -44,11 +44,11 @@ class _Job:
         self.work, self.group = work, group
 
     def __call__(self) -> None:
-        """Train the group's runs. A stop request ends it with a checkpoint and a requeue."""
-        if "SLURM_CPUS_PER_TASK" in os.environ:  # PyTorch would take every core that it sees; not imported yet
+        """Train the group's runs; a stop request ends it with a checkpoint and a requeue."""
+        if "SLURM_CPUS_PER_TASK" in os.environ:  # before PyTorch is imported, which takes every core it sees
             os.environ.setdefault("OMP_NUM_THREADS", os.environ["SLURM_CPUS_PER_TASK"])
         requeue = signal.getsignal(PREEMPTION)  # submitit's handler
-        with StopRequest() as stop:  # in place of it: a second signal must not disturb the saving or the requeue
+        with StopRequest() as stop:  # replaces it: a second signal must not disturb saving or requeueing
             with distributed.group() as processes:
                 if not processes.is_first:
                     if status := workers.follow(processes):
@@ -63,7 +63,7 @@ class _Job:
                 _requeue(requeue)
 
     def checkpoint(self) -> DelayedSubmission:
-        """What submitit runs after the requeue: the same, for finished runs are skipped and the stopped one goes on."""
+        """What submitit runs after the requeue: the same job, which skips finished runs and continues the stopped one."""
         return DelayedSubmission(self)
 
 
@@ -71,7 +71,7 @@ def _requeue(submitit_handler: Any) -> None:
     """Leave the process for submitit's requeue.
 
     Raises:
-        SystemExit: the job is requeued, or will be by Slurm itself, which may be ending `scontrol` with this process.
+        SystemExit: the job is requeued, or Slurm will do it itself (it may have ended `scontrol` with this process).
         UncompletedJobError: the time ran out more than max_num_timeout times.
     """
     try:
@@ -82,9 +82,9 @@ def _requeue(submitit_handler: Any) -> None:
 
 
 def _is_running() -> bool:
-    """Whether Slurm leaves this job where it is, so that a requeue is ours to ask for.
+    """Whether the job still runs, so that we have to ask for a requeue.
 
-    After `scancel` it does not, and the job is to end for good; nor when Slurm requeues it by itself.
+    It does not after `scancel`, when it must end for good, nor when Slurm requeues it by itself.
     """
     command = ["scontrol", "--oneliner", "show", "job", os.environ.get("SLURM_JOB_ID", "")]
     try:
@@ -98,8 +98,8 @@ def launch(settings: Mapping[str, Any], work: Work, all_runs: Sequence[Run]) -> 
     """Submit all runs, wait for them, and return their objectives.
 
     Raises:
-        UserError: a setting that is out of range or that Slurm refuses, or no Slurm on this machine.
-        SystemExit: a run crashed with fail_fast=true; its sweep's jobs are cancelled.
+        UserError: a setting is out of range or refused by Slurm, or there is no Slurm here.
+        SystemExit: a run crashed with fail_fast=true; the sweep's jobs are cancelled.
     """
     own = {key: jobs.whole_number(settings, key, least) for key, least in _OWN_SETTINGS.items()}
     executor = _executor({key: value for key, value in settings.items() if key not in _OWN_SETTINGS})
@@ -111,19 +111,18 @@ def launch(settings: Mapping[str, Any], work: Work, all_runs: Sequence[Run]) -> 
 
 
 _OWN_SETTINGS = {"runs_per_job": 1, "retries": 0, "array_size": 1}
-"""The settings that are not Slurm's, with their least values."""
-
+"""The settings that are ours, with their least values."""
 
 _OF_EVERY_CLUSTER = frozenset(
     ("name", "timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node", "stderr_to_stdout")
 )
-"""The settings that submitit has for every kind of cluster; it calls the others `slurm_...`."""
+"""The settings that submitit knows for every kind of cluster; it calls the others `slurm_...`."""
 
 
 def _executor(settings: dict[str, Any]) -> AutoExecutor:
     """Submitit's executor with these settings."""
     folder, timeouts = settings.pop("submitit_folder"), settings.pop("max_num_timeout")
-    if _tasks(settings) > 1:  # the others would wait for a task that has died
+    if _tasks(settings) > 1:  # else the others would wait for a task that died
         settings["srun_args"] = [*(settings.get("srun_args") or []), "--kill-on-bad-exit=1"]
     with _refusals():
         executor = AutoExecutor(cluster="slurm", folder=folder, slurm_max_num_timeout=timeouts)
@@ -133,13 +132,13 @@ def _executor(settings: dict[str, Any]) -> AutoExecutor:
 
 
 def _tasks(settings: Mapping[str, Any]) -> int:
-    """The tasks of a job: so many processes train a run together."""
+    """The tasks of a job: the processes that train a run together."""
     return jobs.whole_number(settings, "nodes", 1) * jobs.whole_number(settings, "tasks_per_node", 1)
 
 
 @contextmanager
 def _refusals() -> Iterator[None]:
-    """What submitit and sbatch say of a setting that they do not take, as one line."""
+    """Report a setting that submitit or sbatch refuses in one line."""
     try:
         with redirect_stderr(io.StringIO()):  # submitit prints what it raises
             yield
@@ -151,7 +150,7 @@ def _refusals() -> Iterator[None]:
 
 
 def _run_array(executor: AutoExecutor, work: Work, groups: Sequence[Group]) -> list[Group]:
-    """Submit one array of jobs and wait until none is queued or running; return those that died without a word."""
+    """Submit an array of jobs and wait for its end; return the groups that died without an outcome."""
     with _refusals(), executor.batch():
         submitted = [executor.submit(_Job(work, group)) for group in groups]
     array = submitted[0].job_id.split("_")[0]
@@ -161,7 +160,7 @@ def _run_array(executor: AutoExecutor, work: Work, groups: Sequence[Group]) -> l
         with StopRequest() as stop:
             _wait(work, submitted, groups, stop)
     except (KeyboardInterrupt, SystemExit):
-        say(f"The jobs of Slurm job {array} stay where they are; to end them: scancel {array}")
+        say(f"The jobs of Slurm job {array} go on; to end them: scancel {array}")
         raise
     died = []
     for job, group in zip(submitted, groups, strict=True):
@@ -169,7 +168,7 @@ def _run_array(executor: AutoExecutor, work: Work, groups: Sequence[Group]) -> l
             continue
         state = job.get_info().get("State", "unknown")
         note = f"Slurm job {job.job_id} ended in state {state}; its log: {job.paths.stdout}"
-        jobs.mark_open(work, group, note, CRASHED if state == "FAILED" else LOST)  # not by Slurm's doing
+        jobs.mark_open(work, group, note, CRASHED if state == "FAILED" else LOST)  # FAILED: by itself, not by Slurm
         if not state.startswith("CANCELLED"):
             died.append(group)
     return died

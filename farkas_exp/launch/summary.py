@@ -1,4 +1,4 @@
-"""The end of a sweep: why it came early, what became of its runs, how to go on, and the report of its experiment."""
+"""The end of a sweep: a summary of its runs, how to go on, and the report of its experiment."""
 
 import errno
 import shlex
@@ -37,36 +37,36 @@ from farkas_exp.machine.signals import free_to_leave
 
 @dataclass(frozen=True)
 class Cut:
-    """Why a sweep ended before its last job, and the exit status that follows from it alone."""
+    """Why a sweep ended early, and the exit status for that alone."""
 
     reason: str
     status: int = TO_BE_CONTINUED
 
 
 STOPPED, LOST_EACH_OTHER = "stopped by a signal", "its processes have lost each other"
-"""Why a sweep ended before its last run."""
+"""Reasons for an early end."""
 
 PASSING = (MemoryError, EOFError, ConnectionError, BrokenProcessPool)
 PASSING_ERRNOS = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EINTR, errno.ETIMEDOUT})
-"""Trouble of a machine that may be over when the same command is given again."""
+"""Trouble of the machine that may have passed when the same command is given again."""
 
 
 def failure_of_sweep(current: Sweep, error: Exception) -> Cut:
-    """Why a launcher or a search ended a sweep that had begun; the traceback goes into the sweep's folder."""
+    """Why a launcher or search ended a sweep that had begun; write the traceback into the sweep's folder."""
     if isinstance(error, UserError):
         return Cut(str(error), USAGE)
     path = current.directory / "error.txt"
     with suppress(OSError):
         write_text(path, traceback.format_exc())
     passing = isinstance(error, PASSING) or (isinstance(error, OSError) and error.errno in PASSING_ERRNOS)
-    # Optuna raises at the end of a search without a result: its runs are to be continued, and say so themselves.
+    # Optuna raises at the end of a search without a result, although its runs can be continued.
     left = any(outcome.exit_status == TO_BE_CONTINUED for outcome in read_outcomes(current.directory))
     reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]} ({path})"
     return Cut(reason, TO_BE_CONTINUED if passing or left else USAGE)
 
 
 def end_of_sweep(current: Sweep, given: Sequence[str], cut: Cut | None, report: bool = True) -> int:
-    """Say what became of a sweep, and show the report of its experiment; return the exit status."""
+    """Summarize a sweep, show the report of its experiment, and return the exit status."""
     outcomes = read_outcomes(current.directory) if current.has_begun else []
     if cut and current.fail_fast and any(outcome.status in ENDS_A_FAST_SWEEP for outcome in outcomes):
         cut = Cut("fail_fast=true")
@@ -82,14 +82,14 @@ def end_of_sweep(current: Sweep, given: Sequence[str], cut: Cut | None, report: 
 def summarize(
     outcomes: Sequence[Outcome], seconds: float, arguments: Sequence[str], cut: Cut | None = None, repeated: int = 0
 ) -> int:
-    """Print what became of a sweep and how to go on; return its exit status.
+    """Print the outcomes of a sweep and how to go on; return its exit status.
 
     Args:
         outcomes: of its jobs.
         seconds: that it took.
         arguments: of the command.
-        cut: why the sweep ended before its last job, or None.
-        repeated: how many more combinations it had that say the same as another one.
+        cut: why the sweep ended early, or None.
+        repeated: the number of combinations that repeat another one.
     """
     count = Counter(outcome.status for outcome in outcomes)
     order = (runs.FINISHED, SKIPPED, runs.FAILED, runs.INTERRUPTED, BUSY, LOST, runs.CRASHED, DISK, REFUSED)
@@ -100,7 +100,7 @@ def summarize(
     if repeated:
         say(f"{repeated} combination{'s' * (repeated != 1)} given more than once: each was run once.")
     if cut:
-        say(f"The sweep ended early: {cut.reason}; runs that it had not begun are not counted.")
+        say(f"The sweep ended early: {cut.reason}; runs not begun are not counted.")
     for outcome in outcomes:
         if outcome.status in (runs.CRASHED, DISK, REFUSED, BUSY, LOST):
             say(f"  {outcome.status}: {outcome.path}\n    {outcome.note}")
@@ -108,17 +108,17 @@ def summarize(
     command = "python -m farkas_exp " + shlex.join(arguments)
     if count[runs.CRASHED]:
         retry = "" if "retry_failed=true" in arguments else " retry_failed=true"
-        say(f"To try the crashed ones again: {command}{retry}")
+        say(f"To retry the crashed ones: {command}{retry}")
     elif count[DISK] or TO_BE_CONTINUED in statuses:
         say(f"To go on: {command}")
     if outcomes and not jobs and not cut:
-        say("Nothing was asked of a network that it is for.")
+        say("No arm is for any of these networks.")
         return USAGE
     return next((status for status in (CRASH, USAGE, TO_BE_CONTINUED) if status in statuses), OK)
 
 
 def best_line(directory: Path) -> str | None:
-    """The run of a sweep with the smallest error on held-out images, as a line; None for a sweep without such runs."""
+    """A line with the run of the smallest error on held-out images; None without such runs."""
     rows = [row for row in outcome_rows(directory) if row.get("objective") is not None]
     if not rows:
         return None
@@ -129,7 +129,7 @@ def best_line(directory: Path) -> str | None:
 
 
 def _render(experiment: str, outcomes: Sequence[Outcome]) -> None:
-    """Show the table or figure of an experiment as far as it is there; trouble with it is no trouble of the runs."""
+    """Show the report of an experiment, as far as it is there; an error in it is no error of the runs."""
     paths: dict[Path, list[Path]] = {}
     for outcome in outcomes:
         if outcome.status not in (PASSED_OVER, REFUSED, LOST):
@@ -144,5 +144,5 @@ def _render(experiment: str, outcomes: Sequence[Outcome]) -> None:
                     say(str(path))
     except UserError as error:
         warn(f"no report: {error}")
-    except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 - the runs are over, whatever happens here
+    except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 - the runs are done, whatever happens here
         warn(f"no report: {type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": "))

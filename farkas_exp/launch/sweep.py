@@ -1,4 +1,4 @@
-"""A sweep: what its runs share, its folder, and what no sweep can do."""
+"""A sweep: what its runs share, its folder, and what it refuses."""
 
 import itertools
 import time
@@ -20,7 +20,7 @@ from farkas_exp.machine.errors import UserError
 
 @dataclass
 class Sweep:
-    """The sweep that this process leads or works for: what all of its runs share, decided once, at its beginning."""
+    """The sweep that this process leads or works for: what its runs share, decided once at the start."""
 
     wanted: Path
     runs_dir: Path
@@ -34,7 +34,7 @@ class Sweep:
         """The sweep of a command's configuration.
 
         Raises:
-            UserError: its folder is none.
+            UserError: its folder has no name.
         """
         wanted = config.hydra.sweep.get("dir")
         if not isinstance(wanted, str) or not wanted.strip():
@@ -43,20 +43,20 @@ class Sweep:
         return cls(Path(wanted).absolute(), Path(str(config.runs_dir)), config.get("experiment"), fail_fast)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For another process, which must not make a folder of its own."""
+        """The state for another process, which must not make a folder of its own."""
         self.directory  # noqa: B018 - made now
         return dict(vars(self))
 
     @property
     def has_begun(self) -> bool:
-        """Whether a job of it has left an outcome."""
+        """Whether it has a folder for outcomes."""
         return "directory" in vars(self)
 
     @cached_property
     def directory(self) -> Path:
-        """The folder where the jobs of this sweep leave their outcomes, made at its first use and nobody else's.
+        """The folder for the outcomes of this sweep alone, made at its first use.
 
-        It is hydra.sweep.dir where that is new, and otherwise a numbered folder in it.
+        It is hydra.sweep.dir if that is new, else a numbered folder in it.
 
         Raises:
             UserError: it cannot be made.
@@ -74,12 +74,12 @@ class Sweep:
 
 
 class SweepWatch(Callback):
-    """Hydra callback: says where the outcomes of a sweep are kept, and refuses what no sweep can do."""
+    """Hydra callback: knows the current sweep, and refuses what a sweep cannot do."""
 
     current: Sweep | None = None
     refusal: str | None = None
     known: ClassVar[dict[tuple[str, ...], Planned]] = {}
-    """The runs of combinations of overrides that have been composed and not yet looked at."""
+    """Composed runs that have not been handled yet, by their overrides."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Begin the sweep.
@@ -103,23 +103,23 @@ class SweepWatch(Callback):
 
 
 NEEDS_VALIDATION = (
-    "dataset.validation: 0 leaves a search nothing but the test set to choose on; hold out a part of the training set, "
-    "for example dataset.validation=0.1"
+    "dataset.validation: with 0 a search would choose on the test set; hold out part of the training set, for example"
+    " dataset.validation=0.1"
 )
 
 
 ONE_LAUNCHER = (
-    "hydra/launcher: this command is several processes already, which train one run after the other; leave the launcher"
-    " (and packing) out, or start one process"
+    "hydra/launcher: this command already is several processes, which train one run after the other; omit the launcher"
+    " (and packing), or start one process"
 )
 
 
 def is_search(sweeper: Any) -> bool:
-    """Whether Hydra's sweeper chooses runs by the objective of those before, as Optuna's does; a grid does not."""
+    """Whether the sweeper chooses runs by the objective of earlier ones, as Optuna's does; a grid does not."""
     return "optuna" in str(sweeper.get("_target_", "")).lower()
 
 
 def _holds_out_images(config: DictConfig) -> bool:
-    """Whether `dataset.validation` is given; a search over it is left to each run's own check."""
+    """Whether `dataset.validation` is set; each run checks its own value if that is searched."""
     given = [*(config.hydra.sweeper.get("params") or {}), *(item.split("=")[0] for item in config.hydra.overrides.task)]
     return config.dataset.get("validation") != 0 or "dataset.validation" in given

@@ -1,4 +1,4 @@
-"""What Hydra calls with every composed configuration: it runs it, and leaves the outcome in the sweep's folder."""
+"""What Hydra calls with every composed configuration: run it, and leave the outcome in the sweep's folder."""
 
 import os
 import traceback
@@ -23,14 +23,14 @@ from farkas_exp.machine.signals import StopRequest, last_words
 
 
 class Task:
-    """The task that Hydra runs for every combination of overrides; also unpickled on a cluster's machines."""
+    """The task that Hydra runs for every combination of overrides, also on the machines of a cluster."""
 
     def __init__(self, outcomes: list[Outcome]) -> None:
         self.outcomes = outcomes
         self.__name__ = "farkas_exp"
 
     def __call__(self, composed: DictConfig) -> float | None:
-        """Bring the run to its end, report it, and return what a search minimizes.
+        """Execute the run, report it, and return the objective of a search.
 
         Raises:
             SystemExit: it was stopped, or it ends a sweep with fail_fast=true (status 75).
@@ -41,7 +41,7 @@ class Task:
     def _run(self, composed: DictConfig, stop: StopRequest) -> float | None:
         job = HydraConfig.get()
         os.chdir(job.runtime.cwd)  # hydra.job.chdir moves no relative path
-        lost = "begun, and ended without a word: killed, or out of memory"
+        lost = "begun, and ended without a message: killed, or out of memory"
         _record(Outcome(LOST, _name(), lost))  # stays if this process is killed
         outcome, objective = _execute(composed, stop)
         self.outcomes.append(outcome)
@@ -56,7 +56,7 @@ class Task:
 
 
 def _execute(composed: DictConfig, stop: StopRequest) -> tuple[Outcome, float | None]:
-    """The outcome of the run, whatever happens in it, and what a search minimizes.
+    """The outcome of the run, whatever happens in it, and the objective of a search.
 
     Raises:
         SystemExit, KeyboardInterrupt: it was stopped before it trained; its outcome is written.
@@ -72,12 +72,12 @@ def _execute(composed: DictConfig, stop: StopRequest) -> tuple[Outcome, float | 
         with last_words(lambda: _record(not_trained)):
             outcome = run.execute()
         return outcome, run.objective(outcome)
-    except (UserError, OmegaConfBaseException) as error:  # not raised: Hydra would print a second report of it
+    except (UserError, OmegaConfBaseException) as error:  # not raised, or Hydra would report it again
         return Outcome(REFUSED, _name(), one_line(error)), None
     except (KeyboardInterrupt, SystemExit):
         _record(not_trained)
         raise
-    except Exception as error:  # noqa: BLE001 - a defect outside of the training leaves the other runs alone, too
+    except Exception as error:  # noqa: BLE001 - it must not end the other runs
         warn(traceback.format_exc())
         return Outcome(runs.CRASHED, _name(), f"{type(error).__name__}: {' '.join(str(error).split())}"), None
 
@@ -87,7 +87,7 @@ def _in_sweep() -> bool:
 
 
 def _overrides() -> list[str]:
-    return typing.cast(list[str], OmegaConf.to_container(HydraConfig.get().overrides.task))  # they may hold a ${...}
+    return typing.cast(list[str], OmegaConf.to_container(HydraConfig.get().overrides.task))  # may hold a ${...}
 
 
 def _name() -> str:
@@ -95,7 +95,7 @@ def _name() -> str:
 
 
 def _record(outcome: Outcome, objective: float | None = None) -> None:
-    """Leave the outcome in the sweep's folder; a command with one run has none."""
+    """Write the outcome into the sweep's folder, if this is a sweep."""
     if _in_sweep():
         job = HydraConfig.get()
         directory = Path(job.sweep.dir) if SweepWatch.current is None else SweepWatch.current.directory

@@ -1,4 +1,4 @@
-"""The worker ranks: every process but the first trains what the first one trains, until that one leaves."""
+"""The worker ranks: every process but the first trains what the first one trains, until it dismisses them."""
 
 import sys
 from contextlib import suppress
@@ -11,7 +11,7 @@ from farkas_exp.machine.errors import Interrupted, UserError
 
 
 def call(processes: Processes, config: Config) -> None:
-    """In the first process: let the others begin the run of `config`, too.
+    """In the first process: let the others train `config`, too.
 
     Raises:
         Interrupted: another process is gone.
@@ -22,7 +22,7 @@ def call(processes: Processes, config: Config) -> None:
 
 
 def dismiss(processes: Processes, status: int) -> None:
-    """In the first process, at its end: let the others leave with the same exit status."""
+    """In the first process, at its end: let the others exit with the same status."""
     if processes.are_several and not distributed.is_broken():
         sys.stdout.flush()
         with suppress(Interrupted), processes.within_reach():
@@ -30,16 +30,16 @@ def dismiss(processes: Processes, status: int) -> None:
 
 
 def follow(processes: Processes) -> int:
-    """In every other process: take part in each run that the first one calls to; return the exit status.
+    """In every other process: train each run that the first one calls for; return the exit status.
 
-    Prints nothing but an error of this process that the first one cannot foresee.
+    Prints only an error of this process that the first one cannot report.
     """
-    with signals.handled():  # a signal between two runs stops the next one
+    with signals.handled():  # a signal between two runs must stop the next one
         while True:
             try:
                 with processes.within_reach():
                     told: Any = processes.broadcast(None)
-            except Interrupted:  # the first process is no more, and has said why, or could not
+            except Interrupted:  # the first process is gone
                 return signals.STATUS
             if isinstance(told, int):
                 return told
@@ -54,9 +54,9 @@ def _take_part(processes: Processes, config: Config) -> int:
 
     try:
         train(config, open_run(config))
-    except (UserError, Interrupted, RankFailed):  # the first process has it as well, and reports it
+    except (UserError, Interrupted, RankFailed):  # the first process reports it
         return 1
-    except Exception as error:  # noqa: BLE001 - whatever happened: the first process reports it if it still can
+    except Exception as error:  # noqa: BLE001 - the first process reports it if it still can
         if distributed.is_broken():
             print(f"error: process {processes.rank}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
         return 1

@@ -4,17 +4,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from farkas_exp.config import WandbConfig
 from farkas_exp.machine.errors import UserError, unknown
 from farkas_exp.machine.home import ensure_home
-from farkas_exp.machine.output import patient, warn
-from farkas_exp.machine.terminal import printable, unreadable_text
+from farkas_exp.machine.terminal import unreadable_text
 from farkas_exp.registry import EXPERIMENTS, REPORTS
 from farkas_exp.report.render import FORMATS, show
 from farkas_exp.runs import Survey, survey
-from farkas_exp.runs.query import filter_keys, selected
+from farkas_exp.runs.command import answer, one_of, read_words
+from farkas_exp.runs.query import selected
 
 LOG_MODES = ("offline", "online")
 
@@ -60,21 +60,10 @@ class Request:
         return self.out if self.out is not None else self.runs_dir / "report"
 
 
-@patient()
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line (of this process by default); a user's mistake is one line and status 2."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if any(argument in ("-h", "--help", "help") for argument in arguments):
-        print(help_text(), end="")
-        return 0
+    """Run the command line (of this process by default); return its exit status."""
     ensure_home()  # matplotlib and W&B ask for one
-    try:
-        request = parse_request(arguments)
-        run(request)
-    except UserError as error:
-        warn(f"error: {printable(error)}")
-        return 2
-    return 0
+    return answer(arguments, help_text, lambda words: run(parse_request(words)))
 
 
 def run(request: Request) -> list[Path]:
@@ -101,10 +90,10 @@ def run(request: Request) -> list[Path]:
 
 
 def render_experiment(experiment: str, runs_dir: Path, paths: Sequence[Path]) -> list[Path]:
-    """Render what an experiment is for, at the end of its sweep; all its arms where it is not a registered one.
+    """Render the report of an experiment at the end of its sweep; a table of arms for an unregistered one.
 
-    Shown are the runs in `runs_dir` in the setting of the sweep's own (the same data, epochs, batch size and so on),
-    whatever command has trained them: a sweep over one row still gives the whole table as far as it is there.
+    It shows all runs in `runs_dir` with the setting of the sweep's (data, epochs, batch size and so on), whatever
+    command trained them: a sweep over one row still gives the whole table, as far as it is there.
 
     Args:
         experiment: the name of the experiment.
@@ -130,32 +119,19 @@ def parse_request(arguments: Sequence[str]) -> Request:
     Raises:
         UserError: an unknown word, key, format or filter, or one given twice.
     """
-    values: dict[str, Any] = {}
-    filters: dict[str, tuple[str, ...]] = {}
-    keys = filter_keys()
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if not equals:
-            if argument not in REPORTS:
-                raise unknown("report", argument, [*REPORTS, "runs_dir=...", "out=...", "format=...", "log=..."])
-            key, value = "what", argument
-        if key in values or keys.get(key) in filters:
-            raise UserError(f"{key}: given twice")
-        if equals and not value:
-            raise UserError(f"{key}: a value is missing behind the equals sign")
-        if key in ("what", "runs_dir", "out", "format", "log"):
-            values[key] = value
-        elif key in keys:
-            filters[keys[key]] = tuple(value.split(","))
-        else:
-            raise unknown(key, key, ["runs_dir", "out", "format", "log", *keys])
-    formats = tuple(values["format"].split(",")) if "format" in values else Request.formats
-    formats = () if formats == ("none",) else formats
-    for name in formats:
-        if name not in FORMATS:
-            raise unknown("format", name, [*FORMATS, "none"])
-    if values.get("log") not in (None, *LOG_MODES):
-        raise unknown("log", values["log"], LOG_MODES)
-    out = Path(values["out"]) if "out" in values else None
-    runs_dir = Path(values.get("runs_dir", "runs"))
-    return Request(values.get("what", "arms"), runs_dir, out, formats, values.get("log"), filters)
+    words = [argument if "=" in argument else f"what={argument}" for argument in arguments]
+    own = {"what": _report, "runs_dir": Path, "out": Path, "format": _formats, "log": one_of("log", LOG_MODES)}
+    values, filters = read_words(words, own)
+    values["formats"] = values.pop("format", Request.formats)
+    return Request(**values, filters=filters)
+
+
+def _report(name: str) -> str:
+    if name not in REPORTS:
+        raise unknown("report", name, [*REPORTS, "runs_dir=...", "out=...", "format=...", "log=..."])
+    return name
+
+
+def _formats(value: str) -> tuple[str, ...]:
+    names = tuple(value.split(","))
+    return () if names == ("none",) else tuple(map(one_of("format", [*FORMATS, "none"]), names))

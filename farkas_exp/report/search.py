@@ -22,11 +22,12 @@ def report(records: Sequence[RunRecord]) -> Report:
         raise UserError("runs_dir: no run there is done and has held images out; search with dataset.validation=0.1")
     rows, flat = [], []
     for candidate in ranked:
-        error = candidate.error
-        spread = "" if error.sd is None else f" ± {error.sd:.2f}"
-        lines = [f"{error.mean:.2f}{spread}"] + ["failed ones at chance"] * bool(candidate.failed)
-        rows.append((cell(overrides_text(candidate)), cell(*lines), cell(str(error.n)), cell(str(candidate.failed))))
-        flat.append({**candidate.values, "validation_error": error.mean, "sd": error.sd, "n": error.n,
+        spread = "" if candidate.sd is None else f" ± {candidate.sd:.2f}"
+        lines = [f"{candidate.mean:.2f}{spread}"] + ["failed ones at chance"] * bool(candidate.failed)
+        rows.append(
+            (cell(overrides_text(candidate)), cell(*lines), cell(str(candidate.n)), cell(str(candidate.failed)))
+        )
+        flat.append({**candidate.values, "validation_error": candidate.mean, "sd": candidate.sd, "n": candidate.n,
                      "failed": candidate.failed})  # fmt: skip
     notes = ("Mean ± standard deviation of the error on held-out images over n seeds, a failed run at chance.",)
     columns = ("setting", "validation error (%)", "n", "failed")

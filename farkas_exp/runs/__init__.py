@@ -1,6 +1,6 @@
-"""The run directory: its files and records, its checkpoint, and what shows a run on its way (console, W&B).
+"""The run directory: its files, records and checkpoint, and the progress of a run (console, W&B).
 
-What is offered here imports no torch; `checkpoint` does.
+Only `checkpoint` imports torch.
 """
 
 from farkas_exp.runs.collection import Survey, Unreadable, collect, faults, scan, survey, told_apart

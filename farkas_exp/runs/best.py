@@ -1,32 +1,31 @@
 """The best setting of a search: `python -m farkas_exp.best runs_dir=... [top=5] [KEY=VALUE ...]`.
 
-Ranks by the error on images held out of the training set, over all seeds of a setting; a run that has seen the test
-set takes no part. Reads run directories only.
+Ranks settings by their error on images held out of the training set, over all seeds; a run that has seen the test set
+takes no part.
 
-In a configuration `${best:KEY}` stands for the value of KEY that a search has found best for the very same setting:
-the second stage of a comparison (`experiment=without_normalization_test`).
+In a configuration `${best:KEY}` is the value of KEY that a search found best for the same setting: the second stage of
+a comparison (`experiment=without_normalization_test`).
 """
 
 import json
 import shlex
 import statistics
-import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from farkas_exp.machine.errors import UserError, unknown
-from farkas_exp.machine.output import patient, warn
+from farkas_exp.config.options import shown
+from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.terminal import printable, unreadable_text
 from farkas_exp.runs import RunRecord, Survey, survey
+from farkas_exp.runs.command import answer, read_words
 from farkas_exp.runs.query import (
     DONE,
     by_data,
     deciding_settings,
     default_settings,
-    filter_keys,
     has_failed,
     ranked_error,
     selected,
@@ -47,71 +46,52 @@ example: python -m farkas_exp.best runs_dir=runs/lr_search model=farkasnet18
 
 
 @dataclass(frozen=True)
-class Error:
-    """Mean and standard deviation (None for one value) of `n` errors in percent."""
+class Setting:
+    """One setting of a search: what sets it apart from the others, and its errors in percent over `n` seeds.
 
+    `sd` is None for one seed.
+    """
+
+    values: dict[str, Any]
     mean: float
     sd: float | None
     n: int
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One setting of a search: what sets it apart from the others, and its error over the seeds."""
-
-    values: dict[str, Any]
-    error: Error
     failed: int
     config: Mapping[str, Any]
 
 
-@patient()
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line (of this process by default); a user's mistake is one line and status 2."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if {"-h", "--help", "help"} & set(arguments):
-        print(HELP, end="")
-        return 0
-    try:
-        values = _parse(arguments)
-        top = values.pop("top", "5")
-        if not (top.isascii() and top.isdecimal() and len(top) < 10 and int(top) > 0):
-            raise UserError(f"top: expected a whole number of at least 1, got {top!r}")
-        runs_dir = Path(values.pop("runs_dir", "runs"))
-        keys = filter_keys()
-        found = survey(runs_dir)
-        ranked = rank(selected(found.records, {keys[key]: tuple(text.split(",")) for key, text in values.items()}))
-        left_out = unreadable_text(found.unreadable)
-        if not ranked:
-            raise UserError(
-                f"runs_dir: no run in {runs_dir} is done and has held images out; search with dataset.validation=0.1"
-                + (f" ({left_out})" if left_out else "")
-            )
-    except UserError as error:
-        warn(f"error: {printable(error)}")
-        return 2
-    _print(ranked[: int(top)], len(ranked))
+    """Run the command line (of this process by default); return its exit status."""
+    return answer(arguments, lambda: HELP, _run)
+
+
+def _run(arguments: Sequence[str]) -> None:
+    values, filters = read_words(arguments, {"runs_dir": Path, "top": _top})
+    runs_dir, top = values.get("runs_dir", Path("runs")), values.get("top", 5)
+    found = survey(runs_dir)
+    ranked = rank(selected(found.records, filters))
+    left_out = unreadable_text(found.unreadable)
+    if not ranked:
+        raise UserError(
+            f"runs_dir: no run in {runs_dir} is done and has held images out; search with dataset.validation=0.1"
+            + (f" ({left_out})" if left_out else "")
+        )
+    _print(ranked[:top], len(ranked))
     if left_out:
         print(left_out)
-    return 0
 
 
-def _parse(arguments: Sequence[str]) -> dict[str, str]:
-    known = ["runs_dir", "top", *filter_keys()]
-    values = {}
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if key not in known or not equals:
-            raise unknown(key, argument, known)
-        values[key] = value
-    return values
+def _top(value: str) -> int:
+    if not (value.isascii() and value.isdecimal() and len(value) < 10 and int(value) > 0):
+        raise UserError(f"top: expected a whole number of at least 1, got {value!r}")
+    return int(value)
 
 
 def rank(records: Sequence[RunRecord]) -> list[Setting]:
-    """The settings among the runs that have a result and held images out, the smallest mean error first.
+    """The settings of the runs that have a result on held-out images, the smallest mean error first.
 
     A run that failed to train counts as chance: leaving it out would favour what often fails. Runs on different data
-    are never seeds of one setting.
+    are different settings.
     """
     groups: dict[tuple[str, str], list[RunRecord]] = {}
     by_identity = defaultdict(list)
@@ -125,25 +105,26 @@ def rank(records: Sequence[RunRecord]) -> list[Setting]:
     ranked = []
     for key, group in groups.items():
         errors = [ranked_error(record) for record in group]
-        error = Error(statistics.fmean(errors), statistics.stdev(errors) if len(errors) > 1 else None, len(errors))
+        sd = statistics.stdev(errors) if len(errors) > 1 else None
         values = {name: configs[key].get(name) for name in different}
-        ranked.append(Setting(values, error, sum(map(has_failed, group)), configs[key]))
-    return sorted(ranked, key=lambda candidate: candidate.error.mean)
+        failed = sum(map(has_failed, group))
+        ranked.append(Setting(values, statistics.fmean(errors), sd, len(errors), failed, configs[key]))
+    return sorted(ranked, key=lambda candidate: candidate.mean)
 
 
 def best_value(key: str, config: Mapping[str, Any]) -> Any:
-    """What `${best:KEY}` stands for in a configuration: the value of KEY with the smallest error on held-out images.
+    """The value of `${best:KEY}` in a configuration: that of KEY with the smallest error on held-out images.
 
-    Compared are the runs in the configuration's `runs_dir` that held images out and have the same setting, but for the
-    keys that are a `${best:...}` in it, and for the seed. Of equal errors the smaller value wins.
+    Compares the runs in the configuration's `runs_dir` that held images out and have its setting, apart from the seed
+    and the keys that are a `${best:...}` in it. Of equal errors the smaller value wins.
 
     Args:
         key: the dotted key.
         config: nested, with the interpolations as they are written.
 
     Raises:
-        UserError: there is no such run, or one of them is not done or may not be readable, or they are not of the same
-            data: a choice among a part of a search would change.
+        UserError: the search has no such run, is not finished, may have unreadable runs, or has runs on different data;
+            a choice made from part of a search could change.
     """
     defaults = default_settings()
     own = deciding_settings(config)
@@ -166,27 +147,29 @@ def best_value(key: str, config: Mapping[str, Any]) -> Any:
             " command with dataset.validation > 0 and the values to choose from), or give a value"
         )
     ranked = rank(records)
-    values = [candidate.config.get(key) for candidate in ranked if candidate.error.mean == ranked[0].error.mean]
+    values = [candidate.config.get(key) for candidate in ranked if candidate.mean == ranked[0].mean]
     return min(values, key=_size)
 
 
 def _size(value: Any) -> tuple[bool, float, str]:
-    """By which the smaller of two values is chosen: numbers first, then by their text."""
+    """The order of values: numbers by size, then others by their text."""
     is_number = isinstance(value, (int, float))
     return (not is_number, float(value) if is_number else 0.0, json.dumps(value))
 
 
 def _refuse_part(key: str, found: Survey, records: Sequence[RunRecord]) -> None:
-    """Refuse to choose where what cannot be read may belong to the search, or its runs are of other data."""
+    """Refuse to choose if something unreadable may belong to the search, or its runs are on different data."""
     if found.unreadable:
         raise UserError(
-            f"{key}: {found.unreadable[0]} may belong to its search, and cannot be read; restore it or move it away"
+            f"{key}: {found.unreadable[0]} may belong to its search but cannot be read; restore it or move it away"
         )
     parts = defaultdict(list)  # another part of the training set held out is another evaluation set, by intent
     for record in records:
         parts[setting(record.config, "dataset.validation")].append(record)
     if any(len(by_data(part)) > 1 for part in parts.values()):
-        raise UserError(f"{key}: the runs of its search are not of the same data; keep those of each in a runs_dir")
+        raise UserError(
+            f"{key}: the runs of its search are on different data; keep each data set's runs in a runs_dir of their own"
+        )
 
 
 def _without(settings: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
@@ -202,9 +185,9 @@ def _differences(configs: Sequence[dict[str, Any]]) -> list[str]:
 def _print(ranked: Sequence[Setting], count: int) -> None:
     print("Error on held-out images, mean over seeds, a failed run at chance:")
     for place, candidate in enumerate(ranked, 1):
-        spread = "" if candidate.error.sd is None else f" ± {candidate.error.sd:.2f}"
+        spread = "" if candidate.sd is None else f" ± {candidate.sd:.2f}"
         failed = f", {candidate.failed} failed to train" if candidate.failed else ""
-        error = f"{candidate.error.mean:6.2f} %{spread} (n = {candidate.error.n}{failed})"
+        error = f"{candidate.mean:6.2f} %{spread} (n = {candidate.n}{failed})"
         print(f"{place:3d}.  {error}  {overrides_text(candidate)}")
     if count > len(ranked):
         print(f"      ... {count - len(ranked)} more; top={count} lists them")
@@ -214,11 +197,5 @@ def _print(ranked: Sequence[Setting], count: int) -> None:
 
 def overrides_text(candidate: Setting) -> str:
     """The setting as overrides of a command line."""
-    texts = [f"{key}={_plain(value)}" for key, value in candidate.values.items()]
+    texts = [f"{key}={shown(value)}" for key, value in candidate.values.items()]
     return printable(shlex.join(texts)) if texts else "(the only setting)"
-
-
-def _plain(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return f"[{','.join(map(_plain, value))}]" if isinstance(value, list) else str(value)

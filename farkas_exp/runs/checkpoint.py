@@ -1,4 +1,4 @@
-"""Checkpoints that survive: whole or not at all, the last good one kept until the next is complete."""
+"""Checkpoints: written whole or not at all; the last good one stays until the next is complete."""
 
 import pickle
 import sys
@@ -32,11 +32,11 @@ def save(run: RunDirectory, state: dict[str, Any]) -> None:
 
 
 def load(run: RunDirectory, warn: Callable[[str], object] = lambda line: None) -> dict[str, Any] | None:
-    """The newest complete checkpoint on the CPU, or None where there is none. Loading executes no code.
+    """The newest complete checkpoint, on the CPU, or None. Loading executes no code.
 
     Args:
         run: the run directory.
-        warn: called with one line for each checkpoint that is there and cannot be used.
+        warn: called with one line for each checkpoint that cannot be used.
 
     Raises:
         UserError: a checkpoint was written by another version of the format.
@@ -46,7 +46,7 @@ def load(run: RunDirectory, warn: Callable[[str], object] = lambda line: None) -
             continue
         state = _read(path)
         if state is None:
-            warn(f"{path}: truncated or no checkpoint; going on from what was before it")
+            warn(f"{path}: truncated, or no checkpoint; going on from the one before it")
             continue
         if state.get("schema") != SCHEMA:
             raise UserError(
@@ -57,12 +57,12 @@ def load(run: RunDirectory, warn: Callable[[str], object] = lambda line: None) -
 
 
 def name_of(record: dict[str, Any]) -> str:
-    """What a checkpoint says of the run that it belongs to."""
+    """How a checkpoint names its run."""
     return f"{record['identity']} seed {record['seed']}"
 
 
 def load_of(run: RunDirectory, record: dict[str, Any]) -> dict[str, Any] | None:
-    """The newest complete checkpoint of the run of this record, None without one; a damaged one is a warning.
+    """The newest complete checkpoint of the run with this record, or None; warn of a damaged one.
 
     Raises:
         UserError: it is the checkpoint of another run, or of another version of the format.
@@ -74,7 +74,7 @@ def load_of(run: RunDirectory, record: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def restoring(run: RunDirectory, restore: Callable[[], T]) -> T:
-    """What `restore` returns, which takes over the run's checkpoint.
+    """Call `restore`, which loads the run's checkpoint, and return its result.
 
     Raises:
         UserError: the checkpoint does not fit.
@@ -89,7 +89,7 @@ def restoring(run: RunDirectory, restore: Callable[[], T]) -> T:
 
 
 def remove_stray_files(run: RunDirectory) -> None:
-    """Delete what a killed process left half-written. Only for the holder of the run's lock."""
+    """Delete the half-written files of a killed process; only for the holder of the run's lock."""
     for path in run.path.glob(".*.tmp"):
         path.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""The runs below a folder: found, read, told apart by their data, and what of them cannot be read."""
+"""The runs below a folder, told apart by their data, and what cannot be read of them."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from farkas_exp.runs.record import RunRecord, read_run
 
 @dataclass(frozen=True)
 class Unreadable:
-    """Something below `runs_dir` that is, or may be, a run, or a part of one, and cannot be read."""
+    """Something below `runs_dir` that may be a run, or part of one, but cannot be read."""
 
     path: Path
     why: str
@@ -29,7 +29,7 @@ class Survey:
 
 
 def survey(runs_dir: str | Path) -> Survey:
-    """Read all runs below `runs_dir`. Folders that hold no run are passed over.
+    """Read all runs below `runs_dir`; skip folders that hold none.
 
     Raises:
         UserError: there is no such folder, or it cannot be read.
@@ -46,10 +46,10 @@ def survey(runs_dir: str | Path) -> Survey:
 
 
 def told_apart(records: Sequence[RunRecord]) -> list[RunRecord]:
-    """The runs, where those of one identity were trained on different data: as different experiments, which they are.
+    """The runs, with those of one identity on different data turned into different experiments.
 
-    Their identities get an addition and their configurations a key `data`, so that nothing that groups by either takes
-    them for repetitions. A run whose data are unknown is taken for one on the data of the others, if these are one.
+    Their identities get a suffix and their configurations a key `data`, so that nothing groups them as repetitions. A
+    run on unknown data counts as one on the data of the others, if those agree.
     """
     known: dict[str, set[str]] = {}
     for record in records:
@@ -72,12 +72,12 @@ def _data_name(record: RunRecord) -> str:
 
 
 def collect(runs_dir: str | Path) -> list[RunRecord]:
-    """The runs below `runs_dir` that can be read, by identity and seed; see `survey`."""
+    """The readable runs below `runs_dir`, by identity and seed; see `survey`."""
     return survey(runs_dir).records
 
 
 def faults(path: Path, record: RunRecord | None) -> list[Unreadable]:
-    """What cannot be read of the run directory `path`, whose record is `record`; nothing where there is no run."""
+    """What cannot be read of the run directory `path` with this record; nothing if it holds no run."""
     if record is not None:
         again = read_run(path) if record.damage else None  # it may have been written just now
         if again is not None and again.damage:
@@ -93,9 +93,9 @@ def faults(path: Path, record: RunRecord | None) -> list[Unreadable]:
 
 
 def scan(runs_dir: str | Path) -> Iterator[Path]:
-    """The seed folders below `runs_dir`, in no order, whether they hold a readable run or not.
+    """The seed folders below `runs_dir`, in no order, readable or not.
 
-    What cannot be looked into, such as a link to nowhere, is yielded as it is.
+    A folder that cannot be listed, such as a broken link, is yielded itself.
 
     Raises:
         UserError: there is no such folder, or it cannot be read.

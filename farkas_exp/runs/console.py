@@ -1,4 +1,4 @@
-"""The progress of a run for people: a live line on a terminal, thinned plain lines elsewhere, and always a log file."""
+"""The progress of a run: a live line on a terminal, a line for some epochs elsewhere, and always a log file."""
 
 import math
 import sys
@@ -15,7 +15,7 @@ Mode = Literal["auto", "live", "plain", "none"]
 MODES = ("auto", "live", "plain", "none")
 
 _REFRESH_SECONDS = 0.1
-"""The live line is redrawn at most that often: `step` may be called thousands of times a second."""
+"""The least time between two redraws of the live line: `step` may be called thousands of times a second."""
 
 
 class Progress:
@@ -24,11 +24,11 @@ class Progress:
     Args:
         mode: `live` keeps one line up to date, `plain` prints a line for some of the epochs, `none` prints nothing,
             `auto` is `live` on a terminal and `plain` elsewhere. The log file gets a line per epoch in every mode.
-        title: what is running, for example its slug and seed.
+        title: the name of the run, such as slug and seed.
         epochs: epochs of the whole run.
-        log_path: the log file, appended to; None for none.
-        done: epochs that were finished before this process began.
-        stream: where to print; standard output by default.
+        log_path: the log file to append to, or None.
+        done: epochs finished before this process began.
+        stream: where to print; by default standard output.
         clock: seconds, monotonic; for tests.
     """
 
@@ -59,7 +59,7 @@ class Progress:
             self._open_live()
 
     def step(self, done: int, total: int) -> None:
-        """Step `done` of the `total` steps of the current epoch was queued. Costs nothing unless a redraw is due."""
+        """Report step `done` of `total` of the current epoch. Costs nothing unless a redraw is due."""
         if self._live is None:
             return
         now = self._clock()
@@ -68,7 +68,7 @@ class Progress:
             self._draw()
 
     def epoch(self, row: Mapping[str, Any]) -> None:
-        """An epoch is finished; `row` is its row of metrics (1-based `epoch`)."""
+        """Report a finished epoch by its row of metrics (1-based `epoch`)."""
         self._row, self._done, self._fraction = row, int(row["epoch"]), 0.0
         line = epoch_line(row, self.epochs, self.eta_seconds())
         self._write_log(line)
@@ -79,7 +79,7 @@ class Progress:
             self._print(f"[{self.title}] {line}")
 
     def message(self, line: str) -> None:
-        """A line that is shown and logged whatever the epoch is."""
+        """Show and log a line."""
         self._write_log(line)
         if self._live is not None:
             self._guard(lambda: self._live.console.print(f"[{self.title}] {line}", markup=False, highlight=False))
@@ -87,13 +87,13 @@ class Progress:
             self._print(f"[{self.title}] {line}")
 
     def warning(self, line: str) -> None:
-        """A line for standard error and the log, also where no progress is shown."""
+        """Write a line to standard error and the log, whatever the mode."""
         self._write_log(f"warning: {line}")
         with suppress(OSError, ValueError):
             print(f"warning: [{self.title}] {line}", file=sys.stderr, flush=True)
 
     def close(self, line: str | None = None) -> None:
-        """End the display, with a last `line`; calling it twice is harmless."""
+        """End the display with a last `line`; a second call does nothing."""
         if self._live is not None:
             live, self._live = self._live, None
             self._guard(live.stop)
@@ -109,7 +109,7 @@ class Progress:
             self._log = None
 
     def eta_seconds(self) -> float | None:
-        """Seconds until the last epoch, from the mean speed of this process so far; None before there is one."""
+        """Seconds until the last epoch, at the mean speed of this process so far; None before its first step."""
         progress = self._done + self._fraction - self._start_done
         if progress <= 0:
             return None
@@ -146,7 +146,7 @@ class Progress:
         self._guard(lambda: print(line, file=self._stream, flush=True))
 
     def _guard(self, show: Callable[[], object]) -> None:
-        """Show something; a terminal that went away (a closed pipe, a lost connection) never ends a training."""
+        """Call `show`; a terminal that is gone (a closed pipe, a lost connection) never ends the training."""
         try:
             show()
         except (OSError, ValueError):
@@ -157,13 +157,13 @@ class Progress:
 
     def _write_log(self, line: str) -> None:
         if self._log is not None:
-            with suppress(OSError):  # a full disk: the metrics will say so, and they decide
+            with suppress(OSError):  # a full disk: the metrics file reports it
                 self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
                 self._log.flush()
 
 
 def epoch_line(row: Mapping[str, Any], epochs: int, eta: float | None = None) -> str:
-    """One line for one finished epoch."""
+    """The line of a finished epoch."""
     parts = [f"epoch {row['epoch']}/{epochs}", _figures(row)]
     if row.get("lr") is not None:
         parts.insert(1, f"lr {row['lr']:g}")
@@ -175,7 +175,7 @@ def epoch_line(row: Mapping[str, Any], epochs: int, eta: float | None = None) ->
 
 
 def is_shown(epoch: int, epochs: int) -> bool:
-    """Whether plain output has a line for `epoch` (1-based): the first three, about twenty more, and the last."""
+    """Whether plain output shows `epoch` (1-based): the first three, about twenty more, and the last."""
     return epoch <= 3 or epoch == epochs or epoch % math.ceil(epochs / 20) == 0
 
 
@@ -189,7 +189,7 @@ def duration(seconds: float) -> str:
 
 
 def _figures(row: Mapping[str, Any]) -> str:
-    """The losses, errors and speed of a row; what is missing is left out, what is not finite is said to be so."""
+    """The losses, errors and speed in a row, without those that are missing."""
     parts = []
     for part in ("train", "test", "validation"):
         for key, value in row.items():
@@ -201,7 +201,7 @@ def _figures(row: Mapping[str, Any]) -> str:
 
 
 def _name(key: str) -> str:
-    """How a figure is called: train loss, error (of the training), test error, test error top5."""
+    """The name of a figure: train loss, error (of the training), test error, test error top5."""
     return "error" if key == "train_error" else key.replace("_", " ")
 
 

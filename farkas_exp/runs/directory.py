@@ -1,7 +1,7 @@
 """The run directory: the names of its files, its lock, and its state.
 
-A run directory belongs to one identity and one seed. Everything that is said about a run afterwards (tables, figures,
-the skipping of finished runs) is read from here.
+A run directory belongs to one identity and one seed. Tables, figures and the skipping of finished runs read nothing
+else.
 """
 
 import os
@@ -21,7 +21,7 @@ from farkas_exp.runs.jsonfiles import read_json, write_json
 from farkas_exp.runs.paths import run_path
 
 FINISHED, FAILED = "finished", "failed"
-"""States of a run with a result. A failed run has diverged or made no progress: a result, not a crash."""
+"""States of a run with a result. A run that diverged or made no progress has failed: a result, not a crash."""
 RUNNING, INTERRUPTED, CRASHED, EMPTY = "running", "interrupted", "crashed", "empty"
 """States of a run without a result."""
 STATES = (FINISHED, FAILED, RUNNING, INTERRUPTED, CRASHED, EMPTY)
@@ -32,7 +32,17 @@ class RunBusy(UserError):  # noqa: N818 - a state of the world, not a defect
 
 
 class RunLost(Exception):  # noqa: N818 - a state of the world, not a defect
-    """The run directory is not where this process locked it: moved, deleted, or taken over by another process."""
+    """The run directory was moved, deleted or taken over by another process after this one locked it."""
+
+
+class _File:
+    """A file of a run directory: as an attribute of one, its path."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, run: "RunDirectory", owner: type["RunDirectory"]) -> Path:
+        return run.path / self.name
 
 
 @dataclass(frozen=True)
@@ -40,76 +50,29 @@ class RunDirectory:
     """The files of one run directory, one name each.
 
     Attributes:
-        path: of the folder.
+        path: the folder.
         held: the run's lock, while this process has it (`locked`).
     """
 
     path: Path
     held: locks.Lock | None = field(default=None, compare=False, repr=False)
 
-    @property
-    def record(self) -> Path:
-        """Identity, seed, configuration and data (`run.json`)."""
-        return self.path / "run.json"
-
-    @property
-    def config(self) -> Path:
-        """The recorded configuration for people."""
-        return self.path / "config.yaml"
-
-    @property
-    def state(self) -> Path:
-        """How far the run is, rewritten every epoch."""
-        return self.path / "state.json"
-
-    @property
-    def metrics(self) -> Path:
-        """One JSON line per epoch."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def diagnostics(self) -> Path:
-        """One JSON line per measurement of dead units, dead points and margins."""
-        return self.path / "diagnostics.jsonl"
-
-    @property
-    def result(self) -> Path:
-        """The outcome; its presence means that the run is done."""
-        return self.path / "result.json"
-
-    @property
-    def environment(self) -> Path:
-        """The data's fingerprint; and of each start its versions, device, threads and git commit (`read_starts`)."""
-        return self.path / "environment.json"
-
-    @property
-    def checkpoint(self) -> Path:
-        """The newest complete checkpoint."""
-        return self.path / "checkpoint.pt"
-
-    @property
-    def previous_checkpoint(self) -> Path:
-        """The checkpoint before it, for the case that the newest one is damaged."""
-        return self.path / "checkpoint.previous.pt"
-
-    @property
-    def log(self) -> Path:
-        """Plain progress lines."""
-        return self.path / "log.txt"
-
-    @property
-    def error(self) -> Path:
-        """The traceback of a crash."""
-        return self.path / "error.txt"
-
-    @property
-    def lock(self) -> Path:
-        """Held by the process that trains this run, and by the system only as long as that process lives."""
-        return self.path / "lock"
+    record = _File("run.json")  # identity, seed, configuration and data
+    config = _File("config.yaml")  # the recorded configuration, for people
+    state = _File("state.json")  # how far the run is, rewritten every epoch
+    metrics = _File("metrics.jsonl")  # a row an epoch
+    diagnostics = _File("diagnostics.jsonl")  # a row a measured epoch (`Measurements`)
+    result = _File("result.json")  # the outcome; the run is done when it is there
+    environment = _File("environment.json")  # the data's fingerprint, and each start's software and device
+    checkpoint = _File("checkpoint.pt")  # the newest complete one
+    previous_checkpoint = _File("checkpoint.previous.pt")  # the one before, should the newest be damaged
+    log = _File("log.txt")
+    error = _File("error.txt")  # the traceback of a crash
+    lock = _File("lock")  # held while a process trains this run
 
     @contextmanager
     def locked(self) -> "Iterator[RunDirectory]":
-        """Hold the run's advisory lock (`machine.locks`) in the block, which gets the run directory with its lock.
+        """Hold the run's advisory lock (`machine.locks`) within the block; yield the run directory with it.
 
         Raises:
             RunBusy: another process holds it; the message says which.
@@ -129,24 +92,23 @@ class RunDirectory:
         return locks.is_held(self.lock)
 
     def is_own(self) -> bool:
-        """Whether the folder is still the one that this process locked; always, if it locked none."""
+        """Whether the folder is still the one that this process locked; True if it locked none."""
         return self.held is None or self.held.is_own()
 
     def check_own(self) -> None:
-        """To be called before each write.
+        """Call this before each write.
 
         Raises:
             RunLost: this is not the folder that this process locked.
         """
         if not self.is_own():
             raise RunLost(
-                f"{self.path}: moved, deleted or taken over while this process trained the run, which it stops; nothing"
-                " more was written"
+                f"{self.path}: moved, deleted or taken over while this process trained it; nothing more was written"
             )
 
 
 def open_run(config: Config) -> RunDirectory:
-    """The run directory of `config` (`run_paths`), nothing written yet."""
+    """The run directory of `config`; writes nothing."""
     return RunDirectory(run_path(config))
 
 
@@ -157,7 +119,7 @@ def write_state(run: RunDirectory, state: str, **facts: Any) -> None:
 
 
 def change_state(run: RunDirectory, state: str, **facts: Any) -> None:
-    """Rewrite `state.json` with another state, leaving what it says of the progress."""
+    """Change the state in `state.json`, and keep the progress."""
     before = read_json(run.state)
     before = {key: value for key, value in before.items() if key != "state"} if isinstance(before, dict) else {}
     write_state(run, state, **{**before, **facts})

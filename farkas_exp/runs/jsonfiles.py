@@ -1,4 +1,4 @@
-"""JSON files that others may have damaged: read without waiting and within limits, written whole, numbers finite."""
+"""JSON files that may be damaged: read without waiting and within limits, written whole, with finite numbers."""
 
 import json
 import math
@@ -11,38 +11,38 @@ from farkas_exp.machine.files import write_text
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON, whole or not at all. A number that is not finite is written as null."""
+    """Write `value` as JSON, whole or not at all; a number that is not finite becomes null."""
     write_text(path, json.dumps(finite(value), indent=1, allow_nan=False) + "\n")
 
 
 def finite(value: Any) -> Any:
-    """`value` with every number that JSON cannot hold (NaN, infinities) replaced by None."""
+    """`value` with None for every number that is not finite."""
     if isinstance(value, dict):
         return {key: finite(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [finite(inner) for inner in value]
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
 
 
 LARGEST_JSON, LARGEST_ROWS = 16 * 2**20, 256 * 2**20
-"""How many bytes a JSON file and a JSONL file may have: far more than any run writes."""
+"""The most bytes of a JSON and of a JSONL file, far more than any run writes."""
 DEEPEST = 32
-"""How deep the values of a record may be nested."""
+"""The most levels of nested values in a record."""
 
 
 def read_json(path: str | Path) -> Any:
-    """The JSON value in `path`, or None where there is no file that can be read, or no valid JSON in it.
+    """The JSON value in `path`, or None without a readable file or valid JSON.
 
-    Numbers that are not finite are None. Never waits: not on a pipe or a device, nor for the end of a file.
+    Numbers that are not finite are None. Never waits on a pipe, a device or an endless file.
     """
     content = _content(path, LARGEST_JSON)
     return None if content is None else parse_json(content)
 
 
 def read_rows(path: str | Path) -> list[dict[str, Any]]:
-    """The rows of a JSONL file up to the first line that is torn or no JSON object; empty without a file.
+    """The rows of a JSONL file up to the first torn line or one that is no JSON object; empty without a file.
 
     Like `read_json`, it never waits.
     """
@@ -56,7 +56,7 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
 
 
 def parse_json(content: bytes) -> Any:
-    """The JSON value of `content`, or None where it is not valid, too deep, or null. Numbers are finite or None."""
+    """The JSON value of `content`, or None if it is invalid, too deep or null. Numbers are finite or None."""
     try:
         value = _DECODER.decode(content.decode("utf-8"))
     except (ValueError, RecursionError):
@@ -75,7 +75,7 @@ def _is_shallow(value: Any) -> bool:
 
 
 def _content(path: str | Path, most: int) -> bytes | None:
-    """The bytes of a regular file of at most `most` bytes; None for anything else."""
+    """The content of a regular file of at most `most` bytes, else None."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     except (OSError, ValueError):

@@ -1,7 +1,6 @@
-"""The per-epoch record of a run: one strict JSON object per line, safe against a kill at any moment.
+"""The rows of a run: a strict JSON object on each line, safe against a kill at any moment.
 
-A number that JSON cannot hold (NaN, an infinity) is written as null: in a row, null means "not finite". Rows are read
-back by `farkas_exp.runs.read_rows`, which stops at a torn last line.
+A number that is not finite is written as null. `runs.read_rows` reads the rows back, and stops at a torn last line.
 """
 
 import json
@@ -17,9 +16,8 @@ from farkas_exp.runs import finite, read_rows
 class JsonlWriter:
     """Appends rows to a JSONL file.
 
-    A row reaches the operating system before `append` returns, so it survives the death of the process; with `sync`
-    it is on the disk, so it survives the death of the machine. A torn last line that an earlier process left is cut
-    off first: a row is never glued to it.
+    When `append` returns, the row survives the death of the process; with `sync`, also that of the machine. The torn
+    last line of an earlier process is cut off first.
     """
 
     def __init__(self, path: Path) -> None:
@@ -27,7 +25,7 @@ class JsonlWriter:
         self._file = appending(path)
 
     def append(self, row: dict[str, Any], sync: bool = True) -> None:
-        """Append `row` as one line; `sync` waits for the disk."""
+        """Append a row as one line; `sync` waits for the disk."""
         with at_stake():
             self._file.write(json.dumps(finite(row), allow_nan=False) + "\n")
             self._file.flush()
@@ -35,7 +33,7 @@ class JsonlWriter:
                 os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Close the file; calling it twice is harmless."""
+        """Close the file; a second call does nothing."""
         self._file.close()
 
     def __enter__(self) -> "JsonlWriter":
@@ -46,12 +44,11 @@ class JsonlWriter:
 
 
 def truncate_rows(path: Path, epochs: int) -> list[dict[str, Any]]:
-    """Keep the rows of the first `epochs` epochs only, and return them.
+    """Keep only the rows of the first `epochs` epochs, once each, and return them.
 
-    For a run that goes on from a checkpoint of `epochs` finished epochs: rows that were written after the checkpoint
-    will be written again. Rows are counted by their "epoch" (from 1; 0 is what was measured before the first), so a
-    file with a row at some epochs only is cut at the same point; an epoch that is there twice is kept once. The file is
-    replaced as a whole.
+    For a run that goes on from a checkpoint of `epochs` finished epochs: it writes the later rows again. Rows count by
+    their "epoch" (from 1; 0 is before the first), so a file need not have a row for every epoch. The file is replaced
+    as a whole.
     """
     rows: list[dict[str, Any]] = []
     last = -1

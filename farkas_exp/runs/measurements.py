@@ -1,8 +1,8 @@
-"""The measurements of a run (`diagnostics.jsonl`): what is asked for, and what is there already.
+"""The measurements of a run (`diagnostics.jsonl`): what is requested, and what is there already.
 
-The file has one row for each epoch that was measured: writing a row replaces or completes the epoch's earlier one, so
-no epoch can be there twice. Beside its figures a row says which `measures` it holds and with which settings they were
-made. Imports no torch: a finished run is skipped without it where nothing is missing.
+The file has one row for each measured epoch; a new row replaces or completes an earlier one of its epoch. Beside the
+figures a row says which `measures` it holds, and their settings. Imports no torch, so that a finished run that lacks
+nothing is skipped without it.
 """
 
 import json
@@ -15,12 +15,12 @@ from farkas_exp.machine.files import write_text
 from farkas_exp.runs import FAILED, RunDirectory, RunRecord, finite, read_json, read_rows
 
 ACTIVITY = "activity"
-"""What is measured at every epoch that is asked for, beside the `measures` that are named."""
+"""The measure that is taken at every requested epoch, beside the named `measures`."""
 
 
 @dataclass(frozen=True)
 class Gap:
-    """What the row of an epoch lacks of the measures that are asked for."""
+    """The requested measures that the row of an epoch lacks."""
 
     epoch: int
     measures: tuple[str, ...]
@@ -32,16 +32,16 @@ def described(gaps: Iterable[Gap]) -> str:
 
 
 class Measurements:
-    """The measurements of one run, as far as they are asked for by `diagnostics`."""
+    """The measurements of one run that its `diagnostics` request."""
 
     def __init__(self, run: RunDirectory, asked: DiagnosticsConfig) -> None:
         self.run, self.asked = run, asked
         self.settings = {"images": asked.images, "lanczos_steps": asked.lanczos_steps, "ntk_images": asked.ntk_images}
 
     def gaps(self, epochs: int) -> list[Gap]:
-        """What is asked for at one of the first `epochs` epochs (0: before the first), and is not there.
+        """What is requested up to epoch `epochs` (0: before the first) and missing.
 
-        A row that was made with other settings lacks everything, what it holds beside the asked measures included.
+        A row made with other settings lacks all measures, those it holds beside the requested ones included.
         """
         names = dict.fromkeys((ACTIVITY, *self.asked.measures))
         rows = self._rows() if self.asked.epochs else {}
@@ -55,28 +55,28 @@ class Measurements:
         return found
 
     def gap_at(self, epoch: int) -> Gap | None:
-        """What is asked for at `epoch` and is not there; None where nothing is."""
+        """What is requested at `epoch` and missing, or None."""
         return next((gap for gap in self.gaps(epoch) if gap.epoch == epoch), None)
 
     def left_by(self, record: RunRecord) -> tuple[list[Gap], list[Gap]]:
-        """Of a run that is done, the gaps that may still be filled, and those whose network is gone.
+        """The gaps of a finished run that can still be filled, and those whose network is gone.
 
-        Kept are the initial network, as a function of the seed, and that of the last checkpoint: of a run that failed
-        to train, the one before its last epoch.
+        The initial network follows from the seed; the last checkpoint has the final one, or, of a run that failed to
+        train, the one before its last epoch.
         """
         gaps = self.gaps(record.epoch)
         kept = {0, record.epoch - (record.state == FAILED)} if self.run.checkpoint.exists() else {0}
         return [gap for gap in gaps if gap.epoch in kept], [gap for gap in gaps if gap.epoch not in kept]
 
     def unmeasured(self, lost: Iterable[Gap], epochs: int) -> str:
-        """What a run of `epochs` epochs is not measured at, for people: lost gaps, and epochs after its end."""
+        """What a run of `epochs` epochs cannot be measured at, in words: lost gaps, and epochs after its end."""
         after = sorted({epoch for epoch in self.asked.epochs if epoch > epochs})
         parts = [f"{described(lost)}, whose network is not kept"] if (lost := list(lost)) else []
         parts += [f"epoch {', '.join(map(str, after))}, after the last one ({epochs})"] if after else []
         return "; ".join(parts)
 
     def put(self, gap: Gap, figures: dict[str, Any]) -> None:
-        """Write down the figures that fill a gap, in the row of its epoch."""
+        """Write the figures that fill a gap into the row of its epoch."""
         rows = self._rows()
         before = rows.get(gap.epoch, {})
         if before.get("settings") != self.settings:
@@ -88,7 +88,7 @@ class Measurements:
         write_text(self.run.diagnostics, "".join(lines))
 
     def _rows(self) -> dict[int, dict[str, Any]]:
-        """The rows by epoch, each with its measures and settings; older versions left them to the run's record."""
+        """The rows by epoch, each with its measures and settings; older versions kept these in the run's record."""
         rows = {row["epoch"]: row for row in read_rows(self.run.diagnostics) if type(row.get("epoch")) is int}
         if all("measures" in row for row in rows.values()):
             return rows

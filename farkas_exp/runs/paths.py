@@ -1,4 +1,4 @@
-"""Where a run stands: it is found by the hash of its identity; the slug before it is decoration, for the reader."""
+"""Where a run is: found by the hash of its identity; the slug before it is only for the reader."""
 
 import os
 import re
@@ -10,12 +10,12 @@ from farkas_exp.machine.errors import UserError
 
 
 def run_path(config: Config) -> Path:
-    """The run directory of `config`: the one that holds the run, whatever its slug, else where a new one begins.
+    """The run directory of `config`: the one that holds the run, whatever its slug, or a new one.
 
-    A new seed goes beside those that are there; without any, into a folder named by slug and hash.
+    A new seed goes beside the existing ones, or into a new folder named by slug and hash.
 
     Raises:
-        UserError: two folders hold this run, and every choice between them could be the wrong one.
+        UserError: two folders hold this run, and either could be the wrong one.
     """
     identity, seed = identify(config), f"seed_{config.seed}"
     root = os.fspath(config.runs_dir)
@@ -32,11 +32,11 @@ def run_path(config: Config) -> Path:
 
 _HASH = re.compile(r"-([0-9a-f]{12})$")
 _listed: dict[str, tuple[tuple[int, int, int], dict[str, list[str]]]] = {}
-"""What was listed last, and the state that the folder was in: a sweep of finished runs lists once, not once a run."""
+"""The last listing, by the state of its folder: a sweep of finished runs lists once, not once a run."""
 
 
 def _folders(root: str) -> dict[str, list[str]]:
-    """The names of the folders in `root` that end in a hash, by it and in their order; none without such a folder."""
+    """The sorted names of the folders in `root` that end in a hash, by that hash; none without `root`."""
     try:
         facts = os.stat(root)
         state = (facts.st_dev, facts.st_ino, facts.st_mtime_ns)

@@ -1,4 +1,4 @@
-"""Questions to the records of runs: their settings and figures, which of them fit, and how they rank."""
+"""What the records of runs say: settings and figures, which runs match, and how they rank."""
 
 import dataclasses
 import math
@@ -18,17 +18,17 @@ DONE = (FINISHED, FAILED)
 
 
 def number(value: Any) -> float:
-    """A number of a run's files as a float; null (written for what is not finite) and anything else is NaN."""
+    """A number in a run's files as a float; NaN for null (not finite) and anything else."""
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
 
 
 def outcome(run: RunRecord, key: str) -> float:
-    """One figure of a run's result, NaN where there is none."""
+    """A figure of a run's result, or NaN."""
     return number((run.result or {}).get(key))
 
 
 def setting(config: Mapping[str, Any], key: str) -> Any:
-    """The value at the dotted `key` of a nested configuration, None where there is none."""
+    """The value at the dotted `key` of a nested configuration, or None."""
     value: Any = config
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
@@ -36,9 +36,9 @@ def setting(config: Mapping[str, Any], key: str) -> Any:
 
 
 def deciding_settings(config: Mapping[str, Any], schema: Any = Config, prefix: str = "") -> dict[str, Any]:
-    """The settings of a nested configuration that belong to a run's identity, by dotted key, in the schema's order.
+    """The settings that belong to a run's identity, by dotted key, in the schema's order.
 
-    A key that the schema does not know (from a later version) counts as deciding.
+    A key that the schema does not know, from a later version, counts among them.
     """
     fields = {f.name: f for f in dataclasses.fields(schema)}
     flat: dict[str, Any] = {}
@@ -56,7 +56,7 @@ def deciding_settings(config: Mapping[str, Any], schema: Any = Config, prefix: s
 
 @dataclass(frozen=True)
 class _Unknown:
-    """The schema of a group that is not in the schema."""
+    """A group that the schema does not know."""
 
 
 @cache
@@ -68,16 +68,16 @@ def default_settings() -> Mapping[str, Any]:
 
 
 def is_plain(name: str) -> bool:
-    """Whether a network has no Farkas layers; of one that is not known here, nobody can say so."""
+    """Whether a network is known, and has no Farkas layers."""
     network = NETWORKS.get(name)
     return network is not None and not network.farkas
 
 
 def effective_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """All deciding settings, also those that an older record does not know, but for those without an effect.
+    """All deciding settings that have an effect, including those that an older record does not know.
 
-    A plain network has no aggregation, a network without normalization none of its details, and with phases the rate
-    is theirs. Two runs with the same effective settings differ in their seed alone.
+    A plain network has no aggregation, normalization=none has no details, and phases bring their own rate. Two runs
+    with the same effective settings differ only in their seed.
     """
     flat = {**default_settings(), **deciding_settings(config)}
     if is_plain(str(flat["model.name"])):
@@ -94,25 +94,25 @@ _BUDGET = ("dataset.", "augmentation.", "epochs", "batch_size", "precision", "la
 
 
 def is_arm_setting(key: str) -> bool:
-    """Whether the setting at `key` tells the arms of a paper's table apart; the others are that of the whole table."""
+    """Whether the setting at `key` distinguishes the arms of a paper's table; the others belong to the whole table."""
     return key.startswith(_ARM_GROUPS)
 
 
 def common_setting(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The setting that the arms of a paper's table share: the deciding settings without those that tell arms apart."""
+    """The deciding settings that the arms of a paper's table share."""
     return {key: value for key, value in deciding_settings(config).items() if not is_arm_setting(key)}
 
 
 def budget(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What methods of any kind have to share to be compared: the data and the length of the training."""
+    """What any methods must share to be compared: the data and the length of the training."""
     flat = {**default_settings(), **deciding_settings(config)}
     return {key: value for key, value in flat.items() if key.startswith(_BUDGET)}
 
 
 def filter_keys() -> dict[str, str]:
-    """Every key that runs can be chosen by, and the dotted key of the configuration that it means.
+    """Every key that filters runs, with the dotted key of the configuration that it means.
 
-    A group stands for its name (`dataset=digits`), or for its value (`lr=0.1`).
+    A group means its name (`dataset=digits`) or its value (`lr=0.1`).
     """
     keys: dict[str, str] = {}
     hints = typing.get_type_hints(Config)
@@ -130,7 +130,7 @@ def filter_keys() -> dict[str, str]:
 
 
 def selected(records: Iterable[RunRecord], filters: Mapping[str, tuple[str, ...]]) -> list[RunRecord]:
-    """The records whose configuration has one of the wanted values at every key of `filters`."""
+    """The records whose configuration has one of the given values at every key of `filters`."""
 
     def fits(record: RunRecord) -> bool:
         config = {**record.config, "seed": record.seed}
@@ -151,21 +151,21 @@ def _same(value: Any, text: str) -> bool:
 
 
 def chance_error(run: RunRecord) -> float:
-    """The error in percent of a guess among the classes of the run's data; 100 where their number is not known."""
+    """The error in percent of a random guess among the classes of the run's data; 100 if their number is unknown."""
     classes = _environment(run).get("classes")
     entry = DATASETS.get(str(_dataset(run)))
-    known = entry and (entry.classes or entry.options.get("num_classes"))  # a run of an older version has not noted it
+    known = entry and (entry.classes or entry.options.get("num_classes"))  # for runs of older versions
     classes = classes or setting(run.config, "dataset.num_classes") or known
     return 100.0 * (1 - 1 / classes) if isinstance(classes, int) and classes > 0 else 100.0
 
 
 def has_failed(run: RunRecord) -> bool:
-    """Whether a run with a result has failed to train; one without a finite error has, too."""
+    """Whether a run with a result failed to train, or has no finite error."""
     return run.state == FAILED or (run.state == FINISHED and not math.isfinite(outcome(run, run.key("error"))))
 
 
 def ranked_error(run: RunRecord) -> float:
-    """The error that a run with a result counts with wherever arms are ranked or compared: chance if it has failed.
+    """The error with which a run counts in rankings and comparisons: chance if it has failed.
 
     Leaving failed runs out would favour what often fails.
     """
@@ -173,13 +173,13 @@ def ranked_error(run: RunRecord) -> float:
 
 
 def fingerprint(run: RunRecord) -> str:
-    """The fingerprint of the data that the run was trained on, empty where it is not known."""
+    """The fingerprint of the run's training data; empty if unknown."""
     value = _environment(run).get("fingerprint")
     return value if isinstance(value, str) else ""
 
 
 def by_data(records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
-    """The runs by the data that they were trained on. Those that do not know belong to the others if these agree."""
+    """The runs by their training data; those on unknown data join the others if these agree."""
     groups: dict[str, list[RunRecord]] = {}
     for record in records:
         groups.setdefault(fingerprint(record), []).append(record)

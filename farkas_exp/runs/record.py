@@ -1,7 +1,4 @@
-"""The record of a run: what it is, written once, and what its files say of it, read back.
-
-Imports no torch: a table of 48 finished runs is recognised without it.
-"""
+"""The record of a run: written once, and read back with the other files of its directory. Imports no torch."""
 
 import os
 import time
@@ -28,12 +25,12 @@ SCHEMA = 1
 
 
 def write_record(run: RunDirectory, config: Config, data: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Write `run.json` and `config.yaml` of a new run, or read those of a run to be continued.
+    """Write `run.json` and `config.yaml` of a new run, or read the record of one to be continued.
 
-    `data` are the fingerprints of the files that it is trained on (`data.files.prints`), as far as they are known.
+    `data` are the known fingerprints of its training files (`data.files.prints`).
 
     Raises:
-        UserError: the directory holds a run of another identity or a damaged record.
+        UserError: the directory holds another run, or a damaged record.
     """
     identity = identify(config)
     if run.record.exists():
@@ -64,9 +61,8 @@ def write_record(run: RunDirectory, config: Config, data: Mapping[str, str] | No
 class RunRecord:
     """What a run directory says about its run.
 
-    `data` are the fingerprints of the files that it was trained on (`data.files.prints`): runs of one identity are the
-    same experiment only where these agree (`told_apart`). Empty for data that their name alone tells, and for older
-    records.
+    `data` are the fingerprints of its training files (`data.files.prints`): runs of one identity are the same
+    experiment only if these agree (`told_apart`). Empty for data that a name fully describes, and for older records.
     """
 
     path: Path
@@ -81,18 +77,18 @@ class RunRecord:
     progress: dict[str, Any] = field(default_factory=dict)
     data: dict[str, str] = field(default_factory=dict)
     damage: str = ""
-    """What is wrong with a file of the run that is there and cannot be used; empty where all is well."""
+    """What is wrong with a file of the run that cannot be used; empty if nothing is."""
 
     @property
     def evaluated_on(self) -> str:
-        """The set that the run is evaluated on: "test", or "validation" where part of the training set is held out.
+        """The evaluation set: "test", or "validation" if part of the training set is held out.
 
-        Its figures in `result`, `progress` and `metrics()` begin with this word, also in the files of older versions.
+        Its figures in `result`, `progress` and `metrics()` begin with this word.
         """
         return evaluated_on(self.config)
 
     def key(self, name: str) -> str:
-        """What a figure of the evaluation set is called: `key("error")` is `test_error` or `validation_error`."""
+        """The name of a figure of the evaluation set: `key("error")` is `test_error` or `validation_error`."""
         return f"{self.evaluated_on}_{name}"
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -105,8 +101,8 @@ class RunRecord:
 
 
 def read_run(path: Path) -> RunRecord | None:
-    """The record of one run directory, or None where there is none that can be read."""
-    folder = os.fspath(path)  # this is called ten thousand times in a row: no Path for each file
+    """The record of a run directory, or None if it has no readable one."""
+    folder = os.fspath(path)  # called ten thousand times in a row: no Path for each file
     record = read_json(f"{folder}/run.json")
     if not _is_record(record):
         return None
@@ -133,13 +129,13 @@ def read_run(path: Path) -> RunRecord | None:
 
 
 def evaluated_on(config: dict[str, Any]) -> str:
-    """The set that a run of this nested configuration is evaluated on; see `RunRecord.evaluated_on`."""
+    """The evaluation set of a nested configuration; see `RunRecord.evaluated_on`."""
     dataset = config.get("dataset")
     return "validation" if isinstance(dataset, dict) and dataset.get("validation") else "test"
 
 
 def by_evaluation_set(figures: dict[str, Any], evaluated_on: str) -> dict[str, Any]:
-    """The figures of a run under the names of its evaluation set; older versions called all of them `test_...`."""
+    """The figures of a run, named by its evaluation set; older versions called all of them `test_...`."""
     if evaluated_on == "test":
         return figures
     prefixes = ("test_", "best_test_")
@@ -150,7 +146,7 @@ def by_evaluation_set(figures: dict[str, Any], evaluated_on: str) -> dict[str, A
 
 
 def read_starts(run: RunDirectory) -> list[dict[str, Any]]:
-    """The environment of each start of a run, the last one last; older versions kept only that of the last start."""
+    """The environment of each start of a run, in order; older versions kept only the last."""
     environment = read_json(run.environment)
     if not isinstance(environment, dict):
         return []
@@ -177,7 +173,7 @@ def _are_prints(data: Any) -> bool:
 
 
 def _is_result(result: Any) -> bool:
-    """Whether this is an outcome, with errors (in percent) that can be some."""
+    """Whether this is an outcome with possible errors (in percent)."""
     if not isinstance(result, dict) or result.get("status") not in (FINISHED, FAILED):
         return False
     errors = [value for key, value in result.items() if "error" in key and value is not None]
@@ -189,7 +185,7 @@ _Kinds = dict[str, "tuple[type, ...] | _Kinds"]
 
 @cache
 def _kinds(schema: Any = Config) -> _Kinds:
-    """What JSON may have at each key of the schema: its types, or those of the group's keys."""
+    """The JSON types at each key of the schema, or those of a group's keys."""
     hints = typing.get_type_hints(schema)
     return {name: _kinds(hint) if is_dataclass(hint) else _types(hint) for name, hint in hints.items()}
 
@@ -206,7 +202,7 @@ def _types(hint: Any) -> tuple[type, ...]:
 
 
 def _fits(config: dict[str, Any], kinds: _Kinds) -> bool:
-    """Whether each value has a type of the schema. Keys that the schema does not know may have any."""
+    """Whether each value has the type of the schema; unknown keys may have any."""
     for key, value in config.items():
         kind = kinds.get(key)
         if isinstance(kind, dict):

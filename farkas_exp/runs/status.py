@@ -1,10 +1,11 @@
 """What runs are doing: `python -m farkas_exp.status runs_dir=... [state=running] [watch=true] [format=plain|json]`.
 
-Reads run directories only, takes nothing's turn (a look at a lock lasts microseconds), and never fails on a file that
-is being written. Ten thousand runs take a few seconds the first time; `watch=true` then reads again only what changed.
+Reads run directories only, never holds a run up (it looks at a lock for microseconds), and copes with files that are
+being written. Ten thousand runs take a few seconds; `watch=true` then reads only what has changed.
 """
 
 import json
+import math
 import os
 import sys
 import time
@@ -15,18 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from farkas_exp import runs
-from farkas_exp.machine.errors import UserError, unknown
-from farkas_exp.machine.output import patient, warn
+from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.signals import StopRequest
 from farkas_exp.machine.terminal import printable
 from farkas_exp.runs import RunRecord
-from farkas_exp.runs.query import filter_keys, selected
+from farkas_exp.runs.command import answer, one_of, read_words
+from farkas_exp.runs.query import number, selected
 
 DAMAGED = "damaged"
-"""State of a run directory whose `run.json` or `result.json` cannot be read; always listed, and counted."""
+"""State of a run directory whose `run.json` or `result.json` cannot be read; always listed and counted."""
 
 ORDER = (runs.RUNNING, runs.INTERRUPTED, runs.CRASHED, DAMAGED, runs.EMPTY, runs.FAILED, runs.FINISHED)
-"""States as they are listed: what needs an eye first."""
+"""The order of the list: what needs attention first."""
 
 HELP = f"""\
 python -m farkas_exp.status [KEY=VALUE ...]
@@ -38,7 +39,7 @@ state=running         only runs in this state; several are separated by commas: 
                       (damaged ones are always listed)
 format=plain          plain or json
 watch=true            keep the list up to date on the terminal, until Ctrl-C
-every=2               seconds between two looks, with watch=true
+every=2               seconds between updates, with watch=true
 any key of a run's configuration, such as model=farkasnet18, lr=0.1 or seed=0,1, shows only runs with these values.
 
 example: python -m farkas_exp.status runs_dir=runs state=running,crashed watch=true
@@ -46,9 +47,9 @@ example: python -m farkas_exp.status runs_dir=runs state=running,crashed watch=t
 
 FORMATS = ("plain", "json")
 _LONGEST = 1e9
-"""Seconds left that somebody may wait for: what is above is no forecast."""
+"""Seconds; an estimate above this is none."""
 _LIVE_RUNS = (runs.RUNNING, runs.INTERRUPTED)
-"""States that can change without a change of the directory: by the death or the birth of a process."""
+"""States that change without a change of the directory, when a process begins or dies."""
 
 
 @dataclass(frozen=True)
@@ -63,70 +64,34 @@ class Request:
     filters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-@patient()
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line (of this process by default); a user's mistake is one line and status 2."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if {"-h", "--help", "help"} & set(arguments):
-        print(HELP, end="")
-        return 0
-    try:
-        request = parse_request(arguments)
-        watch(request) if request.watch else print_once(request)
-    except UserError as error:
-        warn(f"error: {printable(error)}")
-        return 2
-    return 0
+    """Run the command line (of this process by default); return its exit status."""
+    return answer(arguments, lambda: HELP, _run)
+
+
+def _run(arguments: Sequence[str]) -> None:
+    request = parse_request(arguments)
+    watch(request) if request.watch else print_once(request)
 
 
 def parse_request(arguments: Sequence[str]) -> Request:
     """The request of a command line.
 
     Raises:
-        UserError: a word that is no KEY=VALUE, an unknown key or value, or a key given twice.
+        UserError: an unknown key or value, or a key given twice.
     """
-    own = {"runs_dir": _path, "state": _states, "format": _format, "watch": _watch, "every": _every}
-    keys, values, filters = filter_keys(), {}, {}
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if key not in own and key not in keys:
-            raise unknown(key, key, [*own, *keys])
-        if not equals or not value:
-            raise UserError(f"{key}: a value is missing; write {key}=...")
-        if key in values or keys.get(key) in filters:
-            raise UserError(f"{key}: given twice")
-        if key in own:
-            values[key] = own[key](value)
-        else:
-            filters[keys[key]] = tuple(value.split(","))
-    if "state" in values:
-        values["states"] = values.pop("state")
-    if values.get("watch") and values.get("format") == "json":
+    words = {"runs_dir": Path, "state": _states, "format": one_of("format", FORMATS),
+             "watch": one_of("watch", ("true", "false")), "every": _every}  # fmt: skip
+    values, filters = read_words(arguments, words)
+    values["watch"] = values.get("watch") == "true"
+    if values["watch"] and values.get("format") == "json":
         raise UserError("watch: format=json is for one look; use watch=true with format=plain")
-    return Request(**values, filters=filters)
-
-
-def _path(value: str) -> Path:
-    return Path(value)
+    states = values.pop("state", ())
+    return Request(**values, states=states, filters=filters)
 
 
 def _states(value: str) -> tuple[str, ...]:
-    for state in value.split(","):
-        if state not in ORDER:
-            raise unknown("state", state, ORDER)
-    return tuple(value.split(","))
-
-
-def _format(value: str) -> str:
-    if value not in FORMATS:
-        raise unknown("format", value, FORMATS)
-    return value
-
-
-def _watch(value: str) -> bool:
-    if value not in ("true", "false"):
-        raise unknown("watch", value, ("true", "false"))
-    return value == "true"
+    return tuple(map(one_of("state", ORDER), value.split(",")))
 
 
 def _every(value: str) -> float:
@@ -135,7 +100,7 @@ def _every(value: str) -> float:
     except ValueError:
         seconds = 0.0
     if not 0.1 <= seconds <= 3600:
-        raise UserError(f"every: {value!r} is out of range; it must be seconds between 0.1 and 3600")
+        raise UserError(f"every: {value!r} is out of range; give seconds between 0.1 and 3600")
     return seconds
 
 
@@ -157,7 +122,7 @@ class Line:
 
 @dataclass(frozen=True)
 class _Seen:
-    """A run directory as it was when its folder had last changed at `changed`."""
+    """A run directory as read when its folder had last changed at `changed`."""
 
     path: Path
     changed: int
@@ -166,14 +131,14 @@ class _Seen:
 
 
 class Survey:
-    """Looks at all runs of a folder, again and again: what has not changed is not read again."""
+    """Reads all runs of a folder, again and again, but only those that have changed."""
 
     def __init__(self, request: Request) -> None:
         self.request = request
         self._known: dict[Path, _Seen] = {}
 
     def look(self) -> list[Line]:
-        """The runs that are asked for, in the order of `ORDER`, then by name; damaged ones are always among them."""
+        """The requested runs by state (`ORDER`) and name, and every damaged one."""
         now, wanted, lines = time.time(), self.request.states, []
         seen = [self._see(path) for path in runs.scan(self.request.runs_dir)]
         for record in selected([each.record for each in seen if each.record and not each.faults], self.request.filters):
@@ -219,7 +184,8 @@ class Survey:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    found = number(value)
+    return None if math.isnan(found) else found
 
 
 def print_once(request: Request) -> None:

@@ -1,8 +1,7 @@
 """The Weights & Biases mirror of a run directory.
 
-It shows what the run directory records and is never needed to read it. Nothing that W&B does may stop or change a
-training: every call is guarded, and online trouble (no key, no network, a refused or silent server) costs a bounded
-time, after which the run goes on offline, with one line that says how to upload it later.
+Nothing that W&B does may stop or change a training: every call is guarded. Trouble online (no key, no network, a server
+that refuses or is silent) costs a bounded time; then the run goes on offline, with a line on how to upload it later.
 """
 
 import dataclasses
@@ -19,30 +18,29 @@ from farkas_exp.machine.errors import UserError, unknown
 from farkas_exp.runs import wandb_service as service
 
 INIT_TIMEOUT = 20.0
-"""Seconds that a server gets to answer at the start of a run."""
+"""Seconds a server has to answer at the start of a run."""
 
 FINISH_TIMEOUT = 60.0
-"""Seconds that the upload gets at the end of a run; what is left can be synchronised from the disk."""
-
+"""Seconds the upload has at the end of a run; the rest can be synchronised from the disk."""
 
 CALL_TIMEOUT = 15.0
-"""Seconds that W&B's own process on this machine gets to take anything else."""
+"""Seconds W&B's own process on this machine has for any other call."""
 
 LONGEST_NAME, LONGEST_TAG = 128, 64
-"""What W&B takes of a name and of a tag, in characters."""
+"""The most characters that W&B accepts in a name and in a tag."""
 
 MODES = ("offline", "online", "disabled")
 _MODE_WORDS = {"dryrun": "offline", "run": "online"}  # W&B's own older words
 
 
 def told_by(settings: WandbConfig, environment: Mapping[str, str] = os.environ) -> WandbConfig:
-    """The settings with what they leave open: by W&B's own variables, or else by the defaults.
+    """The settings, completed by W&B's own variables, or else by the defaults.
 
     A value of the configuration wins over WANDB_MODE, WANDB_PROJECT and WANDB_ENTITY, and `wandb.mode` also over
-    WANDB_DISABLED. An empty variable says nothing.
+    WANDB_DISABLED. An empty variable does not count.
 
     Raises:
-        UserError: a value that W&B would refuse.
+        UserError: W&B would refuse a value.
     """
     mode = settings.mode
     if mode is None and environment.get("WANDB_DISABLED", "").strip().lower() in ("1", "true", "yes", "on", "t", "y"):
@@ -68,7 +66,7 @@ def _first(given: str | None, otherwise: str | None) -> str | None:
 
 
 def _check_names(told: WandbConfig) -> None:
-    """Refuse what W&B would refuse, by its rules: a run would lose its whole mirror."""
+    """Refuse what W&B would refuse: the run would lose its whole mirror."""
     places = {"project": "/\\#?%:", "entity": "/\\#?%:", "group": "", "name": ""}
     for key, forbidden in places.items():
         value = getattr(told, key)
@@ -88,10 +86,10 @@ def _check_names(told: WandbConfig) -> None:
 
 
 class WandbMirror:
-    """One W&B run that mirrors one run directory. Made by `start`; without a W&B run every call does nothing.
+    """The W&B run of a run directory, made by `start`; without one every call does nothing.
 
-    A run that is continued keeps its id; offline this makes a second folder of that id, which `wandb sync` joins to
-    the first. The step of W&B is the epoch.
+    A continued run keeps its id; offline, W&B makes a second folder, which `wandb sync` joins to the first. The step
+    is the epoch.
     """
 
     def __init__(
@@ -118,16 +116,16 @@ class WandbMirror:
         """Start the W&B run of a run directory, or continue it.
 
         Args:
-            settings: mode, project and entity; its name, group and tags win over the arguments of that name.
-            run_dir: where W&B keeps its files (in `wandb/`).
-            run_id: the stable id of the run.
-            name: what W&B calls the run.
-            group: what W&B groups the run under.
-            tags: its tags; those of `settings` are added.
-            config: the configuration, as it is recorded.
-            init_timeout: seconds until a server that does not answer is given up.
-            finish_timeout: seconds that the upload gets at the end.
-            warn: called with one line when something went wrong; by default it goes to standard error.
+            settings: of W&B; its name and group win over the arguments.
+            run_dir: where W&B keeps its files, in `wandb/`.
+            run_id: its stable id.
+            name: of the run.
+            group: of the run.
+            tags: of the run, beside those of `settings`.
+            config: the recorded configuration.
+            init_timeout: seconds the server has to answer.
+            finish_timeout: seconds the upload has at the end.
+            warn: called with a line on trouble; by default printed on standard error.
         """
         mirror = cls(None, run_dir, warn or _warn, finish_timeout)
         told = told_by(settings)
@@ -166,18 +164,18 @@ class WandbMirror:
         return self._run is not None
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Mirror one row of metrics; its 1-based `epoch` is the step."""
+        """Mirror a row of metrics; its 1-based `epoch` is the step."""
         values = {key: value for key, value in row.items() if value is not None}
         self._guarded(lambda run: run.log(values, step=int(row["epoch"])))
 
     def finish(self, exit_code: int = 0, summary: Mapping[str, Any] | None = None) -> None:
-        """Close the W&B run with the outcome of the run: `exit_code` other than 0 marks it as failed."""
+        """Close the W&B run; an `exit_code` other than 0 marks it as failed."""
         if summary:
             values = {key: value for key, value in summary.items() if value is not None}
             self._guarded(lambda run: run.summary.update(values))
         begin = time.monotonic()
         self._guarded(lambda run: run.finish(exit_code=exit_code), self._finish_timeout)
-        # A server that went silent is no error to W&B: it gives up without a word when its time is over.
+        # W&B raises no error for a silent server: it just gives up when the time is over.
         if self._online and time.monotonic() - begin >= self._finish_timeout:
             self._complain(TimeoutError(f"no answer in {self._finish_timeout:.0f} s"), "W&B did not take everything")
         self._run = None
@@ -196,7 +194,7 @@ class WandbMirror:
             self._complain(error, "W&B fails, the run directory has the whole record")
 
     def _complain(self, error: Exception, what: str) -> None:
-        """One warning per run, on one line, with the way to upload what is on the disk."""
+        """Warn once per run, in one line that says how to upload what is on the disk."""
         if self._warned:
             return
         self._warned = True
@@ -211,21 +209,12 @@ def log_files(
     files: Sequence[Path], name: str, settings: WandbConfig, directory: Path, *,
     init_timeout: float = INIT_TIMEOUT, finish_timeout: float = FINISH_TIMEOUT,
 ) -> None:  # fmt: skip
-    """Log rendered tables and figures as one artifact (type `report`), in a W&B run of its own.
+    """Log rendered tables and figures as one artifact (type `report`) in a W&B run of its own.
 
-    The pictures among them are shown in that run, too. Offline the artifact lies in `directory`/wandb until it is
-    synchronised.
-
-    Args:
-        files: what is logged.
-        name: of the artifact.
-        settings: mode, project and entity.
-        directory: where W&B keeps its files (in `wandb/`).
-        init_timeout: seconds until a server that does not answer is given up.
-        finish_timeout: seconds that the upload gets at the end.
+    That run shows the pictures. Offline, the artifact is in `directory`/wandb until it is synchronised.
 
     Raises:
-        UserError: W&B does not start, or does not answer; the message says why in one line.
+        UserError: W&B does not start or answer.
     """
     told = told_by(settings)
     if told.mode == "disabled":
@@ -238,12 +227,12 @@ def log_files(
     try:
         run = _init(told.mode, arguments, init_timeout, finish_timeout)
     except Exception as error:  # noqa: BLE001 - whatever W&B raises
-        raise UserError(f"wandb: it does not start ({' '.join(str(error).split())[:160]})") from None
+        raise UserError(f"wandb: does not start ({' '.join(str(error).split())[:160]})") from None
     try:
         service.within(2 * finish_timeout + CALL_TIMEOUT, lambda: _log_all(run, files, name))
     except service.Unanswered as error:
         service.forget()
-        raise UserError(f"wandb: it does not take the files ({error})") from None
+        raise UserError(f"wandb: does not take the files ({error})") from None
 
 
 def _log_all(run: Any, files: Sequence[Path], name: str) -> None:
@@ -260,7 +249,7 @@ def _log_all(run: Any, files: Sequence[Path], name: str) -> None:
 
 
 def _init(mode: str, arguments: dict[str, Any], init_timeout: float, finish_timeout: float) -> Any:
-    """Start a W&B run. Where it fails, W&B's own process is ended: its state would spoil the next start."""
+    """Start a W&B run. On failure end W&B's own process, whose state would spoil the next start."""
     service.prepare()
     try:
         run = service.within(
@@ -274,7 +263,7 @@ def _init(mode: str, arguments: dict[str, Any], init_timeout: float, finish_time
 
 
 def _started(mode: str, arguments: dict[str, Any], init_timeout: float, finish_timeout: float) -> Any:
-    # W&B's reports about itself would make a process wait 20 s at its end for a server that is silent.
+    # or W&B's error reports make a process wait 20 s at its end for a silent server
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
@@ -294,7 +283,7 @@ def _started(mode: str, arguments: dict[str, Any], init_timeout: float, finish_t
         x_graphql_timeout_seconds=math.ceil(init_timeout),
     )
     wandb.setup(wandb.Settings(silent=True, console="off"))  # or the login prints its own lines
-    # A second init without a finish would silently give back the other run.
+    # "create_new": a second init without a finish would return the first run
     return wandb.init(**arguments, settings=settings, reinit="create_new")
 
 

@@ -1,7 +1,7 @@
-"""W&B's own process, from outside: a call of W&B gets so many seconds, and a process that does not answer is ended.
+"""W&B's own process, from outside: calls have a time limit, and a process that does not answer is killed.
 
-W&B speaks to a process of its own (`wandb-core`) through a socket, and waits for it without limit, also when Python
-ends. Stopped or killed, that process would hang the training, the command, or every later run of this process.
+W&B talks to a process of its own (`wandb-core`) through a socket and waits for it without limit, even when Python
+exits. A stopped or killed one would hang the training, the command, or every later run of this process.
 """
 
 import atexit
@@ -17,21 +17,21 @@ from typing import TypeVar
 T = TypeVar("T")
 
 EXIT_SECONDS = 60.0
-"""So long W&B's process may take to write and upload what is left when Python ends."""
+"""The time W&B's process has to write and upload the rest when Python exits."""
 
 _TEARDOWN_SECONDS = 5.0
 _PROGRAM = "wandb-core"
 
 
 class Unanswered(Exception):  # noqa: N818 - a state of another process
-    """A call of W&B has not come back in time."""
+    """A call of W&B did not return in time."""
 
 
 def within(seconds: float, call: Callable[[], T]) -> T:
-    """What `call` returns, or its exception.
+    """Return what `call` returns, or raise its exception.
 
     Raises:
-        Unanswered: it did not come back; its thread is left behind, and ends with W&B's process (`forget`).
+        Unanswered: it did not return; its thread stays until W&B's process ends (`forget`).
     """
     results: list[T] = []
     errors: list[BaseException] = []
@@ -54,27 +54,27 @@ def within(seconds: float, call: Callable[[], T]) -> T:
 
 
 def prepare() -> None:
-    """Let go of a process of W&B's that died or was stopped, so that the next run starts a new one."""
+    """Forget a process of W&B that died or was stopped, so that the next run starts a new one."""
     if "wandb" in sys.modules and "WANDB_SERVICE" in os.environ and not _is_well():
         forget()
 
 
 def forget() -> None:
-    """End W&B's process at once, so that the next run starts a new one. What it has written stays on the disk."""
+    """Kill W&B's process, so that the next run starts a new one. What it has written stays on the disk."""
     _kill()
     from wandb.sdk import wandb_setup
 
-    with suppress(Exception):  # W&B's own matters, which may be otherwise in another version
+    with suppress(Exception):  # internals, which other versions may not have
         wandb_setup._singleton._connection._proc._process.wait(_TEARDOWN_SECONDS)  # type: ignore[union-attr]
     try:
         within(_TEARDOWN_SECONDS, lambda: sys.modules["wandb"].teardown(exit_code=1))
-    except Exception:  # noqa: BLE001 - whatever W&B says of its dead process
+    except Exception:  # noqa: BLE001 - whatever W&B raises for its dead process
         wandb_setup._singleton = None
-    os.environ.pop("WANDB_SERVICE", None)  # where W&B's process was to be found
+    os.environ.pop("WANDB_SERVICE", None)  # the address of W&B's process
 
 
 def _is_well() -> bool:
-    """Whether a process of W&B's runs here; where that cannot be seen, it is taken to be well."""
+    """Whether a process of W&B runs here; True if that cannot be found out."""
     if not os.path.exists("/proc/self/stat"):
         return True
     states = _children().values()
@@ -82,7 +82,7 @@ def _is_well() -> bool:
 
 
 def _children() -> dict[int, str]:
-    """The living processes of W&B that this one has started, and their states as letters of the system (T: stopped)."""
+    """The living W&B processes that this one started, with the system's letters for their states (T: stopped)."""
     found = {}
     try:
         pids = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
@@ -98,10 +98,10 @@ def _children() -> dict[int, str]:
 
 
 def guard() -> None:
-    """See to it that the end of Python is bounded. To be called after each start of a run.
+    """Limit how long Python's exit takes. Call this after each start of a run.
 
-    W&B waits at the end of Python, in a hook, until its process is gone. A hook that is registered later comes before
-    it, and lets a thread end the process where it does not end by itself.
+    W&B's exit hook waits until its process is gone. A hook registered later runs before it, and wakes a thread that
+    kills the process if it does not end by itself.
     """
     if _Guard.pid != os.getpid():
         _Guard.pid, _Guard.closing = os.getpid(), threading.Event()
@@ -111,7 +111,7 @@ def guard() -> None:
 
 
 class _Guard:
-    """The guard of this process: a forked one has none."""
+    """The guard of this process; a forked process has none."""
 
     pid: int | None = None
     closing = threading.Event()

@@ -1,4 +1,4 @@
-"""`hydra/sweeper=grid`: every combination of a sweep once. The work is in `farkas_exp.launch.grid`."""
+"""`hydra/sweeper=grid`: every combination of a sweep once, by `farkas_exp.launch.grid`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,7 @@
 """The launchers of `conf/hydra/launcher`.
 
-Hydra takes plugins from this namespace only, and imports all of them at each start; so the work is in
-`farkas_exp.launch`, which is imported by the sweep that needs it.
+Hydra takes plugins from this namespace only, and imports all of them at each start; `farkas_exp.launch` does the work,
+and is imported only when a sweep needs it.
 """
 
 from collections.abc import Sequence

@@ -283,7 +283,7 @@ def test_a_search_does_not_choose_by_survivors(tmp_path: Path, capsys: pytest.Ca
         make_run(tmp_path, lucky, seed=seed, state=state, test_error=1.0, reason="loss", result=result)
     first, second = best.rank(collect(tmp_path))
     assert (first.values["lr.value"], second.values["lr.value"]) == (0.01, 0.1)
-    assert second.error.mean == pytest.approx((1 + 90 + 90) / 3)
+    assert second.mean == pytest.approx((1 + 90 + 90) / 3)
     assert second.failed == 2
     assert best.main([f"runs_dir={tmp_path}"]) == 0
     assert "2 failed to train" in capsys.readouterr().out

@@ -159,7 +159,7 @@ def test_a_damaged_checkpoint_is_named_and_the_previous_one_used(tmp_path, monke
     capfd.readouterr()
     assert execution.execute(damaged).status == runs.FINISHED
     said = capfd.readouterr().err.splitlines()
-    assert said == [f"warning: {run.checkpoint}: truncated or no checkpoint; going on from what was before it"]
+    assert said == [f"warning: {run.checkpoint}: truncated, or no checkpoint; going on from the one before it"]
     assert_same(open_run(whole), run)
     assert [row["epoch"] for row in read_rows(run.metrics)] == [1, 2, 3]
 
