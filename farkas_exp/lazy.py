@@ -1,4 +1,4 @@
-"""Names that a package offers and imports when they are first used, so that importing it costs nothing."""
+"""Names that a package imports at their first use, so that importing the package costs nothing."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,12 +10,12 @@ def load(package: str, places: Mapping[str, Sequence[str]], name: str) -> Any:
     """The attribute `name` of `package`; for the `__getattr__` of a package.
 
     Args:
-        package: the package's name.
+        package: its name.
         places: the names that it offers, by the submodule that has them.
-        name: what is asked for.
+        name: the attribute.
 
     Raises:
-        AttributeError: the package offers no such name.
+        AttributeError: there is no such name.
     """
     for place, names in places.items():
         if name in names:

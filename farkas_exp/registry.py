@@ -1,13 +1,13 @@
-"""What a name in the configuration stands for: each entry says what it is beside where it is built.
+"""What the names of the configuration stand for: each entry has its builder, and what is known without building it.
 
-A registry knows the room that fills it and imports that room's catalogue when it is first asked. A catalogue imports
-nothing heavy: an entry's builder may be written "module:function" and is imported when something is built. A package
-from outside registers by the same call, from a module that an entry point of the group `farkas_exp.plugins` names:
+A registry imports the catalogue that fills it at its first use. Catalogues import nothing heavy: a builder may be
+written "module:function", which is imported when something is built. Another package registers by the same call, in a
+module that an entry point of the group `farkas_exp.plugins` names:
 
     NETWORKS.register("my_net", "my_package.net:build", farkas=True, options={"depth": 4})
 
-or that the configuration names: `plugins=[my_package]`. An option that the schema does not have becomes a key of the
-group, with its default, or with what `config.option(default, at_least=0, ...)` declares of it.
+or that the configuration names: `plugins=[my_package]`. An option that the schema lacks becomes a key of the group,
+given by its default or declared as `config.option(default, at_least=0, ...)`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 from farkas_exp.machine.errors import UserError, unknown
 
 PLUGINS = "farkas_exp.plugins"
-"""The group of entry points, each of which names a module that registers things when it is imported."""
+"""The group of entry points whose modules register things when they are imported."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +28,9 @@ class Entry:
     """What is known of one name without building it.
 
     Attributes:
-        name: as the configuration has it.
+        name: in the configuration.
         source: the builder, or where it is: "module:function".
-        options: the keys of its group that it has, with what it takes where they are null (None: as the schema says).
+        options: its keys of the group, with the values that null stands for (None: the schema's default).
     """
 
     name: str
@@ -39,7 +39,7 @@ class Entry:
 
     @cached_property
     def build(self) -> Callable[..., Any]:
-        """The builder, imported when it is first needed.
+        """The builder, imported at its first use.
 
         Raises:
             UserError: there is nothing at `source`.
@@ -61,7 +61,7 @@ class Registry(Generic[E]):
 
     Args:
         key: the configuration's key that names an entry.
-        kind: the class of its entries, whose fields are the facts.
+        kind: the class of its entries.
         catalogue: the module that registers the package's own entries.
     """
 
@@ -75,14 +75,14 @@ class Registry(Generic[E]):
         """Add an entry.
 
         Args:
-            name: what the configuration is to call it.
+            name: in the configuration.
             source: its builder, or "module:function".
             facts: the other fields of the entry.
 
         Raises:
             ValueError: the name is taken.
         """
-        import_module(self._catalogue)  # this call may come from there; then it returns at once
+        import_module(self._catalogue)  # returns at once if this call comes from there
         if name in self._entries:
             raise ValueError(f"{self.key}: {name!r} is registered already, as {self._entries[name].source!r}")
         self._entries[name] = self._kind(name=name, source=source, **facts)
@@ -91,25 +91,25 @@ class Registry(Generic[E]):
         """The entry of a name.
 
         Raises:
-            UserError: an unknown name; the message gives the nearest one.
+            UserError: an unknown name; the message has the nearest one.
         """
         if name not in self:
             raise unknown(self.key, name, self)
         return self._entries[name]
 
     def get(self, name: str) -> E | None:
-        """The entry of a name, None where there is none: for records of what may not be installed here."""
+        """The entry of a name, or None, as for a record that names something not installed here."""
         return self._entries[name] if name in self else None
 
     def __contains__(self, name: object) -> bool:
-        """Whether there is such an entry; other packages are only asked about names that are not this one's."""
+        """Whether there is such an entry; load plugins only for names that are not our own."""
         import_module(self._catalogue)
         if name not in self._entries:
             load_plugins()
         return name in self._entries
 
     def __iter__(self) -> Iterator[str]:
-        """The names, those of other packages at the end."""
+        """The names, those of other packages last."""
         import_module(self._catalogue)
         load_plugins()
         return iter(self._entries)
@@ -120,10 +120,10 @@ class Registry(Generic[E]):
 
 
 def load_plugins(modules: Iterable[str] = ()) -> None:
-    """Import the modules of other packages that register things: those of entry points, once, and `modules`.
+    """Import the plugins: those of entry points, once, and `modules`.
 
     Raises:
-        UserError: one of them cannot be imported.
+        UserError: one cannot be imported.
     """
     _load_entry_points()
     for module in [modules] if isinstance(modules, str) else modules:
@@ -149,18 +149,17 @@ class Network(Entry):
     """A network.
 
     Attributes:
-        farkas: whether it is built of Farkas layers, so that the aggregation is a part of what it is.
-        appends: whether its residual layers append their aggregated component (Algorithm 2), unless the aggregation
-            says otherwise.
-        twin: the Farkas network beside a plain one, which differs from it in that alone.
-        positions: where a normalization may stand, `after` and `before` the activation, the default first; empty for a
-            network that takes no normalization.
-        affine: whether its normalizations are affine unless the configuration says otherwise.
+        farkas: whether it has Farkas layers, and so an aggregation.
+        appends: whether its residual layers append their aggregated component (Algorithm 2) by default.
+        twin: of a plain network, the Farkas network that differs from it in that alone.
+        positions: where a normalization may stand, `after` or `before` the activation, the default first; empty for a
+            network without normalization.
+        affine: whether its normalizations are affine by default.
         activated: whether it has activations, or is linear.
-        spatial: whether it works on maps, (N, C, H, W), in place of features, (N, F).
-        chooses_head: whether its last layer is chosen by `head.name`.
+        spatial: whether it works on maps, (N, C, H, W), or on features, (N, F).
+        chooses_head: whether `head.name` chooses its last layer.
         authors: the defaults of its options that differ in `variant=authors`.
-        label: how a table writes it.
+        label: its name in tables.
     """
 
     farkas: bool = False
@@ -180,9 +179,9 @@ class Normalization(Entry):
     """A normalization; its builder takes (channels, group of the configuration, whether on maps).
 
     Attributes:
-        maps_only: whether it needs maps, (N, C, H, W), and cannot normalize features, (N, F).
-        of_batch: whether the images of a batch are normalized together, so that one value a channel is too few.
-        label: how a table writes it.
+        maps_only: whether it needs maps, (N, C, H, W).
+        of_batch: whether it normalizes the images of a batch together, and so needs several values a channel.
+        label: its name in tables.
     """
 
     maps_only: bool = False
@@ -203,7 +202,7 @@ class ActivationFunction(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class Head(Entry):
-    """A last layer; its builder takes the number of features and of classes.
+    """A last layer; its builder takes the numbers of features and classes.
 
     Attributes:
         trained: whether it has parameters.
@@ -217,8 +216,8 @@ class Initialization(Entry):
     """An initialization: a function of the network and, by name, of what it needs.
 
     Attributes:
-        needs: the arguments that it takes beside the network: `generator`, `images`, `labels`, `twin`, and keys of its
-            group such as `gain`.
+        needs: its arguments beside the network: `generator`, `images`, `labels`, `twin`, and keys of its group such as
+            `gain`.
         branches: whether it is for networks with residual branches.
         whole_set: whether its images are the whole training set, not a batch of it.
     """
@@ -237,17 +236,17 @@ class Initialization(Entry):
 class Dataset(Entry):
     """A data set; its builder takes the group of the configuration and the device, and returns `data.base.Arrays`.
 
-    `options` are the keys of the group that it has and not every data set has.
+    `options` are the keys of the group that not every data set has.
 
     Attributes:
-        streamed: whether its images are decoded while the network trains. Its builder then takes the arguments of
-            `data.build_data` and returns a `data.base.ImageData`.
-        pixels: whether its values are those of pixels, which are augmented, or points.
-        classes: how many classes it has, where neither its files nor an option say it.
-        image_files: whether it is a folder of image files, one folder a class.
-        named_by_folder: whether the name of its folder says what the data are, so that it belongs to the identity.
-        prints: "module:function" that gives the fingerprints of its files (`data.files.prints`); None where it has no
-            files, or checks them when it reads them.
+        streamed: whether images are decoded during training. Its builder then takes the arguments of `data.build_data`
+            and returns a `data.base.ImageData`.
+        pixels: whether its values are pixels, which are augmented, or points.
+        classes: the number of classes, unless its files or an option give it.
+        image_files: whether it is a folder of image files, with a folder for each class.
+        named_by_folder: whether the name of its folder identifies the data.
+        prints: the "module:function" for the fingerprints of its files (`data.files.prints`); None if it has no files,
+            or checks them as it reads them.
     """
 
     streamed: bool = False
@@ -258,17 +257,17 @@ class Dataset(Entry):
     prints: str | None = None
 
     def prints_of(self, *groups: Any) -> Any:
-        """What `prints` says of the groups `dataset` and `phases`; empty without it."""
+        """The fingerprints for the groups `dataset` and `phases`; empty without `prints`."""
         return {} if self.prints is None else Entry(name=self.name, source=self.prints).build(*groups)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measure(Entry):
-    """What may be measured of a network: a function of a `measures.Subject` that returns its figures by name.
+    """A measurement of a network: a function of a `measures.Subject` that returns figures by name.
 
     Attributes:
-        pixels: whether it attacks images, so that their values have to be those of pixels.
-        whole_set: whether it works on the whole test set, which one process alone has.
+        pixels: whether it attacks images, and so needs pixels.
+        whole_set: whether it needs the whole test set in one process.
     """
 
     pixels: bool = False
@@ -292,10 +291,10 @@ class Rendering(Entry):
     """A report: its builder takes the records of runs and returns a `report.render.Report`.
 
     Attributes:
-        summary: what it shows, in a line.
-        needs_runs: whether there is nothing to show without runs.
-        shared: the settings, as a function of a configuration, that the runs of one table have in common; the table at
-            the end of a sweep shows the runs that share them with the sweep's own.
+        summary: one line on what it shows.
+        needs_runs: whether it shows nothing without runs.
+        shared: the "module:function" for the settings that the runs of one table share; the table at the end of a sweep
+            shows all runs that share them with the sweep.
     """
 
     summary: str
@@ -310,13 +309,13 @@ class Rendering(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment(Entry):
-    """A prepared set of runs, a file in conf/experiment/. `source` is the name of the report that its sweep ends in.
+    """A prepared set of runs, a file in conf/experiment/. `source` is the name of the report at the end of its sweep.
 
     Attributes:
-        title: what it is, in a line.
-        runs: how many there are.
-        cost: what they take, as far as it is known.
-        then: the experiment that goes on from it, in the same `runs_dir`.
+        title: what it is, in one line.
+        runs: their number.
+        cost: what they take, as far as known.
+        then: the experiment that follows it, in the same `runs_dir`.
         arguments: what its command needs, such as a folder of images.
     """
 

@@ -1,10 +1,10 @@
-"""What a run is told: the typed schema, and the strict check that every configuration passes before anything happens.
+"""The typed schema of a run, and the strict check that every configuration must pass.
 
-Hydra composes YAML files and command-line overrides into a nested mapping; `parse` turns that mapping into a frozen
-`Config`. An unknown key (also one added with Hydra's `+`), a missing value or a wrong type is a `UserError` that
-gives the full path of the key and what would be right.
+Hydra composes YAML files and overrides into a nested mapping; `parse` turns it into a frozen `Config`. An unknown key
+(even with Hydra's `+`), a missing value or a wrong type is a `UserError` with the full path of the key and what would
+be right.
 
-This package imports neither torch nor Hydra, so that `--help` and the skipping of finished runs stay fast.
+Importing this package imports neither torch nor Hydra, so `--help` and the skipping of finished runs stay fast.
 """
 
 from farkas_exp.config.options import declared, option, outside

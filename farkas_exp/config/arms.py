@@ -1,8 +1,8 @@
-"""The arms of an experiment: what is compared in it, each a list of overrides beside its file's other values.
+"""The arms of an experiment: what it compares, each a list of overrides on top of the experiment's values.
 
-An experiment's file names them (`arms:`), and its sweep goes through all of them; `arm=he,bn` on the command line
-narrows it. To Hydra they are the choices of a group `arm` that is merged after the experiment, so a value of the
-command line wins over an arm's, and an arm's over the experiment's.
+An experiment's file lists them (`arms:`); its sweep runs all of them, or those of `arm=he,bn`. To Hydra they are the
+choices of a group `arm` that is merged after the experiment: the command line wins over an arm, and an arm over the
+experiment.
 """
 
 import re
@@ -22,14 +22,14 @@ from farkas_exp.machine.errors import UserError
 
 GROUP = "arm"
 OF_A_SWEEP = ("arms", "only_for")
-"""Keys of a composed configuration that are about a sweep, and not of a run."""
+"""Keys of a composed configuration that belong to a sweep, not to a run."""
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One arm: the choices of groups and the values that it sets.
+    """One arm: the choices and values that it sets.
 
-    `label` is what tables and W&B call it (None: by its settings); `only_for`, patterns of the networks that it is for.
+    `label` is its name in tables and W&B (None: its settings); `only_for`, patterns of the networks that it is for.
     """
 
     name: str
@@ -54,10 +54,10 @@ class Arm:
 
 
 def arms_of(experiment: str, folders: Sequence[Path]) -> dict[str, Arm]:
-    """The arms of an experiment in the order of its file, which is in the first of the `folders` that has it.
+    """The arms of an experiment, in the order of its file, taken from the first of the `folders` that has it.
 
     Raises:
-        UserError: an arm that is none.
+        UserError: a malformed arm.
         yaml.YAMLError: the file is no YAML.
     """
     for folder in folders:
@@ -106,10 +106,7 @@ def _arm(name: str, entry: Any, folders: Sequence[Path], path: Path) -> Arm:
 
 
 def named(argument: str, arms: Mapping[str, Arm]) -> str:
-    """`arm=NAME,NAME` with the names as the experiment's file has them: `He` and `Farkas mean` for their labels.
-
-    Anything else is returned as it is.
-    """
+    """`arm=NAME,NAME` with labels replaced by names: `arm=He` by `arm=he`. Any other argument is returned unchanged."""
     key, equals, text = argument.partition("=")
     if key != GROUP or not equals or set("([{'\"$") & set(text):
         return argument
@@ -132,7 +129,7 @@ def offer(arms: Mapping[str, Arm]) -> None:
 
 
 def offered() -> list[str]:
-    """The names of the arms that are offered, in their order."""
+    """The names of the offered arms, in order."""
     return [name.removesuffix(".yaml") for name in ConfigStore.instance().repo.get(GROUP, {})]
 
 
@@ -143,14 +140,14 @@ def with_arms(folders: Sequence[Path]) -> dict[str, list[str]]:
         try:
             arms = arms_of(path.stem, folders)
         except (UserError, yaml.YAMLError, OSError, UnicodeDecodeError):
-            continue  # said where that experiment is asked for
+            continue  # reported when that experiment is requested
         if arms:
             found[path.stem] = list(arms)
     return found
 
 
 def of_run(values: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
-    """The values of a run without those of its sweep, and why it is passed over (None: it is not)."""
+    """The values of a run without those of its sweep, and why to pass it over (None: do not)."""
     run = {key: value for key, value in values.items() if key not in OF_A_SWEEP}
     patterns = [str(pattern) for pattern in values.get("only_for") or ()]
     model = values.get("model")

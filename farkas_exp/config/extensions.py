@@ -1,7 +1,7 @@
-"""Options that a choice brings itself: of a network, normalization, ... that another package registers.
+"""Options that a choice brings along, such as those of a network or normalization from another package.
 
-An entry of a registry says its options with their defaults. Those that the schema of its group does not have become
-keys of the group: `extras` knows them all, and `extended` gives the group of a choice the fields that it brings.
+An entry of a registry lists its options with their defaults. Options that the schema of the group lacks become keys of
+the group: `extras` lists them, and `extended` adds those of a choice to the schema.
 """
 
 import dataclasses
@@ -40,10 +40,10 @@ def registries() -> dict[str, Registry[Any]]:
 
 
 def extras(group: str, schema: type) -> dict[str, Extra]:
-    """The keys of a group that its schema does not have, by name.
+    """The keys of a group that its schema lacks, by name.
 
     Raises:
-        ValueError: two choices bring the same key with different declarations, or a default that shows no type.
+        ValueError: two choices declare the same key differently, or a default does not show its type.
     """
     entries = registries().get(group)
     return {} if entries is None else _extras(group, schema, tuple(entries))
@@ -53,7 +53,7 @@ def extras(group: str, schema: type) -> dict[str, Extra]:
 def _extras(group: str, schema: type, names: tuple[str, ...]) -> dict[str, Extra]:
     entries, known = registries()[group], {f.name for f in dataclasses.fields(schema)}
     found: dict[str, Extra] = {}
-    for name in names:  # those of now: the registry may have grown since
+    for name in names:  # passed in, since the registry may grow
         for key, given in entries[name].options.items():
             if key in known:
                 continue
@@ -67,7 +67,7 @@ def _extras(group: str, schema: type, names: tuple[str, ...]) -> dict[str, Extra
 
 
 def choices_of(group: str, files: Iterable[str]) -> list[str]:
-    """The choices of a group: those that have a file, and those that are registered without one."""
+    """The choices of a group: its files, and what is registered without one."""
     return sorted({*files, *registries().get(group, ())})
 
 
@@ -80,7 +80,7 @@ def _type(where: str, default: Any) -> Any:
 
 
 def extended(group: str, schema: type[S], name: Any) -> type[S]:
-    """The schema of a group with the keys that the choice `name` brings."""
+    """The schema of a group with the keys of the choice `name`."""
     own = {key: extra for key, extra in extras(group, schema).items() if name in extra.names}
     return _extended(schema, tuple((key, extra.type, extra.field) for key, extra in own.items())) if own else schema
 

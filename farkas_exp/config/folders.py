@@ -1,4 +1,4 @@
-"""The folder of a data set: how its path may be written, and what it is called in a run's identity."""
+"""The folder of a data set: its path, and its name in a run's identity."""
 
 import os
 from dataclasses import replace
@@ -12,13 +12,13 @@ from farkas_exp.registry import DATASETS
 
 
 def labelled(dataset: DatasetConfig) -> DatasetConfig:
-    """The dataset with the `label` that belongs to its identity: where none is given, the name of its folder.
+    """The dataset with the `label` of its identity: by default the name of its folder.
 
-    Links are followed, so that neither the path nor the way it is written (`~`, `.`, a slash at the end) matters. Data
-    sets that are named by `dataset.name` have no label, and keep the identity that they have without it.
+    Links are followed, so neither the path nor its spelling (`~`, `.`, a final slash) matters. Data sets that
+    `dataset.name` names have no label.
 
     Raises:
-        UserError: there is no such path.
+        UserError: there can be no such path.
     """
     entry = DATASETS.get(dataset.name)
     if entry is None or not entry.named_by_folder or dataset.label or dataset.root is None:
@@ -31,10 +31,10 @@ def labelled(dataset: DatasetConfig) -> DatasetConfig:
 
 
 def home(path: str, where: str) -> str:
-    """`path` with the user's home in place of a ~ at its start, as a shell has it.
+    """`path` with a leading ~ replaced by the user's home, as in a shell.
 
     Raises:
-        UserError: this user has no home.
+        UserError: there is no such home.
     """
     if not path.startswith("~"):
         return path

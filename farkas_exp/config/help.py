@@ -1,11 +1,12 @@
-"""What `--help` prints: the config groups with their choices, read from the YAML files, and an example of each.
+"""The text of `--help`: the config groups with their choices, read from the YAML files, and an example of each.
 
-Hydra's own help composes the configuration once per choice, which takes seconds.
+Hydra's own help composes the configuration once for each choice, which takes seconds.
 """
 
 from pathlib import Path
 
 from farkas_exp.config.extensions import choices_of
+from farkas_exp.config.options import shown
 from farkas_exp.config.parsing import schema_defaults
 
 USAGE = """\
@@ -30,11 +31,11 @@ EXAMPLES = {
     "augmentation": "crop_flip",
     "experiment": "demo",
 }
-"""One example a group; a group that is not here shows its first choice."""
+"""An example for each group; other groups show their first choice."""
 
 
 def choices(config_dir: Path) -> dict[str, list[str]]:
-    """The config groups and their choices, also of other packages; Hydra's own groups left out."""
+    """The config groups and their choices, including those of other packages, without Hydra's own."""
     groups = sorted(
         path for path in config_dir.iterdir() if path.is_dir() and path.name not in ("hydra", "__pycache__")
     )
@@ -50,26 +51,17 @@ def help_text(config_dir: Path) -> str:
     lines.append(
         "\nKeys and their defaults (KEY=VALUE), for example epochs=20 seed=1 lr.value=0.03; ??? is set by its group:\n"
     )
-    lines += _keys(schema_defaults(), "")
+    lines += _keys(schema_defaults())
     lines.append("\nThe composed configuration: --cfg job.  Flags of Hydra, multirun and completion: --hydra-help.")
     return "\n".join(lines)
 
 
-def _keys(values: dict[str, object], prefix: str) -> list[str]:
+def _keys(values: dict[str, object]) -> list[str]:
     lines = []
     for key, value in values.items():
         if isinstance(value, dict):
-            inner = "  ".join(f"{name}={_shown(default)}" for name, default in value.items())
-            lines.append(f"  {prefix}{key}.  {inner}")
+            inner = "  ".join(f"{name}={shown(default)}" for name, default in value.items())
+            lines.append(f"  {key}.  {inner}")
         else:
-            lines.append(f"  {prefix}{key}={_shown(value)}")
+            lines.append(f"  {key}={shown(value)}")
     return lines
-
-
-def _shown(value: object) -> str:
-    """A default as one would write it on the command line."""
-    if isinstance(value, list):
-        return f"[{','.join(map(str, value))}]"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value)

@@ -1,9 +1,9 @@
 """What makes two runs the same experiment.
 
-The identity of a run is a hash of every configuration value that decides its numbers: not of its seed, its paths, its
-device or its loggers (`config.outside`). A value at the default of the schema is left out of the hash, so a new option
-moves no known run; `SCHEMA` is raised when the meaning of an existing value changes. Runs of one identity differ only
-in their seed, and are the repetitions that a table averages over.
+The identity of a run is a hash of every configuration value that decides its numbers, not of its seed, paths, device
+or loggers (`config.outside`). Values at the schema's default are left out, so a new option changes no known hash;
+`SCHEMA` is raised when the meaning of an existing value changes. Runs of one identity differ only in their seed: they
+are the repetitions that a table averages over.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ class Identity:
 
     @property
     def folder(self) -> str:
-        """Name of the folder that holds the seeds of this identity."""
+        """The folder that holds the seeds of this identity."""
         return f"{self.slug}-{self.hash}"
 
 
@@ -43,15 +43,14 @@ def identify(config: Config) -> Identity:
 
 
 def has_farkas_layers(config: Config) -> bool:
-    """Whether the network is built of Farkas layers, as its registration says."""
+    """Whether the network is registered as one of Farkas layers."""
     return NETWORKS[config.model.name].farkas
 
 
 def deciding_values(config: Any, whole: Any = None) -> dict[str, Any]:
-    """The values of `config` that belong to its identity and differ from the schema's defaults, nested as in it.
+    """The values that belong to the identity and differ from the schema's defaults, nested as in `config`.
 
-    A value that is tolerated although it does nothing in the `whole` configuration (`config` itself unless it is a part
-    of one) makes no other experiment, nor does one that only has to be there.
+    A tolerated or required value that does nothing in the `whole` configuration (default: `config`) does not count.
     """
     whole = config if whole is None else whole
     values: dict[str, Any] = {}
@@ -70,14 +69,14 @@ def deciding_values(config: Any, whole: Any = None) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it; a phase of a schedule by what differs from its defaults."""
+    """A value for JSON; of a phase of a schedule what differs from its defaults."""
     if isinstance(value, tuple):
         return [deciding_values(item) if dataclasses.is_dataclass(item) else item for item in value]
     return value
 
 
 def _slug(config: Config) -> str:
-    """A readable name from the choices that people look for; never parsed."""
+    """A readable name made of the main choices; never parsed."""
     parts = [config.model.name, config.normalization.name]
     if config.weight.name != "none":
         parts.append(config.weight.name)

@@ -1,4 +1,4 @@
-"""What an option needs to do anything: a named choice of its group, a value above 0, a kind of network or data set."""
+"""What an option needs to have an effect: a choice of its group, a value above 0, a kind of network or data set."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -17,16 +17,16 @@ from farkas_exp.registry import (
 )
 
 MOST_NAMED = 6
-"""Choices that a message lists."""
+"""The most choices that a message lists."""
 
 
 @dataclass(frozen=True)
 class Need:
-    """What an option does nothing without.
+    """A condition on the configuration without which an option does nothing.
 
     Attributes:
-        words: what is missing in a configuration, as one writes it: regularizer.name=norm_bias.
-        is_met: whether a configuration has it.
+        words: what is missing, as one writes it: regularizer.name=norm_bias.
+        is_met: whether a configuration meets it.
         example: settings that meet it, by dotted key.
     """
 
@@ -35,40 +35,20 @@ class Need:
     example: Mapping[str, Any]
 
 
-def architecture(option: str, example: str) -> Need:
-    """The need for a network with an option of its own."""
-    return own_option(NETWORKS, option, example)
-
-
-def normalization(option: str, example: str) -> Need:
-    """The need for a normalization with an option of its own."""
-    return own_option(NORMALIZATIONS, option, example)
-
-
-def initialization(option: str, example: str) -> Need:
-    """The need for an initialization with an option of its own."""
-    return own_option(INITIALIZATIONS, option, example)
-
-
-def optimizer(option: str, example: str) -> Need:
-    """The need for an optimizer with an option of its own."""
-    return own_option(OPTIMIZERS, option, example)
-
-
 def choice(group: str, *known: str) -> Need:
-    """The need for one of the names `known` in a group."""
+    """The need for one of the choices `known` of a group."""
     key, which = f"{group}.name", " or ".join(known)
     return Need(f"{key}={which}", lambda config: at(config, key) in known, {key: known[0]})
 
 
 def another(group: str, name: str, example: str) -> Need:
-    """The need for a choice in a group that is not `name`, such as `example`."""
+    """The need for a choice of a group other than `name`."""
     key = f"{group}.name"
     return Need(f"another {key} than {name}", lambda config: at(config, key) != name, {key: example})
 
 
 def positive(key: str, example: float) -> Need:
-    """The need for a value above 0 at `key`, such as `example`."""
+    """The need for a value above 0 at `key`."""
     return Need(f"{key} > 0", lambda config: at(config, key) > 0, {key: example})
 
 
@@ -77,18 +57,18 @@ def at(config: Any, key: str) -> Any:
     return functools.reduce(getattr, key.split("."), config)
 
 
-def network(words: str, is_met: Callable[[Network], bool], example: str) -> Need:
-    """The need for a network of some kind, as its registration says; unknown names are another complaint."""
+def network(words: str, is_met: Callable[[Network], bool]) -> Need:
+    """The need for a kind of network; an unknown name meets it, since it is refused elsewhere."""
 
     def of(config: Any) -> bool:
         entry = NETWORKS.get(config.model.name)
         return entry is None or is_met(entry)
 
-    return Need(lambda config: f"{words}, not {config.model.name}", of, {"model.name": example})
+    return Need(lambda config: f"{words}, not {config.model.name}", of, {"model.name": "farkasnet18"})
 
 
 def own_option(registry: Registry[Any], option: str, example: str) -> Need:
-    """The need for a choice that has an option of its own, as its registration says."""
+    """The need for a choice that has this option."""
     *_, group, _ = registry.key.split(".")
 
     def chosen(config: Any) -> str:
@@ -109,7 +89,7 @@ def own_option(registry: Registry[Any], option: str, example: str) -> Need:
 
 
 def data_set(is_met: Callable[[Dataset], bool], example: str) -> Need:
-    """The need for a data set of some kind, as its registration says; unknown names are another complaint."""
+    """The need for a kind of data set; an unknown name meets it, since it is refused elsewhere."""
 
     def of(config: Any) -> bool:
         entry = DATASETS.get(config.dataset.name)
@@ -121,17 +101,18 @@ def data_set(is_met: Callable[[Dataset], bool], example: str) -> Need:
     return Need(words, of, {"dataset.name": example})
 
 
-def data_option(option: str, example: str) -> Need:
-    """The need for a data set that has an option of its own."""
-    return own_option(DATASETS, option, example)
+architecture = functools.partial(own_option, NETWORKS)
+normalization = functools.partial(own_option, NORMALIZATIONS)
+initialization = functools.partial(own_option, INITIALIZATIONS)
+optimizer = functools.partial(own_option, OPTIMIZERS)
+data_option = functools.partial(own_option, DATASETS)
 
-
-FARKAS = network("a network of Farkas layers", lambda entry: entry.farkas, "farkasnet18")
-APPENDED = network("a network with Algorithm 2's residual layers", lambda entry: entry.appends, "farkasnet18")
-NORMALIZABLE = network("a network that takes a normalization", lambda entry: bool(entry.positions), "farkasnet18")
-ACTIVATED = network("a network with activations", lambda entry: entry.activated, "farkasnet18")
-SPATIAL = network("a network of convolutions", lambda entry: entry.spatial, "farkasnet18")
-ANY_HEAD = network("a network that chooses its last layer", lambda entry: entry.chooses_head, "farkasnet18")
+FARKAS = network("a network of Farkas layers", lambda entry: entry.farkas)
+APPENDED = network("a network with Algorithm 2's residual layers", lambda entry: entry.appends)
+NORMALIZABLE = network("a network that takes a normalization", lambda entry: bool(entry.positions))
+ACTIVATED = network("a network with activations", lambda entry: entry.activated)
+SPATIAL = network("a network of convolutions", lambda entry: entry.spatial)
+ANY_HEAD = network("a network that chooses its last layer", lambda entry: entry.chooses_head)
 NO_PHASES = Need("phases=none", lambda config: not config.phases.schedule, {})
 _PHASE = {"until": 9, "image_size": 32, "batch_size": 8, "lr_from": 0.1, "lr_to": 0.01}
 PHASES = Need(

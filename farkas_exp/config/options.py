@@ -1,6 +1,6 @@
-"""What is declared of an option where it stands: its range, what it needs, and whether it decides a run's numbers.
+"""The declaration of an option: its range, what it needs, and whether it decides a run's numbers.
 
-`option` and `outside` make the fields of the schema. The checks, the identity and the help read what was declared.
+`option` and `outside` make the fields of the schema; the checks and the identity read their declarations.
 """
 
 import dataclasses
@@ -21,13 +21,13 @@ class Option:
     """The declaration of one key; bounds hold for each element of a list, and not for null.
 
     Attributes:
-        decides: whether the value decides the numbers of a run, so that it belongs to its identity.
-        needs: what it does nothing without; there only the value `idle` is accepted.
-        idle: the value that asks for nothing where a need is not met; its default unless it says otherwise.
-        tolerated: where a need is not met, any value is accepted and left out of the identity.
+        decides: whether the value decides the numbers of a run and so belongs to its identity.
+        needs: what it has no effect without; if one is unmet, only the value `idle` is accepted.
+        idle: the value that is accepted then; by default the default.
+        tolerated: whether any value is accepted then, and left out of the identity.
         is_path: whether it is the path of a file or folder.
-        increasing: whether the elements of a list must grow.
-        shortest: the least number of elements of a list.
+        increasing: whether the elements of a list must increase.
+        shortest: the least length of a list.
     """
 
     decides: bool = True
@@ -43,10 +43,10 @@ class Option:
     shortest: int = 0
 
     def check_range(self, where: str, value: Any) -> None:
-        """Refuse a value that is out of the range.
+        """Check a value against the range.
 
         Raises:
-            UserError: the key, the value, and what is right.
+            UserError: it is out of range.
         """
         if isinstance(value, tuple):
             for index, item in enumerate(value):
@@ -72,27 +72,27 @@ class Option:
 
 
 def option(default: Any = dataclasses.MISSING, *, needs: Need | tuple[Need, ...] = (), **declared: Any) -> Any:
-    """A field of the schema that decides a run's numbers, with what `Option` says of it."""
+    """A field of the schema that decides a run's numbers, declared as an `Option`."""
     needs = (needs,) if isinstance(needs, Need) else needs
     return field(default=default, metadata={"option": Option(needs=needs, **declared)})
 
 
 def outside(default: Any, **declared: Any) -> Any:
-    """A field that stays outside of a run's identity: it may change without changing the numbers of a run."""
+    """A field outside of a run's identity: it does not change the numbers of a run."""
     return field(default=default, metadata={"option": Option(decides=False, **declared)})
 
 
 def declared(f: "dataclasses.Field[Any]") -> Option:
-    """What was declared of a field."""
+    """The declaration of a field."""
     return f.metadata.get("option", _GROUP)
 
 
 _GROUP = Option()
-"""Of a field that is a group of keys: they have their own declarations."""
+"""The declaration of a group of keys, each of which has its own."""
 
 
 def require(ok: bool, where: str, value: object, right: str) -> None:
-    """Raise a `UserError` that names the key and the value, and says what it must be, unless `ok`."""
+    """Raise a `UserError` with the key, the value and what it must be, unless `ok`."""
     if not ok:
         text = value if isinstance(value, str) and value.startswith("a ") else repr(value)
         text = text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
@@ -100,11 +100,11 @@ def require(ok: bool, where: str, value: object, right: str) -> None:
 
 
 LONGEST_SHOWN = 200
-"""Characters of a value in a message."""
+"""The most characters of a value in a message."""
 
 
 def walk(config: Any, prefix: str = "") -> Iterator[tuple[str, "dataclasses.Field[Any]", Any]]:
-    """Every key of a configuration with its field and its value; the parts of a list of groups one by one."""
+    """Every key of a configuration with its field and value, also inside of lists of groups."""
     for f in _fields(type(config)):
         value, where = getattr(config, f.name), prefix + f.name
         if dataclasses.is_dataclass(value):
@@ -123,14 +123,14 @@ def _fields(schema: type) -> tuple["dataclasses.Field[Any]", ...]:
 
 
 def check_options(config: Any) -> None:
-    """Check every key of `config` against what was declared of it: first the ranges, then the needs.
+    """Check every key of `config` against its declaration: first the ranges, then the needs.
 
     Raises:
-        UserError: a value that is out of its range, or that does nothing in this configuration.
+        UserError: a value is out of range, or has no effect in this configuration.
     """
     keys = list(walk(config))
     for where, f, value in keys:
-        if value is not f.default:  # most are, and a sweep checks thousands of configurations
+        if value is not f.default:  # saves time: a sweep checks thousands of configurations
             declared(f).check_range(where, value)
     for where, f, value in keys:
         own = declared(f)
@@ -144,7 +144,7 @@ def check_options(config: Any) -> None:
 
 
 def shown(value: Any) -> str:
-    """A value as one writes it on the command line."""
+    """A value as written on the command line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if dataclasses.is_dataclass(value):

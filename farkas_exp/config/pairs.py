@@ -1,4 +1,4 @@
-"""Values that are right one by one and make no sense together."""
+"""Checks of values that are right one by one, but not together."""
 
 from farkas_exp.config.options import require
 from farkas_exp.config.schema import Config
@@ -6,16 +6,16 @@ from farkas_exp.machine.errors import UserError
 from farkas_exp.registry import NORMALIZATIONS
 
 MOST_WEIGHTS = 10_000_000_000
-"""Of a network, roughly: 40 GB in single precision, four times that with gradients and momentum."""
+"""About 40 GB in single precision, and four times that with gradients and momentum."""
 MOST_BYTES = 2**36
-"""Of made-up images."""
+"""Of synthetic images."""
 
 
 def check_pairs(config: Config) -> None:
     """Check what concerns more than one key.
 
     Raises:
-        UserError: two values that do not fit each other.
+        UserError: two values do not fit together.
     """
     _check_phases(config)
     _check_sizes(config)
@@ -44,13 +44,13 @@ def _check_phases(config: Config) -> None:
 
 
 def _check_sizes(config: Config) -> None:
-    """Refuse a network or made-up images that no machine's memory holds."""
+    """Refuse a network or synthetic images that fit no machine's memory."""
     model, dataset = config.model, config.dataset
     layers = (model.depth or 1) + sum(model.blocks or ())
     key, width = max(("model.width", model.width or 1), ("model.widths", max(model.widths or (1,))), key=lambda w: w[1])
     if 9 * layers * width**2 > MOST_WEIGHTS:
         raise UserError(
-            f"{key}: {layers} layers of width {width} are some {9 * layers * width**2:.0e} weights; choose fewer than"
+            f"{key}: {layers} layers of width {width} have some {9 * layers * width**2:.0e} weights; choose fewer than"
             f" {MOST_WEIGHTS:.0e}"
         )
     if dataset.name == "synthetic":

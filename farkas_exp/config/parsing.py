@@ -1,4 +1,4 @@
-"""From the nested mapping that Hydra composes to a frozen `Config`, or one line that says what is wrong with it."""
+"""From the nested mapping that Hydra composes to a frozen `Config`, or to one line that says what is wrong."""
 
 import dataclasses
 import functools
@@ -19,13 +19,12 @@ from farkas_exp.registry import load_plugins
 
 
 def parse(values: Mapping[str, Any]) -> Config:
-    """Check a nested mapping against the schema and return the frozen `Config`, the dataset's label filled in.
+    """Check a nested mapping against the schema and return the frozen `Config`, with the dataset's label filled in.
 
     Raises:
-        UserError: an unknown key, a missing value, a value of the wrong type, out of its range, or that does nothing
-            beside the others.
+        UserError: a key is unknown, or a value is missing, of the wrong type, out of range or without effect.
     """
-    load_plugins(_convert(tuple[str, ...], values.get("plugins") or (), "plugins"))  # they extend the schema
+    load_plugins(_convert(tuple[str, ...], values.get("plugins") or (), "plugins"))  # plugins extend the schema
     config = _build(Config, values, "")
     config = dataclasses.replace(config, dataset=labelled(config.dataset))
     check_options(config)
@@ -46,7 +45,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def schema_defaults() -> dict[str, Any]:
-    """Every key of the schema with its default ("???" where it has none): what Hydra composes on top of."""
+    """Every key of the schema with its default ("???" if it has none), on which Hydra composes."""
 
     def defaults(schema: Any, path: str = "") -> dict[str, Any]:
         hints = typing.get_type_hints(schema)
@@ -68,7 +67,7 @@ def _plain(value: Any) -> Any:
 
 
 def unknown_key(path: str) -> UserError:
-    """The error for a key that the schema does not have: the full path and the nearest valid key."""
+    """The error for an unknown key: its full path and the nearest valid key."""
     schema: Any = Config
     parts = path.split(".")
     for depth, part in enumerate(parts):
@@ -105,7 +104,7 @@ def _build(schema: type, values: Any, path: str) -> Any:
 
 
 def _refuse_extra(where: str, value: Any, extra: Extra) -> None:
-    """Refuse another value than its default for a key that the choice of the group does not bring."""
+    """Refuse a value other than the default for a key that the chosen entry does not have."""
     if value != extra.field.default:
         need = f"{where.rpartition('.')[0]}.name={' or '.join(extra.names)}"
         raise UserError(
@@ -115,12 +114,12 @@ def _refuse_extra(where: str, value: Any, extra: Extra) -> None:
 
 @functools.cache
 def _shape(schema: type) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The fields and the types of a group, by name."""
+    """The fields and types of a group, by name."""
     return {f.name: f for f in dataclasses.fields(schema)}, typing.get_type_hints(schema)
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
-    """`value` as the type `hint`, or a `UserError` that names the key, the value and the type."""
+    """`value` converted to the type `hint`, or a `UserError` with the key, the value and the type."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
         if value is None:
@@ -142,7 +141,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return float(value)
     if hint is str and isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    if hint is str and isinstance(value, (bool, float)):  # how it was written is lost: 1e3 is 1000.0 by now
+    if hint is str and isinstance(value, (bool, float)):  # its spelling is lost: 1e3 is already 1000.0
         raise UserError(f"{where}: expected a text, got {value!r}; write it in quotes")
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise UserError(f"{where}: expected {_TYPE_NAMES[hint]}, got {value!r}")

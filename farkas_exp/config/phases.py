@@ -1,4 +1,4 @@
-"""What a schedule of phases says of an epoch."""
+"""The phases of a schedule: which an epoch belongs to, and the batch of each."""
 
 from farkas_exp.config.schema import PhaseConfig, PhasesConfig
 

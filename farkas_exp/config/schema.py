@@ -1,8 +1,8 @@
 """The typed schema of a run: every key of every group, with its default, its range and what it needs.
 
 A field made with `outside()` does not decide the numbers of a run and is left out of its hash (`config.identity`). A
-new field that keeps its default leaves every known hash as it is. A value that does nothing in a configuration is
-refused, by what its field declares (`options.py`); what concerns two keys at once is in `ranges.py`.
+new field at its default changes no known hash. Fields declare what they need (`options.py`), so that a value without
+effect is refused; checks of several keys at once are in `pairs.py`.
 """
 
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ TORCH_COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The network. An option left at null takes the default of the network's builder in `farkas_exp.models`."""
+    """The network. An option left at null takes the default of the network (`farkas_exp.models.catalogue`)."""
 
     name: str = option()
     variant: Literal["paper", "authors"] | None = option(None, needs=architecture("variant", "farkasnet18"))
@@ -67,7 +67,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """The last layer, from features to logits (`farkas_exp.models.head.HEADS`)."""
+    """The last layer, from features to logits (`farkas_exp.registry.HEADS`)."""
 
     name: str = option("linear", needs=ANY_HEAD)
 
@@ -107,8 +107,8 @@ class WeightConfig:
 class AggregationConfig:
     """How a Farkas layer forms its last component (Section 3.3).
 
-    A plain network does not know it, and makes one experiment of all its values: sweeps cross it with both kinds.
-    `append: false` leaves Algorithm 2 out: the residual sums are plain, all other layers Farkas layers (Algorithm 1).
+    A plain network ignores it, and counts all its values as one experiment: sweeps cross it with both kinds.
+    `append: false` leaves Algorithm 2 out: residual sums are plain, all other layers Farkas layers (Algorithm 1).
     """
 
     name: str = option("sum", needs=FARKAS, tolerated=True)
@@ -148,8 +148,8 @@ class InitConfig:
 class LRConfig:
     """Learning rate and its schedule: times `gamma` from each milestone on.
 
-    The milestones are epochs of a run of `reference_epochs`; a shorter or longer run scales them. null keeps them
-    as they are. Phases bring their own rates, and leave all this at the values of `lr=small`.
+    The milestones are epochs of a run of `reference_epochs`; a shorter or longer run scales them (null: does not).
+    Phases bring their own rates, and leave all this at the values of `lr=small`.
     """
 
     value: float = option(above=0, needs=NO_PHASES, idle=0.01)
@@ -180,8 +180,8 @@ class OptimizerConfig:
 class AugmentationConfig:
     """Random crop with zero padding, horizontal flip, and cutout (its square filled with its own mean colour).
 
-    Streamed images have a random resized crop in place of crop and cutout: `min_scale` is the least part of the image's
-    area that it takes (null: 0.08, or what the phase says). Points (dataset=moons) are not augmented.
+    Streamed images take a random resized crop in place of crop and cutout: `min_scale` is its least share of the
+    image's area (null: 0.08, or the phase's). Points (dataset=moons) are not augmented.
     """
 
     crop_padding: int = option(4, at_least=0, at_most=MOST_PIXELS, needs=IN_MEMORY, idle=0)
@@ -193,14 +193,14 @@ class AugmentationConfig:
 
 @dataclass(frozen=True)
 class DatasetConfig:
-    """The images. `validation` > 0 holds out that part of the training set and evaluates on it, not on the test set.
+    """The images. `validation` > 0 holds out that share of the training set and evaluates on it, not on the test set.
 
-    `label` names the data of an image folder in the identity of a run (default: the name of the folder, links
-    followed), so that moving the folder does not make it another experiment. ImageNet needs none.
+    `label` names an image folder in the identity of a run (default: the folder's name, links followed), so that moving
+    the folder changes nothing. ImageNet needs none.
 
     For streamed images: `workers` is the number of decoding processes (null: one for each core, 0: none), `draft`
-    decodes a JPEG no larger than needed, `copies` are the sizes of copies made by scripts/resize_images.py beside the
-    root (160 for `<root>-160`), of which each phase takes the smallest that is large enough.
+    decodes a JPEG no larger than needed, `copies` are the sizes of smaller copies beside the root, made by
+    scripts/resize_images.py (160 for `<root>-160`); each phase takes the smallest that is large enough.
     """
 
     name: str = option()
@@ -222,17 +222,17 @@ class DatasetConfig:
 
     @property
     def evaluated_on(self) -> Literal["test", "validation"]:
-        """The set that a run is evaluated on, by which its figures are named: the test set, or the held-out part."""
+        """The evaluation set, by which figures are named: the test set, or the held-out part."""
         return "validation" if self.validation else "test"
 
 
 @dataclass(frozen=True)
 class PhaseConfig:
-    """The epochs (from 0) before `until` that no earlier phase has: image size, global batch and learning rate.
+    """Image size, global batch and learning rate of the epochs (from 0) from the previous phase to before `until`.
 
-    The rate goes from `lr_from` to `lr_to` in a straight line over the phase's steps. `min_scale` is the least part of
-    an image's area that a training crop takes (null: the augmentation's). `rectangular` evaluates on batches of images
-    of similar shape, cropped to their mean shape in place of a square.
+    The rate goes linearly from `lr_from` to `lr_to` over the phase's steps. `min_scale` is the least share of an
+    image's area in a training crop (null: the augmentation's). `rectangular` evaluates on batches of images of similar
+    shape, cropped to their mean shape in place of a square.
     """
 
     until: int = option(at_least=1, at_most=MOST_EPOCHS)
@@ -257,8 +257,8 @@ class PhasesConfig:
 class RegularizerConfig:
     """What is added to the loss, times `strength` (the sibling papers' lambda and kappa).
 
-    `coefficient`, `rho`, `conv_point` and `include_output` are options of the separation constraints; `norm_squared`,
-    the mu^2 to which the squared norm of the parameters is drawn, of norm_bias.
+    `coefficient`, `rho`, `conv_point` and `include_output` belong to the separation constraints; `norm_squared`, the
+    mu^2 to which the squared norm of the parameters is drawn, to norm_bias.
     """
 
     name: str = option("none")
@@ -272,10 +272,7 @@ class RegularizerConfig:
 
 @dataclass(frozen=True)
 class DropoutConfig:
-    """Dropout after every activation: with rate p0, falling linearly to 0 at the share `anneal` of the run.
-
-    An `anneal` of 0 keeps the rate.
-    """
+    """Dropout after every activation; the rate falls linearly to 0 at the share `anneal` of the run (0: it stays)."""
 
     rate: float = option(0.0, at_least=0, below=1, needs=ACTIVATED)
     anneal: float = option(1.0, at_least=0, at_most=1, needs=positive("dropout.rate", 0.1))
@@ -283,7 +280,7 @@ class DropoutConfig:
 
 @dataclass(frozen=True)
 class AttackConfig:
-    """Adversarial training: each batch is moved by projected gradient ascent, sizes in units of the pixels' [0, 1]."""
+    """Adversarial training by projected gradient ascent; sizes in units of pixels in [0, 1]."""
 
     name: str = option("none")
     steps: int = option(7, at_least=1, at_most=10_000, needs=ATTACKED)
@@ -294,9 +291,9 @@ class AttackConfig:
 
 @dataclass(frozen=True)
 class CallbackConfig:
-    """What is done to the weights after an epoch: from the last `last_epochs` on, every `every_epochs`.
+    """What happens to the weights after every `every_epochs` of the last `last_epochs` epochs.
 
-    rank_min sets the singular values below `threshold` to zero, rank_max cuts those above it off.
+    rank_min sets singular values below `threshold` to zero, rank_max lowers those above to it.
     """
 
     name: str = option("none")
@@ -307,17 +304,17 @@ class CallbackConfig:
 
 @dataclass(frozen=True)
 class FailureConfig:
-    """A run has failed after `epochs` epochs at chance or worse in total, or when its loss is not finite."""
+    """A run has failed after `epochs` epochs in total at chance or worse, or when its loss is not finite."""
 
     epochs: int = option(5, at_least=0, at_most=MOST_EPOCHS)
 
 
 @dataclass(frozen=True)
 class DiagnosticsConfig:
-    """At which epochs dead units, dead points and Farkas margins are measured, on how many training images.
+    """At which epochs to measure dead units, dead points and Farkas margins, on how many training images.
 
-    `measures` names what else is measured then (`farkas_exp.registry.MEASURES`); `lanczos_steps` is for the
-    Hessian's eigenvalues, `ntk_images` for the tangent kernel.
+    `measures` names what else to measure then (`farkas_exp.registry.MEASURES`); `lanczos_steps` belongs to the
+    Hessian's eigenvalues, `ntk_images` to the tangent kernel.
     """
 
     epochs: tuple[int, ...] = outside((), at_least=0, at_most=MOST_EPOCHS)
@@ -329,7 +326,7 @@ class DiagnosticsConfig:
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """How often a checkpoint is written, beside the one at an interruption; 0 switches that trigger off."""
+    """How often to write a checkpoint, beside that of an interruption; 0 switches a trigger off."""
 
     every_epochs: int = outside(1, at_least=0, at_most=MOST_EPOCHS)
     every_minutes: float = outside(5.0, at_least=0)
@@ -349,7 +346,7 @@ class WandbConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """One run: everything that the trainer is told."""
+    """One run."""
 
     model: ModelConfig
     lr: LRConfig

@@ -1,4 +1,4 @@
-"""What Hydra is told before it composes: the schema's defaults, and the choices that other packages register."""
+"""Prepare Hydra: the schema's defaults, and the choices that other packages register."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,10 +20,10 @@ def config_dir() -> str:
 
 
 def tell_hydra(config_dir: Path, overrides: Sequence[str] = ()) -> None:
-    """Load the plugins, those that the overrides name too, and store the schema and every choice without a file.
+    """Load the plugins, including those in the overrides, and store the schema and every choice without a file.
 
     Raises:
-        UserError: a plugin that cannot be imported.
+        UserError: a plugin cannot be imported.
     """
     load_plugins(named_plugins(overrides))
     store = ConfigStore.instance()
@@ -41,7 +41,7 @@ def named_plugins(overrides: Sequence[str]) -> list[str]:
         if override.startswith("plugins="):
             try:
                 value = OverridesParser.create().parse_override(override).value()
-            except HydraException:  # said with the other overrides
+            except HydraException:  # reported with the other overrides
                 continue
             found = [str(module) for module in value] if isinstance(value, list) else []
     return found

@@ -1,8 +1,7 @@
-"""Texts stay texts, however much they look like numbers: `runs_dir=2024_11_25` is that folder, not 20241125.
+"""Keep texts that look like numbers as texts: `runs_dir=2024_11_25` is that folder, not 20241125.
 
-Hydra reads the values of overrides, and YAML those of files, without the schema. Here the keys of the schema that take
-a text are marked as such, before Hydra sees them: in overrides by quotes, in files by their tag. A `~` at the start of
-a path means home in both.
+Hydra and YAML read values without the schema. Here the values of text keys are marked before Hydra sees them: in
+overrides by quotes, in files by their tag. A `~` at the start of a path means home in both.
 """
 
 import dataclasses
@@ -29,11 +28,11 @@ from farkas_exp.config.options import declared
 from farkas_exp.config.schema import Config
 
 SWEPT = "hydra.sweeper.params"
-"""The group of files whose values are written as on the command line."""
+"""The key below which values are written as on the command line."""
 
 
 def text_keys() -> Mapping[str, bool]:
-    """The dotted keys that take a text or a list of texts, and whether it is a path; those of other packages, too."""
+    """The dotted keys of texts and lists of texts, also of other packages, and whether they are paths."""
     found = dict(_texts_of(Config))
     for f in dataclasses.fields(Config):
         if dataclasses.is_dataclass(f.default) or f.default is dataclasses.MISSING:
@@ -62,9 +61,9 @@ def _is_text(hint: Any) -> bool:
 
 
 def keep_texts(overrides: Sequence[str]) -> list[str]:
-    """The overrides with quotes around every value of a text key that would be read as a number or a truth value.
+    """The overrides, with quotes around values of text keys that would be read as numbers or booleans.
 
-    Also in lists and sweeps; null stays null. What is no override, or not readable as one, is left as it is.
+    Also in lists and sweeps; null stays null. What cannot be read as an override is left as it is.
     """
     keys = text_keys()
     return [_kept(override, keys) for override in overrides]
@@ -78,7 +77,7 @@ _PRIMITIVE = {
     OverrideLexer.COLON, OverrideLexer.ESC, OverrideLexer.QUOTED_VALUE,
 }  # fmt: skip
 _NUMERIC = ("range", "interval", "int", "float", "bool", "str")
-"""Functions of Hydra whose arguments are numbers, or that say themselves what they make of them."""
+"""Functions of Hydra that take numbers, or convert their arguments themselves."""
 
 
 def _kept(override: str, keys: Mapping[str, bool]) -> str:
@@ -98,13 +97,13 @@ def _kept(override: str, keys: Mapping[str, bool]) -> str:
     stream = CommonTokenStream(lexer)
     stream.fill()
     for token, inside in reversed(list(_literals([token for token in stream.tokens if token.type != -1]))):
-        text = _quoted(_quoted(token.text)) if inside else _quoted(token.text)  # Hydra's functions take one pair away
+        text = _quoted(_quoted(token.text)) if inside else _quoted(token.text)  # Hydra's functions remove one pair
         override = override[: token.start] + text + override[token.stop + 1 :]
     return override
 
 
 def _literals(tokens: Sequence[Any]) -> Iterator[tuple[Any, bool]]:
-    """The tokens that are a whole value and would be read as no text, and whether they are inside of a function."""
+    """The tokens that are whole values and not texts, and whether they are inside of a function."""
     functions: list[str] = []
     values = [token for token in tokens if token.type != OverrideLexer.WS]
     begin = next((index + 1 for index, token in enumerate(values) if token.type == OverrideLexer.EQUAL), len(values))
@@ -126,7 +125,7 @@ def _quoted(text: str) -> str:
 
 
 class FileConfigSource(file_config_source.FileConfigSource):
-    """Hydra's source of YAML files, which keeps texts as they are written."""
+    """Hydra's source of YAML files, with texts kept as written."""
 
     def load_config(self, config_path: str) -> ConfigResult:
         """The configuration in a file.
@@ -169,14 +168,14 @@ def read_yaml(text: str, package: str = "", name: str = "a text") -> Any:
 
 
 def _package(config_path: str, package: str | None) -> str:
-    """Where the values of a file belong: to its folder, unless its header says otherwise."""
+    """The key of a file's values: its folder, unless its header says otherwise."""
     if package is not None and package not in ("_group_",):
         return "" if package == "_global_" else package
     return ".".join(Path(config_path).parent.parts)
 
 
 def _mark(node: yaml.Node, key: str, texts: Mapping[str, bool]) -> None:
-    """Make every plain scalar of a text key a text, below the node of `key`."""
+    """Tag the plain scalars of text keys as texts, from the node of `key` down."""
     if isinstance(node, yaml.MappingNode):
         for name, value in node.value:
             if isinstance(name, yaml.ScalarNode):
@@ -192,7 +191,7 @@ def _mark(node: yaml.Node, key: str, texts: Mapping[str, bool]) -> None:
 
 
 def install() -> None:
-    """Let Hydra read its files by this module."""
+    """Let Hydra read its files through this module."""
     SourcesRegistry.instance().types["file"] = FileConfigSource
 
 

@@ -1,7 +1,7 @@
-"""How a value was written: `wandb.entity=${oc.env:TEAM}` is recorded as that, and not as what TEAM was.
+"""Texts as they were written: `wandb.entity=${oc.env:TEAM}` is recorded as that, not as the value of TEAM.
 
-What the environment holds may be secret, or mean nothing elsewhere. So a text outside of a run's identity is recorded
-as it was written. What decides a run's numbers is recorded as it was.
+The environment may hold secrets, or mean nothing elsewhere. So texts outside of a run's identity are recorded as
+written; what decides a run's numbers is recorded by its value.
 """
 
 import dataclasses
@@ -14,24 +14,24 @@ class Written(str):
     """A text that was written with an interpolation.
 
     Attributes:
-        source: as it was written, `${...}`.
+        source: the text as written, with `${...}`.
     """
 
     source: str
 
     def __new__(cls, text: str, source: str = "") -> "Written":
-        """The text, written as `source`."""
+        """Make the text that was written as `source`."""
         made = super().__new__(cls, text)
         made.source = source
         return made
 
 
 def with_sources(resolved: Any, written: Any) -> Any:
-    """The resolved values of a composition, where its texts know how they were written if that was otherwise.
+    """The resolved values of a composition, with texts that know how they were written.
 
     Args:
         resolved: nested mappings, lists and values.
-        written: the same, unresolved; a `${...}` may stand for a whole mapping or list.
+        written: the same, unresolved; a `${...}` may replace a whole mapping or list.
     """
     if isinstance(resolved, dict):
         return {k: with_sources(v, written[k] if isinstance(written, dict) else written) for k, v in resolved.items()}
@@ -44,7 +44,7 @@ def with_sources(resolved: Any, written: Any) -> Any:
 
 
 def recorded(config: Any) -> dict[str, Any]:
-    """The nested plain form of a config for a run directory and W&B: texts outside of the identity as written."""
+    """The nested values of a config for the record and W&B, texts outside of the identity as written."""
     return {f.name: _recorded(getattr(config, f.name), declared(f).decides) for f in dataclasses.fields(config)}
 
 

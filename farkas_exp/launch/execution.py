@@ -16,10 +16,10 @@ from farkas_exp.data.files.prints import Prints, check_same, prints
 from farkas_exp.launch import workers
 from farkas_exp.launch.outcomes import BUSY, DISK, SKIPPED, Outcome, result_text
 from farkas_exp.machine import distributed
-from farkas_exp.machine.distributed import RankFailed
 from farkas_exp.machine.errors import Interrupted, UserError
 from farkas_exp.machine.files import write_text
 from farkas_exp.machine.output import warn
+from farkas_exp.machine.processes import RankFailed
 from farkas_exp.machine.signals import free_to_leave, last_words
 from farkas_exp.runs.measurements import Gap, Measurements, described
 

@@ -63,7 +63,7 @@ class _Job:
                 _requeue(requeue)
 
     def checkpoint(self) -> DelayedSubmission:
-        """What submitit runs after the requeue: the same job, which skips finished runs and continues the stopped one."""
+        """What submitit runs after the requeue: the same job, which skips finished runs and continues stopped ones."""
         return DelayedSubmission(self)
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from farkas_exp.config import Config, parse, to_dict
 from farkas_exp.machine import distributed, signals
-from farkas_exp.machine.distributed import Processes, RankFailed
 from farkas_exp.machine.errors import Interrupted, UserError
+from farkas_exp.machine.processes import Processes, RankFailed
 
 
 def call(processes: Processes, config: Config) -> None:

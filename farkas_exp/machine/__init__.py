@@ -1,1 +1,1 @@
-"""The machine below the experiments: signals, files, locks."""
+"""The machine below the experiments: processes, signals, files, locks."""

@@ -1,8 +1,8 @@
-"""Compiled libraries in a cache of the user's own, which nobody else can write and whose every file is checked.
+"""Compiled libraries in the user's own cache.
 
-A library is code that runs in this process. It is therefore loaded only from a folder and a file that belong to this
-user and that no one else may write, and only if its checksum is right: a file that a crash or a full disk has cut off
-would otherwise end the process without a word (SIGBUS). A damaged one is compiled again.
+A library runs in this process. It is loaded only from a folder and a file that only this user may write, and with the
+right checksum: a file cut off by a crash or a full disk would end the process without a message (SIGBUS). A damaged
+library is compiled again.
 """
 
 import ctypes
@@ -19,27 +19,27 @@ from farkas_exp.machine.files import replacing, scratch_folder
 from farkas_exp.machine.home import private_folder, why_unsafe
 
 SECONDS = 300
-"""So long a compiler may take."""
+"""The limit of a compilation."""
 
 _DIGEST = hashlib.sha256().digest_size
 
 
 class CompileError(Exception):
-    """There is no library; the message says why, in one line."""
+    """There is no library; the message says why in one line."""
 
 
 class NoCompilerError(CompileError):
-    """None is installed, and none is asked for."""
+    """No compiler is installed or named by CXX."""
 
 
 def load(name: str, sources: Sequence[Path], flags: Sequence[str], libraries: Sequence[str], key: str) -> ctypes.CDLL:
     """The library of these sources, from the cache or compiled into it.
 
     Args:
-        name: what its file is called.
-        sources: the first one is compiled, the others are what it includes.
+        name: of its file.
+        sources: the first one is compiled; it includes the others.
         flags: of the compiler.
-        libraries: arguments of the compiler behind the source.
+        libraries: arguments of the compiler after the source.
         key: what else decides the result, such as the processor.
 
     Raises:
@@ -57,12 +57,12 @@ def load(name: str, sources: Sequence[Path], flags: Sequence[str], libraries: Se
     except OSError as error:
         raise CompileError(f"{error.filename or path}: {error.strerror or error}") from None
     if found is None:
-        raise CompileError(f"{path}: damaged as soon as it was written")
+        raise CompileError(f"{path}: damaged right after it was written")
     return found
 
 
 def compiler_command() -> list[str]:
-    """The C++ compiler of `CXX`, which may have arguments (`ccache g++`), or the one that is installed.
+    """The C++ compiler in `CXX`, which may have arguments (`ccache g++`), or an installed one.
 
     Raises:
         CompileError: there is none.
@@ -78,17 +78,17 @@ def compiler_command() -> list[str]:
     except ValueError as error:
         raise CompileError(f"CXX: {given!r} cannot be read as a command ({error})") from None
     if not command or shutil.which(command[0]) is None:
-        raise CompileError(f"CXX: {given!r} is no command here; give the compiler, or leave CXX out")
+        raise CompileError(f"CXX: {given!r} is no command here; name a compiler, or unset CXX")
     return command
 
 
 def cache_folder() -> Path:
-    """The user's own folder for compiled libraries, made where it is missing.
+    """The user's folder for compiled libraries, made if missing.
 
-    It is in `XDG_CACHE_HOME` or `~/.cache`; where that cannot be written, in a folder for temporary files.
+    It is in `XDG_CACHE_HOME` or `~/.cache`, or among the temporary files if these cannot be written.
 
     Raises:
-        CompileError: there is none that only this user may write.
+        CompileError: there is no folder that only this user may write.
     """
     reasons = []
     for root in (_user_cache, private_folder):
@@ -110,7 +110,7 @@ def _user_cache() -> Path:
 
 
 def _checked(path: Path) -> ctypes.CDLL | None:
-    """The library in `path`, None where there is no whole one of this user. What is checked is what is loaded."""
+    """The library in `path`, or None without a complete one of this user. Loads the very file that it checks."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -122,11 +122,11 @@ def _checked(path: Path) -> ctypes.CDLL | None:
     if not os.path.exists(opened):
         os.close(descriptor)
         return ctypes.CDLL(str(path))
-    return ctypes.CDLL(opened)  # stays open: the loader knows a library by its name, so no other may get this one
+    return ctypes.CDLL(opened)  # kept open: the loader knows a library by its name, which must stay taken
 
 
 def _is_whole(descriptor: int) -> bool:
-    """Whether an open file belongs to this user alone and ends in the checksum of what is before it."""
+    """Whether an open file belongs to this user alone and ends in the checksum of the rest."""
     if why_unsafe(os.fstat(descriptor)):
         return False
     with open(descriptor, "rb", closefd=False) as file:
@@ -135,7 +135,7 @@ def _is_whole(descriptor: int) -> bool:
 
 
 def _compile(command: Sequence[str], source: Path, libraries: Sequence[str], path: Path) -> None:
-    """Compile into `path`, whole or not at all; the checksum stands at the end, where no loader looks."""
+    """Compile into `path`, whole or not at all; append the checksum, which loaders ignore."""
     with scratch_folder(path.parent, ".compiling-") as scratch:
         made = scratch / path.name
         try:
@@ -144,13 +144,11 @@ def _compile(command: Sequence[str], source: Path, libraries: Sequence[str], pat
                 timeout=SECONDS, check=False, stdin=subprocess.DEVNULL,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            raise CompileError(f"{command[0]}: no end after {SECONDS} s") from None
+            raise CompileError(f"{command[0]}: not done after {SECONDS} s") from None
         content = made.read_bytes() if done.returncode == 0 and made.exists() else b""
         if not content:
-            said = next(
-                (line.strip() for line in done.stderr.splitlines() if "error" in line.lower()), "it made nothing"
-            )
-            raise CompileError(f"{command[0]}: status {done.returncode} ({said[:200]})")
+            errors = [line.strip() for line in done.stderr.splitlines() if "error" in line.lower()] or ["no output"]
+            raise CompileError(f"{command[0]}: status {done.returncode} ({errors[0][:200]})")
         with replacing(path) as file:
             os.fchmod(file.fileno(), 0o600)
             file.write(content + hashlib.sha256(content).digest())

@@ -1,4 +1,4 @@
-"""The machine's processor, without torch."""
+"""The cores of this machine, without torch."""
 
 import os
 

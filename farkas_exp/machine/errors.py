@@ -1,4 +1,4 @@
-"""What goes wrong, and whose mistake it is. Imports nothing heavy: the command line loads it before torch."""
+"""Errors by whose mistake they are."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -7,17 +7,17 @@ from difflib import get_close_matches
 class UserError(ValueError):
     """A mistake in a command line, a config or an input file.
 
-    The message is one line: what is wrong, where, and what would be right. The command line prints it and exits
-    with status 2, without a traceback.
+    The message is one line: what is wrong, where, and what would be right. The command line prints it without a
+    traceback and exits with status 2.
     """
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the run goes on where it stopped
-    """The run was asked to stop, has written its checkpoint, and can be continued by the same command."""
+    """The run was asked to stop and has written its checkpoint; the same command continues it."""
 
 
 def unknown(where: str, got: object, choices: Iterable[str]) -> UserError:
-    """The error for a name that is none of `choices`: says where, the nearest valid name, and all of them."""
+    """The error for a name that is none of `choices`, with the nearest valid name and all of them."""
     names = sorted(choices)
     near = get_close_matches(str(got), names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ";"

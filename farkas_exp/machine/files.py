@@ -1,7 +1,7 @@
-"""Writing files: whole or not at all, and never through a link into somebody else's.
+"""Write files whole or not at all, and never through a link into somebody else's.
 
-Every file that another one is read instead of is written by `replacing`; what grows line by line is opened by
-`appending`. Folders may be shared: a symbolic link or a pipe in place of a file is refused, not followed.
+`replacing` writes whole files, `appending` opens those that grow by lines. Folders may be shared: a symbolic link or
+pipe in place of a file is refused.
 """
 
 import errno
@@ -19,14 +19,14 @@ from farkas_exp.machine.signals import at_stake, last_words
 
 @contextmanager
 def replacing(path: str | os.PathLike[str], keep: Path | None = None) -> Iterator[BinaryIO]:
-    """A file to write that takes the place of `path`, synchronised, when the block ends.
+    """Open a file that replaces `path`, synchronised, when the block ends.
 
-    Where the block fails, `path` is as it was and nothing else is left. The temporary file beside it has a name of its
-    own for each call: two writers of the same path do not disturb each other, the last one wins.
+    If the block fails, `path` stays as it was and nothing else is left. Two writers of one path do not disturb each
+    other; the last one wins.
 
     Args:
         path: of the file.
-        keep: where the file that was there before stays; without it, it is gone.
+        keep: where to move the earlier file, which is else deleted.
     """
     folder, name = os.path.split(os.fspath(path))
     temporary = os.path.join(folder, f".{name[:40]}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
@@ -51,16 +51,16 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def appending(path: str | os.PathLike[str]) -> TextIO:
-    """Open a text file at its end, and make it if it is not there.
+    """Open a text file at its end, and make it if needed.
 
     Raises:
-        OSError: it cannot be opened, or it is a link or no regular file.
+        OSError: it cannot be opened, or is a link or no regular file.
     """
     return open(path, "a", encoding="utf-8", opener=_without_links)
 
 
 def cut_torn_line(path: str | os.PathLike[str]) -> None:
-    """Cut off what follows the last line end of a text file: half a line that a killed process has left."""
+    """Cut off an unfinished last line, as a killed process leaves it."""
     with suppress(FileNotFoundError), open(path, "r+b", opener=_without_links) as handle:
         content = handle.read()
         if content and not content.endswith(b"\n"):
@@ -68,13 +68,13 @@ def cut_torn_line(path: str | os.PathLike[str]) -> None:
 
 
 def open_or_make(path: str | os.PathLike[str]) -> TextIO:
-    """Open a text file to read and write, as it is, and make it if it is not there; see `appending`."""
+    """Open a text file to read and write, and make it if needed; see `appending`."""
     return open(path, "a+", encoding="utf-8", opener=_without_links)
 
 
 @contextmanager
 def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """A folder in `parent` that is taken away at the end of the block, also by a process that is asked to stop."""
+    """A folder in `parent` that is deleted at the end of the block, or when the process is asked to stop."""
     with tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True) as folder:
         made = Path(folder)
         with last_words(lambda: _remove(made)):
@@ -88,7 +88,7 @@ def _remove(folder: Path) -> None:
 
 
 def _without_links(path: str, flags: int) -> int:
-    """An opener that takes a regular file and nothing else; a pipe without a reader does not block it."""
+    """An opener for regular files only, which a pipe does not block."""
     try:
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A home for a process that has none: in a container a user may have neither a home nor a name."""
+"""A home for a process without one: in a container a user may have neither home nor name."""
 
 import getpass
 import os
@@ -11,9 +11,9 @@ from farkas_exp.machine.errors import UserError
 
 
 def ensure_home() -> None:
-    """Let HOME and USER be known, which libraries ask for on their way (W&B, matplotlib, PyTorch's compiler).
+    """Set HOME and USER if unknown: W&B, matplotlib and PyTorch's compiler need them.
 
-    Without a home that is a folder for temporary files that belongs to this user alone, if there can be one.
+    HOME becomes a temporary folder of this user alone, if possible.
     """
     try:
         Path.home()
@@ -27,7 +27,7 @@ def ensure_home() -> None:
 
 
 def private_folder() -> Path:
-    """A folder for temporary files that only this user may read and write, the same for all processes of the user.
+    """A temporary folder that only this user may read and write, the same for all processes of the user.
 
     Raises:
         UserError: something else is in its place.
@@ -44,9 +44,9 @@ def private_folder() -> Path:
 
 
 def why_unsafe(found: os.stat_result, *, folder: bool = False) -> str | None:
-    """Why a file, or a folder, may hold what somebody else has put there; None where only this user may write it."""
+    """Why others may have written a file or folder; None if only this user may."""
     if not (stat.S_ISDIR if folder else stat.S_ISREG)(found.st_mode):
-        return "it is a link, or something else than it should be"
+        return "it is a link, or of the wrong kind"
     if found.st_uid != os.geteuid():
         return "it belongs to another user"
     return "others may write it" if found.st_mode & 0o022 else None

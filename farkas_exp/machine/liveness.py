@@ -1,8 +1,8 @@
-"""Whether the other processes of a run still live: each gives a sign every few seconds; a silent one ends all.
+"""Heartbeats between the processes of a run: one that falls silent ends all.
 
-A process that waits in a collective operation for one that hangs, was stopped, or lost its network would wait for the
-operation's own timeout, on GPUs inside of a kernel that nothing interrupts. The signs pass through the store by which
-the processes have found each other, from a thread of their own.
+Otherwise a process in a collective operation would wait for one that hangs, was stopped, or lost its network until the
+operation's own timeout, on GPUs inside of a kernel that nothing interrupts. A thread sends the heartbeats through the
+store by which the processes found each other.
 """
 
 import os
@@ -14,25 +14,25 @@ from contextlib import suppress
 from typing import Any
 
 BEAT_SECONDS = 5.0
-"""How often a process gives a sign."""
+"""The time between two heartbeats."""
 
 SILENCE_SECONDS = 120.0
-"""After so long without a sign a process counts as lost."""
+"""The silence after which a process counts as lost."""
 
 GRACE_SECONDS = 30.0
-"""So long a process that has lost another one may take to leave by itself; its connection has failed, as a rule."""
+"""The time a process has to leave by itself after losing another one; usually its connection has failed."""
 
 
 class Watch:
-    """Gives the signs of this process and looks at those of the others, until it is stopped or one of them is lost.
+    """Sends the heartbeats of this process and checks those of others, until it is stopped or one of them is lost.
 
-    The first process looks at all, the others look at the first, which tells them.
+    The first process watches all; the others watch the first, which tells them.
 
     Args:
-        store: a connection to the processes' store that nobody else uses; missing keys are errors after a short time.
+        store: a connection to the store for this thread alone, on which missing keys are errors after a short time.
         rank: of this process.
         world_size: how many there are.
-        on_loss: called once with a line, by the watching thread.
+        on_loss: called once, with a line, by the watching thread.
     """
 
     def __init__(self, store: Any, rank: int, world_size: int, on_loss: Callable[[str], object]) -> None:
@@ -45,11 +45,11 @@ class Watch:
         self._beat()
 
     def start(self) -> None:
-        """Begin; to be called when all have been made."""
+        """Begin, once the watches of all processes have been made."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End without a word."""
+        """End silently."""
         self._ended.set()
 
     def _run(self) -> None:
@@ -59,7 +59,7 @@ class Watch:
                 self._beat()
                 lost = self._lost()
                 failing_since = None
-            except Exception as error:  # noqa: BLE001 - whatever the store says: it cannot be reached
+            except Exception as error:  # noqa: BLE001 - the store cannot be reached, whatever the error
                 failing_since = failing_since or time.monotonic()
                 lost = f"the first process cannot be reached ({' '.join(str(error).split())[:80]})"
                 if time.monotonic() - failing_since < GRACE_SECONDS:
@@ -73,7 +73,7 @@ class Watch:
         self._store.set(f"alive/{self._rank}", str(self._count))
 
     def _lost(self) -> str | None:
-        """What to say of a process that is lost, or None."""
+        """The message on a lost process, or None."""
         now = time.monotonic()
         if self._rank and self._store.check(["lost"]):
             return self._store.get("lost").decode()
@@ -91,7 +91,7 @@ class Watch:
 
 
 def leave(line: str, status: int) -> None:
-    """End this process from another thread, since its main thread hangs in an operation that nothing interrupts."""
+    """End this process from another thread, when its main thread hangs in an operation that nothing interrupts."""
     with suppress(Exception):
         sys.stdout.flush()
     with suppress(OSError):

@@ -1,13 +1,13 @@
-"""The lock of a folder: held by one process, and only as long as it lives and the folder is where it was.
+"""The lock of a folder: held by one process, as long as it lives and the folder stays in place.
 
-It has two parts. The first is the system's `flock`, which dies with its process, whatever kills it; Linux carries it
-over NFS (since 2.6.12) and over Lustre mounted with `flock`. The second is a claim: a file that is made with `O_EXCL`,
-says who holds the lock, and is touched every `BEAT_SECONDS`. Where `flock` works the claim of a process that lost its
-`flock` means nothing, so nobody waits for a dead one. Where it fails, for one process or for all, the claim decides:
-that of a dead process of this machine is void at once, that of another machine after `STALE_SECONDS` without a beat.
+It has two parts. The first is the system's `flock`, which ends with its process; Linux supports it over NFS (since
+2.6.12) and over Lustre mounted with `flock`. The second is a claim: a file made with `O_EXCL` that names the holder and
+is touched every `BEAT_SECONDS`. Where `flock` works, a claim without it is void, so nobody waits for a dead process.
+Where it does not, the claim decides: that of a dead process of this machine is void at once, that of another machine
+after `STALE_SECONDS` without a beat.
 
-Whoever holds a lock asks before each write whether it still `is_own`: the folder may have been moved or deleted, and a
-process that was stopped for minutes may have lost its claim.
+A holder checks `is_own` before each write: the folder may have been moved or deleted, and a process that was suspended
+for minutes may have lost its claim.
 """
 
 import errno
@@ -29,10 +29,10 @@ from farkas_exp.machine.files import open_or_make
 from farkas_exp.machine.pids import born, lives
 
 TRIES, PAUSE = 10, 0.02
-"""A reader that looks at a lock holds it for a moment; whoever wants it tries that often, so many seconds apart."""
+"""Tries to take a lock, and seconds between them: a reader that checks it holds it for a moment."""
 
 BEAT_SECONDS, STALE_SECONDS = 20.0, 300.0
-"""How often a claim is renewed, and after how long without it the claim of another machine is void."""
+"""The time between two renewals of a claim, and after which another machine's claim is void without one."""
 
 _NO_LOCKS = "runs_dir: this file system has no file locks here ({}); a claim file that is kept alive replaces them"
 _said: set[str] = set()
@@ -47,11 +47,11 @@ class Lock:
         threading.Thread(target=self._beat, name="lock", daemon=True).start()
 
     def is_own(self) -> bool:
-        """Whether the files at the lock's path are still the ones that this process made."""
+        """Whether the files at the lock's path are still those of this process."""
         return _is_at(self.path, self._handle.fileno()) and _is_at(_claim_path(self.path), self._claim)
 
     def close(self) -> None:
-        """Give the lock up; twice is harmless. Files that are no longer our own stay."""
+        """Release the lock, and leave files that are no longer our own; a second call does nothing."""
         if self._ended.is_set():
             return
         self._ended.set()
@@ -62,7 +62,7 @@ class Lock:
         self._handle.close()
 
     def remove(self) -> None:
-        """Give the lock up and take its file away, too."""
+        """Release the lock and delete its file."""
         if self.is_own():
             with suppress(OSError):
                 os.unlink(self.path)
@@ -83,7 +83,7 @@ class Lock:
 
 
 def take(path: Path) -> Lock | None:
-    """The lock, or None where another process holds it. Its folder is made if it is not there.
+    """Take the lock, and make its folder if needed; None if another process holds it.
 
     Raises:
         OSError: the folder cannot be written, or the lock is a link or no regular file.
@@ -93,7 +93,7 @@ def take(path: Path) -> Lock | None:
         try:
             handle = open_or_make(path)
         except FileNotFoundError:
-            continue  # its last holder took the unused folder away just now
+            continue  # its last holder just deleted the unused folder
         try:
             locked = _flock(handle, fcntl.LOCK_EX)
             if locked is not False and _is_at(path, handle.fileno()):
@@ -112,7 +112,7 @@ def take(path: Path) -> Lock | None:
 
 
 def holder(path: Path) -> str:
-    """Who took the lock last, in words."""
+    """The last holder of the lock, in words."""
     claim = _read_claim(_claim_path(path))
     if claim:
         return f"process {claim.get('pid')} on {claim.get('host')}"
@@ -122,7 +122,7 @@ def holder(path: Path) -> str:
 def is_held(path: Path) -> bool:
     """Whether a living process holds the lock."""
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), encoding="utf-8") as handle:  # not waiting for a pipe
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), encoding="utf-8") as handle:  # does not wait for a pipe
             locked = _flock(handle, fcntl.LOCK_SH, warn=False)
     except OSError:
         return False
@@ -133,7 +133,7 @@ def is_held(path: Path) -> bool:
 
 
 def _flock(handle: TextIO, kind: int, warn: bool = True) -> bool | None:
-    """True: locked. False: another process has it. None: there are no locks here."""
+    """True if locked, False if another process has it, None if there are no locks here."""
     try:
         fcntl.flock(handle, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -155,7 +155,7 @@ def _claim_path(path: Path) -> Path:
 
 
 def _claim(path: Path, by_flock: bool) -> int | None:
-    """The open file of a new claim, or None where somebody else's is valid."""
+    """The open file of a new claim, or None if another one is valid."""
     target = _claim_path(path)
     who = {"pid": os.getpid(), "host": socket.gethostname(), "place": _place(), "born": born(os.getpid())}
     text = json.dumps({**who, "flock": by_flock}).encode()
@@ -169,7 +169,7 @@ def _claim(path: Path, by_flock: bool) -> int | None:
 
 
 def _make(target: Path, text: bytes) -> int:
-    """Make a file that must not be there, with its whole content at once where the file system has hard links."""
+    """Make a new file, with its whole content at once if the file system has hard links."""
     aside = _aside(target)
     made = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
@@ -198,10 +198,10 @@ def _aside(target: Path) -> Path:
 
 
 def _remove_void(target: Path, by_flock: bool) -> bool:
-    """Take a claim away that means nothing any more; False where it is valid.
+    """Remove a void claim; return False if it is valid.
 
-    It is moved aside before it is judged for the last time: of two processes that see the same void claim, the slower
-    one may move the faster one's new claim, and then puts it back.
+    It is moved aside and judged again: of two processes that see the same void claim, the slower one may have moved the
+    new claim of the faster one, and must put it back.
     """
     claim = _read_claim(target)
     if claim is not None and not _is_void(target, claim, by_flock):
@@ -222,7 +222,7 @@ def _remove_void(target: Path, by_flock: bool) -> bool:
 
 
 def _read_claim(target: Path) -> dict[str, Any] | None:
-    """What a claim says, {} if it cannot be made out (yet), None if there is none."""
+    """The content of a claim, {} if it is not readable (yet), None if there is none."""
     try:
         descriptor = os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -240,12 +240,12 @@ def _read_claim(target: Path) -> dict[str, Any] | None:
 
 
 def _is_void(target: Path, claim: dict[str, Any], by_flock: bool) -> bool:
-    """Whether the process that made a claim is dead, or has been silent for too long.
+    """Whether the holder of a claim is dead, or has been silent for too long.
 
     Args:
-        target: where the claim is.
-        claim: what it says.
-        by_flock: whether whoever asks has the `flock`: then nobody else has it.
+        target: the file of the claim.
+        claim: its content.
+        by_flock: whether this process has the `flock`, so that no other has it.
     """
     if by_flock and claim.get("flock") is True:
         return True
@@ -258,7 +258,7 @@ def _is_void(target: Path, claim: dict[str, Any], by_flock: bool) -> bool:
 
 
 def _now(folder: Path) -> float:
-    """The time of the file system, which may be another machine's; our own where the folder cannot be written."""
+    """The time of the file system, which may be another machine's; ours if the folder cannot be written."""
     probe = _aside(folder / "clock")
     try:
         with open(probe, "xb") as handle:
@@ -270,7 +270,7 @@ def _now(folder: Path) -> float:
 
 
 def _place() -> str:
-    """This machine since its start, and this container: where a process number means the same process."""
+    """This boot of this machine, and this container, in which a process number is unambiguous."""
     parts = [socket.gethostname()]
     with suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
@@ -279,7 +279,7 @@ def _place() -> str:
 
 
 def _is_at(path: Path, descriptor: int) -> bool:
-    """Whether the open file is still the one at `path`."""
+    """Whether an open file is still the one at `path`."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path, follow_symlinks=False))
     except OSError as error:

@@ -1,7 +1,7 @@
-"""Words for people on standard output and error, whose trouble is never the trouble of what they report on.
+"""Print for people, and never fail for it.
 
-A closed pipe (`| head`), a full disk behind `>`, a terminal that knows no `±`, or no standard output at all: the words
-are lost, the runs and the exit status are not.
+A closed pipe (`| head`), a full disk behind `>`, a terminal without `±`, or no standard output at all: the words are
+lost, but neither runs nor exit status.
 """
 
 import os
@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 
 def say(text: str = "", stream: TextIO | None = None) -> None:
-    """Print a line on standard output (or `stream`), if that is possible; raise nothing."""
+    """Print a line on standard output (or `stream`) if possible; never raise."""
     target = sys.stdout if stream is None else stream
     if target is None:
         return
@@ -26,14 +26,14 @@ def say(text: str = "", stream: TextIO | None = None) -> None:
 
 
 def warn(text: str) -> None:
-    """Print a line on standard error, if that is possible."""
+    """Print a line on standard error if possible."""
     if sys.stderr is not None:
         say(text, sys.stderr)
 
 
 @contextmanager
 def patient() -> Iterator[None]:
-    """Within the block nothing that is printed raises, whoever prints it; for the `main` of a command."""
+    """Within the block no printing raises, whoever prints; for the `main` of a command."""
     _fill_standard_descriptors()
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (_Patient(stream) if stream is not None else None for stream in before)
@@ -47,16 +47,16 @@ def patient() -> Iterator[None]:
 
 
 def _fill_standard_descriptors() -> None:
-    """Put /dev/null where a shell has closed standard input, output or error: no file of ours may take its number."""
+    """Open /dev/null for closed standard streams, whose numbers a file of ours would else take."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
 
 
 class _Patient:
-    """A stream that loses what cannot be written. Everything else is the stream's own."""
+    """A stream that drops what cannot be written."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -85,7 +85,7 @@ class _Patient:
             self._give_up()
 
     def _give_up(self) -> None:
-        """Send the rest to /dev/null; Python would otherwise try again at its end, and change the exit status."""
+        """Send the rest to /dev/null, or Python would try again at its exit and change the exit status."""
         with suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())

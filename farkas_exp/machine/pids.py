@@ -1,4 +1,4 @@
-"""Processes by their numbers, which the system gives away again."""
+"""Processes by their numbers, which the system reuses."""
 
 import errno
 import os
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def born(pid: int) -> str | None:
-    """When a living process was started, in the system's own count; None without such a process or such a count."""
+    """The start time of a living process in the system's ticks; None if there is none, or it is unknown."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return None if fields[0] in "ZX" else fields[19]
@@ -15,7 +15,7 @@ def born(pid: int) -> str | None:
 
 
 def lives(pid: int) -> bool:
-    """Whether there is a process of this number, dead or alive."""
+    """Whether there is a process of this number, zombies included."""
     try:
         os.kill(pid, 0)
     except OSError as error:

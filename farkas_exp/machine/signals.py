@@ -1,15 +1,15 @@
-"""Being asked to stop: a signal leaves a mark, and the process looks at it between two safe steps.
+"""Stop signals: a handler sets a mark, and the process checks it between two safe steps.
 
-No handler raises: an exception in the middle of an import or of a write would break what it interrupts. A command
-takes the signals over in its first line (`take_over`). From then on a signal ends the process at once, with
-`STATUS`, where nothing is at stake: imports, composing, building. Where something is (`at_stake`), the process goes on
-to its next safe step, sees the mark (`StopRequest.requested`) and leaves by its own control flow.
+No handler raises: an exception in the middle of an import or a write would break what it interrupts. A command handles
+signals from its first line on (`take_over`). While nothing is at stake (imports, composing), a signal ends the
+process at once, with `STATUS`. While something is (`at_stake`), the process goes on to its next safe step, sees the
+mark (`StopRequest.requested`) and returns normally.
 
-A thread waits for the signals, so a main thread that hangs in a system call or in C++ is ended as well: at once where
-nothing is at stake, after `PATIENCE` seconds elsewhere.
+A thread waits for the signals, so that a main thread that hangs in a system call or in C++ is ended, too: at once, or
+after `PATIENCE` seconds if something is at stake.
 
-In a Python program that only uses the package, `handled` sets the mark in its block and then gives the handlers back;
-nothing ever leaves the program.
+A Python program that only uses the package is never ended: `handled` sets the mark within its block, and then restores
+the handlers.
 """
 
 import importlib
@@ -26,42 +26,42 @@ from typing import Any
 from farkas_exp.machine.errors import unknown
 
 STATUS = 75
-"""The exit status of a process that was asked to stop; the system's EX_TEMPFAIL: try the same command again."""
+"""The exit status of a stopped process, the system's EX_TEMPFAIL: give the same command again."""
 
 PATIENCE = 300.0
-"""So many seconds a process that was asked to stop may take to its next safe step."""
+"""The seconds that a process has to reach its next safe step."""
 
 HUMAN_SECONDS = 0.5
-"""A second SIGINT within this time is an echo of the first (a launcher passes on what the terminal has sent to all)."""
+"""A second SIGINT within this time is an echo of the first: a launcher repeats what the terminal sends to all."""
 
 LAST_WORDS_SECONDS = 15.0
-"""So long the last words of a process may take; its standard output may be a pipe that nobody reads."""
+"""The limit of a process's last words; its standard output may be a pipe that nobody reads."""
 
 _VARIABLE = "SUBMITIT_PREEMPT_SIGNAL"
 
 
 def _preemption() -> signal.Signals:
-    """SIGUSR2, or the one that submitit's variable names; see `check_environment` for a wrong name."""
+    """SIGUSR2, or the signal in submitit's variable; `check_environment` refuses a wrong name."""
     name = os.environ.get(_VARIABLE, "USR2").removeprefix("SIG")
     return signal.Signals[f"SIG{name}"] if name in _names() else signal.SIGUSR2
 
 
 def _names() -> list[str]:
-    """The signals that can be handled, without SIG."""
+    """The names of the signals that can be handled, without SIG."""
     return [each.name[3:] for each in signal.Signals if each not in (signal.SIGKILL, signal.SIGSTOP)]
 
 
 PREEMPTION = _preemption()
-"""What Slurm sends before it takes a job's place away or its time is up."""
+"""What Slurm sends before it preempts a job or its time is up."""
 
 STOP_SIGNALS = tuple(dict.fromkeys((signal.SIGINT, signal.SIGTERM, signal.SIGHUP, PREEMPTION)))
 
 
 def check_environment() -> None:
-    """Refuse a name for the preemption signal that submitit would not understand.
+    """Check the name of the preemption signal.
 
     Raises:
-        UserError: such a name.
+        UserError: submitit would not understand it.
     """
     name = os.environ.get(_VARIABLE)
     if name is not None and name not in _names():
@@ -69,26 +69,26 @@ def check_environment() -> None:
 
 
 class _Process:
-    """What this process knows about stopping; the mark `asked`, and what is at stake."""
+    """The state of stopping in this process: the mark `asked`, and what is at stake."""
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
         self.taken_over = False
         self.asked: str | None = None
-        self.seen = False  # the main thread has seen the mark and is on its way out
+        self.seen = False  # whether the main thread has seen the mark and is leaving
         self.first_interrupt = 0.0
-        self.stakes: dict[int, int] = {}  # by thread: in how many blocks of `at_stake` it is
-        self.patient = True  # whether PATIENCE ends
+        self.stakes: dict[int, int] = {}  # by thread: its open blocks of `at_stake`
+        self.patient = True  # whether PATIENCE applies
         self.leaving: int | None = None  # the thread that ends the process
         self.words: list[Callable[[], object]] = []
 
     def ask(self, name: str) -> None:
-        """Leave the mark. Called by handlers: takes no lock, never raises."""
+        """Set the mark. Called by handlers: takes no lock, never raises."""
         if self.asked is None:
             self.asked = name
 
     def wait_for_the_end(self) -> None:
-        """Wait to be ended, if that is what the mark means now; `changed` is held."""
+        """Wait for the end if the process is now to be ended; `changed` is held."""
         while self.taken_over and self.asked and self.is_free() and self.leaving != threading.get_ident():
             self.changed.wait()
 
@@ -106,11 +106,11 @@ def asked() -> str | None:
 
 
 class StopRequest:
-    """Within its `with` block a stop signal leaves a mark, and the process does not end before the block does.
+    """A `with` block in which a stop signal sets a mark, and the process does not end.
 
     Args:
-        patience: whether `PATIENCE` limits the time from the signal to the end of the process; without it, whoever
-            looks at the request sees to that.
+        patience: whether `PATIENCE` limits the time from the signal to the end; without it, the block must end by
+            itself.
     """
 
     def __init__(self, *, patience: bool = True) -> None:
@@ -119,14 +119,14 @@ class StopRequest:
 
     @property
     def requested(self) -> bool:
-        """Whether a signal has asked for a stop. Who has seen a True leaves by itself, with `STATUS`."""
+        """Whether a signal has asked for a stop. Whoever sees True must leave, with `STATUS`."""
         if _process.asked is None:
             return False
         _process.seen = True
         return True
 
     def wait(self, seconds: float) -> bool:
-        """Wait so long, or until a stop is asked for; whether it is."""
+        """Wait so long, or until a stop is requested; return whether it is."""
         deadline = time.monotonic() + seconds
         while not self.requested and (left := deadline - time.monotonic()) > 0:
             time.sleep(min(left, 0.1))
@@ -134,7 +134,7 @@ class StopRequest:
 
     @property
     def signal_name(self) -> str | None:
-        """The signal that has asked for the stop, or None."""
+        """The signal that asked for the stop, or None."""
         return _process.asked if self.requested else None
 
     def __enter__(self) -> "StopRequest":
@@ -154,7 +154,7 @@ class StopRequest:
 
 @contextmanager
 def at_stake() -> Iterator[None]:
-    """Within the block the process does not leave at once; the block is short, or looks at `StopRequest.requested`."""
+    """Within the block a signal does not end the process; keep it short, or check `StopRequest.requested`."""
     own = threading.get_ident()
     with _process.changed:
         while _process.leaving not in (None, own):
@@ -171,7 +171,7 @@ def at_stake() -> Iterator[None]:
 
 @contextmanager
 def free_to_leave() -> Iterator[None]:
-    """Within the block nothing of this thread is at stake after all: a long stretch of a job that writes nothing."""
+    """Within the block nothing of this thread is at stake: for a long part of a job that writes nothing."""
     own = threading.get_ident()
     with _process.changed:
         before = _process.stakes.pop(own, 0)
@@ -188,9 +188,9 @@ def free_to_leave() -> Iterator[None]:
 
 @contextmanager
 def last_words(function: Callable[[], object]) -> Iterator[None]:
-    """Call `function` if the process leaves at once from within the block; the innermost block's first.
+    """Call `function` if a signal ends the process within the block; that of the innermost block first.
 
-    It is called by another thread, while this one is anywhere in the block but not in `at_stake`.
+    Another thread calls it, while this one is anywhere in the block outside of `at_stake`.
     """
     _process.words.append(function)
     try:
@@ -202,10 +202,10 @@ def last_words(function: Callable[[], object]) -> Iterator[None]:
 
 @contextmanager
 def handled() -> Iterator[None]:
-    """Within the block stop signals leave a mark. Blocks nest; the outermost one gives the handlers back.
+    """Within the block stop signals set a mark. Blocks nest; the outermost one restores the handlers.
 
-    After the first SIGINT the second one is for the handler that was there before. In a process that has taken the
-    signals over, and outside of the main thread, where handlers cannot be set, the block does nothing.
+    A second SIGINT goes to the earlier handler. The block does nothing in a process that has called `take_over`, and
+    outside of the main thread, where handlers cannot be set.
     """
     if _process.taken_over or threading.current_thread() is not threading.main_thread() or _handles():
         yield
@@ -234,14 +234,14 @@ def _handles() -> bool:
 
 
 def _signals() -> list[signal.Signals]:
-    """The signals to handle: `nohup` keeps its effect."""
+    """The signals to handle: not SIGHUP under `nohup`."""
     return [n for n in STOP_SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
 
 
 def take_over() -> None:
-    """Handle the stop signals of this process until its end. For a command's first line, in the main thread.
+    """Handle the stop signals of this process until its end. Call this first in a command, in the main thread.
 
-    Signals that were held back by `held` come through now.
+    Signals held back by `held` arrive now.
     """
     if _process.taken_over:
         return
@@ -257,17 +257,14 @@ def take_over() -> None:
 
 
 def command(module: str) -> int:
-    """Take the stop signals over, and only then import the module and run its `main`; return its exit status."""
+    """Call `take_over`, then import the module and run its `main`; return its exit status."""
     take_over()
     return importlib.import_module(module).main()
 
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Within the block stop signals wait, in this thread and for good in each process that is started in it.
-
-    Such a process never sees one unless it calls `take_over`.
-    """
+    """Hold stop signals back within the block, and in each process started in it until that calls `take_over`."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
@@ -291,7 +288,7 @@ def _after_fork() -> None:
 
 
 def _let_go() -> None:
-    """In a forked child: it has no thread that listens, and its parent's pipe is not its own."""
+    """Reset a forked child, which has no listening thread and must not write to its parent's pipe."""
     global _process
     signal.set_wakeup_fd(-1)
     for number in STOP_SIGNALS:
@@ -302,7 +299,7 @@ def _let_go() -> None:
 
 
 def _listen(pipe: int) -> None:
-    """The thread that sees every signal, also while the main thread is in C code."""
+    """The thread that sees every signal, even while the main thread is in C code."""
     leaver: threading.Thread | None = None
     while True:
         for number in os.read(pipe, 64):
@@ -325,7 +322,7 @@ def _is_second_interrupt() -> bool:
 
 
 def _leave_when_free() -> None:
-    """End the process as soon as nothing is at stake, or the main thread has taken longer than it may."""
+    """End the process when nothing is at stake, or when `PATIENCE` is over."""
     deadline = time.monotonic() + PATIENCE
     with _process.changed:
         while not _process.is_free():

@@ -1,4 +1,4 @@
-"""What is printed of others: text without control characters, and the names of what cannot be read."""
+"""Foreign text for a terminal: without control characters, in one line."""
 
 import os
 import unicodedata
@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 _UNPRINTABLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
-"""Categories of Unicode that move the cursor, change the direction, break the line, or are no characters."""
+"""Unicode categories that move the cursor, change the direction, break the line, or are no characters."""
 NAMED = 10
-"""So many things that cannot be read are named; the others are counted."""
+"""The most unreadable things that are named; the others are counted."""
 
 
 def printable(text: object) -> str:
-    r"""The text in one line, with every control character as its escape: a newline as `\n`, ESC as `\x1b`.
+    r"""The text in one line, with control characters escaped: a newline as `\n`, ESC as `\x1b`.
 
-    For names, labels and error messages that a file or another program has given: a terminal would obey them.
+    For names, labels and errors from files or other programs: a terminal would obey their control characters.
     """
     text = str(text)
     if text.isascii() and text.isprintable():
@@ -27,13 +27,13 @@ def _escape(character: str) -> str:
 
 
 def shown(path: str | os.PathLike[str]) -> str:
-    """A path as one line of text that every terminal and file can take, whatever its bytes are."""
+    """A path as one printable line, whatever its bytes."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else _escape(c) for c in text)
 
 
 def unreadable_text(unreadable: Sequence[Any]) -> str:
-    """One line that counts and names what could not be read; empty for nothing."""
+    """One line that counts and names what could not be read; empty if nothing."""
     if not unreadable:
         return ""
     names = [printable(each) for each in unreadable[:NAMED]]

@@ -13,8 +13,8 @@ from farkas_exp.config import AggregationConfig, Config, ModelConfig
 from farkas_exp.data import ImageData
 from farkas_exp.initialization import INITIALIZATIONS, initialize
 from farkas_exp.layers import plain_path
-from farkas_exp.machine.distributed import ALONE, Processes
 from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.processes import ALONE, Processes
 from farkas_exp.machine.seeding import derive_seed
 from farkas_exp.models import NETWORKS, create_model
 

@@ -8,8 +8,8 @@ from farkas_exp import runs
 from farkas_exp.config import Config, recorded
 from farkas_exp.data import build_data
 from farkas_exp.machine import distributed
-from farkas_exp.machine.distributed import Processes
 from farkas_exp.machine.errors import Interrupted, UserError
+from farkas_exp.machine.processes import Processes
 from farkas_exp.machine.signals import StopRequest, free_to_leave
 from farkas_exp.measures import check_measures
 from farkas_exp.runs import RunDirectory, RunLost, by_evaluation_set, checkpoint, write_json, write_record, write_state

@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from farkas_exp.config import Config
 from farkas_exp.data import ImageData
-from farkas_exp.machine.distributed import ALONE, Processes
+from farkas_exp.machine.processes import ALONE, Processes
 from farkas_exp.machine.seeding import derive_seed
 from farkas_exp.machine.signals import StopRequest
 from farkas_exp.methods import Training, build_methods, execution_mode, penalized

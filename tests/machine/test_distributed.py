@@ -16,9 +16,10 @@ from farkas_exp.config.store import config_dir
 from farkas_exp.data.base import batch_share
 from farkas_exp.data.base import test_share as share_of_test
 from farkas_exp.launch import execution, workers
-from farkas_exp.machine import distributed, liveness
-from farkas_exp.machine.distributed import ALONE, Processes, first_host, from_environment, meeting_point
+from farkas_exp.machine import liveness, processes
+from farkas_exp.machine.distributed import first_host, from_environment, meeting_point
 from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.processes import ALONE, Processes
 from farkas_exp.machine.signals import StopRequest
 from farkas_exp.runs import RunDirectory, collect, read_json, read_rows
 from farkas_exp.training import building
@@ -355,7 +356,7 @@ def go_silent(rank):
     """Let the second process give no sign of life any more, and hang in a step; a kill would close its connections."""
     liveness.BEAT_SECONDS, liveness.SILENCE_SECONDS, distributed.GRACE_SECONDS = 0.1, 2.0, 1.0
     if rank:
-        at_step(7, lambda: (setattr(liveness.Watch, "_run", None), distributed._Group.watch.stop(), time.sleep(60)))
+        at_step(7, lambda: (setattr(liveness.Watch, "_run", None), processes.Group.watch.stop(), time.sleep(60)))
 
 
 def test_a_silent_process_ends_the_others_in_time(tmp_path):
@@ -385,7 +386,7 @@ def test_after_a_kill_two_processes_go_on_bitwise(tmp_path, undisturbed, tamperi
     assert second == -signal.SIGKILL
     if tampering is kill_the_second:
         assert first[0] == 75
-        assert "another process of this run ended without a word" in first[1]
+        assert "another process of this run ended without a message" in first[1]
     assert record(tmp_path).state == runs.INTERRUPTED
     saved = torch.load(RunDirectory(record(tmp_path).path).checkpoint, weights_only=True)["state"]
     assert (saved["epoch"], saved["step"]) in ((1, 1), (1, 2))
