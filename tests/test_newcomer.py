@@ -8,7 +8,7 @@ from pathlib import Path
 
 from farkas_exp.runs import collect, read_json
 from tests.paths import ROOT
-from tests.test_plugins import SMALL, command, python
+from tests.plugin_commands import SMALL, command, python
 
 DIGITS = [*SMALL, "dataset=digits", "dataset.train_limit=100"]
 OWN = {"installed": "farkas_newcomer"}

@@ -4,44 +4,13 @@ Each in a process of its own: what is registered stays registered.
 """
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from farkas_exp.runs import collect
-
-HERE = Path(__file__).parent
-SMALL = [
-    "augmentation=digits", "batch_size=50", "epochs=1", "device=cpu", "wandb.mode=disabled",
-    "progress=none", "failure.epochs=0",
-]  # fmt: skip
-
-
-def python(
-    *arguments: str, installed: bool | str = False, tmp_path: Path | None = None
-) -> "subprocess.CompletedProcess[str]":
-    """Python with the small package beside this file on its path, or installed, with an entry point."""
-    paths = [str(HERE.parent), str(HERE / "plugin")]
-    if installed:
-        assert tmp_path is not None
-        module = installed if isinstance(installed, str) else "farkas_shiny"
-        info = tmp_path / "site" / f"{module}-1.0.dist-info"
-        info.mkdir(parents=True, exist_ok=True)
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module.replace('_', '-')}\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(f"[farkas_exp.plugins]\nown = {module}\n")
-        paths.append(str(info.parent))
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False, cwd=tmp_path
-    )
-
-
-def command(*arguments: str, **options: object) -> "subprocess.CompletedProcess[str]":
-    """`python -m farkas_exp`."""
-    return python("-m", "farkas_exp", *arguments, **options)  # type: ignore[arg-type]
+from tests.paths import ROOT
+from tests.plugin_commands import SMALL, command, python
 
 
 @pytest.mark.parametrize("installed", [True, False])
@@ -119,7 +88,7 @@ print(json.dumps({
 
 
 def test_identity_checks_and_help_see_the_options_of_another_package() -> None:
-    done = python("-c", CODE, tmp_path=HERE.parent)
+    done = python("-c", CODE, tmp_path=ROOT)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["unmoved"]
@@ -153,5 +122,5 @@ def test_a_missing_plugin_is_one_line_and_an_unknown_name_lists_those_of_plugins
 
 def test_without_plugins_nothing_heavy_is_imported() -> None:
     code = "import sys, farkas_exp.launch.cli; from farkas_exp.config import schema_defaults; schema_defaults();"
-    done = python("-c", code + "sys.exit('torch' in sys.modules)", tmp_path=HERE.parent)
+    done = python("-c", code + "sys.exit('torch' in sys.modules)", tmp_path=ROOT)
     assert done.returncode == 0, done.stderr

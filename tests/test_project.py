@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from farkas_exp.config.extensions import registries
-from tests.paths import ROOT
+from tests.paths import ROOT, tracked
 
 
 def settings():
@@ -28,14 +28,6 @@ def distribution(monkeypatch):
     monkeypatch.chdir(ROOT)
     importlib.import_module("setuptools")  # provides distutils
     return importlib.import_module("distutils.core").run_setup("setup.py", stop_after="config")
-
-
-def tracked(*folders):
-    """The files under version control, relative to the checkout."""
-    listed = subprocess.run(["git", "-C", str(ROOT), "ls-files", *folders], capture_output=True, text=True, check=False)
-    if listed.returncode:
-        pytest.skip("needs the files' list of a git checkout")
-    return {Path(line) for line in listed.stdout.splitlines() if (ROOT / line).is_file()}
 
 
 def test_the_wheel_carries_every_file_of_the_package_and_of_its_configuration(distribution):

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from farkas_exp.launch.cli import main
-from tests.paths import ROOT
-from tests.test_project import tracked
+from tests.paths import ROOT, tracked
 
 PIP = """#!/bin/sh
 echo "$@" >> {log}

@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from pathlib import Path
 from typing import Any
 
@@ -58,3 +59,13 @@ def _payloads(content: bytes) -> list[bytes]:
             payloads.append(parts)
             parts = b""
     return payloads
+
+
+def complete(path: Path) -> dict[str, Any]:
+    """The content of the file once W&B's own process has written the end of the run: `finish` does not wait for it."""
+    deadline = time.monotonic() + 20
+    while True:
+        found = read_wandb_file(path)
+        if found["exit_code"] is not None or time.monotonic() > deadline:
+            return found
+        time.sleep(0.02)

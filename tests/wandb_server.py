@@ -1,6 +1,7 @@
 """A server that answers as much of the W&B protocol as a run needs, until it is told to fall silent."""
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,3 +61,9 @@ def wandb_server() -> Iterator[tuple[str, threading.Event]]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

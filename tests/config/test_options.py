@@ -23,7 +23,7 @@ from farkas_exp.config.options import Option, shown, walk
 from farkas_exp.launch import execution
 from farkas_exp.machine.errors import UserError
 from farkas_exp.runs import open_run
-from tests.training.test_session import numbers
+from tests.stopping import numbers
 
 BASE: dict[str, Any] = {
     "model.name": "farkasnet18", "model.blocks": [1, 1], "model.widths": [4, 4], "normalization.name": "none",

@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from farkas_exp.config.texts import keep_texts, read_yaml, text_keys
 from farkas_exp.launch.cli import main
 from farkas_exp.runs import collect
-from tests.launch.test_cli import SMALL, small
+from tests.small_command import SMALL, small
 
 LIKE_NUMBERS = ["2024_11_25", "1e3", "0123", "007", "1_0", "1.50", "-3", "inf", "nan", "TRUE", "false", "0x1F", "12:30"]
 

@@ -14,32 +14,13 @@ from farkas_exp.data.device import DeviceData
 from farkas_exp.data.subset import fixed_order
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.seeding import derive_seed
+from tests.numbered import AUGMENTATION, made, numbered, same
 
-AUGMENTATION = AugmentationConfig(crop_padding=1, flip=True, cutout=3)
 OFF = AugmentationConfig(crop_padding=0, flip=False, cutout=0)
-
-
-def numbered(count=50, tests=23) -> Arrays:
-    """Images of 4 x 4 pixels whose colour is their number, so that a batch tells which images it holds."""
-    images = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).expand(count, 4, 4, 1).contiguous()
-    test = torch.arange(100, 100 + tests, dtype=torch.uint8).view(-1, 1, 1, 1).expand(tests, 4, 4, 1).contiguous()
-    return Arrays("numbers", ("even", "odd"), images, torch.arange(count) % 2, test, torch.arange(tests) % 2)
-
-
-def made(settings=AUGMENTATION, **options) -> DeviceData:
-    options = {"batch_size": 8, "seed": 0, "device": "cpu", **options}
-    return DeviceData(numbered(), settings, **options)
 
 
 def numbers(batches) -> list[int]:
     return [round(float(image.max()) * 255) for images, _ in batches for image in images]
-
-
-def same(a, b) -> bool:
-    a, b = list(a), list(b)
-    return len(a) == len(b) and all(
-        torch.equal(x[0], y[0]) and torch.equal(x[1], y[1]) for x, y in zip(a, b, strict=True)
-    )
 
 
 def test_an_epoch_is_a_function_of_seed_and_epoch():

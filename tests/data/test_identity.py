@@ -22,8 +22,8 @@ from farkas_exp.machine.errors import UserError
 from farkas_exp.report.arms import arms_table, group_arms
 from farkas_exp.runs import open_run, read_json, read_run
 from tests.configs import config
-from tests.data.arrays.test_mnist import make_mnist
-from tests.training.test_session import stop_after
+from tests.mnist_files import make_mnist
+from tests.stopping import stop_after
 
 
 def pictures(root: Path, colour: int = 0) -> Path:

@@ -17,11 +17,7 @@ from farkas_exp.config.store import config_dir
 from farkas_exp.launch.cli import main
 from farkas_exp.runs import collect
 from tests.paths import ROOT
-
-SMALL = [
-    "model=farkasnet18", "model.blocks=[1,1]", "model.widths=[4,8]", "dataset=digits", "dataset.train_limit=200",
-    "batch_size=40", "epochs=2", "device=cpu", "wandb.mode=disabled", "progress=none", "failure.epochs=0",
-]  # fmt: skip
+from tests.small_command import SMALL, small
 
 
 def command(*arguments, cwd=ROOT, **options):
@@ -30,10 +26,6 @@ def command(*arguments, cwd=ROOT, **options):
         [sys.executable, "-m", "farkas_exp", *arguments], cwd=cwd, env=environment, capture_output=True, text=True,
         check=False, **options,
     )  # fmt: skip
-
-
-def small(tmp_path, *arguments):
-    return main([*SMALL, f"runs_dir={tmp_path}", *arguments])
 
 
 def test_one_run_trains_and_the_same_command_again_says_that_it_is_done(tmp_path, capsys):

@@ -14,7 +14,8 @@ from farkas_exp.machine import locks
 from farkas_exp.runs import collect, open_run, read_json, read_rows
 from farkas_exp.training.trainer import Trainer
 from tests.configs import config
-from tests.launch.test_cli import ROOT, SMALL, small
+from tests.paths import ROOT
+from tests.small_command import SMALL, small
 
 
 def start(runs_dir, *arguments):
@@ -168,7 +169,7 @@ def test_a_diverged_run_is_a_result_and_the_sweep_succeeds(tmp_path, capfd):
 
 
 def test_an_interrupted_sweep_says_so_and_the_same_command_finishes_it(tmp_path, monkeypatch, capfd):
-    from tests.training.test_session import stop_after
+    from tests.stopping import stop_after
 
     command = ["-m", "seed=0,1,2", "epochs=2"]
     with monkeypatch.context() as patched:

@@ -2,158 +2,25 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from farkas_exp import runs
-from farkas_exp.config.store import config_dir
-from farkas_exp.data.base import batch_share
-from farkas_exp.data.base import test_share as share_of_test
-from farkas_exp.launch import execution, workers
-from farkas_exp.machine import liveness, processes
-from farkas_exp.machine.distributed import first_host, from_environment, meeting_point
-from farkas_exp.machine.errors import UserError
-from farkas_exp.machine.processes import ALONE, Processes
+from farkas_exp.machine import distributed, liveness
+from farkas_exp.machine.processes import Group
 from farkas_exp.machine.signals import StopRequest
 from farkas_exp.runs import RunDirectory, collect, read_json, read_rows
 from farkas_exp.training import building
 from farkas_exp.training import session as train
-from farkas_exp.training.execution import choose_mode
 from farkas_exp.training.optimizer import build_optimizer
 from farkas_exp.training.trainer import Trainer, TrainerState
 from tests.configs import config
-from tests.data.test_device import made, same
-from tests.paths import ROOT
 from tests.ranks import command, command_with, in_ranks
+from tests.shared_runs import EVERY_STEP, SMALL, assert_same, numbers, record
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
 CIFAR_STYLE = {"crop_padding": 2, "flip": True, "cutout": 3}
-SMALL = [
-    "model=farkasnet18", "model.blocks=[1,1]", "model.widths=[4,8]", "normalization=batch", "lr.value=0.05",
-    "dataset=digits", "dataset.train_limit=200", "augmentation=cutout", "augmentation.crop_padding=2",
-    "augmentation.cutout=3", "dropout=constant", "dropout.rate=0.1", "batch_size=40", "epochs=3", "device=cpu",
-    "wandb.mode=disabled", "progress=none", "failure.epochs=0",
-]  # fmt: skip
-"""Five steps an epoch, with everything that is random: crops, flips, cutout, dropout; and batch norm."""
-EVERY_STEP = ["checkpoint.every_epochs=0", "checkpoint.every_minutes=1e-9"]
-TIMES = {"time", "epoch_seconds", "images_per_second"}
-
-
-def record(runs_dir, seed=0):
-    (found,) = [record for record in collect(runs_dir) if record.seed == seed]
-    return found
-
-
-def numbers(runs_dir):
-    """The metrics of a run without its times, its weights and momenta."""
-    run = RunDirectory(record(runs_dir).path)
-    rows = [{key: value for key, value in row.items() if key not in TIMES} for row in read_rows(run.metrics)]
-    saved = torch.load(run.checkpoint, weights_only=True)
-    return rows, saved["model"], [state["momentum_buffer"] for state in saved["optimizer"]["state"].values()]
-
-
-def assert_same(expected, runs_dir):
-    """Bitwise."""
-    (rows, weights, momenta), (rows2, weights2, momenta2) = expected, numbers(runs_dir)
-    assert rows == rows2
-    assert all(torch.equal(weights[key], weights2[key]) for key in weights)
-    assert all(torch.equal(a, b) for a, b in zip(momenta, momenta2, strict=True))
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    """Two seeds trained by two processes, in one command; what they printed."""
-    runs_dir = tmp_path_factory.mktemp("undisturbed")
-    return runs_dir, in_ranks(2, command, "-m", *SMALL, "seed=0,1", f"runs_dir={runs_dir}")
-
-
-# --- who they are
-
-
-def test_processes_are_what_torchrun_or_a_slurm_step_says():
-    slurm = {"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "8", "SLURM_LOCALID": "1"}
-    assert from_environment({}) == ALONE
-    assert from_environment({"RANK": "5", "WORLD_SIZE": "6", "LOCAL_RANK": "2", **slurm}) == Processes(5, 6, 2)
-    assert from_environment(slurm) == Processes(3, 8, 1)
-    # a batch script, or a job of one task: no step of several
-    assert from_environment({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}) == ALONE
-    assert from_environment({**slurm, "SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}) == ALONE
-    for wrong in ({"RANK": "2", "WORLD_SIZE": "2"}, {"RANK": "x", "WORLD_SIZE": "2"}, {**slurm, "SLURM_PROCID": "8"}):
-        with pytest.raises(UserError, match=r"RANK|SLURM_PROCID"):
-            from_environment(wrong)
-
-
-@pytest.mark.parametrize(
-    ("nodes", "first"),
-    [
-        ("gpu[03-05,9],login", "gpu03"),
-        ("node7", "node7"),
-        ("a,b[1-2]", "a"),
-        ("n[9-11]-ib", "n9-ib"),
-        ("rack-1-[008,010-012]", "rack-1-008"),
-        ("", ""),
-    ],
-)
-def test_the_first_host_of_a_slurm_list(nodes, first):
-    assert first_host(nodes) == first
-
-
-def test_the_meeting_point_is_given_or_made_of_the_job_and_its_step():
-    step = {"SLURM_STEP_NODELIST": "gpu[3-4]", "SLURM_JOB_ID": "4711", "SLURM_STEP_ID": "0"}
-    host, port = meeting_point(step)
-    assert host == "gpu3"
-    assert 1024 < port < 32768  # below Linux's ports for clients
-    assert meeting_point({**step, "SLURM_PROCID": "5"}) == (host, port)
-    assert meeting_point({**step, "SLURM_STEP_ID": "1"}) != (host, port)
-    assert meeting_point({**step, "MASTER_ADDR": "there", "MASTER_PORT": "99"}) == ("there", 99)
-    with pytest.raises(UserError, match="MASTER_ADDR: missing"):
-        meeting_point({})
-
-
-# --- what each of them gets
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 3, 7, 30])
-def test_every_test_image_is_in_exactly_one_share(world_size):
-    for count in (0, 1, 2, 5, 23, 10_000):
-        shares = [share_of_test(count, rank, world_size) for rank in range(world_size)]
-        assert [index for share in shares for index in share] == list(range(count))
-        assert max(map(len, shares)) - min(map(len, shares)) <= 1
-
-
-@pytest.mark.parametrize(("world_size", "start"), [(2, 0), (4, 3), (8, 1)])
-def test_shares_of_batches_are_the_rows_of_the_whole_batches_bitwise(world_size, start):
-    whole = list(made().train_batches(2, start))
-    shares = [list(made(rank=rank, world_size=world_size).train_batches(2, start)) for rank in range(world_size)]
-    assert same(whole, [tuple(map(torch.cat, zip(*parts, strict=True))) for parts in zip(*shares, strict=True)])
-
-
-@pytest.mark.parametrize("world_size", [2, 8])
-def test_shares_of_the_test_set_are_the_test_set_also_where_some_are_empty(world_size, monkeypatch):
-    from farkas_exp.data import device
-
-    monkeypatch.setattr(device, "TEST_BATCH_VALUES", 16 * 4)  # four images a batch
-    ((images, labels),) = [tuple(map(torch.cat, zip(*made().test_batches(), strict=True)))]
-    ours = [batch for rank in range(world_size) for batch in made(rank=rank, world_size=world_size).test_batches()]
-    assert torch.equal(images, torch.cat([batch[0] for batch in ours]))
-    assert torch.equal(labels, torch.cat([batch[1] for batch in ours]))
-    assert list(made(rank=0, world_size=40, batch_size=40).test_batches()) == []
-
-
-def test_a_batch_that_cannot_be_shared_is_refused():
-    assert batch_share(12, 4) == 3
-    for batch_size, world_size in ((40, 3), (2, 4)):
-        with pytest.raises(UserError, match=f"batch_size: {batch_size} cannot be shared equally by {world_size}"):
-            batch_share(batch_size, world_size)
-
-
-# --- one run, whoever trains it
 
 
 class InDoublePrecision:
@@ -289,14 +156,6 @@ def test_a_mistake_is_one_line_of_the_first_and_status_2_of_all(tmp_path, argume
     assert not list((tmp_path / "runs").glob("*/*/*"))
 
 
-def test_a_graph_is_for_one_process():
-    gpu = torch.device("cuda")
-    assert choose_mode(config(), gpu, 1) == "graph"
-    assert choose_mode(config(), gpu, 2) == "none"
-    with pytest.raises(UserError, match="compile: graph is for one process"):
-        choose_mode(config(compile="graph"), gpu, 2)
-
-
 def other_data_on_the_second(rank):
     if rank:
         from farkas_exp.data import device
@@ -356,7 +215,7 @@ def go_silent(rank):
     """Let the second process give no sign of life any more, and hang in a step; a kill would close its connections."""
     liveness.BEAT_SECONDS, liveness.SILENCE_SECONDS, distributed.GRACE_SECONDS = 0.1, 2.0, 1.0
     if rank:
-        at_step(7, lambda: (setattr(liveness.Watch, "_run", None), processes.Group.watch.stop(), time.sleep(60)))
+        at_step(7, lambda: (setattr(liveness.Watch, "_run", None), Group.watch.stop(), time.sleep(60)))
 
 
 def test_a_silent_process_ends_the_others_in_time(tmp_path):
@@ -432,161 +291,3 @@ def test_an_error_of_one_ends_all_with_its_reason_in_the_record(tmp_path, tamper
     (status, out, _), _ = in_ranks(2, command, "-m", *SMALL, "seed=0,1", f"runs_dir={tmp_path}")
     assert status == 1
     assert "1 finished, 1 crashed" in out
-
-
-def first_said_and_together():
-    with distributed.group() as processes:
-        said = processes.first_said(None if processes.rank < 2 else f"by {processes.rank}")
-        errors = []
-        for mistake in (UserError("key: wrong"), OSError("gone")):
-
-            def fail(mistake=mistake):
-                if processes.rank == 1:
-                    raise mistake
-
-            try:
-                processes.together(fail)
-            except Exception as error:  # noqa: BLE001 - what is asked for
-                errors.append(f"{type(error).__name__}: {error}")
-        return said, processes.agree(processes.rank == 2), processes.agree(False), errors
-
-
-def test_an_error_or_a_word_of_one_is_one_of_all():
-    answers = in_ranks(3, first_said_and_together)
-    assert [answer[:3] for answer in answers] == [("by 2", True, False)] * 3
-    users = "UserError: key: wrong"
-    assert answers[1][3] == [users, "OSError: gone"]
-    assert answers[0][3] == answers[2][3] == [users, "RankFailed: process 1: OSError: gone"]
-
-
-def test_one_process_needs_no_group():
-    assert distributed.current() is ALONE
-    with distributed.group({}) as processes:
-        assert processes is ALONE
-        workers.call(processes, config())
-        workers.dismiss(processes, 0)
-    assert processes.gather(3) == [3]
-    assert processes.sum([1.5, 2]) == [1.5, 2]
-    with pytest.raises(ZeroDivisionError), processes.bound_together():
-        processes.together(lambda: 1 / 0)
-    assert not distributed.is_broken()
-
-
-# --- Slurm
-
-
-def as_slurm_task():
-    """Make this process a task of a Slurm step instead of one that torchrun has started."""
-    for name, slurm in (("RANK", "PROCID"), ("WORLD_SIZE", "STEP_NUM_TASKS"), ("LOCAL_RANK", "LOCALID")):
-        os.environ[f"SLURM_{slurm}"] = os.environ.pop(name)
-    os.environ["SLURM_STEP_NODELIST"] = os.environ.pop("MASTER_ADDR")
-
-
-def task_of_a_slurm_job(runs_dir):
-    """What submitit calls in each task of a job; the runs of its group are one, composed as ever."""
-    from farkas_exp.launch import jobs, slurm
-
-    outcomes = []
-    as_slurm_task()
-    jobs.run_group = lambda work, group, stop: outcomes.append(execution.execute(config(runs_dir)).status)
-    slurm._Job(None, ())()  # type: ignore[arg-type]
-    return outcomes
-
-
-def test_the_tasks_of_a_slurm_job_train_a_run_together(tmp_path):
-    assert in_ranks(2, task_of_a_slurm_job, tmp_path) == [[runs.FINISHED], []]
-    assert read_json(RunDirectory(record(tmp_path).path).environment)["starts"][-1]["world_size"] == 2
-
-
-@pytest.mark.parametrize(("nodes", "tasks", "ends_all"), [(2, 4, True), (1, 1, False)])
-def test_a_slurm_job_of_several_tasks_is_submitted_as_such(tmp_path, monkeypatch, nodes, tasks, ends_all):
-    from farkas_exp.launch import slurm
-
-    (tmp_path / "srun").touch(mode=0o755)  # all that submitit looks for before it submits
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    written = yaml.safe_load((Path(config_dir()) / "hydra" / "launcher" / "slurm.yaml").read_text())
-    settings = {key: value for key, value in written.items() if key not in (*slurm._OWN_SETTINGS, "_target_")}
-    settings |= {"nodes": nodes, "tasks_per_node": tasks, "gpus_per_node": tasks, "submitit_folder": str(tmp_path)}
-    script = slurm._executor(settings)._executor._make_submission_file_text("python", "1")
-    assert f"#SBATCH --nodes={nodes}\n" in script
-    assert f"#SBATCH --ntasks-per-node={tasks}\n" in script
-    assert f"#SBATCH --gpus-per-node={tasks}\n" in script
-    assert ("--kill-on-bad-exit=1" in script) == ends_all
-
-
-# --- torchrun itself
-
-
-def torchrun(*arguments):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [*TORCHRUN, "-m", "farkas_exp", *SMALL, *arguments], env=environment, cwd=ROOT, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-
-
-def finished(process):
-    out, _ = process.communicate(timeout=300)
-    return process.returncode == 0 and "finished: " in out
-
-
-def wait_for_epoch(process, runs_dir, epoch):
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline and process.poll() is None:
-        if any(len(read_rows(path)) >= epoch for path in runs_dir.glob("*/*/metrics.jsonl")):
-            return
-        time.sleep(0.01)
-    pytest.fail(f"waited in vain\n{process.communicate(timeout=10)[0]}")
-
-
-def test_torchrun_trains_one_run(tmp_path, undisturbed):
-    out, _ = (process := torchrun(f"runs_dir={tmp_path}")).communicate(timeout=300)
-    assert process.returncode == 0, out
-    assert out.count("finished: ") == 1
-    assert_same(numbers(undisturbed[0]), tmp_path)
-
-
-@pytest.mark.slow
-def test_a_killed_torchrun_goes_on_bitwise(tmp_path):
-    whole, killed = ["epochs=40", f"runs_dir={tmp_path / 'a'}"], ["epochs=40", f"runs_dir={tmp_path / 'b'}"]
-    assert finished(torchrun(*whole))
-    process = torchrun(*killed)
-    wait_for_epoch(process, tmp_path / "b", 4)
-    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    assert len(workers) == 2
-    for pid in (process.pid, *map(int, workers)):
-        os.kill(pid, signal.SIGKILL)
-    process.communicate(timeout=300)
-    assert record(tmp_path / "b").state == runs.INTERRUPTED
-    assert finished(torchrun(*killed))
-    assert_same(numbers(tmp_path / "a"), tmp_path / "b")
-
-
-@pytest.mark.slow
-def test_sigterm_to_torchrun_stops_every_process_with_a_checkpoint(tmp_path):
-    process = torchrun("epochs=5000", f"runs_dir={tmp_path}")
-    wait_for_epoch(process, tmp_path, 3)
-    process.terminate()
-    out, _ = process.communicate(timeout=300)
-    assert process.returncode != 0
-    assert "interrupted: " in out
-    assert record(tmp_path).progress["state"] == runs.INTERRUPTED
-    saved = torch.load(RunDirectory(record(tmp_path).path).checkpoint, weights_only=True)
-    assert (saved["state"]["epoch"], len(saved["ranks"])) >= (3, 2)
-
-
-@pytest.mark.slow
-def test_the_processes_of_a_killed_torchrun_leave_with_a_checkpoint(tmp_path):
-    process = torchrun("epochs=50000", f"runs_dir={tmp_path}")
-    wait_for_epoch(process, tmp_path, 3)
-    process.kill()
-    process.communicate(timeout=300)  # until the last process that could print has ended
-    assert record(tmp_path).progress["state"] == runs.INTERRUPTED
-    assert not RunDirectory(record(tmp_path).path).is_locked()
-
-
-@pytest.mark.slow
-def test_a_mistake_under_torchrun_is_said_once(tmp_path):
-    out, _ = (process := torchrun("batch_size=41", f"runs_dir={tmp_path}")).communicate(timeout=300)
-    assert process.returncode != 0
-    assert out.count("error: batch_size: 41 cannot be shared equally") == 1

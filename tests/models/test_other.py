@@ -13,7 +13,7 @@ from farkas_exp.machine.errors import UserError
 from farkas_exp.models import NETWORKS, SCALAR_MODULES, WEIGHT_MODULES, create_model
 from farkas_exp.models.fixup import FixupBlock
 from farkas_exp.models.imagenet import Projection
-from tests.models.test_resnet import build, dead_points, images, parameters
+from tests.networks import build, dead_points, images, parameters
 
 # FixUp
 

@@ -10,37 +10,9 @@ from farkas_exp.machine.errors import UserError
 from farkas_exp.measures import measure_activity
 from farkas_exp.models import NETWORKS, create_model
 from farkas_exp.models.resnet import BasicBlock, Bottleneck, Transition
+from tests.networks import build, dead_points, images, parameters
 
 AGG = {"sum": torch.sum, "mean": torch.mean}
-
-
-def parameters(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def build(name, seed=0, **options):
-    torch.manual_seed(seed)
-    return create_model(name, **options)
-
-
-def images(*shape, seed=0, dtype=torch.float32):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def dead_points(model, batch) -> list[float]:
-    """The fraction of samples (and positions) without an active unit, activation by activation, in train mode."""
-    fractions: list[float] = []
-
-    def count(activation, inputs):
-        fractions.append(float((inputs[0].amax(1) <= activation.cutoff).double().mean()))
-
-    handles = [m.register_forward_pre_hook(count) for m in model.modules() if isinstance(m, Activation)]
-    with torch.no_grad(), plain_path():
-        model(batch)
-    for handle in handles:
-        handle.remove()
-    assert len(fractions) == sum(isinstance(m, Activation) for m in model.modules())
-    return fractions
 
 
 # Sizes

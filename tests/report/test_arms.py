@@ -20,6 +20,7 @@ from farkas_exp.report.statistics import Summary
 from farkas_exp.report.tables import Table, cell, to_csv, to_html, to_latex, to_markdown, to_terminal
 from farkas_exp.runs import collect, survey
 from tests.made_runs import made_rows, make_run, settings
+from tests.markup import check_html, check_latex
 from tests.paths import ROOT
 
 AT_CHANCE = "test error at chance in 5 epochs"
@@ -143,24 +144,6 @@ def test_latex_is_balanced_and_every_row_has_every_column(runs: Path) -> None:
     check_latex(to_latex(arms_table(group_arms(collect(runs)))))
 
 
-def check_latex(text: str) -> None:
-    """Braces and environments are balanced, special characters escaped, and rows as long as the columns say."""
-    plain = re.sub(r"(?m)^%.*\n", "", text).replace(r"\{", "").replace(r"\}", "")
-    depth = 0
-    for character in plain:
-        depth += {"{": 1, "}": -1}.get(character, 0)
-        assert depth >= 0
-    assert depth == 0
-    assert plain.replace(r"\$", "").count("$") % 2 == 0
-    assert re.findall(r"\\begin{(\w+)}", plain) == re.findall(r"\\end{(\w+)}", plain)[::-1]
-    for columns, body in re.findall(r"\\begin{tabular}{(l?r*)}(.*?)\\end{tabular}", plain, re.DOTALL):
-        rows = [line for line in body.splitlines() if line.rstrip().endswith(r"\\")]
-        assert rows
-        assert all(len(re.findall(r"(?<!\\)&", line)) == len(columns) - 1 for line in rows)
-    assert not re.search(r"(?<!\\)[#%_]", plain.replace(r"\_", ""))
-    assert plain.isascii()
-
-
 def test_every_special_character_survives_every_rendering() -> None:
     wild = r"a|b*c_d %&#${}~^<i>\ [x] `y` ± − × ·"
     table = Table(wild, ("x", "y"), ((cell(wild, "second"), cell("1", marker="*", strong=True)),), (wild,))
@@ -267,31 +250,6 @@ def test_html_is_self_contained(runs: Path, tmp_path: Path) -> None:
     text = (tmp_path / "out" / "arms.html").read_text()
     check_html(text)
     assert "8.00 ± 1.00" in text
-
-
-def check_html(text: str) -> None:
-    """Nothing is loaded from anywhere, pictures are inside, and every opened element is closed."""
-    from html.parser import HTMLParser
-
-    class Balance(HTMLParser):
-        def __init__(self) -> None:
-            super().__init__()
-            self.open: list[str] = []
-
-        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-            if tag not in ("meta", "img", "br"):
-                self.open.append(tag)
-            for name, value in attrs:
-                assert name not in ("href", "src") or str(value).startswith("data:image/png;base64,")
-
-        def handle_endtag(self, tag: str) -> None:
-            assert self.open.pop() == tag
-
-    parser = Balance()
-    parser.feed(text)
-    assert not parser.open
-    assert "://" not in text
-    assert "<img" in text
 
 
 def test_filters_choose_runs_by_configuration_and_seed(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

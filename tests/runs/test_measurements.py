@@ -15,7 +15,7 @@ from farkas_exp.runs import open_run, read_json, read_rows
 from farkas_exp.runs.measurements import Measurements
 from farkas_exp.training import measuring
 from tests.configs import config, values
-from tests.training.test_session import stop_after
+from tests.stopping import stop_after
 
 TINY = {
     "model": {"name": "mlp", "depth": 2, "width": 6, "blocks": None, "widths": None},

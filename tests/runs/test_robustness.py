@@ -21,7 +21,7 @@ from farkas_exp.runs import checkpoint, open_run, read_json, read_rows, read_run
 from farkas_exp.training import session as train
 from farkas_exp.training.trainer import Trainer
 from tests.configs import config, values
-from tests.training.test_session import assert_same, stop_after
+from tests.stopping import assert_same, stop_after
 
 CIFAR_STYLE = {"crop_padding": 2, "flip": True, "cutout": 3}
 

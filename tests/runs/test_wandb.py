@@ -20,8 +20,8 @@ from farkas_exp.machine.errors import UserError
 from farkas_exp.runs import wandb as wandb_mirror
 from farkas_exp.runs import wandb_service as service
 from farkas_exp.runs.wandb import WandbMirror, told_by
-from tests.wandb_file import read_wandb_file
-from tests.wandb_server import wandb_server
+from tests.wandb_file import complete, read_wandb_file
+from tests.wandb_server import closed_port, wandb_server
 
 CONFIG = {"model": {"name": "resnet18"}, "lr": {"value": 0.1, "milestones": [60, 120]}, "seed": 3}
 
@@ -46,16 +46,6 @@ def start(run_dir: Path, mode: Any = "offline", run_id: str = "abc-s3", **more: 
 def recorded(run_dir: Path) -> dict[str, Any]:
     (path,) = run_dir.glob("wandb/offline-run-*/run-*.wandb")
     return complete(path)
-
-
-def complete(path: Path) -> dict[str, Any]:
-    """The content of the file once W&B's own process has written the end of the run: `finish` does not wait for it."""
-    deadline = time.monotonic() + 20
-    while True:
-        found = read_wandb_file(path)
-        if found["exit_code"] is not None or time.monotonic() > deadline:
-            return found
-        time.sleep(0.02)
 
 
 def test_offline_run_holds_config_metrics_summary_and_exit_code(tmp_path: Path) -> None:
@@ -169,12 +159,6 @@ def run_online(tmp_path: Path, base_url: str, key: str | None, timeout: float = 
     )  # fmt: skip
     assert done.stderr == ""
     return json.loads(done.stdout)
-
-
-def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.mark.parametrize("trouble", ["no key", "refused", "silent"])

@@ -12,9 +12,9 @@ from farkas_exp.launch import execution
 from farkas_exp.runs import open_run, read_json, read_rows
 from farkas_exp.training.trainer import Trainer
 from tests.configs import config
-from tests.runs.test_wandb import closed_port
-from tests.training.test_session import stop_after
+from tests.stopping import stop_after
 from tests.wandb_file import read_wandb_file
+from tests.wandb_server import closed_port
 
 OFFLINE = {"mode": "offline"}
 

@@ -8,7 +8,7 @@ from farkas_exp.launch import execution
 from farkas_exp.runs import open_run, read_json, read_starts
 from farkas_exp.training import environment
 from tests.configs import config
-from tests.training.test_session import stop_after
+from tests.stopping import stop_after
 
 TINY = {
     "model": {"name": "mlp", "depth": 1, "width": 6, "blocks": None, "widths": None},

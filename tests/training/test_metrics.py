@@ -52,7 +52,7 @@ def test_a_metric_from_outside_is_one_function(tmp_path, monkeypatch):
 
 
 def test_the_sums_of_an_interrupted_epoch_have_names_also_those_of_an_older_checkpoint(tmp_path, monkeypatch):
-    from tests.training.test_session import stop_after
+    from tests.stopping import stop_after
 
     made = config(tmp_path, epochs=2, **SMALL)
     with monkeypatch.context() as patched:

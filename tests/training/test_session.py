@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -19,26 +18,9 @@ from farkas_exp.runs import open_run, read_json, read_rows, read_run
 from farkas_exp.training.building import build_model
 from farkas_exp.training.trainer import Trainer
 from tests.configs import config, values
+from tests.stopping import assert_same, numbers, stop_after
 
-TIMES = {"time", "epoch_seconds", "images_per_second"}
 """What may differ between two equal runs."""
-
-
-def numbers(run):
-    """The metrics of a run without its times, and its final weights."""
-    rows = [{key: value for key, value in row.items() if key not in TIMES} for row in read_rows(run.metrics)]
-    saved = torch.load(run.checkpoint, weights_only=True)
-    return rows, saved["model"], saved["optimizer"]["state"]
-
-
-def assert_same(first, second):
-    rows, weights, momenta = numbers(first)
-    rows2, weights2, momenta2 = numbers(second)
-    assert rows == rows2
-    assert weights.keys() == weights2.keys()
-    assert all(torch.equal(weights[key], weights2[key]) for key in weights)
-    for key, state in momenta.items():
-        assert torch.equal(state["momentum_buffer"], momenta2[key]["momentum_buffer"])
 
 
 def test_a_run_learns_and_leaves_its_whole_record(tmp_path):
@@ -81,21 +63,6 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(tmp_path):
         execution.execute(made)
     assert_same(open_run(first), open_run(second))
     assert numbers(open_run(first))[0] != numbers(open_run(other))[0]
-
-
-def stop_after(steps, monkeypatch):
-    """Let the process be asked to stop after so many training steps."""
-    step = Trainer._train_step
-    count = 0
-
-    def counted(self, images, labels):
-        nonlocal count
-        count += 1
-        if count == steps:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return step(self, images, labels)
-
-    monkeypatch.setattr(Trainer, "_train_step", counted)
 
 
 @pytest.mark.parametrize("steps", [1, 3, 5, 7, 15])

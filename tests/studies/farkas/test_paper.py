@@ -15,7 +15,7 @@ from farkas_exp.studies.farkas.filling import deviations, fill, required_setting
 from farkas_exp.studies.farkas.paper import FIGURE5, FIXUP_RATES, TABLE3_MINI, TABLES, PaperCell, PaperTable
 from farkas_exp.studies.farkas.paper_table import other_arms_tables, paper_table, signed
 from tests.made_runs import make_run, settings
-from tests.report.test_arms import check_html, check_latex
+from tests.markup import check_html, check_latex
 
 
 def cell_settings(wanted: PaperCell, table: str = "table1", **more: Any) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from farkas_exp.training.trainer import Trainer
 from tests.composing import composed
 from tests.paths import ROOT
 from tests.ranks import command, command_with, in_ranks
-from tests.training.test_session import assert_same, stop_after
+from tests.stopping import assert_same, stop_after
 
 STEPS = (3, 3, 1, 3, 1, 3)
 """Steps of the six epochs of phases=mini for 48 training images."""

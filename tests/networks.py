@@ -1,0 +1,37 @@
+"""Small networks, images for them, and what is counted of both."""
+
+import torch
+from torch import nn
+
+from farkas_exp.layers import plain_path
+from farkas_exp.layers.activation import Activation
+from farkas_exp.models import create_model
+
+
+def parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def build(name, seed=0, **options):
+    torch.manual_seed(seed)
+    return create_model(name, **options)
+
+
+def images(*shape, seed=0, dtype=torch.float32):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def dead_points(model, batch) -> list[float]:
+    """The fraction of samples (and positions) without an active unit, activation by activation, in train mode."""
+    fractions: list[float] = []
+
+    def count(activation, inputs):
+        fractions.append(float((inputs[0].amax(1) <= activation.cutoff).double().mean()))
+
+    handles = [m.register_forward_pre_hook(count) for m in model.modules() if isinstance(m, Activation)]
+    with torch.no_grad(), plain_path():
+        model(batch)
+    for handle in handles:
+        handle.remove()
+    assert len(fractions) == sum(isinstance(m, Activation) for m in model.modules())
+    return fractions
