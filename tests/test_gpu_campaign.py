@@ -9,7 +9,7 @@ import pytest
 from farkas_exp.machine.errors import UserError
 from farkas_exp.runs import RunDirectory
 from tests.paths import ROOT
-from tests.training.test_session import assert_same
+from tests.stopping import assert_same
 
 sys.path.insert(0, str(ROOT / "scripts"))
 

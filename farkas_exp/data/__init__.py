@@ -1,4 +1,4 @@
-"""The data sets: `arrays` in memory, `files` on disk. `build_data` makes one ready for the trainer."""
+"""The data sets: `arrays` in memory, `files` on disk. `build_data` prepares one for the trainer."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,4 +1,4 @@
-"""What a dataset is to the trainer (`ImageData`), and what a dataset's loader returns (`Arrays`)."""
+"""What a dataset is to the trainer (`ImageData`), and what its loader returns (`Arrays`)."""
 
 import dataclasses
 import sys
@@ -21,16 +21,16 @@ class DataInfo:
     """The facts of a dataset as a run sees it, after `train_limit` and `validation`.
 
     Attributes:
-        name: how messages name the data (an image folder: its label or the name of the folder).
+        name: in messages; of an image folder its label or the folder's name.
         num_classes: number of classes.
         class_names: their names, in the order of the labels.
         image_shape: (C, H, W).
         train_size: images in the training set.
-        test_size: images in the evaluation set: the test set, or the held-out part of the training set.
+        test_size: images in the evaluation set, which is the test set or the held-out part of the training set.
         fingerprint: 16 hex digits that change with any pixel or label of either set (streamed images: with any file's
             name, size or label).
-        files: fingerprints of the files that the data come from (`data.files.prints`), empty where there are none.
-        top5: whether the top-5 error is reported beside the error: for streamed images of more than five classes.
+        files: fingerprints of the files (`data.files.prints`), if any.
+        top5: whether to report the top-5 error, too: for streamed images of more than five classes.
     """
 
     name: str
@@ -59,23 +59,23 @@ class ImageData(Protocol):
     def train_batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """The augmented batches of `epoch` (from 0) in its own random order, from batch `start_step` on.
 
-        One of several processes gets its `batch_share` of each: rows rank * share to (rank + 1) * share.
+        One of several processes gets its `batch_share` of each batch: rows rank * share to (rank + 1) * share.
         """
         ...
 
     def test_batches(self, epoch: int | None = None) -> Iterator[Batch]:
         """The whole evaluation set in a fixed order, each image once, not augmented.
 
-        Where the image size changes in the course of a run, as the network sees it at `epoch` (default: at the end).
+        If the image size changes during a run, it is that of `epoch` (default: the last).
         """
         ...
 
     def fixed_batch(self, n: int) -> Batch:
-        """The first `n` training images (all, if there are fewer) of a fixed order, not augmented."""
+        """The first `n` training images (or all) of a fixed order, not augmented."""
         ...
 
     def close(self) -> None:
-        """Give back processes and the like; the data can be used again."""
+        """Release processes and the like; the data can be used again."""
         ...
 
 
@@ -83,8 +83,7 @@ class ImageData(Protocol):
 class Arrays:
     """Both sets in memory: images (N, H, W, C), uint8 for pixels or float32 for points, and int64 labels (N,).
 
-    `files` are the fingerprints of the files that they were read from, where there are any, and `left_out` is what of
-    these is not used, in a line.
+    `files` are the fingerprints of their files, if any, and `left_out` says in a line which files are not used.
     """
 
     name: str
@@ -98,10 +97,10 @@ class Arrays:
 
 
 def batch_share(batch_size: int, world_size: int) -> int:
-    """Rows of each training batch that every one of `world_size` processes gets.
+    """The rows of each training batch for each of `world_size` processes.
 
     Raises:
-        UserError: the batch cannot be shared equally, so the mean over the processes would not be that of the batch.
+        UserError: unequal shares, whose mean over the processes would not be that of the batch.
     """
     share, rest = divmod(batch_size, world_size)
     if rest or not share:
@@ -113,16 +112,15 @@ def batch_share(batch_size: int, world_size: int) -> int:
 
 
 def test_share(count: int, rank: int, world_size: int) -> range:
-    """The images of an evaluation set of `count` that process `rank` evaluates.
+    """The images of an evaluation set of `count` for process `rank`: over all processes each image once.
 
-    Over all processes that is every image exactly once. The shares differ by at most one image, and some are empty
-    where there are more processes than images.
+    The shares differ by at most one image; some are empty if there are more processes than images.
     """
     return range(count * rank // world_size, count * (rank + 1) // world_size)
 
 
 def say_left_out(line: str | None) -> None:
-    """Say what files of a data set are not used, where there are any."""
+    """Warn of unused files of a data set, if any."""
     if line:
         print(f"warning: dataset.root: {line}", file=sys.stderr, flush=True)
 
@@ -130,11 +128,11 @@ def say_left_out(line: str | None) -> None:
 COMMON = ("name", "normalize", "train_limit", "validation")
 """The keys of `dataset` that every data set has."""
 HARMLESS = ("download", "cache", "workers")
-"""Keys that decide no number: one configuration may have them for every data set."""
+"""Keys that decide no number, and are accepted for every data set."""
 
 
 def check_options(config: DatasetConfig) -> None:
-    """Raise a `UserError` for an option that is set although the dataset does not have it."""
+    """Raise a `UserError` for an option that the dataset does not have."""
     known = DATASETS[config.name].options
     for f in dataclasses.fields(config):
         if f.name not in (*known, *COMMON, *HARMLESS) and getattr(config, f.name) != f.default:
@@ -145,6 +143,6 @@ def check_options(config: DatasetConfig) -> None:
 
 
 def chosen(config: DatasetConfig, option: str) -> Any:
-    """The value of an option, or what the dataset takes where it is null."""
+    """The value of an option, or the dataset's own default if it is null."""
     value = getattr(config, option)
     return DATASETS[config.name].options[option] if value is None else value

@@ -1,4 +1,4 @@
-"""The one function that the trainer calls for its batches."""
+"""Build the data of a run."""
 
 import torch
 
@@ -22,14 +22,14 @@ def build_data(
     world_size: int = 1,
     phases: PhasesConfig = PhasesConfig(),  # noqa: B008 - frozen
 ) -> ImageData:
-    """Load a dataset and make it ready on `device`.
+    """Load a dataset and prepare it on `device`.
 
-    `train_limit` is applied first, then `validation` holds out a part of what is left. Streamed images are listed, and
-    decoded when a batch is asked for.
+    `train_limit` is applied first; `validation` then holds out a part of the rest. Streamed images are listed now, and
+    decoded when a batch is needed.
 
     Raises:
-        UserError: an unknown dataset, an option that it does not have, files that are missing or broken, or a batch
-            size, limit or augmentation that does not fit the images, or the number of processes.
+        UserError: an unknown dataset or option, missing or broken files, or a batch size, limit or augmentation that
+            does not fit the images or the number of processes.
     """
     device = torch.device(device)
     entry = DATASETS[dataset.name]
@@ -62,7 +62,7 @@ def build_data(
 
 
 def _refuse_streaming(dataset: DatasetConfig, augmentation: AugmentationConfig, phases: PhasesConfig) -> None:
-    """Raise a `UserError` for an option of streamed images in another group: a dataset in memory has none."""
+    """Raise a `UserError` for an option of streamed images in another group."""
     given = {"phases": bool(phases.schedule), "augmentation.min_scale": augmentation.min_scale is not None}
     streamed = " and ".join(name for name in sorted(DATASETS) if DATASETS[name].streamed)
     for key, is_set in given.items():

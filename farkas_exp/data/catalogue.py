@@ -1,4 +1,4 @@
-"""The data sets, each registered where it is loaded: a module of `arrays`, or `files.folders`. Imports no PyTorch."""
+"""The data sets, each registered beside its loader in `arrays`, or in `files.folders`; without PyTorch."""
 
 from importlib import import_module
 from pkgutil import iter_modules

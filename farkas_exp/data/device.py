@@ -1,7 +1,7 @@
-"""Small images that live on the device of the run: shuffled, augmented and scaled there, a batch at a time.
+"""Small images that stay on the device of the run: shuffled, augmented and scaled there, a batch at a time.
 
-Nothing in an epoch waits for the device: its random choices are drawn once, on the CPU and by a generator of its own,
-and moved over together.
+Nothing in an epoch waits for the device: its random choices are drawn at once, on the CPU by a generator of their own,
+and moved together.
 """
 
 import hashlib
@@ -20,32 +20,32 @@ from farkas_exp.machine.seeding import derive_seed
 
 NO_AUGMENTATION = AugmentationConfig(crop_padding=0, flip=False, cutout=0)
 
-# Batches are prepared several at once: few kernel launches on a GPU, few calls for small images on a CPU, where
-# a block should stay in the cache (bytes of float32 images).
+# Bytes of float32 images. Several batches are prepared at once, for few kernel launches on a GPU and few calls on a
+# CPU, where a block should stay in the cache.
 BLOCK_BYTES = {"cpu": 2 * 2**20, "cuda": 64 * 2**20}
-# Evaluation needs no gradients, so its batches may be large: about as many values as 1000 images of 3 x 32 x 32.
+# Evaluation needs no gradients, so its batches may be large.
 TEST_BATCH_VALUES = 1000 * 3 * 32 * 32
 
 
 class DeviceData:
-    """An `ImageData` whose images are resident on the device: uint8 pixels, or float32 points.
+    """An `ImageData` that is resident on the device: uint8 pixels, or float32 points.
 
-    Images come out as float32 in [0, 1], or with mean 0 and standard deviation 1 per channel over the training set.
-    Zero padding and zero-filled cutout are black pixels before that. Points are never augmented.
+    Batches are float32 in [0, 1], or have mean 0 and standard deviation 1 per channel over the training set. Padding
+    and zero-filled cutout are black pixels before that. Points are never augmented.
 
     Args:
-        arrays: both sets; not kept (except the points).
+        arrays: both sets.
         augmentation: crop, flip, then cutout, of the training images.
-        batch_size: images in a training batch, over all processes; an epoch's last incomplete batch is left out.
+        batch_size: images in a training batch over all processes; the last incomplete batch is left out.
         seed: of the order and the augmentation.
         device: where the images live.
         normalize: standardise by the training set's mean and standard deviation.
         channels_last: the memory format of the batches.
-        rank: number of this process among those that train the run.
-        world_size: how many they are; each gets its share of every batch and of the evaluation set.
+        rank: the number of this process among those that train the run.
+        world_size: their number; each gets its share of every batch and of the evaluation set.
 
     Raises:
-        UserError: a batch size or an augmentation that does not fit the images, or the number of processes.
+        UserError: a batch size or augmentation that does not fit the images or the number of processes.
     """
 
     def __init__(
@@ -96,15 +96,15 @@ class DeviceData:
     def train_batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """The augmented batches of `epoch` (from 0), from batch `start_step` on.
 
-        A function of (seed, epoch): skipping the first batches changes nothing in the remaining ones, and the shares
-        of all processes together are the batches that one process would get.
+        A function of (seed, epoch): skipping the first batches does not change the others, and the shares of all
+        processes together are the batches of a single one.
         """
         plan = self._own_rows(self.plan(epoch)).to(self._device)
         labels = self._labels[plan.order]
         positions = self._windows.positions(plan.order, plan.crop_y, plan.crop_x, plan.flip)
         size, stop = self._share, self.steps_in(epoch) * self._share
         block = size * self._batches_in_a_block()
-        # The bytes of a block are scratch, used again and again; its floats belong to whoever takes the batches.
+        # the bytes of a block are reused; its floats belong to the caller
         scratch = self._windows.view.new_empty(min(block, stop), *self._windows.view.shape[1:])
         for start in range(start_step * size, stop, block):
             part = slice(start, min(start + block, stop))
@@ -127,13 +127,13 @@ class DeviceData:
             yield self._finish(images), self._test_labels[start : start + size]
 
     def fixed_batch(self, n: int) -> Batch:
-        """The first `n` training images (all, if there are fewer) of a fixed order, the same for every seed."""
+        """The first `n` training images (or all) of a fixed order, the same for every seed."""
         index = torch.from_numpy(fixed_order(self.info.train_size, "fixed batch")[:n]).to(self._device)
         images = self._windows.view.index_select(0, self._windows.originals(index)).float()
         return self._finish(images), self._labels[index]
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing."""
 
     def plan(self, epoch: int) -> EpochPlan:
         """The random choices of `epoch`, on the CPU."""
@@ -158,13 +158,13 @@ class DeviceData:
         values = pixels.to(torch.float32, copy=True)
         if not self._augmentation.cutout:
             return values
-        # Batches are made inside of the trainer's loop, where autocast would round the sums to bf16.
+        # inside of the trainer's loop autocast would round the sums to bf16
         with torch.autocast(self._device.type, enabled=False):
             fill_mean = self._augmentation.cutout_fill == "mean"
             return cutout_(values, pixels, center_y, center_x, self._squares, fill_mean=fill_mean)
 
     def _finish(self, images: Tensor) -> Tensor:
-        """From values (N, H, W * C), overwritten, to scaled images (N, C, H, W)."""
+        """Values (N, H, W * C), overwritten, as scaled images (N, C, H, W)."""
         channels, height, width = self.info.image_shape
         if self._range != 1:
             images.div_(self._range)
@@ -182,7 +182,7 @@ def _standardisation(images: Tensor, device: torch.device) -> tuple[Tensor, Tens
     for channel in range(channels):
         values = images[..., channel].flatten()
         if images.dtype == torch.uint8:
-            # From the counts of the 256 values: exact, and no float copy of a whole dataset.
+            # from the counts of the 256 values: exact, and without a float copy of the dataset
             weights = torch.bincount(values, minlength=256).cpu().double() / values.numel()
             levels = torch.arange(256, dtype=torch.float64) / 255
             mean = (weights * levels).sum()

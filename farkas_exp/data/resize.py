@@ -1,4 +1,4 @@
-"""Resizing of images that are already in memory."""
+"""Resize images in memory."""
 
 import torch
 import torch.nn.functional as F

@@ -1,6 +1,6 @@
 """Class-balanced parts of a training set: `dataset.train_limit` and `dataset.validation`.
 
-Which images they take depends on nothing but the labels: every seed of an experiment sees the same images.
+They depend on the labels alone: every seed of an experiment sees the same images.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from farkas_exp.machine.seeding import derive_seed
 
 
 def fixed_order(count: int, purpose: str) -> np.ndarray:
-    """A shuffled order (count,) that is the same on every machine: RandomState's stream is frozen for good."""
+    """A shuffled order (count,), the same on every machine: RandomState's stream never changes."""
     return np.random.RandomState(derive_seed("fixed order", purpose) % 2**32).permutation(count)
 
 
@@ -31,7 +31,7 @@ def rank_in_class(labels: Tensor, purpose: str) -> np.ndarray:
 
 
 def limit_training(arrays: Arrays, limit: int) -> Arrays:
-    """Keep `limit` training images, as equally spread over the classes as the classes allow.
+    """Keep `limit` training images, spread over the classes as equally as possible.
 
     Raises:
         UserError: more images than there are, or fewer than one a class.
@@ -56,12 +56,12 @@ def limited(labels: Tensor, classes: int, limit: int, name: str) -> np.ndarray:
             f"dataset.train_limit: {limit} is fewer than the {classes} classes of {name}; choose at least {classes}"
         )
     rank = rank_in_class(labels, "train_limit")
-    # One image of each class, then a second one of each, and so on until there are enough.
+    # one image of each class, then a second one of each, and so on
     return np.sort(np.argsort(rank * classes + labels.cpu().numpy(), kind="stable")[:limit])
 
 
 def hold_out(arrays: Arrays, fraction: float) -> Arrays:
-    """Hold `fraction` of each class out of the training set and put it in place of the test set.
+    """Replace the test set by `fraction` of each class, held out of the training set.
 
     Raises:
         UserError: nothing would be held out, or nothing left of a class.

@@ -1,9 +1,8 @@
 """Faster forms of what `layers` and `models` compute, swapped in after a network is built.
 
-`accelerate(model, device)` gives modules that it knows another class, a subclass of their own with the same parameters,
-names and results, where that has been measured to be faster. Everything else works on without this package: no other
-room imports it but for that call. A kernel is used in eager mode on the tensors that it is for; otherwise, and under
-`layers.plain_path`, its module computes the plain formula, to which a test compares every kernel.
+`accelerate(model, device)` replaces the class of modules by a subclass with the same parameters, names and results,
+where that was measured to be faster. Nothing else needs this package. A kernel runs in eager mode on suitable tensors;
+otherwise, and under `layers.plain_path`, its module computes the plain formula, to which a test compares every kernel.
 
 - `fused`: the augmented weight and the end of a residual block, each as one autograd Function, on any device.
 - `whole_network`: all augmented weights of a network together, on a GPU.
@@ -19,14 +18,13 @@ from farkas_exp.kernels import batch_last, fused, whole_network
 from farkas_exp.kernels.swapping import restore_class, swapped_by
 
 KERNELS = {"fused": fused.swap, "whole_network": whole_network.swap, "native_conv": batch_last.swap}
-"""In the order in which they are tried: a later one builds upon the modules of an earlier one."""
+"""In the order in which they are swapped in: a later one builds on the modules of an earlier one."""
 
 
 def accelerate(model: nn.Module, device: Device) -> nn.Module:
-    """Swap in the kernels that are faster for `model` on `device`, in place.
+    """Swap in the kernels that are faster for `model` on `device`, in place, and return `model`.
 
-    Returns:
-        The same network. Its parameters, the keys of its state and what it computes stay what they are.
+    Its parameters, state keys and results stay the same.
     """
     for swap in KERNELS.values():
         swap(model, device)
@@ -34,7 +32,7 @@ def accelerate(model: nn.Module, device: Device) -> nn.Module:
 
 
 def restore(model: nn.Module) -> nn.Module:
-    """Take all kernels out of `model` again, in place."""
+    """Remove all kernels from `model`, in place, and return it."""
     whole_network.remove(model)
     for module in model.modules():
         restore_class(module)
@@ -42,7 +40,7 @@ def restore(model: nn.Module) -> nn.Module:
 
 
 def in_use(model: nn.Module) -> list[str]:
-    """The names of the kernels that have been swapped into `model`."""
+    """The names of the kernels in `model`."""
     places = {"fused": fused.__name__, "native_conv": batch_last.__name__}
     swapped = {name for name, place in places.items() if any(swapped_by(module) == place for module in model.modules())}
     if whole_network.of_model(model):

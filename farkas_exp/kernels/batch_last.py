@@ -1,8 +1,7 @@
-"""FarkasNets on a CPU with images in the vector lanes: where `native_conv` is used, and where it is not.
+"""FarkasNets on a CPU with images in the vector lanes: where `native_conv` is used.
 
-A network's images are put into the batch-last memory format in chunks. The layers behind follow the format that they
-are given, and work as ever on any other. The stages that are worth it run like that, one chunk after the other; the
-rest of the network runs on the whole batch as ever.
+Images are put into the batch-last memory format in chunks, and layers follow the format of their input. The first
+stages, as far as that is faster, run on one chunk after the other; the rest of the network runs on the whole batch.
 """
 
 import torch
@@ -34,7 +33,7 @@ class BatchLastFarkasConv2d(FusedFarkasConv2d):
         return super().forward(input)
 
     def with_relu(self, input: Tensor) -> tuple[Tensor, Tensor]:
-        """relu(forward(input)) on maps that suit, and the input once more: the gradients of both uses are added up."""
+        """relu(forward(input)) on suitable maps, and the input for a second use, whose gradient the kernel adds."""
         return _convolve(self, input, None, relu=True)
 
 
@@ -72,9 +71,9 @@ def _convolve(layer: FarkasConv2d, input: Tensor, shortcut: Tensor | None, relu:
 
 
 def fork(unit: Unit, input: Tensor) -> tuple[Tensor, Tensor]:
-    """unit(input), and the input for a second use: the kernel adds up the gradients of both uses.
+    """unit(input), and the input for a second use, whose gradient the kernel adds.
 
-    Where the kernel includes the ReLU, neither layer nor activation is called as a module.
+    If the kernel includes the ReLU, neither layer nor activation is called as a module.
     """
     layer = unit.layer
     included = unit.norm_after and is_plain_relu(unit.activation)
@@ -125,7 +124,7 @@ class BatchLastTransition(Swapped, Transition):
         maps = self.project(input)
         if not native_conv.is_batch_last(maps):
             return self.pool(maps)
-        # With images and channels exchanged they are channels_last, which PyTorch is fast in.
+        # with images and channels exchanged they are channels_last, which PyTorch pools fast
         return self.pool(maps.transpose(0, 1)).transpose(0, 1)
 
 
@@ -135,7 +134,7 @@ class BatchLastNet(Swapped, ResidualNet):
     plain = ResidualNet
 
     def features(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) images to what the head is given, (N, F)."""
+        """Images (N, C, H, W) to the features for the head, (N, F)."""
         count = worth_it(self, images.shape[-1]) if usable(images) else 0
         if not count:
             return super().features(images)
@@ -166,7 +165,7 @@ def spatial_mean(maps: Tensor) -> Tensor:
 
 
 def usable(images: Tensor) -> bool:
-    """Whether the kernel can be used on these images: float32 on a CPU, at least a vector of them, in eager mode."""
+    """Whether the kernel can run on these images: float32 on a CPU, at least a vector of them, in eager mode."""
     if torch.compiler.is_compiling() or type(images) is not Tensor or images.dim() != 4:
         return False
     if images.device.type != "cpu" or images.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
@@ -185,13 +184,13 @@ def worth_it(net: ResidualNet, image_size: int) -> int:
 
 
 def widest(stage: nn.Module) -> int:
-    """The most inputs of a convolution with a kernel larger than 1x1: those decide what a stage costs."""
+    """The most inputs of a convolution larger than 1x1, which decide the cost of a stage."""
     layers = [layer for layer in stage.modules() if isinstance(layer, FarkasConv2d)]
     return max((layer.in_channels for layer in layers if layer.kernel_size != (1, 1)), default=0)
 
 
 def faster(channels: int, size: int) -> bool:
-    """Whether the kernel has been measured to be faster than the library's 3x3 convolution on such maps.
+    """Whether the kernel was measured to be faster than the library's 3x3 convolution on such maps.
 
     Seconds of a basic block (forward and backward, 32 images) over the library's, one thread, AVX2:
 
@@ -209,7 +208,7 @@ def faster(channels: int, size: int) -> bool:
 
 
 def swap(model: nn.Module, device: torch.device) -> None:
-    """Give FarkasNets within `model` the classes above, where `device` is a CPU and there is a compiler."""
+    """Give FarkasNets in `model` the classes above, if `device` is a CPU and there is a compiler."""
     if device.type != "cpu":
         return
     for net in [module for module in model.modules() if type(module) is ResidualNet]:
@@ -218,7 +217,7 @@ def swap(model: nn.Module, device: torch.device) -> None:
 
 
 def keeps_format(net: ResidualNet) -> bool:
-    """Whether all that the maps pass through keeps the batch-last format: Farkas layers, without normalization."""
+    """Whether all modules that the maps pass through keep the batch-last format: Farkas layers, no normalization."""
     parts = [part for part in (*net.stem.modules(), *net.stages.modules()) if not any(part.children())]
     known = (FusedFarkasConv2d, FusedFarkasResidualConv2d, Activation, nn.Identity, nn.AvgPool2d)
     fixed = all(not part.rule.learn_lambda for part in parts if isinstance(part, FarkasConv2d))

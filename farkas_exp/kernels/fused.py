@@ -1,7 +1,7 @@
 """The augmented weight, and the end of a residual block, each as one autograd Function.
 
-The same values as the plain formulas, with a third of the calls, which is what small images and GPUs pay for. They
-serve a fixed lambda in float32 and float64. `torch.compile` is left the plain formulas, which it fuses itself.
+They compute the plain formulas in a third of the calls, which cost most for small images and on GPUs. They need a fixed
+lambda and float32 or float64; `torch.compile` gets the plain formulas, which it fuses itself.
 """
 
 from typing import Any
@@ -35,7 +35,7 @@ class Augment(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        """By ordinary operations, so that a second derivative is right where one is asked for."""
+        """Use ordinary operations, which can be differentiated again."""
         of_weight, of_bias = gradients
         (share,) = ctx.saved_tensors
         to_weight = to_bias = None
@@ -49,7 +49,7 @@ class Augment(torch.autograd.Function):
 
 
 def _row_sum(weight: Tensor) -> Tensor:
-    """The sum of the rows, (1, ...). A channels_last filter is summed in the order of its memory: ten times faster."""
+    """The sum of the rows, (1, ...); of a channels_last filter in memory order, which is ten times faster."""
     if weight.dim() == 4 and not weight.is_contiguous():
         return weight.permute(0, 2, 3, 1).flatten(1).sum(0).view(1, *weight.shape[2:], -1).permute(0, 3, 1, 2)
     return weight.sum(0, keepdim=True)
@@ -71,7 +71,7 @@ class AppendShortcutReLU(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None]:
-        """By ordinary operations, so that a second derivative is right where one is asked for."""
+        """Use ordinary operations, which can be differentiated again."""
         (output,) = ctx.saved_tensors
         masked = torch.ops.aten.threshold_backward(gradients[0], output, 0)
         if not ctx.needs_input_grad[1]:
@@ -111,7 +111,7 @@ class FusedFarkasResidualConv2d(FusedLayer, FarkasResidualConv2d):
     plain = FarkasResidualConv2d
 
     def activate(self, hidden: Tensor, shortcut: Tensor, activation: Activation) -> Tensor:
-        """activation(forward(hidden, shortcut)); where it is fused, neither is called as a module."""
+        """activation(forward(hidden, shortcut)); if fused, neither is called as a module."""
         if not allowed(self) or not is_plain_relu(activation):
             return super().activate(hidden, shortcut, activation)
         branch, shortcut = self.scaling.terms(self.branch(hidden), shortcut)
@@ -122,12 +122,12 @@ class FusedFarkasResidualConv2d(FusedLayer, FarkasResidualConv2d):
 
 
 def allowed(layer: FarkasLayer) -> bool:
-    """Whether a kernel may stand in for a layer here and now."""
+    """Whether a kernel may replace a layer here and now."""
     return not torch.compiler.is_compiling() and not layer.rule.learn_lambda and fused_allowed()
 
 
 def constants(layer: FarkasLayer) -> tuple[float, float]:
-    """The aggregation's a and the least value of b_m + Agg(b), of a layer with a fixed lambda."""
+    """The aggregation's a and the least value of b_m + Agg(b), for a fixed lambda."""
     coefficient, lambda_m = layer.coefficients()
     bound = layer.rule.bound(lambda_m)
     assert isinstance(coefficient, float)
@@ -136,11 +136,11 @@ def constants(layer: FarkasLayer) -> tuple[float, float]:
 
 
 def is_plain_relu(activation: nn.Module) -> bool:
-    """Whether an activation is the ReLU and nothing else, which a kernel can include."""
+    """Whether an activation is just the ReLU, which a kernel can include."""
     return type(activation) is Activation and activation.name == "relu" and not activation.dropout
 
 
 def swap(model: nn.Module, device: torch.device) -> None:
-    """Give the Farkas layers of `model` the classes above; they are faster at every size and on every device."""
+    """Give the Farkas layers of `model` the classes above, which are faster at every size and on every device."""
     kinds = (FusedFarkasLinear, FusedFarkasConv2d, FusedFarkasResidualConv2d)
     swap_classes(model, {kind.plain: kind for kind in kinds})

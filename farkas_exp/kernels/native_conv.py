@@ -1,15 +1,15 @@
-"""Farkas convolutions on a CPU whose cost grows with the channels themselves, by a kernel compiled at its first use.
+"""Farkas convolutions on a CPU that do not pay for unused vector lanes, by a kernel compiled at its first use.
 
-A residual Farkas block adds one channel: 17, 18, ... Libraries put channels into vector lanes, so 17 of them cost what
-24 (AVX2) or 32 (AVX-512) do. `native_conv.cpp` puts images into the lanes. For that a tensor (N, C, H, W) lies in
-memory as (C, H, W, N), here called batch-last; it is an ordinary tensor, so every operation of PyTorch takes it, and
-element-wise ones keep its order. `batch_last` says which networks run in it.
+A residual Farkas block adds one channel: 17, 18, ... Libraries put channels into vector lanes, so that 17 cost as much
+as 24 (AVX2) or 32 (AVX-512). `native_conv.cpp` puts images into the lanes: a tensor (N, C, H, W) lies in memory as
+(C, H, W, N), here called batch-last. It is an ordinary tensor, so every operation of PyTorch takes it, and element-wise
+ones keep its order. `batch_last` says which networks use it.
 
 The kernel computes the free rows alone. With z = W x (+ shortcut) its last channel is -a sum_j z_j + b_m, which costs
 one addition for each z_j instead of a convolution.
 
-It serves float32 outside of autocast, `torch.compile` and `layers.plain_path`; FARKAS_EXP_NATIVE=0 in the environment
-switches it off. Results are bitwise the same again for the same number of threads.
+It needs float32 outside of autocast, `torch.compile` and `layers.plain_path`; FARKAS_EXP_NATIVE=0 in the environment
+switches it off. Results are bitwise reproducible for the same number of threads.
 """
 
 import ctypes
@@ -27,17 +27,17 @@ from farkas_exp.layers.paths import fused_allowed
 BUFFER = 3 << 13
 """Vectors in the working space of a band: 1.5 MB with 16 lanes, to stay in a second-level cache."""
 TOGETHER = 32
-"""Images in a band: 128 bytes that are neighbours in memory. A multiple of the lanes."""
+"""Images in a band: 128 consecutive bytes. A multiple of the lanes."""
 CHUNK = 1 << 15
-"""Pixels of a channel in a chunk of the batch, about: 32 images of 32x32."""
+"""Pixels of a channel in a chunk of the batch, about 32 images of 32x32."""
 WORTH_A_THREAD = 2e6
-"""Multiply-adds from which on a layer is shared out."""
+"""The least multiply-adds of a layer that threads share."""
 
 
 def batch_last_chunks(images: Tensor) -> list[Tensor]:
-    """The images, a multiple of the lanes, in the batch-last memory format, in chunks.
+    """The images, a multiple of the lanes, in chunks of the batch-last memory format.
 
-    The more images there are in a chunk, the further apart in memory are the vectors of one block of them.
+    Chunks are small, since more images move the vectors of a block of them further apart in memory.
     """
     size = TOGETHER * max(1, CHUNK // (TOGETHER * images[0, 0].numel()))
     return [_as_batch_last(chunk) for chunk in images.split(size)]
@@ -89,8 +89,7 @@ def convolve(
         relu: whether to apply it.
 
     Returns:
-        The output (N, m, H, W), batch-last; and the input once more: where it is used again, the gradients of both uses
-        are added within the kernel.
+        The output (N, m, H, W), batch-last, and the input for a second use, whose gradient the kernel adds.
     """
     return _Convolve.apply(input, weight, bias, shortcut, coefficient, bound, relu)  # type: ignore[no-any-return]
 
@@ -114,7 +113,7 @@ class _Convolve(torch.autograd.Function):
         gradient, extra = gradients
         if gradient is None:
             return extra, *[None] * 6
-        if torch.is_grad_enabled():  # a second derivative is asked for
+        if torch.is_grad_enabled():  # a second derivative is needed
             to_input, *others = _differentiable_gradients(ctx, gradient)
             return to_input if extra is None or to_input is None else to_input + extra, *others
         coefficient, bound = ctx.rule
@@ -139,7 +138,7 @@ def _differentiable_gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None
 
 
 def _layer(input: Tensor, weight: Tensor, channels: int) -> tuple[Any, int, int]:
-    """The kernel's description of a layer with `channels` in its buffers, its items (bands), and their threads."""
+    """The kernel's description of a layer with `channels` in its buffers, its bands, and their threads."""
     return _described(tuple(input.shape), tuple(weight.shape), weight.stride(), channels, torch.get_num_threads())
 
 
@@ -162,7 +161,7 @@ def _described(
 
 
 def _even(rows: int, height: int, threads: int) -> int:
-    """About so many rows in a band, at most a quarter more, that make as many bands for each thread if possible."""
+    """About `rows` rows in a band, at most a quarter more, so that each thread has as many bands if possible."""
     bands = -(-height // rows)
     for count in (bands // threads * threads, -(-bands // threads) * threads):
         if 0 < count <= height and -(-height // count) <= 1.25 * rows:
@@ -210,6 +209,6 @@ def _at(tensor: Tensor | None) -> int | None:
 
 
 def _empty(like: Tensor, channels: int) -> Tensor:
-    """(N, channels, H, W), batch-last; no view, so that it may be changed in place."""
+    """An empty (N, channels, H, W), batch-last; no view, so it may be changed in place."""
     images, _, height, width = like.shape
     return like.new_empty_strided((images, channels, height, width), _batch_last_strides(like))

@@ -1,4 +1,4 @@
-"""The compiled part of the layers: made at its first use, and kept in the user's cache."""
+"""The compiled kernels: made at their first use, and kept in the user's cache."""
 
 import ctypes
 import functools
@@ -24,22 +24,22 @@ _ARGUMENTS = {
 
 
 def available() -> bool:
-    """Whether the compiled kernels can be used; compiles them at the first call. FARKAS_EXP_NATIVE=0 says no."""
+    """Whether the compiled kernels can be used; compile them at the first call. FARKAS_EXP_NATIVE=0 forbids them."""
     return os.environ.get("FARKAS_EXP_NATIVE") != "0" and library() is not None
 
 
 @functools.lru_cache(maxsize=1)
 def library() -> ctypes.CDLL | None:
-    """The compiled kernels, from the user's cache or compiled into it; None where that is not possible.
+    """The compiled kernels, from the user's cache or compiled into it, or None.
 
-    A reason other than a missing compiler is a warning: the same training is slower without.
+    Warn of any reason but a missing compiler: without them the same training is slower.
     """
     try:
         loaded = compiling.load("native_conv", SOURCES, FLAGS, _openmp(), _processor())
     except compiling.NoCompilerError:
         return None
     except compiling.CompileError as error:
-        print(f"warning: native convolution: {error}; going on with PyTorch's own", file=sys.stderr, flush=True)
+        print(f"warning: native convolution: {error}; going on with PyTorch's", file=sys.stderr, flush=True)
         return None
     for name, arguments in _ARGUMENTS.items():
         getattr(loaded, name).argtypes = arguments
@@ -49,7 +49,7 @@ def library() -> ctypes.CDLL | None:
 
 @functools.lru_cache(maxsize=1)
 def lanes() -> int:
-    """How many images a vector holds."""
+    """The images in a vector."""
     found = library()
     assert found is not None
     return int(found.farkas_lanes())
@@ -59,20 +59,20 @@ def call(name: str, *arguments: object) -> None:
     """Call a function of the library.
 
     Raises:
-        MemoryError: it found no memory.
+        MemoryError: it ran out of memory.
     """
     if getattr(library(), name)(*arguments):
-        raise MemoryError("the native convolution found no memory for its working space")
+        raise MemoryError("the native convolution ran out of memory")
 
 
 def _openmp() -> list[str]:
-    """PyTorch's own OpenMP library, linked in place of the compiler's, so that there is one set of threads."""
+    """PyTorch's OpenMP library, linked in place of the compiler's, so that there is one set of threads."""
     own = sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*"))
     return [*map(str, own[:1]), "-Wl,--as-needed"] if own else []
 
 
 def _processor() -> str:
-    """What the compiler makes its code for."""
+    """The processor that the code is compiled for."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.exists() else []
     return " ".join([platform.machine(), *[line for line in lines if line.startswith("flags")][:1]])

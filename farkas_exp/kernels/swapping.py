@@ -1,4 +1,4 @@
-"""Giving a module another class: parameters, buffers, hooks and names stay as they are."""
+"""Give a module another class, and keep its parameters, buffers, hooks and names."""
 
 from collections.abc import Mapping
 
@@ -6,13 +6,13 @@ from torch import nn
 
 
 class Swapped:
-    """What every class that is swapped in derives from; the class behind it is the plain one."""
+    """The base of every class that is swapped in; `plain` is the class that it replaces."""
 
     plain: type[nn.Module]
 
 
 def swap_classes(model: nn.Module, classes: Mapping[type[nn.Module], type[nn.Module]]) -> None:
-    """Give each module of `model` the class that stands for its own in `classes`; a subclass of those is left alone."""
+    """Give each module of `model` the class that `classes` has for its own, not for a subclass."""
     for module in model.modules():
         if type(module) in classes:
             module.__class__ = classes[type(module)]
@@ -25,5 +25,5 @@ def restore_class(module: nn.Module) -> None:
 
 
 def swapped_by(module: nn.Module) -> str | None:
-    """The name of the Python module whose class has been swapped in."""
+    """The name of the Python module whose class was swapped in, or None."""
     return type(module).__module__ if isinstance(module, Swapped) else None

@@ -142,7 +142,7 @@ def test_a_crash_never_stops_a_sweep_and_the_summary_says_how_to_retry(tmp_path,
     (crashed,) = [record for record in collect(tmp_path) if record.state == runs.CRASHED]
     assert "Traceback" in (crashed.path / "error.txt").read_text()
     retry = captured.out.splitlines()[-1]
-    assert retry.startswith("To try the crashed ones again: python -m farkas_exp ")
+    assert retry.startswith("To retry the crashed ones: python -m farkas_exp ")
     assert retry.endswith(" retry_failed=true")
 
     assert small(tmp_path, *command) == 1  # left alone
@@ -157,7 +157,7 @@ def test_fail_fast_ends_the_sweep_after_the_first_crash(tmp_path, monkeypatch, c
     out = capfd.readouterr().out
     assert "2 runs in" in out
     assert "1 finished, 1 crashed" in out
-    assert "The sweep ended early: fail_fast=true; runs that it had not begun are not counted." in out
+    assert "The sweep ended early: fail_fast=true; runs not begun are not counted." in out
     assert sorted(record.seed for record in collect(tmp_path)) == [0, 1]
 
 

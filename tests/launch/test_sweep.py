@@ -71,9 +71,9 @@ def test_a_sweep_folder_that_is_used_again_counts_only_its_own_sweep(tmp_path, c
     [
         (["seed=range(0,1,0)"], ["seed=range(0,1,0)", "zero"]),
         (["seed=range(0,1,0.0)"], ["seed=range(0,1,0.0)"]),
-        (["seed=range(3,3)"], ["seed=range(3,3)", "nothing in it"]),
+        (["seed=range(3,3)"], ["seed=range(3,3)", "no values"]),
         (["seed=range(0,2000000)"], ["combinations", "at most 1,000,000"]),
-        (["model=glob(zzz*)"], ["model=glob(zzz*)", "nothing in it"]),
+        (["model=glob(zzz*)"], ["model=glob(zzz*)", "no values"]),
         (["lr.value=interval(0.1,1)"], ["lr.value=interval(0.1,1)", "hydra/sweeper=tpe"]),
         (["seed=0,1", "hydra.sweeper.max_batch_size=0"], ["hydra.sweeper.max_batch_size", "at least 1"]),
         (["seed=0,1", "hydra.sweep.dir="], ["hydra.sweep.dir"]),

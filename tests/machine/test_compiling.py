@@ -152,8 +152,8 @@ def test_the_compiler_may_have_arguments(source, monkeypatch):
         ("/nowhere/g++", "CXX: '/nowhere/g++' is no command here"),
         ("ccache-is-not-here g++", "is no command here"),
         ("g++ 'unclosed", 'CXX: "g++ \'unclosed" cannot be read as a command'),
-        ("true", "true: status 0 (it made nothing)"),
-        ("false", "false: status 1 (it made nothing)"),
+        ("true", "true: status 0 (no output)"),
+        ("false", "false: status 1 (no output)"),
     ],
 )
 def test_a_compiler_that_does_not_work_is_one_line(source, monkeypatch, compiler, words):

@@ -133,7 +133,10 @@ def test_random_numbers_are_a_function_of_seed_and_rank(undisturbed):
     ("arguments", "words"),
     [
         (["batch_size=41"], "batch_size: 41 cannot be shared equally by 2 processes"),
-        (["-m", "hydra/launcher=local_parallel", "seed=0,1"], "hydra/launcher: this command is several processes"),
+        (
+            ["-m", "hydra/launcher=local_parallel", "seed=0,1"],
+            "hydra/launcher: this command already is several processes",
+        ),
         pytest.param(["modle=resnet18"], "modle: unknown 'modle'", marks=pytest.mark.slow),
         pytest.param(
             ["regularizer=sep_up", "regularizer.strength=1"],

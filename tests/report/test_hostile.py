@@ -189,7 +189,7 @@ def test_a_choice_is_not_made_on_a_part_of_a_search(tmp_path: Path) -> None:
     wanted["lr"]["value"] = "${best:lr.value}"
     assert best.best_value("lr.value", wanted) == 0.01
     damage(tmp_path)
-    with pytest.raises(UserError, match=r"^lr\.value: .* may belong to its search, and cannot be read"):
+    with pytest.raises(UserError, match=r"^lr\.value: .* may belong to its search but cannot be read"):
         best.best_value("lr.value", wanted)
 
 

@@ -316,7 +316,7 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on_later(tmp_path, mo
         patched.setattr(os, "fsync", fsync)
         outcome = execution.execute(made)
     assert (outcome.status, outcome.exit_status) == (outcomes.DISK, 1)
-    assert outcome.note.startswith("No space left on device; put it right and give the same command again")
+    assert outcome.note.startswith("No space left on device; mend it and give the same command again")
     assert capfd.readouterr().err == ""
     assert read_run(run.path).state == runs.INTERRUPTED
     assert not list(run.path.glob(".*.tmp"))
@@ -340,7 +340,7 @@ def test_a_file_size_limit_while_torch_writes_is_one_line(tmp_path):
         preexec_fn=limited, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     assert "status='file error'" in done.stdout
-    assert "File too large; put it right" in done.stdout
+    assert "File too large; mend it" in done.stdout
     assert done.stderr == ""
     (record,) = runs.collect(tmp_path)
     assert record.state == runs.INTERRUPTED

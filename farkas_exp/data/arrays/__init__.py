@@ -1,4 +1,1 @@
-"""Data sets that are loaded into memory as a whole: each module registers its own, and is found by being here.
-
-A module imports PyTorch where it loads, so that what is registered can be known without.
-"""
+"""Data sets in memory. Each module here registers its own, and imports PyTorch only when it loads them."""

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 in torchvision's layout, used as they are or downloaded; every file's checksum is checked."""
+"""CIFAR-10 and CIFAR-100 in torchvision's layout, downloaded if missing, with every checksum checked."""
 
 import os
 import pickle
@@ -32,7 +32,7 @@ def load(config: DatasetConfig, device: "torch.device") -> Arrays:
     Raises:
         UserError: the files are missing or damaged, or could not be downloaded.
     """
-    from torchvision import datasets  # a second of imports, for these datasets only
+    from torchvision import datasets  # takes a second to import
     from torchvision.datasets.utils import check_integrity
 
     from farkas_exp.data.resize import resize
@@ -68,17 +68,17 @@ def _read(folder: Path, files: list[tuple[str, str]]) -> "tuple[torch.Tensor, to
 
 
 def _unpickle(path: Path) -> dict[str, Any]:
-    """One file of the dataset, whose checksum has been checked: a pickle from elsewhere could run code."""
+    """Read a file whose checksum was checked, since any other pickle could run code."""
     with warnings.catch_warnings(), path.open("rb") as file:
-        warnings.simplefilter("ignore")  # new NumPy versions complain about arrays pickled by old ones
+        warnings.simplefilter("ignore")  # new NumPy versions warn of arrays pickled by old ones
         return pickle.load(file, encoding="latin1")
 
 
 def _obtain(config: DatasetConfig, layout: Any, root: Path) -> None:
-    """Put the dataset's folder into `root`: unpacked from the archive that lies there, or downloaded.
+    """Unpack the archive in `root`, or download it.
 
-    Works in a temporary folder and moves the result into its place, so that an interrupted download leaves nothing
-    half done, and two runs that download at once do not disturb each other.
+    Works in a temporary folder and moves the result, so that an interrupted download leaves nothing behind, and two at
+    once do not disturb each other.
     """
     from torchvision.datasets.utils import check_integrity
 

@@ -19,7 +19,7 @@ DATASETS.register("digits", f"{__name__}:load", classes=10, options={"image_size
 def load(config: DatasetConfig, device: "torch.device") -> Arrays:
     """1,437 training and 360 test images (N, 8, 8, 1), the split fixed, the test set exactly balanced."""
     import torch
-    from sklearn.datasets import load_digits  # a second of imports, for this dataset only
+    from sklearn.datasets import load_digits  # takes a second to import
 
     from farkas_exp.data.resize import resize
     from farkas_exp.data.subset import rank_in_class

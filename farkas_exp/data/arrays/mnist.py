@@ -1,4 +1,4 @@
-"""MNIST in torchvision's layout, used as it is or downloaded."""
+"""MNIST in torchvision's layout, downloaded if missing."""
 
 import os
 import socket
@@ -51,14 +51,14 @@ def load(config: DatasetConfig, device: "torch.device") -> Arrays:
 
 
 def files(config: DatasetConfig) -> list[Path]:
-    """The four files, whether they are there or not."""
+    """The paths of the four files."""
     return [
         _root(config) / FOLDER / f"{part}-{what}-ubyte" for part in PARTS for what in ("images-idx3", "labels-idx1")
     ]
 
 
 def prints(config: DatasetConfig, phases: PhasesConfig) -> Prints | None:
-    """The fingerprints of the files: others in their layout, such as those of Fashion-MNIST, have the same names."""
+    """The fingerprint of the files: those of Fashion-MNIST, for example, have the same names."""
     paths = files(config)
     return prints_of_files(paths) if all(map(os.path.isfile, paths)) else None
 
@@ -69,7 +69,7 @@ def _root(config: DatasetConfig) -> Path:
 
 def _read(folder: Path, part: str) -> "tuple[Tensor, Tensor]":
     """The images (N, 28, 28, 1) uint8 and labels (N,) int64 of one set."""
-    from torchvision.datasets.mnist import read_image_file, read_label_file  # a second of imports, for this set only
+    from torchvision.datasets.mnist import read_image_file, read_label_file  # takes a second to import
 
     try:
         images = read_image_file(str(folder / f"{part}-images-idx3-ubyte"))
@@ -86,7 +86,7 @@ def _read(folder: Path, part: str) -> "tuple[Tensor, Tensor]":
 
 
 def _download(config: DatasetConfig, root: Path) -> None:
-    """Fetch the files into a temporary folder, checksums checked, and move it into its place as a whole."""
+    """Download the files into a temporary folder, check them, and move them into place."""
     wanted = f"dataset.root to the folder that holds {FOLDER}"
     if not config.download:
         raise UserError(f"dataset.root: no mnist in '{root}'; set {wanted}, or dataset.download=true to fetch it")

@@ -19,10 +19,7 @@ DATASETS.register(
 
 
 def load(config: DatasetConfig, device: "torch.device") -> Arrays:
-    """85 training and 15 test points (N, 1, 1, 2) unless the config says otherwise; the same for every run's seed.
-
-    Points are not pixels: they are neither scaled to [0, 1] nor augmented, whatever `augmentation` says.
-    """
+    """By default 85 training and 15 test points (N, 1, 1, 2), the same for every seed; neither scaled nor augmented."""
     import torch
 
     train_size, test_size = chosen(config, "train_size"), chosen(config, "test_size")

@@ -1,4 +1,4 @@
-"""Made-up images, for benchmarks and tests of the machinery: each class a colour pattern under heavy noise."""
+"""Synthetic images for benchmarks and tests: each class is a colour pattern under heavy noise."""
 
 from typing import TYPE_CHECKING
 
@@ -19,9 +19,9 @@ DATASETS.register(
 
 
 def load(config: DatasetConfig, device: "torch.device") -> Arrays:
-    """CIFAR-10's sizes unless the config says otherwise, made on `device`; the same images for every run's seed.
+    """Images made on `device`, by default of CIFAR-10's sizes; the same for every seed.
 
-    The two sets have the same class patterns. A CPU and a GPU make different images.
+    Both sets have the same class patterns. A CPU and a GPU make different images.
     """
     import torch
 
@@ -46,7 +46,7 @@ def _images(count: int, patterns: "Tensor", generator: "torch.Generator") -> "tu
     classes, *shape = patterns.shape
     labels = torch.arange(count, device=patterns.device) % classes
     images = _random_bytes(count * patterns[0].numel(), generator).view(count, *shape)
-    # Half of a class's pattern and half noise, so that the sum stays a byte.
+    # half pattern and half noise, so that the sum stays a byte
     return (images >> 1).add_((patterns >> 1)[labels]), labels
 
 

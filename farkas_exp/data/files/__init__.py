@@ -1,1 +1,1 @@
-"""Image files: one lister and one decoder, for data sets in memory and streamed. Decoding processes import no torch."""
+"""Image files: one lister and one decoder, for data sets in memory and streamed; decoding imports no torch."""

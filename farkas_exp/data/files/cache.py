@@ -1,21 +1,19 @@
-"""Arrays that a data set keeps below its folder, to be quicker the next time.
+"""Arrays that a data set keeps below its folder, to load faster the next time.
 
-A cache is used only where it is this user's own and nobody else may write it, its contents are undamaged (checksums)
-and have the expected type and shape, and it was made of the very same files; otherwise it is as good as none.
+A cache is used only if nobody but this user may write it, its checksums, type and shape are right, and it was made of
+the very same files.
 """
 
 import contextlib
 import os
-import stat
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from farkas_exp.machine.files import replacing
+from farkas_exp.machine.home import why_unsafe
 
 CACHE_FOLDER = ".farkas_cache"
-_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def read_cached(path: Path, key: str, dtype: type, shape: tuple[int | None, ...]) -> np.ndarray | None:
@@ -23,16 +21,16 @@ def read_cached(path: Path, key: str, dtype: type, shape: tuple[int | None, ...]
 
     Args:
         path: the file.
-        key: of what the array was made.
-        dtype: the array's type.
-        shape: its shape; None for a side of any length from 1 on.
+        key: what the array was made of.
+        dtype: its type.
+        shape: its shape; None for a side of any length above 0.
     """
-    with contextlib.suppress(Exception):  # whatever is wrong with it: making the array again mends it
-        if not _is_own(os.lstat(path.parent), stat.S_ISDIR):
+    with contextlib.suppress(Exception):  # whatever is wrong, making the array again mends it
+        if why_unsafe(os.lstat(path.parent), folder=True):
             return None
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
-            if not _is_own(os.fstat(descriptor), stat.S_ISREG):
+            if why_unsafe(os.fstat(descriptor)):
                 return None
             with np.load(file, allow_pickle=False) as stored:
                 if str(stored["key"]) != key:
@@ -44,19 +42,11 @@ def read_cached(path: Path, key: str, dtype: type, shape: tuple[int | None, ...]
 
 
 def write_cached(path: Path, key: str, array: np.ndarray) -> None:
-    """Keep an array at `path`, whole or not at all.
-
-    A cache is a convenience: a folder that is read-only, full or somebody else's has none.
-    """
+    """Keep an array at `path`, whole or not at all; none in a folder that is read-only, full or another user's."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        if not _is_own(os.lstat(path.parent), stat.S_ISDIR):
+        if why_unsafe(os.lstat(path.parent), folder=True):
             return
         with replacing(path) as file:
             os.fchmod(file.fileno(), 0o600)
             np.savez(file, key=np.array(key), array=array)
-
-
-def _is_own(facts: os.stat_result, is_kind: Callable[[int], bool]) -> bool:
-    """Whether a file or folder is of the right kind, this user's own, and nobody else's to write."""
-    return is_kind(facts.st_mode) and facts.st_uid == os.geteuid() and not facts.st_mode & _OTHERS_MAY_WRITE

@@ -1,4 +1,4 @@
-"""`--check-data`: decode every file of a folder of images, name those that cannot be, and say what is not used."""
+"""`--check-data`: decode every file of a folder of images, and name what is broken and what is unused."""
 
 import sys
 import time
@@ -19,7 +19,7 @@ def check_data(dataset: DatasetConfig) -> int:
     """Print a line for each broken file and return their number.
 
     Raises:
-        UserError: the data are no folder of images, or their folder has another layout than expected.
+        UserError: the data are no folder of images, or one of another layout.
     """
     if not DATASETS[dataset.name].image_files:
         known = ", ".join(f"dataset={name}" for name in sorted(DATASETS) if DATASETS[name].image_files)

@@ -13,19 +13,19 @@ from farkas_exp.machine.terminal import shown
 
 
 def copy_for(image_size: int, copies: Iterable[int]) -> int | None:
-    """The smallest of the copies whose shorter side suffices for evaluation at `image_size`; None for the originals."""
+    """The smallest copy that suffices for evaluation at `image_size`; None for the originals."""
     return min((size for size in copies if size >= int(EVALUATION_SCALE * image_size)), default=None)
 
 
 def copies_in_use(dataset: DatasetConfig, phases: PhasesConfig) -> list[int]:
-    """The copies that a run reads, from small to large."""
+    """The copies that a run reads, smallest first."""
     image_sizes = [phase.image_size for phase in phases.schedule] or [dataset.image_size]
     sizes = {copy_for(size, dataset.copies) for size in image_sizes if size is not None}
     return sorted(size for size in sizes if size is not None)
 
 
 def copy_root(root: Path, size: int) -> Path:
-    """Where the copy of a folder with a shorter side of `size` pixels is."""
+    """The folder of the copy with a shorter side of `size` pixels."""
     return root.with_name(f"{root.name}-{size}")
 
 
@@ -33,7 +33,7 @@ def list_copy(whole: ImageSets, size: int) -> ImageSets:
     """The files of a copy of `whole`.
 
     Raises:
-        UserError: there is none, or it has not all files of `whole`.
+        UserError: there is none, or it has other files than `whole`.
     """
     target = copy_root(whole.root, size)
     command = f"python scripts/resize_images.py {shown(whole.root)} {shown(target)} size={size}"
@@ -43,7 +43,7 @@ def list_copy(whole: ImageSets, size: int) -> ImageSets:
     for ours, theirs in ((whole.train, copy.train), (whole.test, copy.test)):
         if not (np.array_equal(ours.names, theirs.names) and np.array_equal(ours.labels, theirs.labels)):
             raise UserError(
-                f"dataset.copies: '{shown(target)}' has not the same files as '{shown(whole.root)}' ({len(theirs)} and"
+                f"dataset.copies: '{shown(target)}' has other files than '{shown(whole.root)}' ({len(theirs)} and"
                 f" {len(ours)} in one of the sets); complete it: {command}"
             )
     return copy

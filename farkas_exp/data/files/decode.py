@@ -1,10 +1,10 @@
-"""One image file to pixels: which part of it is seen, and how it is read no larger than needed.
+"""Decode a part of an image file, at no larger a size than needed.
 
-Only JPEG and PNG are opened, by the content of a file and whatever its name is: Pillow would hand other contents to
-other programs (PostScript to Ghostscript).
+Only JPEG and PNG are opened, by their content and not by their name: Pillow would pass other formats to other programs
+(PostScript to Ghostscript).
 
-The libjpeg decoder can put out an image at 1/2, 1/4 or 1/8 of its size for a fraction of the work (PIL's draft mode).
-An image is read at the smallest of these that still has every pixel that the view needs.
+libjpeg can decode at 1/2, 1/4 or 1/8 of the size for a fraction of the work (PIL's draft mode). An image is decoded at
+the smallest of these that has every pixel that the view needs.
 """
 
 import math
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("JPEG", "PNG")
 EVALUATION_SCALE = 1.14
-"""An evaluated image is scaled to 1.14 times the crop's side before its centre is cut out (DAWNBench's imagenet18)."""
+"""Evaluation scales an image to 1.14 times the crop's side, and crops its centre (DAWNBench's imagenet18)."""
 CROP_TRIES = 10
 ASPECTS = (3 / 4, 4 / 3)
 
@@ -45,8 +45,8 @@ class Box(NamedTuple):
 class RandomCrop(NamedTuple):
     """A random resized crop and flip (Szegedy et al. 2015): a function of `seed` and the image's size alone.
 
-    The crop has `min_scale` to 1 of the image's area and an aspect ratio of 3/4 to 4/3; where ten draws do not fit,
-    the centre.
+    The crop has `min_scale` to 1 of the image's area and an aspect ratio of 3/4 to 4/3; it is the centre if ten draws
+    do not fit.
     """
 
     seed: int
@@ -54,7 +54,7 @@ class RandomCrop(NamedTuple):
     flip: bool
 
     def box(self, width: int, height: int, out_width: int, out_height: int) -> Box:
-        """The part of an image of `width` x `height` that is seen."""
+        """The part of an image of `width` x `height` to decode."""
         draw = random.Random(self.seed).random
         mirrored = draw() < 0.5 and self.flip
         low, high = map(math.log, ASPECTS)
@@ -73,13 +73,13 @@ class RandomCrop(NamedTuple):
 class CentreCrop(NamedTuple):
     """The centre of the image, scaled so that its shorter side is `scale` times the crop's shorter side.
 
-    Where a crop of another shape would reach beyond the image, the image is scaled up until it covers the crop.
+    An image that would not cover a crop of another shape is scaled up until it does.
     """
 
     scale: float = EVALUATION_SCALE
 
     def box(self, width: int, height: int, out_width: int, out_height: int) -> Box:
-        """The part of an image of `width` x `height` that is seen."""
+        """The part of an image of `width` x `height` to decode."""
         factor = int(self.scale * min(out_width, out_height)) / min(width, height)
         factor = max(factor, out_width / width, out_height / height)
         cut_width, cut_height = out_width / factor, out_height / factor
@@ -91,15 +91,15 @@ View = RandomCrop | CentreCrop
 
 @contextmanager
 def opened(path: str | Path) -> "Iterator[Image.Image]":
-    """An image file, opened as what it is by its content.
+    """Open an image file by its content.
 
     Raises:
-        UserError: it is neither JPEG nor PNG, no file, or damaged, as far as that shows within the block.
+        UserError: it is neither JPEG nor PNG, no file, or damaged, as far as the block notices.
     """
     from PIL import Image
 
     try:
-        # A pipe that has taken the file's place would block.
+        # without O_NONBLOCK a pipe in place of the file would block
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
             facts = os.fstat(descriptor)
@@ -115,9 +115,9 @@ def opened(path: str | Path) -> "Iterator[Image.Image]":
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the warnings that Pillow has for odd metadata and for images of more than 90 million pixels.
+    """Silence Pillow's warnings of odd metadata and of images of more than 90 million pixels (twice that is an error).
 
-    From twice that on they are refused. For one thread, and those that it waits for.
+    For this thread, and those that it waits for.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -125,13 +125,13 @@ def quiet() -> Iterator[None]:
 
 
 def decode(path: str | Path, height: int, width: int, view: View, draft: bool = True) -> np.ndarray:
-    """The part of an image file that `view` sees, as RGB bytes (height, width, 3), antialiased.
+    """The part of an image file in `view`, as RGB bytes (height, width, 3), antialiased.
 
     Grey, palette, CMYK, 16-bit and transparent images become RGB; the orientation in EXIF is not applied, as in
     torchvision's loader.
 
     Raises:
-        UserError: the file cannot be read as an image, in one line.
+        UserError: the file cannot be read as an image.
     """
     from PIL import Image
 
@@ -141,7 +141,7 @@ def decode(path: str | Path, height: int, width: int, view: View, draft: bool = 
         shrink = _shrink(box, height, width) if draft and image.format == "JPEG" else 1
         if shrink > 1:
             image.draft(None, (full_width // shrink, full_height // shrink))  # type: ignore[arg-type]
-            # The last pixel of a row stands for what is left of it: the sizes' ratio is not the reduction.
+            # the reduced size is rounded up, so the ratio of the sizes is not the reduction
             assert image.size == (-(-full_width // shrink), -(-full_height // shrink))
         rgb = to_rgb(image)
         corners = (
@@ -155,7 +155,7 @@ def decode(path: str | Path, height: int, width: int, view: View, draft: bool = 
 
 
 def _shrink(box: Box, height: int, width: int) -> int:
-    """The largest of the decoder's reductions that leaves the box at least as large as what is made of it."""
+    """The decoder's largest reduction that leaves the box at least as large as the output."""
     room = min(box.width / width, box.height / height)
     return next((shrink for shrink in (8, 4, 2) if room >= shrink), 1)
 
@@ -183,7 +183,7 @@ def to_rgb(image: "Image.Image") -> "Image.Image":
 
 
 class Piece(NamedTuple):
-    """A part of a batch for one worker: images `start`, `start` + 1, ... of bytes (?, height, width, 3)."""
+    """A part of a batch for one worker: images of bytes (height, width, 3), from `offset` on."""
 
     offset: int
     height: int
@@ -193,7 +193,7 @@ class Piece(NamedTuple):
     draft: bool
 
     def decode_into(self, memory: memoryview) -> None:
-        """Decode the images one behind the other into `memory`, from `offset` on."""
+        """Decode the images into `memory`, one after the other."""
         size = self.height * self.width * 3
         for number, (path, view) in enumerate(zip(self.paths, self.views, strict=True)):
             part = memory[self.offset + number * size : self.offset + (number + 1) * size]
@@ -202,7 +202,7 @@ class Piece(NamedTuple):
 
 
 def image_sizes(paths: Sequence[str]) -> list[tuple[int, int]]:
-    """(width, height) of each image, from the beginnings of the files.
+    """(width, height) of each image, from the headers of the files.
 
     Raises:
         UserError: a file is no image.
@@ -215,7 +215,7 @@ def image_sizes(paths: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def broken_images(paths: Sequence[str]) -> list[str]:
-    """A line for each of the files that cannot be decoded as a whole."""
+    """A line for each file that cannot be decoded completely."""
     lines = []
     for path in paths:
         try:

@@ -1,4 +1,4 @@
-"""What is in a folder: read without waiting for anything, and every kind of it either used, counted or refused."""
+"""The entries of a folder: read without waiting, and either used, counted or refused."""
 
 import os
 import stat
@@ -12,13 +12,13 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 OTHER_PICTURES = (
     ".avif", ".bmp", ".gif", ".heic", ".jfif", ".jp2", ".jpe", ".pgm", ".ppm", ".tif", ".tiff", ".webp",
 )  # fmt: skip
-"""Pictures that are not read, for the count of what is left out."""
+"""Formats that are not read, but counted among what is left out."""
 SHOWN_KINDS = 6
-"""So many kinds of what is left out are named; the others are summed up."""
+"""The most kinds of left-out files that are named; the others are summed up."""
 
 
 def entries(folder: str | Path) -> Iterator[os.DirEntry[str]]:
-    """What is in a folder.
+    """The entries of a folder.
 
     Raises:
         UserError: it cannot be read.
@@ -31,10 +31,10 @@ def entries(folder: str | Path) -> Iterator[os.DirEntry[str]]:
 
 
 def facts_of(entry: os.DirEntry[str]) -> os.stat_result:
-    """What an entry is, or links to.
+    """The status of an entry, or of what it links to.
 
     Raises:
-        UserError: a link to nothing, or to something that may not be seen.
+        UserError: a broken link, or one to something inaccessible.
     """
     try:
         return entry.stat()
@@ -52,7 +52,7 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def kind_of(path: str | Path) -> str:
-    """What is at a path that is no folder, in words."""
+    """What is at a path, in words."""
     try:
         mode = os.stat(path).st_mode
     except OSError:
@@ -62,24 +62,24 @@ def kind_of(path: str | Path) -> str:
 
 
 def is_picture(name: str) -> bool:
-    """Whether a name is one of a picture, of those that are read or of others."""
+    """Whether a name has the suffix of a picture, read or not."""
     return name.lower().endswith(SUFFIXES + OTHER_PICTURES)
 
 
 class LeftOut:
-    """What a listing passes over: how many of each kind, with an example."""
+    """What a listing leaves out: how many of each kind, with an example."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._kinds: dict[str, tuple[int, str]] = {}
 
     def add(self, kind: str, path: str, count: int = 1) -> None:
-        """Count something; `path` is an example of it."""
+        """Count something, with an example."""
         before, example = self._kinds.get(kind, (0, path))
         self._kinds[kind] = before + count, min(example, path)
 
     def line(self) -> str | None:
-        """All of it in one line."""
+        """One line for all of it, or None."""
         if not self._kinds:
             return None
         ordered = sorted(self._kinds.items(), key=lambda item: (-item[1][0], item[0]))

@@ -1,7 +1,7 @@
 """Images in folders (`data.files.listing`), decoded once into memory.
 
-The decoded images are kept in a cache file under the root. The cache belongs to the exact list of files (names, sizes,
-times of change) and, by its name, to the image size; when a file changes, it is made again.
+The decoded images are cached in a file under the root, one for each image size, which is made again when any file
+changes its name, size or time.
 """
 
 import hashlib
@@ -27,16 +27,16 @@ from farkas_exp.machine.errors import UserError
 CACHE_FORMAT = 2
 PROGRESS_FROM = 2000  # files; fewer take a moment
 PROGRESS_EVERY = 5.0  # seconds
-MEMORY_SHARE = 0.25  # of the machine's memory that decoded images may take; cropping needs up to three copies
+MEMORY_SHARE = 0.25  # the share of memory for decoded images; cropping needs up to three copies
 WHOLE = CentreCrop(1.0)
-"""An image of another size or aspect is scaled to cover the size, then cropped at its centre."""
+"""Scales an image of another size to cover the output, and crops its centre."""
 
 
 def load(config: DatasetConfig, device: torch.device) -> Arrays:
-    """RGB images (N, H, W, 3): `image_size` pixels square, or else as large as the first training image.
+    """RGB images (N, H, W, 3), `image_size` pixels square or as large as the first training image.
 
     Raises:
-        UserError: another layout than expected, an unreadable image, or more than fits into memory.
+        UserError: another layout, an unreadable image, or more than fits into memory.
     """
     sets = list_images(config.root)
     images = torch.from_numpy(_images(config, sets))
@@ -48,7 +48,7 @@ def load(config: DatasetConfig, device: torch.device) -> Arrays:
 
 
 def _images(config: DatasetConfig, sets: ImageSets) -> np.ndarray:
-    """The images of both sets, one behind the other, from the cache or from the files."""
+    """The training and then the test images, from the cache or the files."""
     paths = [path for files in (sets.train, sets.test) for path in files.paths(range(len(files)))]
     size = config.image_size
     cache = sets.root / CACHE_FOLDER / f"images_{size or 'first'}.npz"
@@ -66,11 +66,11 @@ def _images(config: DatasetConfig, sets: ImageSets) -> np.ndarray:
 
 
 def _cache_key(sets: ImageSets, paths: list[str]) -> str:
-    """Changes with any file's name, size or time of change, and with the cache's format."""
+    """A key that changes with any file's name, size or time, and with the cache's format."""
     digest = hashlib.sha256(f"{CACHE_FORMAT} {sets.fingerprint()}".encode())
     for path in paths:
         facts = Path(path).stat()
-        # Not even a copy that keeps its time of modification keeps the other one.
+        # a copy may keep st_mtime, but never st_ctime
         digest.update(f"\0{facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns}".encode())
     return digest.hexdigest()
 

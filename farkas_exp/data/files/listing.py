@@ -1,10 +1,10 @@
 """The image files of a data set by folder, as arrays: ImageNet's 1.28 million are listed in seconds and take 60 MB.
 
 Two layouts are known: `train/<class>/*` and `test/<class>/*` (or `val`), and Tiny-ImageNet's, `train/<class>/images/*`
-and `val/images/*` with the classes in `val/val_annotations.txt`. Labels are the places of the sorted class names.
+and `val/images/*` with the classes in `val/val_annotations.txt`. Labels number the sorted class names.
 
-What is in these folders is either used, or counted in one line (`ImageSets.left_out`), or refused: broken links, pipes,
-folders that cannot be read, and classes that only one of the sets has or that have no image.
+Everything in these folders is used, counted in one line (`ImageSets.left_out`), or refused: broken links, pipes,
+unreadable folders, classes in only one of the sets, and classes without an image.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ LAYOUT = "it must hold train/<class>/* and test/<class>/* (or val)"
 EVALUATION_FOLDERS = ("test", "val")
 ANNOTATIONS = "val_annotations.txt"
 SCANNERS = 16
-"""Threads that read folders: they wait for the disk, or for a network."""
+"""Threads that read folders, waiting for a disk or network."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class ImageFiles:
     """The files of one set, sorted by class and name.
 
     Attributes:
-        folders: the folders that the files are in.
-        folder: (N,) index of a file's folder.
-        names: (N,) the file's name, as bytes.
-        sizes: (N,) its bytes.
+        folders: the folders of the files.
+        folder: (N,) the index of a file's folder.
+        names: (N,) file names, as bytes.
+        sizes: (N,) in bytes.
         labels: (N,) int64.
     """
 
@@ -70,9 +70,9 @@ class ImageFiles:
 
 @dataclass(frozen=True)
 class ImageSets:
-    """A whole data set: its class names in the order of the labels, its two sets of files, and what is left out of it.
+    """A whole data set: its class names in the order of the labels, and its two sets of files.
 
-    `left_out` is a line for people; None where everything is used.
+    `left_out` says in a line what is not used; None if everything is.
     """
 
     root: Path
@@ -82,7 +82,7 @@ class ImageSets:
     left_out: str | None = None
 
     def fingerprint(self) -> str:
-        """16 hex digits that change with any file's name, size or class; the files are not read."""
+        """16 hex digits that change with any file's name, size or class; reads no file."""
         digest = hashlib.sha256("\0".join(self.classes).encode("utf-8", "surrogateescape"))
         for files in (self.train, self.test):
             digest.update(b"\1")
@@ -93,19 +93,19 @@ class ImageSets:
 
 
 def list_images(root_name: str | None, num_classes: int | None = None, allow_empty: bool = False) -> ImageSets:
-    """List the files of a data set: those that are JPEG or PNG by their name, and not hidden.
+    """List the files of a data set whose names are those of JPEG or PNG, and not hidden.
 
-    The evaluation set is `test`, or `val` where there is no `test`, or only one without train's classes (ImageNet's and
-    Tiny-ImageNet's have no labels).
+    The evaluation set is `test`, or `val` if there is no `test`, or one without train's classes: ImageNet's and
+    Tiny-ImageNet's have no labels.
 
     Args:
-        root_name: the folder, as the configuration has it.
-        num_classes: how many classes there must be; None for any number.
-        allow_empty: list empty files like all others.
+        root_name: the folder in the configuration.
+        num_classes: the expected number of classes; None for any.
+        allow_empty: whether empty files are listed, too.
 
     Raises:
-        UserError: another layout than expected, another number of classes than `num_classes`, a class that only one of
-            the sets has, a class without images, an empty file, or something that cannot be read.
+        UserError: another layout or number of classes, a class that is missing from one set or has no images, an empty
+            file, or something unreadable.
     """
     if root_name is None:
         raise UserError(f"dataset.root: missing; set it to the folder of the images; {LAYOUT}")
@@ -139,7 +139,7 @@ def list_images(root_name: str | None, num_classes: int | None = None, allow_emp
 
 
 def _check_layout(root: Path) -> None:
-    """Whether `train` and an evaluation folder are there; where they are one level up or down, the error says so."""
+    """Check that `train` and an evaluation folder exist; hint at those one level up or down."""
     folders = {name: root / name for name in ("train", *EVALUATION_FOLDERS)}
     for folder in folders.values():
         if os.path.lexists(folder) and not os.path.isdir(folder):
@@ -211,7 +211,7 @@ def _class_folders(folder: Path, left_out: LeftOut) -> list[str]:
 
 @dataclass(frozen=True)
 class _Scan:
-    """The images in one folder, sorted by name, and what else is there: its kind, its path and how many."""
+    """The images in a folder, sorted by name, and what else is there: kind, path and number."""
 
     names: list[bytes]
     sizes: list[int]
@@ -241,7 +241,7 @@ def _scan(folder: Path) -> _Scan:
 
 
 def _other(entry: os.DirEntry[str]) -> tuple[str, str, int]:
-    """What to say of an entry of a class folder that is no image to be read."""
+    """Kind, path and number of an entry of a class folder that is no image to read."""
     if is_folder(entry):
         walk = [] if entry.is_symlink() else os.walk(entry.path)
         pictures = [os.path.join(place, name) for place, _, names in walk for name in names if is_picture(name)]
@@ -253,7 +253,7 @@ def _other(entry: os.DirEntry[str]) -> tuple[str, str, int]:
 def _class_files(
     folder: Path, names: Sequence[str], classes: Sequence[str], left_out: LeftOut
 ) -> ImageFiles:  # fmt: skip
-    """The images of all class folders; Tiny-ImageNet's are in `images` there."""
+    """The images of all class folders, or of Tiny-ImageNet's `images` in them."""
     places = [folder / name for name in names]
     tiny = all(os.path.isdir(place / "images") for place in places)
     with ThreadPoolExecutor(SCANNERS) as pool:
@@ -281,7 +281,7 @@ def _class_files(
 
 
 def _beside_images(place: Path) -> _Scan:
-    """What lies beside `images` in a class folder of Tiny-ImageNet's layout, but for its table of boxes."""
+    """What is beside `images` in a class folder of Tiny-ImageNet, except its table of boxes."""
     scan = _scan(place)
     others = [(kind, path, count) for kind, path, count in scan.others if not _belongs_to_tiny(place, path)]
     others += [("beside 'images'", os.path.join(place, os.fsdecode(name)), 1) for name in scan.names]
@@ -293,7 +293,7 @@ def _belongs_to_tiny(place: Path, path: str) -> bool:
 
 
 def _annotated_files(folder: Path, classes: Sequence[str], left_out: LeftOut) -> ImageFiles:
-    """Tiny-ImageNet's validation set: one folder of images, their classes in a table of file name, class, box."""
+    """Tiny-ImageNet's validation set: one folder of images, and a table of file name, class and box."""
     table = _annotations(folder / ANNOTATIONS)
     place = folder / "images" if os.path.isdir(folder / "images") else folder
     scan = _scan(place)

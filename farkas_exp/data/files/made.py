@@ -1,4 +1,4 @@
-"""A folder of made-up JPEG images of many sizes, for trying the streaming offline and for tests."""
+"""A folder of synthetic JPEG images of many sizes, to try streaming offline and for tests."""
 
 import random
 from pathlib import Path
@@ -14,10 +14,10 @@ def make_folder(
     root: Path, *, classes: int = 10, train: int = 40, val: int = 10, size: int = 96, noise: float = 30.0,
     seed: int = 0, tiny: bool = False,
 ) -> None:  # fmt: skip
-    """Write `train`/`val` images a class below `root`; files that are there stay.
+    """Write `train` and `val` images of each class below `root`, except those that exist.
 
-    Each class is a grating of its own direction and colour, under noise and with a random phase. The shorter side of an
-    image is `size` to 1.5 times that, its aspect ratio 1/2 to 2; they are written whole or not at all.
+    Each class is a noisy grating of its own direction and colour, with a random phase. The shorter side of an image is
+    `size` to 1.5 times that, its aspect ratio 1/2 to 2.
 
     Args:
         root: the data set's folder.
@@ -26,7 +26,7 @@ def make_folder(
         val: evaluation images a class.
         size: the least side in pixels.
         noise: standard deviation of the pixels' noise, which decides the size of the files: at 14, images of 300 pixels
-            have about the pixels of an ILSVRC file, and 90 KB (ILSVRC: 110).
+            have 90 KB and about the pixels of an ILSVRC file (110 KB).
         seed: of everything random; the same seed makes the same images.
         tiny: Tiny-ImageNet's layout, in place of ImageNet's.
     """

@@ -1,13 +1,12 @@
 """Processes that decode images into memory that they share with the trainer.
 
-In place of torch's DataLoader, given the same pieces and keeping its processes (`python -m benchmarks.loader`, two
-processes on two busy cores of an Intel Xeon, PyTorch 2.15): a DataLoader's process imports PyTorch, which takes 320 MB
-in place of 32 and 2.7 more seconds of processor time to start, and it decodes 277 to 326 images in place of 317 to 375
-for a second of processor time.
+Why not torch's DataLoader, with the same pieces and persistent processes (`python -m benchmarks.loader`, two processes
+on two busy cores of an Intel Xeon, PyTorch 2.15): its processes import PyTorch, which takes 320 MB rather than 32 and
+2.7 more seconds of processor time to start, and decode 277 to 326 images rather than 317 to 375 in a second of it.
 
-Batches are cut into pieces, and the pieces dealt to the workers in turn, so that all of them work on the batch that is
-needed next. Pixels travel as bytes through shared memory; pipes carry only what is to be done. A worker that has lost
-its trainer ends by itself, and a trainer that has lost a worker says so.
+Batches are cut into pieces, which are dealt to the workers in turn, so that all work on the batch that is needed next.
+Pixels travel through shared memory, and pipes carry only requests. A worker that has lost its trainer ends by itself,
+and a trainer that has lost a worker reports it.
 """
 
 import itertools
@@ -33,17 +32,17 @@ from farkas_exp.machine.errors import UserError
 AHEAD = 3
 """Batches in memory: one in use, the others being decoded."""
 PIECE = 16
-"""Images in a piece; also the largest number of images that a worker still decodes for a reader that has gone."""
+"""Images in a piece; also the most that a worker still decodes for a reader that is gone."""
 
 
 def default_workers(ranks: int = 1) -> int:
-    """The cores that each of the ranks on this machine may use."""
+    """The cores for each rank on this machine."""
     return max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", ranks)))
 
 
 @dataclass(frozen=True)
 class Request:
-    """A batch to decode: one path and view for each image, all of `height` x `width` pixels."""
+    """A batch to decode: a path and a view for each image, all of `height` x `width` pixels."""
 
     paths: Sequence[str]
     views: Sequence[View]
@@ -57,7 +56,7 @@ class Request:
         return len(self.paths) * self.height * self.width * 3
 
     def pieces(self, offset: int) -> Iterator[Piece]:
-        """The batch in pieces, its first byte at `offset`."""
+        """The batch in pieces, from byte `offset` on."""
         for start in range(0, len(self.paths), PIECE):
             part = slice(start, start + PIECE)
             place = offset + start * self.height * self.width * 3
@@ -65,9 +64,9 @@ class Request:
 
 
 class DecodingPool:
-    """Decodes batches in `workers` processes, or without any in this one; started on first use.
+    """Decodes batches in `workers` processes, started at first use, or in this process without any.
 
-    One pass at a time: a pass that is begun ends the one before it.
+    A new pass ends the one before it.
     """
 
     def __init__(self, workers: int) -> None:
@@ -80,15 +79,15 @@ class DecodingPool:
         self._pass = 0
 
     def batches(self, requests: Iterable[Request], largest: int) -> Iterator[np.ndarray]:
-        """Each batch as bytes (n, height, width, 3), in order; an array is overwritten once the next one is asked for.
+        """Each batch in order as bytes (n, height, width, 3), overwritten when the next one is requested.
 
         Args:
-            requests: of at least one image each; taken `AHEAD` of what has been handed out.
-            largest: bytes of the largest of them.
+            requests: of at least one image each; taken `AHEAD` of the batches.
+            largest: the most bytes in one of them.
 
         Raises:
-            UserError: an image that cannot be read, or no room for the batches.
-            RuntimeError: a worker has died.
+            UserError: an image cannot be read, or there is no room for the batches.
+            RuntimeError: a worker died.
         """
         self._begin(AHEAD * largest)
         own, slots = self._pass, itertools.cycle(range(AHEAD))
@@ -108,7 +107,7 @@ class DecodingPool:
             assert own == self._pass, "another pass over the data has begun"
 
     def map(self, function: Callable[[Sequence[Any]], Any], items: Sequence[Any], size: int = 64) -> Iterator[Any]:
-        """`function` of every `size` items, in their order."""
+        """`function` of every `size` items, in order."""
         self._begin(0)
         parts = (items[start : start + size] for start in range(0, len(items), size))
         if not self.workers:
@@ -122,7 +121,7 @@ class DecodingPool:
             yield self._receive()
 
     def close(self) -> None:
-        """End the processes; the pool starts them again when it is used again."""
+        """End the processes; the next use starts them again."""
         _end(self._connections, self._processes)
         self._sent.clear()
         self._memory = bytearray()
@@ -131,7 +130,7 @@ class DecodingPool:
         self._pass += 1
         if self.workers and not self._connections:
             self._start()
-        while self._sent:  # of a pass that was not read to its end
+        while self._sent:  # left from an unfinished pass
             with suppress(UserError):
                 self._receive()
         if room > len(self._memory):
@@ -147,11 +146,11 @@ class DecodingPool:
             self._connections.append(ours)
             self._processes.append(process)
         self._turn = itertools.cycle(range(self.workers))
-        # Before multiprocessing's own end, which sends the signal that workers ignore and then waits for them.
+        # before multiprocessing sends the workers the signal that they ignore, and waits for them
         Finalize(self, _end, (self._connections, self._processes), exitpriority=10)
 
     def _share(self, room: int) -> mmap.mmap:
-        """Memory of at least `room` bytes that all workers have, too: a file that has no name any more."""
+        """Memory of at least `room` bytes shared with all workers: an unlinked file."""
         path, memory = _make_file(room)
         try:
             for worker, connection in enumerate(self._connections):
@@ -164,7 +163,7 @@ class DecodingPool:
         return memory
 
     def _send(self, function: Callable[..., Any], arguments: Iterable[Any]) -> int:
-        """Deal the calls of `function` to the workers, and return their number."""
+        """Deal calls of `function` to the workers; return their number."""
         count = 0
         for argument in arguments:
             count += 1
@@ -181,7 +180,7 @@ class DecodingPool:
         return count if self.workers else 0
 
     def _receive(self) -> Any:
-        """The result of the call that was sent first."""
+        """The result of the earliest call."""
         worker = self._sent.popleft()
         try:
             result, mistake = self._connections[worker].recv()
@@ -197,7 +196,7 @@ class DecodingPool:
         code = process.exitcode
         self.close()
         return RuntimeError(
-            f"a decoding process has ended (exit code {code}); if it was killed for memory, take fewer dataset.workers"
+            f"a decoding process ended (exit code {code}); if it ran out of memory, choose fewer dataset.workers"
         )
 
 
@@ -205,8 +204,8 @@ _MAP = "map"
 
 
 def _work(connection: Connection) -> None:
-    """A worker's life: what comes over the connection is done, in its order, until nobody is there any more."""
-    # The trainer decides when to stop, and a terminal or a cluster signals all its processes.
+    """The main loop of a worker: serve requests in order, until the trainer is gone."""
+    # the trainer decides when to stop, but a terminal or cluster signals all processes
     for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"):
         signal.signal(getattr(signal, name), signal.SIG_IGN)
     memory = memoryview(b"")
@@ -235,7 +234,7 @@ def _quietly(function: Callable[..., Any], argument: Any, memory: memoryview | N
 
 
 def _make_file(room: int) -> tuple[str, mmap.mmap]:
-    """A file of `room` bytes in memory, or on disk where memory has none, and its mapping.
+    """A file of `room` bytes in memory, or else on disk, and its mapping.
 
     Raises:
         UserError: neither has room.
@@ -244,7 +243,7 @@ def _make_file(room: int) -> tuple[str, mmap.mmap]:
     for folder in folders:
         descriptor, path = tempfile.mkstemp(prefix="farkas_exp-", dir=folder)
         try:
-            # Room that is only promised would end a worker by a signal when it is used.
+            # without allocation, a worker would die by a signal when the disk is full
             os.posix_fallocate(descriptor, 0, room) if hasattr(os, "posix_fallocate") else os.ftruncate(
                 descriptor, room
             )

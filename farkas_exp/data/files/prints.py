@@ -1,10 +1,9 @@
-"""What the files of a data set are: fingerprints that a run's record keeps, so that no run is taken for one on others.
+"""Fingerprints of the files of a data set, kept in a run's record, so that runs on different files are told apart.
 
-`run.json` has them as `data`, a mapping from what the files are (`files`, or `copy 160` for a smaller copy beside them)
-to 16 hex digits. They are made of the files' names below the folder, their sizes and classes, and, up to
-`CONTENTS_UP_TO` bytes in total, of their contents. Neither PyTorch nor a decoder is needed for them.
-
-In larger data sets, a file whose content was replaced by one of exactly the same size is not noticed.
+`run.json` has them as `data`, 16 hex digits each for the `files` and for smaller copies such as `copy 160`. They cover
+the files' names below the folder, their sizes and classes, and their contents if these are at most `CONTENTS_UP_TO`
+bytes in total; in larger data sets, content replaced by other content of the same size goes unnoticed. Needs neither
+PyTorch nor a decoder.
 """
 
 import hashlib
@@ -28,12 +27,12 @@ Prints = dict[str, str]
 
 
 def prints_of_sets(sets: ImageSets, copies: Mapping[int, ImageSets]) -> Prints:
-    """The fingerprints of listed files, and of the copies that are read beside them."""
+    """The fingerprints of listed files and of the copies in use."""
     return {"files": _print(sets), **{f"copy {size}": _print(copy) for size, copy in copies.items()}}
 
 
 def prints_of_files(paths: Iterable[Path]) -> Prints:
-    """The fingerprint of a data set that is a few files, whatever their size.
+    """The fingerprint of a data set of a few files, contents included.
 
     Raises:
         UserError: one of them cannot be read.
@@ -46,12 +45,12 @@ def prints_of_files(paths: Iterable[Path]) -> Prints:
 
 
 def prints(dataset: DatasetConfig, phases: PhasesConfig) -> Prints | None:
-    """The fingerprints of a data set as it is on this machine now.
+    """The present fingerprints of a data set; None if its files are not on this machine.
 
-    Empty for one whose files are known by their checksums, or that has no files; None where the files are not here.
+    Empty for a data set without files, or with files of known checksums.
 
     Raises:
-        UserError: they are here and cannot be used.
+        UserError: the files cannot be used.
     """
     key = (dataset.name, dataset.root, dataset.num_classes, dataset.copies, dataset.image_size, phases)
     if _remembered is None:
@@ -71,7 +70,7 @@ _remembered: dict[object, Prints | None] | None = None
 
 @contextmanager
 def remembered() -> Iterator[None]:
-    """Within the block, which is one sweep's, the files of each data set are looked at once."""
+    """Within the block, which is that of a sweep, fingerprint each data set once."""
     global _remembered
     _remembered = {}
     try:
@@ -81,7 +80,7 @@ def remembered() -> Iterator[None]:
 
 
 def of_folder(dataset: DatasetConfig, phases: PhasesConfig) -> Prints | None:
-    """The fingerprints of a folder of image files and of its copies, as they are now."""
+    """The present fingerprints of a folder of image files and of its copies."""
     if dataset.root is None or not os.path.isdir(home(dataset.root, "dataset.root")):
         return None
     sets = list_images(dataset.root, dataset.num_classes)
@@ -90,7 +89,7 @@ def of_folder(dataset: DatasetConfig, phases: PhasesConfig) -> Prints | None:
 
 
 def check_same(recorded: Mapping[str, str], now: Prints | None, dataset: DatasetConfig, run: Path) -> str:
-    """Whether a run was trained on the data that are here now; returns what there is to say where that is not known.
+    """Check that a run was trained on the present data; return a remark if that is unknown.
 
     Raises:
         UserError: it was trained on others.
@@ -111,7 +110,7 @@ def check_same(recorded: Mapping[str, str], now: Prints | None, dataset: Dataset
 
 
 def _print(sets: ImageSets) -> str:
-    """The fingerprint of listed files, with their contents where these are few bytes."""
+    """The fingerprint of listed files, with their contents if these are small."""
     digest = hashlib.sha256(sets.fingerprint().encode())
     if int(sets.train.sizes.sum() + sets.test.sizes.sum()) <= CONTENTS_UP_TO:
         with ThreadPoolExecutor(SCANNERS) as pool:

@@ -1,7 +1,7 @@
-"""Large images that stay in their files: decoded by processes while the network trains, a phase's size at a time.
+"""Images that stay in their files, and are decoded during training at the size of the phase.
 
-Every random choice about an image is a function of (seed, epoch, the image's position in the epoch's order), so it
-depends neither on the processes that decode nor on how a batch is spread over ranks.
+Every random choice about an image is a function of (seed, epoch, the image's position in the epoch), so it depends
+neither on the decoding processes nor on how ranks share a batch.
 """
 
 from collections.abc import Iterable, Iterator
@@ -27,19 +27,19 @@ from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.seeding import derive_seed
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's training pixels in [0, 1], by channel: the constants that torchvision and DAWNBench use."""
+"""Of ImageNet's training pixels in [0, 1], by channel, as in torchvision and DAWNBench."""
 MIN_SCALE = 0.08
 SHAPE_STEP = 8
 """The longer side of a rectangular evaluation batch is a multiple of this (DAWNBench's imagenet18)."""
 FIXED_PART = 256
-"""Images of a fixed batch that are decoded at once."""
+"""Images of a fixed batch to decode at once."""
 
 
 class StreamedData:
-    """An `ImageData` whose images are decoded as they are needed.
+    """An `ImageData` that decodes images as they are needed.
 
     Args:
-        dataset: the folder and how it is read.
+        dataset: the folder and how to read it.
         augmentation: `flip` and `min_scale` of the training crops; crop padding and cutout must be 0.
         phases: image size and global batch by epoch; without a schedule `dataset.image_size` and `batch_size`.
         batch_size: images in a training batch over all ranks, without phases.
@@ -50,7 +50,7 @@ class StreamedData:
         world_size: number of shares.
 
     Raises:
-        UserError: a folder of another layout, an option that does not fit, or a batch larger than the training set.
+        UserError: another layout, an option that does not fit, or a batch larger than the training set.
     """
 
     def __init__(
@@ -126,9 +126,9 @@ class StreamedData:
         return self._moved(pixels, (self._train_labels[order[rows(step)]] for step in steps))
 
     def test_batches(self, epoch: int | None = None) -> Iterator[Batch]:
-        """This rank's share of the evaluation set as the phase of `epoch` (default: the last) sees it.
+        """This rank's share of the evaluation set at the image size of `epoch` (default: the last).
 
-        Over all ranks each image comes once, nothing is padded; the shares differ by at most one image a batch.
+        Over all ranks each image comes once, without padding; the shares differ by at most one image a batch.
         """
         phase = self._phases.schedule[-1] if epoch is None else phase_at(self._phases, epoch)
         files = self._files(phase)[1]
@@ -146,7 +146,7 @@ class StreamedData:
         return self._moved(pixels, (self._test_labels[torch.from_numpy(own)] for own, _, _ in shares))
 
     def fixed_batch(self, n: int) -> Batch:
-        """The first `n` training images (all, if there are fewer) of a fixed order: any seed and rank has the same."""
+        """The first `n` training images (or all) of a fixed order, the same for every seed and rank."""
         index = fixed_order(self.info.train_size, "fixed batch")[:n]
         size = self.info.image_shape[1]
         parts = [index[start : start + FIXED_PART] for start in range(0, len(index), FIXED_PART)]
@@ -160,14 +160,14 @@ class StreamedData:
         return torch.cat(images), torch.cat(labels)
 
     def close(self) -> None:
-        """End the decoding processes; they start again when they are needed."""
+        """End the decoding processes; the next use starts them again."""
         self._pool.close()
 
     def _request(self, files: ImageFiles, index: list[int], views: list[View], height: int, width: int) -> Request:
         return Request(files.paths(index), views, height, width, self._dataset.draft)
 
     def _files(self, phase: PhaseConfig) -> tuple[ImageFiles, ImageFiles]:
-        """The training and test files that a phase reads: the smallest copy that is large enough, or the originals."""
+        """The training and test files of a phase: the smallest copy that is large enough, or the originals."""
         size = copy_for(phase.image_size, self._dataset.copies)
         sets = self._sets
         if size is None:
@@ -191,7 +191,7 @@ class StreamedData:
             yield index, height, width
 
     def _test_aspects(self) -> np.ndarray:
-        """(N,) width / height of the evaluation images; kept in the cache folder, as reading 50,000 headers takes time.
+        """(N,) width / height of the evaluation images, cached, since reading 50,000 headers takes time.
 
         Raises:
             UserError: an image that cannot be read.
@@ -208,7 +208,7 @@ class StreamedData:
         return sizes[:, 0] / sizes[:, 1]
 
     def _moved(self, batches: Iterator[np.ndarray], labels: Iterable[Tensor]) -> Iterator[Batch]:
-        """The decoded batches on the device; on a GPU the next one is copied while one is in use."""
+        """The decoded batches on the device; a GPU copies the next one while one is in use."""
         pairs = zip(batches, labels, strict=True)
         if self._device.type != "cuda":
             for pixels, label in pairs:
@@ -218,7 +218,7 @@ class StreamedData:
         ahead: tuple[Tensor, Tensor] | None = None
         for pair in chain(pairs, [None]):
             ready = ahead
-            if ready is not None:  # wait for its copy before the next one is begun, not for both
+            if ready is not None:  # wait for its copy alone, before the next one begins
                 current = torch.cuda.current_stream(self._device)
                 current.wait_stream(side)
                 for tensor in ready:
@@ -230,11 +230,11 @@ class StreamedData:
                 yield self._finish(ready[0]), ready[1]
 
     def _sent(self, values: Tensor) -> Tensor:
-        # The copy into pinned memory frees the batch's place at once; the allocator keeps it until the GPU has it.
+        # pinning copies the batch and frees its place; the allocator keeps the pinned copy until the GPU has it
         return values.pin_memory().to(self._device, non_blocking=True)
 
     def _finish(self, pixels: Tensor) -> Tensor:
-        """From bytes (N, H, W, 3) to scaled float32 images (N, 3, H, W), of their own memory."""
+        """Bytes (N, H, W, 3) as scaled float32 images (N, 3, H, W), in new memory."""
         images = pixels.permute(0, 3, 1, 2).to(torch.float32)
         images.sub_(self._shift).div_(self._scale)
         return images if self._channels_last else images.contiguous()
@@ -253,7 +253,7 @@ class StreamedData:
 
 
 def rectangle(aspect: float, size: int) -> tuple[int, int]:
-    """(height, width) for images of the mean `aspect` (width / height): `size` is the shorter side."""
+    """(height, width) for images of the mean `aspect` (width / height), with a shorter side of `size`."""
     longer = max(size, int(size * max(aspect, 1 / aspect)) // SHAPE_STEP * SHAPE_STEP)
     return (size, longer) if aspect >= 1 else (longer, size)
 
@@ -278,15 +278,15 @@ def _check_options(dataset: DatasetConfig, augmentation: AugmentationConfig) -> 
 
 
 def _name(dataset: DatasetConfig) -> str:
-    """How messages name the data."""
+    """The name of the data in messages."""
     return labelled(dataset).label or dataset.name
 
 
 def _listed(dataset: DatasetConfig, phases: PhasesConfig) -> tuple[ImageSets, Prints]:
-    """The files of the run, and the fingerprints of all that are read.
+    """The files of the run, and the fingerprints of all that it reads.
 
     Raises:
-        UserError: another layout than expected, or a copy that is not complete.
+        UserError: another layout, or an incomplete copy.
     """
     whole = list_images(dataset.root, dataset.num_classes)
     files = prints_of_sets(whole, {size: list_copy(whole, size) for size in copies_in_use(dataset, phases)})

@@ -210,7 +210,7 @@ def test_a_phase_reads_the_smallest_copy_that_is_large_enough(tmp_path):
     assert not torch.equal(images, reduced)
     assert (images - reduced).abs().mean() < 0.1
     (next((tmp_path / "made-40" / "val").glob("*/*"))).unlink()
-    with pytest.raises(UserError, match=r"dataset.copies: '.*made-40' has not the same files as '.*made' \(5 and 6"):
+    with pytest.raises(UserError, match=r"dataset.copies: '.*made-40' has other files than '.*made' \(5 and 6"):
         build(root, copies=(40,))
 
 
