@@ -182,11 +182,11 @@ def main(given: Sequence[str] | None = None) -> int:
             answers = pool.map(lambda way: attempt(way, options.device, folder), chosen)
             for way, (wrong, seconds) in zip(chosen, answers, strict=True):
                 failed += bool(wrong)
-                print(f"{'FAILED' if wrong else 'works':8}{way.name:24}{seconds:5.0f} s  {wrong}".rstrip(), flush=True)
+                print(f"{'FAILED' if wrong else 'works':10}{way.name:24}{seconds:5.0f} s  {wrong}".rstrip(), flush=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     for name in left_out:
-        print(f"{'left out':8}{name:24} needs a GPU")
+        print(f"{'left out':10}{name:24} needs a GPU")
     return 1 if failed else 0
 
 
