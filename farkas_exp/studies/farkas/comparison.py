@@ -188,9 +188,9 @@ def in_pairs(filled: Sequence[Filled], normalization: str, score: Score = ranked
     found = []
     for each in filled:
         for column in each.table.columns:
-            arms = [cell_arm(wanted, each) for wanted in each.table.pair(column, normalization)]
-            paths = {str(run.path) for arm in arms for run in arm.runs}
-            made = contrast(*arms, score, f"{each.table.short}, {column}", ("ResNet", "FarkasNet"))
+            plain, farkas = (cell_arm(wanted, each) for wanted in each.table.pair(column, normalization))
+            paths = {str(run.path) for run in (*plain.runs, *farkas.runs)}
+            made = contrast(plain, farkas, score, f"{each.table.short}, {column}", ("ResNet", "FarkasNet"))
             if made and not paths & used:
                 found.append(made)
             used |= paths
