@@ -40,7 +40,7 @@ demo: setup
 
 .PHONY: test
 test: setup  ## the tests, in a few minutes
-	$(PYTEST) -n $(WORKERS) $(ARGS)
+	$(PYTEST) -n $(WORKERS) --dist worksteal $(ARGS)
 
 .PHONY: test-slow
 test-slow: setup  ## the heavier tests
