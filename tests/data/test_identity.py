@@ -9,13 +9,8 @@ import pytest
 from PIL import Image
 
 from farkas_exp import runs
-from farkas_exp.config import DatasetConfig, PhaseConfig, PhasesConfig
 from farkas_exp.config.identity import identify
-from farkas_exp.data import build_data
 from farkas_exp.data.files import prints
-from farkas_exp.data.files.listing import list_images
-from farkas_exp.data.files.made import make_folder
-from farkas_exp.data.files.resize import Reduction, resize_folder
 from farkas_exp.launch import execution, outcomes
 from farkas_exp.launch.cli import main
 from farkas_exp.machine.errors import UserError
@@ -294,44 +289,6 @@ def test_a_record_that_is_older_than_fingerprints_is_skipped_and_says_so(tmp_pat
         outcomes.SKIPPED,
         "its record is older than fingerprints of data",
     )
-
-
-def test_large_data_sets_are_told_by_names_and_sizes(tmp_path, monkeypatch):
-    root = pictures(tmp_path / "cats")
-    dataset = DatasetConfig("image_folder", root=str(root))
-    small = prints.prints(dataset, PhasesConfig())
-    monkeypatch.setattr(prints, "CONTENTS_UP_TO", 0)
-    monkeypatch.setattr(prints, "_content", lambda path: pytest.fail("read a file"))
-    large = prints.prints(dataset, PhasesConfig())
-    assert large != small
-    replaced(root)
-    assert prints.prints(dataset, PhasesConfig()) == large
-    added(root)
-    assert prints.prints(dataset, PhasesConfig()) != large
-
-
-def test_the_copies_that_are_read_are_a_part_of_the_data(tmp_path):
-    make_folder(tmp_path / "made", classes=2, train=4, val=2, size=64)
-    sets = list_images(str(tmp_path / "made"))
-    for size in (20, 40):
-        resize_folder(sets, tmp_path / f"made-{size}", Reduction(size), 0, lambda count: None)
-    phases = PhasesConfig("two", (PhaseConfig(1, 16, 4, 1.0, 1.0), PhaseConfig(2, 60, 4, 1.0, 1.0)))
-    dataset = DatasetConfig("streamed_folder", root=str(tmp_path / "made"), copies=(40, 20), workers=0)
-    known = prints.prints(dataset, phases)
-    assert known is not None
-    assert list(known) == ["files", "copy 20"], "the other one suffices for neither phase"
-    off = config("runs", augmentation={"crop_padding": 0, "cutout": 0}).augmentation
-    data = build_data(dataset, off, batch_size=4, seed=0, device="cpu", phases=phases)
-    assert dict(data.info.files) == known, "the trainer's and the sweep's are the same"
-    file = next((tmp_path / "made-20" / "train").glob("*/*"))
-    file.write_bytes(file.read_bytes() + b"\0")
-    now = prints.prints(dataset, phases)
-    assert now is not None
-    assert (now["files"], now["copy 20"] == known["copy 20"]) == (known["files"], False)
-    with pytest.raises(UserError, match="fingerprint of the copy 20 "):
-        prints.check_same(known, now, dataset, tmp_path)
-    shutil.rmtree(tmp_path / "made-20")
-    assert prints.check_same(known, prints.prints(dataset, phases), dataset, tmp_path) == ""
 
 
 def test_mnists_layout_with_other_digits_is_other_data(tmp_path):
