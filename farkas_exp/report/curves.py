@@ -5,7 +5,7 @@ import itertools
 import math
 import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from farkas_exp.report import style
 from farkas_exp.report.arms import Arm, arms_table, group_arms
 from farkas_exp.report.render import Report
+from farkas_exp.report.statistics import over_seeds
 from farkas_exp.runs import RunRecord
 from farkas_exp.runs.query import number, setting
 
@@ -86,11 +87,12 @@ def _more_colors() -> Iterator[tuple[str, str]]:
 
 
 def draw_curves(
-    axes: Any, arms: Sequence[Arm], key: str, looks_by_identity: Mapping[str, Look], first_epochs: int | None = None
-) -> None:
+    axes: Any, arms: Sequence[Arm], key: str, looks_by_identity: Mapping[str, Look],
+    shown: Callable[[int], slice] = slice,
+) -> None:  # fmt: skip
     """Draw one line and one band (± one standard deviation) per arm that has something to draw.
 
-    `first_epochs` draws only so many epochs.
+    `shown` gives the epochs to draw, of so many.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -98,7 +100,8 @@ def draw_curves(
         curve, look = arm_curve(arm, key), looks_by_identity[arm.identity]
         if curve is None:
             continue
-        curve = Curve(curve.epochs[:first_epochs], curve.mean[:first_epochs], curve.sd[:first_epochs], curve.n)
+        part = shown(len(curve.epochs))
+        curve = Curve(curve.epochs[part], curve.mean[part], curve.sd[part], curve.n)
         marker = look.marker or ("o" if len(curve.epochs) == 1 else None)
         every = max(1, math.ceil(len(curve.epochs) / 8))
         axes.plot(
@@ -106,11 +109,19 @@ def draw_curves(
             markevery=every, label=legend_label(arm, curve.n),
         )  # fmt: skip
         if curve.n > 1:
-            # Neither errors nor losses are negative, but a spread wider than the mean would say so.
-            low, high = (curve.mean - curve.sd).clip(min=0), curve.mean + curve.sd
+            # No error or loss is negative and no error above 100 %, but a spread wider than the mean would say so.
+            most = 100.0 if "error" in key else None
+            low, high = (curve.mean - curve.sd).clip(min=0), (curve.mean + curve.sd).clip(max=most)
             axes.fill_between(curve.epochs, low, high, color=look.color, alpha=style.BAND_ALPHA, linewidth=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
+
+
+def line_text(counts: Collection[int]) -> str:
+    """What lines and bands are, over so many runs each."""
+    if max(counts) == 1:
+        return "Line: one run."
+    return f"Line: {over_seeds(counts)}; band: ± 1 standard deviation{' (none for n = 1)' if min(counts) == 1 else ''}."
 
 
 def legend_label(arm: Arm, n: int) -> str:
@@ -139,8 +150,10 @@ def curves_figure(arms: Sequence[Arm], title: str = "") -> Any:
         if title:
             figure.suptitle(style.text(title))
         handles, labels = loss.get_legend_handles_labels()
-        empty = [arm for arm in drawn if arm_curve(arm, f"{arm.evaluated_on}_error") is None]
-        lines = ["Line: mean over seeds; band: ± 1 standard deviation."]
+        curves = [arm_curve(arm, f"{arm.evaluated_on}_error") for arm in drawn]
+        counts = [curve.n for curve in curves if curve]
+        lines = [line_text(counts)] if counts else []
+        empty = [arm for arm, curve in zip(drawn, curves, strict=True) if curve is None]
         lines += [f"{more} more arms are not drawn; choose some with KEY=VALUE."] if more > 0 else []
         lines += ["Not drawn: " + "; ".join(f"{arm.label} ({_why_empty(arm)})" for arm in empty)] if empty else []
         caption = "\n".join(style.text(part) for line in lines for part in textwrap.wrap(line, 140))

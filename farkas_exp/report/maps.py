@@ -12,6 +12,7 @@ import numpy as np
 
 from farkas_exp.report import style
 from farkas_exp.report.kinds import Kinds
+from farkas_exp.report.statistics import over_seeds
 from farkas_exp.report.tables import Table, cell
 from farkas_exp.runs import RunRecord
 from farkas_exp.runs.query import DONE, by_data, number, ranked_error, setting
@@ -72,7 +73,7 @@ ROWS = (
     ("dead_at_end", "dead points after\ntraining (%)", (0.0, 100.0)),
 )
 CAPTION = (
-    "Two moons: mean over n = {n} seeds. Chance is 50 %. Dead points: the share of the training points at which",
+    "Two moons: {seeds}. Chance is 50 %. Dead points: the share of the training points at which",
     "no unit is active, in the layer where it is largest. A cross: no run.",
 )
 
@@ -131,7 +132,7 @@ def deep_narrow_table(found: Sequence[Grid], name: str = "deep_narrow", notes: S
                 records.append({"kind": grid.label, "depth": depth, "width": width, "n": runs, **here})
             rows.append(tuple(cells))
     said = (
-        f"Test accuracy in percent, mean over {_counts(found)} seeds; below it the share of the training points (in "
+        f"Test accuracy in percent, {_seeds(found)}; below it the share of the training points (in "
         "percent) that are dead at initialization, in the layer where most are. A run that failed to train counts as"
         " chance, 50 %.",
     )
@@ -161,7 +162,7 @@ def deep_narrow_figure(found: Sequence[Grid]) -> Any:
             axes.set_xticks(range(len(widths)), map(str, widths))
             axes.set_xlabel("width")
         figure.suptitle("Deep and narrow networks on two moons")
-        figure.supxlabel("\n".join(CAPTION).format(n=_counts(found)), fontsize=8.5)
+        figure.supxlabel("\n".join(CAPTION).format(seeds=_seeds(found)), fontsize=8.5)
     return figure
 
 
@@ -182,6 +183,5 @@ def _text(value: float) -> str:
     return "–" if np.isnan(value) else f"{value:.0f}"
 
 
-def _counts(found: Sequence[Grid]) -> str:
-    counts = {len(runs) for grid in found for runs in grid.runs.values()}
-    return "–".join(str(count) for count in dict.fromkeys((min(counts), max(counts))))
+def _seeds(found: Sequence[Grid]) -> str:
+    return over_seeds({len(runs) for grid in found for runs in grid.runs.values()})

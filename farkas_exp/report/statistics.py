@@ -6,7 +6,7 @@ failed run counts as is the caller's business.
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +37,12 @@ def summarize(values: Sequence[float]) -> Summary | None:
         return None
     array = np.asarray(values, dtype=float)
     return Summary(float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else None, len(array))
+
+
+def over_seeds(counts: Collection[int]) -> str:
+    """What means over so many runs each are called."""
+    low, high = min(counts, default=0), max(counts, default=0)
+    return "one seed" if high == 1 else f"mean over n = {low if low == high else f'{low}–{high}'} seeds"
 
 
 def welch_interval(samples: Sequence[Sequence[float]], weights: Sequence[float], confidence: float = 0.95) -> Interval:

@@ -15,7 +15,7 @@ import pytest
 from farkas_exp.report import style
 from farkas_exp.report.arms import Arm, arm_labels, arms_table, group_arms, mean_sd
 from farkas_exp.report.command import main
-from farkas_exp.report.curves import arm_curve, curves_figure, looks
+from farkas_exp.report.curves import arm_curve, curves_figure, line_text, looks
 from farkas_exp.report.statistics import Summary
 from farkas_exp.report.tables import Table, cell, to_csv, to_html, to_latex, to_markdown, to_terminal
 from farkas_exp.runs import collect, survey
@@ -302,3 +302,15 @@ def test_help_names_what_can_be_asked_for(capsys: pytest.CaptureFixture[str]) ->
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
     assert all(word in out for word in ("arms", "table1", "runs_dir", "format"))
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ([1, 1], "Line: one run."),
+        ([3, 3], "Line: mean over n = 3 seeds; band: ± 1 standard deviation."),
+        ([1, 3], "Line: mean over n = 1–3 seeds; band: ± 1 standard deviation (none for n = 1)."),
+    ],
+)
+def test_a_caption_speaks_of_means_and_bands_where_there_are_some(counts: list[int], said: str) -> None:
+    assert line_text(counts) == said

@@ -1,9 +1,13 @@
 """The paper's Figures 2 to 7 from run directories; Figure 1 is computed in `figure1.py`.
 
 One panel per depth, the settings as lines: colour is the kind of network, a dotted line omits batch norm, a solid one
-has it. The band is ± one standard deviation over the seeds. A figure is drawn as far as there are runs.
+has it. The band is ± one standard deviation over the seeds. The last fifth of the epochs, which the smallest learning
+rate has to itself, is drawn again on a scale of its own. A figure is drawn as far as there are runs.
 """
 
+import math
+import textwrap
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from farkas_exp.report import style
-from farkas_exp.report.arms import Arm
-from farkas_exp.report.curves import TEST_ERROR, TRAIN_LOSS, Look, arm_curve, draw_curves, looks
+from farkas_exp.report.arms import Arm, pretty
+from farkas_exp.report.curves import TEST_ERROR, TRAIN_LOSS, Look, arm_curve, draw_curves, line_text, looks
 from farkas_exp.runs import RunRecord
-from farkas_exp.runs.query import number
+from farkas_exp.runs.query import is_plain, number, setting
 from farkas_exp.studies.farkas.figure1 import figure1
 from farkas_exp.studies.farkas.filling import Filled, fill
 from farkas_exp.studies.farkas.paper import FIGURE5, TABLES, PaperTable
@@ -46,53 +50,104 @@ def table_panels(filled: Filled) -> list[Panel]:
     return panels
 
 
+@dataclass(frozen=True)
+class View:
+    """A figure of the metrics over the epochs: a row of panels, or one panel where there is one column.
+
+    Attributes:
+        key: of the metrics.
+        label: of the axis.
+        shown: the epochs to draw, of so many.
+        arms: the labels of the arms to draw; all without.
+    """
+
+    key: str
+    label: str
+    shown: Callable[[int], slice] = slice
+    arms: frozenset[str] | None = None
+
+    @property
+    def zoomed(self) -> bool:
+        """Whether it repeats a part of another view on a scale of its own."""
+        return self.arms is not None
+
+
+def with_ends(panels: Sequence[Panel], key: str = TEST_ERROR[0], label: str = TEST_ERROR[1]) -> list[View]:
+    """A metric over all epochs, and its last fifth again.
+
+    Lines with and without batch norm end far apart, so each have a view of their own if they are two or more.
+    """
+    norms = {arm.label: setting(arm.config, "normalization.name") for panel in panels for arm in panel.arms}
+    counts = Counter(norms.values())
+    if len(counts) < 2 or min(counts.values()) < 2:
+        return [View(key, label), View(key, f"{label}, end", _last_fifth, frozenset(norms))]
+    ends = [
+        View(key, f"{label}, end\n{pretty('normalization.name', norm)}", _last_fifth,
+             frozenset(each for each, own in norms.items() if own == norm))
+        for norm in counts
+    ]  # fmt: skip
+    return [View(key, label), *ends]
+
+
+def _last_fifth(epochs: int) -> slice:
+    return slice(epochs - math.ceil(epochs / 5), epochs)
+
+
 def panels_figure(
     panels: Sequence[Panel],
     title: str,
+    views: Sequence[View],
     *,
-    keys: Sequence[tuple[str, str]] = (TEST_ERROR, TRAIN_LOSS),
     notes: Sequence[str] = (),
-    first_epochs: int | None = None,
     show_failed: bool = False,
+    line: Callable[[Arm], Any] | None = None,
 ) -> Any:
-    """A row of panels for each figure of the metrics, with one legend for all of them and a caption below.
+    """A row of panels for each view, with one legend for all of them and a caption below.
 
     Args:
         panels: a column of the figure each; arms of the same label look the same in all of them.
         title: the title of the whole figure.
-        keys: what is drawn in each row: the key of the metrics and the label of its axis.
+        views: a row of the figure each; side by side where there is only one panel.
         notes: lines of the caption.
-        first_epochs: how many epochs are shown; all without.
         show_failed: draw each failed run as a thin line that ends in a cross.
+        line: the style of an arm's line, where it is not to say the normalization.
     """
     with style.styled():
         by_label = {arm.label: arm for panel in panels for arm in panel.arms}
-        look = _label_looks(list(by_label.values()))
+        look = _label_looks(list(by_label.values()), line)
         single = len(panels) == 1
-        rows, columns = (1, len(keys)) if single else (len(keys), len(panels))
-        height = 2.7 * rows + 0.7 * single + 0.5 + 0.23 * (len(by_label) + len(notes))
-        figure = style.new_figure(max(3.1 * columns, 9.2 if single else 6.4), height)
-        grid = figure.subplots(rows, columns, squeeze=False, sharex="col", sharey=False if single else "row")
-        for index, (key, label) in enumerate(keys):
-            axes_of_key = [grid[0][index]] if single else grid[index]
-            for axes, panel in zip(axes_of_key, panels, strict=True):
-                own = {arm.identity: look[arm.label] for arm in panel.arms}
-                draw_curves(axes, panel.arms, key, own, first_epochs)
-                if show_failed:
-                    _draw_failed(axes, panel.arms, key, look)
-                axes.set_xlabel("epoch" if single or index == len(keys) - 1 else "")
+        rows, columns = (1, len(views)) if single else (len(views), len(panels))
+        heights = [2.7] if single else [1.7 if view.zoomed else 2.7 for view in views]
+        below = 0.7 * single + 0.5 + 0.23 * (len(by_label) + len(notes) + 1)
+        figure = style.new_figure(max(3.1 * columns, 9.2 if single else 6.4), sum(heights) + below)
+        grid = figure.subplots(rows, columns, squeeze=False, height_ratios=heights)
+        for index, view in enumerate(views):
+            row = [grid[0][index]] if single else grid[index]
+            for axes, panel in zip(row, panels, strict=True):
+                arms = [arm for arm in panel.arms if view.arms is None or arm.label in view.arms]
+                draw_curves(axes, arms, view.key, {arm.identity: look[arm.label] for arm in arms}, view.shown)
+                if view.zoomed:
+                    axes.set_visible(bool(axes.get_lines()))
+                    axes.locator_params(axis="x", nbins=4)
+                if show_failed and not view.zoomed:
+                    _draw_failed(axes, panel.arms, view.key, look)
+                axes.set_xlabel("epoch" if single or index == len(views) - 1 else "")
                 if index == 0 and not single:
                     axes.set_title(panel.title)
-            axes_of_key[0].set_ylabel(label)
+                if not view.zoomed and axes is not row[0]:
+                    axes.sharey(row[0])
+                    axes.tick_params(labelleft=False)
+            row[0].set_ylabel(view.label)
         figure.suptitle(title)
-        _legend(figure, list(by_label), look, [*_captions(panels, show_failed), *notes])
+        ends = ["End: the last fifth of the epochs."] * any(view.zoomed for view in views)
+        _legend(figure, list(by_label), look, [*_captions(panels, show_failed), *ends, *notes])
     return figure
 
 
-def _label_looks(arms: Sequence[Arm]) -> dict[str, Look]:
+def _label_looks(arms: Sequence[Arm], line: Callable[[Arm], Any] | None) -> dict[str, Look]:
     """A look for each label: that of one of its arms, told apart from all others."""
-    named = [replace(arm, identity=arm.label) for arm in arms]
-    return looks(named)
+    found = looks([replace(arm, identity=arm.label) for arm in arms])
+    return {arm.label: replace(found[arm.label], line=line(arm)) for arm in arms} if line else found
 
 
 def _legend(figure: Any, labels: Sequence[str], look: Mapping[str, Look], captions: Sequence[str]) -> None:
@@ -130,9 +185,9 @@ def _draw_failed(axes: Any, arms: Sequence[Arm], key: str, look: Mapping[str, Lo
 
 
 def _captions(panels: Sequence[Panel], show_failed: bool) -> list[str]:
-    counts = sorted({curve.n for panel in panels for arm in panel.arms if (curve := arm_curve(arm, "test_error"))})
-    n = "–".join(str(count) for count in dict.fromkeys((counts[0], counts[-1]))) if counts else "0"
-    lines = [f"Line: mean over n = {n} seeds; band: ± 1 standard deviation."]
+    curves = [arm_curve(arm, TEST_ERROR[0]) for panel in panels for arm in panel.arms]
+    counts = [curve.n for curve in curves if curve]
+    lines = [line_text(counts)] if counts else []
     failed = [
         f"{arm.label}{f', {panel.title}' if len(panels) > 1 else ''}: {len(arm.failed)}"
         for panel in panels
@@ -145,35 +200,49 @@ def _captions(panels: Sequence[Panel], show_failed: bool) -> list[str]:
     return lines
 
 
-def table_figure(table: PaperTable, records: Sequence[RunRecord], title: str, **options: Any) -> Any | None:
-    """The curves of a table's cells; None without a run."""
+def table_figure(
+    table: PaperTable,
+    records: Sequence[RunRecord],
+    title: str,
+    views: Callable[[Sequence[Panel]], Sequence[View]] | None = None,
+    **options: Any,
+) -> Any | None:
+    """The curves of a table's cells: by default test error, its end, and training loss. None without a run."""
     filled = fill(table, records)
     panels = table_panels(filled)
-    notes = [note for note in narrowing_notes(filled) if note.startswith("Not the paper's")]
-    return panels_figure(panels, title, notes=_wrapped(notes), **options) if panels else None
+    if not panels:
+        return None
+    wanted = views(panels) if views else [*with_ends(panels), View(*TRAIN_LOSS)]
+    notes = [*options.pop("notes", ()), *(n for n in narrowing_notes(filled) if n.startswith("Not the paper's"))]
+    wrapped = [line for note in notes for line in textwrap.wrap(note, 100)]
+    return panels_figure(panels, title, wanted, notes=wrapped, **options)
 
 
-def _wrapped(notes: Sequence[str], width: int = 100) -> list[str]:
-    import textwrap
+def _imagenet(
+    records: Sequence[RunRecord], title: str, views: Callable[[Sequence[Panel]], Sequence[View]]
+) -> Any | None:
+    """Curves of Table 3, in which all networks have batch norm: as in the paper, dotted is the FarkasNet."""
+    return table_figure(
+        TABLES["table3"], records, title, views, notes=("Dotted lines: FarkasNet.",),
+        line=lambda arm: "-" if is_plain(str(setting(arm.config, "model.name"))) else ":",
+    )  # fmt: skip
 
-    return [line for note in notes for line in textwrap.wrap(note, width)]
 
-
-_TOP1 = (("test_error", "top-1 error (%)"),)
+_TOP1 = ("test_error", "top-1 error (%)")
 
 FIGURES: dict[str, Callable[[Sequence[RunRecord]], Any | None]] = {
     "figure1": lambda records: figure1(),
-    "figure2": lambda records: table_figure(
-        TABLES["table3"], records, "Figure 2: first epochs on ImageNet", keys=_TOP1, first_epochs=FIRST_EPOCHS
+    "figure2": lambda records: _imagenet(
+        records, "Figure 2: first epochs on ImageNet", lambda panels: [View(*_TOP1, lambda epochs: slice(FIRST_EPOCHS))]
     ),
     "figure3": lambda records: table_figure(TABLES["table4"], records, "Figure 3: best practice on CIFAR-10"),
     "figure4": lambda records: table_figure(TABLES["table1"], records, "Figure 4: training curves, CIFAR-10"),
     "figure5": lambda records: table_figure(
-        FIGURE5, records, "Figure 5: 101 layers, large learning rate, no BN", show_failed=True
+        FIGURE5, records, "Figure 5: 101 layers, large learning rate, no BN", show_failed=True, line=lambda arm: "-"
     ),
     "figure6": lambda records: table_figure(TABLES["table2"], records, "Figure 6: training curves, CIFAR-100"),
-    "figure7": lambda records: table_figure(
-        TABLES["table3"], records, "Figure 7: training curves, ImageNet", keys=_TOP1
+    "figure7": lambda records: _imagenet(
+        records, "Figure 7: training curves, ImageNet", lambda panels: with_ends(panels, *_TOP1)
     ),
 }
 """Each figure of the paper from runs; None where there are no runs for it. Figure 1 needs none."""

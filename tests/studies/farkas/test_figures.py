@@ -28,12 +28,11 @@ def test_figure4_has_a_panel_per_depth_and_a_line_and_a_band_per_regime(tmp_path
     assert figure is not None
     panels = figure.axes
     assert [axes.get_title() for axes in panels[:4]] == ["18 layers", "34 layers", "50 layers", "101 layers"]
-    assert panels[0].get_ylabel() == "test error (%)"
-    assert panels[4].get_ylabel() == "training loss (nats)"
-    assert [axes.get_xlabel() for axes in panels[4:]] == ["epoch"] * 4
-    for axes in panels:
-        assert len(axes.get_lines()) == 4
-        assert len(axes.collections) == 4
+    labels = ["test error (%)", "test error (%), end\nBN", "test error (%), end\nno BN", "training loss (nats)"]
+    assert [axes.get_ylabel() for axes in panels[::4]] == labels
+    assert [axes.get_xlabel() for axes in panels[12:]] == ["epoch"] * 4
+    for axes, lines in zip(panels, [4] * 4 + [2] * 8 + [4] * 4, strict=True):
+        assert len(axes.get_lines()) == len(axes.collections) == lines
     looks = [(line.get_color(), line.get_linestyle()) for line in panels[0].get_lines()]
     plain, farkas = style.FAMILY_COLORS["resnet"], style.FAMILY_COLORS["farkasnet"]
     assert looks == [(plain, "-"), (farkas, "-"), (plain, ":"), (farkas, ":")], "dotted omits batch norm"
@@ -55,7 +54,25 @@ def test_the_legend_names_the_lines_with_their_looks(tmp_path: Path) -> None:
     lines = [(line.get_color(), line.get_linestyle()) for line in figure.axes[0].get_lines()]
     assert handles == lines
     assert len(set(handles)) == 4
-    assert [axes.get_ylabel() for axes in figure.axes] == ["test error (%)", "training loss (nats)"]
+    labels = ["test error (%)", "test error (%), end", "training loss (nats)"]
+    assert [axes.get_ylabel() for axes in figure.axes] == labels, "one line with batch norm has no end of its own"
+
+
+@pytest.mark.parametrize(("name", "table"), [("figure3", "table4"), ("figure4", "table1"), ("figure6", "table2")])
+def test_the_final_differences_are_drawn_several_times_larger(tmp_path: Path, name: str, table: str) -> None:
+    make_table(tmp_path, table, epochs=10, seeds=1)
+    figure = FIGURES[name](collect(tmp_path))
+    assert figure is not None
+    columns = len(TABLES[table].columns)
+    rows = [figure.axes[start : start + columns] for start in range(0, len(figure.axes), columns)]
+    ends = [row for row in rows if "end" in row[0].get_ylabel()]
+    assert len(ends) == (1 if table == "table4" else 2)
+    for row in ends:
+        for whole, axes in zip(rows[0], row, strict=True):
+            assert np.ptp(whole.get_ylim()) > 4 * np.ptp(axes.get_ylim())
+            assert all(list(line.get_xdata()) == [9, 10] for line in axes.get_lines())
+    shown = {line.get_ydata()[-1] for row in ends for axes in row for line in axes.get_lines()}
+    assert shown == {wanted.value for wanted in TABLES[table].cells}
 
 
 def test_figures_2_and_7_show_the_first_epochs_and_all(tmp_path: Path) -> None:
@@ -64,21 +81,29 @@ def test_figures_2_and_7_show_the_first_epochs_and_all(tmp_path: Path) -> None:
     assert first is not None
     assert whole is not None
     for figure, length in ((first, 5), (whole, 29)):
-        assert [axes.get_title() for axes in figure.axes] == ["50 layers", "101 layers", "152 layers"]
-        assert all(len(line.get_xdata()) == length for axes in figure.axes for line in axes.get_lines())
+        assert [axes.get_title() for axes in figure.axes[:3]] == ["50 layers", "101 layers", "152 layers"]
+        assert all(len(line.get_xdata()) == length for axes in figure.axes[:3] for line in axes.get_lines())
         assert figure.axes[0].get_ylabel() == "top-1 error (%)"
+        looks = [(line.get_color(), line.get_linestyle()) for line in figure.axes[0].get_lines()]
+        assert looks == [(style.FAMILY_COLORS["resnet"], "-"), (style.FAMILY_COLORS["farkasnet"], ":")]
+        caption = figure.legends[0].get_title().get_text()
+        assert "Dotted lines: FarkasNet." in caption
+        assert "Line: one run." in caption
+        assert "band" not in caption
 
 
-def test_the_band_ends_at_zero_where_the_spread_is_wider_than_the_mean(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("errors", "ends"), [((0.0, 0.0, 60.0), (0, 54.641)), ((40.0, 100.0, 100.0), (45.359, 100))])
+def test_no_band_leaves_0_to_100_percent(
+    tmp_path: Path, errors: tuple[float, ...], ends: tuple[float, float]
+) -> None:  # fmt: skip
     wanted = TABLES["table1"].cells[0]
-    for seed, error in enumerate((0.0, 0.0, 60.0)):
+    for seed, error in enumerate(errors):
         make_run(tmp_path, cell_settings(wanted, "table1", epochs=4), seed=seed, test_error=error)
     figure = FIGURES["figure4"](collect(tmp_path))
     assert figure is not None
     (band,) = figure.axes[0].collections
     last = [y for x, y in band.get_paths()[0].vertices if x == 4]
-    assert min(last) == 0
-    assert max(last) == pytest.approx(20 + 60 / 3**0.5)
+    assert (min(last), max(last)) == pytest.approx(ends, abs=0.001)
 
 
 def test_figure5_shows_the_failed_runs(tmp_path: Path) -> None:
@@ -214,3 +239,17 @@ def test_figure1_shows_clouds_hyperplanes_and_regions() -> None:
     assert regions.collections
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["class 0", "class 1", "unit (arrow: active side)", "added Farkas unit", "no unit active"]
+
+
+def test_figure5_has_a_line_for_each_of_its_arms(tmp_path: Path) -> None:
+    for index, wanted in enumerate(FIGURE5.cells):
+        config = cell_settings(wanted, epochs=5)
+        config["model"]["variant"] = wanted.row.variant
+        make_run(tmp_path, config, test_error=9.0 + index)
+    figure = FIGURES["figure5"](collect(tmp_path))
+    assert figure is not None
+    assert [line.get_ydata()[-1] for line in figure.axes[0].get_lines()] == [9.0, 10.0, 11.0, 12.0, 13.0, 14.0]
+    assert {line.get_linestyle() for line in figure.axes[0].get_lines()} == {"-"}, "none has batch norm"
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert len(set(labels)) == 6
+    assert {"FarkasNet101, sum", "FarkasNet101, mean, zero last"} < set(labels)
