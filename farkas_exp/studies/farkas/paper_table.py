@@ -103,7 +103,7 @@ def signed(value: float, digits: int = 2) -> str:
 def _notes(filled: Filled) -> list[str]:
     table = filled.table
     papers = (
-        "; below it the paper's number, and ours − paper's" if is_papers_dataset(filled) else "; below it the paper's"
+        "; below it the paper's number, and ours − paper's" if is_papers_dataset(filled) else "; below it the paper's number"
     )
     notes = [f"Mean ± standard deviation (n) of the last epoch's error{papers if _has_numbers(table) else ''}."]
     notes += narrowing_notes(filled)
