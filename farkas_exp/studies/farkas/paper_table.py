@@ -102,10 +102,9 @@ def signed(value: float, digits: int = 2) -> str:
 
 def _notes(filled: Filled) -> list[str]:
     table = filled.table
-    papers = (
-        "; below it the paper's number, and ours − paper's" if is_papers_dataset(filled) else "; below it the paper's number"
-    )
-    notes = [f"Mean ± standard deviation (n) of the last epoch's error{papers if _has_numbers(table) else ''}."]
+    papers = "; below it the paper's number" * _has_numbers(table)
+    papers += ", and ours − paper's" * (_has_numbers(table) and is_papers_dataset(filled))
+    notes = [f"Mean ± standard deviation (n) of the last epoch's error{papers}."]
     notes += narrowing_notes(filled)
     notes += [arm_failure_note(cell_arm(each, filled)) for each in table.cells if cell_arm(each, filled).failed]
     notes += ["* at a number of the paper: one run of the paper's failed and is left out of it."] * any(
