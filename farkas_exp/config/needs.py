@@ -114,6 +114,7 @@ ACTIVATED = network("a network with activations", lambda entry: entry.activated)
 SPATIAL = network("a network of convolutions", lambda entry: entry.spatial)
 ANY_HEAD = network("a network that chooses its last layer", lambda entry: entry.chooses_head)
 NO_PHASES = Need("phases=none", lambda config: not config.phases.schedule, {})
+STEPPED = Need("lr.schedule=steps", lambda config: config.lr.schedule == "steps", {"lr.schedule": "steps"})
 _PHASE = {"until": 9, "image_size": 32, "batch_size": 8, "lr_from": 0.1, "lr_to": 0.01}
 PHASES = Need(
     "phases",

@@ -19,6 +19,7 @@ def check_pairs(config: Config) -> None:
     """
     _check_phases(config)
     _check_sizes(config)
+    require(config.lr.warmup <= config.epochs, "lr.warmup", config.lr.warmup, f"at most {config.epochs}, the epochs")
     regularizer, limit = config.regularizer, config.regularizer.coefficient
     require(abs(regularizer.rho) <= limit, "regularizer.rho", regularizer.rho, f"between -{limit:g} and {limit:g}")
     if config.batch_size == 1 and not config.phases.schedule:

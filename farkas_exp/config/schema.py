@@ -24,6 +24,7 @@ from farkas_exp.config.needs import (
     PROJECTED,
     SEPARATION,
     SPATIAL,
+    STEPPED,
     STREAMED,
     architecture,
     choice,
@@ -149,15 +150,18 @@ class LRConfig:
     """Learning rate and its schedule: times `gamma` from each milestone on.
 
     The milestones are epochs of a run of `reference_epochs`; a shorter or longer run scales them (null: does not).
+    `cosine` falls to zero at the end of the run. In the first `warmup` epochs the rate rises from zero, step by step.
     Phases bring their own rates, and leave all this at the values of `lr=small`.
     """
 
     value: float = option(above=0, needs=NO_PHASES, idle=0.01)
     milestones: tuple[int, ...] = option(
-        (60, 120, 160), at_least=0, at_most=MOST_EPOCHS, increasing=True, needs=NO_PHASES
+        (60, 120, 160), at_least=0, at_most=MOST_EPOCHS, increasing=True, needs=(NO_PHASES, STEPPED)
     )
-    gamma: float = option(0.2, above=0, needs=NO_PHASES)
-    reference_epochs: int | None = option(200, at_least=1, at_most=MOST_EPOCHS, needs=NO_PHASES)
+    gamma: float = option(0.2, above=0, needs=(NO_PHASES, STEPPED))
+    reference_epochs: int | None = option(200, at_least=1, at_most=MOST_EPOCHS, needs=(NO_PHASES, STEPPED))
+    schedule: Literal["steps", "cosine"] = option("steps", needs=NO_PHASES)
+    warmup: float = option(0.0, at_least=0, needs=NO_PHASES)
 
 
 @dataclass(frozen=True)
@@ -165,6 +169,10 @@ class OptimizerConfig:
     """The optimizer; `decay: weights` leaves biases and normalization parameters without weight decay.
 
     `all_but_biases` decays the scales of normalizations, too.
+
+    `clip_norm` is the largest norm of the gradient, `clip_units` of that of each unit as a part of its weight's
+    (adaptive gradient clipping); null: not clipped. `ema` > 0 evaluates with an exponential moving average of the
+    weights.
     """
 
     name: str = option("sgd")
@@ -174,6 +182,9 @@ class OptimizerConfig:
     decay: Literal["weights", "all_but_biases", "all"] = option(
         "weights", needs=positive("optimizer.weight_decay", 5e-4)
     )
+    clip_norm: float | None = option(None, above=0)
+    clip_units: float | None = option(None, above=0)
+    ema: float = option(0.0, at_least=0, below=1)
 
 
 @dataclass(frozen=True)
@@ -181,7 +192,8 @@ class AugmentationConfig:
     """Random crop with zero padding, horizontal flip, and cutout (its square filled with its own mean colour).
 
     Streamed images take a random resized crop in place of crop and cutout: `min_scale` is its least share of the
-    image's area (null: 0.08, or the phase's). Points (dataset=moons) are not augmented.
+    image's area (null: 0.08, or the phase's). Points (dataset=moons) are not augmented. `mixup` and `cutmix` are the
+    alpha of their Beta distribution, 0: without; with both, each batch has one of them.
     """
 
     crop_padding: int = option(4, at_least=0, at_most=MOST_PIXELS, needs=IN_MEMORY, idle=0)
@@ -189,6 +201,8 @@ class AugmentationConfig:
     cutout: int = option(16, at_least=0, at_most=MOST_PIXELS, needs=IN_MEMORY, idle=0)
     cutout_fill: Literal["mean", "zero"] = option("mean", needs=(IN_MEMORY, positive("augmentation.cutout", 4)))
     min_scale: float | None = option(None, above=0, at_most=1, needs=STREAMED)
+    mixup: float = option(0.0, at_least=0, needs=PIXELS)
+    cutmix: float = option(0.0, at_least=0, needs=PIXELS)
 
 
 @dataclass(frozen=True)

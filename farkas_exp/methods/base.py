@@ -49,10 +49,12 @@ class Method:
     Attributes:
         group: the group of the configuration that chooses it.
         names: what `group.name` calls it.
+        mixes: whether its `mix` changes the labels, so that the training error is one of mixed images.
     """
 
     group: ClassVar[str]
     names: ClassVar[tuple[str, ...]] = ()
+    mixes: ClassVar[bool] = False
 
     def __init__(self, training: Training) -> None:
         self.training, self.config, self.model = training, training.config, training.model
@@ -82,8 +84,12 @@ class Method:
     def begin_epoch(self, epoch: int) -> None:
         """Before the first step of `epoch` (from 0), also where a run goes on within it."""
 
+    def mix(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The images and labels that the step is made with, drawn anew in each; labels may become (N, K) shares."""
+        return images, labels
+
     def prepare(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The images that the step is made on."""
+        """The images that the step is made on, a part of what may be compiled or recorded."""
         return images
 
     def watching(self) -> AbstractContextManager[Any]:
@@ -94,9 +100,26 @@ class Method:
         """What is added to the loss, a scalar; None adds nothing."""
         return None
 
+    def change_gradients(self) -> None:
+        """Before the optimizer's step, which takes the gradients as they then are."""
+
+    def after_step(self) -> None:
+        """After the optimizer's step."""
+
     def after_epoch(self, epoch: int) -> bool:
         """After the training of `epoch` (from 0), before the evaluation; whether it has changed the weights."""
         return False
+
+    def evaluating(self) -> AbstractContextManager[Any]:
+        """A context around every evaluation of the network."""
+        return nullcontext()
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint has to keep of it, beside the configuration."""
+        return {}
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Take over its `state`."""
 
 
 _METHODS: list[type[Method]] = []

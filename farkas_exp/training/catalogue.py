@@ -11,3 +11,4 @@ _HERE = "farkas_exp.training.optimizer"
 
 OPTIMIZERS.register("sgd", f"{_HERE}:sgd", options={"momentum": None, "nesterov": None})
 OPTIMIZERS.register("adam", f"{_HERE}:adam")
+OPTIMIZERS.register("adamw", f"{_HERE}:adamw")

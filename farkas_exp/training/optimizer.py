@@ -1,6 +1,7 @@
 """The optimizer, its parameter groups by module type, and the learning-rate schedule."""
 
 import bisect
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -59,6 +60,11 @@ def adam(groups: Iterable[dict[str, Any]], lr: float, config: OptimizerConfig, f
     return torch.optim.Adam(groups, lr=lr, fused=fused)
 
 
+def adamw(groups: Iterable[dict[str, Any]], lr: float, config: OptimizerConfig, fused: bool) -> torch.optim.Optimizer:
+    """AdamW, the weight decay beside the gradient, times the learning rate (Loshchilov and Hutter 2019)."""
+    return torch.optim.AdamW(groups, lr=lr, fused=fused)
+
+
 def build_optimizer(model: nn.Module, config: OptimizerConfig, lr: float) -> torch.optim.Optimizer:
     """The optimizer for `model`; its fused form, which does one pass over the parameters.
 
@@ -69,12 +75,16 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, lr: float) -> tor
     return build(parameter_groups(model, config.weight_decay, config.decay), lr, config, True)
 
 
-def learning_rate(config: LRConfig, epoch: int, epochs: int) -> float:
-    """The learning rate of an epoch (counted from 0) in a run of `epochs`.
+def learning_rate(config: LRConfig, epoch: float, epochs: int) -> float:
+    """The learning rate at an epoch (counted from 0, with its part that has passed) of a run of `epochs`.
 
     The paper's schedule: times 0.2 from epochs 60, 120 and 160 of 200 on. In a run of another length each milestone
-    moves to the same share of the run, rounded up to a whole epoch: the first epoch has the full learning rate.
+    moves to the same share of the run, rounded up to a whole epoch: the first epoch has the full learning rate. The
+    cosine falls from the end of the warm-up to zero at the end of the run (Loshchilov and Hutter 2017).
     """
+    if config.schedule == "cosine":
+        share = 0.0 if epoch <= config.warmup else (epoch - config.warmup) / (epochs - config.warmup)
+        return config.value * (1 + math.cos(math.pi * share)) / 2
     reference = config.reference_epochs or epochs
     milestones = [-(-milestone * epochs // reference) for milestone in config.milestones]
     return config.value * config.gamma ** bisect.bisect_right(milestones, epoch)

@@ -15,11 +15,14 @@ def batch_size_at(config: Config, epoch: int) -> int:
 def learning_rate_at(config: Config, epoch: int, step: int, steps: int) -> float:
     """The learning rate of a step (from 0) of an epoch (from 0) of `steps` steps.
 
-    Without phases it is the epoch's. In a phase it lies on the straight line from `lr_from` at the phase's first step
-    to `lr_to` at its end, times the factor by which the batch is scaled (Goyal et al. 2017, the linear rule).
+    Without phases it is that of `learning_rate`, in the first `lr.warmup` epochs times the share of them that has
+    passed at the step's end (Goyal et al. 2017). In a phase it lies on the straight line from `lr_from` at the phase's
+    first step to `lr_to` at its end, times the factor by which the batch is scaled (their linear rule).
     """
     if not config.phases.schedule:
-        return learning_rate(config.lr, epoch, config.epochs)
+        warmup = config.lr.warmup
+        share = min(1.0, (epoch + (step + 1) / steps) / warmup) if warmup else 1.0
+        return share * learning_rate(config.lr, epoch + step / steps, config.epochs)
     phase = phase_at(config.phases, epoch)
     begin = max((other.until for other in config.phases.schedule if other.until < phase.until), default=0)
     share = (epoch + step / steps - begin) / (phase.until - begin)

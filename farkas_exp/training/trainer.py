@@ -10,7 +10,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -155,8 +155,14 @@ class Trainer:
 
     def _train_step(self, images: Tensor, labels: Tensor) -> Tensor:
         """One update; returns the batch's summed loss (without penalties) and metrics, on the device."""
+        for method in self.methods:
+            images, labels = method.mix(images, labels)
         totals = self._gradients(images, labels)
+        for method in self.methods:
+            method.change_gradients()
         self.optimizer.step()
+        for method in self.methods:
+            method.after_step()
         return totals
 
     def _go_on_without(self, reason: str) -> None:
@@ -173,7 +179,8 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         sum(penalties, loss).backward()
         with torch.no_grad():
-            return self._counted(loss.detach() * len(labels), self.train_metrics, logits, labels)
+            told = labels if labels.dim() == 1 else labels.argmax(1)  # of mixed images the label with the larger share
+            return self._counted(loss.detach() * len(labels), self.train_metrics, logits, told)
 
     def _counted(self, loss: Tensor, metrics: Sequence[Metric], logits: Tensor, labels: Tensor) -> Tensor:
         """The summed loss and metrics of a batch, as one vector."""
@@ -200,7 +207,7 @@ class Trainer:
         row = {
             "epoch": state.epoch + 1,
             "lr": lr,
-            **{f"train_{name}": value for name, value in trained.items()},
+            **{self._named_in_training(name): value for name, value in trained.items()},
             **evaluated,
             "images_per_second": seen / training_seconds if training_seconds else None,
             "epoch_seconds": training_seconds + time.perf_counter() - started,
@@ -210,6 +217,11 @@ class Trainer:
         state.epoch, state.step, state.totals, state.epoch_seconds = state.epoch + 1, 0, {}, 0.0
         self._raise_if_failed(state, row)
         return row
+
+    def _named_in_training(self, name: str) -> str:
+        """How a record calls a figure of the training: an error of mixed images is no error of images."""
+        mixed = name != "loss" and any(method.mixes for method in self.methods)
+        return f"train_{name}_mixed" if mixed else f"train_{name}"
 
     def _raise_if_failed(self, state: TrainerState, row: dict[str, Any]) -> None:
         if not (math.isfinite(row["train_loss"]) and math.isfinite(row[f"{self.evaluated_on}_loss"])):
@@ -229,12 +241,15 @@ class Trainer:
         self.model.eval()
         totals = torch.zeros(len(self.metrics) + 1, device=self.device)
         count = 0
-        for images, labels in self.data.test_batches(epoch):
-            with self._autocast():
-                logits = self.model(images).float()  # not compiled: it has batches of another size
-            loss = F.cross_entropy(logits, labels, reduction="sum")
-            totals += self._counted(loss, self.metrics, logits, labels)
-            count += len(labels)
+        with ExitStack() as contexts:
+            for method in self.methods:
+                contexts.enter_context(method.evaluating())
+            for images, labels in self.data.test_batches(epoch):
+                with self._autocast():
+                    logits = self.model(images).float()  # not compiled: it has batches of another size
+                loss = F.cross_entropy(logits, labels, reduction="sum")
+                totals += self._counted(loss, self.metrics, logits, labels)
+                count += len(labels)
         *sums, images_seen = self.processes.sum([*totals.tolist(), float(count)])
         names = ("loss", *(metric.name for metric in self.metrics))
         found = means(dict(zip(names, sums, strict=True)), images_seen)
@@ -254,6 +269,7 @@ class Trainer:
         }
         ranks = self.processes.gather(own)
         totals = {name: sum(rank["totals"][name] for rank in ranks) for name in state.totals}
+        states = {type(method).__name__: kept for method in self.methods if (kept := method.state())}
         return {
             "state": {**asdict(state), "totals": totals},
             "model": self.model.state_dict(),
@@ -261,6 +277,7 @@ class Trainer:
             "rng": own["rng"],
             "cuda_rng": own["cuda_rng"],
             **({"ranks": ranks} if self.processes.are_several else {}),
+            **({"methods": states} if states else {}),
         }
 
     def restore(self, saved: dict[str, Any]) -> TrainerState:
@@ -271,6 +288,9 @@ class Trainer:
         """
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
+        for method in self.methods:
+            if kept := saved.get("methods", {}).get(type(method).__name__):
+                method.restore(kept)
         state, rank = TrainerState(**saved["state"]), self.processes.rank
         state.totals = _named(state.totals)
         own = {"totals": state.totals, "rng": saved["rng"], "cuda_rng": saved["cuda_rng"]}

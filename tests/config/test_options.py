@@ -96,11 +96,18 @@ CHANGES: dict[str, tuple[Any, Mapping[str, Any]]] = {
     "lr.milestones": ([], {}),
     "lr.gamma": (0.5, {}),
     "lr.reference_epochs": (None, {}),
+    "lr.schedule": ("cosine", {"lr.milestones": [60, 120, 160]}),
+    "lr.warmup": (1.0, {}),
     "optimizer.name": ("adam", {"optimizer.momentum": 0.9}),
     "optimizer.momentum": (0.5, {}),
     "optimizer.nesterov": (True, {}),
     "optimizer.weight_decay": (0.1, {}),
     "optimizer.decay": ("all", {"optimizer.weight_decay": 0.1}),
+    "optimizer.clip_norm": (0.1, {}),
+    "optimizer.clip_units": (0.01, {}),
+    "optimizer.ema": (0.9, {}),
+    "augmentation.mixup": (0.5, {}),
+    "augmentation.cutmix": (0.5, {}),
     "augmentation.crop_padding": (2, {}),
     "augmentation.flip": (False, {}),
     "augmentation.cutout": (4, {}),
@@ -186,6 +193,7 @@ WITHOUT_EFFECT = {
     "model.variant": "needs the whole network, seconds of training",
     "seed": "a repetition of the same experiment",
     "wandb.mode": "starts a service",
+    "optimizer.ema": "an average of the weights, beside them",
 }
 """Keys of which the weights say nothing here."""
 
@@ -301,7 +309,8 @@ def lacking_configs(others: Mapping[str, Any]) -> list[Config]:
     tried: list[Config] = []
     linear = MLP | {"model.name": "linear_residual", "model.width": None}
     fixup = {"model.name": "fixup34"}
-    for part in (off, {}, MLP, linear, fixup, MOONS, FOLDER, PHASED, {"optimizer.name": "adam"}):
+    cosine = {"lr.schedule": "cosine", "lr.milestones": [60, 120, 160]}
+    for part in (off, {}, MLP, linear, fixup, cosine, MOONS, FOLDER, PHASED, {"optimizer.name": "adam"}):
         for mixed in ({**part, **others}, {**others, **part}):
             try:
                 tried.append(made(mixed))

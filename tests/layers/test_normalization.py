@@ -147,6 +147,11 @@ def test_rms_and_dynamic_tanh_neither_revive_nor_kill_a_unit(name, position):
     assert torch.equal(unit(x) != 0, active)
     if position == "before":  # a mean that is subtracted, or a shift, does both
         assert not torch.equal(Unit(kit("batch", "before"), layer, 6, spatial=False).double()(x) != 0, active)
+        if name == "rms":
+            torch.nn.init.constant_(
+                (turned := Unit(kit(name, "before", affine=True), layer, 6).double()).norm.weight, -1
+            )
+            assert torch.equal(turned(x) != 0, layer(x) < 0)
         if name == "dyt":
             torch.nn.init.constant_(
                 (shifted := Unit(kit(name, "before", affine=True), layer, 6).double()).norm.bias, -2

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -6,6 +8,7 @@ from farkas_exp.config import LRConfig, OptimizerConfig
 from farkas_exp.machine.errors import UserError
 from farkas_exp.models import create_model
 from farkas_exp.training.optimizer import build_optimizer, learning_rate, parameter_groups, set_learning_rate
+from farkas_exp.training.schedule import learning_rate_at
 from tests.configs import config
 
 
@@ -26,6 +29,30 @@ def test_the_milestones_keep_their_share_of_a_run_of_other_length(epochs, change
 def test_without_reference_epochs_the_milestones_stay():
     assert learning_rate(LRConfig(1.0, (5,), 0.5, None), 4, 1000) == 1.0
     assert learning_rate(LRConfig(1.0, (5,), 0.5, None), 5, 1000) == 0.5
+
+
+def test_the_cosine_falls_to_zero_behind_the_warm_up_that_rises_step_by_step():
+    own = config(lr={"value": 0.4, "schedule": "cosine", "warmup": 1.5}, epochs=4)
+    rates = [learning_rate_at(own, epoch, step, 4) for epoch in range(4) for step in range(4)]
+    rising = [0.4 * (step + 1) / 6 for step in range(6)]
+    falling = [0.4 * (1 + math.cos(math.pi * (step - 6) / 10)) / 2 for step in range(6, 16)]
+    assert rates == pytest.approx(rising + falling)
+    stepped = config(lr={"value": 0.4, "warmup": 0.5}, epochs=4)
+    rates = [learning_rate_at(stepped, 0, step, 4) for step in range(4)]
+    assert rates == pytest.approx([0.2, 0.4, 0.4, 0.4])
+    with pytest.raises(UserError, match=r"^lr.warmup: 5.0 is out of range; it must be at most 4, the epochs"):
+        config(lr={"warmup": 5.0}, epochs=4)
+
+
+def test_adamw_decays_beside_the_gradient():
+    model = create_model("mlp", 10, in_channels=1, image_size=2, depth=1, width=3)
+    own = config(optimizer={"name": "adamw", "weight_decay": 0.5}).optimizer
+    optimizer, weight = build_optimizer(model, own, 0.1), model.get_parameter("classifier.weight")
+    before = weight.detach().clone()
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 7.0)
+    optimizer.step()
+    torch.testing.assert_close(weight.detach(), before * (1 - 0.1 * 0.5) - 0.1)  # Adam's first step has the length lr
 
 
 @pytest.mark.parametrize("name", ["resnet18", "farkasnet18", "farkasnet50"])

@@ -1,0 +1,64 @@
+"""An exponential moving average of the weights, with which the network is evaluated (Polyak and Juditsky 1992)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from farkas_exp.config import Config
+from farkas_exp.methods.base import Method, Training, register
+
+
+@register
+class Averaging(Method):
+    """`optimizer.ema`: after step n, average <- d average + (1 - d) weights with d = min(ema, (1 + n) / (10 + n)).
+
+    The rising d lets go of the first weights in a short run. The running statistics of batch norm are averaged, too.
+    What is trained, and what diagnostics measure, are the weights themselves.
+    """
+
+    group = "optimizer"
+
+    def __init__(self, training: Training) -> None:
+        super().__init__(training)
+        self.current = [tensor for tensor in self.model.state_dict().values() if tensor.is_floating_point()]
+        self.average = [tensor.clone() for tensor in self.current]
+        self.steps = 0
+
+    @classmethod
+    def is_asked(cls, config: Config) -> bool:
+        """See `Method`."""
+        return config.optimizer.ema > 0
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Move the average."""
+        self.steps += 1
+        decay = min(self.config.optimizer.ema, (1 + self.steps) / (10 + self.steps))
+        torch._foreach_lerp_(self.average, self.current, 1 - decay)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """The average in the place of the weights."""
+        kept = [tensor.clone() for tensor in self.current]
+        self._put(self.average)
+        self.training.share()  # the running statistics of the first process
+        try:
+            yield
+        finally:
+            self._put(kept)
+
+    @torch.no_grad()
+    def _put(self, values: list[torch.Tensor]) -> None:
+        torch._foreach_copy_(self.current, values)
+
+    def state(self) -> dict[str, Any]:
+        """The average, and of how many steps it is."""
+        return {"average": self.average, "steps": self.steps}
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Take it over."""
+        for mine, other in zip(self.average, saved["average"], strict=True):
+            mine.copy_(other)
+        self.steps = saved["steps"]

@@ -1,0 +1,53 @@
+"""Mixup and cutmix: what a step is made with, and how the training error is called."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from farkas_exp.machine.errors import UserError
+from farkas_exp.training.trainer import TrainerState
+from tests.configs import config
+from tests.training.test_trainer import made_trainer, trained
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_images_are_mixed_with_their_neighbours_and_labels_by_the_same_share(kind):
+    (method,) = made_trainer(augmentation={kind: 1.0}).methods
+    images, labels = torch.rand(6, 1, 8, 8), torch.arange(6)
+    mixed, shares = method.mix(images, labels)
+    torch.testing.assert_close(shares.sum(1), torch.ones(6))
+    neighbours = images.roll(1, 0)
+    share = shares[0, 0].item()
+    torch.testing.assert_close(shares, share * F.one_hot(labels, 10) + (1 - share) * F.one_hot(labels.roll(1), 10))
+    if kind == "mixup":
+        torch.testing.assert_close(mixed, share * images + (1 - share) * neighbours)
+    else:
+        own = mixed == images
+        assert torch.equal(mixed[~own], neighbours[~own])
+        assert own.float().mean().item() == pytest.approx(share, abs=1e-6)
+    assert not torch.equal(method.mix(images, labels)[0], mixed), "drawn anew for each batch"
+
+
+def test_the_training_error_is_called_one_of_mixed_images_and_counts_the_larger_share():
+    trainer, seen = made_trainer(augmentation={"mixup": 0.5, "cutmix": 1.0}, label_smoothing=0.1), []
+    mix = trainer.methods[0].mix
+    trainer.methods[0].mix = lambda images, labels: seen.append(mix(images, labels)) or seen[-1]
+    state = TrainerState()
+    for group in trainer.optimizer.param_groups:
+        group["lr_scale"] = 0.0
+    trained(trainer, state)
+    with torch.no_grad():
+        logits = torch.cat([trainer.model(images) for images, _ in seen])
+    shares = torch.cat([each for _, each in seen])
+    row = trainer.finish_epoch(state)
+    assert row["train_loss"] == pytest.approx(F.cross_entropy(logits, shares, label_smoothing=0.1).item(), rel=1e-4)
+    assert row["train_error_mixed"] == pytest.approx(100 * (logits.argmax(1) != shares.argmax(1)).float().mean().item())
+    assert "train_error" not in row
+    assert row["test_error"] >= 0
+
+
+def test_points_are_not_mixed():
+    points = {"dataset": {"name": "moons", "train_limit": None}, "augmentation": {"crop_padding": 0, "cutout": 0}}
+    points["augmentation"] |= {"flip": False, "mixup": 0.5}
+    with pytest.raises(UserError, match=r"^augmentation.mixup: 0.5 does nothing here; it needs images, not points"):
+        config(**points)
