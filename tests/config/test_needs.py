@@ -1,0 +1,95 @@
+"""What an option may be and what it needs: the bounds, and each kind of need on configurations that have it or not."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from farkas_exp.config import needs
+from farkas_exp.config.options import LONGEST_LIST, LONGEST_TEXT, Option
+from farkas_exp.machine.errors import UserError
+from farkas_exp.registry import NETWORKS
+
+
+@pytest.mark.parametrize(
+    ("option", "good", "bad"),
+    [
+        (Option(at_least=2), [2, 9], [1, 1.9]),
+        (Option(above=0), [0.1, 5], [0, -1]),
+        (Option(at_most=1), [1, -3], [1.5]),
+        (Option(below=1), [0.99], [1, 2]),
+        (Option(at_least=0, below=1), [0, 0.5], [-0.1, 1]),
+        (Option(at_least=0, shortest=2), [(0, 0), (3, 2, 1)], [(1,), (), (1, -1)]),
+        (Option(increasing=True), [(), (1,), (1, 2)], [(2, 1), (1, 1)]),
+        (Option(), [None, True, "", "x" * LONGEST_TEXT, (1,) * LONGEST_LIST],
+         ["x" * (LONGEST_TEXT + 1), (1,) * (LONGEST_LIST + 1), "a\nb", ("a\x1b",)]),
+        (Option(is_path=True), ["x", None], ["", "  "]),
+        (Option(at_least=5), [True, None], [4]),
+    ],
+)  # fmt: skip
+def test_a_range_holds_its_ends_as_it_says_and_for_each_element(option, good, bad):
+    for value in good:
+        option.check_range("key", value)
+    for value in bad:
+        with pytest.raises(UserError, match=r"^key(\[\d+\])?: .* is out of range; it must be "):
+            option.check_range("key", value)
+
+
+def of(**groups):
+    """A configuration of names, such as of(model="mlp")."""
+    return SimpleNamespace(**{group: SimpleNamespace(name=name) for group, name in groups.items()})
+
+
+def words(need, config):
+    return need.words if isinstance(need.words, str) else need.words(config)
+
+
+@pytest.mark.parametrize(
+    ("need", "has", "lacks", "said"),
+    [
+        (needs.FARKAS, of(model="farkasnet18"), of(model="resnet18"), "a network of Farkas layers, not resnet18"),
+        (needs.SPATIAL, of(model="resnet18"), of(model="mlp"), "a network of convolutions, not mlp"),
+        (needs.ACTIVATED, of(model="mlp"), of(model="linear_residual"), "with activations, not linear_residual"),
+        (needs.NORMALIZABLE, of(model="mlp"), of(model="fixup34"), "that takes a normalization, not fixup34"),
+        (needs.ANY_HEAD, of(model="resnet18"), of(model="mlp"), "chooses its last layer, not mlp"),
+        (needs.STREAMED, of(dataset="streamed_folder"), of(dataset="image_folder"), "dataset.name="),
+        (needs.IMAGE_FOLDER, of(dataset="image_folder"), of(dataset="digits"), "image_folder or"),
+        (needs.IN_MEMORY, of(dataset="digits"), of(dataset="streamed_folder"), "images in memory"),
+        (needs.IN_MEMORY, of(dataset="image_folder"), of(dataset="moons"), "images in memory"),
+        (needs.PIXELS, of(dataset="digits"), of(dataset="moons"), "images, not points"),
+        (needs.METHOD, of(regularizer="norm_bias"), of(regularizer="none"), "another regularizer.name than none"),
+        (needs.SEPARATION, of(regularizer="sep_p"), of(regularizer="norm_bias"), "regularizer.name=sep_up or sep_u or"),
+        (needs.architecture("downsample", ""), of(model="resnet50_imagenet"), of(model="resnet18"), "model.name"),
+        (needs.architecture("depth", ""), of(model="mlp"), of(model="resnet18"), "model.name=mlp or "),
+        (needs.architecture("blocks", ""), of(model="resnet18"), of(model="mlp"),
+         "another model.name: the options of mlp are model.depth, model.width, model.residual"),
+        (needs.architecture("blocks", ""), of(model="resnet18"), of(model="mobilenet_v2"), "of mobilenet_v2 are none"),
+        (needs.optimizer("momentum", "sgd"), of(optimizer="sgd"), of(optimizer="adam"), "optimizer.name=sgd"),
+        (needs.positive("attack.steps", 1), SimpleNamespace(attack=SimpleNamespace(steps=1)),
+         SimpleNamespace(attack=SimpleNamespace(steps=0)), "attack.steps > 0"),
+        (needs.PHASES, SimpleNamespace(phases=SimpleNamespace(schedule=(1,))),
+         SimpleNamespace(phases=SimpleNamespace(schedule=())), "phases"),
+        (needs.NO_PHASES, SimpleNamespace(phases=SimpleNamespace(schedule=())),
+         SimpleNamespace(phases=SimpleNamespace(schedule=(1,))), "phases=none"),
+    ],
+)  # fmt: skip
+def test_a_need_is_met_by_what_it_names_and_by_nothing_else(need, has, lacks, said):
+    assert (need.is_met(has), need.is_met(lacks)) == (True, False)
+    assert said in words(need, lacks)
+    example = dict(need.example)
+    if set(example) == {"model.name"} and example["model.name"]:
+        assert need.is_met(of(model=example["model.name"]))
+
+
+@pytest.mark.parametrize("need", [needs.FARKAS, needs.architecture("depth", "mlp")])
+def test_an_unknown_name_is_another_complaint(need):
+    assert "of my own" not in NETWORKS
+    assert need.is_met(of(model="of my own"))
+    assert needs.STREAMED.is_met(of(dataset="of my own"))
+
+
+def test_the_example_of_a_need_meets_it():
+    assert needs.choice("attack", "pgd", "fgsm").example == {"attack.name": "pgd"}
+    assert needs.positive("dropout.rate", 0.5).example == {"dropout.rate": 0.5}
+    assert needs.another("callback", "none", "rank_min").example == {"callback.name": "rank_min"}
+    assert needs.optimizer("momentum", "sgd").example == {"optimizer.name": "sgd"}
+    assert needs.STREAMED.example == {"dataset.name": "streamed_folder"}
