@@ -129,13 +129,19 @@ def test_a_test_needs_a_value_on_each_side_and_a_known_alternative() -> None:
         permutation_test([([1.0], [2.0])], alternative="bigger")
 
 
-@pytest.mark.parametrize(("successes", "trials"), [(0, 3), (1, 3), (3, 3), (7, 20)])
-def test_binomial_interval_is_clopper_pearson(successes: int, trials: int) -> None:
-    expected = stats.binomtest(successes, trials).proportion_ci(method="exact")
-    found = binomial_interval(successes, trials)
+@pytest.mark.parametrize("confidence", [0.95, 0.5])
+@pytest.mark.parametrize(("successes", "trials"), [(0, 1), (1, 1), (0, 3), (1, 3), (3, 3), (7, 20)])
+def test_binomial_interval_is_clopper_pearson(successes: int, trials: int, confidence: float) -> None:
+    expected = stats.binomtest(successes, trials).proportion_ci(confidence, method="exact")
+    found = binomial_interval(successes, trials, confidence)
     assert (found.low, found.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
-    with pytest.raises(ValueError, match="4 successes in 3 trials"):
-        binomial_interval(4, 3)
+    assert (found.estimate, found.confidence) == (successes / trials, confidence)
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(4, 3), (-1, 3), (0, 0)])
+def test_there_are_no_more_successes_than_trials_and_a_trial_at_least(successes: int, trials: int) -> None:
+    with pytest.raises(ValueError, match=f"{successes} successes in {trials} trials"):
+        binomial_interval(successes, trials)
 
 
 def test_boschloo_by_hand_against_scipy_and_never_above_fisher() -> None:
