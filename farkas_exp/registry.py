@@ -158,6 +158,7 @@ class Network(Entry):
         activated: whether it has activations, or is linear.
         spatial: whether it works on maps, (N, C, H, W), or on features, (N, F).
         chooses_head: whether `head.name` chooses its last layer.
+        scalars: whether it has FixUp's scalar biases and multipliers, which have a rule of their own in the optimizer.
         authors: the defaults of its options that differ in `variant=authors`.
         label: its name in tables.
     """
@@ -170,6 +171,7 @@ class Network(Entry):
     activated: bool = True
     spatial: bool = True
     chooses_head: bool = False
+    scalars: bool = False
     authors: Mapping[str, Any] = field(default_factory=dict)
     label: str = ""
 

@@ -57,14 +57,14 @@ def at(config: Any, key: str) -> Any:
     return functools.reduce(getattr, key.split("."), config)
 
 
-def network(words: str, is_met: Callable[[Network], bool]) -> Need:
+def network(words: str, is_met: Callable[[Network], bool], example: str = "farkasnet18") -> Need:
     """The need for a kind of network; an unknown name meets it, since it is refused elsewhere."""
 
     def of(config: Any) -> bool:
         entry = NETWORKS.get(config.model.name)
         return entry is None or is_met(entry)
 
-    return Need(lambda config: f"{words}, not {config.model.name}", of, {"model.name": "farkasnet18"})
+    return Need(lambda config: f"{words}, not {config.model.name}", of, {"model.name": example})
 
 
 def own_option(registry: Registry[Any], option: str, example: str) -> Need:
@@ -113,6 +113,13 @@ NORMALIZABLE = network("a network that takes a normalization", lambda entry: boo
 ACTIVATED = network("a network with activations", lambda entry: entry.activated)
 SPATIAL = network("a network of convolutions", lambda entry: entry.spatial)
 ANY_HEAD = network("a network that chooses its last layer", lambda entry: entry.chooses_head)
+OWN_RATES = network("a network with FixUp's scalar parameters", lambda entry: entry.scalars, "fixup34")
+SHARED_DECAY = Need(
+    "optimizer.scalars=common, as FixUp's own rule decays everything",
+    lambda config: not OWN_RATES.is_met(config) or config.optimizer.scalars == "common",
+    {},
+)
+MEAN_FILL = Need("augmentation.cutout_fill=mean", lambda config: config.augmentation.cutout_fill == "mean", {})
 NO_PHASES = Need("phases=none", lambda config: not config.phases.schedule, {})
 STEPPED = Need("lr.schedule=steps", lambda config: config.lr.schedule == "steps", {"lr.schedule": "steps"})
 _PHASE = {"until": 9, "image_size": 32, "batch_size": 8, "lr_from": 0.1, "lr_to": 0.01}

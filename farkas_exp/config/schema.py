@@ -16,13 +16,16 @@ from farkas_exp.config.needs import (
     FARKAS,
     IMAGE_FOLDER,
     IN_MEMORY,
+    MEAN_FILL,
     METHOD,
     NO_PHASES,
     NORMALIZABLE,
+    OWN_RATES,
     PHASES,
     PIXELS,
     PROJECTED,
     SEPARATION,
+    SHARED_DECAY,
     SPATIAL,
     STEPPED,
     STREAMED,
@@ -168,7 +171,9 @@ class LRConfig:
 class OptimizerConfig:
     """The optimizer; `decay: weights` leaves biases and normalization parameters without weight decay.
 
-    `all_but_biases` decays the scales of normalizations, too.
+    `all_but_biases` decays the scales of normalizations, too. FixUp's scalars are trained by its `own` rule (its biases
+    and multipliers at a tenth of the rate, everything decayed), or like the parameters of other networks (`common`: all
+    at the full rate, multipliers decayed as weights are).
 
     `clip_norm` is the largest norm of the gradient, `clip_units` of that of each unit as a part of its weight's
     (adaptive gradient clipping); null: not clipped. `ema` > 0 evaluates with an exponential moving average of the
@@ -180,8 +185,9 @@ class OptimizerConfig:
     nesterov: bool = option(False, needs=(optimizer("nesterov", "sgd"), positive("optimizer.momentum", 0.9)))
     weight_decay: float = option(5e-4, at_least=0)
     decay: Literal["weights", "all_but_biases", "all"] = option(
-        "weights", needs=positive("optimizer.weight_decay", 5e-4)
+        "weights", needs=(positive("optimizer.weight_decay", 5e-4), SHARED_DECAY)
     )
+    scalars: Literal["own", "common"] = option("own", needs=OWN_RATES)
     clip_norm: float | None = option(None, above=0)
     clip_units: float | None = option(None, above=0)
     ema: float = option(0.0, at_least=0, below=1)
@@ -190,6 +196,9 @@ class OptimizerConfig:
 @dataclass(frozen=True)
 class AugmentationConfig:
     """Random crop with zero padding, horizontal flip, and cutout (its square filled with its own mean colour).
+
+    `cutout_variant: authors` is the published code's: the centre of an even square may also be one pixel behind the
+    last row and column, and its mean colour is cut to a whole number.
 
     Streamed images take a random resized crop in place of crop and cutout: `min_scale` is its least share of the
     image's area (null: 0.08, or the phase's). Points (dataset=moons) are not augmented. `mixup` and `cutmix` are the
@@ -200,6 +209,9 @@ class AugmentationConfig:
     flip: bool = option(True, needs=PIXELS, idle=False)
     cutout: int = option(16, at_least=0, at_most=MOST_PIXELS, needs=IN_MEMORY, idle=0)
     cutout_fill: Literal["mean", "zero"] = option("mean", needs=(IN_MEMORY, positive("augmentation.cutout", 4)))
+    cutout_variant: Literal["paper", "authors"] = option(
+        "paper", needs=(IN_MEMORY, positive("augmentation.cutout", 4), MEAN_FILL)
+    )
     min_scale: float | None = option(None, above=0, at_most=1, needs=STREAMED)
     mixup: float = option(0.0, at_least=0, needs=PIXELS)
     cutmix: float = option(0.0, at_least=0, needs=PIXELS)
@@ -328,7 +340,8 @@ class DiagnosticsConfig:
     """At which epochs to measure dead units, dead points and Farkas margins, on how many training images.
 
     `measures` names what else to measure then (`farkas_exp.registry.MEASURES`); `lanczos_steps` belongs to the
-    Hessian's eigenvalues, `ntk_images` to the tangent kernel.
+    Hessian's eigenvalues, `ntk_images` to the tangent kernel. `train_eval` evaluates the training images after every
+    epoch, as the authors' code does, beside the running means over the epoch's steps.
     """
 
     epochs: tuple[int, ...] = outside((), at_least=0, at_most=MOST_EPOCHS)
@@ -336,6 +349,7 @@ class DiagnosticsConfig:
     measures: tuple[str, ...] = outside(())
     lanczos_steps: int = outside(80, at_least=2, at_most=10_000)
     ntk_images: int = outside(25, at_least=1, at_most=10_000)
+    train_eval: bool = outside(False)
 
 
 @dataclass(frozen=True)

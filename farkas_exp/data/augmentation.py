@@ -54,9 +54,10 @@ def plan_epoch(
 
     order = torch.randperm(count, generator=generator)
     offsets = 2 * augmentation.crop_padding + 1
+    beyond = augmentation.cutout_variant == "authors" and augmentation.cutout % 2 == 0
     crop_y, crop_x = uniform(offsets), uniform(offsets)
     flip = uniform(2) if augmentation.flip else torch.zeros(count, dtype=torch.int64)
-    return EpochPlan(order, crop_y, crop_x, flip, uniform(height), uniform(width))
+    return EpochPlan(order, crop_y, crop_x, flip, uniform(height + beyond), uniform(width + beyond))
 
 
 @dataclass(frozen=True)
@@ -113,9 +114,9 @@ class Squares:
     """Where a cutout square lies, for each row and column that can be its centre: it is the product of the two.
 
     Attributes:
-        inside_y: (H, 1, H) float32, row c is 1 on the rows that a square centred at row c covers, else 0.
-        inside_x: (W, 1, W * C) float32, the same for columns, each repeated for the channels.
-        outside_y, outside_x: the complements as bytes, 255 for 1, (H, H, 1) and (W, 1, W * C).
+        inside_y: (H + 1, 1, H) float32, row c is 1 on the rows that a square centred at row c covers, else 0.
+        inside_x: (W + 1, 1, W * C) float32, the same for columns, each repeated for the channels.
+        outside_y, outside_x: the complements as bytes, 255 for 1, (H + 1, H, 1) and (W + 1, 1, W * C).
     """
 
     inside_y: Tensor
@@ -128,7 +129,7 @@ def cutout_squares(height: int, width: int, channels: int, size: int, device: to
     """The squares of DeVries and Taylor: `size` pixels from `center - size // 2` on, clipped at the border."""
 
     def inside(side: int) -> Tensor:
-        start = torch.arange(side)[:, None] - size // 2
+        start = torch.arange(side + 1)[:, None] - size // 2
         position = torch.arange(side)
         return (position >= start) & (position < start + size)
 
@@ -142,8 +143,9 @@ def cutout_squares(height: int, width: int, channels: int, size: int, device: to
 
 
 def cutout_(
-    values: Tensor, pixels: Tensor, center_y: Tensor, center_x: Tensor, squares: Squares, *, fill_mean: bool
-) -> Tensor:
+    values: Tensor, pixels: Tensor, center_y: Tensor, center_x: Tensor, squares: Squares, *, fill_mean: bool,
+    whole: bool = False,
+) -> Tensor:  # fmt: skip
     """Cut a square out of each image, in place: fill it with its own mean colour, or with zero.
 
     The mean is that of the clipped square. It comes from sums of whole numbers, exact in float32 for squares up to
@@ -156,16 +158,21 @@ def cutout_(
         center_x: (N,) column of the square's centre.
         squares: from `cutout_squares`.
         fill_mean: the square's mean colour, instead of zero.
+        whole: cut the mean colour to a whole number.
     """
     count, height, row = values.shape
     inside_y = squares.inside_y.index_select(0, center_y)  # on a CPU much faster than inside_y[center_y]
     inside_x = squares.inside_x.index_select(0, center_x)
     fill = None
     if fill_mean:
-        channels = row // squares.inside_x.shape[0]
+        channels = row // (squares.inside_x.shape[0] - 1)
         sums = torch.bmm(inside_y, values).mul_(inside_x).view(count, -1, channels).sum(1, keepdim=True)
         area = inside_y.sum(2, keepdim=True) * (inside_x.sum(2, keepdim=True) / channels)
-        fill = inside_x.view(count, -1, channels).mul_(sums.div_(area)).view(count, 1, row)
+        fill = (
+            inside_x.view(count, -1, channels)
+            .mul_(sums.div_(area, rounding_mode="floor" if whole else None))
+            .view(count, 1, row)
+        )
     # Blacken the square by 8-bit logic, then add its colour: bool masks and torch.where take ten times as long.
     outside_y, outside_x = squares.outside_y.index_select(0, center_y), squares.outside_x.index_select(0, center_x)
     pixels.bitwise_and_(torch.bitwise_or(outside_y, outside_x))

@@ -160,8 +160,10 @@ class DeviceData:
             return values
         # inside of the trainer's loop autocast would round the sums to bf16
         with torch.autocast(self._device.type, enabled=False):
-            fill_mean = self._augmentation.cutout_fill == "mean"
-            return cutout_(values, pixels, center_y, center_x, self._squares, fill_mean=fill_mean)
+            return cutout_(
+                values, pixels, center_y, center_x, self._squares, fill_mean=self._augmentation.cutout_fill == "mean",
+                whole=self._augmentation.cutout_variant == "authors",
+            )  # fmt: skip
 
     def _finish(self, images: Tensor) -> Tensor:
         """Values (N, H, W * C), overwritten, as scaled images (N, C, H, W)."""

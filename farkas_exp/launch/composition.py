@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from farkas_exp.config import arms
 from farkas_exp.config.written import with_sources
+from farkas_exp.registry import DATASETS
 
 Values = dict[str, Any]
 
@@ -31,7 +32,26 @@ def _best(key: str, *, _root_: DictConfig) -> Any:
     return best_value(key, run)
 
 
-OmegaConf.register_new_resolver("best", _best, replace=True)
+def _without_phases(value: Any, *, _root_: DictConfig) -> Any:
+    """The value of `${without_phases:VALUE}`, a default for an image size: null where phases say the size."""
+    return None if OmegaConf.select(_root_, "phases.schedule") else value
+
+
+def _in_memory(value: Any, *, _root_: DictConfig) -> Any:
+    """The value of `${in_memory:VALUE}`, of an augmentation of images in memory: 0 for other data."""
+    entry = DATASETS.get(str(OmegaConf.select(_root_, "dataset.name")))
+    return value if entry is None or (entry.pixels and not entry.streamed) else 0
+
+
+def _for_dataset(name: str, value: Any, *, _root_: DictConfig) -> Any:
+    """The value of `${for_dataset:NAME,VALUE}`, an option of one data set: null for another."""
+    return value if OmegaConf.select(_root_, "dataset.name") == name else None
+
+
+for _name, _value in {
+    "best": _best, "without_phases": _without_phases, "in_memory": _in_memory, "for_dataset": _for_dataset,
+}.items():  # fmt: skip
+    OmegaConf.register_new_resolver(_name, _value, replace=True)
 
 
 def values_of(composed: DictConfig) -> Values:

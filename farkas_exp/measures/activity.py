@@ -1,8 +1,9 @@
 """Dead units, dead points and the Farkas margin, layer by layer.
 
 Of a layer with pre-activations z[i, j] (point i, unit j) and an activation of cutoff c: a unit is dead if z <= c at
-every point, a point is dead if z <= c at every unit. A Farkas layer has no dead points. The points of a linear layer
-are the samples; those of a convolution are the pairs of a sample and a position, since the guarantee holds at each.
+every point, a point is dead if z <= c at every unit. A Farkas layer with lambda^T b > 0 has none of the latter. The
+points of a linear layer are the samples; those of a convolution are the pairs of a sample and a position, since the
+guarantee holds at each.
 """
 
 import math

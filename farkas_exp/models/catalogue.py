@@ -27,7 +27,7 @@ _SKELETONS = {
     "101": ("build_bottleneck", (3, 4, 23, 3), (64, 128, 256, 512)),
 }
 _AUTHORS: dict[str, dict[str, Any]] = {
-    "resnet18": {}, "farkasnet18": {"blocks": (3, 3, 3), "widths": (16, 32, 64)}, "farkasnet50": {}, "farkasnet101": {},
+    "farkasnet18": {"blocks": (3, 3, 3), "widths": (16, 32, 64)}, "farkasnet50": {}, "farkasnet101": {},
 }  # fmt: skip
 """The networks that the authors' code has a variant of, and the defaults that differ in it."""
 
@@ -43,7 +43,7 @@ for _layers, (_source, _blocks, _widths) in _SKELETONS.items():
         )  # fmt: skip
 
 NETWORKS.register(
-    "fixup34", "farkas_exp.models.fixup:build_fixup", label="FixUp34", positions=(),
+    "fixup34", "farkas_exp.models.fixup:build_fixup", label="FixUp34", positions=(), scalars=True,
     options={"blocks": (5, 5, 5), "widths": (16, 32, 64)},
 )  # fmt: skip
 _pair(

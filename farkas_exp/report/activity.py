@@ -25,16 +25,19 @@ def units_table(records: Sequence[RunRecord]) -> Table | None:
         cells = [cell(arm.label), cell(str(len(arm.runs))), cell(_series(str(row["epoch"]) for row in found))]
         for kind in KINDS:
             cells.append(cell(_series(_percent(row.get(kind)) for row in found if kind in row) or "–"))
+        cells.append(cell(_series(_percent(row["dead"]) for row in found)))
         silent = [f"{row['silent']:g}" for row in found if "silent" in row]
         cells.append(cell(f"{_series(silent)} of {found[0]['appending']:g}" if silent else "–"))
         rows.append(tuple(cells))
         flat += [{"arm": arm.label, "identity": arm.identity, **row} for row in found]
     if not rows:
         return None
-    columns = ("arm", "runs", "epoch", *(f"{title} (%)" for title in KINDS.values()), "appended, nowhere active")
+    columns = ("arm", "runs", "epoch", *(f"{title} (%)" for title in KINDS.values()), "dead points (%)",
+               "appended, nowhere active")  # fmt: skip
     notes = (
         "Percent of the points (images, or images times positions) at which a unit is active, averaged over the layers"
-        " that have one of its kind and over the runs; epoch 0 is the initial network.",
+        " that have one of its kind and over the runs; epoch 0 is the initial network. Dead points: those at which no"
+        " unit of a layer is active, in the layer where most are.",
     )
     return Table("Activity by kind of unit", columns, tuple(rows), notes, tuple(flat), "units")
 
@@ -42,7 +45,8 @@ def units_table(records: Sequence[RunRecord]) -> Table | None:
 def arm_activity(arm: Arm) -> list[dict[str, Any]]:
     """A row for each epoch at which every run of an arm was measured: the mean share of each kind.
 
-    `silent` is the mean number of layers, out of `appending`, whose appended unit is active at no point.
+    `dead` is the share of dead points in the layer where most are, `silent` the mean number of layers, out of
+    `appending`, whose appended unit is active at no point.
     """
     series = [{row.get("epoch"): _row(row) for row in run.diagnostics()} for run in arm.runs]
     series = [{epoch: row for epoch, row in each.items() if row} for each in series]
@@ -61,6 +65,8 @@ def _row(row: Any) -> dict[str, float]:
         for kind, share in active.items() if isinstance(active, dict) else ():
             shares.setdefault(kind, []).append(number(share))
     found = {kind: sum(each) / len(each) for kind, each in shares.items()}
+    if found:
+        found["dead"] = max(number(layer.get("dead_points")) for layer in layers_of(row))
     if "appended" in shares:
         found |= {"silent": shares["appended"].count(0.0), "appending": len(shares["appended"])}
     return found

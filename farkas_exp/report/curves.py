@@ -18,7 +18,10 @@ from farkas_exp.report.statistics import over_seeds
 from farkas_exp.runs import RunRecord
 from farkas_exp.runs.query import number, setting
 
-TEST_ERROR, TRAIN_LOSS = ("test_error", "test error (%)"), ("train_loss", "training loss (nats)")
+TEST_ERROR = ("test_error", "test error (%)")
+TRAIN_LOSS = ("train_loss", "training loss, running mean (nats)")
+TRAIN_EVAL_LOSS = ("train_eval_loss", "training loss after the epoch (nats)")
+"""The mean over the steps of an epoch, in training mode; that of the network after it, where all runs measured it."""
 MOST_ARMS = 120
 """So many arms are drawn in one figure at most: nobody tells more lines apart."""
 
@@ -50,6 +53,13 @@ def arm_curve(arm: Arm, key: str) -> Curve | None:
     values = np.array([each[:length] for each in series])
     sd = values.std(axis=0, ddof=1) if len(series) > 1 else np.zeros(length)
     return Curve(np.arange(1, length + 1), values.mean(axis=0), sd, len(series))
+
+
+def training_loss(arms: Sequence[Arm]) -> tuple[str, str]:
+    """The training loss that all drawn runs of these arms have, and its label: that after the epoch if they can."""
+    drawn = [run for arm in arms for run in arm.finished or arm.unfinished]
+    measured = (run.result or next(iter(run.metrics()), {}) for run in drawn)
+    return TRAIN_EVAL_LOSS if drawn and all(TRAIN_EVAL_LOSS[0] in row for row in measured) else TRAIN_LOSS
 
 
 @dataclass(frozen=True)
@@ -145,8 +155,9 @@ def curves_figure(arms: Sequence[Arm], title: str = "") -> Any:
         for axes, name in zip(panels, sets, strict=True):
             draw_curves(axes, [arm for arm in drawn if arm.evaluated_on == name], f"{name}_error", look)
             axes.set_ylabel(f"{name} error (%)")
-        draw_curves(loss, drawn, TRAIN_LOSS[0], look)
-        loss.set_ylabel(TRAIN_LOSS[1])
+        key, label = training_loss(drawn)
+        draw_curves(loss, drawn, key, look)
+        loss.set_ylabel(label)
         if title:
             figure.suptitle(style.text(title))
         handles, labels = loss.get_legend_handles_labels()

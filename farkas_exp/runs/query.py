@@ -89,7 +89,8 @@ def effective_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-_ARM_GROUPS = ("model.", "residual.", "normalization.", "aggregation.", "activation.", "init.", "lr.value")
+_ARM_GROUPS = ("model.", "residual.", "normalization.", "aggregation.", "activation.", "init.", "lr.value",
+               "optimizer.scalars")  # fmt: skip
 _BUDGET = ("dataset.", "augmentation.", "epochs", "batch_size", "precision", "label_smoothing", "phases.")
 
 

@@ -16,7 +16,9 @@ SCALAR_LR = 0.1
 """FixUp trains all its biases and its multipliers with a tenth of the learning rate (Zhang et al. 2019, their code)."""
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, decay: str = "weights") -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, weight_decay: float, decay: str = "weights", scalars: str = "own"
+) -> list[dict[str, Any]]:
     """The parameters of `model` in groups, by the type of the module that owns them.
 
     Args:
@@ -24,6 +26,8 @@ def parameter_groups(model: nn.Module, weight_decay: float, decay: str = "weight
         weight_decay: for the weights of linear and convolution layers, plain and Farkas.
         decay: "weights": biases, normalization parameters and the like are not decayed; "all_but_biases": only biases
             are not; "all": everything is.
+        scalars: of FixUp, trained by its "own" rule (biases and multipliers at a tenth of the rate, everything
+            decayed), or by the "common" one, where a multiplier is a weight.
 
     Returns:
         Groups with `params`, `weight_decay` and `lr_scale` (the factor on the schedule's learning rate), in an order
@@ -31,16 +35,17 @@ def parameter_groups(model: nn.Module, weight_decay: float, decay: str = "weight
     """
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {(True, 1.0): [], (False, 1.0): [], (True, SCALAR_LR): []}
     seen: set[nn.Parameter] = set()
-    fixup = any(isinstance(module, SCALAR_MODULES) for module in model.modules())
+    fixup = scalars == "own" and any(isinstance(module, SCALAR_MODULES) for module in model.modules())
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if parameter in seen or not parameter.requires_grad:
                 continue
             seen.add(parameter)
-            if isinstance(module, SCALAR_MODULES) or (fixup and name == "bias"):
-                groups[(True, SCALAR_LR)].append(parameter)  # FixUp decays all its parameters
+            scalar = isinstance(module, SCALAR_MODULES)
+            if fixup and (scalar or name == "bias"):
+                groups[(True, SCALAR_LR)].append(parameter)
             else:
-                is_weight = isinstance(module, WEIGHT_MODULES) and name == "weight"
+                is_weight = (isinstance(module, WEIGHT_MODULES) and name == "weight") or (scalar and name != "bias")
                 decayed = is_weight or decay == "all" or (decay == "all_but_biases" and name != "bias")
                 groups[(decayed, 1.0)].append(parameter)
     return [
@@ -72,7 +77,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, lr: float) -> tor
         UserError: `optimizer.name` is none of `OPTIMIZERS`.
     """
     build = OPTIMIZERS[config.name].build
-    return build(parameter_groups(model, config.weight_decay, config.decay), lr, config, True)
+    return build(parameter_groups(model, config.weight_decay, config.decay, config.scalars), lr, config, True)
 
 
 def learning_rate(config: LRConfig, epoch: float, epochs: int) -> float:

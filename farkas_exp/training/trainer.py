@@ -9,7 +9,7 @@ import inspect
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -201,6 +201,8 @@ class Trainer:
         sums = self.processes.sum(list(state.totals.values()))
         trained = means(dict(zip(state.totals, sums, strict=True)), seen)
         evaluated = self.evaluate(state.epoch)
+        if self.config.diagnostics.train_eval:
+            evaluated |= self._evaluated("train_eval", self.data.train_batches(state.epoch))
         lr = learning_rate_at(self.config, state.epoch, state.step - 1, state.step)
         training_seconds = state.epoch_seconds
         state.seconds += time.perf_counter() - started
@@ -231,9 +233,13 @@ class Trainer:
         if self.config.failure.epochs and state.chance_epochs >= self.config.failure.epochs:
             raise Failure(f"{self.evaluated_on} error at chance or worse in {state.chance_epochs} epochs", row)
 
-    @torch.no_grad()
     def evaluate(self, epoch: int | None = None) -> dict[str, float]:
-        """The mean loss and all metrics, named by the set: `test_loss`, or `validation_loss` of held-out images.
+        """The mean loss and all metrics, named by the set: `test_loss`, or `validation_loss` of held-out images."""
+        return self._evaluated(self.evaluated_on, self.data.test_batches(epoch))
+
+    @torch.no_grad()
+    def _evaluated(self, name: str, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
+        """The mean loss and all metrics of these images in evaluation mode, each behind `name`.
 
         Several processes evaluate their shares with the first one's running statistics.
         """
@@ -244,7 +250,7 @@ class Trainer:
         with ExitStack() as contexts:
             for method in self.methods:
                 contexts.enter_context(method.evaluating())
-            for images, labels in self.data.test_batches(epoch):
+            for images, labels in batches:
                 with self._autocast():
                     logits = self.model(images).float()  # not compiled: it has batches of another size
                 loss = F.cross_entropy(logits, labels, reduction="sum")
@@ -253,7 +259,7 @@ class Trainer:
         *sums, images_seen = self.processes.sum([*totals.tolist(), float(count)])
         names = ("loss", *(metric.name for metric in self.metrics))
         found = means(dict(zip(names, sums, strict=True)), images_seen)
-        return {f"{self.evaluated_on}_{name}": value for name, value in found.items()}
+        return {f"{name}_{metric}": value for metric, value in found.items()}
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.config.precision == "bf16":

@@ -103,6 +103,7 @@ CHANGES: dict[str, tuple[Any, Mapping[str, Any]]] = {
     "optimizer.nesterov": (True, {}),
     "optimizer.weight_decay": (0.1, {}),
     "optimizer.decay": ("all", {"optimizer.weight_decay": 0.1}),
+    "optimizer.scalars": ("common", {}),
     "optimizer.clip_norm": (0.1, {}),
     "optimizer.clip_units": (0.01, {}),
     "optimizer.ema": (0.9, {}),
@@ -112,6 +113,7 @@ CHANGES: dict[str, tuple[Any, Mapping[str, Any]]] = {
     "augmentation.flip": (False, {}),
     "augmentation.cutout": (4, {}),
     "augmentation.cutout_fill": ("zero", {}),
+    "augmentation.cutout_variant": ("authors", {}),
     "augmentation.min_scale": (0.5, FOLDER),
     "dataset.name": ("moons", {**MOONS, "dataset.name": "digits"}),
     "dataset.label": ("mine", FOLDER),
@@ -172,6 +174,7 @@ CHANGES: dict[str, tuple[Any, Mapping[str, Any]]] = {
     "diagnostics.measures": (["param_norm"], {"diagnostics.epochs": [1]}),
     "diagnostics.lanczos_steps": (5, {}),
     "diagnostics.ntk_images": (5, {}),
+    "diagnostics.train_eval": (True, {}),
     "checkpoint.every_epochs": (0, {}),
     "checkpoint.every_minutes": (0.0, {}),
     "wandb.mode": ("offline", {}),
@@ -310,7 +313,8 @@ def lacking_configs(others: Mapping[str, Any]) -> list[Config]:
     linear = MLP | {"model.name": "linear_residual", "model.width": None}
     fixup = {"model.name": "fixup34"}
     cosine = {"lr.schedule": "cosine", "lr.milestones": [60, 120, 160]}
-    for part in (off, {}, MLP, linear, fixup, cosine, MOONS, FOLDER, PHASED, {"optimizer.name": "adam"}):
+    others_off = ({"optimizer.name": "adam"}, {"augmentation.cutout_fill": "zero"})
+    for part in (off, {}, MLP, linear, fixup, cosine, MOONS, FOLDER, PHASED, *others_off):
         for mixed in ({**part, **others}, {**others, **part}):
             try:
                 tried.append(made(mixed))
@@ -337,7 +341,9 @@ def test_what_is_outside_leaves_the_identity_and_the_weights_alone(key: str, fol
     if key not in WITHOUT_EFFECT:
         first, second = trained(folder, without), trained(folder, changed)
         assert same(first[1], second[1], close=key == "channels_last")
-        assert key == "channels_last" or first[0] == second[0]
+        added = [{k: v for k, v in row.items() if not k.startswith("train_eval_")} for row in second[0]]
+        assert (added != second[0]) == (key == "diagnostics.train_eval")
+        assert key == "channels_last" or first[0] == added
 
 
 def test_a_tolerated_option_is_left_out_where_it_does_nothing() -> None:

@@ -39,6 +39,8 @@ def augment_one(
             if 0 <= y < height and 0 <= x < width
         ]
         mean = sum(out[y, x] for y, x in inside) / len(inside)
+        if settings.cutout_variant == "authors":
+            mean = np.floor(255 * mean + 1e-9) / 255  # the mean of bytes, written into bytes
         for y, x in inside:
             out[y, x] = mean if settings.cutout_fill == "mean" else 0
     return out
@@ -51,6 +53,8 @@ def augment_one(
         (AugmentationConfig(crop_padding=2, flip=True, cutout=4), (8, 8, 3)),
         (AugmentationConfig(crop_padding=1, flip=True, cutout=5), (6, 9, 1)),
         (AugmentationConfig(crop_padding=3, flip=True, cutout=6, cutout_fill="zero"), (7, 5, 2)),
+        (AugmentationConfig(crop_padding=2, flip=True, cutout=4, cutout_variant="authors"), (8, 8, 3)),
+        (AugmentationConfig(crop_padding=2, flip=True, cutout=3, cutout_variant="authors"), (6, 9, 1)),
         (AugmentationConfig(crop_padding=4, flip=False, cutout=1), (9, 6, 3)),
         (AugmentationConfig(crop_padding=0, flip=True, cutout=11), (6, 6, 3)),
         (AugmentationConfig(crop_padding=2, flip=True, cutout=0), (8, 5, 3)),
@@ -86,21 +90,28 @@ def test_normalization_comes_after_the_augmentation():
         )
 
 
-def test_every_choice_appears_and_none_beyond():
-    settings = AugmentationConfig(crop_padding=4, flip=True, cutout=16)
+@pytest.mark.parametrize(("variant", "cutout", "beyond"), [("paper", 16, 0), ("authors", 16, 1), ("authors", 15, 0)])
+def test_every_choice_appears_and_none_beyond(variant, cutout, beyond):
+    settings = AugmentationConfig(crop_padding=4, flip=True, cutout=cutout, cutout_variant=variant)
     plan = plan_epoch(5000, 32, 30, settings, torch.Generator().manual_seed(0))
     assert sorted(plan.order.tolist()) == list(range(5000))
     for values, count in (
         (plan.crop_y, 9),
         (plan.crop_x, 9),
         (plan.flip, 2),
-        (plan.center_y, 32),
-        (plan.center_x, 30),
+        (plan.center_y, 32 + beyond),
+        (plan.center_x, 30 + beyond),
     ):
         frequency = torch.bincount(values, minlength=count).double()
         assert len(frequency) == count
         # Each is binomial: within five standard deviations of its share.
         assert ((frequency - 5000 / count).abs() < 5 * (5000 / count) ** 0.5).all()
+
+
+@pytest.mark.parametrize(("centres", "area"), [(32, 196.0), (33, 190.94)])
+def test_the_mean_erased_area_is_the_documented_one(centres, area):
+    inside = cutout_squares(32, 32, 1, 16, torch.device("cpu")).inside_y.sum((1, 2))[:centres]
+    assert float(inside.mean() ** 2) == pytest.approx(area, abs=0.005)
 
 
 def test_the_choices_are_independent_of_one_another():

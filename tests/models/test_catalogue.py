@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from farkas_exp.config import ModelConfig
 from farkas_exp.layers import Activation, FarkasLayer
 from farkas_exp.machine.errors import UserError
-from farkas_exp.models import NETWORKS, create_model
+from farkas_exp.models import NETWORKS, SCALAR_MODULES, create_model
 from farkas_exp.models.plan import Plan
 
 SMALL: dict[str, Any] = {
@@ -82,6 +82,11 @@ def test_no_network_has_the_convolution_whose_gradient_breaks_the_memory_of_a_cp
     assert not strides.found
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_scalars_says_whether_fixups_rule_has_something_to_train(name):
+    assert any(isinstance(module, SCALAR_MODULES) for module in small(name).modules()) == NETWORKS[name].scalars
+
+
 class Recording:
     """Options that note which of them a builder reads."""
 
@@ -117,8 +122,6 @@ def test_null_is_the_default_that_the_catalogue_names(name):
 
 @pytest.mark.parametrize(("name", "option"), [(name, option) for name in NETWORKS for option in NETWORKS[name].options])
 def test_every_option_changes_the_network(name, option):
-    if (name, option) == ("resnet18", "variant"):
-        return  # the authors' ResNet18 is the paper's; the option is there for the pair with farkasnet18
     if option == "residual" and NETWORKS[name].farkas:
         with pytest.raises(UserError, match=r"model.residual"):
             small(name, residual=True)

@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from farkas_exp.machine.files import write_text
 from farkas_exp.report import style
+from farkas_exp.report.activity import units_table
 from farkas_exp.report.arms import Arm, arm_labels, arms_table, group_arms, mean_sd
 from farkas_exp.report.command import main
 from farkas_exp.report.curves import arm_curve, curves_figure, line_text, looks
@@ -189,11 +191,37 @@ def test_null_in_the_metrics_is_a_gap(tmp_path: Path) -> None:
     assert np.isnan(curve.mean).tolist() == [False, True, False]
 
 
+def test_the_training_loss_is_that_after_the_epoch_where_all_runs_have_it(tmp_path: Path) -> None:
+    after = [{**row, "train_eval_loss": 7.0} for row in made_rows(3, 10.0)]
+    for seed in (0, 1):
+        make_run(tmp_path, settings(epochs=3), seed=seed, rows=after, result={"train_eval_loss": 7.0})
+    panel = curves_figure(group_arms(collect(tmp_path))).axes[1]
+    assert panel.get_ylabel() == "training loss after the epoch (nats)"
+    assert panel.get_lines()[0].get_ydata().tolist() == [7.0, 7.0, 7.0]
+    make_run(tmp_path, settings(epochs=3), seed=2)
+    panel = curves_figure(group_arms(collect(tmp_path))).axes[1]
+    assert panel.get_ylabel() == "training loss, running mean (nats)"
+    assert panel.get_lines()[0].get_ydata().max() < 7.0
+
+
+def test_activity_by_kind_shows_the_dead_points_of_the_worst_layer(tmp_path: Path) -> None:
+    path = make_run(tmp_path, settings("farkasnet18", epochs=3))
+    rows = [
+        {"epoch": epoch, "layers": [{"active": {"free": 0.5}, "dead_points": share} for share in shares]}
+        for epoch, shares in ((0, (0.137, 0.02)), (3, (0.0, 0.25)))
+    ]
+    write_text(path / "diagnostics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    table = units_table(collect(tmp_path))
+    assert table is not None
+    assert table.rows[0][table.columns.index("dead points (%)")].text(0) == "13.7 → 25.0"
+    assert [row["dead"] for row in table.records] == [0.137, 0.25]
+
+
 def test_figure_has_a_line_per_arm_a_band_per_arm_with_seeds_and_names_what_is_not_drawn(runs: Path) -> None:
     arms = group_arms(collect(runs))
     figure = curves_figure(arms)
     panels = figure.axes
-    assert [axes.get_ylabel() for axes in panels] == ["test error (%)", "training loss (nats)"]
+    assert [axes.get_ylabel() for axes in panels] == ["test error (%)", "training loss, running mean (nats)"]
     for axes in panels:
         assert axes.get_xlabel() == "epoch"
         assert len(axes.get_lines()) == 3

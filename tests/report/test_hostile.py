@@ -218,7 +218,7 @@ def test_validation_errors_and_test_errors_share_no_column(tmp_path: Path) -> No
     assert table.columns[1:3] == ("test error (%)", "validation error (%)")
     assert sorted(tuple(c.text(0) for c in row[1:3]) for row in table.rows) == [("12.00", "–"), ("–", "3.00")]
     labels = [axes.get_ylabel() for axes in curves_figure(group_arms(records)).axes]
-    assert labels == ["test error (%)", "validation error (%)", "training loss (nats)"]
+    assert labels == ["test error (%)", "validation error (%)", "training loss, running mean (nats)"]
     filled = fill(TABLES["table1"], records)
     texts = [c.text(0) for row in paper_table(filled).rows for c in row]
     assert "12.00 (1)" in texts

@@ -14,6 +14,8 @@ from farkas_exp.config.identity import identify
 from farkas_exp.config.schema import InitConfig
 from farkas_exp.config.store import config_dir
 from farkas_exp.launch.cli import main
+from farkas_exp.machine.errors import UserError
+from farkas_exp.registry import NETWORKS
 from farkas_exp.report.arms import deciding_settings
 from farkas_exp.runs import collect
 from farkas_exp.studies.farkas.filling import deviations, required_settings
@@ -141,17 +143,50 @@ def test_table_4_is_its_four_arms_three_times() -> None:
     ]
 
 
-def test_figure_5_has_both_initializations() -> None:
+def test_figure_5_has_the_papers_words_the_published_script_and_the_sum() -> None:
     made = jobs("figure5")
     for job in made:
         check_protocol(job, "cifar10")
-        check_papers_arm(job)
-    assert {(arm(job), job.seed) for job in made} == {
-        ((model, "none", 0.1, aggregation, init), seed)
-        for model, aggregation in (("farkasnet101", "mean"), ("resnet101", None))
-        for init in ("pytorch", "zero_last")
+        check_papers_arm(replace(job, model=replace(job.model, variant=None)))
+    cells = [("farkasnet101", aggregation, "pytorch", variant) for aggregation, variant in
+             (("mean", None), ("mean", "authors"), ("sum", None))]  # fmt: skip
+    cells += [("farkasnet101", "mean", "zero_last", None)]
+    cells += [("resnet101", None, init, None) for init in ("pytorch", "zero_last")]
+    assert sorted(str((arm(job), job.model.variant, job.seed)) for job in made) == sorted(
+        str(((model, "none", 0.1, aggregation, init), variant, seed))
+        for model, aggregation, init, variant in cells
         for seed in SEEDS
-    }
+    )
+
+
+def test_the_controls_of_table_4_have_both_readings_of_fixups_optimizer() -> None:
+    made = jobs("table4_controls", "seed=0")
+    for job in made:
+        check_protocol(job, "cifar10")
+        check_papers_arm(job)
+    assert [(*arm(job), job.optimizer.scalars) for job in made] == [
+        ("fixup34", "none", 0.01, None, "pytorch", "own"),
+        ("fixup34", "none", 0.01, None, "pytorch", "common"),
+        ("resnet34", "none", 0.05, None, "zero_last", "own"),
+        ("farkasnet34", "none", 0.05, "mean", "pytorch", "own"),
+    ]
+    (small,) = jobs("table4", "seed=0", "model=fixup34")
+    assert identify(made[0]) == identify(small)
+
+
+@pytest.mark.parametrize("experiment", ["table1_controls", "table4_controls", "figure5", "table1_small_images"])
+def test_no_arm_is_another_cell_or_says_what_its_network_has_anyway(experiment: str) -> None:
+    """An option at the network's own default would make a run of its own of the same numbers."""
+    given = ["dataset.root=x"] if experiment == "table1_small_images" else []
+    made = jobs(experiment, *given, "seed=0")
+    assert len({identify(job).hash for job in made}) == len(made)
+    for job in made:
+        network = NETWORKS[job.model.name]
+        own = {f"model.{key}": value for key, value in network.options.items()}
+        own |= {"normalization.position": next(iter(network.positions), None), "normalization.affine": network.affine}
+        settings = settings_of(job)
+        for key, default in own.items():
+            assert settings[key] is None or settings[key] != default, (key, job.arm)
 
 
 def test_fixup_is_run_at_every_rate_with_and_without_input_normalization() -> None:
@@ -168,15 +203,19 @@ def test_fixup_is_run_at_every_rate_with_and_without_input_normalization() -> No
 def controls() -> dict[str, tuple[list[str], tuple[str, float], dict[str, Any]]]:
     """For each control arm its networks, the row of Table 1 that it stands beside, and what it changes."""
     every, small, large = RESNETS + FARKASNETS, ("none", 0.01), ("batch", 0.1)
-    he, sixth = {"init.name": "kaiming"}, {"init.last_scale": 1 / 6}
+    he, sixth, depth = {"init.name": "kaiming"}, {"init.last_scale": 1 / 6}, {"init.last_depth_exponent": -0.5}
     return {
         "last_sixth": (every, small, sixth),
         "he": (every, small, he),
         "he_last_sixth": (every, small, he | sixth),
-        "he_last_depth": (every, small, he | {"init.last_depth_exponent": -0.5}),
+        "he_last_depth": (every, small, he | depth),
         "match_farkas": (RESNETS, small, {"init.name": "match_farkas"}),
-        "authors_small": (["resnet18", "farkasnet18", "farkasnet50", "farkasnet101"], small, AUTHORS),
-        "authors_bn_large": (["resnet18", "farkasnet18"], large, AUTHORS),
+        **{
+            f"{name}_margin": (FARKASNETS, small, he | change | {"aggregation.margin": 1e-3})
+            for name, change in (("he", {}), ("he_last_sixth", sixth), ("he_last_depth", depth))
+        },
+        "authors_small": (PUBLISHED, small, AUTHORS),
+        "authors_bn_large": (PUBLISHED, large, AUTHORS),
         "mean_small": (FARKASNETS, small, {"aggregation.name": "mean"}),
         "mean_bn_large": (FARKASNETS, large, {"aggregation.name": "mean"}),
         "bn_before_large": (every, large, {"normalization.position": "before"}),
@@ -185,6 +224,8 @@ def controls() -> dict[str, tuple[list[str], tuple[str, float], dict[str, Any]]]
 
 
 AUTHORS = {"model.variant": "authors"}
+PUBLISHED = ["farkasnet18", "farkasnet50", "farkasnet101"]
+"""The networks whose published code differs from the paper."""
 
 
 @pytest.mark.parametrize(
@@ -199,11 +240,38 @@ def test_each_control_arm_changes_one_thing_of_table_1(models: str) -> None:
             wanted.append({**of_table1[(model, *row, seed)], **change})
     assert sorted(map(str, wanted)) == sorted(str(settings_of(job)) for job in found)
     assert len({(identify(job).hash, job.seed) for job in found}) == len(found)
-    assert len(found) == (198 if "resnet101" in models else 54)
+    assert len(found) == (234 if "resnet101" in models else 60)
 
 
 def settings_of(job: Config) -> dict[str, Any]:
     return {**deciding_settings(to_dict(job)), "seed": job.seed}
+
+
+POINTS, STREAMED = {"moons"}, {"imagenet", "tiny_imagenet", "streamed_folder"}
+
+
+@pytest.mark.parametrize("experiment", sorted(path.stem for path in Path(config_dir()).glob("experiment/*.yaml")))
+def test_an_experiment_composes_with_every_dataset_that_fits_it(experiment: str) -> None:
+    """Points are for networks without convolutions, phases for streamed images; everything else fits everything."""
+    sweep = {key: value.split(",")[0] for key, value in sweep_of(experiment).items() if key != "arm"}
+    given = [f"{key}={value}" for key, value in sweep.items()]
+    given += ["lr.value=0.03"] if experiment == "without_normalization_test" else []
+    own = jobs(experiment, *given, "dataset.root=x")[0]
+    every = {path.stem for path in Path(config_dir()).glob("dataset/*.yaml")}
+    fitting = STREAMED if own.phases.schedule else every - (POINTS if NETWORKS[own.model.name].spatial else set())
+    for dataset in sorted(fitting):
+        assert jobs(experiment, *given, f"dataset={dataset}", "dataset.root=x")
+    assert len(fitting) >= len(STREAMED)
+
+
+def test_phases_go_before_a_datasets_default_size_and_not_before_the_users() -> None:
+    given = ("experiment=table3_mini", "dataset=tiny_imagenet", "dataset.root=x", "model=resnet50_imagenet")
+    made, plain = composed(*given), composed(*given[1:], "phases=none")
+    assert made is not None
+    assert plain is not None
+    assert (made.dataset.image_size, plain.dataset.image_size) == (None, 64)
+    with pytest.raises(UserError, match=r"^dataset.image_size: 64 does nothing here; it needs phases=none"):
+        composed(*given, "dataset.image_size=64")
 
 
 def test_an_override_narrows_an_experiment() -> None:
@@ -279,6 +347,7 @@ def test_deep_and_narrow_is_four_kinds_over_a_grid() -> None:
         "table3_mini",
         "table4",
         "table1_controls",
+        "table4_controls",
         "table1_mini",
         "table1_mini_cifar10",
         "table1_small_images",

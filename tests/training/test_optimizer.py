@@ -93,6 +93,14 @@ def test_fixup_trains_its_scalars_with_a_tenth_of_the_learning_rate_and_decays_t
     assert all(p.dim() >= 2 for p in others)
 
 
+def test_by_the_common_rule_fixup_is_trained_as_the_authors_code_trains_any_network():
+    model = create_model("fixup34", 10)
+    decayed, free = parameter_groups(model, 5e-4, scalars="common")
+    assert [(group["weight_decay"], group["lr_scale"]) for group in (decayed, free)] == [(5e-4, 1.0), (0.0, 1.0)]
+    assert set(free["params"]) == {p for name, p in model.named_parameters() if "bias" in name}
+    assert set(decayed["params"]) == {p for name, p in model.named_parameters() if "bias" not in name}
+
+
 def test_sgd_is_the_papers():
     group = build_optimizer(create_model("resnet18", 10), config().optimizer, 0.1).param_groups[0]
     assert (group["momentum"], group["nesterov"], group["dampening"], group["lr"]) == (0.9, False, 0, 0.1)

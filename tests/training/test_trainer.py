@@ -100,6 +100,28 @@ def test_epochs_are_those_of_a_plain_loop(normalization, smoothing, validation):
     assert trainer.model.training is False
 
 
+def test_the_training_images_are_evaluated_after_the_epoch_where_that_is_asked_for():
+    """The authors' training loss: the epoch's augmented images, all of them seen by the network after its last step."""
+    trainer = made_trainer(normalization={"name": "batch"}, diagnostics={"train_eval": True}, label_smoothing=0.1)
+    state = TrainerState()
+    trained(trainer, state)
+    row = trainer.finish_epoch(state)
+    model = copy.deepcopy(trainer.model).eval()
+    batches = list(trainer.data.train_batches(0))
+    with torch.no_grad():
+        logits, labels = model(torch.cat([images for images, _ in batches])), torch.cat([label for _, label in batches])
+    assert row["train_eval_loss"] == pytest.approx(float(F.cross_entropy(logits, labels)), rel=1e-4)
+    assert row["train_eval_error"] == pytest.approx(100 * float((logits.argmax(1) != labels).double().mean()))
+    assert row["train_eval_loss"] != pytest.approx(row["train_loss"], rel=1e-3)
+    assert not any(key.startswith("train_eval") for key in made_row(made_trainer()))
+
+
+def made_row(trainer: Trainer) -> dict[str, Any]:
+    state = TrainerState()
+    trained(trainer, state)
+    return trainer.finish_epoch(state)
+
+
 def test_the_seconds_and_the_images_of_an_epoch_are_counted():
     trainer, state = made_trainer(), TrainerState()
     trained(trainer, state)

@@ -40,12 +40,16 @@ EXPERIMENTS.register(
     "table4", "table4", title="Table 4: best practice on CIFAR-10, 34 layers", runs="12", cost="18 PFLOP a seed"
 )
 EXPERIMENTS.register(
-    "table1_controls", "table1", title="the control arms beside Table 1, rendered below it", runs="198",
-    cost="four times Table 1",
+    "table1_controls", "table1", title="the control arms beside Table 1, rendered below it", runs="234",
+    cost="five times Table 1",
 )  # fmt: skip
 EXPERIMENTS.register(
-    "figure5", "figure5", title="Figure 5 and claim (e): 101 layers at the large rate, default and zero-last init",
-    runs="12", cost="43 PFLOP a seed",
+    "table4_controls", "table4", title="the control arms beside Table 4: both readings of how FixUp is trained",
+    runs="12", cost="18 PFLOP a seed",
+)  # fmt: skip
+EXPERIMENTS.register(
+    "figure5", "figure5", title="Figure 5 and claim (e): 101 layers at the large rate, mean, sum, and other starts",
+    runs="18", cost="64 PFLOP a seed",
 )  # fmt: skip
 EXPERIMENTS.register(
     "fixup_rates", "fixup_rates", title="claim (d): FixUp at each learning rate, with and without normalized inputs",

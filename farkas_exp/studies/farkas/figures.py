@@ -16,7 +16,7 @@ import numpy as np
 
 from farkas_exp.report import style
 from farkas_exp.report.arms import Arm, pretty
-from farkas_exp.report.curves import TEST_ERROR, TRAIN_LOSS, Look, arm_curve, draw_curves, line_text, looks
+from farkas_exp.report.curves import TEST_ERROR, Look, arm_curve, draw_curves, line_text, looks, training_loss
 from farkas_exp.runs import RunRecord
 from farkas_exp.runs.query import is_plain, number, setting
 from farkas_exp.studies.farkas.figure1 import figure1
@@ -212,7 +212,11 @@ def table_figure(
     panels = table_panels(filled)
     if not panels:
         return None
-    wanted = views(panels) if views else [*with_ends(panels), View(*TRAIN_LOSS)]
+    wanted = (
+        views(panels)
+        if views
+        else [*with_ends(panels), View(*training_loss([arm for panel in panels for arm in panel.arms]))]
+    )
     notes = [*options.pop("notes", ()), *(n for n in narrowing_notes(filled) if n.startswith("Not the paper's"))]
     wrapped = [line for note in notes for line in textwrap.wrap(note, 100)]
     return panels_figure(panels, title, wanted, notes=wrapped, **options)

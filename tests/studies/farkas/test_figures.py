@@ -28,7 +28,12 @@ def test_figure4_has_a_panel_per_depth_and_a_line_and_a_band_per_regime(tmp_path
     assert figure is not None
     panels = figure.axes
     assert [axes.get_title() for axes in panels[:4]] == ["18 layers", "34 layers", "50 layers", "101 layers"]
-    labels = ["test error (%)", "test error (%), end\nBN", "test error (%), end\nno BN", "training loss (nats)"]
+    labels = [
+        "test error (%)",
+        "test error (%), end\nBN",
+        "test error (%), end\nno BN",
+        "training loss, running mean (nats)",
+    ]
     assert [axes.get_ylabel() for axes in panels[::4]] == labels
     assert [axes.get_xlabel() for axes in panels[12:]] == ["epoch"] * 4
     for axes, lines in zip(panels, [4] * 4 + [2] * 8 + [4] * 4, strict=True):
@@ -54,7 +59,7 @@ def test_the_legend_names_the_lines_with_their_looks(tmp_path: Path) -> None:
     lines = [(line.get_color(), line.get_linestyle()) for line in figure.axes[0].get_lines()]
     assert handles == lines
     assert len(set(handles)) == 4
-    labels = ["test error (%)", "test error (%), end", "training loss (nats)"]
+    labels = ["test error (%)", "test error (%), end", "training loss, running mean (nats)"]
     assert [axes.get_ylabel() for axes in figure.axes] == labels, "one line with batch norm has no end of its own"
 
 
