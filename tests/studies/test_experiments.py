@@ -20,7 +20,7 @@ from farkas_exp.report.arms import deciding_settings
 from farkas_exp.runs import collect
 from farkas_exp.studies.farkas.filling import deviations, required_settings
 from farkas_exp.studies.farkas.paper import TABLE3_MINI, TABLES
-from tests.composing import composed, jobs, sweep_of
+from tests.composing import composed, jobs, own_arms, sweep_of
 
 RESNETS = [f"resnet{depth}" for depth in (18, 34, 50, 101)]
 FARKASNETS = [f"farkasnet{depth}" for depth in (18, 34, 50, 101)]
@@ -247,21 +247,23 @@ def settings_of(job: Config) -> dict[str, Any]:
     return {**deciding_settings(to_dict(job)), "seed": job.seed}
 
 
+EVERY = {path.stem for path in Path(config_dir()).glob("dataset/*.yaml")}
 POINTS, STREAMED = {"moons"}, {"imagenet", "tiny_imagenet", "streamed_folder"}
 
 
+@pytest.mark.parametrize("some", [{"digits", "tiny_imagenet", "moons"}, pytest.param(EVERY, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("experiment", sorted(path.stem for path in Path(config_dir()).glob("experiment/*.yaml")))
-def test_an_experiment_composes_with_every_dataset_that_fits_it(experiment: str) -> None:
+def test_an_experiment_composes_with_every_dataset_that_fits_it(experiment: str, some: set[str]) -> None:
     """Points are for networks without convolutions, phases for streamed images; everything else fits everything."""
-    sweep = {key: value.split(",")[0] for key, value in sweep_of(experiment).items() if key != "arm"}
-    given = [f"{key}={value}" for key, value in sweep.items()]
+    sweep = {key: value.split(",")[0] for key, value in sweep_of(experiment).items() if key not in ("arm", "seed")}
+    given = [f"{key}={value}" for key, value in sweep.items()] + [f"arm={arm}" for arm in own_arms(experiment)][:1]
     given += ["lr.value=0.03"] if experiment == "without_normalization_test" else []
-    own = jobs(experiment, *given, "dataset.root=x")[0]
-    every = {path.stem for path in Path(config_dir()).glob("dataset/*.yaml")}
-    fitting = STREAMED if own.phases.schedule else every - (POINTS if NETWORKS[own.model.name].spatial else set())
-    for dataset in sorted(fitting):
-        assert jobs(experiment, *given, f"dataset={dataset}", "dataset.root=x")
-    assert len(fitting) >= len(STREAMED)
+    own = composed(f"experiment={experiment}", *given, "dataset.root=x")
+    assert own is not None
+    fitting = STREAMED if own.phases.schedule else EVERY - (POINTS if NETWORKS[own.model.name].spatial else set())
+    for dataset in sorted(fitting & some):
+        assert composed(f"experiment={experiment}", *given, f"dataset={dataset}", "dataset.root=x") is not None
+    assert fitting & some
 
 
 def test_phases_go_before_a_datasets_default_size_and_not_before_the_users() -> None:
