@@ -1,4 +1,4 @@
-"""Initializations. `catalogue` says what each needs, without PyTorch; `initialize` applies one to a network."""
+"""Initializations. `catalogue` says what they need, without PyTorch; `initialize` applies one to a network."""
 
 from typing import TYPE_CHECKING, Any
 

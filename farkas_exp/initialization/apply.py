@@ -1,7 +1,7 @@
-"""`initialize` applies an initialization by its name; each works on plain and Farkas layers alike.
+"""`initialize` applies an initialization by its name, to plain and Farkas layers alike.
 
-A Farkas layer has m - 1 free weight rows and m biases; its last row follows from the others and is not initialized. An
-initialization replaces what the network's builder drew from PyTorch's defaults.
+A Farkas layer has m - 1 free weight rows and m biases; its last row follows from the others. An initialization replaces
+what the network's builder drew from PyTorch's defaults.
 """
 
 import dataclasses
@@ -32,13 +32,13 @@ def initialize(
     """Initialize `model` in place, on the CPU.
 
     Args:
-        model: as its builder left it, with PyTorch's default weights.
+        model: with PyTorch's default weights, as built.
         init: one of `INITIALIZATIONS`, or the whole group of the configuration.
         images: (N, C, H, W) float, for an initialization that needs them: a batch, or the whole training set.
         labels: (N,), of the images.
         twin: the Farkas network beside a plain one.
         seed: of the private generator.
-        options: the other keys of the group, beside a name.
+        options: other keys of the group, beside its name.
 
     Raises:
         UserError: an unknown name, or an option that does not fit the name or the network.
@@ -59,7 +59,7 @@ def initialize(
 
 
 def _check_options(config: InitConfig, entry: Initialization) -> None:
-    """Refuse an option that the initialization does not have, or a value out of its range."""
+    """Refuse an option that the initialization lacks, or a value out of range."""
     for key in ("gain", "bias"):
         value = getattr(config, key)
         if value is not None and key not in entry.options:
@@ -76,7 +76,7 @@ def _check_options(config: InitConfig, entry: Initialization) -> None:
 
 
 def _check_network(config: InitConfig, entry: Initialization, model: nn.Module) -> int:
-    """Refuse what the network has no place for; the number of its residual branches."""
+    """Refuse what does not fit the network; return the number of its residual branches."""
     own = any(isinstance(module, SCALAR_MODULES) for module in model.modules())
     if own and config != InitConfig():
         raise UserError("init: FixUp brings its own initialization; use init=pytorch without last_scale and the like")

@@ -1,4 +1,4 @@
-"""The initializations by name, and what each of them needs. Imports no PyTorch."""
+"""The initializations by name, with what they need; without PyTorch."""
 
 from farkas_exp.registry import INITIALIZATIONS
 

@@ -1,4 +1,4 @@
-"""Starts from which networks are known not to learn, or to learn only just.
+"""Starts from which networks are known to learn badly or not at all.
 
 From "Truth or backpropaganda?" (Goldblum et al. 2020, Section 2): biases far from zero, all zeros, and the local
 minimum that an MLP inherits from a linear classifier (Lemma 1, Theorem 1).
@@ -17,15 +17,15 @@ from farkas_exp.models.kit import Unit
 from farkas_exp.models.rectangular import RectangularNet
 
 CLASSIFIER_STEPS = 2000
-"""Iterations of L-BFGS for the linear classifier, at most."""
+"""The most iterations of L-BFGS for the linear classifier."""
 
 
 @torch.no_grad()
 def zero_(model: nn.Module) -> None:
-    """All weights and biases of linear and convolution layers zero.
+    """Set all weights and biases of linear and convolution layers to zero.
 
     Raises:
-        UserError: a Farkas layer without a margin: all its pre-activations would be zero, and every point dead.
+        UserError: a Farkas layer has no margin, so that all its pre-activations would be zero, and every point dead.
     """
     for layer in weight_layers(model):
         if isinstance(layer, FarkasLayer) and layer.rule.margin == 0:
@@ -40,10 +40,10 @@ def zero_(model: nn.Module) -> None:
 
 @torch.no_grad()
 def shift_biases(model: nn.Module, bias: float | None) -> None:
-    """Add `bias` to every bias; the rest is as the network's builder drew it.
+    """Add `bias` to every bias, and keep the rest.
 
     Raises:
-        UserError: there is no `bias`.
+        UserError: `bias` is None.
     """
     for own in _biases(model, bias, "bias_shift"):
         own.add_(bias)  # type: ignore[arg-type]
@@ -51,10 +51,10 @@ def shift_biases(model: nn.Module, bias: float | None) -> None:
 
 @torch.no_grad()
 def uniform_biases(model: nn.Module, bias: float | None, generator: torch.Generator) -> None:
-    """Draw every bias from U(-bias, bias); the rest is as the network's builder drew it.
+    """Draw every bias from U(-bias, bias), and keep the rest.
 
     Raises:
-        UserError: there is no `bias`.
+        UserError: `bias` is None.
     """
     for own in _biases(model, bias, "bias_uniform"):
         nn.init.uniform_(own, -bias, bias, generator=generator)  # type: ignore[operator]
@@ -104,7 +104,7 @@ def inherited_minimum(weight: Tensor, bias: Tensor, widths: list[int], points: T
 def linear_classifier(points: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """Weight (classes, inputs) and bias (classes,) with the least cross-entropy, by L-BFGS from zero in float64.
 
-    Where the points are linearly separable there is no minimum; then this is where the iterations end.
+    If the points are linearly separable there is no minimum, and the iterations just end.
     """
     points = points.double()
     weight = torch.zeros(classes, points.shape[1], dtype=torch.float64, requires_grad=True)
@@ -131,7 +131,7 @@ def local_minimum_(model: nn.Module, images: Tensor | None, labels: Tensor | Non
 
     Args:
         model: `mlp`, plain, without shortcuts and normalization, with ReLU.
-        images: the whole training set, (N, C, H, W), as it is trained on (so without augmentation).
+        images: the whole training set, (N, C, H, W), without augmentation.
         labels: (N,).
 
     Raises:

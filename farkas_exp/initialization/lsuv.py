@@ -19,11 +19,11 @@ TRIES = 10
 def lsuv_(model: nn.Module, images: Tensor | None, generator: torch.Generator) -> None:
     """Orthonormal weights and zero biases, then every layer scaled to an output of unit variance.
 
-    In the order of the computation, each layer is divided by the standard deviation of its output on `images` until
-    that is within 0.1 of 1, ten times at most.
+    In the order of computation, each layer is divided by the standard deviation of its output on `images` until that is
+    within 0.1 of 1, at most ten times.
 
     The output of a layer is its own pre-activation: of a residual layer the branch without the shortcut, of a Farkas
-    layer with its aggregated component (so `sum`, whose aggregated component is the larger, gives smaller weights).
+    layer with its aggregated component (which is larger for `sum`, so that its weights become smaller).
 
     Args:
         model: the network, on the CPU.
@@ -37,7 +37,7 @@ def lsuv_(model: nn.Module, images: Tensor | None, generator: torch.Generator) -
         raise UserError("init.name: lsuv needs a batch of training images")
     orthogonal_(model, generator, gain=1.0)
     training = model.training
-    model.eval()  # a batch norm's running statistics stay as they are
+    model.eval()  # keeps the running statistics of batch norm
     for layer in _in_order(model, images):
         for _ in range(TRIES):
             std = _output_std(model, layer, images)
@@ -48,7 +48,7 @@ def lsuv_(model: nn.Module, images: Tensor | None, generator: torch.Generator) -
 
 
 def _in_order(model: nn.Module, images: Tensor) -> list[nn.Module]:
-    """The layers with a weight, in the order in which the network first uses them."""
+    """The layers with a weight, in the order of their first use."""
     order: dict[nn.Module, None] = {}
     with watching(list(weight_layers(model)), lambda layer, output: order.setdefault(layer)), plain_path():
         model(images)
@@ -64,7 +64,7 @@ def _output_std(model: nn.Module, layer: nn.Module, images: Tensor) -> float:
 
 @contextmanager
 def watching(layers: Sequence[nn.Module], see: Callable[[nn.Module, Tensor], object]) -> Iterator[None]:
-    """Let `see(layer, output)` see each layer's own output; a residual layer's is its branch."""
+    """Call `see(layer, output)` with each layer's own output; that of a residual layer is its branch."""
     handles = []
     for layer in layers:
         if isinstance(layer, (ResidualConv2d, FarkasResidualConv2d)):

@@ -1,8 +1,8 @@
 """A gain that gives a plain network the features of its Farkas twin: the scale without the geometry.
 
-The aggregated component of a Farkas layer that sums has about as much energy as all the others together, so `sum` is
-also a gain, and PyTorch's default U(+-1/sqrt(fan_in)) lets the signal of a plain network fade. This initialization is
-the control for that: the weights of the plain network are PyTorch's, all times one gain.
+With `sum`, the aggregated component of a Farkas layer has about as much energy as all others together, so `sum` is also
+a gain, whereas PyTorch's default U(+-1/sqrt(fan_in)) lets the signal of a plain network fade. This initialization is
+the control for that: the plain network's default weights, all times one gain.
 """
 
 import math
@@ -16,10 +16,10 @@ from farkas_exp.machine.errors import UserError
 from farkas_exp.models.head import RandomProjection
 
 IMAGES = 64
-"""How many images the variance is measured on, at most."""
+"""The most images to measure the variance on."""
 TOLERANCE = 0.01
 LOWEST, HIGHEST = 0.25, 8.0
-"""Where the gain is looked for."""
+"""The range of the gain."""
 TRIES = 60
 
 
@@ -27,17 +27,16 @@ TRIES = 60
 def match_features_(model: nn.Module, twin: nn.Module | None, images: Tensor | None) -> None:
     """Scale the hidden weights of `model` by the one gain that gives its features the variance of the twin's.
 
-    The features are what the classifier is given. Their variance is that between the images, averaged over the units.
-    The gain is found by bisection, to 1 % of the variance; it is a function of the two networks and the images. Biases
-    and the classifier stay as they are.
+    The features are the input of the classifier, and their variance is that between images, averaged over the units.
+    Bisection finds the gain, to 1 % of the variance. Biases and the classifier stay as they are.
 
     Args:
         model: a plain network without normalization, on the CPU.
-        twin: the Farkas network (sum) of the same depth; None where the network has none.
+        twin: the Farkas network (sum) of the same depth, if there is one.
         images: (N, C, H, W), a training batch.
 
     Raises:
-        UserError: no twin, no images, or no gain between 0.25 and 8 does it.
+        UserError: no twin, no images, or no such gain between 0.25 and 8.
     """
     if twin is None:
         raise UserError("init.name: match_farkas is for plain networks that have a Farkas twin, such as resnet34")

@@ -14,7 +14,7 @@ RAI_SCALE = 0.6007
 
 
 def weight_layers(model: nn.Module) -> Iterator[nn.Linear | nn.Conv2d | FarkasLayer]:
-    """The layers with a weight, in the order in which the network registers them."""
+    """The layers with a weight, in the order of their registration."""
     for module in model.modules():
         if isinstance(module, WEIGHT_MODULES):
             yield module
@@ -27,7 +27,7 @@ def _zero_bias(layer: nn.Linear | nn.Conv2d | FarkasLayer) -> None:
 
 
 def pytorch_(model: nn.Module) -> None:
-    """PyTorch's own distributions, which the network's builder drew: U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
+    """Keep PyTorch's defaults, as built: U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
 
 
 def xavier_(model: nn.Module, generator: torch.Generator, gain: float | None = None) -> None:

@@ -17,10 +17,10 @@ def count_residual_branches(model: nn.Module) -> int:
 
 
 def branch_end_parameters(model: nn.Module) -> Iterator[Tensor]:
-    """What the end of every residual branch is proportional to.
+    """The parameters to which the end of every residual branch is proportional.
 
-    The weight and bias of its last layer; where a trainable normalization stands between that layer and the sum, the
-    normalization's weight and bias, since it would undo a scale of the layer.
+    They are the weight and bias of its last layer, or of a trainable normalization between that layer and the sum,
+    which would undo a scale of the layer.
 
     Raises:
         UserError: the normalization there has no weight, or the layer's is standardized: nothing can scale the branch.
@@ -46,7 +46,7 @@ def branch_end_parameters(model: nn.Module) -> Iterator[Tensor]:
 def zero_last_layers(model: nn.Module) -> None:
     """Make every residual branch zero, weight and bias: each block starts as its shortcut (paper, Table 4).
 
-    A Farkas block then puts out its input and an appended zero.
+    A Farkas block then returns its input and an appended zero.
     """
     for parameter in branch_end_parameters(model):
         parameter.zero_()
@@ -65,8 +65,8 @@ def identity_small_(model: nn.Module, generator: torch.Generator) -> None:
 
     With kernel size k and c output channels, the layers of residual branches are N(0, (1 / (k^2 c))^2), with k = 1 for
     linear ones; all other convolutions N(0, (1 / (k sqrt c))^2), which the paper calls standard. Their biases are zero.
-    Linear layers outside of branches are as the network's builder drew them. Of a Farkas layer, c counts the
-    aggregated component; its free rows are drawn.
+    Linear layers outside of branches keep their weights. Of a Farkas layer, c counts the aggregated component, and the
+    free rows are drawn.
     """
     inside = {layer for block in model.modules() if isinstance(block, ResidualBlock) for layer in weight_layers(block)}
     for layer in weight_layers(model):

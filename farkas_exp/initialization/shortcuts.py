@@ -1,4 +1,4 @@
-"""Initializations that reckon with the shortcuts around them (lecture on the initialization of residual networks).
+"""Initializations that account for shortcuts (lecture on the initialization of residual networks).
 
 A linear residual network z^l = (I + W^l) z^(l-1) of width d, whose entries have variance v, stretches a vector by
 E ||y||^2 / ||x||^2 = (1 + d v)^L: by 2^L for Xavier's v = 1/d, by at most e for v = 1/(d L).
@@ -33,7 +33,7 @@ def residual_xavier_(model: nn.Module, generator: torch.Generator) -> None:
 
 @torch.no_grad()
 def minus_identity_(model: nn.Module, generator: torch.Generator) -> None:
-    """Branches N(0, 1 / d) - I, so that the shortcut is taken away again: the plain network, as a warning.
+    """Branches N(0, 1 / d) - I, which cancel the shortcut: the plain network, as a warning.
 
     With activations the variance is 2 / fan_in (He); of a convolution the identity is the kernel with a one in its
     middle. Layers outside of branches are the same without the identity; biases are zero.

@@ -1,7 +1,7 @@
 """Farkas layers and what surrounds them: activations with their cutoffs, normalizations, certificates.
 
-The mathematics of the paper and nothing else; faster forms of it are in `farkas_exp.kernels`. `catalogue` says what
-each activation, normalization and aggregation is, without PyTorch.
+The mathematics of the paper and nothing else; `farkas_exp.kernels` has faster forms. `catalogue` describes each
+activation, normalization and aggregation without PyTorch.
 """
 
 from typing import TYPE_CHECKING, Any

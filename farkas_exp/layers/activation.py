@@ -1,4 +1,4 @@
-"""One-sided activations, each with the cutoff that Corollary 3.3 needs (see `layers.catalogue`)."""
+"""One-sided activations, each with its cutoff of Corollary 3.3 (see `layers.catalogue`)."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,8 +9,8 @@ from farkas_exp.registry import ACTIVATIONS
 class Activation(nn.Module):
     """A named activation that carries its cutoff: a unit is dead where its pre-activation is <= `cutoff`.
 
-    `relu` works in place on its input. Forward pre-hooks see the pre-activations. In training mode a share `dropout` of
-    the outputs is dropped (Srivastava et al. 2014); a dropped unit may be the only active one of a Farkas layer.
+    `relu` overwrites its input. Forward pre-hooks see the pre-activations. In training mode a share `dropout` of the
+    outputs is dropped (Srivastava et al. 2014), which may be the only active unit of a Farkas layer.
 
     Raises:
         UserError: an unknown name.

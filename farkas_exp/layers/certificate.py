@@ -1,4 +1,4 @@
-"""What a Farkas layer promises, and what it attains on given inputs."""
+"""What a Farkas layer guarantees, and what it attains on given inputs."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from farkas_exp.layers.residual import FarkasResidualConv2d
 
 @dataclass(frozen=True)
 class Certificate:
-    """The bound of Theorem 3.2 and Corollary 3.3 for a layer, beside the value that it attains.
+    """The bound of Theorem 3.2 and Corollary 3.3 for a layer, and the value that it attains.
 
     Attributes:
         margin: the minimum over samples and positions of the largest pre-activation, max_i z_i.
@@ -57,11 +57,11 @@ def certify(layer: FarkasLayer, input: Tensor, shortcut: Tensor | None = None) -
 
     Args:
         layer: a Farkas layer.
-        input: what the layer takes: (..., F), or (N, C, H, W) or (C, H, W).
+        input: of the layer: (..., F), (N, C, H, W) or (C, H, W).
         shortcut: (N, channels, H', W'), for a residual layer only.
 
     Raises:
-        ValueError: a residual layer without a shortcut, or the other way round.
+        ValueError: a residual layer without a shortcut, or another layer with one.
     """
     if isinstance(layer, FarkasResidualConv2d) != (shortcut is not None):
         raise ValueError("a residual Farkas layer is certified with its shortcut, any other layer without one")

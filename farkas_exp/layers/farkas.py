@@ -45,7 +45,7 @@ def augmented_parameters(
     """The weight (m, ...) and bias (m,) that satisfy Theorem 3.2, from a free weight (m - 1, ...) and bias (m,).
 
     Raises:
-        ValueError: fewer than two outputs, or a weight and a bias whose sizes do not fit.
+        ValueError: fewer than two outputs, or sizes of weight and bias that do not fit.
     """
     outputs = bias.shape[0]
     coefficient, lambda_m = rule.coefficients(outputs, simplex)
@@ -132,7 +132,7 @@ class FarkasLayer(Standardizable):
         nn.init.uniform_(self.weight, -bound, bound)
         nn.init.uniform_(self.bias, -bound, bound)
         if self.lambda_logits is not None:
-            # softmax gives a_j = exp(l_j - l_m), so this is the aggregation that was asked for.
+            # softmax gives a_j = exp(l_j - l_m), so this is the chosen aggregation
             nn.init.zeros_(self.lambda_logits)
             with torch.no_grad():
                 self.lambda_logits[-1] = -math.log(self.rule.coefficient(self.outputs))
@@ -165,7 +165,7 @@ class FarkasLinear(FarkasLayer):
     """A Farkas linear layer, a drop-in for `nn.Linear` (Algorithm 1): returns pre-activations.
 
     `forward` maps (..., in_features) to (..., out_features); see `farkas_linear`. The fields of the rule may be given
-    by themselves: `FarkasLinear(4, 8, aggregation="mean")`.
+    directly: `FarkasLinear(4, 8, aggregation="mean")`.
 
     Raises:
         ValueError: `out_features` < 2 (Section 3.3), an unknown aggregation, or a negative margin.
@@ -194,7 +194,7 @@ class FarkasConv2d(FarkasLayer):
     """A Farkas convolution, a drop-in for `nn.Conv2d` (Algorithm 1): returns pre-activations.
 
     `forward` maps (N, in_channels, H, W) to (N, out_channels, H', W'); see `farkas_conv2d`. The
-    fields of the rule may be given by themselves, as for `FarkasLinear`.
+    fields of the rule may be given directly, as for `FarkasLinear`.
 
     Raises:
         ValueError: `out_channels` < 2 (Section 3.3), an unknown aggregation, or a negative margin.

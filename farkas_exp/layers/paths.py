@@ -1,4 +1,4 @@
-"""The switch between fused code paths and the plain formulas that they are equal to."""
+"""The switch between fused code paths and the plain formulas that they equal."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,9 +9,9 @@ _FUSED: ContextVar[bool] = ContextVar("farkas_exp_fused", default=True)
 
 @contextmanager
 def plain_path() -> Iterator[None]:
-    """Use the plain formulas only, for the calls inside of the `with` block (in this thread or task).
+    """Use only the plain formulas within the block (in this thread or task).
 
-    On a plain path every layer and every activation is called as a module, so that forward hooks see it.
+    Then every layer and activation is called as a module, so that forward hooks see it.
     """
     token = _FUSED.set(False)
     try:
@@ -21,5 +21,5 @@ def plain_path() -> Iterator[None]:
 
 
 def fused_allowed() -> bool:
-    """Whether fused code paths may be used here."""
+    """Whether fused code paths may be used."""
     return _FUSED.get()

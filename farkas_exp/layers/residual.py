@@ -176,11 +176,11 @@ class FarkasResidualConv2d(FarkasConv2d):
 ResidualLayer = ResidualConv2d | FarkasResidualConv2d
 """A layer that ends a residual branch and forms the sum."""
 BranchEnd = nn.Conv2d | nn.Linear | FarkasResidualConv2d
-"""The last layer of a residual branch, whoever forms the sum."""
+"""The last layer of a residual branch, whether it or its block forms the sum."""
 
 
 class ResidualBlock(nn.Module):
-    """A block that adds a branch to its input, and tells where the branch ends."""
+    """A block that adds a branch to its input, and knows the end of the branch."""
 
     scaling = UNSCALED
     multiplier: nn.Parameter | None
@@ -191,7 +191,7 @@ class ResidualBlock(nn.Module):
         self.register_parameter("multiplier", None)
 
     def terms(self, branch: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor]:
-        """The two terms of the sum that the block forms itself."""
+        """The two terms of a sum that the block itself forms."""
         return self.scaling.terms(branch if self.multiplier is None else self.multiplier * branch, shortcut)
 
     def set_multiplier(self, start: float) -> None:
@@ -219,5 +219,5 @@ class ResidualBlock(nn.Module):
         raise NotImplementedError
 
     def projection(self) -> nn.Module | None:
-        """What the block applies to its shortcut, if that has a weight."""
+        """The module on the block's shortcut, if it has a weight."""
         return None

@@ -11,11 +11,11 @@ from farkas_exp.registry import AGGREGATIONS
 
 @dataclass(frozen=True)
 class FarkasRule:
-    """How a Farkas layer forms its last component, and what its last bias is bounded by (Section 3.3).
+    """How a Farkas layer forms its last component, and bounds its last bias (Section 3.3).
 
     Attributes:
         aggregation: `sum` or `mean`.
-        margin: what lambda^T b / lambda_m exceeds its bound by at least; 0 is the paper's algorithm.
+        margin: the least by which lambda^T b / lambda_m exceeds its bound; 0 in the paper's algorithm.
         cutoff: the cutoff c of the activation that follows (Corollary 3.3).
         learn_lambda: whether lambda is trained, from the aggregation on.
 
@@ -29,14 +29,14 @@ class FarkasRule:
     learn_lambda: bool = False
 
     def __post_init__(self) -> None:
-        # Looked up once: `torch.compile` cannot look into the registry.
+        # looked up once, since `torch.compile` cannot trace the registry
         object.__setattr__(self, "_coefficient", AGGREGATIONS[self.aggregation].build)
         if self.margin < 0:
             raise UserError(f"aggregation.margin: {self.margin!r} is out of range; it must be at least 0")
 
     @classmethod
     def of(cls, rule: "FarkasRule | None", options: dict[str, Any]) -> "FarkasRule":
-        """The rule that a layer is given, whole or in the short way by its fields: `aggregation="mean"`."""
+        """The rule of a layer, given as a whole or by its fields, such as `aggregation="mean"`."""
         return replace(rule, **options) if rule else cls(**options)
 
     def coefficient(self, outputs: int) -> float:

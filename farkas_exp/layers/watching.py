@@ -1,4 +1,4 @@
-"""Watching the pre-activations of a network while it computes."""
+"""Watch the pre-activations of a network."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,10 +11,10 @@ from farkas_exp.layers.paths import plain_path
 
 @contextmanager
 def watch_pre_activations(model: nn.Module) -> Iterator[list[tuple[str, Tensor]]]:
-    """Collect (name of the activation, its pre-activation) within the `with` block, in the order of the computation.
+    """Collect (name of the activation, its pre-activation) within the block, in the order of computation.
 
-    The tensors are the ones that the activations take, and part of the graph; the ReLU, which works in place, gets a
-    copy. An activation that is called twice is there twice.
+    The tensors are part of the graph; activations, which may work in place, get a copy. An activation that is called
+    twice is listed twice.
     """
     seen: list[tuple[str, Tensor]] = []
     handles = [

@@ -1,4 +1,4 @@
-"""What is measured of a network beside its loss and error. `catalogue` names it, without PyTorch."""
+"""Measurements of a network beside its loss and error. `catalogue` names them, without PyTorch."""
 
 from typing import TYPE_CHECKING, Any
 

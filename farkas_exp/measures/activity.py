@@ -19,7 +19,7 @@ from farkas_exp.methods.separation import separation_penalty
 
 @dataclass(frozen=True)
 class LayerActivity:
-    """What one activated layer does on a batch.
+    """The activity of one activated layer on a batch.
 
     Attributes:
         name: the activation's place in the network.
@@ -51,11 +51,11 @@ class LayerActivity:
 def measure_activity(model: nn.Module, images: Tensor) -> list[LayerActivity]:
     """Measure every activated layer of `model` on `images` (N, C, H, W), in evaluation mode.
 
-    The model is left in the mode in which it was. Layers come in the order of the computation.
+    The model's mode is restored. Layers come in the order of computation.
     """
     found: list[LayerActivity] = []
     handles, layer = [], None
-    for name, module in model.named_modules():  # an activation stands behind its layer
+    for name, module in model.named_modules():  # an activation follows its layer
         if isinstance(module, (nn.Conv2d, nn.Linear, FarkasLayer)):
             layer = module
         elif isinstance(module, Activation):

@@ -1,4 +1,4 @@
-"""What may be measured, by the name in `diagnostics.measures`, and what each needs. Imports no PyTorch."""
+"""The measurements by their names in `diagnostics.measures`, with what they need; without PyTorch."""
 
 from farkas_exp.registry import MEASURES
 from farkas_exp.runs.measurements import ACTIVITY

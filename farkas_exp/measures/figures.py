@@ -1,4 +1,4 @@
-"""What `diagnostics.measures` may name: figures of a network on fixed images, as entries of a diagnostics row.
+"""The measurements that `diagnostics.measures` may name: figures of a network on fixed images.
 
 `catalogue` names the functions. Except `robustness`, which attacks the test set, all work on training images.
 """
@@ -24,7 +24,7 @@ from farkas_exp.registry import MEASURES
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured: the network, on which data, and a way to its initial state."""
+    """What to measure: the network, its data, and a way to its initial state."""
 
     config: Config
     model: nn.Module
@@ -62,7 +62,7 @@ def norm(subject: Subject) -> dict[str, Any]:
 
 
 def kernel(subject: Subject) -> dict[str, Any]:
-    """How far the tangent kernel has moved from that of the initial network."""
+    """How far the tangent kernel has moved since initialization."""
     images, _ = subject.data.fixed_batch(subject.config.diagnostics.ntk_images)
     before, after = tangent_kernel(subject.initial(), images), tangent_kernel(subject.model, images)
     return {
@@ -83,10 +83,10 @@ def robustness(subject: Subject) -> dict[str, Any]:
 
 
 def check_measures(config: Config, world_size: int = 1) -> None:
-    """Refuse what cannot be measured, before the run begins.
+    """Check the requested measurements, before the run begins.
 
     Raises:
-        UserError: an unknown name, an attack on something else than pixels, or a measure of one process in several.
+        UserError: an unknown name, an attack on other values than pixels, or one that needs a single process.
     """
     for name in config.diagnostics.measures:
         entry = MEASURES[name]
@@ -97,7 +97,7 @@ def check_measures(config: Config, world_size: int = 1) -> None:
 
 
 def measure(subject: Subject, names: Iterable[str]) -> dict[str, Any]:
-    """The figures of the measures of these names. The training's own random numbers are left as they are."""
+    """The figures of the named measurements; the training's random stream is not touched."""
     figures: dict[str, Any] = {}
     with torch.random.fork_rng(devices=[]):
         for name in names:

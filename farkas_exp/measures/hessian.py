@@ -1,4 +1,4 @@
-"""The loss around the weights: norm of its gradient, extreme eigenvalues of its Hessian (Lanczos)."""
+"""The loss near the weights: norm of its gradient, extreme eigenvalues of its Hessian (Lanczos)."""
 
 from collections.abc import Callable
 
@@ -31,8 +31,8 @@ def hessian_extremes(
 ) -> tuple[float, float]:
     """The smallest and largest eigenvalue of the Hessian of the mean cross-entropy over a batch.
 
-    "Truth or backpropaganda?" runs a power method on a shifted Hessian, which finds the smallest eigenvalue to the
-    accuracy of the largest only; Lanczos' method with full reorthogonalization has both.
+    "Truth or backpropaganda?" runs a power method on a shifted Hessian, which finds the smallest eigenvalue only to the
+    accuracy of the largest; Lanczos' method with full reorthogonalization finds both.
 
     Args:
         model: the network, measured in evaluation mode.
@@ -64,7 +64,7 @@ def lanczos_extremes(product: Callable[[Tensor], Tensor], start: Tensor, steps: 
     Args:
         product: the operator, (n,) to (n,).
         start: (n,), not zero.
-        steps: dimension of the Krylov space; it ends earlier where the space is exhausted.
+        steps: dimension of the Krylov space, unless it is exhausted earlier.
     """
     basis = [start / start.norm()]
     diagonal: list[float] = []
@@ -100,6 +100,6 @@ def _loss_and_gradient(model: nn.Module, images: Tensor, labels: Tensor, *, crea
 
 
 def _flatten(parts: tuple[Tensor | None, ...], parameters: list[nn.Parameter]) -> Tensor:
-    """One vector of all parts; a parameter that the value does not depend on has a zero gradient."""
+    """One vector of all parts, with zeros for parameters that do not matter."""
     pairs = zip(parts, parameters, strict=True)
     return torch.cat([(torch.zeros_like(p) if part is None else part).reshape(-1) for part, p in pairs])

@@ -1,4 +1,4 @@
-"""What may be done to a training beside its loss: regularizers, adversarial training, dropout, rank projections."""
+"""What may change a training beside its loss: regularizers, adversarial training, dropout, rank projections."""
 
 from farkas_exp.methods.base import Method, Training, build_methods, execution_mode, penalized, register
 

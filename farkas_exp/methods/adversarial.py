@@ -15,7 +15,7 @@ from farkas_exp.registry import DATASETS
 
 ROBUST_STEPS = 20
 ROBUST_TESTS = {"8/255": (8 / 255, 2 / 255), "1/255": (1 / 255, 0.25 / 255)}
-"""Radius and step size of the 20-step attacks with which robust accuracy is measured (Table 4 of "Truth or ...")."""
+"""Radius and step size of the 20-step attacks for robust accuracy ("Truth or backpropaganda?", Table 4)."""
 
 
 def pgd(
@@ -49,7 +49,7 @@ def pgd(
 
 @register
 class AdversarialTraining(Method):
-    """Moves each batch by an attack on the network as it is evaluated, so its batch statistics stay its own."""
+    """Attacks each batch through the network in evaluation mode, so that the attack leaves its statistics alone."""
 
     group, names = "attack", ("pgd",)
 
@@ -59,7 +59,7 @@ class AdversarialTraining(Method):
         check_pixels(config, "attack.name: pgd")
 
     def prepare(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The attacked images. The random start comes from the generator of the training, which checkpoints keep."""
+        """The attacked images; the random start comes from the training's generator, which checkpoints keep."""
         own, start = self.config.attack, None
         self.training.share()
         if own.random_start:
@@ -75,7 +75,7 @@ class AdversarialTraining(Method):
 
 
 def check_pixels(config: Config, what: str) -> None:
-    """Refuse an attack on something else than pixels in [0, 1].
+    """Check that an attack works on pixels in [0, 1].
 
     Raises:
         UserError: normalized images, or points.
@@ -89,7 +89,7 @@ def robust_errors(model: nn.Module, data: ImageData, seed: int) -> dict[str, flo
     """Test error in percent under the attacks of `ROBUST_TESTS`, each from a random start.
 
     Args:
-        model: the network; it is left in the mode in which it was.
+        model: the network; its mode is restored.
         data: its images; the whole test set is attacked.
         seed: of the random starts.
     """

@@ -1,4 +1,4 @@
-"""What a method is to the training: a value with these parts. Each does nothing unless a method says otherwise.
+"""The protocol of a method; each part does nothing by default.
 
 A method is a class that registers itself with the group of the configuration that chooses it:
 
@@ -26,7 +26,7 @@ from farkas_exp.registry import load_plugins
 
 @dataclass(frozen=True)
 class Training:
-    """What a method may work with.
+    """What a method may use.
 
     Attributes:
         config: the run's configuration.
@@ -44,11 +44,11 @@ class Training:
 
 
 class Method:
-    """One method in one run. All parts are called by every process, in the order of the class's methods.
+    """One method in one run. Every process calls all parts, in the order of this class.
 
     Attributes:
         group: the group of the configuration that chooses it.
-        names: what `group.name` calls it.
+        names: its names in `group.name`.
         mixes: whether its `mix` changes the labels, so that the training error is one of mixed images.
     """
 
@@ -66,38 +66,38 @@ class Method:
 
     @classmethod
     def refuses(cls, config: Config, world_size: int) -> None:
-        """Refuse what it cannot do, before anything is written.
+        """Check the configuration, before anything is written.
 
         Raises:
-            UserError: an option, or a number of processes, that does not fit.
+            UserError: an option or a number of processes does not fit.
         """
 
     @classmethod
     def executed_as(cls, config: Config, mode: str) -> str:
-        """How a step can be executed with it, where `mode` (`execution.choose_mode`) is meant.
+        """The mode in which steps run with it, where `mode` is intended (`execution.choose_mode`).
 
         Raises:
-            UserError: not in the mode that the user asked for.
+            UserError: it cannot run in the mode that the user requested.
         """
         return mode
 
     def begin_epoch(self, epoch: int) -> None:
-        """Before the first step of `epoch` (from 0), also where a run goes on within it."""
+        """Act before the first step of `epoch` (from 0), also when a run continues within it."""
 
     def mix(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The images and labels that the step is made with, drawn anew in each; labels may become (N, K) shares."""
         return images, labels
 
     def prepare(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The images that the step is made on, a part of what may be compiled or recorded."""
+        """The images for the step, in a part that may be compiled or recorded."""
         return images
 
     def watching(self) -> AbstractContextManager[Any]:
-        """A context around the forward pass, for what happens inside of the network."""
+        """A context around the forward pass, to watch the network inside."""
         return nullcontext()
 
     def penalty(self, logits: Tensor) -> Tensor | None:
-        """What is added to the loss, a scalar; None adds nothing."""
+        """A scalar to add to the loss, or None."""
         return None
 
     def change_gradients(self) -> None:
@@ -107,7 +107,7 @@ class Method:
         """After the optimizer's step."""
 
     def after_epoch(self, epoch: int) -> bool:
-        """After the training of `epoch` (from 0), before the evaluation; whether it has changed the weights."""
+        """Act after `epoch` (from 0) and before its evaluation; return whether the weights changed."""
         return False
 
     def evaluating(self) -> AbstractContextManager[Any]:
@@ -127,7 +127,7 @@ CATALOGUE = "farkas_exp.methods.catalogue"
 
 
 def register(method: type[Method]) -> type[Method]:
-    """Add a method; in its place in the order of registration it acts beside the others.
+    """Register a method; methods act in the order of registration.
 
     Raises:
         ValueError: a name is taken.
@@ -141,10 +141,10 @@ def register(method: type[Method]) -> type[Method]:
 
 
 def chosen(config: Config) -> list[type[Method]]:
-    """The methods that the configuration asks for.
+    """The methods of a configuration.
 
     Raises:
-        UserError: a group names a method that there is not.
+        UserError: a group names an unknown method.
     """
     import_module(CATALOGUE)
     groups = {method.group for method in _METHODS if method.names}
@@ -158,10 +158,10 @@ def chosen(config: Config) -> list[type[Method]]:
 
 
 def execution_mode(config: Config, mode: str, world_size: int = 1) -> str:
-    """How steps are executed where `mode` is meant, as far as the methods allow it.
+    """The mode in which steps run with all methods, where `mode` is intended.
 
     Raises:
-        UserError: a method refuses the configuration, or the mode that the user asked for.
+        UserError: a method refuses the configuration, or the mode that the user requested.
     """
     for method in chosen(config):
         method.refuses(config, world_size)
@@ -170,7 +170,7 @@ def execution_mode(config: Config, mode: str, world_size: int = 1) -> str:
 
 
 def build_methods(training: Training) -> list[Method]:
-    """The methods that the configuration asks for, in the order in which they act."""
+    """The methods of a configuration, in the order in which they act."""
     return [method(training) for method in chosen(training.config)]
 
 

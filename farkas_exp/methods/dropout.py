@@ -1,4 +1,4 @@
-"""Dropout after every activation, annealed (Rennie et al. 2014): the noise that breaks the symmetry of a zero start."""
+"""Annealed dropout after every activation (Rennie et al. 2014): noise that breaks the symmetry of a zero start."""
 
 from torch import nn
 
@@ -11,7 +11,7 @@ from farkas_exp.methods.base import Method, register
 def dropout_rate(config: DropoutConfig, epoch: int, epochs: int) -> float:
     """p_t = p_0 max(0, 1 - t / T) in epoch t (from 0) of a run of `epochs`, T = anneal * epochs; p_0 without annealing.
 
-    The separation paper only names annealed dropout; the linear fall to zero is the one of Rennie et al.
+    The separation paper only names annealed dropout; the linear decay to zero is that of Rennie et al.
     """
     if not config.anneal:
         return config.rate
@@ -27,7 +27,7 @@ def set_dropout(model: nn.Module, rate: float) -> None:
 
 @register
 class Dropout(Method):
-    """Dropout whose rate is that of the epoch."""
+    """Dropout with the rate of the epoch."""
 
     group = "dropout"
 
@@ -38,11 +38,13 @@ class Dropout(Method):
 
     @classmethod
     def executed_as(cls, config: Config, mode: str) -> str:
-        """A rate that changes cannot be recorded; see `Method`."""
+        """See `Method`; a rate that changes cannot be recorded."""
         if not config.dropout.anneal or mode == "none":
             return mode
         if config.compile != "auto":
-            raise UserError(f"compile: {mode} would keep the dropout rate that is to fall; use compile=auto or none")
+            raise UserError(
+                f"compile: {mode} would freeze the dropout rate, which is annealed; use compile=auto or none"
+            )
         return "none"
 
     def begin_epoch(self, epoch: int) -> None:

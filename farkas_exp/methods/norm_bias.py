@@ -1,4 +1,4 @@
-"""Norm-bias (Goldblum et al. 2020, "Truth or backpropaganda?", Equation 2): draws the parameters' norm to a value."""
+"""Norm-bias (Goldblum et al. 2020, "Truth or backpropaganda?", Equation 2): pulls the parameters' norm to a value."""
 
 from collections.abc import Iterable
 
@@ -30,6 +30,6 @@ class NormBias(Method):
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     def penalty(self, logits: Tensor) -> Tensor:
-        """The term, whatever the images are."""
+        """The term, which does not depend on the images."""
         own = self.config.regularizer
         return own.strength * norm_bias(self.parameters, own.norm_squared)

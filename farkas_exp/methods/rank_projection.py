@@ -1,8 +1,8 @@
-"""RankMin and RankMax: singular values cut off after an epoch ("Truth or backpropaganda?", A.7).
+"""RankMin and RankMax: clip singular values after an epoch ("Truth or backpropaganda?", A.7).
 
 A convolution with circular padding is diagonal over frequencies: its singular values are those of the (C_out, C_in)
-matrices of the kernel's Fourier transform at each frequency of the map (Sedghi et al. 2018). As there, zero padding is
-taken as circular and a stride is left out; a kernel that is larger than the map is taken on a map of its own size.
+matrices of the kernel's Fourier transform at each frequency of the map (Sedghi et al. 2018). As there, zero padding
+counts as circular and strides are ignored; a kernel larger than the map is taken on a map of its own size.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ def frequencies(weight: Tensor, size: tuple[int, int]) -> Tensor:
 
 @torch.no_grad()
 def map_sizes(model: nn.Module, images: Tensor) -> dict[nn.Module, tuple[int, int]]:
-    """The size of the maps that each weight layer works on, (1, 1) for a linear one, in the order of computation."""
+    """The size of the maps of each weight layer, (1, 1) for a linear one, in the order of computation."""
     sizes: dict[nn.Module, tuple[int, int]] = {}
 
     def see(layer: nn.Module, output: Tensor) -> None:
@@ -53,7 +53,7 @@ def low_rank(values: Tensor, threshold: float) -> Tensor:
 
 
 def high_rank(values: Tensor, threshold: float) -> Tensor:
-    """RankMax: singular values are cut off at the threshold, so that they are nearer to each other."""
+    """RankMax: singular values above the threshold are lowered to it, and so become more equal."""
     return values.clamp(max=threshold)
 
 
@@ -62,7 +62,7 @@ PROJECTIONS: Mapping[str, Callable[[Tensor, float], Tensor]] = {"rank_min": low_
 
 
 def project_weight(weight: Tensor, size: tuple[int, int], change: Callable[[Tensor], Tensor]) -> Tensor:
-    """The weight with changed singular values; of a convolution cropped back to its kernel size, as in Sedghi et al.
+    """The weight with changed singular values; a convolution's is cropped to its kernel size, as in Sedghi et al.
 
     Args:
         weight: (out, in), or (C_out, C_in, k_h, k_w).
@@ -92,7 +92,7 @@ def project_ranks(model: nn.Module, images: Tensor, name: str, threshold: float)
 
 @register
 class RankProjection(Method):
-    """Projects the weights after the epochs that are due."""
+    """Projects the weights after due epochs."""
 
     group, names = "callback", tuple(PROJECTIONS)
 
@@ -110,12 +110,11 @@ class RankProjection(Method):
             )
         if not config.callback.threshold:
             raise UserError(
-                f"callback.threshold: {config.callback.name} needs the singular value at which it cuts; give a positive"
-                " number"
+                f"callback.threshold: {config.callback.name} needs the singular value to clip at; give a number above 0"
             )
 
     def after_epoch(self, epoch: int) -> bool:
-        """Project in the last epochs, every so many."""
+        """Project after every `every_epochs` of the last `last_epochs` epochs."""
         own, left = self.config.callback, self.config.epochs - epoch
         is_due = left <= own.last_epochs and (own.last_epochs - left) % own.every_epochs == 0
         if is_due:

@@ -1,14 +1,14 @@
 """Separation constraints (Riera et al. 2019, "Superseding model scaling by penalizing dead units and points").
 
-Of a layer with pre-activations z[i, j] (point i, unit j), Sep-U asks of every unit that some point is at least 1 and
-some point at most -1, Sep-P the same of every point over the units. What is missing are the slacks
+For pre-activations z[i, j] (point i, unit j) of a layer, Sep-U wants every unit to be at least 1 at some point and at
+most -1 at some point; Sep-P wants the same of every point over the units. What is missing are the slacks
 
     xi+ = relu(1 - max z),    xi- = relu(1 + min z),
 
-closed forms of the paper's slack variables. Equations 13, 15 and 17 add them up over all units (points) and layers:
-g = sum (c + rho) xi+ + (c - rho) xi-, with c = 1/2 (the text has lost the fraction's denominator; Equation 17, a convex
-combination, has 1/2). The points are those of the mini-batch. The minimum and maximum share their gradient among
-ties, so that the term has a gradient where all weights are zero, as Equation 17 needs.
+closed forms of the paper's slack variables. Equations 13, 15 and 17 sum them over all units (points) and layers:
+g = sum (c + rho) xi+ + (c - rho) xi-, with c = 1/2 (the text lost the fraction's denominator; Equation 17, a convex
+combination, has 1/2). The points are those of the mini-batch. Minimum and maximum share their gradient among ties, so
+the term has a gradient even where all weights are zero, as Equation 17 needs.
 """
 
 from collections.abc import Iterable, Iterator
@@ -64,7 +64,7 @@ def separation_penalty(
 
 
 def _stacked(pre_activations: Iterable[Tensor]) -> list[Tensor]:
-    """(layers, ...) of layers of equal shape: linear ones together, for few calls; maps, being large, one by one."""
+    """(layers, ...): linear layers of equal shape together, for few calls; maps, which are large, one by one."""
     groups: dict[tuple[int, ...], list[Tensor]] = {}
     single = []
     for z in pre_activations:
@@ -77,7 +77,7 @@ def _stacked(pre_activations: Iterable[Tensor]) -> list[Tensor]:
 
 @register
 class Separation(Method):
-    """Sep-U, Sep-P or Sep-UP: strength * (g_U + g_P) over all activated layers, and the logits if asked."""
+    """Sep-U, Sep-P or Sep-UP: strength * (g_U + g_P) over all activated layers, and optionally the logits."""
 
     group, names = "regularizer", ("sep_u", "sep_p", "sep_up")
 

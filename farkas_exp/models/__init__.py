@@ -1,4 +1,4 @@
-"""The networks. `catalogue` says what each is, without PyTorch; `create_model` builds one."""
+"""The networks. `catalogue` describes them without PyTorch; `create_model` builds one."""
 
 from typing import TYPE_CHECKING, Any
 

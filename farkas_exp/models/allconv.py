@@ -9,7 +9,7 @@ random projection that is not trained:
 |---|---|---|---|---|
 | 3x3, 16 | 9 blocks of 64 | 9 blocks of 128 | 9 blocks of 256 | 13,538,736 |
 
-The paper speaks of 13.5 (Table 1) and 13.59 million (the text), and of biases not at all. Here there are none unless
+The paper says 13.5 million (Table 1) and 13.59 million (the text), and nothing of biases. Here there are none unless
 `model.bias` is true. The stem has a quarter of the first stage's channels.
 
 In the Farkas network C1 is a Farkas convolution, with the biases that its guarantee needs: at every position of every
@@ -33,11 +33,11 @@ class AllConvBlock(ResidualBlock):
         self.extra_channels = outputs - inputs
         self.first = Unit(kit, kit.conv(inputs, outputs, 3, stride, bias=bias), outputs)
         self.last = ResidualConv2d(outputs, outputs, 3, 1, 1, bias=bias)
-        # Of an odd size the last window is cut off at the border, so that the sizes of branch and shortcut agree.
+        # ceil_mode: at an odd size the last window is cut off, so that branch and shortcut have the same size
         self.pool = nn.AvgPool2d(stride, ceil_mode=True) if stride > 1 else nn.Identity()
 
     def shortcut(self, input: Tensor) -> Tensor:
-        """The input as the sum takes it: pooled where the branch has a stride, then filled up with zero channels."""
+        """The input for the sum: pooled if the branch has a stride, then padded with zero channels."""
         return F.pad(self.pool(input), (0, 0, 0, 0, 0, self.extra_channels))
 
     def forward(self, input: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class AllConvNet(nn.Module):
 
 
 def build_allconv(plan: Plan) -> AllConvNet:
-    """An all-convolutional residual network; a normalization goes behind (or before) the activation of each block.
+    """An all-convolutional residual network; a normalization goes after (or before) the activation of each block.
 
     Raises:
         UserError: sizes that do not fit.

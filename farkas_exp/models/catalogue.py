@@ -1,4 +1,4 @@
-"""The networks and their heads by name, and what each of them is. Imports no PyTorch."""
+"""The networks and their heads by name, without PyTorch."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ HEADS.register("random_projection", "farkas_exp.models.head:RandomProjection", t
 
 
 def _pair(plain: str, farkas: str, source: str, labels: tuple[str, str] = ("", ""), **facts: Any) -> None:
-    """A plain network and its Farkas twin, which have everything else in common."""
+    """Register a plain network and its Farkas twin, with everything else in common."""
     NETWORKS.register(plain, source, twin=farkas, label=labels[0], **facts)
     NETWORKS.register(farkas, source, farkas=True, label=labels[1], **facts)
 
@@ -29,7 +29,7 @@ _SKELETONS = {
 _AUTHORS: dict[str, dict[str, Any]] = {
     "farkasnet18": {"blocks": (3, 3, 3), "widths": (16, 32, 64)}, "farkasnet50": {}, "farkasnet101": {},
 }  # fmt: skip
-"""The networks that the authors' code has a variant of, and the defaults that differ in it."""
+"""The networks with a variant of the authors' code, and the defaults that differ in it."""
 
 for _layers, (_source, _blocks, _widths) in _SKELETONS.items():
     for _kind, _label in (("resnet", "ResNet"), ("farkasnet", "FarkasNet")):

@@ -26,9 +26,9 @@ from farkas_exp.models.plan import Plan
 from farkas_exp.registry import ACTIVATIONS, HEADS, NETWORKS, WEIGHTS, Network
 
 SCALAR_MODULES = (ScalarBias, ScalarScale)
-"""Modules with a single trainable number, which FixUp trains with a learning rate of their own."""
+"""Modules with a single trainable number, for which FixUp has a learning rate of their own."""
 WEIGHT_MODULES = (nn.Linear, nn.Conv2d, FarkasLayer)
-"""Modules whose `weight` is a weight in the sense of weight decay."""
+"""Modules whose `weight` takes weight decay."""
 
 UNSCALED = ResidualConfig()
 
@@ -54,8 +54,8 @@ def create_model(
         create_model("farkasnet34", num_classes=10)
         create_model("resnet18", blocks=(1, 1), widths=(8, 16), normalization={"name": "batch", "position": "before"})
 
-    A group is what the configuration has under its name, a mapping of its keys, or the name alone. The weights are
-    drawn from PyTorch's default distributions by the global generator; `initialization.initialize` replaces them.
+    A group is given as in the configuration, as a mapping of its keys, or by its name alone. The global generator draws
+    the weights from PyTorch's default distributions; `initialization.initialize` replaces them.
 
     Args:
         model: one of `NETWORKS`.
@@ -103,7 +103,7 @@ _KEYS: Mapping[Any, str] = {
 
 
 def _group(kind: type[G], given: Any, options: Mapping[str, Any] | None = None) -> G:
-    """A group of the configuration, from itself, from a mapping of its keys, or from its name and other keys."""
+    """A group of the configuration, given as such, as a mapping of its keys, or by its name and other keys."""
     if isinstance(given, kind):
         return dataclasses.replace(given, **options) if options else given  # type: ignore[type-var]
     values = dict(given) if isinstance(given, Mapping) else {"name": given, **(options or {})}
@@ -112,7 +112,7 @@ def _group(kind: type[G], given: Any, options: Mapping[str, Any] | None = None) 
 
 
 def _options(network: Network, given: ModelConfig) -> ModelConfig:
-    """The network's own options, with its defaults for those that are open."""
+    """The network's options, completed by its defaults."""
     for key, value in vars(given).items():
         if key != "name" and value is not None and key not in network.options:
             own = ", ".join(f"model.{name}" for name in sorted(network.options)) or "none"
@@ -126,7 +126,7 @@ def _options(network: Network, given: ModelConfig) -> ModelConfig:
 def _kit(
     network: Network, normalization: NormalizationConfig, aggregation: AggregationConfig, activation: ActivationConfig
 ) -> LayerKit:
-    """The kit for a network, with the normalization's place and affinity as the network has them if they are open."""
+    """The kit for a network, with its defaults for the normalization's position and affinity."""
     if not network.positions and normalization.name != "none":
         raise UserError(f"normalization: {network.name} takes none, got {normalization.name!r}; use normalization=none")
     if not network.activated and activation != ActivationConfig():
@@ -149,7 +149,7 @@ def _kit(
 
 
 def _head(network: Network, head: HeadConfig) -> HeadConfig:
-    """The last layer, where it can be chosen."""
+    """The last layer, if it can be chosen."""
     HEADS[head.name]
     if head != HeadConfig() and not network.chooses_head:
         others = [name for name in NETWORKS if NETWORKS[name].chooses_head]
@@ -161,7 +161,7 @@ def _head(network: Network, head: HeadConfig) -> HeadConfig:
 
 
 def scale_residuals(model: nn.Module, name: str, config: ResidualConfig) -> None:
-    """Residual scaling of every block of `model`; beta is `beta` times the number of branches to `depth_exponent`.
+    """Scale every residual block of `model`; beta is `beta` times the number of branches to `depth_exponent`.
 
     Raises:
         UserError: the network has no residual branches, a factor is not positive, or there is no place for a learned

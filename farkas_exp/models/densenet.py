@@ -2,8 +2,8 @@
 
 A 3x3 stem of 16 channels, three stages of 12 layers (3x3, 12 new channels beside all earlier ones), a transition (1x1
 convolution, 2x2 average pooling) between stages, global average pooling, a linear classifier. The convolutions have the
-original's shapes. As in all networks here, activation and normalization follow their convolution, where the original
-puts them before it; a Farkas layer's active unit then stays among the channels of every later layer.
+original's shapes. As in all networks here, activation and normalization follow their convolution (in the original they
+come first), so a Farkas layer's active unit stays among the channels of every later layer.
 `model.blocks` and `model.width` change the layers per stage and the growth rate.
 """
 
@@ -19,7 +19,7 @@ STEM = 16
 
 
 class DenseLayer(nn.Module):
-    """A 3x3 convolution whose activated output is put behind its input: (N, c, H, W) to (N, c + growth, H, W)."""
+    """A 3x3 convolution whose activated output is appended to its input: (N, c, H, W) to (N, c + growth, H, W)."""
 
     def __init__(self, kit: LayerKit, channels: int, growth: int) -> None:
         super().__init__()

@@ -5,7 +5,7 @@ A block with scalar biases and one scalar multiplier computes
     psi(x + b2b + scale * conv2(psi(conv1(x + b1a) + b1b) + b2a)),
 
 with convolutions without bias of their own. Between stages the first convolution has stride 2, and the shortcut is the
-average pooling of size 1 and stride 2 of x + b1a, filled up with zero channels. With L blocks, conv1 is drawn from
+average pooling of size 1 and stride 2 of x + b1a, padded with zero channels. With L blocks, conv1 is drawn from
 N(0, 2 / (out k^2) / L), conv2 and the classifier are zero, the biases are zero and the multipliers one, so that the
 network starts with zero logits and with blocks that pass a non-negative input on unchanged.
 

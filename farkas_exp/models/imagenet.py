@@ -46,12 +46,12 @@ DOWNSAMPLING = ("conv", "pool")
 
 
 def _needs_bias(kit: LayerKit) -> bool:
-    """Whether no normalization follows a convolution directly, whose own shift would make the bias idle."""
+    """Whether no normalization follows a convolution directly and so cancels its bias."""
     return kit.normalization.name == "none" or kit.norm_after
 
 
 def _conv(kit: LayerKit, inputs: int, outputs: int, kernel_size: int, stride: int = 1) -> nn.Module:
-    """A convolution that an activation follows: a Farkas layer always has its bias, which is part of it."""
+    """A convolution before an activation; a Farkas layer always has a bias."""
     if kit.farkas:
         return kit.conv(inputs, outputs, kernel_size, stride)
     return nn.Conv2d(inputs, outputs, kernel_size, stride, kernel_size // 2, bias=_needs_bias(kit))
@@ -115,12 +115,12 @@ class ProjectionBottleneck(ResidualBlock):
         return self.conv3, None if self.norm_after else self.bn3
 
     def projection(self) -> nn.Module:
-        """The 1x1 convolution where the shape changes."""
+        """The 1x1 convolution, if the shape changes."""
         return self.downsample
 
 
 def _activate(hidden: Tensor, norm: nn.Module, activation: Activation, norm_after: bool) -> Tensor:
-    """Activation and normalization, in the order that is asked for."""
+    """Activation and normalization, in the given order."""
     return norm(activation(hidden)) if norm_after else activation(norm(hidden))
 
 

@@ -1,4 +1,4 @@
-"""The parts that plain and Farkas networks are built from, so that both share one skeleton."""
+"""The parts of plain and Farkas networks, so that both share one skeleton."""
 
 from dataclasses import dataclass
 
@@ -32,12 +32,12 @@ class LayerKit:
 
     @property
     def growth(self) -> int:
-        """By how many channels a residual block grows: the appended component of Algorithm 2."""
+        """The channels that a residual block adds: the appended component of Algorithm 2."""
         return 1 if self.appends else 0
 
     @property
     def least(self) -> int:
-        """The least number of units of a layer."""
+        """The least units of a layer."""
         return 2 if self.farkas else 1
 
     @property

@@ -1,4 +1,4 @@
-"""MobileNetV2 (Sandler et al. 2018): torchvision's, with the strides of its first stages taken out for small images.
+"""MobileNetV2 (Sandler et al. 2018): torchvision's, without the strides of its first stages, for small images.
 
 At 32x32 pixels the original's five strides would leave one pixel; like the usual CIFAR editions this one strides three
 times, so the last maps have 4x4. There is no Farkas edition: the bottlenecks are linear, and every other convolution is
@@ -25,7 +25,7 @@ class _ClippedActivation(Activation):
 
 def build_mobilenet(plan: Plan) -> nn.Module:
     """MobileNetV2 with the normalization of the options between convolution and activation."""
-    from torchvision.models.mobilenetv2 import MobileNetV2  # a second of imports, for this network only
+    from torchvision.models.mobilenetv2 import MobileNetV2  # takes a second to import
 
     kit = plan.kit
     net = MobileNetV2(

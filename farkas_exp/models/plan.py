@@ -1,4 +1,4 @@
-"""What the builder of a network is given."""
+"""The argument of a network's builder."""
 
 from dataclasses import dataclass
 
@@ -11,11 +11,11 @@ from farkas_exp.registry import HEADS, Network
 
 @dataclass(frozen=True)
 class Plan:
-    """A network that is to be built.
+    """A network to build.
 
     Attributes:
         network: what it is.
-        options: its own options; those that the configuration leaves open have the network's defaults.
+        options: its own options, completed by its defaults.
         kit: builds its layers.
         head: its last layer.
         num_classes: number of logits.

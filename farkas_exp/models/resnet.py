@@ -119,7 +119,7 @@ class ResidualNet(nn.Module):
         return self.head_norm(self.classifier(self.features(images)))
 
     def features(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) images to what the head is given, (N, F)."""
+        """Images (N, C, H, W) to the features for the head, (N, F)."""
         return self.stages(self.stem(images)).mean((2, 3))
 
 
@@ -150,7 +150,7 @@ def build_cifar(plan: Plan, block: Block) -> ResidualNet:
 
 
 def choose_skeleton(plan: Plan, block: Block) -> Skeleton:
-    """The blocks and widths that are asked for.
+    """The chosen blocks and widths.
 
     Raises:
         UserError: lists of different lengths, or a width too small for the block.
@@ -176,10 +176,10 @@ def choose_skeleton(plan: Plan, block: Block) -> Skeleton:
 
 
 def check_image_size(plan: Plan, stem_stride: int, stages: int) -> None:
-    """Refuse images that are too small for the network's pooling.
+    """Check that images are large enough for the network's pooling.
 
     Raises:
-        UserError: fewer than one pixel in the last stage, or only one with instance normalization.
+        UserError: the last stage would have no pixel, or a single one with instance normalization.
     """
     shrink = stem_stride * 2 ** (stages - 1)
     least = 2 * shrink if plan.kit.normalization.name == "instance" else shrink
@@ -192,14 +192,14 @@ def check_image_size(plan: Plan, stem_stride: int, stages: int) -> None:
 
 
 def check_growing(plan: Plan, skeleton: Skeleton) -> None:
-    """Refuse widths that shrink, for a network that fills its shortcuts up with zero channels.
+    """Check that widths do not shrink, for a network that pads its shortcuts with zero channels.
 
     Raises:
         UserError: a width is smaller than the one before.
     """
     if list(skeleton.widths) != sorted(skeleton.widths):
         raise UserError(
-            f"model.widths: {list(skeleton.widths)} shrinks; {plan.name} fills its shortcuts up with zero channels,"
+            f"model.widths: {list(skeleton.widths)} shrinks; {plan.name} pads its shortcuts with zero channels,"
             " so each width must be at least the one before"
         )
 

@@ -1,1 +1,1 @@
-"""Tables, figures and tests of the paper's claims, from run directories only: neither torch nor W&B is needed."""
+"""Tables, figures and tests of claims, from run directories alone, without torch or W&B."""

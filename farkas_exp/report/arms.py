@@ -18,7 +18,7 @@ from farkas_exp.runs.query import by_data, deciding_settings, effective_settings
 
 @dataclass(frozen=True)
 class Arm:
-    """The runs of one identity, by seed; `label` says what sets it apart from the other arms beside it."""
+    """The runs of one identity, by seed; `label` says how it differs from the other arms."""
 
     label: str
     identity: str
@@ -32,7 +32,7 @@ class Arm:
 
     @property
     def failed(self) -> list[RunRecord]:
-        """Runs that failed to train; a finished run without a finite test error is one, too."""
+        """Runs that failed to train, or finished without a finite error."""
         return [run for run in self.runs if has_failed(run)]
 
     @property
@@ -42,7 +42,7 @@ class Arm:
 
     @property
     def evaluated_on(self) -> str:
-        """The set of its errors: "test" or "validation". Belongs to the identity, so it is one for all its runs."""
+        """The set of its errors, "test" or "validation", the same for all its runs."""
         return self.runs[0].evaluated_on
 
     def summary(self, key: str) -> Summary | None:
@@ -54,11 +54,11 @@ class Arm:
 def group_arms(records: Iterable[RunRecord], labels: Mapping[str, str] | None = None) -> list[Arm]:
     """One arm per identity and data, labelled by what differs: plain before Farkas, with before without norm.
 
-    A label is a matter of the settings alone, whoever trained a run, and under whatever name.
+    A label depends on the settings alone, not on who trained a run, or under which name.
 
     Args:
         records: of the runs.
-        labels: given by identity; the others are made from the settings.
+        labels: by identity; others are made from the settings.
     """
     groups: dict[str, list[RunRecord]] = {}
     for record in records:
@@ -94,7 +94,7 @@ _ALWAYS = ("model.name", "normalization.name")
 
 
 def pretty(key: str, value: Any) -> str:
-    """How a setting is called in a label or a note."""
+    """A setting in a label or note."""
     if key == "model.name":
         return model_name(str(value))
     if key == "normalization.name":
@@ -181,7 +181,7 @@ def arms_table(arms: Sequence[Arm], title: str = "Error of the last epoch") -> T
 
 
 def error_cell(arm: Arm, key: str | None = None) -> Cell:
-    """The error of an arm as mean ± sd; an asterisk says that failed runs are left out."""
+    """The error of an arm as mean ± sd; an asterisk marks failed runs that are left out."""
     summary = arm.summary(key or f"{arm.evaluated_on}_error")
     if summary is not None:
         return cell(mean_sd(summary), marker="*" if arm.failed else "")
@@ -215,7 +215,7 @@ def failure_reason(run: RunRecord) -> str:
 
 
 def unfinished_text(arm: Arm, seeds: Iterable[int]) -> str:
-    """What an arm still lacks: runs without a result, and seeds that other arms have."""
+    """What an arm lacks: results of its runs, and seeds that other arms have."""
     there = {run.seed for run in arm.runs}
     parts = [f"seed {run.seed} {progress_text(run)}" for run in arm.unfinished]
     parts += [f"seed {seed} missing" for seed in seeds if seed not in there]

@@ -38,14 +38,14 @@ example: python -m farkas_exp.report table1 runs_dir=runs dataset=cifar10 out=re
 
 
 def help_text() -> str:
-    """The help, with every report that is registered."""
+    """The help, with every registered report."""
     reports = "\n".join(f"  {name:<26}{REPORTS[name].summary}" for name in REPORTS)
     return HELP.format(formats=", ".join(FORMATS), modes=", ".join(LOG_MODES), reports=reports)
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a command line asks for."""
+    """The request of a command line."""
 
     what: str = "arms"
     runs_dir: Path = Path("runs")
@@ -62,12 +62,12 @@ class Request:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line (of this process by default); return its exit status."""
-    ensure_home()  # matplotlib and W&B ask for one
+    ensure_home()  # matplotlib and W&B need one
     return answer(arguments, help_text, lambda words: run(parse_request(words)))
 
 
 def run(request: Request) -> list[Path]:
-    """Render what is asked for to the terminal and into files; return the files."""
+    """Render a request to the terminal and into files; return the files."""
     rendering = REPORTS[request.what]
     unnamed = not rendering.needs_runs and request.runs_dir == Request.runs_dir and not request.runs_dir.exists()
     found = Survey([], []) if unnamed else survey(request.runs_dir)

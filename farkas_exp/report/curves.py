@@ -23,7 +23,7 @@ TRAIN_LOSS = ("train_loss", "training loss, running mean (nats)")
 TRAIN_EVAL_LOSS = ("train_eval_loss", "training loss after the epoch (nats)")
 """The mean over the steps of an epoch, in training mode; that of the network after it, where all runs measured it."""
 MOST_ARMS = 120
-"""So many arms are drawn in one figure at most: nobody tells more lines apart."""
+"""The most arms in a figure; nobody can distinguish more lines."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def arm_curve(arm: Arm, key: str) -> Curve | None:
     """The curve of one figure of the metrics over an arm's finished runs, or over its unfinished ones if none is.
 
     Runs of different length are averaged over the epochs that all of them have. A value that is not finite makes a
-    gap. None where there is nothing to draw: failed runs are not drawn.
+    gap. None if there is nothing to draw; failed runs are not drawn.
     """
     series = []
     for run in arm.finished or arm.unfinished:
@@ -90,7 +90,7 @@ def looks(arms: Sequence[Arm]) -> dict[str, Look]:
 
 
 def _more_colors() -> Iterator[tuple[str, str]]:
-    """Colours without end for when the good ones are used up, each with a marker: hues a golden section apart."""
+    """Endless further colours, each with a marker: hues a golden section apart."""
     for index, marker in enumerate(itertools.cycle(style.MARKERS)):
         red, green, blue = colorsys.hls_to_rgb(index * 0.6180339887 % 1, 0.35 + 0.25 * (index % 3) / 2, 0.8)
         yield f"#{round(255 * red):02X}{round(255 * green):02X}{round(255 * blue):02X}", marker
@@ -102,7 +102,7 @@ def draw_curves(
 ) -> None:  # fmt: skip
     """Draw one line and one band (± one standard deviation) per arm that has something to draw.
 
-    `shown` gives the epochs to draw, of so many.
+    `shown` selects the epochs to draw.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -119,7 +119,7 @@ def draw_curves(
             markevery=every, label=legend_label(arm, curve.n),
         )  # fmt: skip
         if curve.n > 1:
-            # No error or loss is negative and no error above 100 %, but a spread wider than the mean would say so.
+            # errors and losses are not negative, and errors at most 100 %, but mean ± sd may be beyond
             most = 100.0 if "error" in key else None
             low, high = (curve.mean - curve.sd).clip(min=0), (curve.mean + curve.sd).clip(max=most)
             axes.fill_between(curve.epochs, low, high, color=look.color, alpha=style.BAND_ALPHA, linewidth=0)

@@ -1,7 +1,7 @@
 """The rows of a paper's table as settings, and a table of the runs that have them beside the paper's numbers.
 
-A run belongs to a row by its settings, whoever trained it, and under whatever name. Runs of two settings are two rows:
-what differs between them is said in their labels.
+A run belongs to a row by its settings, not by who trained it, or under which name. Runs of two settings are two rows,
+whose labels say what differs.
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ from farkas_exp.runs.query import default_settings, effective_settings, setting
 
 
 class _Any:
-    """Whatever value a key has; it stays a part of the setting that runs share."""
+    """Any value of a key, which stays part of the setting that runs share."""
 
 
 ANY = _Any()
@@ -47,7 +47,7 @@ def _is_one_of(value: Any, wanted: Any) -> bool:
 
 @dataclass(frozen=True)
 class Kinds:
-    """The rows of a table; `pinned` are beginnings of keys that have their default where a row says nothing of them."""
+    """The rows of a table; `pinned` are prefixes of keys that have their default unless a row sets them."""
 
     rows: Sequence[Kind]
     pinned: Sequence[str] = ()
@@ -58,7 +58,7 @@ class Kinds:
         return next((kind for kind in self.rows if kind.fits(flat, self.pinned)), None)
 
     def settings(self, run: RunRecord, axes: Sequence[str] = ()) -> tuple[str, str]:
-        """The settings of a run that all kinds share, and those that are the kind's own, as keys; none of `axes`."""
+        """The settings of a run that all kinds share, and those of its kind, without `axes`."""
         own = {key for kind in self.rows for key in kind.needs}
         shared, kinds = {}, {}
         for key, value in effective_settings(run.config).items():
@@ -70,7 +70,7 @@ class Kinds:
 
 @dataclass(frozen=True)
 class Column:
-    """A column: a figure of each run, of which the mean is shown, and how it is written."""
+    """A column: the mean of a figure of the runs, and its format."""
 
     title: str
     value: Callable[[RunRecord], float]
@@ -86,11 +86,11 @@ def kinds_table(
     Args:
         name: of the table.
         title: of the table.
-        records: of the runs; those of no kind are passed over.
+        records: of the runs; those of no kind are ignored.
         kinds: the rows. One without runs is shown if it has numbers of the paper.
         columns: beside the error of the evaluation set.
         notes: below the table.
-        papers: the setting of the paper, by dotted key: where no run has it, a note says so.
+        papers: the setting of the paper, by dotted key; a note says if no run has it.
 
     Raises:
         UserError: no run is of any kind.
@@ -124,7 +124,7 @@ def kinds_table(
 
 
 def _labelled(kind: Kind, runs: Sequence[RunRecord]) -> list[Arm]:
-    """The arms of a kind; where it has several, what differs among them stands behind its label."""
+    """The arms of a kind; if there are several, their labels say what differs."""
     arms = group_arms(runs)
     if len({arm.runs[0].identity for arm in arms}) < 2:
         return [replace(arm, label=kind.label + _data_suffix(arm, arms)) for arm in arms]

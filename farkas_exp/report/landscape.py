@@ -1,4 +1,4 @@
-"""What `diagnostics.measures` has found, arm by arm: each figure at the first and at the last measurement."""
+"""The figures of `diagnostics.measures` by arm, at the first and the last measurement."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +39,7 @@ def flat_figures(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def report(records: Sequence[RunRecord]) -> Report:
-    """What the diagnostics have measured before and after training."""
+    """The measurements before and after training."""
     return Report("landscape", (landscape_table(records),))
 
 

@@ -1,6 +1,6 @@
 """Deep and narrow networks: heat maps of the accuracy and of dead points over depth and width, one column a kind.
 
-A run belongs to a kind by its settings. The runs of one figure share all others: of several settings the one with the
+A run belongs to a kind by its settings. The runs of one figure share all other settings; of several the one with the
 most places is shown. A failed run counts as chance.
 """
 
@@ -45,9 +45,9 @@ def accuracy(run: RunRecord) -> float:
 
 
 def dead_points(run: RunRecord, last: bool) -> float:
-    """The percentage of the measured points that are dead in the layer where most are, at initialization or at the end.
+    """The percentage of dead points in the layer where it is largest, at initialization or at the end.
 
-    NaN where it was not measured.
+    NaN if it was not measured.
     """
     rows = run.diagnostics()
     rows = [row for row in rows if (row.get("epoch") == 0) != last]
@@ -57,7 +57,7 @@ def dead_points(run: RunRecord, last: bool) -> float:
 
 
 def layers_of(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """What a measurement says of each layer; nothing where it is damaged."""
+    """The layers of a measurement; none if it is damaged."""
     layers = row.get("layers")
     return [layer for layer in layers if isinstance(layer, Mapping)] if isinstance(layers, list) else []
 

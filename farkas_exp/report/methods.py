@@ -1,7 +1,7 @@
-"""Which of an experiment's arms a run belongs to, by its settings, whoever trained it, and under whatever name.
+"""The arm of an experiment that a run belongs to, by its settings, not by who trained it, or under which name.
 
-The arms of an experiment are what its file says. The settings in which they differ tell them apart; a run is of the
-arm whose values it has there.
+The experiment's file defines the arms. A run belongs to the arm whose values it has in the settings in which the arms
+differ.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ class Arms:
 
     Args:
         configs: the nested configuration of each arm, by its label.
-        swept: keys, or beginnings of keys, that vary within an arm, such as `lr.` in a search.
+        swept: keys, or prefixes of keys, that vary within an arm, such as `lr.` in a search.
     """
 
     def __init__(self, configs: Mapping[str, Mapping[str, Any]], swept: Sequence[str] = ()) -> None:
@@ -45,7 +45,7 @@ class Arms:
         return self._labels.get(self._key(effective_settings(run.config)))
 
     def setting_of(self, flat: Mapping[str, Any]) -> dict[str, Any]:
-        """Of effective settings those that all runs of a table share: they tell no arms apart, and are not swept."""
+        """The effective settings that all runs of a table share: neither those of the arms nor swept ones."""
         return {k: _plain(v) for k, v in flat.items() if k not in self.keys and not k.startswith(self._swept or "\0")}
 
     def choose(self, records: Sequence[RunRecord]) -> "Chosen":
@@ -76,7 +76,7 @@ class Arms:
 class Chosen:
     """The runs of each arm that has any, in the order of the experiment.
 
-    `left_out` says in what the settings differ that were not chosen, each with its number of runs.
+    `left_out` says how the other settings differ, each with its number of runs.
     """
 
     runs: Mapping[str, Sequence[RunRecord]]
@@ -92,7 +92,7 @@ class Chosen:
 
 
 def _same_data(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
-    """The runs by their data: those on a part of the training set with those that are tested, if these agree."""
+    """The runs by their data: those evaluated on held-out images together with those on the test set."""
     parts = [by_data([run for run in runs if run.evaluated_on == on]) for on in ("test", "validation")]
     groups = [sorted(part.values(), key=len, reverse=True) for part in parts]
     first = [run for group in groups if group for run in group[0]]

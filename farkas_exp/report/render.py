@@ -1,4 +1,4 @@
-"""A report: its tables and figures, shown on the terminal and written in each format."""
+"""A report: tables and figures, shown on the terminal and written in each format."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -48,7 +48,7 @@ def show(
         UserError: a file cannot be written.
     """
     names = [file_name(report, table) for table in (*report.tables, *report.appendix)]
-    assert len(set(names)) == len(names), "each table of a report has a name of its own"
+    assert len(set(names)) == len(names), "each table of a report needs a name of its own"
     warning = unreadable_text(unreadable)
     if warning and report.tables:
         first, *rest = report.tables
@@ -86,7 +86,7 @@ def _write(report: Report, out: Path, formats: Sequence[str]) -> list[Path]:
 
 
 def file_name(report: Report, table: Table) -> str:
-    """What the file of one table's records is called: the report, then the table if it is not the report's own."""
+    """The file name of a table's records: the report, then the table if it has another name."""
     own = table.name in ("", report.name)
     return report.name if own else table.name if table.name.startswith(report.name) else f"{report.name}_{table.name}"
 

@@ -1,7 +1,7 @@
-"""One look for all figures: Okabe and Ito's colours, which people with any colour vision can tell apart.
+"""One style for all figures, with Okabe and Ito's colours, which people with any colour vision can distinguish.
 
-Colour says the kind of network, the line says the normalization as in the paper: solid with batch norm, dotted
-without. Figures are made without pyplot, so that nothing global is touched and no display is needed.
+Colour shows the kind of network, the line the normalization, as in the paper: solid with batch norm, dotted without.
+Figures are made without pyplot, so they change nothing global and need no display.
 """
 
 import warnings
@@ -48,7 +48,7 @@ BAND_ALPHA = 0.18
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """The style, for the figures that are made inside."""
+    """The style, for figures made within the block."""
     import matplotlib
 
     values: Any = {**matplotlib.rcParamsDefault, "backend": matplotlib.rcParams["backend"], **_RC}
@@ -58,7 +58,7 @@ def styled() -> Iterator[None]:
 
 
 def text(label: str) -> str:
-    """A label of others as matplotlib is to draw it: no formula, no line break, and not hidden from the legend."""
+    """A foreign label for matplotlib: no formula, no line break, and not hidden from the legend."""
     shown = printable(label).replace("$", r"\$")
     return f" {shown}" if shown.startswith("_") else shown
 
@@ -69,7 +69,7 @@ def new_figure(width: float, height: float) -> Any:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)  # whatever backend the environment asks for
+    FigureCanvasAgg(figure)  # whatever the backend of the environment
     return figure
 
 

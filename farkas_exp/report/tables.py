@@ -18,14 +18,14 @@ from farkas_exp.machine.terminal import printable
 
 @dataclass(frozen=True)
 class Cell:
-    """Lines of text; `marker` (such as an asterisk) is put behind the first line; `strong` is set in bold."""
+    """Lines of text; `marker` (such as an asterisk) follows the first line; `strong` is bold."""
 
     lines: tuple[str, ...]
     marker: str = ""
     strong: bool = False
 
     def text(self, index: int) -> str:
-        """Line `index` with its marker, empty where there is none."""
+        """Line `index` with its marker, or empty."""
         line = self.lines[index] if index < len(self.lines) else ""
         return line + self.marker if index == 0 else line
 
@@ -59,7 +59,7 @@ class Table:
 
 
 def to_terminal(table: Table, stream: TextIO) -> None:
-    """Print the table with rich, as wide as the terminal; as wide as needed where there is no terminal."""
+    """Print the table with rich, as wide as the terminal, or as needed elsewhere."""
     from rich import box
     from rich.console import Console
     from rich.table import Table as RichTable
@@ -177,7 +177,7 @@ def _markdown(text: str) -> str:
 
 
 def _unlisted(mark: str) -> str:
-    """What would begin a list or a heading, as plain text."""
+    """The mark of a list or heading, as plain text."""
     return f"&#{ord(mark[0])};{mark[1:]}"
 
 

@@ -1,1 +1,1 @@
-"""One run from configuration to result: what it is built of, the loop, and the session that keeps its directory."""
+"""One run from configuration to result: its parts, the loop, and the session that keeps its directory."""

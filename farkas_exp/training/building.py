@@ -23,10 +23,10 @@ def choose_device(name: str, processes: Processes = ALONE) -> torch.device:
     """The device of `device=auto|cpu|cuda`; each process of a machine has a GPU of its own.
 
     Raises:
-        UserError: cuda was asked for and there is none, or there are fewer GPUs than processes.
+        UserError: cuda is requested but missing, or there are fewer GPUs than processes.
     """
     if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("device: cuda was asked for, but PyTorch sees no GPU here; use device=auto or device=cpu")
+        raise UserError("device: PyTorch sees no GPU for cuda here; use device=auto or device=cpu")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and processes.are_several:
@@ -37,7 +37,7 @@ def choose_device(name: str, processes: Processes = ALONE) -> torch.device:
 
 
 def gpu_index(local_rank: int, visible: int) -> int:
-    """The GPU of process `local_rank` of a machine; where a scheduler shows each process its own one, that one.
+    """The GPU of process `local_rank` of a machine, or the only one that a scheduler shows this process.
 
     Raises:
         UserError: there are fewer GPUs than processes.
@@ -53,7 +53,7 @@ def gpu_index(local_rank: int, visible: int) -> int:
 def build_model(config: Config, data: ImageData, device: torch.device) -> torch.nn.Module:
     """The initialized network of `config` for `data`, on `device`; the same for the same seed on every device."""
     init = INITIALIZATIONS[config.init.name]
-    if config.model != ModelConfig(config.model.name):  # sizes of the user's own
+    if config.model != ModelConfig(config.model.name):  # sizes chosen by the user
         with torch.device("meta"):
             check_memory(_network(config, data, config.model, config.aggregation))
     with torch.random.fork_rng(devices=[]):
@@ -81,7 +81,7 @@ def _network(config: Config, data: ImageData, model: ModelConfig, aggregation: A
 
 
 def _farkas_twin(config: Config, data: ImageData) -> torch.nn.Module | None:
-    """The Farkas network (sum) beside a plain one, drawn after it from the same stream; None where there is none."""
+    """The Farkas twin (sum) of a plain network, drawn after it from the same stream, or None."""
     if config.normalization.name != "none":
         raise UserError("init.name: match_farkas is for networks without normalization; use normalization=none")
     twin = NETWORKS[config.model.name].twin
@@ -89,13 +89,10 @@ def _farkas_twin(config: Config, data: ImageData) -> torch.nn.Module | None:
 
 
 def check_memory(model: torch.nn.Module) -> None:
-    """Refuse a network whose weights alone do not fit into this machine's memory.
-
-    Args:
-        model: the network on the meta device, where it takes none.
+    """Check that the weights of a network, given on the meta device, fit into this machine's memory.
 
     Raises:
-        UserError: they do not fit.
+        UserError: they do not.
     """
     size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -107,15 +104,15 @@ def check_memory(model: torch.nn.Module) -> None:
 
 
 def check_batch(model: torch.nn.Module, image_shape: Sequence[int], images: int) -> None:
-    """Refuse a training batch in which a normalization would have one value a channel, which is its own mean.
+    """Check that no normalization gets a single value a channel, which is its own mean.
 
     Args:
         model: the network.
         image_shape: (C, H, W).
-        images: the fewest that a process has in a batch.
+        images: the fewest in a batch of a process.
 
     Raises:
-        UserError: so few images, with that network and that image size.
+        UserError: some normalization does.
     """
     if images > 1:
         return
@@ -123,7 +120,7 @@ def check_batch(model: torch.nn.Module, image_shape: Sequence[int], images: int)
     try:
         with plain_path():
             probe(torch.empty(images, *image_shape, device="meta"))
-    except ValueError as error:  # PyTorch's own check, which would end the first step
+    except ValueError as error:  # PyTorch's check, which would end the first step
         if "more than 1 value per channel" not in str(error):
             raise
         raise UserError(
@@ -139,13 +136,13 @@ def accelerated(model: torch.nn.Module, device: torch.device) -> torch.nn.Module
 
 
 def kernels_in_use(model: torch.nn.Module) -> list[str]:
-    """The names of the kernels that the network runs with."""
+    """The names of the kernels in the network."""
     kernels = _kernels()
     return kernels.in_use(model) if kernels else []
 
 
 def _kernels() -> ModuleType | None:
-    """The package of kernels; everything works without it."""
+    """The package of kernels, without which everything works."""
     try:
         return import_module("farkas_exp.kernels")
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""The optimizers by name, and the options that each has beside the weight decay. Imports no PyTorch.
+"""The optimizers by name, with their options beside the weight decay; without PyTorch.
 
 A builder takes (parameter groups, learning rate, group of the configuration, whether fused).
 """

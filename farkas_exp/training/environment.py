@@ -1,4 +1,4 @@
-"""What a run was trained with, start by start: versions, device, commit; and its data, which never change."""
+"""The environment of each start of a run (versions, device, commit), and its data, which never change."""
 
 import platform
 import shlex
@@ -21,14 +21,14 @@ from farkas_exp.training.building import kernels_in_use
 from farkas_exp.training.trainer import Trainer, TrainerState
 
 COMPARED = ("farkas_exp", "commit", "torch", "cuda", "device", "threads", "world_size", "kernels", "channels_last")
-"""What must be the same from one start of a run to the next for the numbers to be those of an unbroken run, bitwise."""
+"""What must not change between two starts of a run for its numbers to be bitwise those of an unbroken one."""
 
 
 def check_same_data(run: RunDirectory, config: Config, info: DataInfo) -> None:
-    """Refuse to go on with other data than the run began with.
+    """Check that the run goes on with the data it began with.
 
     Raises:
-        UserError: the fingerprint differs.
+        UserError: their fingerprint differs.
     """
     record = read_run(run.path)
     if record is not None:
@@ -44,10 +44,9 @@ def check_same_data(run: RunDirectory, config: Config, info: DataInfo) -> None:
 
 
 def record_start(run: RunDirectory, config: Config, trainer: Trainer, state: TrainerState) -> str | None:
-    """Add this start to the run's environment; what differs from the start before, for people, or None.
+    """Add this start to the run's environment; return in words what differs from the start before, or None.
 
-    The file holds the facts of the data, and one entry for each start: what decides the last digits and the speed of
-    the epochs from there on.
+    The file describes the data and, for each start, what decides the last digits and the speed of its epochs.
     """
     info, earlier = trainer.data.info, read_starts(run)
     data = {
@@ -67,7 +66,7 @@ def record_start(run: RunDirectory, config: Config, trainer: Trainer, state: Tra
 
 
 def _start(config: Config, trainer: Trainer, state: TrainerState) -> dict[str, Any]:
-    """Where and with what a start goes on: versions, device, threads, processes, commit."""
+    """This start: versions, device, threads, processes, commit."""
     device = trainer.device
     return {
         "began": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -93,14 +92,14 @@ def _start(config: Config, trainer: Trainer, state: TrainerState) -> dict[str, A
 
 
 def correct_mode(run: RunDirectory, mode: str) -> None:
-    """Write down the mode that the steps are executed in, where it is not the one that was meant."""
+    """Record the mode in which steps are executed, if it is not the intended one."""
     environment, starts = read_json(run.environment), read_starts(run)
     if isinstance(environment, dict) and starts and starts[-1].get("compile") != mode:
         write_json(run.environment, {**environment, "starts": [*starts[:-1], {**starts[-1], "compile": mode}]})
 
 
 def _git_commit() -> str | None:
-    """The commit of the checkout that this code runs from, marked where it has been changed; None outside of one."""
+    """The commit of this checkout, marked if there are changes; None outside of one."""
     folder = Path(__file__).resolve().parent
     try:
         command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]

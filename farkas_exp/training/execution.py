@@ -1,8 +1,8 @@
-"""How the step of the trainer is executed: eagerly, compiled, or recorded once as a CUDA graph and replayed.
+"""How the trainer executes a step: eagerly, compiled, or recorded once as a CUDA graph and replayed.
 
 The paper's networks are so thin that a GPU waits for kernel launches. A graph launches a whole forward and backward
-pass at once; it takes seconds to record where `torch.compile` takes minutes, and runs the very kernels of the eager
-step. It is therefore what `compile=auto` chooses on a GPU.
+pass at once. It takes seconds to record, where `torch.compile` takes minutes, and runs the kernels of the eager step,
+so `compile=auto` chooses it on a GPU.
 """
 
 import traceback
@@ -17,19 +17,18 @@ from farkas_exp.config.schema import TORCH_COMPILE_MODES
 from farkas_exp.machine.errors import UserError
 
 WARM_UP_STEPS = 3
-"""Steps before the recording: cuDNN chooses its kernels and libraries allocate their workspaces, which a recording
-must not contain. They are steps of the training like all others."""
+"""Training steps before the recording, in which cuDNN chooses its kernels and libraries allocate their workspaces."""
 
 Step = Callable[[Tensor, Tensor], Tensor]
 Recorder = Callable[[Callable[[], Tensor]], tuple[Callable[[], Any], Tensor]]
-"""Records a function without arguments; returns what replays it, and the output that a replay writes again."""
+"""Records a function without arguments; returns a function that replays it, and the output that it overwrites."""
 
 
 def choose_mode(config: Config, device: torch.device, world_size: int = 1) -> str:
     """The mode of `compile` for a device; `auto` is `graph` for one process on a GPU and `none` elsewhere.
 
     Raises:
-        UserError: a graph was asked for without a GPU, or for several processes.
+        UserError: a graph is requested without a GPU, or for several processes.
     """
     if config.compile == "auto":
         return "graph" if device.type == "cuda" and world_size == 1 else "none"
@@ -41,27 +40,26 @@ def choose_mode(config: Config, device: torch.device, world_size: int = 1) -> st
 
 
 def compile_model(model: torch.nn.Module, mode: str) -> Callable[[Tensor], Tensor]:
-    """The training forward of `model` by `torch.compile`, for a single shape of batches; the model itself otherwise."""
+    """The training forward of `model`, compiled for a single batch shape if `mode` says so."""
     if mode not in TORCH_COMPILE_MODES:
         return model
     return torch.compile(model, mode=mode, dynamic=False)
 
 
 class RecordingFailed(Exception):  # noqa: N818 - not every step can be recorded
-    """A step cannot be recorded, and can run eagerly."""
+    """A step cannot be recorded, but can run eagerly."""
 
 
 class CapturedStep:
     """`step(images, labels)` recorded once and replayed on the same memory.
 
-    The first `WARM_UP_STEPS` calls run eagerly. Every later one copies its batch into the recorded one's place and
-    replays; what it returns is overwritten by the next call. Gradients stay where the recording put them, so between
-    calls nobody may set them to None.
+    The first `WARM_UP_STEPS` calls run eagerly. Later ones copy their batch over the recorded one and replay; the next
+    call overwrites their output. Gradients stay in place, so they must not be set to None between calls.
 
     Args:
-        step: forward and backward pass, without a wait for the device; the optimizer's step stays outside.
-        on_failure: told why the recording failed, after which this object is not to be called again: the call in
-            which it happened ran eagerly. Without it the failure is raised.
+        step: forward and backward pass, without the optimizer's step, and without a wait for the device.
+        on_failure: called with the reason if the recording fails, in a call that then runs eagerly; this object must
+            not be called again. Without it the failure is raised.
         recorder: a CUDA graph by default.
     """
 
@@ -78,14 +76,14 @@ class CapturedStep:
         self._output: Tensor | None = None
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
-        """One step; where the batch has another shape than the one before, it is recorded anew."""
+        """Run one step; record it anew if the batch has a new shape."""
         if self._batch is not None and images.shape != self._batch[0].shape:
             self._calls, self._batch, self._output, self._replay = 0, None, None, lambda: None
         self._calls += 1
         if self._calls <= WARM_UP_STEPS:
             return self._warm_up(images, labels)
         if self._batch is None:
-            # clone keeps the memory format: a replay must not fall back to another layout.
+            # clone keeps the memory format
             self._batch = images.clone(), labels.clone()
             reason = self._record(self._batch)
             if reason is not None and self._on_failure is not None:
@@ -98,10 +96,9 @@ class CapturedStep:
         return self._output
 
     def _record(self, batch: tuple[Tensor, Tensor]) -> str | None:
-        """Record the step on the memory of `batch`; why that failed, or None.
+        """Record the step on the memory of `batch`; return why that failed, or None.
 
-        The error itself is let go of here: it holds the tensors of the failed step, for which there may be no room
-        beside those of the next one.
+        The error is dropped here: it holds the tensors of the failed step, and memory may lack room for both.
         """
         try:
             self._replay, self._output = self._recorder(lambda: self._step(*batch))
@@ -115,7 +112,7 @@ class CapturedStep:
     def _warm_up(self, images: Tensor, labels: Tensor) -> Tensor:
         if images.device.type != "cuda":
             return self._step(images, labels)
-        # On a stream of its own, as recordings are: autograd remembers the stream on which a gradient was first made.
+        # on a side stream, like recordings: autograd remembers the stream on which a gradient was first made
         side, current = torch.cuda.Stream(images.device), torch.cuda.current_stream(images.device)
         side.wait_stream(current)
         with torch.cuda.stream(side):
@@ -136,15 +133,15 @@ def record_cuda_graph(function: Callable[[], Tensor]) -> tuple[Callable[[], Any]
     """Record `function` as a CUDA graph. Recording executes nothing.
 
     Raises:
-        RecordingFailed: it cannot be recorded; the recording was ended, and the step can run eagerly.
-        UserError: the recording could not be ended, so that nothing more can run on the GPU in this process.
+        RecordingFailed: it cannot be recorded, but can run eagerly.
+        UserError: the recording could not be ended, so nothing more can run on the GPU in this process.
     """
     graph, first, output = torch.cuda.CUDAGraph(), None, None
     try:
         with torch.cuda.graph(graph, stream=torch.cuda.Stream()):
             try:
                 output = function()
-            except RuntimeError as error:  # the first error says why; those that follow from it do not
+            except RuntimeError as error:  # the first error is the cause of all others
                 first = _first_line(error)
                 traceback.clear_frames(error.__traceback__)
     except RuntimeError as error:
@@ -163,8 +160,7 @@ def _first_line(error: Exception) -> str:
 class PeakMemory:
     """The most memory that a run has had allocated on its device so far.
 
-    It is counted over the whole run: a graph allocates when it is recorded and not when it is replayed, so a count of
-    each epoch would miss what it works in.
+    Counted over the whole run, since a graph allocates only when it is recorded, not in every epoch.
     """
 
     def __init__(self, device: torch.device, statistics: Any = torch.cuda) -> None:

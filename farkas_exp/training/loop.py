@@ -1,4 +1,4 @@
-"""The epochs of a run, one after the other: train, evaluate, report, save. The same in every process of the run."""
+"""The epochs of a run: train, evaluate, report, save; the same in every process of the run."""
 
 from typing import Any
 
@@ -8,16 +8,16 @@ from farkas_exp.training.trainer import Failure, Trainer, TrainerState
 
 
 class Listener:
-    """What is told of a run on its way; this one keeps nothing, as every process does but the first."""
+    """Receives the events of a run; this one ignores them, as in every process but the first."""
 
     def step(self, step: int) -> None:
-        """So many steps of the current epoch are queued."""
+        """`step` steps of the current epoch are queued."""
 
     def report(self, row: dict[str, Any]) -> None:
-        """An epoch is finished, with these metrics."""
+        """An epoch is finished with these metrics."""
 
     def save(self, snapshot: dict[str, Any]) -> None:
-        """This is what continuing needs; when it returns, it is safe."""
+        """Save what is needed to continue, before returning."""
 
     def goes_on(self) -> None:
         """The run goes on after a checkpoint inside an epoch."""
@@ -30,12 +30,12 @@ class Listener:
         return False
 
     def checkpoint_is_due(self) -> bool:
-        """Whether it is time for one after an epoch."""
+        """Whether it is time for a checkpoint after an epoch."""
         return False
 
 
 def train_to_end(trainer: Trainer, state: TrainerState, stop: StopRequest, listener: Listener) -> str | None:
-    """Train what is left of the run; why it has failed to train, or None.
+    """Train the rest of the run; return why it failed to train, or None.
 
     A signal to any of the processes stops all of them after the same step.
 

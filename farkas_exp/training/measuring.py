@@ -1,4 +1,4 @@
-"""Measuring a run's network at the epochs that are asked for, while it trains and after it is done."""
+"""Measure a run's network at the requested epochs, during training and afterwards."""
 
 from functools import partial
 
@@ -24,21 +24,21 @@ class Measuring:
         self.measurements = Measurements(run, config.diagnostics)
 
     def fill(self, gap: Gap, model: nn.Module) -> None:
-        """Measure `model`, the network after `gap.epoch` epochs, and write the figures down."""
+        """Measure `model`, the network after `gap.epoch` epochs, and record the figures."""
         self.measurements.put(gap, measure(Subject(self.config, model, self.data, self.initial), gap.measures))
 
     def at(self, epoch: int, model: nn.Module) -> None:
-        """Measure `model` after `epoch` epochs, where that is asked for and not done."""
+        """Measure `model`, the network after `epoch` epochs, if that is requested and missing."""
         gap = self.measurements.gap_at(epoch)
         if gap is not None:
             self.fill(gap, model)
 
     def catch_up(self, epochs: int, model: nn.Module | None) -> list[Gap]:
-        """Measure what a run of `epochs` finished epochs has left out, and return what cannot be measured any more.
+        """Measure what a run of `epochs` finished epochs lacks; return what can no longer be measured.
 
         Args:
             epochs: finished epochs.
-            model: the network after them; None where it is gone, for example in the middle of an epoch.
+            model: the network after them; None if it is gone, as in the middle of an epoch.
         """
         lost = []
         for gap in self.measurements.gaps(epochs):
@@ -52,7 +52,7 @@ class Measuring:
 
 
 def measure_finished(config: Config, run: RunDirectory) -> str:
-    """Measure what is asked for of a run that is done and can still be measured; what that was, for people.
+    """Measure what a finished run lacks, as far as possible; return in words what that was.
 
     The caller holds the run's lock.
 

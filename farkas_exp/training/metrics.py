@@ -1,7 +1,7 @@
-"""What is counted of the logits beside the loss, by name, in the steps of a training and of an evaluation.
+"""The metrics of training and evaluation beside the loss, by name.
 
 A metric is a function of logits (N, K) and labels (N,) that returns its sum over the images, on the device. Its name
-goes with it through the step, the row of an epoch (`test_error`), the result, the console, W&B and the tables:
+appears in the row of an epoch (`test_error`), the result, the console, W&B and the tables:
 
     @metric("confidence")
     def confidence(logits, labels):
@@ -20,12 +20,12 @@ Count = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric; a name that begins with `error` is given in percent.
+    """One metric; one whose name begins with `error` is in percent.
 
     Attributes:
         name: without the set that it is measured on.
         count: the sum over a batch.
-        in_training: whether it is counted in the steps of the training, too.
+        in_training: whether training steps count it, too.
         applies: whether it is measured on such data.
     """
 
@@ -57,7 +57,7 @@ def metric(
 
 
 def metrics_on(info: DataInfo, *, in_training: bool = False) -> list[Metric]:
-    """The metrics that are counted on such data: all, or those of the training's steps."""
+    """The metrics on such data: all, or those of training steps."""
     return [each for each in _METRICS.values() if each.applies(info) and (each.in_training or not in_training)]
 
 
@@ -68,11 +68,11 @@ def means(sums: Mapping[str, float], count: float) -> dict[str, float]:
 
 @metric("error", in_training=True)
 def errors(logits: Tensor, labels: Tensor) -> Tensor:
-    """How many of the labels are not the largest of their logits."""
+    """The number of labels that are not the largest of their logits."""
     return (logits.argmax(1) != labels).sum()
 
 
 @metric("error_top5", applies=lambda info: info.top5)
 def missed_top5(logits: Tensor, labels: Tensor) -> Tensor:
-    """How many of the labels are not among the five largest of their logits."""
+    """The number of labels that are not among the five largest of their logits."""
     return (logits.topk(5, dim=1).indices != labels[:, None]).all(1).sum()

@@ -1,4 +1,4 @@
-"""One run from configuration to result: build what it needs, keep its directory, hand it to the trainer."""
+"""One run from configuration to result: build its parts, keep its directory, and call the trainer."""
 
 import time
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from farkas_exp.training.trainer import Trainer, TrainerState
 def train(config: Config, run: RunDirectory) -> dict[str, Any]:
     """Train one run, from its checkpoint if there is one, and return its result. The caller holds the run's lock.
 
-    Of several processes the first one keeps the run directory; the others take part and return nothing.
+    Of several processes the first keeps the run directory; the others take part and return nothing.
 
     Raises:
         UserError: a mistake in the configuration or the data, before anything is written.
@@ -50,7 +50,7 @@ def train(config: Config, run: RunDirectory) -> dict[str, Any]:
 
 
 def _build_trainer(config: Config, processes: Processes) -> Trainer:
-    """The trainer of every process; a mistake that one of them finds is one of all."""
+    """The trainer in every process; a mistake found by one is raised in all."""
     device = processes.together(lambda: choose_device(config.device, processes))
     data = processes.in_turn(
         lambda: build_data(
@@ -77,7 +77,7 @@ def _build_trainer(config: Config, processes: Processes) -> Trainer:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """What a run directory had for the run that goes on: its record, its rows of metrics, its checkpoint."""
+    """What a run continues from: record, rows of metrics, checkpoint."""
 
     record: dict[str, Any]
     rows: list[dict[str, Any]]
@@ -87,7 +87,7 @@ class _Prepared:
 
 
 def _prepare(config: Config, run: RunDirectory, trainer: Trainer) -> _Prepared:
-    """Make the run directory ready, and the trainer as far as the run is."""
+    """Prepare the run directory, and restore the trainer."""
     info = trainer.data.info
     run.check_own()
     check_same_data(run, config, info)
@@ -104,7 +104,7 @@ def _prepare(config: Config, run: RunDirectory, trainer: Trainer) -> _Prepared:
 
 
 def _take_part(trainer: Trainer, saved: dict[str, Any] | None) -> None:
-    """Train along with the first process, which keeps the run directory."""
+    """Train together with the first process, which keeps the run directory."""
     state = TrainerState() if saved is None else trainer.restore(saved)
     with StopRequest() as stop, trainer.processes.bound_together():
         trainer.distribute()
@@ -112,7 +112,7 @@ def _take_part(trainer: Trainer, saved: dict[str, Any] | None) -> None:
 
 
 class _Session(Listener):
-    """The stretch of a run that this process trains: what the trainer reports goes into the run directory."""
+    """The part of a run that this process trains: writes what the trainer reports into the run directory."""
 
     def __init__(self, config: Config, run: RunDirectory, trainer: Trainer, prepared: _Prepared) -> None:
         record, rows, state = prepared.record, prepared.rows, prepared.state
@@ -132,7 +132,7 @@ class _Session(Listener):
         self.saved_at = time.monotonic()
 
     def run_to_end(self) -> dict[str, Any]:
-        """Train what is left, and close everything with the outcome, whatever it is."""
+        """Train the rest, and close everything with the outcome."""
         exit_code = 1
         summary: dict[str, Any] = {}
         closing = "crashed"
@@ -141,14 +141,14 @@ class _Session(Listener):
                 self.trainer.distribute()
                 self._write_state(runs.RUNNING)
                 if self.changed:
-                    self.progress.warning(f"not bitwise the numbers of an unbroken run from here on: {self.changed}")
+                    self.progress.warning(f"from here on not bitwise the numbers of an unbroken run: {self.changed}")
                 self._catch_up()
                 result = self._result(train_to_end(self.trainer, self.state, stop, self))
             self._write_state(result["status"])
             self.run.check_own()
             for file in (self.run.previous_checkpoint, self.run.error):
                 file.unlink(missing_ok=True)
-            write_json(self.run.result, result)  # last: until it is there, the same command finishes what is missing
+            write_json(self.run.result, result)  # last: until it is there, the same command does the rest
             summary = {key: result[key] for key in ("status", "reason", self.error, self.best_error, "seconds")}
             exit_code = int(result["status"] != runs.FINISHED)
             closing = f"{result['status']}: {self.trainer.evaluated_on} error {result[self.error]:.2f} %" + (
@@ -200,7 +200,7 @@ class _Session(Listener):
         self.progress.step(step, self.trainer.data.steps_in(self.state.epoch))
 
     def _catch_up(self) -> None:
-        """Measure what is asked for up to here and is not there: of a new run, its initial network."""
+        """Measure what is requested so far and missing, as the initial network of a new run."""
         lost = self.measuring.catch_up(self.state.epoch, None if self.state.step else self.trainer.model)
         if lacks := self.measuring.measurements.unmeasured(lost, self.config.epochs):
             self.progress.warning(f"not measured: {lacks}")
@@ -234,20 +234,20 @@ class _Session(Listener):
 
 
 def _forget_attempt(run: RunDirectory) -> None:
-    """Clear the way for another attempt at a run that failed to train; the earlier result goes last."""
+    """Delete a failed attempt, its result last."""
     for file in (run.checkpoint, run.previous_checkpoint, run.metrics, run.diagnostics, run.state, run.result):
         file.unlink(missing_ok=True)
 
 
 def _restored(run: RunDirectory, trainer: Trainer, saved: dict[str, Any] | None) -> TrainerState:
-    """How far the run is by its checkpoint, taken over by `trainer`; the beginning without one."""
+    """Restore the trainer from a checkpoint, and return its state; without one, the beginning."""
     if saved is None:
         return TrainerState()
     return checkpoint.restoring(run, lambda: trainer.restore(saved))
 
 
 def _check_complete(run: RunDirectory, epochs: int) -> None:
-    """Raise where the record lacks an epoch that the checkpoint has: a new row would leave a gap before it."""
+    """Raise if the metrics lack an epoch of the checkpoint: new rows would leave a gap."""
     there = {row.get("epoch") for row in runs.read_rows(run.metrics)}
     missing = [epoch for epoch in range(1, epochs + 1) if epoch not in there]
     if missing:

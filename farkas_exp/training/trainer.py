@@ -1,8 +1,8 @@
 """The one training loop, for every network, normalization and dataset.
 
-Nothing in it waits for the device inside an epoch: losses and errors add up on the device and are fetched once at the
-end. All that is random is a function of the seed and the epoch, or is in the checkpoint, so a run that is stopped and
-continued ends with the same weights as one that was not (bitwise on a CPU with the same number of threads).
+Nothing waits for the device inside an epoch: losses and errors add up on the device and are fetched once at the end.
+All that is random is a function of the seed and the epoch, or is in the checkpoint, so a run that is stopped and
+continued ends with the same weights as an unbroken one (bitwise on a CPU with the same number of threads).
 """
 
 import inspect
@@ -31,14 +31,15 @@ from farkas_exp.training.optimizer import set_learning_rate
 from farkas_exp.training.schedule import batch_size_at, learning_rate_at
 
 AGREE_EVERY = {"cpu": 1, "cuda": 10}
-"""So many steps of several processes lie between two questions whether one of them was told to stop."""
+"""Steps of several processes between two agreements on whether to stop."""
 
 
 @dataclass
 class TrainerState:
-    """How far a run is. `epoch` epochs are finished; `step` steps of the next one are done.
+    """The progress of a run: `epoch` finished epochs, and `step` steps of the next one.
 
-    `totals` are its sums so far of this process's losses and metrics, by name; `images` are those of all processes.
+    `totals` are the sums of losses and metrics in this epoch and process, by name; `images` counts those of all
+    processes.
     """
 
     epoch: int = 0
@@ -52,7 +53,7 @@ class TrainerState:
 
 
 class Failure(Exception):  # noqa: N818 - a result of training, not a defect
-    """The run has failed to train; `row` holds the metrics of its last epoch."""
+    """The run failed to train; `row` has the metrics of its last epoch."""
 
     def __init__(self, reason: str, row: dict[str, Any]) -> None:
         super().__init__(reason)
@@ -68,7 +69,7 @@ class Trainer:
         optimizer: over its parameters.
         data: its images, on `device`.
         device: where everything is.
-        processes: those that train the run together; before the first step all of them call `distribute`.
+        processes: those that train the run together; all must call `distribute` before the first step.
     """
 
     def __init__(
@@ -97,16 +98,16 @@ class Trainer:
         return self.config.dataset.evaluated_on
 
     def distribute(self) -> None:
-        """Average the gradients of all processes in every step from now on; they take over the first one's weights."""
+        """Take over the first process's weights, and average gradients over all processes in every step from now on."""
         if not self.processes.are_several:
             return
         device_ids = [self.device] if self.device.type == "cuda" else None
-        # Running statistics act in no training step, so they are shared where they do (`_share_statistics`).
+        # no training step uses running statistics; `_share_statistics` shares them where they are used
         known = inspect.signature(DistributedDataParallel).parameters
         options: dict[str, Any] = {"gradient_as_bucket_view": True}
         options["forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"] = False
         parallel = DistributedDataParallel(self.model, device_ids=device_ids, **options)
-        # With a single channel the strides of a gradient have two spellings that mean the same.
+        # with a single channel, the strides of a gradient are ambiguous
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         self.forward = compile_model(parallel, self.mode)
 
@@ -121,11 +122,11 @@ class Trainer:
         on_step: Callable[[int], None] = lambda step: None,
         pause: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Train the rest of the epoch that `state` is in, and return whether its end was reached.
+        """Train the rest of the epoch in `state`; return whether its end was reached.
 
-        A requested stop ends the epoch after the current step, with everything that the rest needs in `state`; so does
-        `pause`, for a checkpoint inside a long epoch, but after one step at least. Nothing else waits for the device.
-        Several processes end it after the same step, whichever was asked (on GPUs within `AGREE_EVERY` steps).
+        A requested stop ends the epoch after the current step, with all that the rest needs in `state`; so does
+        `pause`, for a checkpoint inside a long epoch, after at least one step. Nothing else waits for the device. All
+        processes end it after the same step, whichever was asked (on GPUs within `AGREE_EVERY` steps).
         """
         started = time.perf_counter()
         self.model.train()
@@ -154,7 +155,7 @@ class Trainer:
         return state.step == steps
 
     def _train_step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """One update; returns the batch's summed loss (without penalties) and metrics, on the device."""
+        """Update the weights once; return the batch's summed loss (without penalties) and metrics, on the device."""
         for method in self.methods:
             images, labels = method.mix(images, labels)
         totals = self._gradients(images, labels)
@@ -166,7 +167,7 @@ class Trainer:
         return totals
 
     def _go_on_without(self, reason: str) -> None:
-        """A network or a machine that a graph cannot be recorded on is trained eagerly, and the run says so."""
+        """Train eagerly from now on, since no graph can be recorded, and say so in the mode."""
         self.mode, self._gradients = f"none (no graph: {reason})", self._backward
 
     def _backward(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -190,8 +191,8 @@ class Trainer:
         """Evaluate after the last step of an epoch, advance `state` to the next, and return the epoch's metrics.
 
         Raises:
-            Failure: the loss is not finite, or the error has been at chance or worse in as many epochs as
-                `failure.epochs` allows (the authors' rule).
+            Failure: the loss is not finite, or the error was at chance or worse in `failure.epochs` epochs (the
+                authors' rule).
         """
         started = time.perf_counter()
         seen = state.step * batch_size_at(self.config, state.epoch)
@@ -241,7 +242,7 @@ class Trainer:
     def _evaluated(self, name: str, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
         """The mean loss and all metrics of these images in evaluation mode, each behind `name`.
 
-        Several processes evaluate their shares with the first one's running statistics.
+        Each process evaluates its share, with the first one's running statistics.
         """
         self._share_statistics()
         self.model.eval()
@@ -252,7 +253,7 @@ class Trainer:
                 contexts.enter_context(method.evaluating())
             for images, labels in batches:
                 with self._autocast():
-                    logits = self.model(images).float()  # not compiled: it has batches of another size
+                    logits = self.model(images).float()  # not compiled: batches have other sizes
                 loss = F.cross_entropy(logits, labels, reduction="sum")
                 totals += self._counted(loss, self.metrics, logits, labels)
                 count += len(labels)
@@ -267,7 +268,7 @@ class Trainer:
         return nullcontext()
 
     def snapshot(self, state: TrainerState) -> dict[str, Any]:
-        """Everything that continuing needs, for a checkpoint, also with another number of processes."""
+        """Everything needed to continue, even with another number of processes."""
         own = {
             "totals": state.totals,
             "rng": torch.get_rng_state(),
@@ -287,10 +288,10 @@ class Trainer:
         }
 
     def restore(self, saved: dict[str, Any]) -> TrainerState:
-        """Take over a snapshot and return how far it is.
+        """Restore a snapshot, and return its state.
 
-        With another number of processes than it was made with, the first one goes on with the sums of all and the
-        random numbers of the first, and the others begin with new ones.
+        With another number of processes, the first one takes over the sums of all and its own random stream, and the
+        others begin new ones.
         """
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
@@ -315,5 +316,5 @@ class Trainer:
 
 
 def _named(totals: Any) -> dict[str, float]:
-    """The sums of a checkpoint; those of version 0.1.0 have no names."""
+    """The sums of a checkpoint, by name; version 0.1.0 wrote them without names."""
     return totals if isinstance(totals, dict) else dict(zip(("loss", "error"), totals, strict=True))

@@ -101,7 +101,7 @@ def test_a_cuda_device_that_is_not_there_is_said_in_one_line(tmp_path, capfd):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     assert main([*SMALL[:-3], f"runs_dir={tmp_path}", "device=cuda"]) == 2
-    assert "device: cuda was asked for" in capfd.readouterr().err
+    assert "device: PyTorch sees no GPU for cuda" in capfd.readouterr().err
 
 
 def test_help_names_every_group_with_its_choices_and_an_example():

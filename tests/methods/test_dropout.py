@@ -51,5 +51,5 @@ def test_a_falling_rate_is_not_recorded():
     assert execution_mode(config(dropout=constant), "graph") == "graph"
     assert execution_mode(config(), "graph") == "graph"
     assert execution_mode(config(compile="none", dropout=falling), "none") == "none"
-    with pytest.raises(UserError, match=r"compile: default would keep the dropout rate that is to fall"):
+    with pytest.raises(UserError, match=r"compile: default would freeze the dropout rate"):
         execution_mode(config(compile="default", dropout=falling), "default")

@@ -78,7 +78,7 @@ def test_auto_is_a_gpu_where_there_is_one_and_cuda_asks_for_one(gpus, chosen, mo
     assert {name: choose_device(name) for name in chosen} == {n: torch.device(d) for n, d in chosen.items()}
     assert choose_device("cpu") == CPU
     if not gpus:
-        with pytest.raises(UserError, match="device: cuda was asked for, but PyTorch sees no GPU"):
+        with pytest.raises(UserError, match="device: PyTorch sees no GPU for cuda"):
             choose_device("cuda")
 
 

@@ -59,7 +59,7 @@ def test_whatever_moves_the_last_digits_is_named(tmp_path, monkeypatch, capsys, 
     with monkeypatch.context() as patched:
         change(patched)
         assert execution.execute(made).status == runs.FINISHED
-    assert f"unbroken run from here on: {words} (before: " in capsys.readouterr().err
+    assert f"of an unbroken run: {words} (before: " in capsys.readouterr().err
 
 
 def test_a_start_like_the_one_before_or_from_the_beginning_is_no_warning(tmp_path, monkeypatch, threads, capsys):
