@@ -15,9 +15,9 @@ def batch_size_at(config: Config, epoch: int) -> int:
 def learning_rate_at(config: Config, epoch: int, step: int, steps: int) -> float:
     """The learning rate of a step (from 0) of an epoch (from 0) of `steps` steps.
 
-    Without phases it is that of `learning_rate`; in the first `lr.warmup` epochs times the share of them that has passed
-    at the step's end (Goyal et al. 2017). In a phase it goes linearly from `lr_from` at the first step to `lr_to` at the
-    end, times the factor on the batch (their linear scaling rule).
+    Without phases it is that of `learning_rate`; in the first `lr.warmup` epochs, times the share of them passed at the
+    step's end (Goyal et al. 2017). In a phase it goes linearly from `lr_from` at the first step to `lr_to` at the end,
+    times the factor on the batch (their linear scaling rule).
     """
     if not config.phases.schedule:
         warmup = config.lr.warmup
