@@ -13,10 +13,12 @@ def check_latex(text: str) -> None:
     assert depth == 0
     assert plain.replace(r"\$", "").count("$") % 2 == 0
     assert re.findall(r"\\begin{(\w+)}", plain) == re.findall(r"\\end{(\w+)}", plain)[::-1]
-    for columns, body in re.findall(r"\\begin{tabular}{(l?r*)}(.*?)\\end{tabular}", plain, re.DOTALL):
+    tables = re.findall(r"\\begin{tabular}{(l|p{.*?})?(r*)}(.*?)\\end{tabular}", plain, re.DOTALL)
+    assert len(tables) == plain.count(r"\begin{tabular}")
+    for first, columns, body in tables:
         rows = [line for line in body.splitlines() if line.rstrip().endswith(r"\\")]
         assert rows
-        assert all(len(re.findall(r"(?<!\\)&", line)) == len(columns) - 1 for line in rows)
+        assert all(len(re.findall(r"(?<!\\)&", line)) == len(columns) - (not first) for line in rows)
     assert not re.search(r"(?<!\\)[#%_]", plain.replace(r"\_", ""))
     assert plain.isascii()
 

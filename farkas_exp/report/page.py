@@ -11,10 +11,11 @@ from farkas_exp.report import style
 _CSS = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
-figure { margin: 1.5rem 0; overflow-x: auto; } figcaption { font-weight: 600; margin-bottom: .5rem; }
+figure, details { margin: 1.5rem 0; overflow-x: auto; } figcaption, summary { font-weight: 600; margin-bottom: .5rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .8rem; text-align: right; vertical-align: top; }
 th:first-child, td:first-child { text-align: left; }
+th + th, td + td { white-space: nowrap; }
 thead th { border-top: 2px solid #222; border-bottom: 1px solid #222; }
 tbody tr:last-child td { border-bottom: 2px solid #222; }
 tbody tr:nth-child(even) { background: #f6f6f6; }

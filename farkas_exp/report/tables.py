@@ -118,16 +118,22 @@ _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 """How a formula may begin, also in the full width of East Asian scripts."""
 
 
+_LONG = 60
+"""So many characters of a first column are set as a paragraph in LaTeX, which breaks no line of a cell itself."""
+
+
 def to_latex(table: Table) -> str:
     r"""The table as a LaTeX `table` environment; it needs `\usepackage{booktabs}` and nothing else."""
     if table.folded:
         return f"\\noindent{{\\footnotesize {_latex(table.title)}.}}\n"
-    columns = "l" + "r" * (len(table.columns) - 1)
+    long = any(len(row[0].text(0)) > _LONG for row in table.rows)
+    columns = (r"p{0.3\linewidth}" if long else "l") + "r" * (len(table.columns) - 1)
     lines = [
         "% needs \\usepackage{booktabs}",
         "\\begin{table}",
         "  \\centering",
         f"  \\caption{{{_latex(table.title)}}}",
+        *(["  \\footnotesize"] if long else []),
         f"  \\begin{{tabular}}{{{columns}}}",
         "    \\toprule",
         "    " + " & ".join(map(_latex, table.columns)) + r" \\",

@@ -11,6 +11,7 @@ import pytest
 
 from farkas_exp.machine.files import write_text
 from farkas_exp.report.command import main, render_experiment
+from farkas_exp.report.kinds import Kind, Kinds, kinds_table
 from farkas_exp.report.maps import Grid, deep_narrow_figure, deep_narrow_table
 from farkas_exp.report.maps import grids as grids_of
 from farkas_exp.runs import RunRecord, collect
@@ -169,3 +170,13 @@ def test_a_wrong_log_mode_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixt
     make_run(tmp_path, settings())
     assert main(["arms", f"runs_dir={tmp_path}", "log=onlin"]) == 2
     assert "log: unknown 'onlin'; did you mean 'online'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("numbers", [{}, {"n": "3"}])
+def test_a_table_of_kinds_speaks_of_the_papers_number_only_where_it_has_one(
+    tmp_path: Path, numbers: dict[str, str]
+) -> None:
+    make_run(tmp_path, settings("resnet18"))
+    kinds = Kinds([Kind("plain", {"model.name": "resnet18"}, numbers)])
+    table = kinds_table("made", "Made", collect(tmp_path), kinds, [])
+    assert any("paper's number" in note for note in table.notes) == bool(numbers)

@@ -20,6 +20,7 @@ from farkas_exp.studies.farkas.paper import (
     PaperCell,
 )
 from tests.made_runs import made_rows, make_run, settings
+from tests.markup import check_latex
 from tests.studies.farkas.test_paper import cell_settings
 
 Errors = Callable[[PaperCell, int], float | None]
@@ -246,12 +247,15 @@ def test_the_same_runs_do_not_count_for_two_tables_and_their_setting_is_said(tmp
     assert table.rows[0][1].lines == (NOT_ENOUGH, "not in the paper's setting")
 
 
+@pytest.mark.parametrize("state", ["finished", "interrupted"])
 @pytest.mark.parametrize(("gain", "verdict"), [(20.0, SUPPORTED), (2.0, NOT_SUPPORTED)])
-def test_c_compares_the_first_epoch(tmp_path: Path, gain: float, verdict: str) -> None:
+def test_c_compares_the_first_epoch_also_of_runs_under_way(
+    tmp_path: Path, gain: float, verdict: str, state: str
+) -> None:
     for index, wanted in enumerate(TABLES["table3"].cells):
         rows = made_rows(30, 25.0)
         rows[0]["test_error"] = 80.0 - (gain if wanted.row.family == "farkasnet" else 0.0) + 0.1 * (index % 2)
-        make_run(tmp_path, cell_settings(wanted, "table3"), test_error=25.0, rows=rows)
+        make_run(tmp_path, cell_settings(wanted, "table3"), state=state, epoch=5, test_error=25.0, rows=rows)
     found = one_claim(tmp_path, "c")
     assert found.verdict == verdict
     assert found.runs == 6
@@ -404,4 +408,7 @@ def test_the_command_prints_and_writes_the_verdicts_with_the_claims_without_runs
         text = (report / f"claims.{suffix}").read_text()
         assert text.index(f"<details><summary>{folded}</summary>") < text.index("FixUp needs the small")
         assert text.count("<details>") == text.count("</details>") == 1
-    assert "FixUp needs the small" not in (report / "claims.tex").read_text()
+    latex = (report / "claims.tex").read_text()
+    check_latex(latex)
+    assert "FixUp needs the small" not in latex
+    assert r"\begin{tabular}{p{0.3\linewidth}rrrrr}" in latex, "a claim is longer than a line"
