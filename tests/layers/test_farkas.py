@@ -370,6 +370,14 @@ def test_drop_in_shapes_and_default_initialization():
         assert float(parameter.detach().std()) * fan_in**0.5 == pytest.approx(3**-0.5, rel=0.2)
 
 
+def test_a_rule_is_given_whole_by_its_fields_or_by_both():
+    rule = FarkasRule("mean", margin=0.5, cutoff=-1.0)
+    assert FarkasConv2d(3, 4, 1, rule=rule).rule == rule
+    assert FarkasLinear(3, 4, rule, margin=0.25).rule == FarkasRule("mean", margin=0.25, cutoff=-1.0)
+    assert FarkasLinear(3, 4, aggregation="mean").rule == FarkasRule("mean")
+    assert FarkasLinear(3, 4).rule == FarkasRule("sum", margin=0.0, cutoff=0.0, learn_lambda=False)
+
+
 @pytest.mark.parametrize("learned", [False, True])
 def test_a_printed_layer_says_its_sizes_and_its_rule(learned):
     layer = FarkasConv2d(3, 6, (5, 1), aggregation="mean", margin=0.5, learn_lambda=learned)

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import pytest
+
 from farkas_exp.runs import RunRecord
-from farkas_exp.runs.collection import told_apart
+from farkas_exp.runs.collection import faults, told_apart
 
 
 def run(identity: str, seed: int, **data: str) -> RunRecord:
@@ -25,3 +27,12 @@ def test_runs_on_different_data_are_different_experiments_and_no_others_are():
 def test_smaller_copies_of_the_same_files_are_part_of_the_data():
     one, other = run("a", 0, files="cats", small="1"), run("a", 1, small="2", files="cats")
     assert [record.identity for record in told_apart([one, other])] == ["a+cats+1", "a+cats+2"]
+
+
+@pytest.mark.parametrize("name", ["run.json", "state.json", "metrics.jsonl", "result.json", "checkpoint.pt"])
+def test_any_file_of_a_run_makes_a_folder_one_that_is_named(tmp_path, name):
+    (tmp_path / "notes.txt").touch()
+    assert faults(tmp_path, None) == []
+    (tmp_path / name).touch()
+    (fault,) = faults(tmp_path, None)
+    assert (fault.path, "damaged" in fault.why) == (tmp_path, name == "run.json")

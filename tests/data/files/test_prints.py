@@ -60,6 +60,25 @@ def test_what_has_no_files_here_has_no_fingerprint(tmp_path):
     assert prints.prints(DatasetConfig("of another version"), ALONE) == {}
 
 
+def test_a_root_that_is_no_path_is_named_by_its_key():
+    with pytest.raises(UserError, match=r"^dataset\.root: "):
+        prints.prints(DatasetConfig("image_folder", root="~nobody of this name/cats"), ALONE)
+
+
+@pytest.mark.parametrize(("more", "read"), [(0, True), (1, False)])
+def test_contents_count_up_to_64_mebibytes_of_files(tmp_path, monkeypatch, more, read):
+    """Another bound would give the folders between the two another fingerprint."""
+    pictures(tmp_path)
+    sizes = [path.stat().st_size for path in tmp_path.rglob("*.png")]
+    largest = tmp_path / "train" / "one" / "0.png"
+    with open(largest, "r+b") as file:
+        file.truncate(2**26 - sum(sizes) + largest.stat().st_size + more)
+    seen = []
+    monkeypatch.setattr(prints, "_content", lambda path: seen.append(path) or b"")
+    of(tmp_path)
+    assert len(seen) == (len(sizes) if read else 0)
+
+
 def test_one_sweep_looks_once_and_the_next_one_again(tmp_path):
     first = of(pictures(tmp_path))
     with prints.remembered():
@@ -74,6 +93,11 @@ def test_one_sweep_looks_once_and_the_next_one_again(tmp_path):
 def added_to(root: Path) -> Path:
     added(pictures(root))
     return root
+
+
+def test_data_without_a_folder_or_a_label_are_called_by_their_name():
+    with pytest.raises(UserError, match=r"^dataset: mnist is not the data"):
+        prints.check_same({"files": "a"}, {"files": "b"}, DatasetConfig("mnist"), Path("run"))
 
 
 @pytest.mark.parametrize(
