@@ -11,6 +11,7 @@ import pytest
 from farkas_exp.report.command import main
 from farkas_exp.report.tables import to_csv, to_latex
 from farkas_exp.runs import RunDirectory, collect
+from farkas_exp.runs.query import outcome
 from farkas_exp.studies.farkas.filling import deviations, fill, required_settings
 from farkas_exp.studies.farkas.paper import FIGURE5, FIXUP_RATES, TABLE3_MINI, TABLES, PaperCell, PaperTable
 from farkas_exp.studies.farkas.paper_table import other_arms_tables, paper_table, signed
@@ -101,6 +102,16 @@ def test_a_control_arm_is_never_taken_for_the_papers(tmp_path: Path, change: dic
     assert others is not None
     (row,) = others.rows
     assert row[1].text(0) == "1.00"
+
+
+def test_the_other_reading_of_fixups_optimizer_stands_below_table_4(tmp_path: Path) -> None:
+    wanted = find("table4", "fixup34", "none")
+    make_run(tmp_path, cell_settings(wanted, "table4"), test_error=7.5)
+    make_run(tmp_path, cell_settings(wanted, "table4", optimizer__scalars="common"), test_error=8.5)
+    filled = fill(TABLES["table4"], collect(tmp_path))
+    assert [[outcome(run, "test_error") for run in runs] for runs in filled.runs.values()] == [[7.5]]
+    (row,) = other_arms_tables(filled)[0].rows
+    assert [row[0].text(0), row[1].text(0)] == ["FixUp34, no BN, lr 0.01, optimizer.scalars common", "8.50"]
 
 
 def test_what_has_no_effect_does_not_matter(tmp_path: Path) -> None:
