@@ -82,7 +82,7 @@ def restoring(run: RunDirectory, restore: Callable[[], T]) -> T:
     try:
         return restore()
     except (RuntimeError, KeyError, ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"{run.checkpoint}: does not fit this version's network ({reason}); move {run.path} away to train afresh"
         ) from None

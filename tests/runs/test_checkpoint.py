@@ -78,8 +78,9 @@ def test_another_format_is_refused_not_guessed(run):
 
 def test_stray_files_of_a_killed_save_are_removed(run):
     (run.path / ".checkpoint.pt.123.tmp").write_text("half")
+    (run.path / "result.json").write_text("whole")
     checkpoint.remove_stray_files(run)
-    assert list(run.path.iterdir()) == []
+    assert [path.name for path in run.path.iterdir()] == ["result.json"]
 
 
 def test_each_checkpoint_that_cannot_be_used_is_one_line_that_names_it(run):
@@ -94,3 +95,60 @@ def test_each_checkpoint_that_cannot_be_used_is_one_line_that_names_it(run):
     lines.clear()
     assert checkpoint.load(run, lines.append) is None
     assert [line.split(": ")[0] for line in lines] == [str(run.checkpoint), str(run.previous_checkpoint)]
+
+
+def test_the_tensors_come_back_on_the_cpu_wherever_they_were(run, monkeypatch):
+    checkpoint.save(run, {"value": 1})
+    seen, load = [], torch.load
+    monkeypatch.setattr(
+        torch, "load", lambda *a, **options: seen.append(options["map_location"]) or load(*a, **options)
+    )
+    assert checkpoint.load(run)["value"] == 1
+    assert seen == ["cpu"]
+
+
+def test_a_file_of_torch_that_is_no_mapping_is_no_checkpoint(run):
+    checkpoint.save(run, {"value": 1})
+    checkpoint.save(run, {"value": 2})
+    torch.save(torch.ones(2), run.checkpoint)
+    lines = []
+    assert checkpoint.load(run, lines.append)["value"] == 1
+    assert len(lines) == 1
+
+
+RECORD = {"identity": "abc", "seed": 3}
+
+
+def test_a_run_goes_on_from_its_own_checkpoint_only(run, capsys):
+    assert checkpoint.load_of(run, RECORD) is None
+    checkpoint.save(run, {"run": checkpoint.name_of(RECORD), "value": 1})
+    assert checkpoint.load_of(run, RECORD)["value"] == 1
+    assert capsys.readouterr().err == ""
+    for other in ({**RECORD, "identity": "abd"}, {**RECORD, "seed": 4}):
+        with pytest.raises(UserError, match=r"a checkpoint of another run \(abc seed 3\); move it away"):
+            checkpoint.load_of(run, other)
+    checkpoint.save(run, {"run": checkpoint.name_of(RECORD), "value": 2})
+    run.checkpoint.write_bytes(b"half")
+    assert checkpoint.load_of(run, RECORD)["value"] == 1
+    assert capsys.readouterr().err.startswith(f"warning: {run.checkpoint}: ")
+    checkpoint.save(run, {"value": 3})
+    with pytest.raises(UserError, match=r"another run \(None\)"):
+        checkpoint.load_of(run, RECORD)
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, KeyError, ValueError, TypeError])
+def test_a_checkpoint_that_does_not_fit_is_one_line_with_the_reason(run, kind):
+    def misfit():
+        raise kind("size mismatch\nfor a hundred layers")
+
+    with pytest.raises(UserError, match=r"^[^\n]*: does not fit this version's network \(['s][^\n]*; move [^\n]*$"):
+        checkpoint.restoring(run, misfit)
+    assert checkpoint.restoring(run, lambda: 7) == 7
+
+
+def test_an_error_without_words_is_called_by_its_kind(run):
+    def misfit():
+        raise ValueError
+
+    with pytest.raises(UserError, match=r"\(ValueError\); move"):
+        checkpoint.restoring(run, misfit)
