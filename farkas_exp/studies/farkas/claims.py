@@ -44,6 +44,20 @@ FIRST_EPOCH_GAIN, LARGEST_GAIN = 10.0, 5.0
 CELLS = sum(len(TABLES[name].columns) for name in ("table1", "table2"))
 
 
+class FilledTables:
+    """The paper's tables, each filled once with the same runs."""
+
+    def __init__(self, records: Sequence[RunRecord]) -> None:
+        self._records = records
+        self._filled: dict[str, Filled] = {}
+
+    def fill(self, table: PaperTable) -> Filled:
+        """The table with its runs."""
+        if table.name not in self._filled:
+            self._filled[table.name] = fill(table, self._records)
+        return self._filled[table.name]
+
+
 @dataclass(frozen=True)
 class Finding:
     """What our runs say about one claim: the verdict, the figures behind it, and from which setting they are.
@@ -69,18 +83,19 @@ class Claim:
     statement: str
     source: str
     rule: str
-    test: Callable[[Sequence[RunRecord], int], Finding]
+    test: Callable[[FilledTables, int], Finding]
     paper: str = ""
 
 
 def check_claims(records: Sequence[RunRecord], seed: int = 0) -> list[tuple[Claim, Finding]]:
     """Test every claim on the runs; the same runs and seed give the same findings."""
-    return [(claim, claim.test(records, seed)) for claim in CLAIMS]
+    tables = FilledTables(records)
+    return [(claim, claim.test(tables, seed)) for claim in CLAIMS]
 
 
-def _cifar(records: Sequence[RunRecord], normalization: str, seed: int) -> tuple[Comparison, str]:
+def _cifar(tables: FilledTables, normalization: str, seed: int) -> tuple[Comparison, str]:
     """ResNet against FarkasNet in the cells of Tables 1 and 2, and the settings of the tables that have any."""
-    filled = [fill(TABLES[name], records) for name in ("table1", "table2")]
+    filled = [tables.fill(TABLES[name]) for name in ("table1", "table2")]
     found = in_pairs(filled, normalization, seed=seed)
     there = {cell.where.partition(",")[0] for cell in found.cells}
     return found, _settings([each for each in filled if each.table.short in there])
@@ -99,13 +114,13 @@ def _better_everywhere(found: Comparison, wanted: int) -> str:
     return NOT_SUPPORTED if len(found.cells) == wanted and found.least_runs >= RUNS_WANTED else NOT_ENOUGH
 
 
-def _farkas_wins_without_norm(records: Sequence[RunRecord], seed: int) -> Finding:
-    found, where = _cifar(records, "none", seed)
+def _farkas_wins_without_norm(tables: FilledTables, seed: int) -> Finding:
+    found, where = _cifar(tables, "none", seed)
     return _finding(_better_everywhere(found, CELLS), _gains_text(found), found, where)
 
 
-def _equal_with_norm(records: Sequence[RunRecord], seed: int) -> Finding:
-    found, where = _cifar(records, "batch", seed)
+def _equal_with_norm(tables: FilledTables, seed: int) -> Finding:
+    found, where = _cifar(tables, "batch", seed)
     bounds = [cell.interval(1 - 2 * LEVEL) for cell in found.cells]  # two one-sided tests (Schuirmann 1987)
     joint = found.joint_intervals(1 - 2 * LEVEL)
     within = sum(each is not None and each.low > -HALF_POINT and each.high < HALF_POINT for each in bounds)
@@ -120,8 +135,8 @@ def _equal_with_norm(records: Sequence[RunRecord], seed: int) -> Finding:
     return Finding(verdict, text, interval, None, failed, found.runs, where)
 
 
-def _first_epoch(records: Sequence[RunRecord], seed: int) -> Finding:
-    filled = fill(TABLES["table3"], records)
+def _first_epoch(tables: FilledTables, seed: int) -> Finding:
+    filled = tables.fill(TABLES["table3"])
     found = in_pairs([filled], "batch", first_error, seed)
     return _finding(_at_least(found.interval(), FIRST_EPOCH_GAIN), _gains_text(found), found,
                     _settings([filled]))  # fmt: skip
@@ -133,8 +148,8 @@ def _at_least(interval: Interval | None, points: float) -> str:
     return SUPPORTED if interval.low >= points else NOT_SUPPORTED
 
 
-def _largest_gain(records: Sequence[RunRecord], seed: int) -> Finding:
-    found, where = _cifar(records, "none", seed)
+def _largest_gain(tables: FilledTables, seed: int) -> Finding:
+    found, where = _cifar(tables, "none", seed)
     joint = found.joint_intervals()
     verdicts = [_at_least(each, LARGEST_GAIN) for each in joint]
     verdict = SUPPORTED if SUPPORTED in verdicts else NOT_ENOUGH
@@ -147,11 +162,11 @@ def _largest_gain(records: Sequence[RunRecord], seed: int) -> Finding:
     return Finding(verdict, text, interval, None, found.failures, found.runs, where)
 
 
-def _fixup_needs_small_rate(records: Sequence[RunRecord], seed: int) -> Finding:
-    filled = fill(paper.FIXUP_RATES, records)
+def _fixup_needs_small_rate(tables: FilledTables, seed: int) -> Finding:
+    filled = tables.fill(paper.FIXUP_RATES)
     small, *larger = [cell_arm(wanted, filled) for wanted in paper.FIXUP_RATES.cells]
     text = "; ".join(f"{arm.label}: {_trained(arm)}" for arm in (small, *larger))
-    normalized = fill(paper.FIXUP_RATES_NORMALIZED, records)
+    normalized = tables.fill(paper.FIXUP_RATES_NORMALIZED)
     for wanted in paper.FIXUP_RATES_NORMALIZED.cells:
         if normalized.runs.get(wanted):
             text += f"; normalized inputs, {wanted.label}: {_trained(cell_arm(wanted, normalized))}"
@@ -177,11 +192,11 @@ def _needed(found: Comparison) -> str:
     return NOT_SUPPORTED if interval is not None and interval.high < NEED else NOT_ENOUGH
 
 
-def _trains_where(wanted: PaperCell, other: PaperCell) -> Callable[[Sequence[RunRecord], int], Finding]:
+def _trains_where(wanted: PaperCell, other: PaperCell) -> Callable[[FilledTables, int], Finding]:
     """A test of `wanted` training where `other` fails."""
 
-    def test(records: Sequence[RunRecord], seed: int) -> Finding:
-        filled = fill(paper.FIGURE5, records)
+    def test(tables: FilledTables, seed: int) -> Finding:
+        filled = tables.fill(paper.FIGURE5)
         better, worse = cell_arm(wanted, filled), cell_arm(other, filled)
         counts = failures(worse, better)
         text = f"{better.label}: {_trained(better)}; {worse.label}: {_trained(worse)}"
@@ -197,8 +212,8 @@ def _trains_where(wanted: PaperCell, other: PaperCell) -> Callable[[Sequence[Run
     return test
 
 
-def _plain_fails_sometimes(records: Sequence[RunRecord], seed: int) -> Finding:
-    filled = fill(TABLES["table2"], records)
+def _plain_fails_sometimes(tables: FilledTables, seed: int) -> Finding:
+    filled = tables.fill(TABLES["table2"])
     arm = cell_arm(TABLES["table2"].pair("50 layers", "none")[0], filled)
     runs = with_result(arm)
     n, failed = len(runs), sum(not trains(run) for run in runs)
@@ -217,11 +232,11 @@ def _plain_fails_sometimes(records: Sequence[RunRecord], seed: int) -> Finding:
 
 def _better_in(
     table: PaperTable, worse: PaperCell, better: PaperCell, score: Score = ranked_error
-) -> Callable[[Sequence[RunRecord], int], Finding]:
+) -> Callable[[FilledTables, int], Finding]:
     """A test of one network of a table having a smaller score than another."""
 
-    def test(records: Sequence[RunRecord], seed: int) -> Finding:
-        filled = fill(table, records)
+    def test(tables: FilledTables, seed: int) -> Finding:
+        filled = tables.fill(table)
         made = contrast(cell_arm(worse, filled), cell_arm(better, filled), score)
         found = Comparison((made,) if made else (), seed)
         return _finding(_better_everywhere(found, 1), _gains_text(found), found, _settings([filled]))

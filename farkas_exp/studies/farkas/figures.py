@@ -73,10 +73,12 @@ class View:
 
 
 def with_ends(panels: Sequence[Panel], key: str = TEST_ERROR[0], label: str = TEST_ERROR[1]) -> list[View]:
-    """A metric over all epochs, and its last fifth again.
+    """A metric over all epochs, and its last fifth again where there is a line.
 
     Lines with and without batch norm end far apart, so each have a view of their own if they are two or more.
     """
+    if not _has_lines(panels):
+        return [View(key, label)]
     norms = {arm.label: setting(arm.config, "normalization.name") for panel in panels for arm in panel.arms}
     counts = Counter(norms.values())
     if len(counts) < 2 or min(counts.values()) < 2:
@@ -87,6 +89,10 @@ def with_ends(panels: Sequence[Panel], key: str = TEST_ERROR[0], label: str = TE
         for norm in counts
     ]  # fmt: skip
     return [View(key, label), *ends]
+
+
+def _has_lines(panels: Sequence[Panel]) -> bool:
+    return any(arm_curve(arm, TEST_ERROR[0]) for panel in panels for arm in panel.arms)
 
 
 def _last_fifth(epochs: int) -> slice:
@@ -109,12 +115,13 @@ def panels_figure(
         title: the title of the whole figure.
         views: a row of the figure each; side by side where there is only one panel.
         notes: lines of the caption.
-        show_failed: draw each failed run as a thin line that ends in a cross.
+        show_failed: draw each failed run as a thin line that ends in a cross, as is done anyway where nothing else is.
         line: the style of an arm's line, where it is not to say the normalization.
     """
     with style.styled():
         by_label = {arm.label: arm for panel in panels for arm in panel.arms}
         look = _label_looks(list(by_label.values()), line)
+        show_failed = show_failed or not _has_lines(panels)
         single = len(panels) == 1
         rows, columns = (1, len(views)) if single else (len(views), len(panels))
         heights = [2.7] if single else [1.7 if view.zoomed else 2.7 for view in views]

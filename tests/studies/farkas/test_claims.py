@@ -9,7 +9,15 @@ from scipy import stats
 
 from farkas_exp.report.command import main
 from farkas_exp.runs import collect
-from farkas_exp.studies.farkas.claims import CLAIMS, NOT_ENOUGH, NOT_SUPPORTED, SUPPORTED, Finding, check_claims
+from farkas_exp.studies.farkas.claims import (
+    CLAIMS,
+    NOT_ENOUGH,
+    NOT_SUPPORTED,
+    SUPPORTED,
+    FilledTables,
+    Finding,
+    check_claims,
+)
 from farkas_exp.studies.farkas.claims_table import claims_tables
 from farkas_exp.studies.farkas.paper import (
     DEEP_MEAN,
@@ -64,7 +72,7 @@ def verdicts(runs: Path) -> dict[str, Finding]:
 
 def one_claim(runs: Path, key: str) -> Finding:
     claim = next(each for each in CLAIMS if each.key == key)
-    return claim.test(collect(runs), 0)
+    return claim.test(FilledTables(collect(runs)), 0)
 
 
 def is_cell(wanted: PaperCell, model: str, normalization: str = "none") -> bool:

@@ -258,3 +258,13 @@ def test_figure5_has_a_line_for_each_of_its_arms(tmp_path: Path) -> None:
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert len(set(labels)) == 6
     assert {"FarkasNet101, sum", "FarkasNet101, mean, zero last"} < set(labels)
+
+
+def test_a_figure_of_failed_runs_alone_shows_them_and_no_empty_end(tmp_path: Path) -> None:
+    wanted = TABLES["table4"].cells[0]
+    make_run(tmp_path, cell_settings(wanted, "table4", epochs=9), state="failed", epoch=5, test_error=90.0)
+    figure = FIGURES["figure3"](collect(tmp_path))
+    assert figure is not None
+    assert [axes.get_ylabel().partition(",")[0] for axes in figure.axes] == ["test error (%)", "training loss"]
+    assert [line.get_marker() for line in figure.axes[0].get_lines()] == ["None", "x"]
+    assert "band" not in figure.legends[0].get_title().get_text()
