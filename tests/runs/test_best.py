@@ -1,0 +1,101 @@
+"""Which setting of a search is the best one, and when there is none yet."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from farkas_exp.machine.errors import UserError
+from farkas_exp.runs import RunDirectory, collect, write_json
+from farkas_exp.runs.best import best_value, main, overrides_text, rank
+from tests.made_runs import make_run, settings
+
+
+def searched(folder: Path, lr: float, *errors: float | None, validation: float = 0.1, **more: Any) -> list[Path]:
+    """Runs of a rate, a seed for each error on held-out images; None for one that failed."""
+    config = settings(lr__value=lr, dataset__validation=validation, epochs=3, **more)
+    return [
+        make_run(folder, config, seed=seed, state="failed" if error is None else "finished", test_error=error or 1.0)
+        for seed, error in enumerate(errors)
+    ]
+
+
+def asked(folder: Path, lr: str = "${best:lr.value}", **more: Any) -> dict[str, Any]:
+    return {**settings(lr__value=lr, epochs=3, **more), "runs_dir": str(folder), "seed": 7}
+
+
+def test_settings_rank_by_their_mean_and_a_failed_run_counts_as_chance(tmp_path):
+    searched(tmp_path, 0.1, 10.0, 14.0)
+    searched(tmp_path, 0.01, 5.0, None)
+    searched(tmp_path, 0.001, 13.0)
+    searched(tmp_path, 0.5, 1.0, validation=0.0)  # it has seen the test set
+    make_run(tmp_path, settings(lr__value=0.7, dataset__validation=0.1, epochs=3), state="interrupted", test_error=1.0)
+    ranked = rank(collect(tmp_path))
+    assert [each.values for each in ranked] == [{"lr.value": 0.1}, {"lr.value": 0.001}, {"lr.value": 0.01}]
+    assert [(each.mean, each.n, each.failed) for each in ranked] == [(12.0, 2, 0), (13.0, 1, 0), (47.5, 2, 1)]
+    assert ranked[0].sd == pytest.approx(8**0.5)
+    assert ranked[1].sd is None
+    assert overrides_text(ranked[0]) == "lr.value=0.1"
+
+
+def test_a_search_on_two_data_sets_is_two_settings(tmp_path):
+    for number, path in enumerate(searched(tmp_path, 0.1, 10.0, 20.0)):
+        write_json(RunDirectory(path).environment, {"data": {"fingerprint": f"data {number}"}})
+    assert [(each.mean, each.n) for each in rank(collect(tmp_path))] == [(10.0, 1), (20.0, 1)]
+    with pytest.raises(UserError, match=r"^lr\.value: the runs of its search are on different data"):
+        best_value("lr.value", asked(tmp_path))
+
+
+def test_the_best_value_is_that_of_the_same_setting_and_of_equal_ones_the_smaller(tmp_path):
+    searched(tmp_path, 0.1, 10.0, 14.0)
+    searched(tmp_path, 0.01, 12.0, 12.0)
+    searched(tmp_path, 0.5, 12.1)
+    searched(tmp_path, 0.9, 1.0, model="farkasnet18")
+    assert best_value("lr.value", asked(tmp_path)) == 0.01
+    assert best_value("lr.value", asked(tmp_path, model="farkasnet18")) == 0.9
+    searched(tmp_path, 0.7, 11.0, validation=0.2)  # another part held out is the same question
+    assert best_value("lr.value", asked(tmp_path)) == 0.7
+    with pytest.raises(UserError, match=r"^lr\.value: its search has no run of this setting"):
+        best_value("lr.value", asked(tmp_path, batch_size=7))
+
+
+def test_several_keys_are_free_together(tmp_path):
+    searched(tmp_path, 0.1, 10.0, optimizer__momentum=0.5)
+    searched(tmp_path, 0.2, 9.0, optimizer__momentum=0.8)
+    config = asked(tmp_path, optimizer__momentum="${best:optimizer.momentum}")
+    assert [best_value(key, config) for key in ("lr.value", "optimizer.momentum")] == [0.2, 0.8]
+    with pytest.raises(UserError, match="has no run of this setting"):
+        best_value("lr.value", asked(tmp_path, optimizer__momentum=0.9))
+
+
+def test_names_are_compared_as_texts_after_numbers(tmp_path):
+    for name in ("kaiming", "xavier"):
+        searched(tmp_path, 0.1, 10.0, init__name=name)
+    assert best_value("init.name", asked(tmp_path, lr=0.1, init__name="${best:init.name}")) == "kaiming"
+
+
+def test_part_of_a_search_chooses_nothing(tmp_path):
+    searched(tmp_path, 0.1, 10.0)
+    make_run(tmp_path, settings(lr__value=0.2, dataset__validation=0.1, epochs=3), state="interrupted")
+    with pytest.raises(UserError, match=r"^lr\.value: .* of its search is interrupted; finish the search first"):
+        best_value("lr.value", asked(tmp_path))
+    (broken,) = searched(tmp_path / "other", 0.1, 10.0)
+    (broken / "run.json").write_text("{")
+    with pytest.raises(UserError, match=r"^lr\.value: .* may belong to its search but cannot be read"):
+        best_value("lr.value", asked(tmp_path / "other"))
+
+
+def test_the_command_lists_the_best_and_how_to_go_on(tmp_path, capsys):
+    searched(tmp_path, 0.1, 10.0, 14.0)
+    searched(tmp_path, 0.01, 5.0, None)
+    assert main([f"runs_dir={tmp_path}", "top=1"]) == 0
+    first, best, more, last = capsys.readouterr().out.splitlines()
+    assert "held-out" in first
+    assert best.split() == ["1.", "12.00", "%", "±", "2.83", "(n", "=", "2)", "lr.value=0.1"]
+    assert "1 more; top=2" in more
+    assert last.endswith("add lr.value=0.1 dataset.validation=0")
+    assert main([f"runs_dir={tmp_path}", "lr=0.01"]) == 0
+    assert "(n = 2, 1 failed to train)  (the only setting)" in capsys.readouterr().out
+    for mistake in ("top=0", "top=x", "lr=7"):
+        assert main([f"runs_dir={tmp_path}", mistake]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
