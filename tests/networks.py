@@ -35,3 +35,23 @@ def dead_points(model, batch) -> list[float]:
         handle.remove()
     assert len(fractions) == sum(isinstance(m, Activation) for m in model.modules())
     return fractions
+
+
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+SMALL = {
+    "resnet18": {"blocks": [1, 1], "widths": [4, 8]},
+    "farkasnet18": {"blocks": [1, 1], "widths": [4, 8]},
+    "resnet50": {"blocks": [1, 1], "widths": [8, 16]},
+    "farkasnet50": {"blocks": [1, 1], "widths": [8, 16]},
+    "fixup34": {"blocks": [1, 1], "widths": [4, 8]},
+    "resnet50_imagenet": {"blocks": [1, 1], "widths": [8, 16]},
+    "farkasnet50_imagenet": {"blocks": [1, 1], "widths": [8, 16]},
+    "mlp": {"depth": 3, "width": 5, "residual": True},
+    "rect_conv": {"depth": 3, "width": 5, "residual": True},
+    "allconv_residual": {"blocks": [1, 1], "widths": [4, 8]},
+    "farkas_allconv_residual": {"blocks": [1, 1], "widths": [4, 8]},
+    "linear_residual": {"depth": 2},
+}

@@ -146,6 +146,12 @@ def test_every_room_imports_only_rooms_below_it():
     assert upward == []
 
 
+def test_what_tests_share_is_in_helper_modules():
+    pattern = re.compile(r"^ *(?:from|import) +(tests\.(?:\w+\.)*test_\w+)", flags=re.M)
+    tests = (ROOT / "tests").rglob("*.py")
+    assert {str(path.relative_to(ROOT)): found for path in tests if (found := pattern.findall(path.read_text()))} == {}
+
+
 def test_the_modules_and_tests_of_make_mutation_are_there():
     table = json.loads((ROOT / "scripts" / "mutation.json").read_text())
     named = {name for module, tests in table.items() for name in (module, *tests)}

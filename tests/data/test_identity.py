@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from farkas_exp import runs
 from farkas_exp.config.identity import identify
@@ -18,17 +17,8 @@ from farkas_exp.report.arms import arms_table, group_arms
 from farkas_exp.runs import open_run, read_json, read_run
 from tests.configs import config
 from tests.mnist_files import make_mnist
+from tests.pictures import added, pictures, reclassified, renamed, replaced, swapped
 from tests.stopping import stop_after
-
-
-def pictures(root: Path, colour: int = 0) -> Path:
-    """Two classes of 3 training and 2 test pictures of one colour each."""
-    for split, count in (("train", 3), ("test", 2)):
-        for name in ("one", "two"):
-            (root / split / name).mkdir(parents=True, exist_ok=True)
-            for number in range(count):
-                Image.new("RGB", (6, 6), (colour, 100, 200)).save(root / split / name / f"{number}.png")
-    return root
 
 
 def job(root, runs_dir, name="image_folder", dataset=None, **options):
@@ -124,32 +114,6 @@ def test_the_record_keeps_the_fingerprint_of_the_files(tmp_path):
     digits = config(tmp_path / "runs", epochs=1)
     execution.execute(digits)
     assert read_json(open_run(digits).record)["data"] == {}
-
-
-def replaced(root: Path) -> None:
-    """Other pictures of the same names, sizes and times."""
-    for path in root.rglob("*.png"):
-        facts = path.stat()
-        Image.new("RGB", (6, 6), (1, 101, 201)).save(path)
-        assert path.stat().st_size == facts.st_size
-        os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
-
-
-def renamed(root: Path) -> None:
-    (root / "train" / "one" / "0.png").rename(root / "train" / "one" / "9.png")
-
-
-def reclassified(root: Path) -> None:
-    (root / "train" / "one" / "0.png").rename(root / "train" / "two" / "9.png")
-
-
-def added(root: Path) -> None:
-    shutil.copy(root / "test" / "one" / "0.png", root / "test" / "one" / "9.png")
-
-
-def swapped(root: Path) -> None:
-    for old, new in (("train", "x"), ("test", "train"), ("x", "test")):
-        (root / old).rename(root / new)
 
 
 @pytest.mark.parametrize("name", ["image_folder", "streamed_folder"])

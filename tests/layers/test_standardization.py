@@ -25,7 +25,7 @@ from farkas_exp.methods import execution_mode
 from farkas_exp.models import NETWORKS, create_model
 from farkas_exp.training.optimizer import build_optimizer
 from tests.configs import config
-from tests.models.test_residual_scaling import normal
+from tests.networks import normal
 
 RELU_GAIN = math.sqrt(2 * math.pi / (math.pi - 1))
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from farkas_exp.training.trainer import TrainerState
-from tests.training.test_trainer import Stop, made_trainer, trained
+from tests.trainers import Stop, made_trainer, trained
 
 EMA = {"optimizer": {"ema": 0.3}, "normalization": {"name": "batch"}}
 

@@ -7,7 +7,7 @@ from torch import nn
 from farkas_exp.methods.clipping import clip_units, unit_norms
 from farkas_exp.models import create_model
 from farkas_exp.training.trainer import TrainerState
-from tests.training.test_trainer import made_trainer, trained
+from tests.trainers import made_trainer, trained
 
 
 def parameter(*shape: int, seed: int, size: float) -> nn.Parameter:

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from farkas_exp.machine.errors import UserError
 from farkas_exp.training.trainer import TrainerState
 from tests.configs import config
-from tests.training.test_trainer import made_trainer, trained
+from tests.trainers import made_trainer, trained
 
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])

@@ -11,7 +11,7 @@ from farkas_exp.layers import watch_pre_activations
 from farkas_exp.layers.standardization import standardize
 from farkas_exp.models import create_model
 from tests.composing import composed
-from tests.models.test_residual_scaling import normal
+from tests.networks import normal
 
 NF = {"beta": 0.2, "multiplier": 0.0}
 GAMMA = math.sqrt(2 * math.pi / (math.pi - 1))

@@ -20,7 +20,7 @@ from farkas_exp.layers import (
 from farkas_exp.machine.errors import UserError
 from farkas_exp.models import create_model
 from farkas_exp.training.optimizer import build_optimizer
-from tests.models.test_residual_scaling import SMALL, normal
+from tests.networks import SMALL, normal
 
 CPU = torch.device("cpu")
 

@@ -18,13 +18,10 @@ from farkas_exp.machine.errors import UserError
 from farkas_exp.measures import measure_activity
 from farkas_exp.models import create_model
 from tests.configs import config
+from tests.networks import SMALL, normal
 
 SCALINGS = [Scaling(0.7, 0.3), Scaling(2.0, 3.0), Scaling(0.1, 0.2), Scaling(1.0, 5.0)]
 CUTOFFS = [0.0, 0.5, -1.0]
-
-
-def normal(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def farkas_layer(aggregation: str, scaling: Scaling, **options: float) -> FarkasResidualConv2d:
@@ -106,22 +103,6 @@ def test_factors_that_lose_the_guarantee_are_refused(alpha: float, beta: float) 
 def test_a_network_without_branches_has_nothing_to_scale(name: str) -> None:
     with pytest.raises(UserError, match=f"^residual: {name} has no residual branches"):
         create_model(name, image_size=8, residual_scaling={"alpha": 0.5})
-
-
-SMALL = {
-    "resnet18": {"blocks": [1, 1], "widths": [4, 8]},
-    "farkasnet18": {"blocks": [1, 1], "widths": [4, 8]},
-    "resnet50": {"blocks": [1, 1], "widths": [8, 16]},
-    "farkasnet50": {"blocks": [1, 1], "widths": [8, 16]},
-    "fixup34": {"blocks": [1, 1], "widths": [4, 8]},
-    "resnet50_imagenet": {"blocks": [1, 1], "widths": [8, 16]},
-    "farkasnet50_imagenet": {"blocks": [1, 1], "widths": [8, 16]},
-    "mlp": {"depth": 3, "width": 5, "residual": True},
-    "rect_conv": {"depth": 3, "width": 5, "residual": True},
-    "allconv_residual": {"blocks": [1, 1], "widths": [4, 8]},
-    "farkas_allconv_residual": {"blocks": [1, 1], "widths": [4, 8]},
-    "linear_residual": {"depth": 2},
-}
 
 
 @pytest.mark.parametrize("name", SMALL)

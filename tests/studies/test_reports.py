@@ -20,7 +20,7 @@ from farkas_exp.studies.farkas.filling import fill
 from farkas_exp.studies.farkas.paper import TABLE1_MINI, TABLES
 from farkas_exp.studies.farkas.paper_table import other_arms_tables, paper_table
 from tests.made_runs import make_run, settings
-from tests.studies.farkas.test_paper import cell_settings, find
+from tests.paper_cells import cell_settings, find
 from tests.wandb_file import complete
 
 

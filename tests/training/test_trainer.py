@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import math
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,39 +12,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from farkas_exp.config import PhaseConfig, PhasesConfig
-from farkas_exp.data import build_data
 from farkas_exp.training import trainer as trainer_module
-from farkas_exp.training.building import build_model
 from farkas_exp.training.execution import RecordingFailed
 from farkas_exp.training.metrics import missed_top5
-from farkas_exp.training.optimizer import build_optimizer
 from farkas_exp.training.trainer import Failure, Trainer, TrainerState
-from tests.configs import config
-
-CPU = torch.device("cpu")
-SMALL = {"model": {"name": "mlp", "depth": 1, "width": 6, "blocks": None, "widths": None}}
-
-
-def made_trainer(**overrides: Any) -> Trainer:
-    made = config(**{**SMALL, "normalization": {"name": "none"}, **overrides})
-    data = build_data(made.dataset, made.augmentation, batch_size=made.batch_size, seed=made.seed, device="cpu")
-    model = build_model(made, data, CPU)
-    return Trainer(made, model, build_optimizer(model, made.optimizer, made.lr.value), data, CPU)
-
-
-@dataclass
-class Stop:
-    """A request to stop, by hand."""
-
-    requested: bool = False
-
-    def at(self, step: int) -> None:
-        """Ask for it after the third step."""
-        self.requested = step == 3
-
-
-def trained(trainer: Trainer, state: TrainerState, **options: Any) -> bool:
-    return trainer.train_epoch(state, Stop(), **options)  # type: ignore[arg-type]
+from tests.trainers import SMALL, Stop, made_trainer, trained
 
 
 @pytest.mark.parametrize("normalization", ["none", "batch"])

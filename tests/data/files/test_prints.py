@@ -14,7 +14,7 @@ from farkas_exp.data.files.made import make_folder
 from farkas_exp.data.files.resize import Reduction, resize_folder
 from farkas_exp.machine.errors import UserError
 from tests.configs import config
-from tests.data.test_identity import added, pictures, reclassified, renamed, replaced, swapped
+from tests.pictures import added, pictures, reclassified, renamed, replaced, swapped
 
 ALONE = PhasesConfig()
 

@@ -29,7 +29,7 @@ from farkas_exp.studies.farkas.paper import (
 )
 from tests.made_runs import made_rows, make_run, settings
 from tests.markup import check_latex
-from tests.studies.farkas.test_paper import cell_settings
+from tests.paper_cells import cell_settings
 
 Errors = Callable[[PaperCell, int], float | None]
 """(cell, seed) → test error; None for a failed run."""

@@ -12,7 +12,7 @@ from farkas_exp.studies.farkas.figure1 import batch_normalize, clouds, farkas_la
 from farkas_exp.studies.farkas.figures import FIGURES
 from farkas_exp.studies.farkas.paper import FIGURE5, TABLES
 from tests.made_runs import make_run
-from tests.studies.farkas.test_paper import cell_settings
+from tests.paper_cells import cell_settings
 
 
 def make_table(runs: Path, table: str, epochs: int = 8, seeds: int = 2) -> None:

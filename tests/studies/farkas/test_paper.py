@@ -13,23 +13,11 @@ from farkas_exp.report.tables import to_csv, to_latex
 from farkas_exp.runs import RunDirectory, collect
 from farkas_exp.runs.query import outcome
 from farkas_exp.studies.farkas.filling import deviations, fill, required_settings
-from farkas_exp.studies.farkas.paper import FIGURE5, FIXUP_RATES, TABLE3_MINI, TABLES, PaperCell, PaperTable
+from farkas_exp.studies.farkas.paper import FIGURE5, FIXUP_RATES, TABLE3_MINI, TABLES, PaperTable
 from farkas_exp.studies.farkas.paper_table import other_arms_tables, paper_table, signed
 from tests.made_runs import make_run, settings
 from tests.markup import check_html, check_latex
-
-
-def cell_settings(wanted: PaperCell, table: str = "table1", **more: Any) -> dict[str, Any]:
-    """The configuration that the paper asks for in a cell."""
-    setting = {key.replace(".", "__"): value for key, value in TABLES[table].setting.items()}
-    row = wanted.row
-    arm = {"normalization__name": row.normalization, "aggregation__name": row.aggregation, "init__name": row.init}
-    arm |= {key.replace(".", "__"): values[0] for key, values in wanted.needs.items()}
-    return settings(wanted.model, **{**setting, **arm, "lr__value": row.lr or 0.01, **more})
-
-
-def find(table: str, model: str, normalization: str) -> PaperCell:
-    return next(c for c in TABLES[table].cells if (c.model, c.row.normalization) == (model, normalization))
+from tests.paper_cells import cell_settings, find
 
 
 def text_of(runs: Path, table: str, model: str, normalization: str) -> tuple[str, ...]:
