@@ -13,7 +13,7 @@ for _name, _summary in {
     "table1_mini": "Table 1 in small",
     "table1_small_images": "Table 1 on small images, with control arms and the activity by kind of unit",
     "table3_mini": "Table 3 in small",
-    "figure5": "Figure 5 and claim (e): 101 layers at the large learning rate",
+    "figure5": "Figure 5, claims (e) and (k): 101 layers at the large learning rate",
     "fixup_rates": "claim (d): FixUp by learning rate",
     "demo": "the demo: 18 layers, with and without batch norm, beside Table 1",
     "claims": "the paper's claims, tested on the runs",
