@@ -82,7 +82,7 @@ class Failures:
             return ""
         counts = (self.worse, self.worse_runs), (self.better, self.better_runs)
         each = [f"{failed} of {runs} {name}" for name, (failed, runs) in zip(self.names, counts, strict=True)]
-        return f"Failed: {', '.join(each)} (p = {self.p:.2g})"
+        return f"Failed: {'; '.join(each)} (p = {self.p:.2g})"
 
     def more(self, worse: bool) -> bool:
         """Whether the network said to be worse (or else the other) fails significantly more often."""

@@ -151,7 +151,7 @@ def test_failed_runs_enter_at_chance_among_the_classes_of_their_table(tmp_path: 
     chance = (4 * 90 + 3 * 99) / 7
     assert found.interval.estimate == pytest.approx((chance + 2 * 15) / 3 - 12, abs=0.1)
     assert found.failures is not None
-    assert found.failures.text == "Failed: 7 of 21 ResNet, 0 of 21 FarkasNet (p = 0.003)"
+    assert found.failures.text == "Failed: 7 of 21 ResNet; 0 of 21 FarkasNet (p = 0.003)"
 
 
 def test_a_run_that_ends_at_chance_has_failed_whatever_its_state_says(tmp_path: Path) -> None:

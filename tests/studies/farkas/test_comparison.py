@@ -75,7 +75,7 @@ def test_failures_are_runs_with_a_result_that_do_not_train():
     found = failures(bad, good)
     assert found == Failures(("bad", "ok"), 2, 3, 0, 1)
     assert failures(bad, good, ("A", "B")).names == ("A", "B")
-    assert found.text == f"Failed: 2 of 3 bad, 0 of 1 ok (p = {boschloo_test(2, 3, 0, 1):.2g})"
+    assert found.text == f"Failed: 2 of 3 bad; 0 of 1 ok (p = {boschloo_test(2, 3, 0, 1):.2g})"
     assert NONE_FAILED.text == ""
     assert Failures(("a", "b"), 0, 3, 1, 3).text
     assert Failures(("a", "b"), 3, 3, 0, 0).p == Failures(("a", "b"), 0, 0, 3, 3).p == 1.0
