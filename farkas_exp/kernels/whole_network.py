@@ -136,7 +136,7 @@ class AugmentAll(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """By ordinary operations, so that a second derivative is right where one is asked for."""
+        """Use ordinary operations, which can be differentiated again."""
         layout: Layout = ctx.layout
         (share,) = ctx.saved_tensors
         given = torch.cat([_in_memory_order(g, last) for g, (_, last) in zip(gradients, ctx.shapes, strict=True)])

@@ -11,7 +11,7 @@ from farkas_exp.methods.base import Method, Training, register
 
 @register
 class Mixing(Method):
-    """Mixup (Zhang et al. 2018) and cutmix (Yun et al. 2019), each batch by one of those that are asked for.
+    """Mixup (Zhang et al. 2018) and cutmix (Yun et al. 2019), each batch by one of those requested.
 
     A batch is mixed with itself, shifted by one image: x <- l x + (1 - l) x', l from Beta(alpha, alpha), or a rectangle
     of x' with the share 1 - l of the area; the labels become probabilities, l for that of x. The random numbers are
