@@ -196,10 +196,18 @@ class ActivationFunction(Entry):
     """An element-wise function of a tensor.
 
     Attributes:
-        cutoff: the c of Corollary 3.3 below which the function is flat.
+        cutoff: the c of Corollary 3.3 below which the function is flat; minus infinity where it never is.
+        fit: "module:function" that makes it fit the network that has been built, of (network, group of the
+            configuration).
     """
 
     cutoff: float
+    fit: str | None = None
+
+    def fit_to(self, network: Any, config: Any) -> None:
+        """Call `fit`, if there is one."""
+        if self.fit is not None:
+            Entry(name=self.name, source=self.fit).build(network, config)
 
 
 @dataclass(frozen=True, kw_only=True)

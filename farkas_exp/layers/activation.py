@@ -1,5 +1,7 @@
 """One-sided activations, each with its cutoff of Corollary 3.3 (see `layers.catalogue`)."""
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -21,7 +23,11 @@ class Activation(nn.Module):
         function = ACTIVATIONS[name]
         self.name, self._function = name, function.build
         self.cutoff = function.cutoff if cutoff is None else cutoff
-        self.dropout = 0.0
+        self.dropout, self._about = 0.0, ""
+
+    def fit(self, function: Callable[[Tensor], Tensor], about: str) -> None:
+        """Use a function that was made for the network that this is a part of."""
+        self._function, self._about = function, f", {about}"
 
     def forward(self, input: Tensor) -> Tensor:
         """psi(input), of the same shape."""
@@ -30,4 +36,4 @@ class Activation(nn.Module):
 
     def extra_repr(self) -> str:
         """Name and cutoff, for `print(model)`."""
-        return f"{self.name}, cutoff={self.cutoff:.4g}"
+        return f"{self.name}, cutoff={self.cutoff:.4g}{self._about}"

@@ -10,6 +10,7 @@ point below which |psi'| <= 0.01.
 | elu, alpha = 1 | exp(x) | ln 0.01 = -4.605 |
 | selu | scale * alpha * exp(x) | ln(0.01 / (scale * alpha)) = -5.169 |
 | softplus | sigmoid(x) | logit(0.01) = -4.595 |
+| tailored | its slope times its scale, the same everywhere | none: no unit is dead |
 """
 
 import math
@@ -27,6 +28,10 @@ ACTIVATIONS.register("leaky_relu", "torch.nn.functional:leaky_relu", cutoff=0.0)
 ACTIVATIONS.register("elu", "torch.nn.functional:elu", cutoff=math.log(FLAT_SLOPE))
 ACTIVATIONS.register("selu", "torch.nn.functional:selu", cutoff=math.log(FLAT_SLOPE / _SELU_SLOPE))
 ACTIVATIONS.register("softplus", "torch.nn.functional:softplus", cutoff=math.log(FLAT_SLOPE / (1 - FLAT_SLOPE)))
+ACTIVATIONS.register(
+    "tailored", "farkas_exp.layers.tailored:tailored_relu", cutoff=-math.inf, fit="farkas_exp.layers.tailored:tailor",
+    options={"target": option(0.9, above=0, below=1)},
+)  # fmt: skip
 
 _HERE = "farkas_exp.layers.normalization"
 _STANDARDIZATION = "farkas_exp.layers.standardization"

@@ -44,14 +44,14 @@ class Standardizable(nn.Module):
     """A layer that may standardize its weight; it then has a `gain`, a parameter or None."""
 
     standardization: Standardization | None = None
+    weight: nn.Parameter
     gain: nn.Parameter | None
 
     def used_weight(self) -> Tensor:
         """The weight as the layer uses it."""
-        weight = self.get_parameter("weight")
         if self.standardization is None:
-            return weight
-        return standardize(weight, self.gain, self.standardization.scale)
+            return self.weight
+        return standardize(self.weight, self.gain, self.standardization.scale)
 
 
 class StandardizedConv2d(Standardizable, nn.Conv2d):

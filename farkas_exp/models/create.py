@@ -90,6 +90,7 @@ def create_model(
         image_size=image_size,
     )
     built: nn.Module = network.build(plan)
+    ACTIVATIONS[plan.kit.activation.name].fit_to(built, plan.kit.activation)
     scale_residuals(built, network.name, _group(ResidualConfig, residual_scaling))
     WEIGHTS[_group(WeightConfig, weight).name].build(built, plan.kit.act())
     return built

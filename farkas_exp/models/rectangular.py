@@ -44,6 +44,11 @@ class RectangularNet(nn.Module):
         self.classifier = nn.Linear(width, num_classes)
         self.spatial = spatial
 
+    @property
+    def is_chain(self) -> bool:
+        """Whether each layer takes what the one before it puts out, and nothing else."""
+        return not any(isinstance(unit, ShortcutUnit) for unit in self.hidden)
+
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) images to (N, num_classes) logits."""
         if self.spatial:

@@ -86,6 +86,7 @@ CHANGES: dict[str, tuple[Any, Mapping[str, Any]]] = {
     "aggregation.learn_lambda": (True, {}),
     "activation.name": ("elu", {}),
     "activation.cutoff": (0.5, {}),
+    "activation.target": (0.3, MLP | {"activation.name": "tailored"}),
     "init.name": ("kaiming", {}),
     "init.gain": (0.5, {}),
     "init.last_scale": (0.5, {}),
