@@ -9,7 +9,9 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any
 
-from farkas_exp.config import Config, declared, parse, to_dict
+from farkas_exp.config import Config, declared
+from farkas_exp.config.extensions import registries
+from farkas_exp.config.parsing import schema_defaults
 from farkas_exp.registry import DATASETS, NETWORKS
 from farkas_exp.runs import FAILED, FINISHED, RunDirectory, RunRecord, read_json
 
@@ -59,12 +61,15 @@ class _Unknown:
     """A group that the schema does not know."""
 
 
-@cache
 def default_settings() -> Mapping[str, Any]:
-    """The deciding settings at the schema's defaults, by dotted key; the required ones are None."""
-    least = parse({"model": {"name": ""}, "lr": {"value": 1.0}, "dataset": {"name": ""}})
-    flat = deciding_settings(to_dict(least))
-    return MappingProxyType(flat | {"model.name": None, "lr.value": None, "dataset.name": None})
+    """The deciding settings at their defaults, by dotted key, also of what a choice brings; the required are None."""
+    return _defaults(tuple(map(len, registries().values())))  # of the choices that are registered by now
+
+
+@cache
+def _defaults(registered: tuple[int, ...]) -> Mapping[str, Any]:
+    flat = deciding_settings(schema_defaults())
+    return MappingProxyType({key: None if value == "???" else value for key, value in flat.items()})
 
 
 def is_plain(name: str) -> bool:
@@ -89,7 +94,7 @@ def effective_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-_ARM_GROUPS = ("model.", "residual.", "normalization.", "aggregation.", "activation.", "init.", "lr.value",
+_ARM_GROUPS = ("model.", "residual.", "normalization.", "weight.", "aggregation.", "activation.", "init.", "lr.value",
                "optimizer.scalars")  # fmt: skip
 _BUDGET = ("dataset.", "augmentation.", "epochs", "batch_size", "precision", "label_smoothing", "phases.")
 

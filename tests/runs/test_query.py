@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from farkas_exp.config.parsing import schema_defaults
 from farkas_exp.runs import RunDirectory, RunRecord, write_json
 from farkas_exp.runs.query import (
     budget,
@@ -13,6 +14,7 @@ from farkas_exp.runs.query import (
     chance_error,
     common_setting,
     deciding_settings,
+    default_settings,
     effective_settings,
     filter_keys,
     fingerprint,
@@ -26,6 +28,15 @@ from farkas_exp.runs.query import (
 from tests.made_runs import settings
 
 NOWHERE = Path("nowhere")
+
+
+def test_a_record_without_the_options_of_other_choices_is_that_of_a_composed_configuration():
+    recorded, composed = settings(), schema_defaults()
+    assert composed["normalization"]["alpha"] == default_settings()["normalization.alpha"] == 0.5
+    same = {**recorded, "normalization": {**recorded.get("normalization", {"name": "none"}), "alpha": 0.5}}
+    assert {**default_settings(), **deciding_settings(recorded)} == {**default_settings(), **deciding_settings(same)}
+    other = {**same, "weight": {"name": "scaled"}}
+    assert common_setting(other) == common_setting(same), "arms of one table"
 
 
 def run(path: Path = NOWHERE, state: str = "finished", seed: int = 0, config: Any = None, **result: Any) -> RunRecord:

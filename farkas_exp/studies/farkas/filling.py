@@ -53,7 +53,7 @@ def required_settings(row: PaperRow, model: str) -> dict[str, tuple[Any, ...]]:
     return needs
 
 
-_DEFAULT_GROUPS = ("model.", "residual.", "activation.", "init.", "optimizer.scalars")
+_DEFAULT_GROUPS = ("model.", "residual.", "weight.", "activation.", "init.", "optimizer.scalars")
 """Groups whose settings are the defaults in every arm of the paper, but for those that its rows name."""
 
 
