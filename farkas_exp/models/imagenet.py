@@ -36,6 +36,7 @@ from torch import Tensor, nn
 
 from farkas_exp.layers.activation import Activation
 from farkas_exp.layers.residual import ResidualBlock, ResidualConv2d, ResidualLayer
+from farkas_exp.layers.standardization import Standardizable
 from farkas_exp.machine.errors import unknown
 from farkas_exp.models.kit import LayerKit, Unit
 from farkas_exp.models.plan import Plan
@@ -63,16 +64,16 @@ def _last_conv(kit: LayerKit, inputs: int, outputs: int) -> ResidualLayer:
     )
 
 
-class Projection(nn.Conv2d):
+class Projection(Standardizable, nn.Conv2d):
     """A strided 1x1 convolution without padding."""
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, inputs, H, W) to (N, outputs, ceil(H / stride), ceil(W / stride))."""
         if self.in_channels >= 16:
-            return super().forward(input)
+            return self._conv_forward(input, self.used_weight(), self.bias)
         # On a CPU, PyTorch's own writes past a buffer in the weight's gradient (uxlfoundation/oneDNN#6035).
         rows, columns = self.stride
-        return F.conv2d(input[:, :, ::rows, ::columns], self.weight, self.bias)
+        return F.conv2d(input[:, :, ::rows, ::columns], self.used_weight(), self.bias)
 
 
 class ProjectionBottleneck(ResidualBlock):
