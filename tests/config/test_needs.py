@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from farkas_exp.config import needs
+from farkas_exp.config import PhaseConfig, needs
 from farkas_exp.config.options import LONGEST_LIST, LONGEST_TEXT, Option
 from farkas_exp.machine.errors import UserError
 from farkas_exp.registry import NETWORKS
@@ -47,6 +47,14 @@ def words(need, config):
     ("need", "has", "lacks", "said"),
     [
         (needs.FARKAS, of(model="farkasnet18"), of(model="resnet18"), "a network of Farkas layers, not resnet18"),
+        (needs.APPENDED, of(model="farkasnet18"), of(model="resnet18"), "Algorithm 2's residual layers, not resnet18"),
+        (needs.OWN_RATES, of(model="fixup34"), of(model="resnet18"), "FixUp's scalar parameters, not resnet18"),
+        (needs.ATTACKED, of(attack="pgd"), of(attack="none"), "another attack.name than none"),
+        (needs.PROJECTED, of(callback="rank_min"), of(callback="none"), "another callback.name than none"),
+        (needs.STEPPED, SimpleNamespace(lr=SimpleNamespace(schedule="steps")),
+         SimpleNamespace(lr=SimpleNamespace(schedule="cosine")), "lr.schedule=steps"),
+        (needs.MEAN_FILL, SimpleNamespace(augmentation=SimpleNamespace(cutout_fill="mean")),
+         SimpleNamespace(augmentation=SimpleNamespace(cutout_fill="zero")), "augmentation.cutout_fill=mean"),
         (needs.SPATIAL, of(model="resnet18"), of(model="mlp"), "a network of convolutions, not mlp"),
         (needs.ACTIVATED, of(model="mlp"), of(model="linear_residual"), "with activations, not linear_residual"),
         (needs.NORMALIZABLE, of(model="mlp"), of(model="fixup34"), "that takes a normalization, not fixup34"),
@@ -93,3 +101,5 @@ def test_the_example_of_a_need_meets_it():
     assert needs.another("callback", "none", "rank_min").example == {"callback.name": "rank_min"}
     assert needs.optimizer("momentum", "sgd").example == {"optimizer.name": "sgd"}
     assert needs.STREAMED.example == {"dataset.name": "streamed_folder"}
+    (phase,) = needs.PHASES.example["phases.schedule"]
+    assert PhaseConfig(**phase).until == 9
