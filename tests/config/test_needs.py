@@ -4,10 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from farkas_exp.config import PhaseConfig, needs
-from farkas_exp.config.options import LONGEST_LIST, LONGEST_TEXT, Option
+from farkas_exp.config import PhaseConfig, needs, parse
+from farkas_exp.config.options import LONGEST_LIST, LONGEST_TEXT, Option, shown
 from farkas_exp.machine.errors import UserError
 from farkas_exp.registry import NETWORKS
+from tests.configs import values
 
 
 @pytest.mark.parametrize(
@@ -103,3 +104,32 @@ def test_the_example_of_a_need_meets_it():
     assert needs.STREAMED.example == {"dataset.name": "streamed_folder"}
     (phase,) = needs.PHASES.example["phases.schedule"]
     assert PhaseConfig(**phase).until == 9
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"optimizer": {"name": "adam", "nesterov": True}},
+         "optimizer.nesterov: true does nothing here; it needs optimizer.name=sgd (else false)"),
+        ({"model": {"name": "mlp"}},
+         "model.blocks: [1,1] does nothing here; it needs another model.name: the options of mlp are model.depth, "
+         "model.width, model.residual (else null)"),
+        ({"dropout": {"rate": 1.0}}, "dropout.rate: 1.0 is out of range; it must be less than 1"),
+        ({"lr": {"value": 0.0}}, "lr.value: 0.0 is out of range; it must be positive"),
+    ],
+)  # fmt: skip
+def test_a_refusal_says_what_is_wrong_and_what_would_be_right(change, said):
+    made = values()
+    for group, keys in change.items():
+        made[group] = {**made.get(group, {}), **keys}
+    with pytest.raises(UserError) as caught:
+        parse(made)
+    assert str(caught.value) == said
+
+
+def test_a_value_is_shown_as_one_writes_it_on_the_command_line():
+    phase = PhaseConfig(1, 8, 4, 0.5, 1.0)
+    assert [shown(value) for value in (None, True, False, 3, 0.5, "x", (1, (2, None)), {"a": [True]})] == [
+        "null", "true", "false", "3", "0.5", "x", "[1,[2,null]]", "{a:[true]}",
+    ]  # fmt: skip
+    assert shown((phase,)).startswith("[{until:1,image_size:8,batch_size:4,lr_from:0.5,lr_to:1.0,")

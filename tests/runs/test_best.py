@@ -7,7 +7,7 @@ import pytest
 
 from farkas_exp.machine.errors import UserError
 from farkas_exp.runs import RunDirectory, collect, write_json
-from farkas_exp.runs.best import best_value, main, overrides_text, rank
+from farkas_exp.runs.best import _size, best_value, main, overrides_text, rank
 from tests.made_runs import make_run, settings
 
 
@@ -69,9 +69,12 @@ def test_several_keys_are_free_together(tmp_path):
 
 
 def test_names_are_compared_as_texts_after_numbers(tmp_path):
-    for name in ("kaiming", "xavier"):
-        searched(tmp_path, 0.1, 10.0, init__name=name)
-    assert best_value("init.name", asked(tmp_path, lr=0.1, init__name="${best:init.name}")) == "kaiming"
+    names = ["softplus", "relu", "selu", "leaky_relu", "elu"]
+    for name in names:
+        searched(tmp_path, 0.1, 10.0, activation__name=name)
+    asks = asked(tmp_path, lr=0.1, activation__name="${best:activation.name}")
+    assert best_value("activation.name", asks) == min(names)
+    assert min(["x", 10, None, 9.5], key=_size) == 9.5
 
 
 def test_part_of_a_search_chooses_nothing(tmp_path):
@@ -96,6 +99,14 @@ def test_the_command_lists_the_best_and_how_to_go_on(tmp_path, capsys):
     assert last.endswith("add lr.value=0.1 dataset.validation=0")
     assert main([f"runs_dir={tmp_path}", "lr=0.01"]) == 0
     assert "(n = 2, 1 failed to train)  (the only setting)" in capsys.readouterr().out
+    (tmp_path / "torn" / "seed_0").mkdir(parents=True)
+    (tmp_path / "torn" / "seed_0" / "run.json").write_text("{")
+    for lr in (1.0, 2.0, 3.0, 4.0):
+        searched(tmp_path, lr, 30.0 + lr)
+    assert main([f"runs_dir={tmp_path}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "... 1 more; top=6" in lines[6], "five unless asked"
+    assert f"{tmp_path}/torn/seed_0" in lines[-1]
     for mistake in ("top=0", "top=x", "lr=7"):
         assert main([f"runs_dir={tmp_path}", mistake]) == 2
         assert capsys.readouterr().err.count("\n") == 1
