@@ -44,7 +44,7 @@ class Standardizable(nn.Module):
     """A layer that may standardize its weight; it then has a `gain`, a parameter or None."""
 
     standardization: Standardization | None = None
-    weight: nn.Parameter
+    weight: Tensor
     gain: nn.Parameter | None
 
     def used_weight(self) -> Tensor:

@@ -36,7 +36,7 @@ class Averaging(Method):
         """Move the average."""
         self.steps += 1
         decay = min(self.config.optimizer.ema, (1 + self.steps) / (10 + self.steps))
-        torch._foreach_lerp_(self.average, self.current, 1 - decay)
+        torch._foreach_lerp_(self.average, self.current, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -51,7 +51,7 @@ class Averaging(Method):
 
     @torch.no_grad()
     def _put(self, values: list[torch.Tensor]) -> None:
-        torch._foreach_copy_(self.current, values)
+        torch._foreach_copy_(self.current, values)  # pyright: ignore[reportPrivateImportUsage]
 
     def state(self) -> dict[str, Any]:
         """The average, and of how many steps it is."""

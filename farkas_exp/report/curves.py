@@ -120,7 +120,7 @@ def draw_curves(
         )  # fmt: skip
         if curve.n > 1:
             # errors and losses are not negative, and errors at most 100 %, but mean ± sd may be beyond
-            most = 100.0 if "error" in key else None
+            most = 100.0 if "error" in key else math.inf
             low, high = (curve.mean - curve.sd).clip(min=0), (curve.mean + curve.sd).clip(max=most)
             axes.fill_between(curve.epochs, low, high, color=look.color, alpha=style.BAND_ALPHA, linewidth=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
