@@ -182,8 +182,8 @@ class Together:
             self.layout = Layout.of(self.layers)
         kind = like.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-        parameters = [layer.weight for layer in self.layers] + [layer.bias for layer in self.layers]
-        full = AugmentAll.apply(self.layout, dtype, *parameters)
+        weights, biases = zip(*(layer.free() for layer in self.layers), strict=True)
+        full = AugmentAll.apply(self.layout, dtype, *weights, *biases)
         for layer, weight, bias in zip(self.layers, full, full[len(self.layers) :], strict=False):
             layer.given = weight, bias
 

@@ -107,7 +107,6 @@ class FarkasLayer(Standardizable):
     With `learn_lambda`, lambda = softmax(`lambda_logits`) is trained too, from the chosen aggregation on.
     """
 
-    weight: nn.Parameter
     bias: nn.Parameter
     lambda_logits: nn.Parameter | None
 

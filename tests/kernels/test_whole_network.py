@@ -58,6 +58,24 @@ def test_outputs_and_gradients_are_those_of_the_plain_formulas(name, aggregation
     assert all(layer.given is None for layer in together.modules() if isinstance(layer, FusedLayer))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"weight": "scaled"},
+        {"weight": "standardized", "normalization": "batch"},
+        {"residual_scaling": {"multiplier": 0.5}},
+        {"residual_scaling": {"alpha": 0.7, "beta": 0.3}, "aggregation": {"name": "mean", "margin": 0.1}},
+        {"normalization": {"name": "batch", "position": "before"}},
+        {"activation": "softplus"},
+        {"aggregation": {"name": "mean", "learn_lambda": True}},
+    ],
+    ids=str,
+)
+def test_so_they_are_whatever_the_layers_do_with_their_weights_and_what_follows_them(options):
+    alone, together = networks("farkasnet18", **options)
+    assert_equal(results(together, images()), results(alone, images()))
+
+
 @pytest.mark.parametrize("last", ["above", "below", "tie"])
 def test_the_last_bias_wins_loses_and_ties(last):
     alone, together = networks("farkas_mlp", width=3)
