@@ -2,29 +2,42 @@
 
 A config-driven experiment framework and reproduction of "Farkas layers: don't shift the data, fix the geometry".
 
-    from farkas_exp import FarkasConv2d, certify, create_model
+    from farkas_exp import FarkasConv2d, certify, create_model, load
 
     model = create_model("farkasnet34", num_classes=10)
+    run = load("runs/.../seed_0")
 """
 
 from typing import TYPE_CHECKING, Any
 
-from farkas_exp.lazy import load
+from farkas_exp.lazy import load as _load
 
 if TYPE_CHECKING:
     from farkas_exp.initialization import initialize
     from farkas_exp.layers import FarkasConv2d, FarkasLinear, FarkasRule, certify, lambda_b
     from farkas_exp.models import create_model
+    from farkas_exp.trained import Run, load
 
 __version__ = "0.1.0"
-__all__ = ["FarkasConv2d", "FarkasLinear", "FarkasRule", "certify", "create_model", "initialize", "lambda_b"]
+__all__ = [
+    "FarkasConv2d",
+    "FarkasLinear",
+    "FarkasRule",
+    "Run",
+    "certify",
+    "create_model",
+    "initialize",
+    "lambda_b",
+    "load",
+]
 
 _PLACES = {
     "initialization": ("initialize",),
     "layers": ("FarkasConv2d", "FarkasLinear", "FarkasRule", "certify", "lambda_b"),
     "models": ("create_model",),
+    "trained": ("Run", "load"),
 }
 
 
 def __getattr__(name: str) -> Any:
-    return load(__name__, _PLACES, name)
+    return _load(__name__, _PLACES, name)

@@ -4,10 +4,20 @@ import sys
 
 from farkas_exp.machine import signals
 
+COMMANDS = {
+    "evaluate": "farkas_exp.trained.evaluate",
+    "export": "farkas_exp.trained.export",
+}
+"""What is done with runs that are there: the module whose `main` does it, by the first word of the command line."""
+
 
 def main() -> int:
     """Run the command line of this process and return its exit status."""
-    return signals.command("farkas_exp.launch.cli")
+    module = COMMANDS.get(sys.argv[1]) if len(sys.argv) > 1 else None
+    if module is None:
+        return signals.command("farkas_exp.launch.cli")
+    del sys.argv[1]
+    return signals.command(module)
 
 
 if __name__ == "__main__":

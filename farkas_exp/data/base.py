@@ -31,6 +31,8 @@ class DataInfo:
             name, size or label).
         files: fingerprints of the files (`data.files.prints`), if any.
         top5: whether to report the top-5 error, too: for streamed images of more than five classes.
+        mean: what `dataset.normalize` subtracts from each channel of values in [0, 1]; empty without it.
+        std: what it divides by then.
     """
 
     name: str
@@ -42,6 +44,8 @@ class DataInfo:
     fingerprint: str
     files: Mapping[str, str] = field(default_factory=dict)
     top5: bool = False
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
 
 class ImageData(Protocol):

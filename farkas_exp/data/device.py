@@ -65,6 +65,7 @@ class DeviceData:
         pixels = arrays.train_images.dtype == torch.uint8
         self._augmentation = augmentation if pixels else NO_AUGMENTATION
         _check(arrays.name, count, height, width, self._augmentation, batch_size)
+        mean, std = _standardisation(arrays.train_images) if normalize else ((), ())
         self.info = DataInfo(
             name=arrays.name,
             num_classes=len(arrays.class_names),
@@ -74,13 +75,15 @@ class DeviceData:
             test_size=len(arrays.test_labels),
             fingerprint=fingerprint(arrays),
             files=arrays.files,
+            mean=mean,
+            std=std,
         )
         self._batch_size, self._seed = batch_size, seed
         self._share, self._rank = batch_share(batch_size, world_size), rank
         self._device = torch.device(device)
         self._channels_last = channels_last
         self._range = 255.0 if pixels else 1.0
-        self._shift_scale = _standardisation(arrays.train_images, self._device) if normalize else None
+        self._shift_scale = [torch.tensor(values * width, device=device) for values in (mean, std)]
         images = arrays.train_images.to(self._device)
         self._windows = crop_windows(images, self._augmentation.crop_padding, self._augmentation.flip)
         self._labels = arrays.train_labels.to(self._device)
@@ -170,18 +173,17 @@ class DeviceData:
         channels, height, width = self.info.image_shape
         if self._range != 1:
             images.div_(self._range)
-        if self._shift_scale is not None:
+        if self.info.mean:
             mean, std = self._shift_scale
             images.sub_(mean).div_(std)
         images = images.view(-1, height, width, channels).permute(0, 3, 1, 2)
         return images if self._channels_last else images.contiguous()
 
 
-def _standardisation(images: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel, (W * C,) each, of values in [0, 1]; a constant channel gets 1."""
-    width, channels = images.shape[2:]
+def _standardisation(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, of values in [0, 1]; a constant channel gets 1."""
     means, stds = [], []
-    for channel in range(channels):
+    for channel in range(images.shape[3]):
         values = images[..., channel].flatten()
         if images.dtype == torch.uint8:
             # from the counts of the 256 values: exact, and without a float copy of the dataset
@@ -193,7 +195,7 @@ def _standardisation(images: Tensor, device: torch.device) -> tuple[Tensor, Tens
             mean, std = values.double().mean(), values.double().std(correction=0)
         means.append(float(mean))
         stds.append(float(std) or 1.0)
-    return torch.tensor(means * width, device=device), torch.tensor(stds * width, device=device)
+    return tuple(means), tuple(stds)
 
 
 def fingerprint(arrays: Arrays) -> str:

@@ -10,7 +10,7 @@ from types import ModuleType
 import torch
 
 from farkas_exp.config import AggregationConfig, Config, ModelConfig
-from farkas_exp.data import ImageData
+from farkas_exp.data import DataInfo, ImageData
 from farkas_exp.initialization import INITIALIZATIONS, initialize
 from farkas_exp.layers import plain_path
 from farkas_exp.machine.errors import UserError
@@ -55,10 +55,10 @@ def build_model(config: Config, data: ImageData, device: torch.device) -> torch.
     init = INITIALIZATIONS[config.init.name]
     if config.model != ModelConfig(config.model.name):  # sizes chosen by the user
         with torch.device("meta"):
-            check_memory(_network(config, data, config.model, config.aggregation))
+            check_memory(network(config, data.info))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(config.seed, "weights"))  # not the GPU's
-        model = _network(config, data, config.model, config.aggregation)
+        model = network(config, data.info)
         twin = _farkas_twin(config, data) if "twin" in init.needs else None
         count = data.info.train_size if init.whole_set else config.batch_size
         images, labels = data.fixed_batch(count)
@@ -66,18 +66,24 @@ def build_model(config: Config, data: ImageData, device: torch.device) -> torch.
             model, config.init, images=images.to("cpu", torch.float32), labels=labels.to("cpu"), twin=twin,
             seed=derive_seed(config.seed, "init"),
         )  # fmt: skip
+    return placed(model, config, device)
+
+
+def network(config: Config, info: DataInfo) -> torch.nn.Module:
+    """The network of `config` for such data, not initialized."""
+    channels, height, _ = info.image_shape
+    return create_model(
+        config.model, info.num_classes, in_channels=channels, image_size=height, normalization=config.normalization,
+        aggregation=config.aggregation, activation=config.activation, head=config.head,
+        residual_scaling=config.residual, weight=config.weight,
+    )  # fmt: skip
+
+
+def placed(model: torch.nn.Module, config: Config, device: torch.device) -> torch.nn.Module:
+    """The network on `device`, laid out in memory as it is trained, with the kernels that are faster there."""
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     model = model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
     return accelerated(model, device)
-
-
-def _network(config: Config, data: ImageData, model: ModelConfig, aggregation: AggregationConfig) -> torch.nn.Module:
-    channels, height, _ = data.info.image_shape
-    return create_model(
-        model, data.info.num_classes, in_channels=channels, image_size=height, normalization=config.normalization,
-        aggregation=aggregation, activation=config.activation, head=config.head, residual_scaling=config.residual,
-        weight=config.weight,
-    )  # fmt: skip
 
 
 def _farkas_twin(config: Config, data: ImageData) -> torch.nn.Module | None:
@@ -85,7 +91,9 @@ def _farkas_twin(config: Config, data: ImageData) -> torch.nn.Module | None:
     if config.normalization.name != "none":
         raise UserError("init.name: match_farkas is for networks without normalization; use normalization=none")
     twin = NETWORKS[config.model.name].twin
-    return _network(config, data, replace(config.model, name=twin), AggregationConfig()) if twin else None
+    if twin is None:
+        return None
+    return network(replace(config, model=replace(config.model, name=twin), aggregation=AggregationConfig()), data.info)
 
 
 def check_memory(model: torch.nn.Module) -> None:

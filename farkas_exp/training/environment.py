@@ -51,7 +51,8 @@ def record_start(run: RunDirectory, config: Config, trainer: Trainer, state: Tra
     info, earlier = trainer.data.info, read_starts(run)
     data = {
         "name": info.name, "train": info.train_size, "test": info.test_size, "classes": info.num_classes,
-        "fingerprint": info.fingerprint,
+        "fingerprint": info.fingerprint, "class_names": list(info.class_names), "image_shape": list(info.image_shape),
+        "mean": list(info.mean), "std": list(info.std),
     }  # fmt: skip
     start = _start(config, trainer, state)
     write_json(run.environment, {"data": data, "starts": [*earlier, start]})

@@ -9,8 +9,8 @@ import inspect
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -25,8 +25,9 @@ from farkas_exp.machine.processes import ALONE, Processes
 from farkas_exp.machine.seeding import derive_seed
 from farkas_exp.machine.signals import StopRequest
 from farkas_exp.methods import Training, build_methods, execution_mode, penalized
+from farkas_exp.training.evaluation import autocast, counted, evaluation_sums
 from farkas_exp.training.execution import CapturedStep, PeakMemory, Step, choose_mode, compile_model
-from farkas_exp.training.metrics import Metric, means, metrics_on
+from farkas_exp.training.metrics import means, metrics_on
 from farkas_exp.training.optimizer import set_learning_rate
 from farkas_exp.training.schedule import batch_size_at, learning_rate_at
 
@@ -172,7 +173,7 @@ class Trainer:
 
     def _backward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Forward and backward pass of a step."""
-        with self._autocast():
+        with autocast(self.config.precision, self.device):
             for method in self.methods:
                 images = method.prepare(images, labels)
             logits, penalties = penalized(self.methods, self.forward, images)
@@ -181,11 +182,7 @@ class Trainer:
         sum(penalties, loss).backward()
         with torch.no_grad():
             told = labels if labels.dim() == 1 else labels.argmax(1)  # of mixed images the label with the larger share
-            return self._counted(loss.detach() * len(labels), self.train_metrics, logits, told)
-
-    def _counted(self, loss: Tensor, metrics: Sequence[Metric], logits: Tensor, labels: Tensor) -> Tensor:
-        """The summed loss and metrics of a batch, as one vector."""
-        return torch.stack([loss, *(metric.count(logits, labels).to(loss.dtype) for metric in metrics)])
+            return counted(loss.detach() * len(labels), self.train_metrics, logits, told)
 
     def finish_epoch(self, state: TrainerState) -> dict[str, Any]:
         """Evaluate after the last step of an epoch, advance `state` to the next, and return the epoch's metrics.
@@ -238,34 +235,21 @@ class Trainer:
         """The mean loss and all metrics, named by the set: `test_loss`, or `validation_loss` of held-out images."""
         return self._evaluated(self.evaluated_on, self.data.test_batches(epoch))
 
-    @torch.no_grad()
     def _evaluated(self, name: str, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
         """The mean loss and all metrics of these images in evaluation mode, each behind `name`.
 
         Each process evaluates its share, with the first one's running statistics.
         """
         self._share_statistics()
-        self.model.eval()
-        totals = torch.zeros(len(self.metrics) + 1, device=self.device)
-        count = 0
         with ExitStack() as contexts:
             for method in self.methods:
                 contexts.enter_context(method.evaluating())
-            for images, labels in batches:
-                with self._autocast():
-                    logits = self.model(images).float()  # not compiled: batches have other sizes
-                loss = F.cross_entropy(logits, labels, reduction="sum")
-                totals += self._counted(loss, self.metrics, logits, labels)
-                count += len(labels)
-        *sums, images_seen = self.processes.sum([*totals.tolist(), float(count)])
+            # not compiled: batches have other sizes
+            sums = evaluation_sums(self.model, batches, self.metrics, self.config.precision, self.device)
+        *sums, images_seen = self.processes.sum(sums)
         names = ("loss", *(metric.name for metric in self.metrics))
         found = means(dict(zip(names, sums, strict=True)), images_seen)
         return {f"{name}_{metric}": value for metric, value in found.items()}
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.config.precision == "bf16":
-            return torch.autocast(self.device.type, dtype=torch.bfloat16)
-        return nullcontext()
 
     def snapshot(self, state: TrainerState) -> dict[str, Any]:
         """Everything needed to continue, even with another number of processes."""

@@ -122,7 +122,7 @@ def test_levels_are_counted_where_the_images_are(monkeypatch):
         moved = []  # bincount's result has a length that only a real one knows
         monkeypatch.setattr(torch, "bincount", lambda values, minlength: values.new_zeros(minlength, dtype=torch.int64))
         monkeypatch.setattr(torch.Tensor, "__float__", lambda tensor: moved.append(tensor.device.type) or 1.0)
-        device._standardisation(images, torch.device("cpu"))
+        device._standardisation(images)
     assert moved == ["cpu"] * 6
 
 

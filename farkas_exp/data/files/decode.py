@@ -133,8 +133,6 @@ def decode(path: str | Path, height: int, width: int, view: View, draft: bool = 
     Raises:
         UserError: the file cannot be read as an image.
     """
-    from PIL import Image
-
     with opened(path) as image:
         full_width, full_height = image.size
         box = view.box(full_width, full_height, width, height)
@@ -143,14 +141,21 @@ def decode(path: str | Path, height: int, width: int, view: View, draft: bool = 
             image.draft(None, (full_width // shrink, full_height // shrink))  # type: ignore[arg-type]
             # the reduced size is rounded up, so the ratio of the sizes is not the reduction
             assert image.size == (-(-full_width // shrink), -(-full_height // shrink))
-        rgb = to_rgb(image)
-        corners = (
-            max(0.0, box.left / shrink),
-            max(0.0, box.top / shrink),
-            min(float(rgb.width), (box.left + box.width) / shrink),
-            min(float(rgb.height), (box.top + box.height) / shrink),
-        )
-        pixels = np.asarray(rgb.resize((width, height), Image.Resampling.BILINEAR, box=corners))
+        return cut(image, box, height, width, shrink)
+
+
+def cut(image: "Image.Image", box: Box, height: int, width: int, shrink: int = 1) -> np.ndarray:
+    """The part `box` of an image that has been read at 1/`shrink` of its size, as RGB bytes (height, width, 3)."""
+    from PIL import Image
+
+    rgb = to_rgb(image)
+    corners = (
+        max(0.0, box.left / shrink),
+        max(0.0, box.top / shrink),
+        min(float(rgb.width), (box.left + box.width) / shrink),
+        min(float(rgb.height), (box.top + box.height) / shrink),
+    )
+    pixels = np.asarray(rgb.resize((width, height), Image.Resampling.BILINEAR, box=corners))
     return pixels[:, ::-1] if box.mirrored else pixels
 
 

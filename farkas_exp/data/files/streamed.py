@@ -86,6 +86,8 @@ class StreamedData:
             fingerprint=sets.fingerprint(),
             files=files,
             top5=classes > 5,
+            mean=MEAN if dataset.normalize else (),
+            std=STD if dataset.normalize else (),
         )
         self._check_batches(bool(phases.schedule))
         self._train_labels, self._test_labels = (torch.from_numpy(s.labels) for s in (sets.train, sets.test))

@@ -1,0 +1,40 @@
+"""What the small commands have in common: help, patience with their output, a user's mistake in one line."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.home import ensure_home
+from farkas_exp.machine.output import patient, warn
+from farkas_exp.machine.terminal import printable
+
+Main = Callable[..., int]
+
+
+def command(help: Callable[[], str] | str) -> Callable[[Callable[[Sequence[str]], object]], Main]:
+    """Make a `main(arguments=None)` of a function of the arguments (of this process by default).
+
+    It returns the exit status: 2 for a `UserError` or a file that cannot be read or written, in one line.
+    """
+
+    def decorate(act: Callable[[Sequence[str]], object]) -> Main:
+        @patient()
+        def main(arguments: Sequence[str] | None = None) -> int:
+            given = list(sys.argv[1:] if arguments is None else arguments)
+            if {"-h", "--help", "help"} & set(given):
+                print(help if isinstance(help, str) else help(), end="")
+                return 0
+            ensure_home()  # matplotlib, W&B and PyTorch ask for one
+            try:
+                act(given)
+            except UserError as error:
+                warn(f"error: {printable(error)}")
+                return 2
+            except OSError as error:
+                warn(f"error: {printable(error.filename or 'this command')}: {error.strerror or error}")
+                return 2
+            return 0
+
+        return main
+
+    return decorate

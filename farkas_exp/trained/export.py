@@ -1,0 +1,161 @@
+"""`python -m farkas_exp export RUN format=...`: a trained network for other programs, by PyTorch's own exporters.
+
+What is exported takes images (N, C, H, W) of values in [0, 1], N of any size, and returns logits: the standardization
+of the run is a part of it. The weights alone (safetensors) are those of the network itself.
+"""
+
+import json
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from farkas_exp.machine.commands import command
+from farkas_exp.machine.errors import UserError, unknown
+from farkas_exp.machine.files import scratch_folder
+from farkas_exp.machine.output import say
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from farkas_exp.trained.run import Run
+
+SUFFIXES = {"safetensors": ".safetensors", "onnx": ".onnx", "torchscript": ".ts", "pt2": ".pt2"}
+
+HELP = f"""\
+python -m farkas_exp export RUN format=FORMAT [out=FILE]
+
+Writes the network of a run directory for other programs. It takes images (N, C, H, W) of values in [0, 1] and returns
+logits; the standardization of the run is a part of it.
+
+format=onnx     one of: {", ".join(SUFFIXES)} (safetensors: the weights alone, without the standardization)
+out=FILE        the file (default: network.onnx and so on in the run directory)
+
+example: python -m farkas_exp export runs/resnet18-.../seed_0 format=onnx
+"""
+
+
+@command(HELP)
+def main(arguments: Sequence[str]) -> None:
+    """Write the file and print its path."""
+    given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    paths = [argument for argument in arguments if "=" not in argument]
+    for key in given:
+        if key not in ("format", "out"):
+            raise unknown(key, key, ("format", "out"))
+    if len(paths) != 1 or "format" not in given:
+        raise UserError("export: expected one run directory and format=...; see export --help")
+    check_format(given["format"])
+    from farkas_exp.trained.run import load
+
+    say(str(load(paths[0], "cpu").export(given["format"], given.get("out"))))
+
+
+def check_format(format: str) -> None:
+    """Raise a `UserError` for a format that there is none of."""
+    if format not in SUFFIXES:
+        raise unknown("format", format, SUFFIXES)
+
+
+def export(run: "Run", format: str, path: str | PathLike[str] | None = None) -> Path:
+    """Write the network of a run; the file is there whole or not at all.
+
+    Args:
+        run: the run.
+        format: `onnx`, `torchscript`, `pt2` (a program of `torch.export`), or `safetensors` (the weights alone).
+        path: the file; by default `network.onnx` and so on in the run directory.
+
+    Raises:
+        UserError: another format, a package that it needs is missing, or PyTorch cannot export the network to it.
+    """
+    check_format(format)
+    target = run.record.path / f"network{SUFFIXES[format]}" if path is None else Path(path)
+    with scratch_folder(target.absolute().parent, ".export-") as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that an exporter is going to be replaced by another one
+        made = folder / target.name
+        try:
+            _WRITERS[format](run, made)
+        except ImportError as error:
+            raise UserError(
+                f"format: {format} needs the package {error.name}; pip install {_PACKAGES[format]}"
+            ) from None
+        except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(f"format: PyTorch cannot export this network to {format} ({reason})") from error
+        os.replace(made, target)
+    return target
+
+
+def deployed(run: "Run") -> "nn.Module":
+    """The network of a run as it is exported: on the CPU, of plain layers, with its standardization before it."""
+    from torch import nn
+
+    class Deployed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network, self.standardized = plain(run), run.preprocessing.standardized
+
+        def forward(self, images: "Tensor") -> "Tensor":
+            return self.network(self.standardized(images))
+
+    return Deployed().eval()
+
+
+def plain(run: "Run") -> "nn.Module":
+    """A copy of the network on the CPU, without kernels."""
+    import torch
+
+    from farkas_exp.training.building import network
+
+    model = network(run.config, run.info).eval()
+    model.load_state_dict(run.network.state_dict())
+    return model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+
+
+def _example(run: "Run") -> "Tensor":
+    import torch
+
+    return torch.rand(2, *run.preprocessing.shape)
+
+
+def _program(run: "Run") -> Any:
+    import torch
+
+    return torch.export.export(
+        deployed(run), (_example(run),), dynamic_shapes=({0: torch.export.Dim("images", min=1)},)
+    )
+
+
+def _pt2(run: "Run", path: Path) -> None:
+    import torch
+
+    torch.export.save(_program(run), path)
+
+
+def _torchscript(run: "Run", path: Path) -> None:
+    import torch
+
+    with torch.no_grad():
+        torch.jit.save(torch.jit.trace(deployed(run), _example(run)), path)
+
+
+def _onnx(run: "Run", path: Path) -> None:
+    import onnxscript  # type: ignore[import-not-found]  # noqa: F401 - asked for before PyTorch works for seconds
+    import torch
+
+    torch.onnx.export(_program(run), f=path, input_names=["images"], output_names=["logits"], external_data=False)
+
+
+def _safetensors(run: "Run", path: Path) -> None:
+    from safetensors.torch import save_file  # type: ignore[import-not-found]
+
+    facts = {"config": run.record.config, "classes": run.classes, "preprocessing": vars(run.preprocessing)}
+    save_file(plain(run).state_dict(), path, {key: json.dumps(value) for key, value in facts.items()})
+
+
+_WRITERS: dict[str, Callable[["Run", Path], None]] = {
+    "safetensors": _safetensors, "onnx": _onnx, "torchscript": _torchscript, "pt2": _pt2,
+}  # fmt: skip
+_PACKAGES = {"safetensors": "safetensors", "onnx": "onnx onnxscript"}

@@ -1,0 +1,83 @@
+"""From images to what a trained network takes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from farkas_exp.data.files.decode import CentreCrop, cut, decode
+from farkas_exp.machine.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Images: TypeAlias = "Tensor | np.ndarray | Picture | Sequence[Picture]"
+Picture: TypeAlias = "str | PathLike[str] | Image"
+
+LUMINANCE = (0.299, 0.587, 0.114)
+"""The shares of red, green and blue in grey (ITU-R BT.601), as Pillow has them."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What the images of a run go through before its network sees them.
+
+    Attributes:
+        shape: (C, H, W) of an image.
+        mean: what is subtracted from each channel of values in [0, 1]; empty for none.
+        std: what each channel is divided by then.
+        scale: the image of a file is scaled to this many times the shorter side before its centre is cut out.
+        draft: whether a JPEG is read no larger than needed.
+    """
+
+    shape: tuple[int, int, int]
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    scale: float = 1.0
+    draft: bool = False
+
+    def __call__(self, images: Images) -> Tensor:
+        """The batch (N, C, H, W) of float32 that the network takes.
+
+        Args:
+            images: a batch (N, C, H, W) or one image (C, H, W), of bytes or of floats in [0, 1]; or the path of a JPEG
+                or PNG file, or a PIL image, or a sequence of these.
+
+        Raises:
+            UserError: they have another shape, or a file cannot be read.
+        """
+        if isinstance(images, (Tensor, np.ndarray)):
+            batch = torch.as_tensor(images)
+        else:
+            pictures = images if isinstance(images, Sequence) and not isinstance(images, str) else [images]
+            batch = torch.stack([self._pixels(picture) for picture in pictures])
+        batch = batch[None] if batch.dim() == 3 else batch
+        if batch.shape[1:] != self.shape:
+            wanted = ", ".join(map(str, self.shape))
+            raise UserError(f"images: expected the shape (N, {wanted}), got {tuple(batch.shape)}")
+        return self.standardized(batch.float().div(255) if batch.dtype == torch.uint8 else batch.float())
+
+    def standardized(self, images: Tensor) -> Tensor:
+        """Images (N, C, H, W) of values in [0, 1], the training set's mean and deviation taken out."""
+        if not self.mean:
+            return images
+        mean, std = (images.new_tensor(values).view(1, -1, 1, 1) for values in (self.mean, self.std))
+        return (images - mean) / std
+
+    def _pixels(self, picture: Any) -> Tensor:
+        channels, height, width = self.shape
+        if channels not in (1, 3):
+            raise UserError(f"images: a picture has 1 or 3 channels, and this network takes {channels}; give a tensor")
+        view = CentreCrop(self.scale)
+        if isinstance(picture, (str, PathLike)):
+            made = decode(picture, height, width, view, self.draft)  # type: ignore[arg-type]
+        else:
+            made = cut(picture, view.box(*picture.size, width, height), height, width)
+        pixels = torch.from_numpy(made.copy()).permute(2, 0, 1)
+        if channels == 3:
+            return pixels
+        return torch.einsum("chw,c->hw", pixels.float(), torch.tensor(LUMINANCE)).round().to(torch.uint8)[None]

@@ -1,0 +1,279 @@
+"""`load(run_dir)`: a run of the trainer as an object, with its network."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from farkas_exp.config import Config, DatasetConfig, PhasesConfig, declared, parse, to_dict
+from farkas_exp.config.choices import choice_of
+from farkas_exp.data import DataInfo, ImageData, build_data
+from farkas_exp.data.base import Batch
+from farkas_exp.data.device import NO_AUGMENTATION
+from farkas_exp.data.files.decode import EVALUATION_SCALE
+from farkas_exp.machine.errors import UserError
+from farkas_exp.methods import Training
+from farkas_exp.methods.base import Method, chosen
+from farkas_exp.registry import DATASETS
+from farkas_exp.runs import RunDirectory, RunRecord, checkpoint, faults, read_json, read_run
+from farkas_exp.trained.preprocessing import Images, Preprocessing
+from farkas_exp.training.building import choose_device, network, placed
+from farkas_exp.training.environment import check_same_data
+from farkas_exp.training.evaluation import autocast, evaluation_sums
+from farkas_exp.training.metrics import means, metrics_on
+
+AT_ONCE = 256
+"""Images that are predicted in one batch."""
+STREAMED_BATCH = 32
+"""Images of other streamed data that are evaluated in one batch."""
+NAMED = 3
+"""Classes that a message names."""
+
+
+def load(run: str | PathLike[str] | RunRecord, device: str | None = None) -> "Run":
+    """The run in a run directory (`runs/<name>-<identity>/seed_<n>`).
+
+        run = farkas_exp.load("runs/resnet18-batch-digits-lr0.1-e20-0123456789ab/seed_0")
+        run.predict("seven.png"), run.evaluate(), run.network
+
+    Args:
+        run: its folder, or its record.
+        device: where the network goes, `auto`, `cpu` or `cuda`; by default where it was trained.
+
+    Raises:
+        UserError: there is no run there, or its record cannot be read.
+    """
+    if isinstance(run, RunRecord):
+        return Run(run, device)
+    path = Path(run)
+    record = read_run(path)
+    if record is None:
+        seeds = sorted(path.glob("seed_*")) if path.is_dir() else []
+        hint = f"it holds the seeds of one experiment; load one of them, such as {seeds[0]}" if seeds else ""
+        why = next((fault.why for fault in faults(path, None)), "") if path.is_dir() else "no such folder"
+        raise UserError(f"{path}: {hint or why or 'no run directory; give the folder that holds run.json'}")
+    return Run(record, device)
+
+
+class Run:
+    """A run with its network; what is costly is read when it is first asked for.
+
+    Attributes:
+        record: what its files say of it.
+        config: its configuration.
+        device: where its network is.
+    """
+
+    def __init__(self, record: RunRecord, device: str | None = None) -> None:
+        self.record = record
+        self.config: Config = parse(record.config)
+        self.device = choose_device(device or self.config.device)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.record.path)!r}, {self.record.state})"
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """Its outcome: status, errors, losses, seconds; empty while it has none."""
+        return dict(self.record.result or {})
+
+    @property
+    def metrics(self) -> Any:
+        """A row an epoch: losses, errors, rate, speed. A pandas data frame where pandas is installed, else a list."""
+        rows = self.record.metrics()
+        try:
+            from pandas import DataFrame  # type: ignore[import-not-found]
+        except ImportError:
+            return rows
+        return DataFrame(rows)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the logits."""
+        return self.info.class_names
+
+    @property
+    def epoch(self) -> int:
+        """After how many epochs the network is as it is."""
+        return self._saved["state"]["epoch"]
+
+    @cached_property
+    def info(self) -> DataInfo:
+        """The facts of its data: as its record has them, or, for a record of version 0.1.0, those of the data here."""
+        environment = read_json(RunDirectory(self.record.path).environment)
+        data = environment.get("data") if isinstance(environment, dict) else None
+        if not isinstance(data, dict) or "image_shape" not in data:
+            with self._data(self.config.dataset, own=True) as own:
+                return own.info
+        return DataInfo(
+            name=data["name"], num_classes=data["classes"], class_names=tuple(data["class_names"]),
+            image_shape=tuple(data["image_shape"]), train_size=data["train"], test_size=data["test"],
+            fingerprint=data["fingerprint"], files=self.record.data, mean=tuple(data["mean"]), std=tuple(data["std"]),
+        )  # fmt: skip
+
+    @cached_property
+    def preprocessing(self) -> Preprocessing:
+        """What images go through before the network sees them: call it with images."""
+        info, dataset, phases = self.info, self.config.dataset, self.config.phases.schedule
+        streamed = DATASETS[dataset.name].streamed
+        channels, height, width = info.image_shape
+        size = (phases[-1].image_size,) * 2 if phases else (height, width)
+        scale = EVALUATION_SCALE if streamed else 1.0
+        return Preprocessing((channels, *size), info.mean, info.std, scale, streamed and dataset.draft)
+
+    @cached_property
+    def network(self) -> nn.Module:
+        """The trained network, in evaluation mode. It takes what `preprocessing` returns.
+
+        Raises:
+            UserError: its checkpoint is not there, or does not fit.
+        """
+        saved = self._saved
+        model = network(self.config, self.info)
+        checkpoint.restoring(RunDirectory(self.record.path), lambda: model.load_state_dict(saved["model"]))
+        for method in chosen(self.config):
+            if kept := saved.get("methods", {}).get(method.__name__):
+                evaluated_as(method, self.config, model, kept)
+        return placed(model, self.config, self.device).eval()
+
+    def predict(self, images: Images) -> Tensor:
+        """The class of each image, (N,), as a number: `run.classes[number]` is its name.
+
+        Args:
+            images: see `Preprocessing`: a tensor or array, or picture files.
+        """
+        return self.probabilities(images).argmax(1)
+
+    @torch.no_grad()
+    def probabilities(self, images: Images) -> Tensor:
+        """The probability of each class for each image, (N, classes), on the CPU."""
+        parts = []
+        for part in self.preprocessing(images).split(AT_ONCE):
+            with autocast(self.config.precision, self.device):
+                parts.append(self.network(part.to(self.device)).float().softmax(1).cpu())
+        return torch.cat(parts)
+
+    def evaluate(
+        self, dataset: str | Mapping[str, Any] | DatasetConfig | None = None, **options: Any
+    ) -> dict[str, float]:
+        """The loss and errors of the network: by default what the run's record says, to the last digit.
+
+            run.evaluate()                                    # its own test set, or the images that it held out
+            run.evaluate(validation=0)                        # the test set of a run that has held images out
+            run.evaluate("image_folder", root="photographs")  # other images of the same classes
+
+        Other data are resized to the run's image size and standardized as its own are.
+
+        Args:
+            dataset: a choice of `dataset`, or the group with its keys; by default the run's own.
+            options: keys of the group.
+
+        Returns:
+            Figures such as `test_error` (in percent), `test_loss`; `validation_error` on held-out images.
+
+        Raises:
+            UserError: the data are not there, are not those of the run, or have other classes or another shape.
+        """
+        wanted = self._dataset(dataset, options)
+        own = _same_images(wanted, self.config.dataset)
+        with self._data(wanted, own) as data:
+            batches = data.test_batches(self.epoch - 1) if own else self._translated(data)
+            metrics = metrics_on(data.info)
+            *sums, count = evaluation_sums(self.network, batches, metrics, self.config.precision, self.device)
+        found = means(dict(zip(("loss", *(metric.name for metric in metrics)), sums, strict=True)), count)
+        return {f"{wanted.evaluated_on}_{name}": value for name, value in found.items()}
+
+    def export(self, format: str, path: str | PathLike[str] | None = None) -> Path:
+        """Write the network for other programs; see `trained.export.export`."""
+        from farkas_exp.trained.export import export
+
+        return export(self, format, path)
+
+    @cached_property
+    def _saved(self) -> dict[str, Any]:
+        record = {"identity": self.record.identity.partition("+")[0], "seed": self.record.seed}
+        saved = checkpoint.load_of(RunDirectory(self.record.path), record)
+        if saved is None:
+            raise UserError(
+                f"{self.record.path}: no network to load, for there is no checkpoint (the run is {self.record.state})"
+            )
+        return saved
+
+    def _dataset(
+        self, given: str | Mapping[str, Any] | DatasetConfig | None, options: Mapping[str, Any]
+    ) -> DatasetConfig:
+        """The group `dataset` that is asked for."""
+        if isinstance(given, str):
+            values = {**choice_of("dataset", given), "image_size": None}  # as large as the run's
+        else:
+            values = dict(given) if isinstance(given, Mapping) else to_dict(given or self.config.dataset)
+        least = {"model": {"name": "mlp"}, "lr": {"value": 1.0}, "augmentation": to_dict(NO_AUGMENTATION)}
+        return parse({**least, "dataset": {**values, **options}}).dataset
+
+    @contextmanager
+    def _data(self, dataset: DatasetConfig, own: bool) -> Iterator[ImageData]:
+        """The images of `dataset`: the run's own as it was trained on them, others as they fit its network."""
+        config, streamed = self.config, DATASETS[dataset.name].streamed
+        augmentation, batch_size, phases = config.augmentation, config.batch_size, config.phases
+        if not own:
+            dataset = replace(dataset, normalize=False)
+            if dataset.name != config.dataset.name or not streamed:
+                augmentation, batch_size, phases = NO_AUGMENTATION, STREAMED_BATCH if streamed else 1, PhasesConfig()
+                _, height, width = self.preprocessing.shape
+                if dataset.image_size is None and height == width and DATASETS[dataset.name].pixels:
+                    dataset = replace(dataset, image_size=height)
+        data = build_data(
+            dataset, augmentation, batch_size=batch_size, seed=config.seed, device=self.device,
+            channels_last=config.channels_last, phases=phases,
+        )  # fmt: skip
+        try:
+            if own:
+                check_same_data(RunDirectory(self.record.path), replace(config, dataset=dataset), data.info)
+            yield data
+        finally:
+            data.close()
+
+    def _translated(self, data: ImageData) -> Iterator[Batch]:
+        """The evaluation set of other data as the network takes it, its labels by the names of the classes."""
+        own, theirs, shape = self.classes, data.info.class_names, data.info.image_shape
+        if sorted(own) != sorted(theirs):
+            raise UserError(
+                f"dataset: {data.info.name} has {_named(theirs)}, and the run was trained on {_named(own)}; evaluate it"
+                " on data with the same classes"
+            )
+        if shape != self.preprocessing.shape:
+            raise UserError(
+                f"dataset: {data.info.name} has images of the shape {shape}, and the network takes"
+                f" {self.preprocessing.shape}"
+            )
+        number = torch.tensor([own.index(name) for name in theirs], device=self.device)
+        for images, labels in data.test_batches():
+            yield self.preprocessing.standardized(images), number[labels]
+
+
+def evaluated_as(method: type[Method], config: Config, model: nn.Module, kept: dict[str, Any]) -> None:
+    """Give the network the weights that a method with this state evaluates it with, such as their average."""
+    data: Any = None  # a method with a state works on weights
+    acting = method(Training(config, model, data, model))
+    acting.restore(kept)
+    with acting.evaluating():
+        weights = {name: value.clone() for name, value in model.state_dict().items()}
+    model.load_state_dict(weights)
+
+
+def _same_images(one: DatasetConfig, other: DatasetConfig) -> bool:
+    """Whether both are the same data, wherever they lie."""
+    deciding = [f.name for f in fields(one) if declared(f).decides]
+    return type(one) is type(other) and all(getattr(one, name) == getattr(other, name) for name in deciding)
+
+
+def _named(classes: Sequence[str]) -> str:
+    """How many classes there are, and the first ones."""
+    names = ", ".join(classes[:NAMED]) + (", ..." if len(classes) > NAMED else "")
+    return f"{len(classes)} classes ({names})"

@@ -1,0 +1,37 @@
+"""What is summed of a network over batches, in the steps of a training and in an evaluation."""
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from farkas_exp.data.base import Batch
+from farkas_exp.training.metrics import Metric
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """The context in which a network computes with `precision`."""
+    return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def counted(loss: Tensor, metrics: Sequence[Metric], logits: Tensor, labels: Tensor) -> Tensor:
+    """The summed loss and metrics of a batch, as one vector."""
+    return torch.stack([loss, *(metric.count(logits, labels).to(loss.dtype) for metric in metrics)])
+
+
+@torch.no_grad()
+def evaluation_sums(
+    model: nn.Module, batches: Iterable[Batch], metrics: Sequence[Metric], precision: str, device: torch.device
+) -> list[float]:
+    """The sums of the loss and of each metric over all batches, and the number of their images."""
+    model.eval()
+    totals, count = torch.zeros(len(metrics) + 1, device=device), 0
+    for images, labels in batches:
+        with autocast(precision, device):
+            logits = model(images).float()
+        totals += counted(F.cross_entropy(logits, labels, reduction="sum"), metrics, logits, labels)
+        count += len(labels)
+    return [*totals.tolist(), float(count)]

@@ -1,0 +1,57 @@
+"""`farkas-exp evaluate` and `export` on the command line."""
+
+import sys
+
+import pytest
+
+from farkas_exp import __main__
+from farkas_exp.runs import read_json
+from farkas_exp.trained import evaluate, export
+
+
+def test_evaluate_prints_the_figures_beside_those_of_the_record(path, capsys):
+    assert evaluate.main([str(path), "device=cpu"]) == 0
+    error = read_json(path / "result.json")["validation_error"]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{path}, after 1 epoch:"
+    assert f"  validation error: {error!r} %  (recorded: {error!r})" in lines
+
+
+def test_evaluate_on_other_images_has_nothing_to_compare_with(path, capsys):
+    assert evaluate.main([str(path), "dataset.validation=0"]) == 0
+    seen = capsys.readouterr().out
+    assert "\n  test error: " in seen
+    assert "recorded" not in seen
+
+
+@pytest.mark.parametrize(
+    ("main", "arguments", "expected"),
+    [
+        (evaluate.main, [], "evaluate: expected one run directory, got none"),
+        (evaluate.main, ["a", "b"], "evaluate: expected one run directory, got a b"),
+        (evaluate.main, ["RUN", "datasets=digits"], "datasets: unknown 'datasets'; did you mean 'dataset'?"),
+        (evaluate.main, ["RUN", "dataset.noise=[0"], "dataset.noise=[0: not KEY=VALUE"),
+        (evaluate.main, ["RUN", "dataset.noise=0,1"], "dataset.noise=0,1: one value at a time"),
+        (evaluate.main, ["/nowhere"], "/nowhere: no such folder"),
+        (export.main, ["RUN"], "export: expected one run directory and format=..."),
+        (export.main, ["RUN", "format=keras"], "format: unknown 'keras'; choose from: onnx, pt2"),
+        (export.main, ["RUN", "form=onnx"], "form: unknown 'form'; did you mean 'format'?"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(main, arguments, expected, path, capsys):
+    assert main([str(path) if argument == "RUN" else argument for argument in arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {expected}")
+    assert error.count("\n") == 1
+
+
+def test_a_folder_that_is_not_there(path, tmp_path, capsys):
+    assert export.main([str(path), "format=torchscript", f"out={tmp_path}/none/network.ts"]) == 2
+    assert "No such file or directory" in capsys.readouterr().err
+
+
+def test_the_first_word_of_the_command_line_chooses(monkeypatch, capsys):
+    for word in __main__.COMMANDS:
+        monkeypatch.setattr(sys, "argv", ["farkas-exp", word, "--help"])
+        assert __main__.main() == 0
+        assert capsys.readouterr().out.startswith(f"python -m farkas_exp {word} ")

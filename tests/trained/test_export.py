@@ -1,0 +1,63 @@
+"""Exported networks compute what the run's network computes, for any number of images."""
+
+import json
+
+import pytest
+import torch
+
+import farkas_exp
+from farkas_exp.machine.errors import UserError
+
+
+@pytest.fixture
+def run(path):
+    return farkas_exp.load(path, "cpu")
+
+
+@pytest.fixture
+def images():
+    return torch.rand(3, 1, 8, 8)
+
+
+@torch.no_grad()
+def logits(run, images):
+    return run.network(run.preprocessing(images))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_torchscript_and_a_program_of_torch_export(run, images, tmp_path):
+    script = run.export("torchscript", tmp_path / "network.ts")
+    assert torch.allclose(torch.jit.load(script)(images), logits(run, images), atol=1e-5)
+    program = torch.export.load(run.export("pt2", tmp_path / "network.pt2")).module()
+    assert torch.allclose(program(images), logits(run, images), atol=1e-5)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["network.pt2", "network.ts"]
+
+
+def test_the_file_is_in_the_run_directory_by_default(run):
+    assert run.export("torchscript") == run.record.path / "network.ts"
+
+
+def test_onnx(run, images, tmp_path):
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    session = runtime.InferenceSession(run.export("onnx", tmp_path / "network.onnx"))
+    (found,) = session.run(["logits"], {"images": images.numpy()})
+    assert torch.allclose(torch.from_numpy(found), logits(run, images), atol=1e-5)
+
+
+def test_the_weights_alone(run, tmp_path):
+    safetensors = pytest.importorskip("safetensors")
+    file = run.export("safetensors", tmp_path / "network.safetensors")
+    with safetensors.safe_open(file, "pt") as stored:
+        weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - no mapping
+        assert json.loads(stored.metadata()["classes"]) == list(run.classes)
+    assert all(torch.equal(weights[name], value) for name, value in run.network.state_dict().items())
+
+
+@pytest.mark.parametrize(("format", "module"), [("onnx", "onnxscript"), ("safetensors", "safetensors")])
+def test_a_package_that_is_missing_is_one_line(run, tmp_path, monkeypatch, format, module):
+    monkeypatch.setitem(__import__("sys").modules, module, None)
+    monkeypatch.setitem(__import__("sys").modules, f"{module}.torch", None)
+    with pytest.raises(UserError, match=f"format: {format} needs the package {module}.*; pip install {format}"):
+        run.export(format, tmp_path / "network")
+    assert list(tmp_path.iterdir()) == []

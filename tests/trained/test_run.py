@@ -1,0 +1,139 @@
+"""A trained run in Python: its network, its figures again to the last digit, other data, predictions."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import farkas_exp
+from farkas_exp.machine.errors import UserError
+from farkas_exp.runs import read_json, read_run, write_json
+from tests.configs import config
+from tests.trained.conftest import trained
+
+NAMES = [str(digit) for digit in range(10)]
+
+
+def folder_of_digits(folder, names=NAMES, channels=3):
+    """Some of the test images as files, one folder a class."""
+    from farkas_exp.data.arrays.digits import load as digits
+
+    arrays = digits(config().dataset, torch.device("cpu"))
+    for part, images, labels in (
+        ("train", arrays.train_images[:100], arrays.train_labels[:100]),
+        ("test", arrays.test_images[:100], arrays.test_labels[:100]),
+    ):
+        for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+            place = folder / part / names[int(label)]
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image[..., 0].numpy()).save(place / f"{number}.png")
+    return arrays
+
+
+def test_a_run_is_evaluated_to_the_last_digit_of_its_record(path):
+    run, result = farkas_exp.load(path), read_json(path / "result.json")
+    assert run.evaluate() == {name: result[name] for name in ("validation_loss", "validation_error")}
+    assert (run.epoch, run.classes, run.result["epochs"]) == (1, tuple(NAMES), 1)
+    assert not run.network.training
+    rows = run.metrics if isinstance(run.metrics, list) else run.metrics.to_dict("records")
+    assert rows[0]["validation_error"] == result["validation_error"]
+
+
+def test_the_test_set_of_a_run_that_has_held_images_out(path):
+    run = farkas_exp.load(path)
+    found = run.evaluate(validation=0)
+    arrays = folder_of_digits(path.parent / "unused")
+    images = arrays.test_images.permute(0, 3, 1, 2)
+    wrong = (run.predict(images) != arrays.test_labels).sum()
+    assert found["test_error"] == pytest.approx(100 * float(wrong) / 360)
+    assert set(found) == {"test_error", "test_loss"}
+
+
+def test_images_are_taken_as_bytes_floats_arrays_files_and_pictures(path, tmp_path):
+    run = farkas_exp.load(path)
+    arrays = folder_of_digits(tmp_path)
+    pixels = arrays.test_images[:2].permute(0, 3, 1, 2)
+    expected = run.probabilities(pixels)
+    assert torch.allclose(expected.sum(1), torch.ones(2))
+    files = [tmp_path / "test" / NAMES[int(arrays.test_labels[i])] / f"{i}.png" for i in range(2)]
+    with Image.open(files[0]) as picture:
+        first = run.probabilities(picture)
+    for given in (pixels.float() / 255, pixels.numpy(), [str(file) for file in files]):
+        assert torch.allclose(run.probabilities(given), expected, atol=1e-6)
+    assert torch.allclose(first, expected[:1], atol=1e-6)
+    assert torch.allclose(run.probabilities(pixels[0]), expected[:1], atol=1e-6)
+    with pytest.raises(UserError, match=r"images: expected the shape \(N, 1, 8, 8\), got \(2, 1, 8, 4\)"):
+        run.predict(pixels[..., :4])
+
+
+def test_other_data_are_standardized_as_the_runs_own_and_their_classes_found_by_name(tmp_path):
+    names = [f"class {chr(ord('j') - digit)}" for digit in range(10)]  # the folders are sorted the other way round
+    folder_of_digits(tmp_path / "photographs", NAMES)
+    folder_of_digits(tmp_path / "turned", names)
+    own = {"name": "image_folder", "root": str(tmp_path / "photographs"), "train_limit": None, "normalize": True}
+    run = farkas_exp.load(trained(tmp_path / "runs", dataset=own, epochs=1))
+    info = run.info
+    assert info.mean
+    expected = run.evaluate()
+    shutil.copytree(tmp_path / "photographs" / "test", tmp_path / "other" / "test")
+    shutil.copytree(tmp_path / "photographs" / "test", tmp_path / "other" / "train")  # of another mean
+    found = run.evaluate("image_folder", root=str(tmp_path / "other"), image_size=None)
+    assert found["test_error"] == expected["test_error"]
+    assert found["test_loss"] == pytest.approx(expected["test_loss"], rel=1e-5)
+    run.info = farkas_exp.data.DataInfo(**{**vars(info), "class_names": tuple(names)})
+    found = run.evaluate("image_folder", root=str(tmp_path / "turned"))
+    assert found["test_error"] == expected["test_error"]
+
+
+def test_other_classes_and_other_shapes_are_refused_in_one_line(path, tmp_path):
+    run = farkas_exp.load(path)
+    folder_of_digits(tmp_path / "names", [f"n{name}" for name in NAMES])
+    folder_of_digits(tmp_path / "colours")
+    other = "dataset: names has 10 classes (n0, n1, n2, ...), and the run was trained on 10 classes (0, 1, 2, ...); "
+    for options, expected in (
+        ({"dataset": "image_folder", "root": str(tmp_path / "names")}, other),
+        (
+            {"dataset": "image_folder", "root": str(tmp_path / "colours")},
+            "dataset: colours has images of the shape (3, 8, 8), and the network takes (1, 8, 8)",
+        ),
+        ({"dataset": "moons"}, "dataset: moons has 2 classes (upper, lower), and the run"),
+        ({"dataset": "moon"}, "dataset.name: unknown 'moon'; did you mean 'moons'?"),
+        ({"noise": 0.5}, "dataset.noise: 0.5 does nothing here"),
+        ({"dataset": "image_folder"}, "dataset.root: missing"),
+    ):
+        with pytest.raises(UserError) as caught:
+            run.evaluate(**options)
+        assert str(caught.value).startswith(expected)
+        assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_run_is_one_line(path, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for place, expected in (
+        (tmp_path / "none", "no such folder"),
+        (tmp_path / "empty", "no run directory; give the folder that holds run.json"),
+        (path.parent, f"it holds the seeds of one experiment; load one of them, such as {path}"),
+    ):
+        with pytest.raises(UserError, match="^" + str(place)) as caught:
+            farkas_exp.load(place)
+        assert expected in str(caught.value)
+    copy = tmp_path / "seed_0"
+    shutil.copytree(path, copy)
+    (copy / "checkpoint.pt").unlink()
+    with pytest.raises(UserError, match=r"no network to load, for there is no checkpoint \(the run is finished\)"):
+        farkas_exp.load(copy).evaluate()
+
+
+def test_a_record_that_does_not_know_the_shape_of_its_images(path, tmp_path):
+    copy = tmp_path / "seed_0"
+    shutil.copytree(path, copy)
+    environment = read_json(copy / "environment.json")
+    for key in ("class_names", "image_shape", "mean", "std"):
+        del environment["data"][key]
+    write_json(copy / "environment.json", environment)
+    old, new = farkas_exp.load(read_run(copy)), farkas_exp.load(path)
+    assert old.preprocessing == new.preprocessing
+    images = np.zeros((1, 1, 8, 8), dtype=np.uint8)
+    assert torch.equal(old.probabilities(images), new.probabilities(images))
