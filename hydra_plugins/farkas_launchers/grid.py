@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
@@ -30,3 +31,10 @@ class GridSweeper(Sweeper):
         found = grid.batches(self.context.config_loader, self.config, self.params, arguments, self.max_batch_size)
         for first, batch in found:
             self.launcher.launch(batch, initial_job_idx=first)
+
+
+ConfigStore.instance().store(  # as for the launchers
+    group="hydra/sweeper",
+    name="basic",
+    node={"_target_": f"{__name__}.GridSweeper", "max_batch_size": None, "params": None},
+)

@@ -7,6 +7,7 @@ and is imported only when a sweep needs it.
 from collections.abc import Sequence
 from typing import Any
 
+from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -43,6 +44,11 @@ class SequentialLauncher(_LazyLauncher):
         for run in jobs.skip_done(work, all_runs):
             jobs.run_one(work, run)
         return jobs.returns(work, all_runs)
+
+
+# In place of Hydra's own default: of several overrides in a defaults list the first wins, so that one in config.yaml
+# would keep experiments from choosing a launcher.
+ConfigStore.instance().store(group="hydra/launcher", name="basic", node={"_target_": f"{__name__}.SequentialLauncher"})
 
 
 class LocalParallelLauncher(_LazyLauncher):

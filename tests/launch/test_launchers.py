@@ -222,6 +222,22 @@ def test_a_launcher_setting_out_of_range_names_its_key(wrong):
         plan({"n_jobs": None, "devices": None, "threads": None, **wrong}, [], cores=2)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "launcher"),
+    [
+        (["experiment=demo"], "LocalParallelLauncher"),
+        (["experiment=demo", "hydra/launcher=sequential"], "SequentialLauncher"),
+        (["experiment=table1"], "SequentialLauncher"),
+        ([], "SequentialLauncher"),
+    ],
+)
+def test_an_experiment_chooses_its_launcher_and_the_command_line_another(arguments, launcher, capsys):
+    assert main([*arguments, "--cfg", "hydra"]) == 0
+    composed = yaml.safe_load(capsys.readouterr().out)["hydra"]
+    assert composed["launcher"]["_target_"].endswith(f".{launcher}")
+    assert composed["sweeper"]["_target_"].endswith(".GridSweeper")
+
+
 @pytest.mark.parametrize("name", ["local_parallel", "slurm"])
 def test_launcher_configs_compose_with_the_values_of_their_files(name, capsys):
     assert main([f"hydra/launcher={name}", "hydra.launcher.runs_per_job=7", "--cfg", "hydra"]) == 0

@@ -223,7 +223,10 @@ def test_an_arm_that_no_network_of_the_sweep_is_for_is_no_success(mine):
     [
         (["experiment=mine", "arm=hee"], ["arm: unknown 'hee'; did you mean 'he'?", "farkas, he, wide"]),
         (["experiment=mine", "arm=he,wied"], ["arm: unknown 'wied'; did you mean 'wide'?"]),
-        (["experiment=demo", "arm=he"], ["arm: experiment=demo has no arms; with arms: ", "table1_controls"]),
+        (
+            ["experiment=table1_mini", "arm=he"],
+            ["arm: experiment=table1_mini has no arms; with arms: ", "table1_controls"],
+        ),
         (["arm=he"], ["arm: this is for an experiment with arms; with arms: ", "table1"]),
         (["-m", "experiment=table1,table2"], ["experiment: one at a time"]),
         (["experiment=mine", "arm.x=1"], ["arm"]),

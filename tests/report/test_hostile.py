@@ -164,7 +164,7 @@ def damage(runs: Path) -> None:
     (runs / "itself").symlink_to("itself")
 
 
-@pytest.mark.parametrize("report", ["arms", "table1", "claims", "landscape", "demo"])
+@pytest.mark.parametrize("report", ["arms", "table1", "claims", "landscape", "table1_mini"])
 def test_what_cannot_be_read_is_named_and_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], report: str
 ) -> None:

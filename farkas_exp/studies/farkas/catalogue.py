@@ -15,15 +15,17 @@ for _name, _summary in {
     "table3_mini": "Table 3 in small",
     "figure5": "Figure 5, claims (e) and (k): 101 layers at the large learning rate",
     "fixup_rates": "claim (d): FixUp by learning rate",
-    "demo": "the demo: 18 layers, with and without batch norm, beside Table 1",
     "claims": "the paper's claims, tested on the runs",
 }.items():
     REPORTS.register(_name, f"{_HERE}:{_name}", summary=_summary, **_SHARED)
+REPORTS.register(
+    "demo", "farkas_exp.studies.farkas.demo:report", summary="the demo: plain, He, Farkas and batch norm", **_SHARED
+)
 REPORTS.register("figures", f"{_HERE}:figures", summary="Figures 1 to 7, as far as there are runs", needs_runs=False)
 
 EXPERIMENTS.register(
-    "demo", "demo", title="the first look: ResNet18 and FarkasNet18, with and without batch norm, on digits",
-    runs="8", cost="93 s on two CPU cores",
+    "demo", "demo", title="the first look: 20 layers on digits, plain, with He initialization, Farkas, batch norm",
+    runs="12", cost="100 s of CPU time, on two cores",
 )  # fmt: skip
 EXPERIMENTS.register(
     "table1", "table1", title="Table 1: CIFAR-10, 18 to 101 layers, with and without batch norm", runs="48",

@@ -259,17 +259,6 @@ TABLE1_SMALL_IMAGES = _in_small("table1_small_images", "Table 1 on small images"
 """The CPU editions of Table 1, on digits and on images of 16x16."""
 
 
-def _demo() -> PaperTable:
-    """The 18-layer networks of Table 1 as `experiment=demo` runs them."""
-    column = "18 layers"
-    rows = tuple(row for row in TABLE1_MINI.rows)
-    cells = tuple(each for each in TABLE1_MINI.cells if each.column == column)
-    note = "Handwritten digits in 16 epochs: the paper's question, not its numbers."
-    return PaperTable("demo", "The demo, beside Table 1", (column,), rows, cells, TABLE1_MINI.setting, notes=(note,))
-
-
-DEMO = _demo()
-
 TABLE3_MINI = PaperTable(
     "table3_mini",
     "Table 3 in small: percent misclassification, top-1/top-5",

@@ -11,7 +11,6 @@ from farkas_exp.studies.farkas.claims_table import claims_tables
 from farkas_exp.studies.farkas.figures import FIGURES, table_figure
 from farkas_exp.studies.farkas.filling import fill
 from farkas_exp.studies.farkas.paper import (
-    DEMO,
     FIGURE5,
     FIXUP_RATES,
     FIXUP_RATES_NORMALIZED,
@@ -51,7 +50,6 @@ table1_small_images = _tables("table1_small_images", TABLE1_SMALL_IMAGES)
 table3_mini = _tables("table3_mini", TABLE3_MINI)
 figure5 = _tables("figure5", FIGURE5)
 fixup_rates = _tables("fixup_rates", FIXUP_RATES, FIXUP_RATES_NORMALIZED)
-demo = _tables("demo", DEMO)
 
 
 def claims(records: Sequence[RunRecord]) -> Report:

@@ -1,0 +1,40 @@
+"""The table of activity by kind of unit, from measurements made by hand."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from farkas_exp.report.activity import units_table
+from farkas_exp.runs.collection import collect
+from tests.made_runs import make_run, settings
+
+
+def measured(runs_dir: Path, config: dict[str, Any], seed: int, rows: dict[int, list[dict[str, float]]]) -> None:
+    path = make_run(runs_dir, config, seed=seed)
+    lines = [
+        {"epoch": epoch, "layers": [{"active": kinds, "dead_points": kinds["free"] / 2} for kinds in layers]}
+        for epoch, layers in rows.items()
+    ]
+    (path / "diagnostics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_the_shares_are_averaged_over_layers_and_runs_and_silent_layers_are_counted(tmp_path: Path) -> None:
+    farkas = settings("farkasnet18", epochs=2)
+    first, last = {"free": 0.4, "aggregated": 0.6}, {"free": 0.2, "appended": 0.0}
+    measured(tmp_path, farkas, 0, {0: [first, last, last], 2: [first, {"free": 0.2, "appended": 0.5}, last]})
+    measured(tmp_path, farkas, 1, {0: [first, last, last], 1: [first], 2: [first, last, last]})
+    measured(tmp_path, settings("resnet18", epochs=2), 0, {0: [{"free": 0.5}]})
+    table = units_table(collect(tmp_path))
+    assert table is not None
+    texts = {row[0].lines[0].split(",")[0]: [each.lines[0] for each in row[1:]] for row in table.rows}
+    assert texts["FarkasNet18"] == ["2", "0 → 2", "26.7 → 26.7", "60.0 → 60.0", "0.0 → 12.5",
+                                    "20.0 → 20.0", "2 → 1.5 of 2"]  # fmt: skip
+    assert texts["ResNet18"] == ["1", "0", "50.0", "–", "–", "25.0", "–"]
+    assert [(r["epoch"], r.get("silent")) for r in table.records] == [(0, None), (0, 2.0), (2, 1.5)]
+
+
+def test_runs_that_were_not_measured_or_by_an_older_version_make_no_table(tmp_path: Path) -> None:
+    make_run(tmp_path, settings("resnet18", epochs=2))
+    path = make_run(tmp_path, settings("farkasnet18", epochs=2))
+    (path / "diagnostics.jsonl").write_text('{"epoch": 0, "layers": [{"dead_units": 0.5}, {"active": 3}, 7]}\n')
+    assert units_table(collect(tmp_path)) is None
