@@ -216,6 +216,7 @@ def controls() -> dict[str, tuple[list[str], tuple[str, float], dict[str, Any]]]
         },
         "authors_small": (PUBLISHED, small, AUTHORS),
         "authors_bn_large": (PUBLISHED, large, AUTHORS),
+        "without_append": (FARKASNETS, small, {"aggregation.append": False}),
         "mean_small": (FARKASNETS, small, {"aggregation.name": "mean"}),
         "mean_bn_large": (FARKASNETS, large, {"aggregation.name": "mean"}),
         "bn_before_large": (every, large, {"normalization.position": "before"}),
@@ -240,7 +241,7 @@ def test_each_control_arm_changes_one_thing_of_table_1(models: str) -> None:
             wanted.append({**of_table1[(model, *row, seed)], **change})
     assert sorted(map(str, wanted)) == sorted(str(settings_of(job)) for job in found)
     assert len({(identify(job).hash, job.seed) for job in found}) == len(found)
-    assert len(found) == (234 if "resnet101" in models else 60)
+    assert len(found) == (246 if "resnet101" in models else 63)
 
 
 def settings_of(job: Config) -> dict[str, Any]:
