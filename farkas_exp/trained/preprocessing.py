@@ -76,7 +76,8 @@ class Preprocessing:
         if isinstance(picture, (str, PathLike)):
             made = decode(picture, height, width, view, self.draft)  # type: ignore[arg-type]
         else:
-            made = cut(picture, view.box(*picture.size, width, height), height, width)
+            columns, rows = picture.size
+            made = cut(picture, view.box(columns, rows, width, height), height, width)
         pixels = torch.from_numpy(made.copy()).permute(2, 0, 1)
         if channels == 3:
             return pixels

@@ -123,9 +123,10 @@ class Run:
         info, dataset, phases = self.info, self.config.dataset, self.config.phases.schedule
         streamed = DATASETS[dataset.name].streamed
         channels, height, width = info.image_shape
-        size = (phases[-1].image_size,) * 2 if phases else (height, width)
+        if phases:
+            height = width = phases[-1].image_size
         scale = EVALUATION_SCALE if streamed else 1.0
-        return Preprocessing((channels, *size), info.mean, info.std, scale, streamed and dataset.draft)
+        return Preprocessing((channels, height, width), info.mean, info.std, scale, streamed and dataset.draft)
 
     @cached_property
     def network(self) -> nn.Module:
