@@ -27,7 +27,7 @@ from farkas_exp.data.files.decode import RandomCrop, View
 from farkas_exp.data.files.listing import ImageFiles, list_images
 from farkas_exp.data.files.made import make_folder
 from farkas_exp.data.files.pool import DecodingPool, Request, default_workers
-from farkas_exp.data.files.resize import resize_folder
+from farkas_exp.data.files.resize import Reduction, resize_folder
 from farkas_exp.models import create_model
 
 PHASES = {128: (1024, 0.08), 224: (448, 0.087), 288: (256, 0.5)}
@@ -101,7 +101,7 @@ def copies(root: Path, scratch: Path, files: ImageFiles) -> dict[str, ImageFiles
     for size in COPIES:
         target = copy_root(root, size)
         if not target.is_dir() and scratch in root.parents:
-            resize_folder(root, target, size, 0, lambda done: None)
+            resize_folder(list_images(str(root)), target, Reduction(size), 0, lambda done: None)
         if target.is_dir():
             found[f"copy of {size}"] = files.moved(root.absolute(), target.absolute())
     return found

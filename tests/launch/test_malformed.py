@@ -28,7 +28,7 @@ BY_HAND = [
     (["aggregation=max"], "aggregation"),
     (["lr=0.1"], "lr"),
     (["dataset=cifar"], "dataset"),
-    (["optimizer=adamw"], "optimizer"),
+    (["optimizer=adamm"], "optimizer"),
     (["experiment=tabel1"], "experiment"),
     (["init=he"], "init"),
     (["activation=gelu"], "activation"),
@@ -148,7 +148,7 @@ BY_HAND = [
     (["dataset.noise=0.1"], "dataset.noise"),
     (["dataset.label=mine"], "dataset.label"),
     (["augmentation.cutout=0", "augmentation.cutout_fill=zero"], "augmentation.cutout_fill"),
-    (["dataset=moons", "augmentation=crop_flip"], "augmentation.crop_padding"),
+    (["dataset=moons", "augmentation=crop_flip"], "augmentation.flip"),
     (["phases=mini"], "phases.schedule"),
     (["model=linear_residual", "dropout=constant", "head=linear", "init=pytorch"], "dropout"),
     # files and folders
