@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from farkas_exp.lazy import load as _load
 
 if TYPE_CHECKING:
+    from farkas_exp.conversion import Conversion, convert
     from farkas_exp.initialization import initialize
     from farkas_exp.layers import FarkasConv2d, FarkasLinear, FarkasRule, certify, lambda_b
     from farkas_exp.models import create_model
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "Conversion",
     "FarkasConv2d",
     "FarkasLinear",
     "FarkasRule",
     "Run",
     "certify",
+    "convert",
     "create_model",
     "initialize",
     "lambda_b",
@@ -32,6 +35,7 @@ __all__ = [
 ]
 
 _PLACES = {
+    "conversion": ("Conversion", "convert"),
     "initialization": ("initialize",),
     "layers": ("FarkasConv2d", "FarkasLinear", "FarkasRule", "certify", "lambda_b"),
     "models": ("create_model",),

@@ -10,7 +10,8 @@ from farkas_exp.lazy import load
 
 if TYPE_CHECKING:
     from farkas_exp.layers.activation import Activation
-    from farkas_exp.layers.certificate import Certificate, certify, lambda_b
+    from farkas_exp.layers.certificate import Certificate, Certificates, certify, lambda_b
+    from farkas_exp.layers.completion import FarkasCompletion
     from farkas_exp.layers.farkas import FarkasConv2d, FarkasLayer, FarkasLinear, farkas_conv2d, farkas_linear
     from farkas_exp.layers.normalization import (
         DynamicTanh,
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "activation": ("Activation",),
-    "certificate": ("Certificate", "certify", "lambda_b"),
+    "certificate": ("Certificate", "Certificates", "certify", "lambda_b"),
+    "completion": ("FarkasCompletion",),
     "farkas": ("FarkasConv2d", "FarkasLayer", "FarkasLinear", "farkas_conv2d", "farkas_linear"),
     "normalization": (
         "DynamicTanh", "GroupNorm", "RMSNorm", "build_normalization", "dynamic_tanh", "group_norm", "rms_norm",
@@ -56,7 +58,9 @@ __all__ = [
     "NORMALIZATIONS",
     "Activation",
     "Certificate",
+    "Certificates",
     "DynamicTanh",
+    "FarkasCompletion",
     "FarkasConv2d",
     "FarkasLayer",
     "FarkasLinear",

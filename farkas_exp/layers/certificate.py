@@ -1,13 +1,19 @@
 """What a Farkas layer guarantees, and what it attains on given inputs."""
 
 from dataclasses import dataclass
+from math import nan
+from typing import Any, overload
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from farkas_exp.layers.augmented import aggregate
+from farkas_exp.layers.completion import FarkasCompletion
 from farkas_exp.layers.farkas import FarkasConv2d, FarkasLayer
+from farkas_exp.layers.paths import in_mode, plain_path
 from farkas_exp.layers.residual import FarkasResidualConv2d
+
+FARKAS = (FarkasLayer, FarkasCompletion)
 
 
 @dataclass(frozen=True)
@@ -35,37 +41,92 @@ class Certificate:
         return self.margin > self.cutoff
 
 
+class Certificates(dict[str, Certificate]):
+    """The certificate of every Farkas layer of a network, by the layer's name."""
+
+    @property
+    def strict(self) -> bool:
+        """Whether all of them are."""
+        return all(each.strict for each in self.values())
+
+    @property
+    def active(self) -> bool:
+        """Whether all of them are, on the given inputs."""
+        return all(each.active for each in self.values())
+
+
 @torch.no_grad()
-def lambda_b(layer: FarkasLayer) -> float:
+def lambda_b(layer: FarkasLayer | FarkasCompletion) -> float:
     """lambda^T b of a Farkas layer, in float64.
 
     With b_m = max(t + margin - Agg(b), b_m) it is lambda_m * max(t + margin, Agg(b) + b_m), free of cancellation.
     """
     coefficient, lambda_m = layer.coefficients()
-    bias = layer.free()[1].double()
+    bias = (layer.free()[1] if isinstance(layer, FarkasLayer) else layer.bias).double()
     attained = aggregate(bias[:-1], coefficient) + bias[-1]
     least = layer.rule.bound(lambda_m)
     return float(lambda_m) * max(float(least), float(attained))
 
 
+@overload
+def certify(  # type: ignore[overload-overlap]
+    layer: FarkasLayer | FarkasCompletion, input: Tensor, shortcut: Tensor | None = None
+) -> Certificate: ...
+
+
+@overload
+def certify(layer: nn.Module, input: Tensor) -> Certificates: ...
+
+
 @torch.no_grad()
-def certify(layer: FarkasLayer, input: Tensor, shortcut: Tensor | None = None) -> Certificate:
-    """Certify a Farkas layer on inputs.
+def certify(layer: nn.Module, input: Tensor, shortcut: Tensor | None = None) -> Certificate | Certificates:
+    """Certify a Farkas layer on inputs, or every Farkas layer of a network on images.
 
     The margin is at least `lambda_b` up to the rounding of the layer's own precision (about 1e-2 of the
     pre-activations' size in bfloat16); check strictness in float64.
 
     Args:
-        layer: a Farkas layer.
-        input: of the layer: (..., F), (N, C, H, W) or (C, H, W).
+        layer: a Farkas layer, or a network with some, which is certified in evaluation mode. What stands between a
+            layer and its activation is not seen; the margin of a layer that the images do not reach is NaN.
+        input: of the layer: (..., F), (N, C, H, W) or (C, H, W); or the images of the network.
         shortcut: (N, channels, H', W'), for a residual layer only.
 
     Raises:
-        ValueError: a residual layer without a shortcut, or another layer with one.
+        ValueError: a residual layer without a shortcut, or another layer with one, or a network without Farkas layers.
     """
+    if not isinstance(layer, FARKAS):
+        return _certify_network(layer, input)
     if isinstance(layer, FarkasResidualConv2d) != (shortcut is not None):
         raise ValueError("a residual Farkas layer is certified with its shortcut, any other layer without one")
-    outputs = layer(input) if shortcut is None else layer(input, shortcut)
-    largest = outputs.amax(dim=-3 if isinstance(layer, FarkasConv2d) else -1)
+    return _certificate(layer, _margin(layer, layer(input) if shortcut is None else layer(input, shortcut)))
+
+
+def _margin(layer: nn.Module, outputs: Tensor) -> float:
+    """The least largest pre-activation among these outputs of a layer."""
+    dim = layer.dim if isinstance(layer, FarkasCompletion) else -3 if isinstance(layer, FarkasConv2d) else -1
+    return float(outputs.amax(dim).min())
+
+
+def _certificate(layer: nn.Module, margin: float) -> Certificate:
+    assert isinstance(layer, FARKAS)
     scale = layer.scaling.of_branch if isinstance(layer, FarkasResidualConv2d) else 1.0
-    return Certificate(float(largest.min()), scale * lambda_b(layer), scale * layer.rule.cutoff)
+    return Certificate(margin, scale * lambda_b(layer), scale * layer.rule.cutoff)
+
+
+def _certify_network(network: nn.Module, images: Tensor) -> Certificates:
+    names = {module: name for name, module in network.named_modules() if isinstance(module, FARKAS)}
+    if not names:
+        raise ValueError("there is no Farkas layer in this network; `convert` makes some")
+    margins: dict[nn.Module, list[float]] = {layer: [] for layer in names}
+
+    def note(layer: nn.Module, inputs: Any, outputs: Tensor) -> None:
+        margins[layer].append(_margin(layer, outputs))
+
+    handles = [layer.register_forward_hook(note) for layer in names]
+    try:
+        with plain_path(), in_mode(network, training=False):
+            network(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return Certificates((name, _certificate(layer, min(margins[layer], default=nan))) for layer, name in names.items())

@@ -1,8 +1,12 @@
-"""The switch between fused code paths and the plain formulas that they equal."""
+"""The switches of a network: between fused code paths and the plain formulas that they equal, and its mode."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _FUSED: ContextVar[bool] = ContextVar("farkas_exp_fused", default=True)
 
@@ -23,3 +27,15 @@ def plain_path() -> Iterator[None]:
 def fused_allowed() -> bool:
     """Whether fused code paths may be used."""
     return _FUSED.get()
+
+
+@contextmanager
+def in_mode(network: "nn.Module", training: bool) -> Iterator[None]:
+    """Put a network in the mode of training or evaluation within the block; each module gets its own back."""
+    modes = {module: module.training for module in network.modules()}
+    try:
+        network.train(training)
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

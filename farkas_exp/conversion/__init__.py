@@ -1,0 +1,16 @@
+"""Any network with Farkas layers in place of its own: `convert(model)`."""
+
+from typing import TYPE_CHECKING, Any
+
+from farkas_exp.lazy import load
+
+if TYPE_CHECKING:
+    from farkas_exp.conversion.convert import Conversion, Place, convert
+
+__all__ = ["Conversion", "Place", "convert"]
+
+_PLACES = {"convert": ("Conversion", "Place", "convert")}
+
+
+def __getattr__(name: str) -> Any:
+    return load(__name__, _PLACES, name)

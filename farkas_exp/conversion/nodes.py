@@ -1,0 +1,137 @@
+"""What the nodes of a traced network are: layers that can be Farkas layers, normalizations, channels."""
+
+import operator
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+from farkas_exp.conversion.activations import find
+from farkas_exp.layers.completion import FarkasCompletion
+from farkas_exp.layers.farkas import FarkasConv2d, FarkasLayer
+from farkas_exp.layers.normalization import GroupNorm
+from farkas_exp.layers.residual import ResidualConv2d
+
+_NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm, GroupNorm)
+_SUMS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add, "add", "add_")
+_ELEMENTWISE: tuple[Any, ...] = (
+    *_SUMS, operator.sub, torch.sub, "sub", operator.mul, operator.imul, torch.mul, "mul", "mul_", operator.truediv,
+    torch.div, "div",
+)  # fmt: skip
+_KEEPING_MODULES = (
+    *_NORMS, FarkasCompletion, nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d,
+    nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Dropout, nn.Dropout2d, nn.Identity, nn.Upsample,
+)  # fmt: skip
+_KEEPING: tuple[Any, ...] = (
+    F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.dropout, F.interpolate, "contiguous", "clone",
+)  # fmt: skip
+"""Modules, functions and methods that keep the channels."""
+
+Modules = dict[str, nn.Module]
+
+
+class Channels(NamedTuple):
+    """How many channels a tensor has, and in which dimension."""
+
+    number: int
+    dim: int
+
+
+def modules_of(network: nn.Module) -> Modules:
+    """The modules of a network by name."""
+    return dict(network.named_modules())
+
+
+def source(node: fx.Node) -> fx.Node | None:
+    """What a node is computed from, the first of its inputs."""
+    return node.all_input_nodes[0] if node.all_input_nodes else None
+
+
+def name_of(node: fx.Node | None) -> str:
+    """The name by which the network knows what a node computes."""
+    return "a constant" if node is None else str(node.target) if node.op == "call_module" else node.name
+
+
+def module_of(node: fx.Node | None, modules: Modules) -> nn.Module | None:
+    """The module that a node calls."""
+    return modules[str(node.target)] if node is not None and node.op == "call_module" else None
+
+
+def is_norm(node: fx.Node | None, modules: Modules) -> bool:
+    """Whether the node is a normalization."""
+    return isinstance(module_of(node, modules), _NORMS)
+
+
+def is_single(node: fx.Node) -> bool:
+    """Whether the network uses a module, which `node` calls, and its output only once."""
+    names = [f"{other.target}." for other in node.graph.nodes if other.op in ("call_module", "get_attr")]
+    return len(node.users) == 1 and sum(name.startswith(f"{node.target}.") for name in names) == 1
+
+
+def has_more(layer: nn.Module, modules: Modules) -> str:
+    """What a layer of PyTorch's has beside its weight and bias that would be lost with it."""
+    if layer._forward_pre_hooks or layer._forward_hooks or layer._backward_hooks:
+        return "it has hooks"
+    tied = sum(layer.weight is other for module in modules.values() for other in module._parameters.values())
+    return "its weight is shared" if tied > 1 else ""
+
+
+def why_not(node: fx.Node, modules: Modules) -> str:
+    """Why what `node` computes is no layer that can become a Farkas layer; empty where it is one."""
+    module = module_of(node, modules)
+    if node.target in _SUMS or isinstance(module, ResidualConv2d):
+        return "a sum"
+    if isinstance(module, _ConvTransposeNd):
+        return "a transposed convolution"
+    if not isinstance(module, (_ConvNd, nn.Linear)):
+        return "no convolution or linear layer"
+    if type(module) not in (nn.Conv2d, nn.Linear):
+        return f"a {type(module).__name__}"
+    if isinstance(module, nn.Conv2d) and module.groups > 1:
+        return f"groups={module.groups}: its filters see different channels"
+    if isinstance(module, nn.Conv2d) and module.padding_mode != "zeros":
+        return f"padding_mode={module.padding_mode}"
+    if not is_single(node):
+        return "used more than once"
+    return has_more(module, modules) or ("a single output" if module.weight.shape[0] < 2 else "")
+
+
+def channels_of(node: fx.Node | None, modules: Modules) -> Channels | None:
+    """The channels of what a node computes, as far as its layers tell."""
+    if node is None:
+        return None
+    module = module_of(node, modules)
+    if isinstance(module, FarkasLayer):
+        return Channels(module.outputs, -3 if isinstance(module, FarkasConv2d) else -1)
+    if isinstance(module, _ConvNd):
+        return Channels(module.out_channels, -len(module.kernel_size) - 1)
+    if isinstance(module, nn.Linear):
+        return Channels(module.out_features, -1)
+    if node.target in (torch.cat, torch.concat):
+        return _of_cat(node, modules)
+    if node.target in _ELEMENTWISE:
+        known = [channels_of(each, modules) for each in node.all_input_nodes]
+        return max((each for each in known if each is not None), default=None)
+    keeps = isinstance(module, _KEEPING_MODULES) or node.target in _KEEPING or find(node, modules) is not None
+    found = channels_of(source(node), modules) if keeps else None
+    if found is None and isinstance(module, (nn.BatchNorm2d, nn.GroupNorm)):
+        return Channels(module.num_features if isinstance(module, nn.BatchNorm2d) else module.num_channels, 1)
+    return found
+
+
+def _of_cat(node: fx.Node, modules: Modules) -> Channels | None:
+    """The channels of a concatenation along them."""
+    tensors: Any = node.args[0] if node.args else node.kwargs["tensors"]
+    if not isinstance(tensors, (list, tuple)):
+        return None
+    parts = [channels_of(part, modules) for part in tensors]
+    along = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
+    known = [part for part in parts if part is not None]
+    if not known or len(known) < len(parts) or len({part.dim for part in known}) > 1:
+        return None
+    dim = known[0].dim  # of maps the channels are dimension 1; of the output of a linear layer that is not known
+    return Channels(sum(part.number for part in known), dim) if along == dim or (along == 1 and dim != -1) else None
