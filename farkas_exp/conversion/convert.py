@@ -215,7 +215,10 @@ class _Placing:
         if isinstance(module_of(before, self.modules), (FarkasLayer, FarkasCompletion)):
             return replace(place, why="is one already")
         if is_in_place(activation, self.modules):  # what is used later has been overwritten
-            before.replace_all_uses_with(activation, delete_user_cb=lambda user: activation < user)
+            later = set(itertools.dropwhile(lambda node: node is not activation, self.network.graph.nodes)) - {
+                activation
+            }
+            before.replace_all_uses_with(activation, delete_user_cb=later.__contains__)
         norm = before if is_norm(before, self.modules) else None
         layer = before if norm is None else source(norm)
         assert layer is not None
@@ -296,7 +299,7 @@ def _in_sequences(model: nn.Module, rule: FarkasRule, normalization: str, why: s
     """Convert the plain sequences of a network whose forward cannot be traced, and nothing else."""
     done = Conversion(model, notes=[f"{type(model).__name__}: only its sequences, as it cannot be traced: {why}"])
     for name, part in list(model.named_modules()):
-        if type(part) is not nn.Sequential or not len(part) or not all(_is_plain(child) for child in part):
+        if type(part).forward is not nn.Sequential.forward or not all(_is_plain(child) for child in part.children()):
             continue
         inner = _converted(fx.GraphModule(part, _Tracer().trace(part)), rule, normalization, f"{name}." if name else "")
         done.places += inner.places

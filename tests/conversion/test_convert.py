@@ -218,12 +218,16 @@ def test_functions_follow_the_mode_of_the_converted_network():
         assert not torch.equal(network(features), network(features))
 
 
+class Named(nn.Sequential):
+    pass
+
+
 class Untraceable(nn.Module):
     def __init__(self):
         super().__init__()
         relu = nn.ReLU()
         self.body = conv_norm()
-        self.named = nn.Sequential(OrderedDict(a=nn.Linear(2, 3), b=relu, c=nn.Linear(3, 2), d=relu))
+        self.named = Named(OrderedDict(a=nn.Linear(2, 3), b=relu, c=nn.Linear(3, 2), d=relu))
 
     def forward(self, images):
         return self.named(self.body(images) if images.sum() > 0 else self.body(-images))
