@@ -16,7 +16,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def signals_are_given_back() -> Iterator[None]:
-    """No test leaves stop signals handled: the next one that is stopped would be so from the start."""
+    """No test keeps the stop signals: a later one that is told to stop would leave all after it stopped."""
     yield
+    assert not signals._process.taken_over
     assert not signals._handles()
     assert signals.asked() is None

@@ -51,6 +51,7 @@ def test_a_folder_that_is_not_there(path, tmp_path, capsys):
 
 
 def test_the_first_word_of_the_command_line_chooses(monkeypatch, capsys):
+    monkeypatch.setattr("farkas_exp.machine.signals.take_over", lambda: None)  # other tests share this process
     for word in __main__.COMMANDS:
         monkeypatch.setattr(sys, "argv", ["farkas-exp", word, "--help"])
         assert __main__.main() == 0
