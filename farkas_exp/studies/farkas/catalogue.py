@@ -25,7 +25,7 @@ REPORTS.register("figures", f"{_HERE}:figures", summary="Figures 1 to 7, as far 
 
 EXPERIMENTS.register(
     "demo", "demo", title="the first look: 20 layers on digits, plain, with He initialization, Farkas, batch norm",
-    runs="12", cost="100 s of CPU time, on two cores",
+    runs="12", cost="77 s on two CPU cores",
 )  # fmt: skip
 EXPERIMENTS.register(
     "table1", "table1", title="Table 1: CIFAR-10, 18 to 101 layers, with and without batch norm", runs="48",
