@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         group_norm,
         rms_norm,
     )
-    from farkas_exp.layers.paths import plain_path
+    from farkas_exp.layers.paths import in_mode, plain_path
     from farkas_exp.layers.residual import (
         FarkasResidualConv2d,
         ResidualBlock,
@@ -43,7 +43,7 @@ _PLACES = {
     "normalization": (
         "DynamicTanh", "GroupNorm", "RMSNorm", "build_normalization", "dynamic_tanh", "group_norm", "rms_norm",
     ),
-    "paths": ("plain_path",),
+    "paths": ("in_mode", "plain_path"),
     "residual": (
         "FarkasResidualConv2d", "ResidualBlock", "ResidualConv2d", "ResidualLayer", "Scaling", "append_shortcut",
     ),
@@ -79,6 +79,7 @@ __all__ = [
     "farkas_conv2d",
     "farkas_linear",
     "group_norm",
+    "in_mode",
     "lambda_b",
     "plain_path",
     "rms_norm",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from farkas_exp.layers import Activation, FarkasLayer, FarkasResidualConv2d, plain_path, watch_pre_activations
+from farkas_exp.layers import Activation, FarkasLayer, FarkasResidualConv2d, in_mode, plain_path, watch_pre_activations
 from farkas_exp.methods.separation import separation_penalty
 
 
@@ -60,13 +60,10 @@ def measure_activity(model: nn.Module, images: Tensor) -> list[LayerActivity]:
             layer = module
         elif isinstance(module, Activation):
             handles.append(module.register_forward_pre_hook(_observer(name, last_kind(layer), found)))
-    training = model.training
-    model.eval()
     try:
-        with plain_path():
+        with plain_path(), in_mode(model, training=False):
             model(images)
     finally:
-        model.train(training)
         for handle in handles:
             handle.remove()
     return found
@@ -80,11 +77,8 @@ def dead_samples(model: nn.Module, images: Tensor) -> float:
     """
     dead = torch.zeros(len(images), dtype=torch.bool, device=images.device)
     cutoffs = {name: module.cutoff for name, module in model.named_modules() if isinstance(module, Activation)}
-    training = model.training
-    model.eval()
-    with watch_pre_activations(model) as seen:
+    with watch_pre_activations(model) as seen, in_mode(model, training=False):
         model(images)
-    model.train(training)
     for name, z in seen:
         dead |= z.flatten(1).amax(1) <= cutoffs[name]
     return float(dead.float().mean())

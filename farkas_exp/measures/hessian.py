@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from farkas_exp.layers import plain_path
+from farkas_exp.layers import in_mode, plain_path
 
 
 def trainable(model: nn.Module) -> list[nn.Parameter]:
@@ -41,8 +41,6 @@ def hessian_extremes(
         steps: dimension of the Krylov space, at most the number of parameters.
         seed: of the first vector.
     """
-    training = model.training
-    model.eval()
     _, gradient = _loss_and_gradient(model, images, labels, create_graph=True)
     parameters = trainable(model)
 
@@ -53,9 +51,7 @@ def hessian_extremes(
         return _flatten(parts, parameters)
 
     start = torch.randn(gradient.numel(), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    extremes = lanczos_extremes(product, start.to(gradient.device, gradient.dtype), steps)
-    model.train(training)
-    return extremes
+    return lanczos_extremes(product, start.to(gradient.device, gradient.dtype), steps)
 
 
 def lanczos_extremes(product: Callable[[Tensor], Tensor], start: Tensor, steps: int) -> tuple[float, float]:
@@ -89,11 +85,8 @@ def lanczos_extremes(product: Callable[[Tensor], Tensor], start: Tensor, steps: 
 
 
 def _loss_and_gradient(model: nn.Module, images: Tensor, labels: Tensor, *, create_graph: bool) -> tuple[float, Tensor]:
-    training = model.training
-    model.eval()
-    with plain_path():
+    with plain_path(), in_mode(model, training=False):
         loss = F.cross_entropy(model(images), labels)
-    model.train(training)
     parameters = trainable(model)
     parts = torch.autograd.grad(loss, parameters, create_graph=create_graph, allow_unused=True)
     return float(loss.detach()), _flatten(parts, parameters)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from farkas_exp.layers import plain_path
+from farkas_exp.layers import in_mode, plain_path
 from farkas_exp.measures.hessian import trainable
 
 
@@ -20,12 +20,9 @@ def tangent_kernel(model: nn.Module, images: Tensor) -> Tensor:
     Returns:
         (N * classes, N * classes); the entries of an image are next to each other.
     """
-    training = model.training
-    model.eval()
     parameters = trainable(model)
-    with plain_path():
+    with plain_path(), in_mode(model, training=False):
         logits = model(images).flatten()
-    model.train(training)
     u = torch.zeros_like(logits, requires_grad=True)
     pulled = torch.autograd.grad(logits, parameters, u, create_graph=True, allow_unused=True, materialize_grads=True)
     used = [part for part in pulled if part.requires_grad]

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from farkas_exp.config import Config
 from farkas_exp.data import ImageData
+from farkas_exp.layers import in_mode
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.seeding import derive_seed
 from farkas_exp.methods.base import Method, register
@@ -64,14 +65,11 @@ class AdversarialTraining(Method):
         self.training.share()
         if own.random_start:
             start = torch.empty_like(images).uniform_(-own.epsilon, own.epsilon)
-        self.model.eval()
-        try:
+        with in_mode(self.model, training=False):
             return pgd(
                 self.training.forward, images, labels, steps=own.steps, step_size=own.step_size, epsilon=own.epsilon,
                 start=start,
             )  # fmt: skip
-        finally:
-            self.model.train()
 
 
 def check_pixels(config: Config, what: str) -> None:
@@ -93,18 +91,18 @@ def robust_errors(model: nn.Module, data: ImageData, seed: int) -> dict[str, flo
         data: its images; the whole test set is attacked.
         seed: of the random starts.
     """
-    training = model.training
-    model.eval()
     errors = {}
-    for name, (epsilon, step_size) in ROBUST_TESTS.items():
-        generator = torch.Generator().manual_seed(derive_seed(seed, "robust", name))
-        wrong = total = 0
-        for images, labels in data.test_batches():
-            start = torch.empty(images.shape).uniform_(-epsilon, epsilon, generator=generator).to(images.device)
-            attacked = pgd(model, images, labels, steps=ROBUST_STEPS, step_size=step_size, epsilon=epsilon, start=start)
-            with torch.no_grad():
-                wrong += int((model(attacked).argmax(1) != labels).sum())
-            total += len(labels)
-        errors[name] = 100 * wrong / total
-    model.train(training)
+    with in_mode(model, training=False):
+        for name, (epsilon, step_size) in ROBUST_TESTS.items():
+            generator = torch.Generator().manual_seed(derive_seed(seed, "robust", name))
+            wrong = total = 0
+            for images, labels in data.test_batches():
+                start = torch.empty(images.shape).uniform_(-epsilon, epsilon, generator=generator).to(images.device)
+                attacked = pgd(
+                    model, images, labels, steps=ROBUST_STEPS, step_size=step_size, epsilon=epsilon, start=start
+                )
+                with torch.no_grad():
+                    wrong += int((model(attacked).argmax(1) != labels).sum())
+                total += len(labels)
+            errors[name] = 100 * wrong / total
     return errors

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from farkas_exp.config import Config
 from farkas_exp.initialization.lsuv import watching
 from farkas_exp.initialization.random import weight_layers
-from farkas_exp.layers import plain_path
+from farkas_exp.layers import in_mode, plain_path
 from farkas_exp.machine.errors import UserError
 from farkas_exp.methods.base import Method, Training, register
 
@@ -39,11 +39,8 @@ def map_sizes(model: nn.Module, images: Tensor) -> dict[nn.Module, tuple[int, in
         height, width = (max(length * step, kernel) for length, step, kernel in extent)
         sizes[layer] = (height, width)
 
-    training = model.training
-    model.eval()
-    with watching(list(weight_layers(model)), see), plain_path():
+    with watching(list(weight_layers(model)), see), plain_path(), in_mode(model, training=False):
         model(images)
-    model.train(training)
     return sizes
 
 

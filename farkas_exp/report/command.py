@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Literal
 
 from farkas_exp.config import WandbConfig
+from farkas_exp.machine.commands import command
 from farkas_exp.machine.errors import UserError, unknown
-from farkas_exp.machine.home import ensure_home
 from farkas_exp.machine.terminal import unreadable_text
 from farkas_exp.registry import EXPERIMENTS, REPORTS
 from farkas_exp.report.render import FORMATS, show
 from farkas_exp.runs import Survey, survey
-from farkas_exp.runs.command import answer, one_of, read_words
+from farkas_exp.runs.command import one_of, read_words
 from farkas_exp.runs.query import selected
 
 LOG_MODES = ("offline", "online")
@@ -60,10 +60,10 @@ class Request:
         return self.out if self.out is not None else self.runs_dir / "report"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line (of this process by default); return its exit status."""
-    ensure_home()  # matplotlib and W&B need one
-    return answer(arguments, help_text, lambda words: run(parse_request(words)))
+@command(help_text)
+def main(arguments: Sequence[str]) -> None:
+    """Run the command line."""
+    run(parse_request(arguments))
 
 
 def run(request: Request) -> list[Path]:

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from farkas_exp.config.options import shown
+from farkas_exp.machine.commands import command
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.terminal import printable, unreadable_text
 from farkas_exp.runs import RunRecord, Survey, survey
-from farkas_exp.runs.command import answer, read_words
+from farkas_exp.runs.command import read_words
 from farkas_exp.runs.query import (
     DONE,
     by_data,
@@ -60,12 +61,9 @@ class Setting:
     config: Mapping[str, Any]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line (of this process by default); return its exit status."""
-    return answer(arguments, lambda: HELP, _run)
-
-
-def _run(arguments: Sequence[str]) -> None:
+@command(HELP)
+def main(arguments: Sequence[str]) -> None:
+    """Run the command line."""
     values, filters = read_words(arguments, {"runs_dir": Path, "top": _top})
     runs_dir, top = values.get("runs_dir", Path("runs")), values.get("top", 5)
     found = survey(runs_dir)

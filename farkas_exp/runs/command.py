@@ -1,30 +1,10 @@
-"""What the commands that read runs (status, best, report) have in common: KEY=VALUE words, help, and mistakes."""
+"""The KEY=VALUE words of the commands that read runs: status, best, report."""
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from farkas_exp.machine.errors import UserError, unknown
-from farkas_exp.machine.output import patient, warn
-from farkas_exp.machine.terminal import printable
 from farkas_exp.runs.query import filter_keys
-
-
-@patient()
-def answer(
-    arguments: Sequence[str] | None, help_text: Callable[[], str], run: Callable[[Sequence[str]], object]
-) -> int:
-    """Print the help or `run` the arguments (of this process by default); return the exit status."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if {"-h", "--help", "help"} & set(arguments):
-        print(help_text(), end="")
-        return 0
-    try:
-        run(arguments)
-    except UserError as error:
-        warn(f"error: {printable(error)}")
-        return 2
-    return 0
 
 
 def read_words(

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from farkas_exp import runs
+from farkas_exp.machine.commands import command
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.signals import StopRequest
 from farkas_exp.machine.terminal import printable
 from farkas_exp.runs import RunRecord
-from farkas_exp.runs.command import answer, one_of, read_words
+from farkas_exp.runs.command import one_of, read_words
 from farkas_exp.runs.query import number, selected
 
 DAMAGED = "damaged"
@@ -64,12 +65,9 @@ class Request:
     filters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line (of this process by default); return its exit status."""
-    return answer(arguments, lambda: HELP, _run)
-
-
-def _run(arguments: Sequence[str]) -> None:
+@command(HELP)
+def main(arguments: Sequence[str]) -> None:
+    """Run the command line."""
     request = parse_request(arguments)
     watch(request) if request.watch else print_once(request)
 
