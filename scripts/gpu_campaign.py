@@ -32,6 +32,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # noqa: E40
 from hydra.core.override_parser.overrides_parser import OverridesParser  # noqa: E402
 from hydra.errors import HydraException  # noqa: E402
 
+from farkas_exp.launch.outcomes import CRASH, OK, TO_BE_CONTINUED, USAGE  # noqa: E402
 from farkas_exp.machine.cores import cores  # noqa: E402
 from farkas_exp.machine.errors import UserError  # noqa: E402
 
@@ -44,8 +45,6 @@ SECONDS_TO_PACK = 20.0
 GIGABYTES_A_RUN = 3.0
 """Of the card's memory: CUDA's own and a thin network's at a batch of 128."""
 ALWAYS = ["hydra.mode=RUN", "wandb.mode=disabled", "progress=none", "checkpoint.every_minutes=1"]
-
-DONE, CRASHED, MISTAKE, TO_BE_CONTINUED = 0, 1, 2, 75
 
 
 def read_cells(text: str) -> list[list[str]]:
@@ -233,7 +232,7 @@ def main(given: Sequence[str] | None = None) -> int:
             unpack(options.go_on, options.runs_dir)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return MISTAKE
+        return USAGE
     options.runs_dir.mkdir(parents=True, exist_ok=True)
     reserve = min(SECONDS_TO_STOP + SECONDS_TO_PACK, options.minutes * 30)  # half of a very short call
     until = begun + 60 * options.minutes - reserve
@@ -243,11 +242,11 @@ def main(given: Sequence[str] | None = None) -> int:
     for path in pack(options.runs_dir, options.out):
         print(f"no room for {path}")
     sizes = [path.stat().st_size / 1e6 for path in volumes_in(options.out)]
-    names = {DONE: "done", TO_BE_CONTINUED: "to be continued", CRASHED: "crashed", MISTAKE: "refused"}
+    names = {OK: "done", TO_BE_CONTINUED: "to be continued", CRASH: "crashed", USAGE: "refused"}
     ended = ", ".join(f"{count} {names.get(status, status)}" for status, count in sorted(statuses.items()))
     print(f"{ended}; {len(sizes)} files, {sum(sizes):.1f} MB in {options.out}; {time.monotonic() - begun:.0f} s")
-    worst = [status for status in (MISTAKE, CRASHED, TO_BE_CONTINUED) if statuses[status]]
-    return worst[0] if worst else DONE
+    worst = [status for status in (USAGE, CRASH, TO_BE_CONTINUED) if statuses[status]]
+    return worst[0] if worst else OK
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ work, 1 one does not.
 """
 
 import argparse
-import json
 import os
 import shutil
 import signal
@@ -18,11 +17,13 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+from farkas_exp.runs.jsonfiles import read_rows  # noqa: E402
 
 SECONDS = 100
 """A way that takes longer hangs."""
@@ -113,7 +114,7 @@ def resume(trial: Trial) -> None:
 
 def losses(run: Path) -> list[float]:
     """The training losses of a run by epoch."""
-    return [json.loads(line)["train_loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [row["train_loss"] for row in read_rows(run / "metrics.jsonl")]
 
 
 def streamed(trial: Trial) -> None:
@@ -132,7 +133,7 @@ class Way:
 
     name: str
     try_it: Callable[[Trial], None]
-    needs_gpu: bool = field(default=False)
+    needs_gpu: bool = False
 
 
 WAYS = [
