@@ -78,7 +78,7 @@ def append_shortcut(branch: Tensor, shortcut: Tensor, coefficient: float | Tenso
 
 
 def multiplied(weight: Tensor, bias: B, multiplier: Tensor | None) -> tuple[Tensor, B]:
-    """The weight and bias that multiply what a layer puts out, where there is a multiplier."""
+    """The weight and bias of a layer times its multiplier, where it has one."""
     if multiplier is None:
         return weight, bias
     return multiplier * weight, bias if bias is None else multiplier * bias

@@ -33,7 +33,7 @@ def warn(text: str) -> None:
 
 @contextmanager
 def patient() -> Iterator[None]:
-    """Within the block no printing raises, whoever prints; for the `main` of a command."""
+    """Keep printing from raising within the block, wherever it happens; for the `main` of a command."""
     _fill_standard_descriptors()
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (_Patient(stream) if stream is not None else None for stream in before)

@@ -40,7 +40,7 @@ class Averaging(Method):
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """The average in the place of the weights."""
+        """Put the average in place of the weights."""
         kept = [tensor.clone() for tensor in self.current]
         self._put(self.average)
         self.training.share()  # the running statistics of the first process

@@ -66,7 +66,7 @@ class LayerKit:
         return nn.Conv2d(inputs, outputs, kernel_size, stride, kernel_size // 2, bias=bias)
 
     def residual(self, inputs: int, channels: int, kernel_size: int) -> ResidualLayer:
-        """The convolution that ends a residual branch; its block puts out `channels` + `growth`."""
+        """The convolution that ends a residual branch; its block has `channels` + `growth` outputs."""
         if self.appends:
             return FarkasResidualConv2d(inputs, channels, kernel_size, 1, kernel_size // 2, rule=self.rule)
         return ResidualConv2d(inputs, channels, kernel_size, 1, kernel_size // 2)

@@ -1,8 +1,8 @@
 """NF-ResNet on the CIFAR skeleton (Brock et al. 2021a): no normalization, since the variance of every sum is known.
 
-Block l takes x with the expected variance v and puts out
+Block l maps x, of the expected variance v, to
 
-    x + beta f(psi(x / sqrt(v))),    with the expected variance v + beta^2,
+    x + beta f(psi(x / sqrt(v))),    of the expected variance v + beta^2,
 
 where psi is the activation and f a 3x3 convolution, the activation, and a 3x3 convolution. Between stages there are the
 activation of x / sqrt(v), a 1x1 convolution and 2x2 average pooling, behind which v counts as 1 again. The variances
@@ -11,9 +11,10 @@ multiplier of each branch, zero at the start, are `residual=nf`: the parts are c
 conf/model/nf_resnet34.yaml chooses them all. The paper adds gradients clipped unit by unit (Brock et al. 2021b):
 `optimizer.clip_units`.
 
-In the Farkas network stem, convolutions and ends of branches are Farkas layers. All that an activation is given is what
-such a layer puts out, divided by a positive number: with the cutoff 0 at least one unit is active everywhere. The
-variance of the aggregated component of a `sum`, which is that of all the others together, is not counted.
+In the Farkas network stem, convolutions and ends of branches are Farkas layers. The input
+of every activation is the output of such a layer, divided by a positive number: with the cutoff 0 at least one unit is
+active everywhere. The variance of the aggregated component of a `sum`, which is that of all the others together, is not
+counted.
 """
 
 import math

@@ -46,7 +46,7 @@ class RectangularNet(nn.Module):
 
     @property
     def is_chain(self) -> bool:
-        """Whether each layer takes what the one before it puts out, and nothing else."""
+        """Whether each layer takes the output of the one before it, and nothing else."""
         return not any(isinstance(unit, ShortcutUnit) for unit in self.hidden)
 
     def forward(self, images: Tensor) -> Tensor:
