@@ -54,11 +54,13 @@ def own_arms(experiment: str) -> dict[str, arms.Arm]:
     return arms.arms_of(experiment, [Path(config_dir())])
 
 
-@cache
-def of_experiment(experiment: str) -> tuple[Compositions, DictConfig]:
+def made_for(experiment: str) -> tuple[Compositions, DictConfig]:
     """What composes an experiment's runs ("": those of none), and the configuration of its whole sweep."""
     tell_hydra(Path(config_dir()))
     arms.offer(own_arms(experiment))
     with initialize_config_dir(config_dir(), version_base="1.3"):
         master = compose("config", [f"experiment={experiment}"] if experiment else [], return_hydra_config=True)
         return Compositions(GlobalHydra.instance().config_loader(), master), master
+
+
+of_experiment = cache(made_for)

@@ -1,4 +1,7 @@
+import os
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,3 +24,14 @@ def signals_are_given_back() -> Iterator[None]:
     assert not signals._process.taken_over
     assert not signals._handles()
     assert signals.asked() is None
+
+
+@pytest.fixture
+def private_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No test touches the user's own W&B settings, and the service ends with its test."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for key in [key for key in os.environ if key.startswith("WANDB_")]:
+        monkeypatch.delenv(key)
+    yield
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].teardown()

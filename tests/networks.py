@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from farkas_exp.layers import plain_path
+from farkas_exp.layers import plain_path, watch_pre_activations
 from farkas_exp.layers.activation import Activation
 from farkas_exp.models import create_model
 
@@ -55,3 +55,14 @@ SMALL = {
     "farkas_allconv_residual": {"blocks": [1, 1], "widths": [4, 8]},
     "linear_residual": {"depth": 2},
 }
+
+
+def with_multipliers(model: nn.Module, value: float, batch: torch.Tensor) -> list[float]:
+    """Set every branch's multiplier; the least largest pre-activation of each activation."""
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            if key.endswith("multiplier"):
+                parameter.fill_(value)
+        with watch_pre_activations(model) as seen:
+            model(batch)
+    return [float(z.amax(1).min()) for _, z in seen]

@@ -76,13 +76,17 @@ def test_a_narrow_deep_plain_network_has_dead_points_and_a_farkas_network_of_its
         assert (min(layer.margin for layer in layers) <= 0) == dead
 
 
-def test_measuring_changes_nothing():
-    model = create_model("farkasnet34", 10, normalization="batch", blocks=(1,), widths=(4,))
+@pytest.mark.parametrize("measure", [measure_activity, dead_samples])
+@pytest.mark.parametrize("name", ["resnet34", "farkasnet34"])
+def test_measuring_changes_nothing(name, measure):
+    model = create_model(name, 10, normalization="batch", blocks=(1,), widths=(4,))
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    measure_activity(model, torch.rand(4, 3, 8, 8))
+    measure(model, torch.rand(4, 3, 8, 8))
     assert model.training
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert not any(module._forward_pre_hooks for module in model.modules())
+    measure(model.eval(), torch.rand(4, 3, 8, 8))
+    assert not model.training
 
 
 class Chain(nn.Module):
@@ -140,16 +144,6 @@ def test_a_sample_lives_while_one_position_of_one_channel_is_active():
     maps = torch.full((2, 3, 2, 2), -1.0)
     maps[1, 2, 0, 1] = 0.5
     assert dead_samples(Chain(maps.tolist()), torch.zeros(2, 1)) == 0.5
-
-
-def test_counting_dead_samples_leaves_the_network_as_it_is():
-    model = create_model("resnet34", 10, normalization="batch", blocks=(1,), widths=(4,))
-    before = {key: value.clone() for key, value in model.state_dict().items()}
-    dead_samples(model, torch.rand(4, 3, 8, 8))
-    assert model.training
-    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
-    dead_samples(model.eval(), torch.rand(4, 3, 8, 8))
-    assert not model.training
 
 
 @pytest.mark.parametrize("training", [True, False])

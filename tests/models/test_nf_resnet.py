@@ -7,11 +7,10 @@ import torch
 import torch.nn.functional as F
 
 from farkas_exp.initialization import initialize
-from farkas_exp.layers import watch_pre_activations
 from farkas_exp.layers.standardization import standardize
 from farkas_exp.models import create_model
 from tests.composing import composed
-from tests.networks import normal
+from tests.networks import normal, with_multipliers
 
 NF = {"beta": 0.2, "multiplier": 0.0}
 GAMMA = math.sqrt(2 * math.pi / (math.pi - 1))
@@ -77,14 +76,9 @@ def test_the_farkas_network_has_no_dead_point(aggregation, multiplier):
         "nf_farkasnet34", residual_scaling={"beta": 0.2, "multiplier": 0.0},
         aggregation={"name": aggregation, "margin": 0.01},
     )  # fmt: skip
-    with torch.no_grad():
-        for key, parameter in net.named_parameters():
-            if key.endswith("multiplier"):
-                parameter.fill_(multiplier)
-        with watch_pre_activations(net) as seen:
-            net(-7 * normal(16, 2, 8, 8).abs())
-    assert len(seen) == 8
-    assert min(float(z.amax(1).min()) for _, z in seen) > 0
+    least = with_multipliers(net, multiplier, -7 * normal(16, 2, 8, 8).abs())
+    assert len(least) == 8
+    assert min(least) > 0
 
 
 @pytest.mark.parametrize("name", ["nf_resnet34", "nf_farkasnet34"])

@@ -15,12 +15,11 @@ from farkas_exp.layers import (
     ResidualConv2d,
     certify,
     plain_path,
-    watch_pre_activations,
 )
 from farkas_exp.machine.errors import UserError
 from farkas_exp.models import create_model
 from farkas_exp.training.optimizer import build_optimizer
-from tests.networks import SMALL, normal
+from tests.networks import SMALL, normal, with_multipliers
 
 CPU = torch.device("cpu")
 
@@ -115,14 +114,9 @@ def test_a_farkasnet_has_no_dead_point_at_any_multiplier(multiplier):
         "farkasnet18", blocks=[2, 2], widths=[4, 8], in_channels=1, image_size=8, residual_scaling={"multiplier": 0.0},
         aggregation={"name": "mean", "margin": 0.1},
     ).double()  # fmt: skip
-    with torch.no_grad():
-        for key, parameter in model.named_parameters():
-            if key.endswith("multiplier"):
-                parameter.fill_(multiplier)
-        with watch_pre_activations(model) as seen:
-            model(-5 * normal(16, 1, 8, 8).abs())
-    assert len(seen) == 10
-    assert min(float(z.amax(1).min()) for _, z in seen) > 0.0
+    least = with_multipliers(model, multiplier, -5 * normal(16, 1, 8, 8).abs())
+    assert len(least) == 10
+    assert min(least) > 0.0
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +22,9 @@ from farkas_exp.runs.wandb import WandbMirror, told_by
 from tests.wandb_file import complete, read_wandb_file
 from tests.wandb_server import closed_port, wandb_server
 
+pytestmark = pytest.mark.usefixtures("private_home")
+
 CONFIG = {"model": {"name": "resnet18"}, "lr": {"value": 0.1, "milestones": [60, 120]}, "seed": 3}
-
-
-@pytest.fixture(autouse=True)
-def private_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No test touches the user's own W&B settings, and the service ends with its test."""
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    for key in [key for key in os.environ if key.startswith("WANDB_")]:
-        monkeypatch.delenv(key)
-    yield
-    if "wandb" in sys.modules:
-        sys.modules["wandb"].teardown()
 
 
 def start(run_dir: Path, mode: Any = "offline", run_id: str = "abc-s3", **more: Any) -> WandbMirror:

@@ -1,6 +1,5 @@
 """What Weights & Biases is told about whole runs: the same id after every resumption, and the outcome as it is."""
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -16,17 +15,9 @@ from tests.stopping import stop_after
 from tests.wandb_file import read_wandb_file
 from tests.wandb_server import closed_port
 
+pytestmark = pytest.mark.usefixtures("private_home")
+
 OFFLINE = {"mode": "offline"}
-
-
-@pytest.fixture(autouse=True)
-def private_home(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    for key in [key for key in os.environ if key.startswith("WANDB_")]:
-        monkeypatch.delenv(key)
-    yield
-    if "wandb" in sys.modules:
-        sys.modules["wandb"].teardown()
 
 
 def recorded(run):

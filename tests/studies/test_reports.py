@@ -1,8 +1,7 @@
 """What an experiment ends with: its table or figure, from the runs of its setting; deep and narrow maps."""
 
 import json
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,15 +147,7 @@ def test_sentences_of_the_paper_have_tables_of_their_own(tmp_path: Path) -> None
     assert "missing" in first
 
 
-@pytest.fixture
-def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    yield
-    if "wandb" in sys.modules:
-        sys.modules["wandb"].teardown()
-
-
-@pytest.mark.usefixtures("own_home")
+@pytest.mark.usefixtures("private_home")
 def test_the_report_is_logged_as_an_artifact(moons: Path) -> None:
     assert main(["deep_narrow", f"runs_dir={moons}", "format=md,png", "log=offline"]) == 0
     (path,) = (moons / "report").glob("wandb/offline-run-*/run-*.wandb")

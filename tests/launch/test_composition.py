@@ -1,0 +1,94 @@
+"""A configuration that is composed without Hydra is the one that Hydra composes."""
+
+import itertools
+import random
+from pathlib import Path
+
+import pytest
+
+from farkas_exp.config import parse
+from farkas_exp.config.help import choices
+from farkas_exp.config.identity import identify
+from farkas_exp.config.store import config_dir
+from farkas_exp.launch import grid
+from tests.composing import made_for
+
+
+@pytest.fixture(scope="module")
+def compositions():
+    return made_for("")[0]
+
+
+def runs_of(experiment, compositions, master):
+    """The overrides of an experiment's runs, of one seed and with all that the files leave open."""
+    fixed = [f"experiment={experiment}", "seed=0"]
+    fixed += ["lr.value=0.1"] if experiment == "without_normalization_test" else []  # instead of a search in runs_dir
+    fixed += ["dataset.root=/images/x"] if experiment.startswith("table3") else []
+    return grid.combinations(master.hydra.sweeper.params, fixed, compositions._loader)
+
+
+@pytest.mark.parametrize("experiment", choices(Path(config_dir()))["experiment"])
+def test_every_experiment_composes_to_the_same_run_both_ways(experiment):
+    made, master = made_for(experiment)
+    found = runs_of(experiment, made, master)
+    plain = made.plain_values(found[-1])
+    assert plain is not None, "left to Hydra, at a quarter of a second for each run"
+    assert plain == made.by_hydra(found[-1])
+
+
+def random_overrides(generator: random.Random) -> list[str]:
+    groups = {name: found for name, found in choices(Path(config_dir())).items() if name != "experiment"}
+    chosen = [f"{name}={generator.choice(groups[name])}" for name in generator.sample(sorted(groups), 4)]
+    single = [
+        "seed=7", "lr.value=0.3", "lr.milestones=[1,2]", "dataset.label='a b'", "model.blocks=[1,2]",
+        "wandb.name=${lr.value}", "optimizer.momentum=null", "epochs=1e1", "wandb.tags=[a,'1']", "dataset.root=???",
+    ]  # fmt: skip
+    given = [*chosen, *generator.sample(single, 4)]
+    generator.shuffle(given)
+    return given
+
+
+@pytest.mark.parametrize("seed", [*range(6), *(pytest.param(s, marks=pytest.mark.slow) for s in range(6, 100))])
+def test_random_overrides_compose_to_the_same_run_both_ways(compositions, seed):
+    overrides = random_overrides(random.Random(seed))
+
+    def outcome(way):
+        try:
+            return way(overrides)
+        except Exception as error:  # noqa: BLE001 - the same error is as good
+            return type(error), str(error)
+
+    plain = compositions.plain_values(overrides)
+    assert plain is None or plain == outcome(compositions.by_hydra), overrides
+
+
+@pytest.mark.parametrize(
+    "override", ["+new=1", "~seed", "++seed=3", "lr={value:1}", "nothing=1", "seed.x=1", "runs_dir=${hydra:job.num}"]
+)
+def test_what_is_not_plain_is_left_to_hydra(compositions, override):
+    assert compositions.plain_values(["model=resnet18", override]) is None
+
+
+def test_thousands_of_runs_ask_hydra_once(compositions, monkeypatch):
+    monkeypatch.setattr(compositions, "by_hydra", lambda overrides: pytest.fail("composed by Hydra"))
+    lists = []
+    monkeypatch.setattr("farkas_exp.launch.composition.create_defaults_list", _counting(lists))
+    axes = (["resnet18", "resnet34", "farkasnet18"], ["batch", "none", "group"], ["small", "large"], range(50))
+    found = [
+        (f"model={m}", f"normalization={n}", f"lr={r}", f"seed={s}", "epochs=3")
+        for m, n, r, s in itertools.product(*axes)
+    ]
+    assert len(grid.distinct(found, compositions)) == len(found) == 900
+    assert len(lists) == 1
+    hashes = {identify(parse(compositions.values(each))).hash for each in found}
+    assert len(hashes) == 18
+
+
+def _counting(calls):
+    from hydra._internal.defaults_list import create_defaults_list
+
+    def counted(*arguments):
+        calls.append(arguments)
+        return create_defaults_list(*arguments)
+
+    return counted
