@@ -249,14 +249,20 @@ def _log_all(run: Any, files: Sequence[Path], name: str) -> None:
 
 
 def _init(mode: str, arguments: dict[str, Any], init_timeout: float, finish_timeout: float) -> Any:
-    """Start a W&B run. On failure end W&B's own process, whose state would spoil the next start."""
+    """Start a W&B run. On failure end W&B's own process, whose state would spoil the next start.
+
+    A process of an earlier run that dies between the look at it and the call is replaced by a new one.
+    """
     service.prepare()
+    is_old = service.is_known()
     try:
         run = service.within(
             2 * init_timeout + CALL_TIMEOUT, lambda: _started(mode, arguments, init_timeout, finish_timeout)
         )
-    except Exception:
+    except Exception as error:
         service.forget()
+        if is_old and type(error).__name__ == service.HUNG_UP:
+            return _init(mode, arguments, init_timeout, finish_timeout)
         raise
     service.guard()
     return run

@@ -19,7 +19,12 @@ T = TypeVar("T")
 EXIT_SECONDS = 60.0
 """The time W&B's process has to write and upload the rest when Python exits."""
 
+HUNG_UP = "MailboxClosedError"
+"""The name of W&B's error for a process that is gone."""
+
 _TEARDOWN_SECONDS = 5.0
+_ADDRESS = "WANDB_SERVICE"
+"""The variable in which W&B keeps the address of its process."""
 _PROGRAM = "wandb-core"
 
 
@@ -55,8 +60,13 @@ def within(seconds: float, call: Callable[[], T]) -> T:
 
 def prepare() -> None:
     """Forget a process of W&B that died or was stopped, so that the next run starts a new one."""
-    if "wandb" in sys.modules and "WANDB_SERVICE" in os.environ and not _is_well():
+    if is_known() and not _is_well():
         forget()
+
+
+def is_known() -> bool:
+    """Whether an earlier run of this process has left a process of W&B, dead or alive."""
+    return "wandb" in sys.modules and _ADDRESS in os.environ
 
 
 def forget() -> None:
@@ -70,7 +80,7 @@ def forget() -> None:
         within(_TEARDOWN_SECONDS, lambda: sys.modules["wandb"].teardown(exit_code=1))
     except Exception:  # noqa: BLE001 - whatever W&B raises for its dead process
         wandb_setup._singleton = None
-    os.environ.pop("WANDB_SERVICE", None)  # the address of W&B's process
+    os.environ.pop(_ADDRESS, None)
 
 
 def _is_well() -> bool:

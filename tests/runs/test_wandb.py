@@ -308,6 +308,19 @@ def test_after_its_process_was_killed_or_stopped_the_next_run_has_its_mirror(tmp
     assert pid not in processes_of_wandb()
 
 
+def test_a_process_that_dies_after_the_look_at_it_costs_the_next_run_nothing(tmp_path: Path, monkeypatch) -> None:
+    start(tmp_path / "a", run_id="a").finish()
+    for pid in processes_of_wandb():
+        os.kill(pid, signal.SIGKILL)
+    monkeypatch.setattr(service, "prepare", lambda: None)  # it was well a moment ago
+    warnings: list[str] = []
+    second = start(tmp_path / "b", run_id="b", warn=warnings.append)
+    second.log({"epoch": 1, "train_loss": 2.0})
+    second.finish()
+    assert warnings == []
+    assert [row["train_loss"] for row in recorded(tmp_path / "b")["history"]] == [2.0]
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 @pytest.mark.parametrize("moment", ["before the finish", "after the finish"])
 def test_a_stopped_process_of_wandb_does_not_hang_the_end_of_the_command(tmp_path: Path, moment: str) -> None:
