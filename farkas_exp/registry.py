@@ -284,6 +284,18 @@ class Measure(Entry):
     whole_set: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class Optimizer(Entry):
+    """An optimizer.
+
+    Attributes:
+        recordable: whether its step reads and writes tensors on the device alone, also the learning rate, which is
+            then a tensor, and all else that changes: it can be recorded with the gradients and replayed.
+    """
+
+    recordable: bool = False
+
+
 NETWORKS = Registry("model.name", Network, "farkas_exp.models.catalogue")
 HEADS = Registry("head.name", Head, "farkas_exp.models.catalogue")
 NORMALIZATIONS = Registry("normalization.name", Normalization, "farkas_exp.layers.catalogue")
@@ -292,7 +304,7 @@ AGGREGATIONS = Registry("aggregation.name", Entry, "farkas_exp.layers.catalogue"
 WEIGHTS = Registry("weight.name", Entry, "farkas_exp.layers.catalogue")
 INITIALIZATIONS = Registry("init.name", Initialization, "farkas_exp.initialization.catalogue")
 DATASETS = Registry("dataset.name", Dataset, "farkas_exp.data.catalogue")
-OPTIMIZERS = Registry("optimizer.name", Entry, "farkas_exp.training.catalogue")
+OPTIMIZERS = Registry("optimizer.name", Optimizer, "farkas_exp.training.catalogue")
 MEASURES = Registry("diagnostics.measures", Measure, "farkas_exp.measures.catalogue")
 
 

@@ -99,7 +99,11 @@ class Pool:
 
     def _start(self, number: int, arguments: list[str], log: io.BufferedIOBase) -> None:
         threads = str(max(1, cores() // self.at_once))
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": threads}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+            "OMP_NUM_THREADS": threads,
+        }
         command = [sys.executable, "-m", "farkas_exp", *arguments]
         self.running[number] = (subprocess.Popen(command, env=environment, stdout=log, stderr=log), arguments)
 

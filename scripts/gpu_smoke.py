@@ -68,7 +68,11 @@ class Trial:
 
 def environment() -> dict[str, str]:
     """The environment of the processes."""
-    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "OMP_NUM_THREADS": "1",
+    }
 
 
 def one(*arguments: str) -> Callable[[Trial], None]:

@@ -300,7 +300,7 @@ class Config:
     failure: FailureConfig = FailureConfig()
     epochs: int = option(200, at_least=1, at_most=MOST_EPOCHS)
     batch_size: int = option(128, at_least=1, at_most=MOST_IMAGES, needs=NO_PHASES)
-    precision: Literal["fp32", "bf16"] = option("fp32")
+    precision: Literal["fp32", "tf32", "bf16"] = option("fp32")
     label_smoothing: float = option(0.0, at_least=0, below=1)
 
     seed: int = outside(0, at_least=0, at_most=2**32 - 1)

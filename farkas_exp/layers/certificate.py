@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from farkas_exp.layers.augmented import aggregate
 from farkas_exp.layers.completion import FarkasCompletion
 from farkas_exp.layers.farkas import FarkasConv2d, FarkasLayer
-from farkas_exp.layers.paths import in_mode, plain_path
+from farkas_exp.layers.paths import in_mode, plain_path, single_precision
 from farkas_exp.layers.residual import FarkasResidualConv2d
 
 FARKAS = (FarkasLayer, FarkasCompletion)
@@ -79,6 +79,7 @@ def certify(layer: nn.Module, input: Tensor) -> Certificates: ...
 
 
 @torch.no_grad()
+@single_precision()
 def certify(layer: nn.Module, input: Tensor, shortcut: Tensor | None = None) -> Certificate | Certificates:
     """Certify a Farkas layer on inputs, or every Farkas layer of a network on images.
 

@@ -29,6 +29,29 @@ def fused_allowed() -> bool:
     return _FUSED.get()
 
 
+def allow_tf32(convolutions: bool, products: bool) -> tuple[bool, bool]:
+    """Let a GPU multiply by TF32, which keeps 10 of 23 bits, in this process; return what was allowed before.
+
+    PyTorch allows it in convolutions and not in matrix products.
+    """
+    import torch
+
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32
+    cudnn.allow_tf32, matmul.allow_tf32 = convolutions, products
+    return before
+
+
+@contextmanager
+def single_precision(tf32: bool = False) -> Iterator[None]:
+    """Multiply in full single precision within the block, in this process, or by TF32."""
+    before = allow_tf32(tf32, tf32)
+    try:
+        yield
+    finally:
+        allow_tf32(*before)
+
+
 @contextmanager
 def in_mode(network: "nn.Module", training: bool) -> Iterator[None]:
     """Put a network in the mode of training or evaluation within the block; each module gets its own back."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from farkas_exp.config import Config
 from farkas_exp.data import ImageData
+from farkas_exp.layers.paths import single_precision
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.seeding import derive_seed
 from farkas_exp.measures.activity import dead_samples, measure_activity
@@ -97,9 +98,9 @@ def check_measures(config: Config, world_size: int = 1) -> None:
 
 
 def measure(subject: Subject, names: Iterable[str]) -> dict[str, Any]:
-    """The figures of the named measurements; the training's random stream is not touched."""
+    """The figures of the named measurements, without TF32; the training's random stream is not touched."""
     figures: dict[str, Any] = {}
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), single_precision():
         for name in names:
             figures |= MEASURES[name].build(subject)
     return figures

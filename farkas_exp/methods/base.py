@@ -169,6 +169,11 @@ def execution_mode(config: Config, mode: str, world_size: int = 1) -> str:
     return mode
 
 
+def changes_gradients(method: Method) -> bool:
+    """Whether it acts between the backward pass and the optimizer's step."""
+    return type(method).change_gradients is not Method.change_gradients
+
+
 def build_methods(training: Training) -> list[Method]:
     """The methods of a configuration, in the order in which they act."""
     return [method(training) for method in chosen(training.config)]

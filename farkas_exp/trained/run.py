@@ -25,8 +25,9 @@ from farkas_exp.runs import RunDirectory, RunRecord, checkpoint, faults, read_js
 from farkas_exp.trained.preprocessing import Images, Preprocessing
 from farkas_exp.training.building import choose_device, network, placed
 from farkas_exp.training.environment import check_same_data
-from farkas_exp.training.evaluation import autocast, evaluation_sums
+from farkas_exp.training.evaluation import evaluation_sums
 from farkas_exp.training.metrics import means, metrics_on
+from farkas_exp.training.precision import computing_in
 
 AT_ONCE = 256
 """Images that are predicted in one batch."""
@@ -156,7 +157,7 @@ class Run:
         """The probability of each class for each image, (N, classes), on the CPU."""
         parts = []
         for part in self.preprocessing(images).split(AT_ONCE):
-            with autocast(self.config.precision, self.device):
+            with computing_in(self.config.precision, self.device):
                 parts.append(self.network(part.to(self.device)).float().softmax(1).cpu())
         return torch.cat(parts)
 

@@ -9,6 +9,6 @@ __all__ = ["OPTIMIZERS"]
 
 _HERE = "farkas_exp.training.optimizer"
 
-OPTIMIZERS.register("sgd", f"{_HERE}:sgd", options={"momentum": None, "nesterov": None})
-OPTIMIZERS.register("adam", f"{_HERE}:adam")
-OPTIMIZERS.register("adamw", f"{_HERE}:adamw")
+OPTIMIZERS.register("sgd", f"{_HERE}:sgd", options={"momentum": None, "nesterov": None}, recordable=True)
+OPTIMIZERS.register("adam", f"{_HERE}:adam", recordable=True)
+OPTIMIZERS.register("adamw", f"{_HERE}:adamw", recordable=True)

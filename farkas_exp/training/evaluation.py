@@ -1,8 +1,6 @@
 """What is summed of a network over batches, in the steps of a training and in an evaluation."""
 
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +8,7 @@ from torch.nn import functional as F
 
 from farkas_exp.data.base import Batch
 from farkas_exp.training.metrics import Metric
-
-
-def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    """The context in which a network computes with `precision`."""
-    return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
+from farkas_exp.training.precision import computing_in
 
 
 def counted(loss: Tensor, metrics: Sequence[Metric], logits: Tensor, labels: Tensor) -> Tensor:
@@ -30,7 +24,7 @@ def evaluation_sums(
     model.eval()
     totals, count = torch.zeros(len(metrics) + 1, device=device), 0
     for images, labels in batches:
-        with autocast(precision, device):
+        with computing_in(precision, device):
             logits = model(images).float()
         totals += counted(F.cross_entropy(logits, labels, reduction="sum"), metrics, logits, labels)
         count += len(labels)

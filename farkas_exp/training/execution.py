@@ -57,7 +57,7 @@ class CapturedStep:
     call overwrites their output. Gradients stay in place, so they must not be set to None between calls.
 
     Args:
-        step: forward and backward pass, without the optimizer's step, and without a wait for the device.
+        step: forward and backward pass, and perhaps the optimizer's step, without a wait for the device.
         on_failure: called with the reason if the recording fails, in a call that then runs eagerly; this object must
             not be called again. Without it the failure is raised.
         recorder: a CUDA graph by default.

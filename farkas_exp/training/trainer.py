@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,11 +25,13 @@ from farkas_exp.data import ImageData
 from farkas_exp.machine.processes import ALONE, Processes
 from farkas_exp.machine.seeding import derive_seed
 from farkas_exp.machine.signals import StopRequest
-from farkas_exp.methods import Training, build_methods, execution_mode, penalized
-from farkas_exp.training.evaluation import autocast, counted, evaluation_sums
-from farkas_exp.training.execution import CapturedStep, PeakMemory, Step, choose_mode, compile_model
+from farkas_exp.methods import Training, build_methods, changes_gradients, execution_mode, penalized
+from farkas_exp.registry import OPTIMIZERS
+from farkas_exp.training.evaluation import counted, evaluation_sums
+from farkas_exp.training.execution import CapturedStep, PeakMemory, Recorder, Step, choose_mode, compile_model
 from farkas_exp.training.metrics import means, metrics_on
-from farkas_exp.training.optimizer import set_learning_rate
+from farkas_exp.training.optimizer import keep_rates, optimizer_state, set_learning_rate
+from farkas_exp.training.precision import autocast, set_precision
 from farkas_exp.training.schedule import batch_size_at, learning_rate_at
 
 AGREE_EVERY = {"cpu": 1, "cuda": 10}
@@ -82,15 +85,14 @@ class Trainer:
         self._agree_every = AGREE_EVERY[device.type] if processes.are_several else 1
         self.mode = execution_mode(config, choose_mode(config, device, processes.world_size), processes.world_size)
         self.forward = compile_model(model, self.mode)
-        self._gradients: Step = self._backward
-        if self.mode == "graph":
-            self._gradients = CapturedStep(self._backward, self._go_on_without if config.compile == "auto" else None)
         self.methods = build_methods(Training(config, model, data, self.forward, self._share_statistics))
         self.train_metrics = metrics_on(data.info, in_training=True)
         self.metrics = metrics_on(data.info)
         self.peak_memory = PeakMemory(device)
+        set_precision(config.precision, device)
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # shapes are fixed
+        self._choose_steps()
         torch.manual_seed(derive_seed(config.seed, "training", *([processes.rank] if processes.rank else [])))
 
     @property
@@ -143,7 +145,7 @@ class Trainer:
                 leave = stop.requested or (state.step > first and pause())
                 if self.processes.agree(leave):
                     break
-            set_learning_rate(self.optimizer, learning_rate_at(self.config, state.epoch, state.step, steps))
+            self._set_rate(learning_rate_at(self.config, state.epoch, state.step, steps))
             totals += self._train_step(images, labels)
             state.step += 1
             on_step(state.step)
@@ -159,17 +161,53 @@ class Trainer:
         """Update the weights once; return the batch's summed loss (without penalties) and metrics, on the device."""
         for method in self.methods:
             images, labels = method.mix(images, labels)
-        totals = self._gradients(images, labels)
-        for method in self.methods:
-            method.change_gradients()
-        self.optimizer.step()
+        totals = self._update(images, labels)
         for method in self.methods:
             method.after_step()
         return totals
 
+    def _choose_steps(self, recorder: Recorder | None = None) -> None:
+        """Execute steps in the chosen mode from the next one on; a recording begins afresh.
+
+        The optimizer's step is part of the recording where it reads everything from the device and no method changes
+        the gradients.
+        """
+        self._rate: float | None = None
+        self._update: Step = self._eager_update
+        recorded = self.mode == "graph"
+        whole = OPTIMIZERS[self.config.optimizer.name].recordable and not any(map(changes_gradients, self.methods))
+        keep_rates(self.optimizer, self.device if recorded and whole else None)
+        if recorded:
+            on_failure = self._go_on_without if self.config.compile == "auto" else None
+            record = partial(CapturedStep, on_failure=on_failure, recorder=recorder)
+            self._update = record(self._eager_update) if whole else self._update_by(record(self._backward))
+
+    def _update_by(self, gradients: Step) -> Step:
+        """The step that gets its gradients from `gradients`."""
+
+        def update(images: Tensor, labels: Tensor) -> Tensor:
+            totals = gradients(images, labels)
+            for method in self.methods:
+                method.change_gradients()
+            self.optimizer.step()
+            return totals
+
+        return update
+
+    def _eager_update(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Forward and backward pass, and the optimizer's step."""
+        return self._update_by(self._backward)(images, labels)
+
+    def _set_rate(self, rate: float) -> None:
+        """Set the learning rate, if it is another one than before: on a GPU it may take a launch for each group."""
+        if rate != self._rate:
+            set_learning_rate(self.optimizer, rate)
+            self._rate = rate
+
     def _go_on_without(self, reason: str) -> None:
         """Train eagerly from now on, since no graph can be recorded, and say so in the mode."""
-        self.mode, self._gradients = f"none (no graph: {reason})", self._backward
+        self.mode = f"none (no graph: {reason})"
+        self._choose_steps()
 
     def _backward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Forward and backward pass of a step."""
@@ -264,7 +302,7 @@ class Trainer:
         return {
             "state": {**asdict(state), "totals": totals},
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": optimizer_state(self.optimizer),
             "rng": own["rng"],
             "cuda_rng": own["cuda_rng"],
             **({"ranks": ranks} if self.processes.are_several else {}),
@@ -279,6 +317,7 @@ class Trainer:
         """
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
+        self._choose_steps()  # a recording would go on with the memory of before
         for method in self.methods:
             if kept := saved.get("methods", {}).get(type(method).__name__):
                 method.restore(kept)

@@ -2,6 +2,7 @@
 
 import contextlib
 import weakref
+from dataclasses import replace
 
 import pytest
 import torch
@@ -63,15 +64,17 @@ def test_a_recorded_step_trains_as_the_eager_one_bitwise(normalization):
 
     def recorder(function):
         calls.append(function)
+        kept = [*recorded.model.parameters(), *recorded.model.buffers()]
+        kept += [value for state in recorded.optimizer.state.values() for value in state.values()]
+        before = [tensor.detach().clone() for tensor in kept]
+        made = record_like_a_graph(function)  # unlike a recording it executes
         with torch.no_grad():
-            before = [buffer.clone() for buffer in recorded.model.buffers()]
-        made = record_like_a_graph(function)  # unlike a recording it executes, which batch norm's statistics show
-        with torch.no_grad():
-            for buffer, value in zip(recorded.model.buffers(), before, strict=True):
-                buffer.copy_(value)
+            for tensor, value in zip(kept, before, strict=True):
+                tensor.copy_(value)
         return made
 
-    recorded._gradients = CapturedStep(recorded._backward, recorder=recorder)
+    recorded.mode = "graph"
+    recorded._choose_steps(recorder)
     assert losses(eager) == losses(recorded)
     assert len(calls) == 1
     for mine, theirs in zip(recorded.model.state_dict().values(), eager.model.state_dict().values(), strict=True):
@@ -115,7 +118,8 @@ def test_a_failed_recording_ends_an_automatic_choice_only():
         raise RecordingFailed("operation not permitted when stream is capturing")
 
     eager, trainer = make_trainer(torch.device("cpu")), make_trainer(torch.device("cpu"))
-    trainer._gradients = CapturedStep(trainer._backward, trainer._go_on_without, refuse)
+    trainer.mode, trainer.config = "graph", replace(trainer.config, compile="auto")
+    trainer._choose_steps(refuse)
     assert losses(trainer) == losses(eager)
     assert trainer.mode == "none (no graph: operation not permitted when stream is capturing)"
     strict = CapturedStep(lambda images, labels: images, recorder=refuse)

@@ -260,7 +260,7 @@ def test_only_an_automatic_choice_goes_on_without_a_graph(mode, monkeypatch):
 
     monkeypatch.setattr(trainer_module, "choose_mode", lambda *arguments: "graph")
     trainer, state = made_trainer(compile=mode), TrainerState()
-    monkeypatch.setattr(trainer._gradients, "_recorder", refuse)
+    trainer._choose_steps(refuse)
     if mode == "auto":
         assert trained(trainer, state)
         assert trainer.mode == "none (no graph: not here)"

@@ -1,0 +1,33 @@
+"""The precision in which a network computes: `fp32`, `tf32` (on a GPU alone), or `bf16` by autocast."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+
+from farkas_exp.layers.paths import allow_tf32, single_precision
+from farkas_exp.machine.errors import UserError
+
+
+def set_precision(precision: str, device: torch.device) -> None:
+    """Compute in it from now on in this process, as far as single precision goes; `autocast` does the rest.
+
+    Raises:
+        UserError: TF32 without a GPU.
+    """
+    if precision == "tf32" and device.type != "cuda":
+        raise UserError("precision: tf32 needs a GPU; use precision=fp32")
+    allow_tf32(precision == "tf32", precision == "tf32")
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """The context of a forward pass in this precision."""
+    return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+@contextmanager
+def computing_in(precision: str, device: torch.device) -> Iterator[None]:
+    """Forward passes in this precision within the block, whatever is set in this process."""
+    with single_precision(precision == "tf32"), autocast(precision, device):
+        yield
