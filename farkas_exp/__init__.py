@@ -2,12 +2,14 @@
 
 A config-driven experiment framework and reproduction of "Farkas layers: don't shift the data, fix the geometry".
 
-    from farkas_exp import FarkasConv2d, certify, create_model, load
+    from farkas_exp import FarkasConv2d, certify, create_model, load, runs
 
     model = create_model("farkasnet34", num_classes=10)
     run = load("runs/.../seed_0")
+    runs("runs", model="farkasnet34").results
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from farkas_exp.lazy import load as _load
@@ -44,4 +46,6 @@ _PLACES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "runs":  # a room that is also a function
+        return import_module("farkas_exp.runs")
     return _load(__name__, _PLACES, name)

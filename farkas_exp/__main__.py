@@ -5,8 +5,10 @@ import sys
 from farkas_exp.machine import signals
 
 COMMANDS = {
+    "compare": "farkas_exp.report.compare",
     "evaluate": "farkas_exp.trained.evaluate",
     "export": "farkas_exp.trained.export",
+    "prune": "farkas_exp.runs.prune",
 }
 """What is done with runs that are there: the module whose `main` does it, by the first word of the command line."""
 

@@ -16,6 +16,7 @@ How do deep networks train without normalization?
   python -m farkas_exp -m GROUP=CHOICE,CHOICE KEY=1,2 ...     every combination
   python -m farkas_exp experiment=NAME [arm=NAME,NAME ...]    a prepared set of runs, or some of its arms
   python -m farkas_exp.report runs_dir=runs                   tables and figures of what has run
+  python -m farkas_exp evaluate | export | compare | prune --help     what is done with runs that are there
   python -m farkas_exp --check-data dataset=imagenet dataset.root=...    decode every file, name the broken ones
 """
 

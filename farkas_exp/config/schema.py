@@ -258,10 +258,14 @@ class DiagnosticsConfig:
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """How often to write a checkpoint, beside that of an interruption; 0 switches a trigger off."""
+    """How often to write a checkpoint, beside that of an interruption; 0 switches a trigger off.
+
+    `keep` says what stays of the last one when the run is done: all, the weights alone, or none.
+    """
 
     every_epochs: int = outside(1, at_least=0, at_most=MOST_EPOCHS)
     every_minutes: float = outside(5.0, at_least=0)
+    keep: Literal["all", "weights", "none"] = outside("all")
 
 
 @dataclass(frozen=True)

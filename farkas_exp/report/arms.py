@@ -13,7 +13,15 @@ from farkas_exp.registry import NETWORKS, NORMALIZATIONS
 from farkas_exp.report.statistics import Summary, summarize
 from farkas_exp.report.tables import Cell, Table, cell
 from farkas_exp.runs import CRASHED, EMPTY, FAILED, FINISHED, RunRecord
-from farkas_exp.runs.query import by_data, deciding_settings, effective_settings, has_failed, outcome, setting
+from farkas_exp.runs.query import (
+    by_data,
+    deciding_settings,
+    different_keys,
+    effective_settings,
+    has_failed,
+    outcome,
+    setting,
+)
 
 
 @dataclass(frozen=True)
@@ -77,11 +85,7 @@ def group_arms(records: Iterable[RunRecord], labels: Mapping[str, str] | None = 
 def arm_labels(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """A label for each configuration: network and normalization, and every other setting in which they differ."""
     flats = {name: effective_settings(config) for name, config in configs.items()}
-    values: dict[str, set[str]] = {}
-    for flat in flats.values():
-        for key, value in flat.items():
-            values.setdefault(key, set()).add(repr(value))
-    telling = [key for key, each in values.items() if len(each) > 1 and key not in _ALWAYS]
+    telling = [key for key in different_keys(flats.values()) if key not in _ALWAYS]
     labels = {}
     for name, flat in flats.items():
         parts = [pretty(key, flat[key]) for key in _ALWAYS if flat.get(key) is not None]

@@ -1,9 +1,15 @@
 """The run directory: its files, records and checkpoint, and the progress of a run (console, W&B).
 
-Only `checkpoint` imports torch.
+Only `checkpoint` imports torch. The package can be called: `farkas_exp.runs("runs", model="resnet34")` is
+`runs.found.find`.
 """
 
-from farkas_exp.runs.collection import Survey, Unreadable, collect, faults, scan, survey, told_apart
+import sys
+from os import PathLike
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from farkas_exp.runs.collection import Survey, Unreadable, collect, faults, record_at, scan, survey, told_apart
 from farkas_exp.runs.directory import (
     CRASHED,
     EMPTY,
@@ -59,6 +65,7 @@ __all__ = [
     "read_rows",
     "read_run",
     "read_starts",
+    "record_at",
     "scan",
     "survey",
     "told_apart",
@@ -66,3 +73,17 @@ __all__ = [
     "write_record",
     "write_state",
 ]
+
+if TYPE_CHECKING:
+    from farkas_exp.runs.found import Runs
+
+
+class _Package(ModuleType):
+    def __call__(self, folder: str | PathLike[str] = "runs", **where: Any) -> "Runs":
+        """The runs below a folder; see `runs.found.find`."""
+        from farkas_exp.runs.found import find
+
+        return find(folder, **where)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -27,6 +27,7 @@ from farkas_exp.runs.query import (
     by_data,
     deciding_settings,
     default_settings,
+    different_keys,
     has_failed,
     ranked_error,
     selected,
@@ -99,7 +100,7 @@ def rank(records: Sequence[RunRecord]) -> list[Setting]:
     for identity, group in by_identity.items():
         groups |= {(identity, data): part for data, part in by_data(group).items()}
     configs = {key: deciding_settings(group[0].config) for key, group in groups.items()}
-    different = _differences(list(configs.values()))
+    different = different_keys(configs.values())
     ranked = []
     for key, group in groups.items():
         errors = [ranked_error(record) for record in group]
@@ -172,12 +173,6 @@ def _refuse_part(key: str, found: Survey, records: Sequence[RunRecord]) -> None:
 
 def _without(settings: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in keys}
-
-
-def _differences(configs: Sequence[dict[str, Any]]) -> list[str]:
-    """The dotted keys whose values are not the same in all configurations, in the schema's order."""
-    keys = list(dict.fromkeys(key for config in configs for key in config))
-    return [key for key in keys if len({json.dumps(config.get(key)) for config in configs}) > 1]
 
 
 def _print(ranked: Sequence[Setting], count: int) -> None:

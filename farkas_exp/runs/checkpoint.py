@@ -18,17 +18,60 @@ SCHEMA = 1
 
 T = TypeVar("T")
 
+_UNREADABLE = (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile)
+"""The errors of a truncated or foreign file."""
+
 
 def save(run: RunDirectory, state: dict[str, Any]) -> None:
     """Write a checkpoint; the one before it stays as `checkpoint.previous.pt`.
 
     A process killed at any moment leaves at least one complete checkpoint, if there was one before.
     """
-    with replacing(run.checkpoint, keep=run.previous_checkpoint) as handle:
+    _write(run, {"schema": SCHEMA, **state}, run.previous_checkpoint)
+
+
+def _write(run: RunDirectory, state: dict[str, Any], earlier: Path | None) -> None:
+    with replacing(run.checkpoint, keep=earlier) as handle:
         try:
-            torch.save({"schema": SCHEMA, **state}, handle)
+            torch.save(state, handle)
         except RuntimeError as error:  # what torch makes of a full disk
             raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+
+
+WITH_WEIGHTS = ("schema", "run", "state", "model", "methods")
+"""What a network can be loaded and measured from; the rest is needed to train on."""
+
+
+def has_weights_only(saved: dict[str, Any]) -> bool:
+    """Whether a checkpoint holds the weights without what training needs to go on."""
+    return "optimizer" not in saved
+
+
+def keep(run: RunDirectory, what: str) -> None:
+    """Keep all, the weights, or none of the checkpoint of a run that is done."""
+    if what == "all":
+        return
+    saved = load(run) if what == "weights" else None
+    if saved is not None and not has_weights_only(saved):
+        _write(run, {key: saved[key] for key in WITH_WEIGHTS if key in saved}, None)
+    for path in (run.previous_checkpoint, *([run.checkpoint] if what == "none" else [])):
+        path.unlink(missing_ok=True)
+
+
+def training_bytes(run: RunDirectory) -> int:
+    """The bytes of the checkpoint's tensors that are needed only to train on; 0 if it cannot be read."""
+    try:
+        saved = torch.load(run.checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        return sum(map(_bytes, (saved[key] for key in saved if key not in WITH_WEIGHTS)))
+    except (*_UNREADABLE, TypeError):
+        return 0
+
+
+def _bytes(value: Any) -> int:
+    if isinstance(value, torch.Tensor):
+        return value.nbytes
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return sum(map(_bytes, inner))
 
 
 def load(run: RunDirectory, warn: Callable[[str], object] = lambda line: None) -> dict[str, Any] | None:
@@ -102,6 +145,6 @@ def _read(path: Path) -> dict[str, Any] | None:
                 if archive.testzip() is not None:  # torch.load does not look at the checksums
                     return None
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile):
+    except _UNREADABLE:
         return None  # truncated or foreign: the previous one is tried
     return state if isinstance(state, dict) else None

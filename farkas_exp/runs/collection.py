@@ -71,6 +71,22 @@ def _data_name(record: RunRecord) -> str:
     return "+".join(record.data[what][:8] for what in sorted(record.data)) or "unknown"
 
 
+def record_at(path: str | os.PathLike[str]) -> RunRecord:
+    """The record of the run directory that somebody named.
+
+    Raises:
+        UserError: there is no run, or its record cannot be read.
+    """
+    folder = Path(path)
+    record = read_run(folder)
+    if record is not None:
+        return record
+    seeds = sorted(folder.glob("seed_*")) if folder.is_dir() else []
+    hint = f"it holds the seeds of one experiment; give one of them, such as {seeds[0]}" if seeds else ""
+    why = next((fault.why for fault in faults(folder, None)), "") if folder.is_dir() else "no such folder"
+    raise UserError(f"{folder}: {hint or why or 'no run directory; give the folder that holds run.json'}")
+
+
 def collect(runs_dir: str | Path) -> list[RunRecord]:
     """The readable runs below `runs_dir`, by identity and seed; see `survey`."""
     return survey(runs_dir).records

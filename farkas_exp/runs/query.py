@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
@@ -94,6 +94,31 @@ def effective_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
+def different_settings(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The settings in which these configurations differ, for each of them by dotted key, in the schema's order.
+
+    A setting that has no effect in a configuration is not among its own.
+    """
+    flats = {name: effective_settings(config) for name, config in configs.items()}
+    differ = different_keys(flats.values())
+    return {name: {key: flat[key] for key in differ if key in flat} for name, flat in flats.items()}
+
+
+def different_keys(flats: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The keys that have more than one value among these settings."""
+    values: dict[str, set[str]] = {}
+    for flat in flats:
+        for key, value in flat.items():
+            values.setdefault(key, set()).add(repr(value))
+    return [key for key, each in values.items() if len(each) > 1]
+
+
+def short(key: str) -> str:
+    """A dotted key as it is given on the command line: `model` for `model.name`, `lr` for `lr.value`."""
+    group, _, name = key.rpartition(".")
+    return group if group and name == _SHORT.get(group) else key
+
+
 _ARM_GROUPS = ("model.", "residual.", "normalization.", "weight.", "aggregation.", "activation.", "init.", "lr.value",
                "optimizer.scalars")  # fmt: skip
 _BUDGET = ("dataset.", "augmentation.", "epochs", "batch_size", "precision", "label_smoothing", "phases.")
@@ -128,11 +153,20 @@ def filter_keys() -> dict[str, str]:
             continue
         names = [inner.name for inner in dataclasses.fields(hints[f.name])]
         keys |= {f"{f.name}.{name}": f"{f.name}.{name}" for name in names}
-        short = next((name for name in ("name", "value") if name in names), None)
-        if short:
-            keys[f.name] = f"{f.name}.{short}"
+        if f.name in _SHORT:
+            keys[f.name] = f"{f.name}.{_SHORT[f.name]}"
     del keys["runs_dir"]
     return keys
+
+
+def _main_keys() -> Iterator[tuple[str, str]]:
+    """Each group that has a main key, its name or its value, with that key."""
+    for group, hint in typing.get_type_hints(Config).items():
+        names = [inner.name for inner in dataclasses.fields(hint)] if dataclasses.is_dataclass(hint) else []
+        yield from ((group, name) for name in ("name", "value") if name in names)
+
+
+_SHORT = dict(_main_keys())
 
 
 def selected(records: Iterable[RunRecord], filters: Mapping[str, tuple[str, ...]]) -> list[RunRecord]:

@@ -21,7 +21,8 @@ from farkas_exp.machine.errors import UserError
 from farkas_exp.methods import Training
 from farkas_exp.methods.base import Method, chosen
 from farkas_exp.registry import DATASETS
-from farkas_exp.runs import RunDirectory, RunRecord, checkpoint, faults, read_json, read_run
+from farkas_exp.runs import RunDirectory, RunRecord, checkpoint, read_json, record_at
+from farkas_exp.runs.found import frame
 from farkas_exp.trained.preprocessing import Images, Preprocessing
 from farkas_exp.training.building import choose_device, network, placed
 from farkas_exp.training.environment import check_same_data
@@ -50,16 +51,7 @@ def load(run: str | PathLike[str] | RunRecord, device: str | None = None) -> "Ru
     Raises:
         UserError: there is no run there, or its record cannot be read.
     """
-    if isinstance(run, RunRecord):
-        return Run(run, device)
-    path = Path(run)
-    record = read_run(path)
-    if record is None:
-        seeds = sorted(path.glob("seed_*")) if path.is_dir() else []
-        hint = f"it holds the seeds of one experiment; load one of them, such as {seeds[0]}" if seeds else ""
-        why = next((fault.why for fault in faults(path, None)), "") if path.is_dir() else "no such folder"
-        raise UserError(f"{path}: {hint or why or 'no run directory; give the folder that holds run.json'}")
-    return Run(record, device)
+    return Run(run if isinstance(run, RunRecord) else record_at(run), device)
 
 
 class Run:
@@ -87,12 +79,7 @@ class Run:
     @property
     def metrics(self) -> Any:
         """A row an epoch: losses, errors, rate, speed. A pandas data frame where pandas is installed, else a list."""
-        rows = self.record.metrics()
-        try:
-            from pandas import DataFrame  # type: ignore[import-not-found]
-        except ImportError:
-            return rows
-        return DataFrame(rows)
+        return frame(self.record.metrics())
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -202,8 +189,9 @@ class Run:
         record = {"identity": self.record.identity.partition("+")[0], "seed": self.record.seed}
         saved = checkpoint.load_of(RunDirectory(self.record.path), record)
         if saved is None:
+            why = "was not kept (checkpoint.keep=none, or prune)" if self.record.result else "is not there yet"
             raise UserError(
-                f"{self.record.path}: no network to load, for there is no checkpoint (the run is {self.record.state})"
+                f"{self.record.path}: no network to load: the run is {self.record.state}, and its checkpoint {why}"
             )
         return saved
 

@@ -77,13 +77,14 @@ def _build_trainer(config: Config, processes: Processes) -> Trainer:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """What a run continues from: record, rows of metrics, checkpoint."""
+    """What a run continues from: record, rows of metrics, checkpoint; `again` epochs are trained once more."""
 
     record: dict[str, Any]
     rows: list[dict[str, Any]]
     saved: dict[str, Any] | None
     state: TrainerState
     changed: str | None
+    again: int
 
 
 def _prepare(config: Config, run: RunDirectory, trainer: Trainer) -> _Prepared:
@@ -98,9 +99,11 @@ def _prepare(config: Config, run: RunDirectory, trainer: Trainer) -> _Prepared:
     saved = checkpoint.load_of(run, record)
     state = _restored(run, trainer, saved)
     _check_complete(run, state.epoch)
+    before = len(runs.read_rows(run.metrics))
     rows = [by_evaluation_set(row, trainer.evaluated_on) for row in truncate_rows(run.metrics, state.epoch)]
     truncate_rows(run.diagnostics, state.epoch)
-    return _Prepared(record, rows, saved, state, record_start(run, config, trainer, state))
+    changed = record_start(run, config, trainer, state)
+    return _Prepared(record, rows, saved, state, changed, before - len(rows))
 
 
 def _take_part(trainer: Trainer, saved: dict[str, Any] | None) -> None:
@@ -118,7 +121,7 @@ class _Session(Listener):
         record, rows, state = prepared.record, prepared.rows, prepared.state
         self.config, self.run, self.trainer, self.state, self.record = config, run, trainer, state, record
         self.title = f"{record['slug']} seed {config.seed}"
-        self.changed = prepared.changed
+        self.changed, self.again = prepared.changed, prepared.again
         self.measuring = Measuring(config, run, trainer.data, trainer.device)
         self.progress = Progress(config.progress, self.title, config.epochs, run.log, done=state.epoch)
         self.wandb = WandbMirror.start(
@@ -142,6 +145,9 @@ class _Session(Listener):
                 self._write_state(runs.RUNNING)
                 if self.changed:
                     self.progress.warning(f"from here on not bitwise the numbers of an unbroken run: {self.changed}")
+                if self.again:
+                    where = "the checkpoint" if self.state.epoch or self.state.step else "the beginning, without one"
+                    self.progress.message(f"goes on from {where}: {self.again} recorded epochs are trained once more")
                 self._catch_up()
                 result = self._result(train_to_end(self.trainer, self.state, stop, self))
             self._write_state(result["status"])
@@ -149,6 +155,7 @@ class _Session(Listener):
             for file in (self.run.previous_checkpoint, self.run.error):
                 file.unlink(missing_ok=True)
             write_json(self.run.result, result)  # last: until it is there, the same command does the rest
+            checkpoint.keep(self.run, self.config.checkpoint.keep)
             summary = {key: result[key] for key in ("status", "reason", self.error, self.best_error, "seconds")}
             exit_code = int(result["status"] != runs.FINISHED)
             closing = f"{result['status']}: {self.trainer.evaluated_on} error {result[self.error]:.2f} %" + (
@@ -243,6 +250,11 @@ def _restored(run: RunDirectory, trainer: Trainer, saved: dict[str, Any] | None)
     """Restore the trainer from a checkpoint, and return its state; without one, the beginning."""
     if saved is None:
         return TrainerState()
+    if checkpoint.has_weights_only(saved) and saved["state"]["epoch"] < trainer.config.epochs:
+        raise UserError(
+            f"{run.checkpoint}: has the weights of epoch {saved['state']['epoch']} alone, from which no training goes"
+            f" on; restore {run.result.name}, or move {run.path} away to train afresh"
+        )
     return checkpoint.restoring(run, lambda: trainer.restore(saved))
 
 

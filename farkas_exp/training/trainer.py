@@ -316,13 +316,16 @@ class Trainer:
         others begin new ones.
         """
         self.model.load_state_dict(saved["model"])
-        self.optimizer.load_state_dict(saved["optimizer"])
+        if "optimizer" in saved:
+            self.optimizer.load_state_dict(saved["optimizer"])
         self._choose_steps()  # a recording would go on with the memory of before
         for method in self.methods:
             if kept := saved.get("methods", {}).get(type(method).__name__):
                 method.restore(kept)
         state, rank = TrainerState(**saved["state"]), self.processes.rank
         state.totals = _named(state.totals)
+        if "optimizer" not in saved:  # the weights alone, of a run that is done
+            return state
         own = {"totals": state.totals, "rng": saved["rng"], "cuda_rng": saved["cuda_rng"]}
         ranks = saved.get("ranks", [own])
         if len(ranks) == self.processes.world_size:

@@ -178,6 +178,7 @@ CHANGES: dict[str, tuple[Any, Mapping[str, Any]]] = {
     "diagnostics.train_eval": (True, {}),
     "checkpoint.every_epochs": (0, {}),
     "checkpoint.every_minutes": (0.0, {}),
+    "checkpoint.keep": ("weights", {}),
     "wandb.mode": ("offline", {}),
     "wandb.project": ("mine", {}),
     "wandb.entity": ("me", {}),
@@ -197,6 +198,7 @@ WITHOUT_EFFECT = {
     "model.variant": "needs the whole network, seconds of training",
     "seed": "a repetition of the same experiment",
     "wandb.mode": "starts a service",
+    "checkpoint.keep": "leaves no optimizer to compare",
     "optimizer.ema": "an average of the weights, beside them",
 }
 """Keys of which the weights say nothing here."""

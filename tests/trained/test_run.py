@@ -114,7 +114,7 @@ def test_what_is_no_run_is_one_line(path, tmp_path):
     for place, expected in (
         (tmp_path / "none", "no such folder"),
         (tmp_path / "empty", "no run directory; give the folder that holds run.json"),
-        (path.parent, f"it holds the seeds of one experiment; load one of them, such as {path}"),
+        (path.parent, f"it holds the seeds of one experiment; give one of them, such as {path}"),
     ):
         with pytest.raises(UserError, match="^" + str(place)) as caught:
             farkas_exp.load(place)
@@ -122,7 +122,7 @@ def test_what_is_no_run_is_one_line(path, tmp_path):
     copy = tmp_path / "seed_0"
     shutil.copytree(path, copy)
     (copy / "checkpoint.pt").unlink()
-    with pytest.raises(UserError, match=r"no network to load, for there is no checkpoint \(the run is finished\)"):
+    with pytest.raises(UserError, match="no network to load: the run is finished, and its checkpoint was not kept"):
         farkas_exp.load(copy).evaluate()
 
 

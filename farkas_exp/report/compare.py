@@ -1,0 +1,163 @@
+"""`python -m farkas_exp compare RUN RUN`: what differs between runs, and their curves in one picture."""
+
+import itertools
+import string
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from farkas_exp.config.options import shown
+from farkas_exp.machine.commands import command
+from farkas_exp.machine.errors import UserError, unknown
+from farkas_exp.machine.output import say
+from farkas_exp.report import style
+from farkas_exp.report.render import FORMATS, Report, show
+from farkas_exp.report.tables import Table, cell
+from farkas_exp.runs import RunDirectory, RunRecord, read_starts, record_at
+from farkas_exp.runs.command import one_of
+from farkas_exp.runs.query import (
+    deciding_settings,
+    default_settings,
+    different_keys,
+    effective_settings,
+    fingerprint,
+    number,
+    short,
+)
+
+MOST = len(string.ascii_uppercase)
+
+HELP = f"""\
+python -m farkas_exp compare RUN RUN [RUN ...] [out=DIR] [format=png]
+
+Shows in which settings runs differ, also in those that decide no number and in the machine, what came out, and their
+curves in one picture.
+
+RUN           a run directory, such as runs/resnet18-.../seed_0; at least two, and at most {MOST}
+out=DIR       where the files go (default: report/ beside the first run's folder)
+format=png    which files are written; choices: {", ".join(FORMATS)}; none for the terminal only
+
+example: python -m farkas_exp compare runs/resnet18-.../seed_0 runs/farkasnet18-.../seed_0
+"""
+
+
+@command(HELP)
+def main(arguments: Sequence[str]) -> None:
+    """Print the tables, and write the files."""
+    given = dict(argument.split("=", 1) for argument in arguments if argument.startswith(("out=", "format=")))
+    paths = [argument for argument in arguments if not argument.startswith(("out=", "format="))]
+    for path in paths:
+        if "=" in path and not Path(path).is_dir():
+            raise unknown(path.partition("=")[0], path.partition("=")[0], ("out", "format"))
+    if not 2 <= len(paths) <= MOST:
+        raise UserError(f"compare: expected 2 to {MOST} run directories, got {len(paths)}; see compare --help")
+    names = given.get("format", "png").split(",")
+    formats = [] if names == ["none"] else [one_of("format", [*FORMATS, "none"])(name) for name in names]
+    records = [record_at(path) for path in paths]
+    out = Path(given["out"]) if given.get("out") else records[0].path.parent.parent / "report"
+    for file in show(report(records), out, formats, sys.stdout):
+        say(str(file))
+
+
+def report(records: Sequence[RunRecord]) -> Report:
+    """What differs between the runs, and what came of them; the curves of all."""
+    named = dict(zip(string.ascii_uppercase, records, strict=False))
+    notes = tuple(f"{letter}: {record.path}" for letter, record in named.items())
+    differ = _table("What differs", "setting", _different(records), named, notes, "compare")
+    if not differ.rows:
+        differ = Table("Nothing differs", differ.columns, (), notes, (), "compare")
+    outcome = _table("What came of it", "figure", _outcomes(records), named, (), "compare_results")
+    return Report("compare", (differ, outcome), {"compare": lambda: curves(named)})
+
+
+def _different(records: Sequence[RunRecord]) -> dict[str, list[str]]:
+    """A row for each difference: settings that decide numbers, seed, data, other settings, software and machine."""
+    settings = [effective_settings(record.config) for record in records]
+    facts = [_facts(record) for record in records]
+    rows: dict[str, list[str]] = {}
+    for flats in (settings, facts, [_others(record.config) for record in records]):
+        for key in dict.fromkeys(itertools.chain(different_keys(flats), _partly(flats))):
+            rows[short(key)] = [shown(flat[key]) if key in flat else "–" for flat in flats]
+    return rows
+
+
+def _partly(flats: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The keys that some have and others lack, unless they are at their default."""
+    defaults = default_settings()
+    told = [key for flat in flats for key in flat if key not in defaults or flat[key] != defaults[key]]
+    return [key for key in told if any(key not in other for other in flats)]
+
+
+def _others(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that decide no number, apart from where the run is."""
+    deciding = deciding_settings(config)
+    return {key: value for key, value in _flat(config).items() if key not in (*deciding, "seed", "runs_dir")}
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat
+
+
+STARTED = ("farkas_exp", "commit", "torch", "cuda", "host", "device", "threads", "world_size", "compile", "kernels")
+"""What is compared of the last start of a run."""
+
+
+def _facts(record: RunRecord) -> dict[str, Any]:
+    start = next(reversed(read_starts(RunDirectory(record.path))), {})
+    return {"seed": record.seed, "data": fingerprint(record), **{key: start[key] for key in STARTED if key in start}}
+
+
+def _outcomes(records: Sequence[RunRecord]) -> dict[str, list[str]]:
+    results = [record.result or {} for record in records]
+    rows = {"state": [record.state for record in records], "epochs": [f"{r.epoch}/{r.epochs}" for r in records]}
+    for key in dict.fromkeys(key for result in results for key in result):
+        if key not in ("schema", "status", "epochs", "reason"):
+            rows[key.replace("_", " ")] = [_figure(result.get(key)) for result in results]
+    if any(result.get("reason") for result in results):
+        rows["reason"] = [result.get("reason") or "–" for result in results]
+    return rows
+
+
+def _figure(value: Any) -> str:
+    if not isinstance(value, (int, float)):
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 1000 or isinstance(value, int) else f"{value:.4g}"
+
+
+def _table(
+    title: str, head: str, rows: Mapping[str, Sequence[str]], named: Mapping[str, RunRecord], notes: tuple[str, ...],
+    name: str,
+) -> Table:  # fmt: skip
+    cells = tuple((cell(key), *map(cell, values)) for key, values in rows.items())
+    flat = tuple({head: key, **dict(zip(named, values, strict=True))} for key, values in rows.items())
+    return Table(title, (head, *named), cells, notes, flat, name)
+
+
+def curves(named: Mapping[str, RunRecord]) -> Any:
+    """Error and training loss of each run against the epoch, those of failed and unfinished runs included."""
+    from matplotlib.ticker import MaxNLocator
+
+    with style.styled():
+        figure = style.new_figure(9.6, 4.2 + 0.2 * (len(named) // 2))
+        error, loss = figure.subplots(1, 2)
+        sets = " or ".join(sorted({record.evaluated_on for record in named.values()}))
+        looks = zip(named.items(), itertools.cycle((*style.FAMILY_COLORS.values(), *style.SPARE_COLORS)), strict=False)
+        for index, ((letter, record), color) in enumerate(looks):
+            rows = record.metrics()
+            line = ("-", "--", ":")[index % 3]
+            for axes, key in ((error, record.key("error")), (loss, "train_loss")):
+                epochs, values = [row["epoch"] for row in rows], [number(row.get(key)) for row in rows]
+                marker = "o" if len(rows) == 1 else None
+                label = style.text(f"{letter}: {record.slug}, seed {record.seed} ({record.state})")
+                axes.plot(epochs, values, color=color, linestyle=line, marker=marker, label=label)
+        for axes, label in ((error, f"{sets} error (%)"), (loss, "training loss, running mean (nats)")):
+            axes.set_ylabel(label)
+            axes.set_xlabel("epoch")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        handles, labels = loss.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=1)
+    return figure

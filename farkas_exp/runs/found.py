@@ -1,0 +1,122 @@
+"""`farkas_exp.runs(folder)`: the runs of a folder as a sequence that can be filtered and laid out as tables."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, overload
+
+from farkas_exp.config.options import shown
+from farkas_exp.machine.errors import unknown
+from farkas_exp.runs.collection import Unreadable, survey
+from farkas_exp.runs.directory import STATES
+from farkas_exp.runs.query import different_settings, filter_keys, selected
+from farkas_exp.runs.record import RunRecord
+
+
+class Runs(Sequence[RunRecord]):
+    """Records of runs, by name and seed.
+
+        found = farkas_exp.runs("runs", model=["resnet34", "farkasnet34"], state="finished")
+        found.results                   # a row a run: its settings that differ from the others', its state and result
+        found.metrics                   # a row an epoch of every run
+        found.where(lr=0.1)             # some of them
+        farkas_exp.load(found[0])       # one of them, with its network
+
+    Attributes:
+        unreadable: what in the folder may be a run, and cannot be read.
+    """
+
+    def __init__(self, records: Iterable[RunRecord], unreadable: Iterable[Unreadable] = ()) -> None:
+        self._records, self.unreadable = tuple(records), tuple(unreadable)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @overload
+    def __getitem__(self, index: int) -> RunRecord: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Runs": ...
+    def __getitem__(self, index: int | slice) -> "RunRecord | Runs":
+        found = self._records[index]
+        return found if isinstance(found, RunRecord) else Runs(found, self.unreadable)
+
+    def __repr__(self) -> str:
+        states = Counter(record.state for record in self)
+        told = [f"{states[state]} {state}" for state in STATES if states[state]]
+        told += [f"{len(self.unreadable)} unreadable"] if self.unreadable else []
+        return f"<{len(self)} run{'s' * (len(self) != 1)}{': ' * bool(told)}{', '.join(told)}>"
+
+    def where(self, state: str | Sequence[str] | None = None, **settings: Any) -> "Runs":
+        """Those with one of the given values at every key.
+
+        Args:
+            state: such as "finished".
+            settings: by key of the configuration, a value or a list of values: `lr=0.1`, `seed=[0, 1]`,
+                `**{"optimizer.momentum": 0.9}`.
+
+        Raises:
+            UserError: an unknown key or state.
+        """
+        keys = filter_keys()
+        for key in settings:
+            if key not in keys:
+                raise unknown(key, key, ["state", *keys])
+        states = [] if state is None else _several(state)
+        for each in states:
+            if each not in STATES:
+                raise unknown("state", each, STATES)
+        filters = {keys[key]: tuple(map(shown, _several(value))) for key, value in settings.items()}
+        kept = [record for record in selected(self, filters) if not states or record.state in states]
+        return Runs(kept, self.unreadable)
+
+    @property
+    def results(self) -> Any:
+        """A row a run: name, identity, seed, the settings that differ, state, epochs, figures of the result, path.
+
+        A pandas data frame where pandas is installed, else a list.
+        """
+        differ = different_settings({record.identity: record.config for record in self})
+        return frame([_row(record, differ[record.identity]) for record in self])
+
+    @property
+    def metrics(self) -> Any:
+        """A row an epoch: name, identity, seed, the settings that differ, and the figures of the epoch.
+
+        A pandas data frame where pandas is installed, else a list.
+        """
+        differ = different_settings({record.identity: record.config for record in self})
+        return frame([{**_head(r, differ[r.identity]), **row} for r in self for row in r.metrics()])
+
+
+def find(folder: str | PathLike[str] = "runs", **where: Any) -> Runs:
+    """The runs below a folder, those of `where` (`Runs.where`).
+
+    Raises:
+        UserError: there is no such folder, or an unknown key or state.
+    """
+    found = survey(Path(folder))
+    return Runs(found.records, found.unreadable).where(**where)
+
+
+def frame(rows: list[dict[str, Any]]) -> Any:
+    """The rows as a pandas data frame where pandas is installed, else as they are."""
+    try:
+        from pandas import DataFrame  # type: ignore[import-not-found]
+    except ImportError:
+        return rows
+    return DataFrame(rows)
+
+
+def _head(record: RunRecord, differ: Mapping[str, Any]) -> dict[str, Any]:
+    return {"name": record.slug, "identity": record.identity, **differ, "seed": record.seed}
+
+
+def _row(record: RunRecord, differ: Mapping[str, Any]) -> dict[str, Any]:
+    figures = {key: value for key, value in (record.result or {}).items() if key not in ("schema", "status", "epochs")}
+    facts = {"state": record.state, "epoch": record.epoch, "epochs": record.epochs}
+    return {**_head(record, differ), **facts, **figures, "path": str(record.path)}
+
+
+def _several(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple, set, range)) else [value]

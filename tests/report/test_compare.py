@@ -1,0 +1,78 @@
+"""`farkas-exp compare`: what differs between runs, and their curves."""
+
+import io
+
+import pytest
+
+from farkas_exp.report import compare
+from farkas_exp.report.render import show
+from farkas_exp.runs import RunDirectory, record_at, write_json
+from tests.made_runs import make_run, settings
+
+
+def made(folder, model="resnet18", seed=0, state="finished", start=None, **overrides):
+    path = make_run(folder, settings(model, epochs=3, **overrides), seed=seed, state=state)
+    write_json(RunDirectory(path).environment, {"data": {"fingerprint": "f"}, "starts": [start or {}]})
+    return path
+
+
+def rows(table):
+    return {row[0].lines[0]: [cell.lines[0] for cell in row[1:]] for row in table.rows}
+
+
+def test_what_differs_and_nothing_else(tmp_path):
+    one = made(tmp_path, optimizer__momentum=0.5, device="cpu", start={"torch": "2.6", "host": "here"})
+    other = made(tmp_path, "farkasnet18", seed=1, aggregation__margin=0.1, start={"torch": "2.7", "host": "here"})
+    differ, _ = compare.report([record_at(one), record_at(other)]).tables
+    assert rows(differ) == {
+        "model": ["resnet18", "farkasnet18"], "optimizer.momentum": ["0.5", "0.9"], "seed": ["0", "1"],
+        "aggregation.margin": ["–", "0.1"], "torch": ["2.6", "2.7"], "device": ["cpu", "auto"],
+    }  # fmt: skip
+    assert differ.notes == (f"A: {one}", f"B: {other}")
+
+
+def test_two_of_the_same_settings_differ_in_nothing(tmp_path):
+    one, other = made(tmp_path / "a"), made(tmp_path / "b")
+    differ, outcome = compare.report([record_at(one), record_at(other)]).tables
+    assert differ.title == "Nothing differs"
+    assert rows(outcome)["test error"] == ["10", "10"]
+
+
+def test_failed_and_unfinished_runs_have_their_curves(tmp_path, monkeypatch):
+    paths = [made(tmp_path), made(tmp_path, seed=1, state="failed"), made(tmp_path, seed=2, state="interrupted")]
+    figure = compare.curves(dict(zip("ABC", map(record_at, paths), strict=True)))
+    error, loss = figure.axes
+    assert [len(line.get_xdata()) for line in error.get_lines()] == [3, 3, 3]
+    assert len(loss.get_lines()) == 3
+    assert [line.get_label()[:2] for line in loss.get_lines()] == ["A:", "B:", "C:"]
+
+
+def test_every_format_is_written(tmp_path):
+    report = compare.report([record_at(made(tmp_path)), record_at(made(tmp_path, seed=1))])
+    files = show(report, tmp_path / "out", ("md", "csv", "tex", "html"), io.StringIO())
+    assert {path.name for path in files} == {
+        "compare.md", "compare.csv", "compare_results.csv", "compare.tex", "compare.html"
+    }  # fmt: skip
+
+
+def test_the_command_prints_and_writes_beside_the_runs(tmp_path, capsys):
+    paths = [str(made(tmp_path)), str(made(tmp_path, seed=1))]
+    assert compare.main([*paths, "format=md"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "report" / "compare.md")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["RUN"], "compare: expected 2 to 26 run directories, got 1"),
+        (["RUN", "/nowhere"], "/nowhere: no such folder"),
+        (["RUN", "RUN", "fromat=png"], "fromat: unknown 'fromat'; did you mean 'format'?"),
+        (["RUN", "RUN", "format=gif"], "format: unknown 'gif'"),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path, arguments, expected, capsys):
+    run = str(made(tmp_path))
+    assert compare.main([run if argument == "RUN" else argument for argument in arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {expected}")
+    assert error.count("\n") == 1
