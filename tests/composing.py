@@ -18,7 +18,6 @@ def composed(*overrides: str) -> Config | None:
     """The configuration with these overrides; None where the arm is not for the network."""
     experiment = dict(override.split("=", 1) for override in overrides).get("experiment", "")
     compositions, _ = of_experiment(experiment)
-    arms.offer(own_arms(experiment))  # another experiment's may have taken their place
     run, passed_over = arms.of_run(compositions.values(overrides))
     return None if passed_over else parse(run)
 
@@ -54,13 +53,16 @@ def own_arms(experiment: str) -> dict[str, arms.Arm]:
     return arms.arms_of(experiment, [Path(config_dir())])
 
 
-def made_for(experiment: str) -> tuple[Compositions, DictConfig]:
+def of_experiment(experiment: str) -> tuple[Compositions, DictConfig]:
     """What composes an experiment's runs ("": those of none), and the configuration of its whole sweep."""
+    arms.offer(own_arms(experiment))  # another experiment's may have taken their place
+    return made_for(experiment)
+
+
+@cache
+def made_for(experiment: str) -> tuple[Compositions, DictConfig]:
+    """`of_experiment`, once its arms are offered."""
     tell_hydra(Path(config_dir()))
-    arms.offer(own_arms(experiment))
     with initialize_config_dir(config_dir(), version_base="1.3"):
         master = compose("config", [f"experiment={experiment}"] if experiment else [], return_hydra_config=True)
         return Compositions(GlobalHydra.instance().config_loader(), master), master
-
-
-of_experiment = cache(made_for)

@@ -28,7 +28,7 @@ def assert_same(first, second):
         assert torch.equal(state["momentum_buffer"], momenta2[key]["momentum_buffer"])
 
 
-def stop_after(steps, monkeypatch):
+def stop_after(steps, monkeypatch, number=signal.SIGTERM):
     """Let the process be asked to stop after so many training steps."""
     step = Trainer._train_step
     count = 0
@@ -37,7 +37,7 @@ def stop_after(steps, monkeypatch):
         nonlocal count
         count += 1
         if count == steps:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
         return step(self, images, labels)
 
     monkeypatch.setattr(Trainer, "_train_step", counted)

@@ -182,7 +182,7 @@ def _crash(run: runs.RunDirectory, config: Config, error: Exception) -> Outcome:
     failed = isinstance(error, RankFailed)  # its message names the error and the process
     note = str(error) if failed else f"{type(error).__name__}: {' '.join(str(error).split())}"
     try:
-        write_text(run.error, error.details if failed else traceback.format_exc())
+        write_text(run.error, error.details if failed else "".join(traceback.format_exception(error)))
         if not run.record.exists():
             runs.write_record(run, config, _prints_if_readable(config))
         runs.change_state(run, runs.CRASHED, error=note)
@@ -190,6 +190,20 @@ def _crash(run: runs.RunDirectory, config: Config, error: Exception) -> Outcome:
         warn(traceback.format_exc())
         return Outcome(runs.CRASHED, str(run.path), note)
     return Outcome(runs.CRASHED, str(run.path), f"{note}; traceback in {run.error}")
+
+
+def ended_for_memory(config: Config) -> Outcome | None:
+    """Note that the system killed this run's process for want of memory: a crash if it did so before, at this step.
+
+    None where the same command may try again.
+    """
+    try:
+        with runs.open_run(config).locked() as run:
+            again = runs.note_end(run, "out of memory")
+            message = "killed by the system twice without a checkpoint in between; the run needs more memory"
+            return _crash(run, config, MemoryError(message)) if again else None
+    except (OSError, UserError):  # another process goes on with it, or the disk is full
+        return None
 
 
 def _prints_if_readable(config: Config) -> Prints:

@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from farkas_exp.launch import outcomes
 from farkas_exp.launch.composition import Compositions
+from farkas_exp.launch.execution import ended_for_memory
 from farkas_exp.launch.outcomes import LOST, Outcome
 from farkas_exp.launch.planned import Planned
 from farkas_exp.launch.sweep import Sweep, SweepWatch
@@ -161,17 +162,29 @@ def _name(run: Run) -> str:
     return " ".join(run.overrides)
 
 
+def mark_killed_for_memory(work: Work, group: Group, note: str) -> bool:
+    """`mark_open` for a job that the system killed for want of memory; return whether it may be tried again.
+
+    Its run has crashed if it was killed so before, at the same step.
+    """
+    run = left(work, group)[0]
+    planned = _planned(Compositions(work.context.config_loader, work.config), run)
+    if planned is not None and planned.config is not None and (crash := ended_for_memory(planned.config)):
+        outcomes.record_outcome(work.directory, run.number, run.overrides, crash)
+    mark_open(work, group, note)
+    return bool(left(work, group))
+
+
 def mark_open(work: Work, group: Iterable[Run], note: str, status: str = LOST) -> None:
     """Record why these runs have no outcome yet; keep any that is there."""
-    for run in group:
-        if not has_outcome(work, run):
-            outcomes.record_outcome(work.directory, run.number, run.overrides, Outcome(status, _name(run), note))
+    for run in left(work, group):
+        outcomes.record_outcome(work.directory, run.number, run.overrides, Outcome(status, _name(run), note))
 
 
-def has_outcome(work: Work, run: Run) -> bool:
-    """Whether the run has ended in this sweep, in whatever way."""
-    row = outcomes.read_outcome(work.directory, run.number)
-    return row is not None and row["status"] != LOST
+def left(work: Work, group: Iterable[Run]) -> list[Run]:
+    """The runs that have not ended in this sweep, in whatever way."""
+    rows = [(run, outcomes.read_outcome(work.directory, run.number)) for run in group]
+    return [run for run, row in rows if row is None or row["status"] == LOST]
 
 
 def crashed(work: Work, all_runs: Iterable[Run]) -> bool:

@@ -103,12 +103,13 @@ def launch(settings: Mapping[str, Any], work: Work, all_runs: Sequence[Run]) -> 
 
 @dataclass(frozen=True)
 class _Started:
-    """The process of a job: its runs, earlier tries, and start time."""
+    """The process of a job: its runs, earlier tries, start time, and how many had been killed for memory by then."""
 
     process: Any
     group: Group
     tries: int
     born: str | None
+    ended_for_memory: int
 
     def lives(self) -> bool:
         """Whether it still runs, even as an orphan of a killed server."""
@@ -156,9 +157,10 @@ class _Pool:
             target=_work, args=(self.payload, group, self.plan.device(slot), self.plan.threads)
         )
         resource_tracker.ensure_running()  # starting it unblocks SIGINT and SIGTERM
+        killed = pids.ended_for_memory()
         with signals.held():  # the job server ignores signals; a job receives those that waited
             process.start()
-        self.running[slot] = _Started(process, group, tries, pids.born(process.pid))
+        self.running[slot] = _Started(process, group, tries, pids.born(process.pid), killed)
 
     def _wait(self) -> None:
         """Wait until a process may have ended, or the stop request is to be checked."""
@@ -180,12 +182,17 @@ class _Pool:
             process, group, tries = started.process, started.group, started.tries
             process.join()
             del self.running[slot]
+            if process.exitcode and not self.ending and jobs.left(self.work, group):
+                note, status = _end(process.exitcode)
+                may_go_on = True
+                if process.exitcode == -signal.SIGKILL and pids.ended_for_memory() > started.ended_for_memory:
+                    may_go_on = jobs.mark_killed_for_memory(self.work, group, f"{note} (out of memory)")
+                else:
+                    jobs.mark_open(self.work, group, note, status)
+                if may_go_on and tries < self.retries:
+                    again.append((group, tries + 1))
             if self.work.fail_fast and jobs.crashed(self.work, group):
                 self._end()
-            elif process.exitcode and not self.ending and not all(jobs.has_outcome(self.work, run) for run in group):
-                jobs.mark_open(self.work, group, *_end(process.exitcode))
-                if tries < self.retries:
-                    again.append((group, tries + 1))
         return again
 
     def _end(self) -> None:

@@ -164,12 +164,16 @@ def _run_array(executor: AutoExecutor, work: Work, groups: Sequence[Group]) -> l
         raise
     died = []
     for job, group in zip(submitted, groups, strict=True):
-        if all(jobs.has_outcome(work, run) for run in group):
+        if not jobs.left(work, group):
             continue
         state = job.get_info().get("State", "unknown")
         note = f"Slurm job {job.job_id} ended in state {state}; its log: {job.paths.stdout}"
-        jobs.mark_open(work, group, note, CRASHED if state == "FAILED" else LOST)  # FAILED: by itself, not by Slurm
-        if not state.startswith("CANCELLED"):
+        may_go_on = not state.startswith("CANCELLED")
+        if state.startswith("OUT_OF_ME"):  # sacct may cut it short
+            may_go_on = jobs.mark_killed_for_memory(work, group, note)
+        else:
+            jobs.mark_open(work, group, note, CRASHED if state == "FAILED" else LOST)  # FAILED: by itself, not by Slurm
+        if may_go_on:
             died.append(group)
     return died
 

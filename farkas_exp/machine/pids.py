@@ -21,3 +21,15 @@ def lives(pid: int) -> bool:
     except OSError as error:
         return error.errno == errno.EPERM
     return True
+
+
+_COUNTS = Path("/proc/vmstat")
+
+
+def ended_for_memory() -> int:
+    """How many processes this machine has killed for want of memory since it was started; 0 where it does not say."""
+    try:
+        counts = dict(line.split() for line in _COUNTS.read_text().splitlines())
+        return int(counts["oom_kill"])
+    except (OSError, KeyError, ValueError):
+        return 0

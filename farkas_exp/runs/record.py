@@ -156,6 +156,19 @@ def read_starts(run: RunDirectory) -> list[dict[str, Any]]:
     return [{key: value for key, value in environment.items() if key != "data"}]
 
 
+def note_end(run: RunDirectory, how: str) -> bool:
+    """Note how the last start ended; return whether the one before ended so, too, at the same step.
+
+    A start that came to no environment, as it loaded its data, counts as none: its end falls to the start before.
+    """
+    environment, starts = read_json(run.environment), read_starts(run) or [{"epoch": 0, "step": 0}]
+    *before, last = [(start.get("epoch"), start.get("step"), start.get("ended")) for start in starts[-2:]]
+    again = last[2] == how or before == [(*last[:2], how)]
+    known = environment if isinstance(environment, dict) else {}
+    write_json(run.environment, {**known, "starts": [*starts[:-1], {**starts[-1], "ended": how}]})
+    return again
+
+
 def _is_record(record: Any) -> bool:
     return (
         isinstance(record, dict)

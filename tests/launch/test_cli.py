@@ -1,23 +1,23 @@
 """The command line as a user meets it, each in a process of its own where the process matters."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
 
 from farkas_exp import runs
-from farkas_exp.config import parse, schema_defaults
+from farkas_exp.config import parse
 from farkas_exp.config.store import config_dir
 from farkas_exp.launch.cli import main
 from farkas_exp.runs import collect
+from tests.composing import composed
 from tests.paths import ROOT
 from tests.small_command import SMALL, small
+from tests.stopping import stop_after
 
 
 def command(*arguments, cwd=ROOT, **options):
@@ -57,44 +57,6 @@ def test_a_mistake_in_one_job_leaves_the_others_alone(tmp_path, capsys):
     assert "1 finished" in out
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["model=foo"], ["model", "'foo'", "resnet18"]),
-        (["model=resnet19"], ["did you mean 'resnet1", "farkasnet34"]),
-        (["modle=resnet18"], ["modle", "did you mean 'model'"]),
-        (["model.nme=resnet18"], ["model.nme", "did you mean 'name'"]),
-        (["+model.nme=resnet18"], ["model.nme", "did you mean 'name'"]),
-        (["+foo=1"], ["foo: unknown"]),
-        (["lr=huge"], ["lr", "large, medium, small"]),
-        (["lr.value=abc"], ["lr.value: expected a number, got 'abc'"]),
-        (["epochs=0"], ["epochs: 0 is out of range"]),
-        (["epochs=-3"], ["epochs: -3 is out of range"]),
-        (["epochs"], ["epochs"]),
-        (["epochs=[1,"], ["epochs"]),
-        (["dataset=image_folder"], ["dataset.root: missing"]),
-        (["dataset=image_folder", "dataset.root=/nowhere"], ["dataset.root", "/nowhere"]),
-        (["batch_size=100000"], ["batch_size: 100000 is larger than the training set"]),
-        (["model=fixup34", "normalization=batch"], ["fixup34", "normalization"]),
-        (["model.variant=author"], ["model.variant", "authors"]),
-        (["model.depth=5"], ["model.depth"]),
-        (["device=cud"], ["device", "did you mean 'cuda'"]),
-        (["experiment=tabel1"], ["experiment"]),
-        (["seed=1,2"], ["seed"]),
-        (["dataset.train_limit=100000"], ["dataset.train_limit"]),
-    ],
-)
-def test_bad_input_is_one_line_and_status_2_and_writes_nothing(tmp_path, capfd, arguments, words):
-    status = main(["dataset=digits", "wandb.mode=disabled", f"runs_dir={tmp_path / 'runs'}", *arguments])
-    captured = capfd.readouterr()
-    assert status == 2
-    lines = [line for line in captured.err.splitlines() if line]
-    assert len(lines) == 1
-    assert lines[0].startswith("error: ")
-    assert all(word in lines[0] for word in words), lines[0]
-    assert not list(tmp_path.rglob("*"))
-
-
 def test_a_cuda_device_that_is_not_there_is_said_in_one_line(tmp_path, capfd):
     import torch
 
@@ -124,7 +86,8 @@ def test_cfg_job_prints_a_config_that_the_schema_accepts():
 
 
 def test_the_base_configuration_is_the_papers():
-    made = parse(yaml.safe_load(command("--cfg", "job").stdout))
+    made = composed()
+    assert made is not None
     assert (made.epochs, made.batch_size, made.lr.milestones, made.lr.gamma) == (200, 128, (60, 120, 160), 0.2)
     assert (made.optimizer.name, made.optimizer.momentum, made.optimizer.weight_decay) == ("sgd", 0.9, 5e-4)
     assert (made.optimizer.nesterov, made.optimizer.decay) == (False, "weights")
@@ -136,44 +99,25 @@ def test_the_base_configuration_is_the_papers():
     assert (made.init.name, made.aggregation.name, made.failure.epochs) == ("pytorch", "sum", 5)
 
 
-@pytest.fixture(scope="module")
-def composed():
-    """Hydra's compose function over the project's configuration, without a command line for each call."""
-    ConfigStore.instance().store(name="schema", node=schema_defaults())
-    with initialize_config_dir(config_dir(), version_base="1.3"):
-        yield lambda *overrides: parse(OmegaConf.to_container(compose("config", list(overrides)), resolve=True))
+PLAIN = {path.name for path in Path(config_dir()).iterdir() if path.is_dir()} - {"hydra", "experiment"}
 
 
-@pytest.mark.parametrize("group", [p.name for p in Path(config_dir()).iterdir() if p.is_dir()])
-def test_every_choice_of_every_group_composes(group, composed):
-    if group in ("hydra", "experiment"):
-        pytest.skip("no group of plain choices")
+@pytest.mark.parametrize("group", sorted(PLAIN))
+def test_every_choice_of_every_group_composes(group):
     for path in (Path(config_dir()) / group).glob("*.yaml"):
         extra = ["dataset.root=x"] if path.stem == "image_folder" else []
         extra += ["dataset=imagenet", "dataset.root=x"] if group == "phases" else []
         made = composed(f"{group}={path.stem}", *extra)
+        assert made is not None
         named = getattr(getattr(made, group), "name", path.stem)
         written = yaml.safe_load(path.read_text()).get("name", path.stem)  # sgd_imagenet is sgd with other options
         assert named == written.replace("rect_mlp", "mlp") or group == "dataset"
 
 
-def test_the_first_interrupt_leaves_a_checkpoint_and_status_75(tmp_path):
-    import signal
-    import time
-
-    arguments = [*SMALL, f"runs_dir={tmp_path}", "epochs=500"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "farkas_exp", *arguments], env=environment, stdout=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("*/*/metrics.jsonl")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=30)
-    assert process.returncode == 75
-    assert "the same command goes on from there" in out
+def test_the_first_interrupt_leaves_a_checkpoint_and_status_75(tmp_path, monkeypatch, capsys):
+    stop_after(7, monkeypatch, signal.SIGINT)  # in the second epoch
+    assert small(tmp_path) == 75
+    assert "the same command goes on from there" in capsys.readouterr().out
     (record,) = collect(tmp_path)
     assert record.state == runs.INTERRUPTED
     assert (record.path / "checkpoint.pt").exists()

@@ -58,49 +58,51 @@ def weights(record):
     return torch.load(RunDirectory(record.path).checkpoint, weights_only=True)["model"]
 
 
-@pytest.fixture(scope="module")
-def one_after_the_other(tmp_path_factory):
-    runs_dir = tmp_path_factory.mktemp("sequential")
-    process = start("-m", "epochs=2,40", "seed=0,1", "progress=none", f"runs_dir={runs_dir}")
-    assert "4 finished" in process.communicate(timeout=200)[0]
-    return {(record.identity, record.seed): record for record in collect(runs_dir)}
-
-
-def assert_same(expected, runs_dir):
+def assert_as_one_after_the_other(tmp_path, runs_dir, epochs):
+    """Compare with the runs of the same sweep in a process of one thread."""
+    sequential = tmp_path / "sequential"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        assert main(["-m", *SMALL, f"epochs={epochs}", "seed=0,1", "progress=none", f"runs_dir={sequential}"]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    expected = {(record.identity, record.seed): record for record in collect(sequential)}
+    assert collect(runs_dir)
     for record in collect(runs_dir):
         ours, theirs = weights(record), weights(expected[record.identity, record.seed])
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
         assert [row["epoch"] for row in record.metrics()] == list(range(1, record.epochs + 1))
 
 
-def test_parallel_processes_give_the_numbers_of_runs_one_after_the_other(tmp_path, one_after_the_other):
-    sweep_of_four = ["-m", *PARALLEL, "epochs=2", "seed=0,1", f"runs_dir={tmp_path}"]
-    out, _ = start(*sweep_of_four).communicate(timeout=200)
+def test_parallel_processes_give_the_numbers_of_runs_one_after_the_other(tmp_path, capsys):
+    sweep = ["-m", *PARALLEL, "epochs=2", "seed=0,1", f"runs_dir={tmp_path / 'runs'}"]
+    out, _ = start(*sweep).communicate(timeout=200)
     assert "2 finished" in out
-    assert_same(one_after_the_other, tmp_path)
-    assert {read_starts(RunDirectory(record.path))[-1]["threads"] for record in collect(tmp_path)} == {1}
-    out, _ = start(*sweep_of_four).communicate(timeout=300)
-    assert "2 skipped" in out
+    assert_as_one_after_the_other(tmp_path, tmp_path / "runs", epochs=2)
+    assert {read_starts(RunDirectory(record.path))[-1]["threads"] for record in collect(tmp_path / "runs")} == {1}
+    assert main([*sweep, *SMALL]) == 0
+    assert "2 skipped" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_a_killed_process_takes_no_other_run_with_it_and_is_started_again(tmp_path, one_after_the_other):
+def test_a_killed_process_takes_no_other_run_with_it_and_is_started_again(tmp_path):
     one = ["hydra.launcher.n_jobs=1", "hydra.launcher.runs_per_job=2"]
     process = start("-m", *PARALLEL, *one, "epochs=40", "seed=0,1",
-                    f"runs_dir={tmp_path}")  # fmt: skip
-    state = until(lambda: beyond_epoch_2(tmp_path), process)
+                    f"runs_dir={tmp_path / 'runs'}")  # fmt: skip
+    state = until(lambda: beyond_epoch_2(tmp_path / "runs"), process)
     os.kill(state["pid"], signal.SIGKILL)
     out, _ = process.communicate(timeout=200)
     assert process.returncode == 0, out
     assert "2 finished" in out
-    assert_same(one_after_the_other, tmp_path)
+    assert_as_one_after_the_other(tmp_path, tmp_path / "runs", epochs=40)
 
 
 @pytest.mark.slow
-def test_a_process_killed_too_often_is_told_and_the_same_command_goes_on(tmp_path, one_after_the_other):
-    arguments = ["-m", *PARALLEL, "hydra.launcher.retries=0", "epochs=40,2", "seed=0", f"runs_dir={tmp_path}"]
+def test_a_process_killed_too_often_is_told_and_the_same_command_goes_on(tmp_path):
+    arguments = ["-m", *PARALLEL, "hydra.launcher.retries=0", "epochs=40,2", "seed=0", f"runs_dir={tmp_path / 'runs'}"]
     process = start(*arguments)
-    state = until(lambda: beyond_epoch_2(tmp_path), process)
+    state = until(lambda: beyond_epoch_2(tmp_path / "runs"), process)
     os.kill(state["pid"], signal.SIGKILL)
     out, _ = process.communicate(timeout=200)
     assert process.returncode == outcomes.TO_BE_CONTINUED
@@ -108,7 +110,7 @@ def test_a_process_killed_too_often_is_told_and_the_same_command_goes_on(tmp_pat
     assert "ended by SIGKILL" in out
     assert "To go on: " in out
     assert "1 finished" in start(*arguments).communicate(timeout=200)[0]
-    assert_same(one_after_the_other, tmp_path)
+    assert_as_one_after_the_other(tmp_path, tmp_path / "runs", epochs="2,40")
 
 
 @pytest.mark.slow
