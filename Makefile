@@ -98,6 +98,9 @@ bench-decoding: setup  ## images/s decoded at each size, and the cores that a GP
 	@$(MAKE) --no-print-directory setup
 	@$(PY) -m farkas_exp.studies run $@ runs_dir=$(RUNS) $(ARGS)
 
+.PHONY: sep-moons
+sep-moons: sep-moons-table1  ## Separation, Table 1 and the same at 60 layers of 3 units: sep-moons-table1 by its short name
+
 .PHONY: figures
 figures: setup  ## Figures 1 to 7, as far as there are runs, into $(RUNS)/report
 	@mkdir -p $(RUNS)

@@ -144,6 +144,7 @@ class DatasetConfig:
     train_size: int | None = option(None, at_least=1, at_most=MOST_IMAGES, needs=data_option("train_size", "moons"))
     test_size: int | None = option(None, at_least=1, at_most=MOST_IMAGES, needs=data_option("test_size", "moons"))
     noise: float | None = option(None, at_least=0, needs=data_option("noise", "moons"))
+    stratify: bool | None = option(None, needs=data_option("stratify", "moons"))
     download: bool = outside(True)
     cache: bool = outside(True)
     workers: int | None = outside(None, at_least=0, at_most=1024)
@@ -187,13 +188,14 @@ class PhasesConfig:
 class RegularizerConfig:
     """What is added to the loss, times `strength` (the sibling papers' lambda and kappa).
 
-    `coefficient`, `rho`, `conv_point` and `include_output` belong to the separation constraints; `norm_squared`, the
-    mu^2 to which the squared norm of the parameters is drawn, to norm_bias.
+    `coefficient`, `reduction`, `rho`, `conv_point` and `include_output` belong to the separation constraints;
+    `norm_squared`, the mu^2 to which the squared norm of the parameters is drawn, to norm_bias.
     """
 
     name: str = option("none")
     strength: float = option(0.0, at_least=0, needs=METHOD)
     coefficient: float = option(0.5, above=0, needs=SEPARATION)
+    reduction: Literal["sum", "layer_mean", "balanced"] = option("sum", needs=SEPARATION)
     rho: float = option(0.0, needs=SEPARATION)
     conv_point: Literal["image", "position"] = option("image", needs=(SEPARATION, SPATIAL))
     include_output: bool = option(False, needs=SEPARATION)

@@ -6,9 +6,15 @@ most -1 at some point; Sep-P wants the same of every point over the units. What 
     xi+ = relu(1 - max z),    xi- = relu(1 + min z),
 
 closed forms of the paper's slack variables. Equations 13, 15 and 17 sum them over all units (points) and layers:
-g = sum (c + rho) xi+ + (c - rho) xi-, with c = 1/2 (the text lost the fraction's denominator; Equation 17, a convex
-combination, has 1/2). The points are those of the mini-batch. Minimum and maximum share their gradient among ties, so
-the term has a gradient even where all weights are zero, as Equation 17 needs.
+g = sum (c + rho) xi+ + (c - rho) xi-, with c = 1/2 as in Equation 17, a convex combination. The points are those of the
+mini-batch. Minimum and maximum share their gradient among ties, so the term has a gradient even where all weights are
+zero, as Equation 17 needs.
+
+Equations 13 and 15 have a fraction "1/..." in front whose denominator the text has lost, and it decides how g_U and g_P
+weigh against each other: raw sums over 85 points and 4 units weigh 21 to 1. `reduction` has the readings: `sum` (1/2),
+`layer_mean` (1/D of D layers as well), and `balanced`, where in each layer g_U is a mean over the units and g_P one
+over the points, so that both weigh alike. Only with the last one Sep-UP trains as the paper says (results/README.md),
+so `regularizer=sep_up` chooses it; that is an inference.
 """
 
 from collections.abc import Iterable, Iterator
@@ -25,22 +31,26 @@ from farkas_exp.machine.errors import UserError
 from farkas_exp.methods.base import Method, Training, register
 
 
-def slack_sum(z: Tensor, dims: int | tuple[int, ...], coefficient: float = 0.5, rho: float = 0.0) -> Tensor:
+def slack_sum(
+    z: Tensor, dims: int | tuple[int, ...], coefficient: float = 0.5, rho: float = 0.0, balanced: bool = False
+) -> Tensor:
     """Sum of (c + rho) relu(1 - max z) + (c - rho) relu(1 + min z), over all other dimensions.
 
     Args:
-        z: pre-activations.
+        z: pre-activations, of a layer in each entry of the first dimension.
         dims: the points for Sep-U, the units for Sep-P.
         coefficient: c.
         rho: the asymmetry of Equation 17.
+        balanced: take the mean in each layer.
     """
     above, below = F.relu(1 - z.amax(dims)), F.relu(1 + z.amin(dims))
-    return (coefficient + rho) * above.sum() + (coefficient - rho) * below.sum()
+    total = (coefficient + rho) * above.sum() + (coefficient - rho) * below.sum()
+    return total * len(z) / above.numel() if balanced else total
 
 
 def separation_penalty(
     pre_activations: Iterable[Tensor], *, units: bool = True, points: bool = True, coefficient: float = 0.5,
-    rho: float = 0.0, conv_point: str = "image",
+    rho: float = 0.0, conv_point: str = "image", reduction: str = "sum",
 ) -> Tensor:  # fmt: skip
     """g_U + g_P over layers, or one of them.
 
@@ -52,15 +62,20 @@ def separation_penalty(
         rho: see `slack_sum`.
         conv_point: what a point of a convolution is: an `image` (its largest and smallest value over channels and
             positions), or each `position` of each image. A unit is a channel, over images and positions, either way.
+        reduction: `sum`, `layer_mean` (the sums' mean over the layers), or `balanced` (in each layer the mean over the
+            units and the mean over the points).
     """
-    terms = []
+    terms, layers = [], 0
     for z in _stacked(pre_activations):
+        layers += len(z)
         maps = z.dim() == 5  # (layers, N, C, H, W)
+        weighing = (coefficient, rho, reduction == "balanced")
         if units:
-            terms.append(slack_sum(z, (1, 3, 4) if maps else 1, coefficient, rho))
+            terms.append(slack_sum(z, (1, 3, 4) if maps else 1, *weighing))
         if points:
-            terms.append(slack_sum(z, (2, 3, 4) if maps and conv_point == "image" else 2, coefficient, rho))
-    return torch.stack(terms).sum()
+            terms.append(slack_sum(z, (2, 3, 4) if maps and conv_point == "image" else 2, *weighing))
+    total = torch.stack(terms).sum()
+    return total / layers if reduction == "layer_mean" else total
 
 
 def _stacked(pre_activations: Iterable[Tensor]) -> list[Tensor]:
@@ -117,5 +132,5 @@ class Separation(Method):
         self.seen = []
         return own.strength * separation_penalty(
             layers, units=own.name != "sep_p", points=own.name != "sep_u", coefficient=own.coefficient, rho=own.rho,
-            conv_point=own.conv_point,
+            conv_point=own.conv_point, reduction=own.reduction,
         )  # fmt: skip

@@ -57,6 +57,10 @@ class Kinds:
         flat = effective_settings(run.config)
         return next((kind for kind in self.rows if kind.fits(flat, self.pinned)), None)
 
+    def without_paper(self) -> "Kinds":
+        """The rows without the paper's numbers, for another setting than the paper's."""
+        return replace(self, rows=[replace(kind, paper={}) for kind in self.rows])
+
     def settings(self, run: RunRecord, axes: Sequence[str] = ()) -> tuple[str, str]:
         """The settings of a run that all kinds share, and those of its kind, without `axes`."""
         own = {key for kind in self.rows for key in kind.needs}

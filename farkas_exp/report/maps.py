@@ -15,7 +15,7 @@ from farkas_exp.report.kinds import Kinds
 from farkas_exp.report.statistics import over_seeds
 from farkas_exp.report.tables import Table, cell
 from farkas_exp.runs import RunRecord
-from farkas_exp.runs.query import DONE, by_data, number, ranked_error, setting
+from farkas_exp.runs.query import DONE, by_data, chance_error, has_failed, number, outcome, ranked_error, setting
 
 Place = tuple[int, int]
 """Depth and width."""
@@ -44,6 +44,11 @@ def accuracy(run: RunRecord) -> float:
     return 100.0 - ranked_error(run)
 
 
+def training_accuracy(run: RunRecord) -> float:
+    """The accuracy on the training set in the last epoch, in percent; chance for a run that failed to train."""
+    return 100.0 - (chance_error(run) if has_failed(run) else outcome(run, "train_error"))
+
+
 def dead_points(run: RunRecord, last: bool) -> float:
     """The percentage of dead points in the layer where it is largest, at initialization or at the end.
 
@@ -64,29 +69,32 @@ def layers_of(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 MEASURES = {
     "accuracy": accuracy,
+    "train_accuracy": training_accuracy,
     "dead_at_start": lambda run: dead_points(run, last=False),
     "dead_at_end": lambda run: dead_points(run, last=True),
 }
-ROWS = (
-    ("accuracy", "test accuracy (%)", (50.0, 100.0)),
-    ("dead_at_start", "dead points at\ninitialization (%)", (0.0, 100.0)),
-    ("dead_at_end", "dead points after\ntraining (%)", (0.0, 100.0)),
-)
-CAPTION = (
-    "Two moons: {seeds}. Chance is 50 %. Dead points: the share of the training points at which",
-    "no unit is active, in the layer where it is largest. A cross: no run.",
-)
+ROWS = {
+    "accuracy": "test accuracy (%)",
+    "train_accuracy": "training accuracy (%)",
+    "dead_at_start": "dead points at\ninitialization (%)",
+    "dead_at_end": "dead points after\ntraining (%)",
+}
+DATA = {
+    "moons": "two moons", "digits": "handwritten digits", "mnist": "MNIST", "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+}  # fmt: skip
+"""What data sets are called in a title."""
 
 
 AXES = ("model.depth", "model.width")
 
 
 def grids(records: Sequence[RunRecord], kinds: Kinds) -> tuple[list[Grid], list[str]]:
-    """The kinds with finished runs on two moons, in their order, all in one setting; and what was left out."""
+    """The kinds with finished runs, in their order, all in one setting and on one data set; and what was left out."""
     settings: dict[str, list[RunRecord]] = {}
     for record in records:
         fits = record.state in DONE and record.evaluated_on == "test" and None not in _place(record)
-        if fits and setting(record.config, "dataset.name") == "moons" and kinds.of(record):
+        if fits and kinds.of(record):
             settings.setdefault(kinds.settings(record, AXES)[0], []).append(record)
     if not settings:
         return [], []
@@ -117,8 +125,20 @@ def places(found: Sequence[Grid]) -> tuple[list[int], list[int]]:
     return sorted({depth for depth, _ in every}), sorted({width for _, width in every})
 
 
+def data_of(found: Sequence[Grid]) -> tuple[str, float]:
+    """What the data of the maps are called, and the accuracy of a random guess on them in percent."""
+    run = next(run for grid in found for runs in grid.runs.values() for run in runs)
+    name = str(setting(run.config, "dataset.name"))
+    return DATA.get(name, name), round(100.0 - chance_error(run), 2)
+
+
+def title_of(found: Sequence[Grid]) -> str:
+    """The title of the maps."""
+    return f"Deep and narrow networks on {data_of(found)[0]}"
+
+
 def deep_narrow_table(found: Sequence[Grid], name: str = "deep_narrow", notes: Sequence[str] = ()) -> Table:
-    """One row per depth and width: the accuracy of each kind, and its share of dead points at initialization."""
+    """One row per depth and width: the accuracies of each kind, and its share of dead points at initialization."""
     depths, widths = places(found)
     values = {(grid.label, key): grid.values(key, depths, widths) for grid in found for key in MEASURES}
     rows, records = [], []
@@ -128,31 +148,34 @@ def deep_narrow_table(found: Sequence[Grid], name: str = "deep_narrow", notes: S
             for grid in found:
                 here = {key: float(values[grid.label, key][i, j]) for key in MEASURES}
                 runs = len(grid.runs.get((depth, width), ()))
-                cells.append(cell(_text(here["accuracy"]), f"dead {_text(here['dead_at_start'])}"))
+                below = (f"training {_text(here['train_accuracy'])}", f"dead {_text(here['dead_at_start'])}")
+                cells.append(cell(_text(here["accuracy"]), *below))
                 records.append({"kind": grid.label, "depth": depth, "width": width, "n": runs, **here})
             rows.append(tuple(cells))
     said = (
-        f"Test accuracy in percent, {_seeds(found)}; below it the share of the training points (in "
-        "percent) that are dead at initialization, in the layer where most are. A run that failed to train counts as"
-        " chance, 50 %.",
+        f"Test accuracy in percent, {_seeds(found)}; below it that on the training set, and the share of the training"
+        " points (in percent) that are dead at initialization, in the layer where most are. A run that failed to train"
+        f" counts as chance, {data_of(found)[1]:g} %.",
     )
     columns = ("", *[grid.label for grid in found])
-    return Table("Deep and narrow networks on two moons", columns, tuple(rows), (*said, *notes), tuple(records), name)
+    return Table(title_of(found), columns, tuple(rows), (*said, *notes), tuple(records), name)
 
 
 def deep_narrow_figure(found: Sequence[Grid]) -> Any:
-    """Heat maps: a column for each kind; accuracy, dead points at initialization and dead points after training."""
+    """Heat maps, a column for each kind: accuracies, and dead points before and after training where measured."""
     depths, widths = places(found)
+    name, chance = data_of(found)
+    values = {key: [grid.values(key, depths, widths) for grid in found] for key in ROWS}
+    shown = [key for key in ROWS if key == "accuracy" or any(np.isfinite(each).any() for each in values[key])]
     with style.styled():
-        figure = style.new_figure(2.5 * len(found) + 1.4, 2.0 * len(ROWS) + 1.0)
-        panels = figure.subplots(len(ROWS), len(found), squeeze=False, sharex=True, sharey=True)
-        for row, (key, label, limits) in zip(panels, ROWS, strict=True):
-            image = None
-            for axes, grid in zip(row, found, strict=True):
-                image = _heat_map(
-                    axes, grid.values(key, depths, widths), limits, "viridis" if key == "accuracy" else "magma_r"
-                )
-            figure.colorbar(image, ax=list(row), label=label, fraction=0.05, pad=0.02)
+        figure = style.new_figure(2.5 * len(found) + 1.4, (0.25 * len(depths) + 0.8) * len(shown) + 1.0)
+        panels = figure.subplots(len(shown), len(found), squeeze=False, sharex=True, sharey=True)
+        for row, key in zip(panels, shown, strict=True):
+            image, is_accuracy = None, key.endswith("accuracy")
+            limits, colors = ((chance, 100.0), "viridis") if is_accuracy else ((0.0, 100.0), "magma_r")
+            for axes, each in zip(row, values[key], strict=True):
+                image = _heat_map(axes, each, limits, colors)
+            figure.colorbar(image, ax=list(row), label=ROWS[key], fraction=0.05, pad=0.02)
         for axes, grid in zip(panels[0], found, strict=True):
             axes.set_title(style.text(grid.label))
         for row in panels:
@@ -161,8 +184,14 @@ def deep_narrow_figure(found: Sequence[Grid]) -> Any:
         for axes in panels[-1]:
             axes.set_xticks(range(len(widths)), map(str, widths))
             axes.set_xlabel("width")
-        figure.suptitle("Deep and narrow networks on two moons")
-        figure.supxlabel("\n".join(CAPTION).format(seeds=_seeds(found)), fontsize=8.5)
+        figure.suptitle(title_of(found))
+        caption = f"{name[0].upper()}{name[1:]}: {_seeds(found)}. Chance is {chance:g} %. A cross: no run."
+        if len(shown) > 2:
+            caption += (
+                "\nDead points: the share of the training points at which no unit is active, in the layer where it is"
+                " largest."
+            )
+        figure.supxlabel(caption, fontsize=8.5)
     return figure
 
 

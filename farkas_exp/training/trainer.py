@@ -25,7 +25,7 @@ from farkas_exp.data import ImageData
 from farkas_exp.machine.processes import ALONE, Processes
 from farkas_exp.machine.seeding import derive_seed
 from farkas_exp.machine.signals import StopRequest
-from farkas_exp.methods import Training, build_methods, changes_gradients, execution_mode, penalized
+from farkas_exp.methods import Method, Training, build_methods, changes_gradients, execution_mode, penalized
 from farkas_exp.registry import OPTIMIZERS
 from farkas_exp.training.evaluation import counted, evaluation_sums
 from farkas_exp.training.execution import CapturedStep, PeakMemory, Recorder, Step, choose_mode, compile_model
@@ -86,6 +86,7 @@ class Trainer:
         self.mode = execution_mode(config, choose_mode(config, device, processes.world_size), processes.world_size)
         self.forward = compile_model(model, self.mode)
         self.methods = build_methods(Training(config, model, data, self.forward, self._share_statistics))
+        self.is_penalized = any(type(method).penalty is not Method.penalty for method in self.methods)
         self.train_metrics = metrics_on(data.info, in_training=True)
         self.metrics = metrics_on(data.info)
         self.peak_memory = PeakMemory(device)
@@ -135,7 +136,7 @@ class Trainer:
         self.model.train()
         for method in self.methods:
             method.begin_epoch(state.epoch)
-        names = ("loss", *(metric.name for metric in self.train_metrics))
+        names = ("loss", *(metric.name for metric in self.train_metrics), *(["penalty"] if self.is_penalized else []))
         sums = [state.totals.get(name, 0.0) for name in names]
         totals = torch.tensor(sums, dtype=torch.float64 if self.device.type == "cpu" else torch.float32)
         totals = totals.to(self.device)
@@ -158,7 +159,10 @@ class Trainer:
         return state.step == steps
 
     def _train_step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Update the weights once; return the batch's summed loss (without penalties) and metrics, on the device."""
+        """Update the weights once; return the batch's summed loss, metrics and, where there is one, penalty.
+
+        All is on the device; the loss is without the penalty.
+        """
         for method in self.methods:
             images, labels = method.mix(images, labels)
         totals = self._update(images, labels)
@@ -220,7 +224,10 @@ class Trainer:
         sum(penalties, loss).backward()
         with torch.no_grad():
             told = labels if labels.dim() == 1 else labels.argmax(1)  # of mixed images the label with the larger share
-            return counted(loss.detach() * len(labels), self.train_metrics, logits, told)
+            totals = counted(loss.detach() * len(labels), self.train_metrics, logits, told)
+            if not self.is_penalized:
+                return totals
+            return torch.cat([totals, sum(penalties, torch.zeros_like(totals[:1])) * len(labels)])
 
     def finish_epoch(self, state: TrainerState) -> dict[str, Any]:
         """Evaluate after the last step of an epoch, advance `state` to the next, and return the epoch's metrics.
@@ -258,7 +265,7 @@ class Trainer:
 
     def _named_in_training(self, name: str) -> str:
         """How a record calls a figure of the training: an error of mixed images is no error of images."""
-        mixed = name != "loss" and any(method.mixes for method in self.methods)
+        mixed = name not in ("loss", "penalty") and any(method.mixes for method in self.methods)
         return f"train_{name}_mixed" if mixed else f"train_{name}"
 
     def _raise_if_failed(self, state: TrainerState, row: dict[str, Any]) -> None:

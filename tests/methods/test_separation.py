@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from farkas_exp.config.identity import deciding_values, identify
 from farkas_exp.data.arrays.moons import make_moons
 from farkas_exp.initialization import initialize
 from farkas_exp.launch import execution
@@ -19,10 +20,11 @@ from farkas_exp.methods.norm_bias import norm_bias
 from farkas_exp.methods.separation import separation_penalty
 from farkas_exp.models import create_model
 from farkas_exp.runs import read_run
+from tests.composing import composed
 from tests.configs import config
 
 
-def naive_penalty(layers, c, rho, units, points, conv_point="image"):
+def naive_penalty(layers, c, rho, units, points, conv_point="image", balanced=False):
     """Equations 13, 15 and 17 term by term, over slack variables that are as small as Equations 12 and 14 allow."""
     total = 0.0
     for z in layers:
@@ -32,9 +34,10 @@ def naive_penalty(layers, c, rho, units, points, conv_point="image"):
             by_point = [z[i].flatten() for i in range(len(z))]
         else:
             by_point = list(z.permute(0, 2, 3, 1).reshape(-1, channels))
-        for values in (by_unit if units else []) + (by_point if points else []):
-            above, below = max(0.0, 1 - max(values.tolist())), max(0.0, 1 + min(values.tolist()))
-            total += (c + rho) * above + (c - rho) * below
+        for kind in ([by_unit] if units else []) + ([by_point] if points else []):
+            for values in kind:
+                above, below = max(0.0, 1 - max(values.tolist())), max(0.0, 1 + min(values.tolist()))
+                total += ((c + rho) * above + (c - rho) * below) / (len(kind) if balanced else 1)
     return total
 
 
@@ -46,7 +49,38 @@ def test_the_penalty_is_the_papers_sum_of_slacks(units, points, conv_point):
     for c, rho in ((0.5, 0.0), (0.5, 0.01), (1.0, -0.2)):
         options = {"units": units, "points": points, "conv_point": conv_point}
         got = separation_penalty(layers, coefficient=c, rho=rho, **options)
-        assert float(got) == pytest.approx(naive_penalty(layers, c, rho, units, points, conv_point), rel=1e-5)
+        whole = naive_penalty(layers, c, rho, units, points, conv_point)
+        assert float(got) == pytest.approx(whole, rel=1e-5)
+        got = separation_penalty(layers, coefficient=c, rho=rho, reduction="layer_mean", **options)
+        assert float(got) == pytest.approx(whole / len(layers), rel=1e-5)
+        got = separation_penalty(layers, coefficient=c, rho=rho, reduction="balanced", **options)
+        assert float(got) == pytest.approx(naive_penalty(layers, c, rho, units, points, conv_point, True), rel=1e-5)
+
+
+def test_balanced_constraints_weigh_alike_however_many_points_and_units_there_are():
+    dead = [torch.zeros(85, 4), torch.zeros(30, 7)]  # violates every constraint by 1
+    parts = [float(separation_penalty(dead, units=u, points=not u, reduction="balanced")) for u in (True, False)]
+    assert parts == [2.0, 2.0]  # 2 c in each layer
+
+
+def test_a_choice_of_the_constraints_is_balanced_and_no_run_of_the_raw_sums():
+    for name in ("sep_u", "sep_p", "sep_up"):
+        given = ("model=rect_mlp", "dataset=moons", f"regularizer={name}")
+        balanced, raw = composed(*given), composed(*given, "regularizer.reduction=sum")
+        assert (balanced.regularizer.reduction, raw.regularizer.reduction) == ("balanced", "sum")
+        assert identify(balanced).hash != identify(raw).hash
+        assert "reduction" not in str(deciding_values(raw)), "known runs of raw sums keep their hash"
+
+
+def test_the_penalty_is_recorded_and_the_loss_is_without_it(tmp_path):
+    """Norm-bias far from its norm: kappa mu^2 outweighs the rest."""
+    options = {"regularizer": {"name": "norm_bias", "strength": 1.0, "norm_squared": 1e6}, "lr": {"value": 1e-9}}
+    biased = execution.execute(config(tmp_path, epochs=1, **options))
+    plain = execution.execute(config(tmp_path, epochs=1, lr={"value": 1e-9}))
+    rows = [read_run(Path(outcome.path)).metrics()[0] for outcome in (biased, plain)]
+    assert rows[0]["train_penalty"] == pytest.approx(1e6, rel=0.01)
+    assert rows[0]["train_loss"] == pytest.approx(rows[1]["train_loss"], rel=1e-3)
+    assert "train_penalty" not in rows[1]
 
 
 def test_a_separating_layer_has_no_penalty_and_a_dead_one_has_all_of_it():

@@ -60,14 +60,17 @@ def test_the_maps_hold_means_over_seeds_and_gaps_where_no_run_is(moons: Path) ->
     figure = deep_narrow_figure(grids(collect(moons)))
     maps = [axes for axes in figure.axes if axes.images]
     assert [axes.get_title() for axes in maps[:4]] == ["plain", "batch norm", "Farkas, sum", "Farkas, mean"]
-    accuracy, at_start, at_end = (np.ma.filled(maps[row].images[0].get_array(), np.nan) for row in (0, 4, 8))
+    accuracy, trained, at_start, at_end = (
+        np.ma.filled(maps[row].images[0].get_array(), np.nan) for row in (0, 4, 8, 12)
+    )
     np.testing.assert_array_equal(accuracy, [[85.0, np.nan], [50.0, np.nan]])
+    np.testing.assert_array_equal(trained, [[92.5, np.nan], [75.0, np.nan]])
     np.testing.assert_array_equal(at_start, [[50.0, np.nan], [100.0, np.nan]])
     np.testing.assert_array_equal(at_end, [[50.0, np.nan], [100.0, np.nan]])
     assert [text.get_text() for text in maps[0].texts] == ["85", "×", "50", "×"]
-    assert [label.get_text() for label in maps[8].get_xticklabels()] == ["4", "8"]
+    assert [label.get_text() for label in maps[12].get_xticklabels()] == ["4", "8"]
     assert [label.get_text() for label in maps[0].get_yticklabels()] == ["2", "20"]
-    assert (maps[0].get_ylabel(), maps[8].get_xlabel()) == ("depth", "width")
+    assert (maps[0].get_ylabel(), maps[12].get_xlabel()) == ("depth", "width")
     assert "mean over n = 1–2 seeds" in figure.get_supxlabel()
 
 
@@ -76,7 +79,8 @@ def test_the_maps_have_a_table_and_files(moons: Path, capsys: pytest.CaptureFixt
     assert table.columns == ("", "plain", "batch norm", "Farkas, sum", "Farkas, mean")
     row = next(row for row in table.rows if row[0].text(0) == "depth 20, width 4")
     assert [c.text(0) for c in row[1:]] == ["50", "–", "100", "70"]
-    assert [c.text(1) for c in row[1:]] == ["dead 100", "dead –", "dead 0", "dead 0"]
+    assert [c.text(1) for c in row[1:]] == ["training 75", "training –", "training 100", "training 85"]
+    assert [c.text(2) for c in row[1:]] == ["dead 100", "dead –", "dead 0", "dead 0"]
     assert main(["deep_narrow", f"runs_dir={moons}", "format=png,csv"]) == 0
     assert {path.name for path in (moons / "report").iterdir()} == {"deep_narrow.png", "deep_narrow.csv"}
     make_run(moons / "others", settings())

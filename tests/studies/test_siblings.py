@@ -1,7 +1,5 @@
 import io
 
-import pytest
-
 from farkas_exp.machine.files import write_text
 from farkas_exp.report import maps, tables
 from farkas_exp.report.landscape import landscape_table
@@ -9,6 +7,7 @@ from farkas_exp.report.render import show
 from farkas_exp.runs import RunDirectory, collect
 from farkas_exp.studies.deep_narrow.report import KINDS
 from farkas_exp.studies.separation import table1 as separation
+from farkas_exp.studies.separation.figures import cifar_depth, grid
 from farkas_exp.studies.separation.table1 import PAPER, separation_table
 from tests.made_runs import make_run, settings
 
@@ -39,20 +38,23 @@ def test_the_table_has_last_and_best_epoch_dead_units_and_the_papers_numbers(tmp
     moons_run(tmp_path, "Sep-UP", seed=0, test_error=40.0, regularizer__name="sep_up")
     moons_run(tmp_path, "Sep-UP", seed=1, test_error=20.0, regularizer__name="sep_up")
     moons_run(tmp_path, "ReLU", seed=0)
-    table = separation_table(collect(tmp_path))
+    (table,) = separation.report(collect(tmp_path)).tables
     assert [row[0].lines[0] for row in table.rows] == ["ReLU", "BN", "Sep-U", "Sep-P", "Sep-UP"]  # the paper's order
     assert table.rows[1][2].lines == ("missing", "paper 0.8117")
+    assert table.title == "Two moons, 50 layers of 4 units"
     row = dict(zip(table.columns, table.rows[4], strict=True))
-    assert row["train acc."].lines == ("0.800 ± 0.000", "paper 0.9882")
-    assert row["best"].lines[0] == "0.900 ± 0.000"
-    assert row["val. acc."].lines == ("0.700 ± 0.141", "paper 0.9333")
-    assert row["best val."].lines[0] == "0.800 ± 0.000"
+    assert row["best train acc."].lines == ("0.900 ± 0.000", "paper 0.9882")
+    assert row["final train acc."].lines == ("0.800 ± 0.000",)
+    assert row["best val. acc."].lines == ("0.800 ± 0.000", "paper 0.9333")
+    assert row["final val. acc."].lines[0] == "0.700 ± 0.141"
+    assert row["train loss"].lines == ("0.300 ± 0.000", "paper 0.6988")
+    assert row["val. loss"].lines == ("0.500 ± 0.000", "paper 1.0810")
     assert row["dead units"].lines[0] == "0.250 ± 0.000"  # one of 1 + 3 units
     assert row["dead points"].lines[0] == "0.250 ± 0.000"
     assert row["most in a layer"].lines[0] == "0.500 ± 0.000"
     assert row["n"].lines == ("2",)
     record = next(record for record in table.records if record["kind"] == "Sep-UP")
-    assert (record["train acc. mean"], record["paper train acc."]) == (pytest.approx(0.8), f"{PAPER['Sep-UP'][0]}")
+    assert (record["best train acc. mean"], record["paper best train acc."]) == (0.9, f"{PAPER['Sep-UP'][0]}")
     assert "ReLU" in tables.to_markdown(table)
 
 
@@ -67,8 +69,48 @@ def test_runs_of_several_sizes_are_drawn_as_heat_maps_by_arm(tmp_path):
     found = [grid for grid in found if len(grid.runs) > 1]
     assert [grid.label for grid in found] == ["ReLU", "Sep-UP"]
     assert set(found[0].runs) == {(2, 2), (2, 4), (10, 2), (10, 4)}
-    files = show(separation.report(collect(tmp_path)), tmp_path / "out", ("md", "png"), io.StringIO())
+    files = show(grid(collect(tmp_path)), tmp_path / "out", ("md", "png"), io.StringIO())
     assert [path.name for path in files] == ["separation_grid.md", "separation_grid.png"]
+
+
+def test_the_size_of_another_experiment_has_a_table_of_its_own_without_the_papers_numbers(tmp_path):
+    moons_run(tmp_path, "Sep-UP", regularizer__name="sep_up")
+    moons_run(tmp_path, "Sep-UP", depth=60, width=3, regularizer__name="sep_up")
+    tables = separation.report(collect(tmp_path)).tables
+    assert [table.title for table in tables] == ["Two moons, 50 layers of 4 units", "Two moons, 60 layers of 3 units"]
+    assert [len(table.rows) for table in tables] == [
+        5,
+        1,
+    ]  # without runs of ours a row of the paper says nothing at 60x3
+    assert "paper" not in str(tables[1].rows)
+
+
+def test_raw_sums_and_balanced_constraints_are_two_rows(tmp_path):
+    for reduction in ("sum", "balanced"):
+        moons_run(tmp_path, None, regularizer__name="sep_up", regularizer__reduction=reduction)
+    labels = [row[0].lines[0] for row in separation_table(collect(tmp_path)).rows]
+    assert [label for label in labels if "reduction" in label] == [
+        "Sep-UP: mlp, no BN, regularizer.reduction balanced", "Sep-UP: mlp, no BN, regularizer.reduction sum",
+    ]  # fmt: skip
+
+
+def test_a_map_of_images_of_ten_classes_says_so(tmp_path):
+    for depth in (2, 4):
+        for model, more in (("rect_conv", {}), ("farkas_rect_conv", {"aggregation__name": "mean"})):
+            config = settings(model, dataset__name="digits", model__depth=depth, model__width=4, **more)
+            make_run(tmp_path, {**config, "epochs": 4}, test_error=20.0, result={"train_error": 7.0})
+    make_run(tmp_path, settings("rect_conv", dataset__name="digits", model__depth=8, model__width=4), state="failed")
+    report = grid(collect(tmp_path))
+    (table,) = report.tables
+    assert table.title == "Deep and narrow networks on handwritten digits"
+    assert table.rows[0][1].lines == ("80", "training 93", "dead –")
+    assert "chance, 10 %" in table.notes[0]
+    figure = report.figures["separation_grid"]()
+    assert "Chance is 10 %" in figure._supxlabel.get_text()
+    images = [axes.images[0] for axes in figure.axes if axes.images]
+    assert {image.get_clim() for image in images} == {(10.0, 100.0)}  # nobody measured dead points
+    rows = [row[0].lines[0] for row in cifar_depth(collect(tmp_path)).tables[0].rows]
+    assert "ReLU, 4 layers" in rows  # a depth that the paper has not
 
 
 def test_a_regularized_run_is_no_plain_one_in_the_deep_and_narrow_grid(tmp_path):

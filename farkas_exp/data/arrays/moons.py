@@ -14,12 +14,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DATASETS.register(
-    "moons", f"{__name__}:load", pixels=False, classes=2, options={"train_size": 85, "test_size": 15, "noise": 0.1}
-)
+    "moons", f"{__name__}:load", pixels=False, classes=2,
+    options={"train_size": 85, "test_size": 15, "noise": 0.1, "stratify": False},
+)  # fmt: skip
 
 
 def load(config: DatasetConfig, device: "torch.device") -> Arrays:
-    """By default 85 training and 15 test points (N, 1, 1, 2), the same for every seed; neither scaled nor augmented."""
+    """By default 85 training and 15 test points (N, 1, 1, 2), the same for every seed; neither scaled nor augmented.
+
+    `stratify` splits each moon in the same shares; otherwise the first points of a random order are trained on.
+    """
     import torch
 
     train_size, test_size = chosen(config, "train_size"), chosen(config, "test_size")
@@ -29,14 +33,12 @@ def load(config: DatasetConfig, device: "torch.device") -> Arrays:
     generator = torch.Generator().manual_seed(derive_seed("moons", train_size, test_size))
     points, labels = make_moons(train_size + test_size, chosen(config, "noise"), generator)
     images = points.float().view(-1, 1, 1, 2)
-    return Arrays(
-        config.name,
-        ("upper", "lower"),
-        images[:train_size],
-        labels[:train_size],
-        images[train_size:],
-        labels[train_size:],
-    )
+    trained = torch.arange(len(labels)) < train_size
+    if chosen(config, "stratify"):
+        of_upper = round(train_size * int((labels == 0).sum()) / len(labels))
+        rank = torch.where(labels == 0, (labels == 0).cumsum(0), (labels == 1).cumsum(0))
+        trained = rank <= torch.where(labels == 0, of_upper, train_size - of_upper)
+    return Arrays(config.name, ("upper", "lower"), images[trained], labels[trained], images[~trained], labels[~trained])
 
 
 def make_moons(count: int, noise: float, generator: "torch.Generator") -> "tuple[Tensor, Tensor]":

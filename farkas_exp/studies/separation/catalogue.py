@@ -4,7 +4,11 @@ from farkas_exp.registry import EXPERIMENTS, REPORTS
 
 REPORTS.register(
     "separation", "farkas_exp.studies.separation.table1:report",
-    summary="two moons: Table 1 of the separation paper, or heat maps over depth and width",
+    summary="Table 1 of the separation paper: two moons, 50 layers of 4 units, and 60 of 3",
+)  # fmt: skip
+REPORTS.register(
+    "sep_moons_grid", "farkas_exp.studies.separation.figures:grid",
+    summary="Figures 1, 2 and 5 of the separation paper: heat maps over depth and width",
 )  # fmt: skip
 REPORTS.register(
     "sep_zero_init", "farkas_exp.studies.separation.figures:zero_init",
@@ -16,12 +20,24 @@ REPORTS.register(
 )  # fmt: skip
 
 EXPERIMENTS.register(
-    "sep_moons_table1", "separation", title="Separation, Table 1: two moons, 50 layers of 4 units", runs="27",
-    cost="15 minutes on a CPU core",
+    "sep_moons_table1", "separation", title="Separation, Table 1: two moons, 50 layers of 4 units", runs="90",
+    cost="half an hour on a CPU core", then="sep_moons_60x3",
 )  # fmt: skip
 EXPERIMENTS.register(
-    "sep_moons_grid", "separation", title="Separation, Figures 1 and 5: two moons over depth and width", runs="728",
-    cost="half a day on a CPU core",
+    "sep_moons_60x3", "separation", title="Separation, the limit of Sep-UP: two moons, 60 layers of 3 units", runs="90",
+    cost="half an hour on a CPU core",
+)  # fmt: skip
+EXPERIMENTS.register(
+    "sep_moons_grid", "sep_moons_grid", title="Separation, Figures 1 and 5: two moons over depth and width", runs="728",
+    cost="half a day on a CPU core", then="sep_moons_width1",
+)  # fmt: skip
+EXPERIMENTS.register(
+    "sep_moons_width1", "sep_moons_grid", title="Separation, Figures 1 and 5: two moons at width 1", runs="65",
+    cost="an hour on a CPU core",
+)  # fmt: skip
+EXPERIMENTS.register(
+    "sep_mnist_grid", "sep_moons_grid", title="Separation, Figure 2: MNIST over depth and width", runs="180",
+    cost="hours on one GPU",
 )  # fmt: skip
 EXPERIMENTS.register(
     "sep_zero_init", "sep_zero_init", title="Separation, Figure 4: all weights zero, annealed dropout", runs="30",

@@ -1,12 +1,15 @@
-"""Figures 3 and 4 of the separation paper as tables: accuracies over the depth, beside the paper's."""
+"""The separation paper's figures over depth and width: 1, 2 and 5 (heat maps), 3 (CIFAR-10), 4 (all weights zero)."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from farkas_exp.machine.errors import UserError
 from farkas_exp.report.kinds import ANY, Column, Kind, Kinds, kinds_table
+from farkas_exp.report.maps import deep_narrow_figure, deep_narrow_table, grids
 from farkas_exp.report.render import Report
 from farkas_exp.runs import RunRecord
+from farkas_exp.runs.query import setting
 from farkas_exp.studies.separation.table1 import COLUMNS, KINDS, PINNED
 
 DEPTHS = (2, 10, 25, 30, 40)
@@ -16,16 +19,29 @@ FIGURE3 = {
     "Sep-UP": ((0.69, 0.79, 0.74, 0.70, 0.68), (0.59, 0.57, 0.54, 0.53, 0.53)),
 }
 """Figure 3: accuracy on training and validation images by depth."""
-_SHOWN = ("train acc.", "val. acc.", "dead units", "dead points")
+_SHOWN = ("final train acc.", "final val. acc.", "dead units", "dead points")
 _COLUMNS = [Column(name, COLUMNS[name], ".3f") for name in _SHOWN]
+
+
+def grid(records: Sequence[RunRecord]) -> Report:
+    """Figures 1, 2 and 5: heat maps of all arms over depth and width, perceptrons or convolutions."""
+    networks = (KINDS, Kinds([_of_convolutions(kind) for kind in KINDS.rows], PINNED))
+    found, notes = max(
+        (grids(records, kinds) for kinds in networks), key=lambda each: sum(len(own.runs) for own in each[0])
+    )
+    if not found:
+        raise UserError("runs_dir: no finished run of a network of constant width; see experiment=sep_moons_grid")
+    table = deep_narrow_table(found, "separation_grid", notes)
+    return Report("separation_grid", (table,), {"separation_grid": lambda: deep_narrow_figure(found)})
 
 
 def cifar_depth(records: Sequence[RunRecord]) -> Report:
     """Figure 3: one row per arm and depth."""
-    rows = [_at_depth(kind, depth) for kind in KINDS.rows for depth in DEPTHS]
+    depths = sorted({*DEPTHS, *(d for run in records if isinstance(d := setting(run.config, "model.depth"), int))})
+    rows = [_at_depth(kind, depth) for kind in KINDS.rows for depth in depths]
     notes = ("Accuracies of the last epoch; the validation images of the paper are the test set here.",)
     papers = {"dataset.name": "cifar10", "model.width": 10, "epochs": 50, "batch_size": 1024}
-    title = "Convolutions of width 10 on CIFAR-10 over depth"
+    title = "Convolutional networks of constant width over depth"
     return Report(
         "sep_cifar_depth",
         (kinds_table("sep_cifar_depth", title, records, Kinds(rows, PINNED), _COLUMNS, notes, papers),),
@@ -34,19 +50,26 @@ def cifar_depth(records: Sequence[RunRecord]) -> Report:
 
 def _at_depth(kind: Kind, depth: int) -> Kind:
     """A row of two moons with convolutions, at one depth."""
-    network = str(kind.needs["model.name"]).replace("mlp", "rect_conv")
-    found = FIGURE3.get(kind.label)
+    found = FIGURE3.get(kind.label) if depth in DEPTHS else None
     paper = {} if found is None else dict(
         zip(_SHOWN, (f"{values[DEPTHS.index(depth)]:.2f}" for values in found), strict=False)
     )  # fmt: skip
-    needs = {**kind.needs, "model.name": network, "model.depth": depth}
+    needs = {**_of_convolutions(kind).needs, "model.depth": depth}
     return replace(kind, label=f"{kind.label}, {depth} layers", needs=needs, paper=paper)
+
+
+def _of_convolutions(kind: Kind) -> Kind:
+    network = str(kind.needs["model.name"]).replace("mlp", "rect_conv")
+    return replace(kind, needs={**kind.needs, "model.name": network}, paper={})
 
 
 _ZERO: dict[str, Any] = {
     "init.name": "zero",
     **dict.fromkeys(("dropout.rate", "dropout.anneal", "init.last_depth_exponent"), ANY),
-    **{f"regularizer.{key}": ANY for key in ("name", "strength", "coefficient", "rho", "conv_point", "include_output")},
+    **{
+        f"regularizer.{key}": ANY
+        for key in ("name", "strength", "coefficient", "reduction", "rho", "conv_point", "include_output")
+    },
 }
 
 
