@@ -11,10 +11,10 @@ mini-batch. Minimum and maximum share their gradient among ties, so the term has
 zero, as Equation 17 needs.
 
 Equations 13 and 15 have a fraction "1/..." in front whose denominator the text has lost, and it decides how g_U and g_P
-weigh against each other: raw sums over 85 points and 4 units weigh 21 to 1. `reduction` has the readings: `sum` (1/2),
-`layer_mean` (1/D of D layers as well), and `balanced`, where in each layer g_U is a mean over the units and g_P one
-over the points, so that both weigh alike. Only with the last one Sep-UP trains as the paper says (results/README.md),
-so `regularizer=sep_up` chooses it; that is an inference.
+weigh against each other: raw sums over 85 points and 4 units weigh 21 to 1. `reduction` has the readings: `sum`;
+`layer_mean`, in each layer the mean over the units plus the mean over the points; and `balanced`, that times the number
+of points, so that g_P stays the sum and g_U weighs as much. Where both weigh alike Sep-UP trains as the paper says, and
+with raw sums it does not (results/README.md), so `regularizer=sep_up` chooses `balanced`; that is an inference.
 """
 
 from collections.abc import Iterable, Iterator
@@ -32,7 +32,7 @@ from farkas_exp.methods.base import Method, Training, register
 
 
 def slack_sum(
-    z: Tensor, dims: int | tuple[int, ...], coefficient: float = 0.5, rho: float = 0.0, balanced: bool = False
+    z: Tensor, dims: int | tuple[int, ...], coefficient: float = 0.5, rho: float = 0.0, times: int | None = None
 ) -> Tensor:
     """Sum of (c + rho) relu(1 - max z) + (c - rho) relu(1 + min z), over all other dimensions.
 
@@ -41,11 +41,11 @@ def slack_sum(
         dims: the points for Sep-U, the units for Sep-P.
         coefficient: c.
         rho: the asymmetry of Equation 17.
-        balanced: take the mean in each layer.
+        times: take so many times the mean in each layer; None: the sum.
     """
     above, below = F.relu(1 - z.amax(dims)), F.relu(1 + z.amin(dims))
     total = (coefficient + rho) * above.sum() + (coefficient - rho) * below.sum()
-    return total * len(z) / above.numel() if balanced else total
+    return total if times is None else total * (times * len(z) / above.numel())
 
 
 def separation_penalty(
@@ -62,20 +62,20 @@ def separation_penalty(
         rho: see `slack_sum`.
         conv_point: what a point of a convolution is: an `image` (its largest and smallest value over channels and
             positions), or each `position` of each image. A unit is a channel, over images and positions, either way.
-        reduction: `sum`, `layer_mean` (the sums' mean over the layers), or `balanced` (in each layer the mean over the
-            units and the mean over the points).
+        reduction: `sum`, `layer_mean` (in each layer the mean over the units, and that over the points), or `balanced`
+            (both times the number of points).
     """
-    terms, layers = [], 0
+    terms = []
     for z in _stacked(pre_activations):
-        layers += len(z)
         maps = z.dim() == 5  # (layers, N, C, H, W)
-        weighing = (coefficient, rho, reduction == "balanced")
+        by_position = maps and conv_point == "position"
+        count = z.shape[1] * (z.shape[3] * z.shape[4] if by_position else 1)
+        times = {"sum": None, "layer_mean": 1, "balanced": count}[reduction]
         if units:
-            terms.append(slack_sum(z, (1, 3, 4) if maps else 1, *weighing))
+            terms.append(slack_sum(z, (1, 3, 4) if maps else 1, coefficient, rho, times))
         if points:
-            terms.append(slack_sum(z, (2, 3, 4) if maps and conv_point == "image" else 2, *weighing))
-    total = torch.stack(terms).sum()
-    return total / layers if reduction == "layer_mean" else total
+            terms.append(slack_sum(z, (2, 3, 4) if maps and not by_position else 2, coefficient, rho, times))
+    return torch.stack(terms).sum()
 
 
 def _stacked(pre_activations: Iterable[Tensor]) -> list[Tensor]:

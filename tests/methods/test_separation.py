@@ -24,7 +24,7 @@ from tests.composing import composed
 from tests.configs import config
 
 
-def naive_penalty(layers, c, rho, units, points, conv_point="image", balanced=False):
+def naive_penalty(layers, c, rho, units, points, conv_point="image", reduction="sum"):
     """Equations 13, 15 and 17 term by term, over slack variables that are as small as Equations 12 and 14 allow."""
     total = 0.0
     for z in layers:
@@ -34,10 +34,11 @@ def naive_penalty(layers, c, rho, units, points, conv_point="image", balanced=Fa
             by_point = [z[i].flatten() for i in range(len(z))]
         else:
             by_point = list(z.permute(0, 2, 3, 1).reshape(-1, channels))
+        scale = {"sum": 1, "layer_mean": 1, "balanced": len(by_point)}[reduction]
         for kind in ([by_unit] if units else []) + ([by_point] if points else []):
             for values in kind:
                 above, below = max(0.0, 1 - max(values.tolist())), max(0.0, 1 + min(values.tolist()))
-                total += ((c + rho) * above + (c - rho) * below) / (len(kind) if balanced else 1)
+                total += ((c + rho) * above + (c - rho) * below) * scale / (1 if reduction == "sum" else len(kind))
     return total
 
 
@@ -48,19 +49,17 @@ def test_the_penalty_is_the_papers_sum_of_slacks(units, points, conv_point):
     layers = [torch.randn(5, 4), torch.randn(5, 4), 0.3 * torch.randn(5, 7), 0.5 * torch.randn(3, 4, 2, 2)]
     for c, rho in ((0.5, 0.0), (0.5, 0.01), (1.0, -0.2)):
         options = {"units": units, "points": points, "conv_point": conv_point}
-        got = separation_penalty(layers, coefficient=c, rho=rho, **options)
-        whole = naive_penalty(layers, c, rho, units, points, conv_point)
-        assert float(got) == pytest.approx(whole, rel=1e-5)
-        got = separation_penalty(layers, coefficient=c, rho=rho, reduction="layer_mean", **options)
-        assert float(got) == pytest.approx(whole / len(layers), rel=1e-5)
-        got = separation_penalty(layers, coefficient=c, rho=rho, reduction="balanced", **options)
-        assert float(got) == pytest.approx(naive_penalty(layers, c, rho, units, points, conv_point, True), rel=1e-5)
+        for reduction in ("sum", "layer_mean", "balanced"):
+            got = separation_penalty(layers, coefficient=c, rho=rho, reduction=reduction, **options)
+            wanted = naive_penalty(layers, c, rho, units, points, conv_point, reduction)
+            assert float(got) == pytest.approx(wanted, rel=1e-5)
 
 
 def test_balanced_constraints_weigh_alike_however_many_points_and_units_there_are():
     dead = [torch.zeros(85, 4), torch.zeros(30, 7)]  # violates every constraint by 1
-    parts = [float(separation_penalty(dead, units=u, points=not u, reduction="balanced")) for u in (True, False)]
-    assert parts == [2.0, 2.0]  # 2 c in each layer
+    for reduction, each in (("layer_mean", 2.0), ("balanced", 85.0 + 30.0), ("sum", None)):  # 2 c in each layer
+        parts = [float(separation_penalty(dead, units=u, points=not u, reduction=reduction)) for u in (True, False)]
+        assert parts == ([each, each] if each else [11.0, 115.0])
 
 
 def test_a_choice_of_the_constraints_is_balanced_and_no_run_of_the_raw_sums():
