@@ -152,8 +152,8 @@ class Network(Entry):
         farkas: whether it has Farkas layers, and so an aggregation.
         appends: whether its residual layers append their aggregated component (Algorithm 2) by default.
         twin: of a plain network, the Farkas network that differs from it in that alone.
-        positions: where a normalization may stand, `after` or `before` the activation, the default first; empty for a
-            network without normalization.
+        positions: where a normalization may stand, `after` or `before` the activation or at the start of a `branch`,
+            the default first; empty for a network without normalization.
         affine: whether its normalizations are affine by default.
         activated: whether it has activations, or is linear.
         spatial: whether it works on maps, (N, C, H, W), or on features, (N, F).

@@ -60,10 +60,13 @@ class ResidualConfig:
 
 @dataclass(frozen=True)
 class NormalizationConfig:
-    """Normalization of activations; `after` the activation as in the paper (Algorithms 1 and 2), or `before` it."""
+    """Normalization of activations; `after` the activation as in the paper (Algorithms 1 and 2), or `before` it.
+
+    In a transformer it stands at the start of each residual `branch`.
+    """
 
     name: str = option("none", needs=NORMALIZABLE)
-    position: Literal["after", "before"] | None = option(None, needs=normalization("position", "batch"))
+    position: Literal["after", "before", "branch"] | None = option(None, needs=normalization("position", "batch"))
     affine: bool | None = option(None, needs=normalization("affine", "batch"))
     groups: int = option(8, at_least=1, at_most=100_000, needs=normalization("groups", "group"))
 

@@ -22,8 +22,9 @@ from farkas_exp.registry import NORMALIZATIONS
 
 
 def group_norm(
-    input: Tensor, groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
-) -> Tensor:
+    input: Tensor, groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5,
+    channels: int | None = None,
+) -> Tensor:  # fmt: skip
     """Group normalization for any number of channels (Wu & He, 2018).
 
     The channels are cut into consecutive groups whose sizes differ by at most one, the larger ones first; where
@@ -35,8 +36,9 @@ def group_norm(
         weight: (C,), or None.
         bias: (C,), or None.
         eps: added to the variance.
+        channels: C, for `torch.jit.trace`, in which the shape of the input is no number.
     """
-    size, larger = divmod(input.shape[1], groups)
+    size, larger = divmod(input.shape[1] if channels is None else channels, groups)
     if larger == 0:
         return F.group_norm(input, groups, weight, bias, eps)
     cut = larger * (size + 1)
@@ -62,7 +64,7 @@ class GroupNorm(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, ...) to the same shape."""
-        return group_norm(input, self.groups, self.weight, self.bias, self.eps)
+        return group_norm(input, self.groups, self.weight, self.bias, self.eps, self.channels)
 
     def extra_repr(self) -> str:
         """The sizes, for `print(model)`."""

@@ -2,8 +2,8 @@
 
 Of a layer with pre-activations z[i, j] (point i, unit j) and an activation of cutoff c: a unit is dead if z <= c at
 every point, a point is dead if z <= c at every unit. A Farkas layer with lambda^T b > 0 has none of the latter. The
-points of a linear layer are the samples; those of a convolution are the pairs of a sample and a position, since the
-guarantee holds at each.
+points of a linear layer are the samples; those of a convolution are the pairs of a sample and a position, and those of
+a transformer the tokens, since the guarantee holds at each.
 """
 
 import math
@@ -80,7 +80,7 @@ def dead_samples(model: nn.Module, images: Tensor) -> float:
     with watch_pre_activations(model) as seen, in_mode(model, training=False):
         model(images)
     for name, z in seen:
-        dead |= z.flatten(1).amax(1) <= cutoffs[name]
+        dead |= z.reshape(len(images), -1).amax(1) <= cutoffs[name]  # the tokens of an image lie below each other
     return float(dead.float().mean())
 
 

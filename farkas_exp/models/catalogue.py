@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from farkas_exp.config.options import option
+from farkas_exp.config.schema import MOST_PIXELS
 from farkas_exp.registry import HEADS, NETWORKS
 
 __all__ = ["HEADS", "NETWORKS"]
@@ -61,6 +63,14 @@ for _name, _own in {
 _pair(
     "densenet40", "farkas_densenet40", "farkas_exp.models.densenet:build_densenet",
     options={"blocks": (12, 12, 12), "width": 12},
+)  # fmt: skip
+_pair(
+    "vit", "farkas_vit", "farkas_exp.models.vit:build_vit", labels=("ViT", "Farkas ViT"), positions=("branch",),
+    affine=True, spatial=False, chooses_head=True,
+    options={
+        "depth": 6, "width": 64, "heads": option(4, at_least=1, at_most=1000),
+        "patch": option(4, at_least=1, at_most=MOST_PIXELS), "expansion": option(4, at_least=1, at_most=1000),
+    },
 )  # fmt: skip
 NETWORKS.register("mobilenet_v2", "farkas_exp.models.mobilenet:build_mobilenet", positions=("before",), affine=True)
 NETWORKS.register(

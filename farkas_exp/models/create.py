@@ -1,7 +1,7 @@
 """`create_model` builds a network by its name and checks its options."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from torch import nn
@@ -108,17 +108,27 @@ def _group(kind: type[G], given: Any, options: Mapping[str, Any] | None = None) 
     if isinstance(given, kind):
         return dataclasses.replace(given, **options) if options else given  # type: ignore[type-var]
     values = dict(given) if isinstance(given, Mapping) else {"name": given, **(options or {})}
-    kind = extended(_KEYS[kind], kind, values.get("name"))
+    group = _KEYS[kind]
+    kind = extended(group, kind, values.get("name"))
+    known = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            name = values.get("name", group)
+            raise _no_such(group, name, NETWORKS[name].options if group == "model" else known, key)
     return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+def _no_such(group: str, name: str, options: Iterable[str], key: str) -> UserError:
+    own = ", ".join(f"{group}.{option}" for option in sorted(options)) or "none"
+    return UserError(f"{group}.{key}: {name} has no such option; its options: {own}")
 
 
 def _options(network: Network, given: ModelConfig) -> ModelConfig:
     """The network's options, completed by its defaults."""
     for key, value in vars(given).items():
         if key != "name" and value is not None and key not in network.options:
-            own = ", ".join(f"model.{name}" for name in sorted(network.options)) or "none"
-            raise UserError(f"model.{key}: {network.name} has no such option; its options: {own}")
-    defaults = dict(network.options)
+            raise _no_such("model", network.name, network.options, key)
+    defaults = {key: getattr(value, "default", value) for key, value in network.options.items()}
     if given.variant == "authors":
         defaults |= network.authors
     return dataclasses.replace(given, **{k: v for k, v in defaults.items() if getattr(given, k) is None})

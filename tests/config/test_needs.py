@@ -68,7 +68,7 @@ def words(need, config):
         (needs.METHOD, of(regularizer="norm_bias"), of(regularizer="none"), "another regularizer.name than none"),
         (needs.SEPARATION, of(regularizer="sep_p"), of(regularizer="norm_bias"), "regularizer.name=sep_up or sep_u or"),
         (needs.architecture("downsample", ""), of(model="resnet50_imagenet"), of(model="resnet18"), "model.name"),
-        (needs.architecture("depth", ""), of(model="mlp"), of(model="resnet18"), "model.name=mlp or "),
+        (needs.architecture("residual", ""), of(model="mlp"), of(model="resnet18"), "model.name=mlp or "),
         (needs.architecture("blocks", ""), of(model="resnet18"), of(model="mlp"),
          "another model.name: the options of mlp are model.depth, model.width, model.residual"),
         (needs.architecture("blocks", ""), of(model="resnet18"), of(model="mobilenet_v2"), "of mobilenet_v2 are none"),

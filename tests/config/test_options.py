@@ -35,6 +35,7 @@ BASE: dict[str, Any] = {
 
 MLP = {"model.name": "mlp", "model.blocks": None, "model.widths": None, "model.depth": 2, "model.width": 8}
 DENSE = {"model.name": "densenet40", "model.blocks": [1, 1], "model.widths": None, "model.width": 4}
+VIT = MLP | {"model.name": "vit"}
 NORM = {"normalization.name": "batch"}
 MOONS = MLP | {
     "dataset.name": "moons", "dataset.train_limit": None, "augmentation.crop_padding": 0, "augmentation.cutout": 0,
@@ -65,6 +66,9 @@ CHANGES: dict[str, tuple[Any, Mapping[str, Any]]] = {
     "model.depth": (3, MLP),
     "model.width": (6, MLP),
     "model.residual": (True, MLP),
+    "model.heads": (2, VIT),
+    "model.patch": (2, VIT),
+    "model.expansion": (2, VIT),
     "model.downsample": (
         "pool", {"model.name": "resnet50_imagenet", "model.widths": [8, 8], "dataset.image_size": 32},
     ),

@@ -226,3 +226,10 @@ def test_the_cutoff_can_be_chosen_and_relu_works_in_place():
     assert Activation("relu", 0.5).cutoff == 0.5
     x = normal(10)
     assert Activation("relu")(x).data_ptr() == x.data_ptr()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("groups", [2, 3])
+def test_group_norm_is_traced(groups):
+    norm, maps = GroupNorm(groups, 4), torch.rand(3, 4, 2, 2)
+    torch.testing.assert_close(torch.jit.trace(norm, maps[:2])(maps), norm(maps))

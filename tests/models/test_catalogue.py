@@ -19,12 +19,12 @@ from farkas_exp.models.plan import Plan
 
 SMALL: dict[str, Any] = {
     "blocks": (1, 1), "widths": (8, 12), "depth": 2, "width": 6, "residual": False, "variant": "paper",
-    "head_bn": False, "downsample": "pool", "bias": True,
+    "head_bn": False, "downsample": "pool", "bias": True, "heads": 2, "patch": 4, "expansion": 2,
 }  # fmt: skip
 """A small value of every option, the same for a network and its twin."""
 OTHER: dict[str, Any] = {
-    "blocks": (2, 1), "widths": (8, 16), "depth": 3, "width": 7, "residual": True, "variant": "authors",
-    "head_bn": True, "downsample": "conv", "bias": False,
+    "blocks": (2, 1), "widths": (8, 16), "depth": 3, "width": 8, "residual": True, "variant": "authors",
+    "head_bn": True, "downsample": "conv", "bias": False, "heads": 3, "patch": 8, "expansion": 3,
 }  # fmt: skip
 
 
@@ -116,8 +116,9 @@ def test_the_options_are_those_that_the_builder_reads(name, monkeypatch):
 def test_null_is_the_default_that_the_catalogue_names(name):
     network = NETWORKS[name]
     with torch.device("meta"):
-        left_open, named = create_model(name, image_size=64), create_model(name, image_size=64, **network.options)
-    assert repr(left_open) == repr(named)
+        named = {key: getattr(value, "default", value) for key, value in network.options.items()}
+        built = [create_model(name, image_size=64, **options) for options in ({}, dict.fromkeys(named), named)]
+    assert len(set(map(repr, built))) == 1
 
 
 @pytest.mark.parametrize(("name", "option"), [(name, option) for name in NETWORKS for option in NETWORKS[name].options])
@@ -159,10 +160,24 @@ def test_a_twin_differs_only_in_being_farkas(name):
         assert getattr(plain, fact) == getattr(farkas, fact), fact
     assert set(plain.positions) == set(farkas.positions)
     options = {key: SMALL[key] for key in plain.options.keys() & farkas.options.keys()}
-    norms = ({}, {"normalization": {"name": "batch", "position": "after"}})
+    position = "after" if "after" in plain.positions else (*plain.positions, None)[0]
+    norms = ({}, {"normalization": {"name": "batch", "position": position}})
     for norm in norms if plain.positions else norms[:1]:
         built = [create_model(each, image_size=16, **options, **norm) for each in (plain.name, farkas.name)]
         assert kinds(built[0]) == kinds(built[1])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"normalization": {"name": "layer", "alpha": 1.0}}, "normalization.alpha: layer has no such option"),
+        ({"residual_scaling": {"gamma": 1.0}}, "residual.gamma: residual has no such option"),
+        ({"depht": 2}, "model.depht: mlp has no such option; its options: model.depth, model.residual, model.width"),
+    ],
+)
+def test_an_option_that_nothing_has_is_one_line(given, message):
+    with pytest.raises(UserError, match=message):
+        create_model("mlp", **given)
 
 
 def test_every_farkas_network_is_the_twin_of_one():
@@ -187,7 +202,7 @@ def test_a_normalization_stands_where_the_catalogue_says(name):
         with pytest.raises(UserError, match=r"normalization: .* takes none"):
             small(name, normalization="batch")
         return
-    for position in ("after", "before"):
+    for position in ("after", "before", "branch"):
         if position not in network.positions:
             with pytest.raises(UserError, match=r"normalization.position"):
                 small(name, normalization={"name": "batch", "position": position})
