@@ -291,9 +291,11 @@ class Optimizer(Entry):
     Attributes:
         recordable: whether its step reads and writes tensors on the device alone, also the learning rate, which is
             then a tensor, and all else that changes: it can be recorded with the gradients and replayed.
+        matrices: whether it treats the weights of hidden layers apart; each group then says whether it is `hidden`.
     """
 
     recordable: bool = False
+    matrices: bool = False
 
 
 NETWORKS = Registry("model.name", Network, "farkas_exp.models.catalogue")

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from farkas_exp.config import LRConfig, OptimizerConfig
+from farkas_exp.initialization.matched import classifier_of
+from farkas_exp.initialization.random import weight_layers
 from farkas_exp.models import SCALAR_MODULES, WEIGHT_MODULES
 from farkas_exp.registry import OPTIMIZERS
 
@@ -55,6 +57,18 @@ def parameter_groups(
     ]
 
 
+def hidden_apart(groups: Iterable[dict[str, Any]], model: nn.Module) -> list[dict[str, Any]]:
+    """The groups, each split by `hidden`: into weights of hidden layers, not the first or the last, and all else."""
+    _, *layers = weight_layers(model)
+    hidden = {layer.weight for layer in layers} - {classifier_of(model).weight}
+    parts = [
+        {**group, "params": [each for each in group["params"] if (each in hidden) == wanted], "hidden": wanted}
+        for group in groups
+        for wanted in (True, False)
+    ]
+    return [part for part in parts if part["params"]]
+
+
 def sgd(groups: Iterable[dict[str, Any]], lr: float, config: OptimizerConfig, fused: bool) -> torch.optim.Optimizer:
     """Stochastic gradient descent with momentum, Nesterov's if so configured."""
     return torch.optim.SGD(groups, lr=lr, momentum=config.momentum, nesterov=config.nesterov, fused=fused)
@@ -76,8 +90,9 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, lr: float) -> tor
     Raises:
         UserError: `optimizer.name` is none of `OPTIMIZERS`.
     """
-    build = OPTIMIZERS[config.name].build
-    return build(parameter_groups(model, config.weight_decay, config.decay, config.scalars), lr, config, True)
+    entry = OPTIMIZERS[config.name]
+    groups = parameter_groups(model, config.weight_decay, config.decay, config.scalars)
+    return entry.build(hidden_apart(groups, model) if entry.matrices else groups, lr, config, True)
 
 
 def learning_rate(config: LRConfig, epoch: float, epochs: int) -> float:
