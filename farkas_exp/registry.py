@@ -278,9 +278,11 @@ class Measure(Entry):
     Attributes:
         pixels: whether it attacks images, and so needs pixels.
         whole_set: whether it needs the whole test set in one process.
+        plane: whether it is for points of the plane.
     """
 
     pixels: bool = False
+    plane: bool = False
     whole_set: bool = False
 
 

@@ -186,7 +186,7 @@ class PhasesConfig:
 
 @dataclass(frozen=True)
 class RegularizerConfig:
-    """What is added to the loss, times `strength` (the sibling papers' lambda and kappa).
+    """What is added to the loss, times `strength` (the sibling papers' lambda and kappa); `alone`: to nothing.
 
     `coefficient`, `reduction`, `rho`, `conv_point` and `include_output` belong to the separation constraints;
     `norm_squared`, the mu^2 to which the squared norm of the parameters is drawn, to norm_bias.
@@ -194,6 +194,7 @@ class RegularizerConfig:
 
     name: str = option("none")
     strength: float = option(0.0, at_least=0, needs=METHOD)
+    alone: bool = option(False, needs=METHOD)
     coefficient: float = option(0.5, above=0, needs=SEPARATION)
     reduction: Literal["sum", "layer_mean", "balanced"] = option("sum", needs=SEPARATION)
     rho: float = option(0.0, needs=SEPARATION)

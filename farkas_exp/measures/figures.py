@@ -18,6 +18,7 @@ from farkas_exp.machine.seeding import derive_seed
 from farkas_exp.measures.activity import dead_samples, measure_activity
 from farkas_exp.measures.hessian import hessian_extremes, loss_and_gradient_norm, parameter_norm
 from farkas_exp.measures.ntk import kernel_change, kernel_correlation, tangent_kernel
+from farkas_exp.measures.plane import plane_figures
 from farkas_exp.measures.spectrum import effective_ranks
 from farkas_exp.methods.adversarial import check_pixels, robust_errors
 from farkas_exp.registry import MEASURES
@@ -78,6 +79,11 @@ def rank(subject: Subject) -> dict[str, Any]:
     return {"effective_rank": effective_ranks(subject.model, subject.batch()[0][:2])}
 
 
+def plane(subject: Subject) -> dict[str, Any]:
+    """What the network makes of the plane."""
+    return {"plane": plane_figures(subject.model, *subject.batch())}
+
+
 def robustness(subject: Subject) -> dict[str, Any]:
     """The test errors under attack."""
     return {"robust_error": robust_errors(subject.model, subject.data, subject.config.seed)}
@@ -87,10 +93,12 @@ def check_measures(config: Config, world_size: int = 1) -> None:
     """Check the requested measurements, before the run begins.
 
     Raises:
-        UserError: an unknown name, an attack on other values than pixels, or one that needs a single process.
+        UserError: an unknown name, a measurement of other data, or one that needs a single process.
     """
     for name in config.diagnostics.measures:
         entry = MEASURES[name]
+        if entry.plane and config.dataset.name != "moons":
+            raise UserError(f"diagnostics.measures: {name} is for points of the plane; use dataset=moons")
         if entry.pixels:
             check_pixels(config, f"diagnostics.measures: {name}")
         if entry.whole_set and world_size > 1:

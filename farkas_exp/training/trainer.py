@@ -221,7 +221,7 @@ class Trainer:
             logits, penalties = penalized(self.methods, self.forward, images)
             loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
-        sum(penalties, loss).backward()
+        sum(penalties, 0 * loss if self.config.regularizer.alone else loss).backward()
         with torch.no_grad():
             told = labels if labels.dim() == 1 else labels.argmax(1)  # of mixed images the label with the larger share
             totals = counted(loss.detach() * len(labels), self.train_metrics, logits, told)

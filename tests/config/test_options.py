@@ -138,6 +138,7 @@ CHANGES: dict[str, tuple[Any, Mapping[str, Any]]] = {
     "phases.batch_scale": (0.5, PHASED),
     "regularizer.name": ("sep_up", {"regularizer.name": "norm_bias", "regularizer.strength": 0.1}),
     "regularizer.strength": (0.5, SEPARATION),
+    "regularizer.alone": (True, SEPARATION),
     "regularizer.coefficient": (0.9, SEPARATION),
     "regularizer.reduction": ("balanced", SEPARATION),
     "regularizer.rho": (0.1, SEPARATION),

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from farkas_exp.config.identity import deciding_values, identify
+from farkas_exp.data import build_data
 from farkas_exp.data.arrays.moons import make_moons
 from farkas_exp.initialization import initialize
 from farkas_exp.launch import execution
@@ -20,6 +21,7 @@ from farkas_exp.methods.norm_bias import norm_bias
 from farkas_exp.methods.separation import separation_penalty
 from farkas_exp.models import create_model
 from farkas_exp.runs import read_run
+from farkas_exp.training.building import build_model
 from tests.composing import composed
 from tests.configs import config
 
@@ -252,3 +254,24 @@ def test_a_method_from_outside_is_one_class(tmp_path, monkeypatch):
         execution_mode(config(regularizer={"name": "quite"}), "none")
     with pytest.raises(ValueError, match="'quiet' is registered already"):
         register(Quiet)
+
+
+def test_the_constraints_alone_train_without_the_cross_entropy(tmp_path):
+    """The classifier, which no constraint is about, keeps its weights; the hidden layers do not."""
+    moons = {"dataset": {"name": "moons", "train_limit": None}, "epochs": 2, "batch_size": 85}
+    moons |= {"model": {"name": "mlp", "depth": 3, "width": 4, "blocks": None, "widths": None}}
+    moons |= {"augmentation": {"crop_padding": 0, "flip": False, "cutout": 0}}
+    for alone in (True, False):
+        constraints = {"name": "sep_up", "strength": 0.1, "reduction": "balanced", "alone": alone}
+        made = config(tmp_path, **moons, regularizer=constraints, optimizer={"weight_decay": 0.0})
+        weights = torch.load(Path(execution.execute(made).path) / "checkpoint.pt", weights_only=True)["model"]
+        first = initial_weights(made)
+        assert torch.equal(weights["classifier.weight"], first["classifier.weight"]) == alone
+        assert not torch.equal(weights["hidden.0.layer.weight"], first["hidden.0.layer.weight"])
+
+
+def initial_weights(made):
+    data = build_data(
+        made.dataset, made.augmentation, batch_size=made.batch_size, seed=made.seed, device=torch.device("cpu")
+    )
+    return build_model(made, data, torch.device("cpu")).state_dict()

@@ -1,25 +1,35 @@
 import io
+import json
 
+import pytest
+import torch
+
+from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.files import write_text
+from farkas_exp.measures import check_measures
+from farkas_exp.measures.plane import plane_figures
+from farkas_exp.models import create_model
 from farkas_exp.report import maps, tables
 from farkas_exp.report.landscape import landscape_table
 from farkas_exp.report.render import show
 from farkas_exp.runs import RunDirectory, collect
 from farkas_exp.studies.deep_narrow.report import KINDS
+from farkas_exp.studies.separation import representations
 from farkas_exp.studies.separation import table1 as separation
 from farkas_exp.studies.separation.figures import cifar_depth, grid
 from farkas_exp.studies.separation.table1 import PAPER, separation_table
+from tests.configs import config
 from tests.made_runs import make_run, settings
 
 
 def moons_run(runs_dir, arm, seed=0, depth=50, width=4, test_error=20.0, dead=(0.5, 0.25), **overrides):
     """A run of 4 epochs whose training accuracy is .5, .9, .7, .8 and whose diagnostics are given."""
-    config = settings("mlp", dataset__name="moons", epochs=4, model__depth=depth, model__width=width, **overrides)
+    made = settings("mlp", dataset__name="moons", epochs=4, model__depth=depth, model__width=width, **overrides)
     rows = [
         {"epoch": i + 1, "train_error": error, "test_error": 20.0 if i == 1 else test_error, "train_loss": 0.3}
         for i, error in enumerate((50.0, 10.0, 30.0, 20.0))
     ]
-    path = make_run(runs_dir, {**config, "arm": arm}, seed=seed, rows=rows, test_error=test_error)
+    path = make_run(runs_dir, {**made, "arm": arm}, seed=seed, rows=rows, test_error=test_error)
     layers = [
         {"units": 1, "dead_units": 1.0, "dead_points": dead[0]},
         {"units": 3, "dead_units": 0.0, "dead_points": 0.0},
@@ -28,8 +38,6 @@ def moons_run(runs_dir, arm, seed=0, depth=50, width=4, test_error=20.0, dead=(0
         {"epoch": 0, "layers": layers, "dead_samples": dead[0], "grad_norm": 2.0, "effective_rank": {"a": 1, "b": 3}},
         {"epoch": 4, "layers": layers, "dead_samples": dead[1], "grad_norm": 0.5, "robust_error": {"8/255": 90.0}},
     ]
-    import json
-
     write_text(RunDirectory(path).diagnostics, "".join(json.dumps(line) + "\n" for line in lines))
     return path
 
@@ -97,8 +105,8 @@ def test_raw_sums_and_balanced_constraints_are_two_rows(tmp_path):
 def test_a_map_of_images_of_ten_classes_says_so(tmp_path):
     for depth in (2, 4):
         for model, more in (("rect_conv", {}), ("farkas_rect_conv", {"aggregation__name": "mean"})):
-            config = settings(model, dataset__name="digits", model__depth=depth, model__width=4, **more)
-            make_run(tmp_path, {**config, "epochs": 4}, test_error=20.0, result={"train_error": 7.0})
+            made = settings(model, dataset__name="digits", model__depth=depth, model__width=4, **more)
+            make_run(tmp_path, {**made, "epochs": 4}, test_error=20.0, result={"train_error": 7.0})
     make_run(tmp_path, settings("rect_conv", dataset__name="digits", model__depth=8, model__width=4), state="failed")
     report = grid(collect(tmp_path))
     (table,) = report.tables
@@ -111,6 +119,29 @@ def test_a_map_of_images_of_ten_classes_says_so(tmp_path):
     assert {image.get_clim() for image in images} == {(10.0, 100.0)}  # nobody measured dead points
     rows = [row[0].lines[0] for row in cifar_depth(collect(tmp_path)).tables[0].rows]
     assert "ReLU, 4 layers" in rows  # a depth that the paper has not
+
+
+def test_the_points_of_the_plane_are_drawn_by_layer_and_by_epoch(tmp_path):
+    """From the measurement of a network, as a run records it; the smallest seed of an arm is shown."""
+    torch.manual_seed(0)
+    model = create_model("mlp", 2, in_channels=2, image_size=1, depth=6, width=4)
+    plane = json.loads(json.dumps(plane_figures(model, torch.randn(9, 2, 1, 1), torch.arange(9) % 2)))
+    assert list(plane["activations"]) == ["3", "4", "6"]
+    with torch.no_grad():
+        low, _, bottom, _ = plane["extent"]
+        corner = model(torch.tensor([low, bottom]).view(1, 2, 1, 1)).softmax(1)[0, 1]
+    assert plane["class_1"][0][0] == pytest.approx(float(corner), rel=1e-3)
+    path = moons_run(tmp_path, "Sep-UP", regularizer__name="sep_up")
+    moons_run(tmp_path, "Sep-UP", seed=1, regularizer__name="sep_up")
+    rows = [{"epoch": epoch, "plane": plane} for epoch in (0, 4)]
+    write_text(RunDirectory(path).diagnostics, "".join(json.dumps(row) + "\n" for row in rows))
+    report = representations.report(collect(tmp_path))
+    titles = [axes.get_title() for axes in report.figures["sep_training"]().axes]
+    assert titles == ["losses", "training accuracy", "epoch 0", "epoch 4"]
+    heads = [axes.get_title() for axes in report.figures["sep_representations"]().axes]
+    assert heads[1:3] == ["layer 3, units 1, 2", "layer 3, units 3, 4"]
+    with pytest.raises(UserError, match="points of the plane; use dataset=moons"):
+        check_measures(config(diagnostics={"measures": ["plane"]}))
 
 
 def test_a_regularized_run_is_no_plain_one_in_the_deep_and_narrow_grid(tmp_path):

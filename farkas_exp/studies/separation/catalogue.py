@@ -18,7 +18,15 @@ REPORTS.register(
     "sep_cifar_depth", "farkas_exp.studies.separation.figures:cifar_depth",
     summary="Figure 3 of the separation paper: convolutions over depth",
 )  # fmt: skip
+REPORTS.register(
+    "sep_representations", "farkas_exp.studies.separation.representations:report",
+    summary="Figures 6 to 12 of the separation paper: what networks make of two moons",
+)  # fmt: skip
 
+EXPERIMENTS.register(
+    "sep_representations", "sep_representations", runs="7", cost="minutes on a CPU core",
+    title="Separation, Figures 6 to 12: two moons layer by layer, and the constraints alone",
+)  # fmt: skip
 EXPERIMENTS.register(
     "sep_moons_table1", "separation", title="Separation, Table 1: two moons, 50 layers of 4 units", runs="90",
     cost="half an hour on a CPU core", then="sep_moons_60x3",

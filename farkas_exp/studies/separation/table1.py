@@ -122,6 +122,7 @@ KINDS = Kinds(
         _kind("Sep-U", **_separated("sep_u")),
         _kind("Sep-P", **_separated("sep_p")),
         _kind("Sep-UP", **_separated("sep_up")),
+        _kind("Sep-UP alone", **_separated("sep_up"), regularizer__alone=True),
         _kind("Farkas sum", "farkas_mlp", aggregation__name="sum"),
         _kind("Farkas mean", "farkas_mlp", aggregation__name="mean"),
         _kind("Farkas mean + Sep-UP", "farkas_mlp", aggregation__name="mean", **_separated("sep_up")),
