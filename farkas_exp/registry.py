@@ -230,11 +230,13 @@ class Initialization(Entry):
             `gain`.
         branches: whether it is for networks with residual branches.
         whole_set: whether its images are the whole training set, not a batch of it.
+        scales: whether what it chooses is the scale of weights, which a standardized weight undoes.
     """
 
     needs: tuple[str, ...] = ()
     branches: bool = False
     whole_set: bool = False
+    scales: bool = False
 
     def __post_init__(self) -> None:
         own = {name: None for name in self.needs if name in ("gain", "bias")}

@@ -13,13 +13,17 @@ INITIALIZATIONS.register("xavier", f"{_HERE}.random:xavier_", needs=_SCALED)
 INITIALIZATIONS.register("kaiming", f"{_HERE}.random:kaiming_", needs=_SCALED)
 INITIALIZATIONS.register("torchvision", f"{_HERE}.random:torchvision_", needs=_DRAWN)
 INITIALIZATIONS.register("orthogonal", f"{_HERE}.random:orthogonal_", needs=_SCALED)
-INITIALIZATIONS.register("lsuv", f"{_HERE}.lsuv:lsuv_", needs=("images", "generator"))
+INITIALIZATIONS.register("lsuv", f"{_HERE}.lsuv:lsuv_", needs=("images", "generator"), scales=True)
 INITIALIZATIONS.register("rai", f"{_HERE}.random:rai_", needs=_DRAWN)
-INITIALIZATIONS.register("match_farkas", f"{_HERE}.matched:match_features_", needs=("twin", "images"))
-INITIALIZATIONS.register("residual_xavier", f"{_HERE}.shortcuts:residual_xavier_", needs=_DRAWN, branches=True)
+INITIALIZATIONS.register("match_farkas", f"{_HERE}.matched:match_features_", needs=("twin", "images"), scales=True)
+INITIALIZATIONS.register(
+    "residual_xavier", f"{_HERE}.shortcuts:residual_xavier_", needs=_DRAWN, branches=True, scales=True
+)
 INITIALIZATIONS.register("minus_identity", f"{_HERE}.shortcuts:minus_identity_", needs=_DRAWN, branches=True)
 INITIALIZATIONS.register("delta_orthogonal", f"{_HERE}.shortcuts:delta_orthogonal_", needs=_SCALED)
-INITIALIZATIONS.register("identity_small", f"{_HERE}.residual:identity_small_", needs=_DRAWN, branches=True)
+INITIALIZATIONS.register(
+    "identity_small", f"{_HERE}.residual:identity_small_", needs=_DRAWN, branches=True, scales=True
+)
 INITIALIZATIONS.register("zero", f"{_HERE}.landscape:zero_")
 INITIALIZATIONS.register("bias_shift", f"{_HERE}.landscape:shift_biases", needs=("bias",))
 INITIALIZATIONS.register("bias_uniform", f"{_HERE}.landscape:uniform_biases", needs=("bias", "generator"))

@@ -133,6 +133,9 @@ def test_what_a_standardized_weight_would_undo_is_refused():
                "weight": {"name": "scaled"}})  # fmt: skip
     with pytest.raises(UserError, match=r"^init: a standardized weight undoes any scale of the branch"):
         initialize(small("resnet18", weight="standardized"), "zero_last")
+    for name in ("lsuv", "match_farkas", "residual_xavier", "identity_small"):
+        with pytest.raises(UserError, match=rf"^init.name: {name} scales weights, and a standardized weight undoes it"):
+            initialize(small("resnet18", weight="scaled"), name, images=torch.rand(2, 3, 16, 16))
     with pytest.raises(UserError, match=r"^weight.name: the filters of stages.0.0.last.layer have a single entry"):
         create_model("resnet50", blocks=(1,), widths=(4,), weight="scaled", image_size=8, in_channels=1)
     projected = config(weight={"name": "scaled"}, callback={"name": "rank_min", "threshold": 0.1})
