@@ -24,10 +24,14 @@ from farkas_exp.machine.signals import free_to_leave, last_words
 from farkas_exp.runs.measurements import Gap, Measurements, described
 
 
-def execute(config: Config) -> Outcome:
+def execute(config: Config, title: str | None = None) -> Outcome:
     """Skip, continue or train one run.
 
     A crash is written to `error.txt` of the run directory and reported, not raised.
+
+    Args:
+        config: of the run.
+        title: its name on the terminal; by default its slug and seed.
 
     Raises:
         UserError: a mistake in the configuration or the data; nothing of the run was overwritten.
@@ -38,7 +42,7 @@ def execute(config: Config) -> Outcome:
     run = runs.open_run(config)
     try:
         with run.locked() as run, last_words(partial(_remove_if_unused, run)):
-            return _execute_locked(run, config)
+            return _execute_locked(run, config, title)
     except runs.RunBusy as busy:
         return Outcome(BUSY, str(run.path), str(busy))
     except OSError as error:  # the lock is the first file to be written
@@ -49,7 +53,7 @@ def execute(config: Config) -> Outcome:
         raise UserError(f"runs_dir: cannot write to {error.filename or run.path}: {error.strerror}") from None
 
 
-def _execute_locked(run: runs.RunDirectory, config: Config) -> Outcome:
+def _execute_locked(run: runs.RunDirectory, config: Config, title: str | None) -> Outcome:
     path = str(run.path)
     if run.result.exists():
         runs.write_record(run, config)  # in case it was lost
@@ -61,7 +65,7 @@ def _execute_locked(run: runs.RunDirectory, config: Config) -> Outcome:
             from farkas_exp.training.session import train
 
         workers.call(distributed.current(), config)
-        result = train(config, run)
+        result = train(config, run, title)
         return Outcome(result["status"], path, result_text(result, config.dataset.evaluated_on))
     except Interrupted as stopped:
         return Outcome(runs.INTERRUPTED, path, str(stopped))

@@ -49,8 +49,18 @@ def batches(
     kept = distinct(found, Compositions(loader, config))
     if SweepWatch.current is not None:
         SweepWatch.current.repeated = len(found) - len(kept)
+        SweepWatch.current.tally.total, SweepWatch.current.varied = len(kept), varied(kept)
     size = len(kept) if size is None else size
     return [(first, kept[first : first + size]) for first in range(0, len(kept), size)]
+
+
+def varied(found: Iterable[Combination]) -> frozenset[str]:
+    """The keys that have more than one value among these combinations."""
+    values: dict[str, set[str]] = {}
+    for override in itertools.chain.from_iterable(found):
+        key, _, value = override.partition("=")
+        values.setdefault(key, set()).add(value)
+    return frozenset(key for key, each in values.items() if len(each) > 1)
 
 
 def combinations(params: Mapping[str, Any] | None, arguments: Sequence[str], loader: Any) -> list[Combination]:

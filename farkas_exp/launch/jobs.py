@@ -133,7 +133,7 @@ def skip_done(work: Work, all_runs: Iterable[Run]) -> list[Run]:
     """
     compositions = Compositions(work.context.config_loader, work.config)
     every = [(run, _planned(compositions, run)) for run in all_runs]
-    left = []
+    left, settled = [], []
     for run, planned in every:
         done = None
         with suppress(UserError):  # reported by its own process
@@ -141,11 +141,24 @@ def skip_done(work: Work, all_runs: Iterable[Run]) -> list[Run]:
         if planned is None or done is None:
             left.append(run)
             continue
+        settled.append(done.status)
         say(f"{done.status}: {done.path} ({done.note})")
         outcomes.record_outcome(work.directory, run.number, run.overrides, done, planned.objective(done))
         if work.fail_fast and done.status in outcomes.ENDS_A_FAST_SWEEP:
             raise SystemExit(outcomes.TO_BE_CONTINUED)
+    _tell(work.sweep.tally.begin(settled))
     return left
+
+
+def tell_ended(work: Work, ended: Iterable[Run], running: int = 0) -> None:
+    """Say how far the sweep is, now that these runs have ended and so many are running."""
+    rows = [outcomes.read_outcome(work.directory, run.number) for run in ended]
+    _tell(work.sweep.tally.add([row["status"] if row else LOST for row in rows], running))
+
+
+def _tell(line: str | None) -> None:
+    if line is not None:
+        say(line)
 
 
 def _planned(compositions: Compositions, run: Run) -> Planned | None:

@@ -193,6 +193,8 @@ class _Pool:
                     again.append((group, tries + 1))
             if self.work.fail_fast and jobs.crashed(self.work, group):
                 self._end()
+            if not (self.ending or any(group is other for other, _ in again)):
+                jobs.tell_ended(self.work, group, running=len(self.running))
         return again
 
     def _end(self) -> None:

@@ -34,12 +34,12 @@ class Planned:
         """Its outcome if nothing is left to do, else None; see `execution.settled`."""
         return self.outcome if self.config is None else settled(self.config)
 
-    def execute(self) -> Outcome:
+    def execute(self, title: str | None = None) -> Outcome:
         """Execute it; see `execution.execute`."""
         if self.config is None:
             assert self.outcome is not None
             return self.outcome
-        return execute(self.config)
+        return execute(self.config, title)
 
     def objective(self, outcome: Outcome) -> float | None:
         """The objective of a search; see `objective`."""

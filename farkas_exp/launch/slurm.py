@@ -179,7 +179,15 @@ def _run_array(executor: AutoExecutor, work: Work, groups: Sequence[Group]) -> l
 
 
 def _wait(work: Work, submitted: Sequence[Any], groups: Sequence[Group], stop: StopRequest) -> None:
-    while not all(job.done() for job in submitted):
+    waiting = list(zip(submitted, groups, strict=True))
+    while waiting:
+        ended = [(job, group) for job, group in waiting if job.done()]
+        waiting = [each for each in waiting if each not in ended]
+        for _, group in ended:
+            if all(jobs.has_outcome(work, run) for run in group):  # else it may be submitted again
+                jobs.tell_ended(work, group)
+        if not waiting:
+            return
         if stop.requested:
             raise SystemExit(TO_BE_CONTINUED)
         if work.fail_fast and any(jobs.crashed(work, group) for group in groups):

@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,13 +15,17 @@ from omegaconf.errors import OmegaConfBaseException
 
 from farkas_exp.launch.outcomes import USAGE
 from farkas_exp.launch.planned import Planned
+from farkas_exp.launch.tally import Tally
 from farkas_exp.machine import distributed
 from farkas_exp.machine.errors import UserError
 
 
 @dataclass
 class Sweep:
-    """The sweep that this process leads or works for: what its runs share, decided once at the start."""
+    """The sweep that this process leads or works for: what its runs share, decided once at the start.
+
+    `varied` are the keys that have several values in it, `tally` counts the runs that have ended.
+    """
 
     wanted: Path
     runs_dir: Path
@@ -28,6 +33,8 @@ class Sweep:
     fail_fast: bool = False
     started: float = field(default_factory=time.monotonic)
     repeated: int = 0
+    varied: frozenset[str] = frozenset()
+    tally: Tally = field(default_factory=Tally)
 
     @classmethod
     def of(cls, config: DictConfig) -> "Sweep":
@@ -40,12 +47,21 @@ class Sweep:
         if not isinstance(wanted, str) or not wanted.strip():
             raise UserError(f"hydra.sweep.dir: expected the name of a folder, got {wanted!r}")
         fail_fast = bool(config.get("fail_fast"))
-        return cls(Path(wanted).absolute(), Path(str(config.runs_dir)), config.get("experiment"), fail_fast)
+        trials = config.hydra.sweeper.get("n_trials")  # of a search
+        tally = Tally(trials if type(trials) is int else None)
+        return cls(
+            Path(wanted).absolute(), Path(str(config.runs_dir)), config.get("experiment"), fail_fast, tally=tally
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         """The state for another process, which must not make a folder of its own."""
         self.directory  # noqa: B018 - made now
         return dict(vars(self))
+
+    def title(self, number: int, overrides: Sequence[str]) -> str | None:
+        """The name of a run on the terminal: its place, and the settings that are not the same for all."""
+        own = [override for override in overrides if override.partition("=")[0] in self.varied]
+        return " ".join([f"{number + 1}/{self.tally.total}", *own]) if own else None
 
     @property
     def has_begun(self) -> bool:

@@ -70,7 +70,7 @@ def _execute(composed: DictConfig, stop: StopRequest) -> tuple[Outcome, float | 
         if searches and run.config is not None and run.config.dataset.validation == 0:
             raise UserError(NEEDS_VALIDATION)
         with last_words(lambda: _record(not_trained)):
-            outcome = run.execute()
+            outcome = run.execute(_title())
         return outcome, run.objective(outcome)
     except (UserError, OmegaConfBaseException) as error:  # not raised, or Hydra would report it again
         return Outcome(REFUSED, _name(), one_line(error)), None
@@ -92,6 +92,11 @@ def _overrides() -> list[str]:
 
 def _name() -> str:
     return " ".join(_overrides())
+
+
+def _title() -> str | None:
+    sweep = SweepWatch.current if _in_sweep() else None
+    return sweep.title(int(HydraConfig.get().job.num), _overrides()) if sweep else None
 
 
 def _record(outcome: Outcome, objective: float | None = None) -> None:

@@ -52,7 +52,8 @@ class Progress:
         self._log = appending(log_path) if log_path else None
         self._done, self._fraction = done, 0.0
         self._row: Mapping[str, Any] = {}
-        self._started, self._start_done = clock(), done
+        self._started: float | None = None  # the first step, before which all is set-up: compiling, recording, W&B
+        self._start_done = float(done)
         self._drawn = -math.inf
         self._live: Any = None
         if self._mode == "live":
@@ -60,6 +61,8 @@ class Progress:
 
     def step(self, done: int, total: int) -> None:
         """Report step `done` of `total` of the current epoch. Costs nothing unless a redraw is due."""
+        if self._started is None:
+            self._started, self._start_done = self._clock(), self._done + done / max(total, 1)
         if self._live is None:
             return
         now = self._clock()
@@ -109,9 +112,9 @@ class Progress:
             self._log = None
 
     def eta_seconds(self) -> float | None:
-        """Seconds until the last epoch, at the mean speed of this process so far; None before its first step."""
+        """Seconds until the last epoch, at the mean speed of this process since its first step; None before it."""
         progress = self._done + self._fraction - self._start_done
-        if progress <= 0:
+        if self._started is None or progress <= 0:
             return None
         return (self._clock() - self._started) / progress * (self.epochs - self._done - self._fraction)
 

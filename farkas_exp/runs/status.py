@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from farkas_exp import runs
+from farkas_exp.config.options import shown as as_written
 from farkas_exp.machine.commands import command
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.signals import StopRequest
 from farkas_exp.machine.terminal import printable
 from farkas_exp.runs import RunRecord
 from farkas_exp.runs.command import one_of, read_words
-from farkas_exp.runs.query import number, selected
+from farkas_exp.runs.query import different_keys, effective_settings, number, selected, short
 
 DAMAGED = "damaged"
 """State of a run directory whose `run.json` or `result.json` cannot be read; always listed and counted."""
@@ -33,7 +34,7 @@ ORDER = (runs.RUNNING, runs.INTERRUPTED, runs.CRASHED, DAMAGED, runs.EMPTY, runs
 HELP = f"""\
 python -m farkas_exp.status [KEY=VALUE ...]
 
-Lists runs with their state, epoch, test or validation error, time left and host.
+Lists runs with their state, epoch, test or validation error, time left, host, and the settings in which they differ.
 
 runs_dir=runs         where the runs are
 state=running         only runs in this state; several are separated by commas: {", ".join(ORDER)}
@@ -104,7 +105,7 @@ def _every(value: str) -> float:
 
 @dataclass(frozen=True)
 class Line:
-    """One run as it is listed."""
+    """One run as it is listed; `settings` are those in which the listed runs differ."""
 
     run: str
     state: str
@@ -116,6 +117,7 @@ class Line:
     host: str | None = None
     seconds_since_update: float | None = None
     note: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -134,14 +136,16 @@ class Survey:
     def __init__(self, request: Request) -> None:
         self.request = request
         self._known: dict[Path, _Seen] = {}
+        self._settings: dict[str, dict[str, Any]] = {}
 
     def look(self) -> list[Line]:
         """The requested runs by state (`ORDER`) and name, and every damaged one."""
-        now, wanted, lines = time.time(), self.request.states, []
+        now, wanted = time.time(), self.request.states
         seen = [self._see(path) for path in runs.scan(self.request.runs_dir)]
-        for record in selected([each.record for each in seen if each.record and not each.faults], self.request.filters):
-            if not wanted or record.state in wanted:
-                lines.append(self._line(record, now))
+        found = selected([each.record for each in seen if each.record and not each.faults], self.request.filters)
+        found = [record for record in found if not wanted or record.state in wanted]
+        differ = self._different(found)
+        lines = [replace(self._line(record, now), settings=differ[record.identity]) for record in found]
         for each in seen:
             note = "; ".join(fault.why for fault in each.faults)
             if each.record and each.faults:
@@ -160,6 +164,15 @@ class Survey:
             record = runs.read_run(path)
             known = self._known[path] = _Seen(path, changed, record, runs.faults(path, record))
         return known
+
+    def _different(self, records: Sequence[RunRecord]) -> dict[str, dict[str, Any]]:
+        """The settings in which the runs differ, by identity and by the key of the command line."""
+        for record in records:
+            if record.identity not in self._settings:
+                self._settings[record.identity] = effective_settings(record.config)
+        flats = {record.identity: self._settings[record.identity] for record in records}
+        keys = different_keys(flats.values())
+        return {name: {short(key): flat[key] for key in keys if key in flat} for name, flat in flats.items()}
 
     def _name(self, path: Path) -> str:
         return f"{path.parent.name}/{path.name}"
@@ -192,8 +205,9 @@ def print_once(request: Request) -> None:
     if request.format == "json":
         print(json.dumps({"count": _count(lines), "runs": [vars(line) for line in lines]}, indent=1))
         return
-    rows = [HEAD, *(_cells(line) for line in lines)] if lines else []
-    widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD) - 1)] if rows else []
+    head = _head(lines)
+    rows = [head, *(_cells(line, head) for line in lines)] if lines else []
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head) - 1)] if rows else []
     for row in rows:
         print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]))
     print(summary(lines))
@@ -210,10 +224,12 @@ def _count(lines: Sequence[Line]) -> dict[str, int]:
     return {state: count[state] for state in ORDER if count[state]}
 
 
-HEAD = ("state", "epoch", "test error %", "validation error %", "ETA", "host", "updated", "run")
+def _head(lines: Sequence[Line]) -> tuple[str, ...]:
+    settings = ("settings",) if any(line.settings for line in lines) else ()
+    return ("state", "epoch", "test error %", "validation error %", "ETA", "host", "updated", *settings, "run")
 
 
-def _cells(line: Line) -> tuple[str, ...]:
+def _cells(line: Line, head: Sequence[str]) -> tuple[str, ...]:
     from farkas_exp.runs.console import duration
 
     def shown(value: float | None, form: Callable[[float], str]) -> str:
@@ -226,6 +242,11 @@ def _cells(line: Line) -> tuple[str, ...]:
         shown(line.eta_seconds, duration),
         printable(line.host or ""),
         shown(line.seconds_since_update if line.state == runs.RUNNING else None, lambda age: f"{duration(age)} ago"),
+        *(
+            [printable(" ".join(f"{k}={as_written(v)}" for k, v in line.settings.items()))]
+            if "settings" in head
+            else []
+        ),
         printable(line.run + (f"  ({line.note})" if line.note else "")),
     )
 
@@ -262,8 +283,9 @@ def table(lines: Sequence[Line], title: str, height: int) -> Any:
     caption = summary(lines) + (f" (the last {left} are not shown)" if left > 0 else "") + "; Ctrl-C ends this list"
     heading = Text(f"{printable(title)}  {time.strftime('%H:%M:%S')}")
     shown = Table(title=heading, caption=Text(caption), expand=True)
-    for head in HEAD:
-        shown.add_column(head, no_wrap=True, overflow="ellipsis")
+    head = _head(lines)
+    for each in head:
+        shown.add_column(each, no_wrap=True, overflow="ellipsis")
     for line in lines[:room]:
-        shown.add_row(*map(Text, _cells(line)), style=_STYLES.get(line.state, ""))
+        shown.add_row(*map(Text, _cells(line, head)), style=_STYLES.get(line.state, ""))
     return shown

@@ -25,7 +25,7 @@ from farkas_exp.training.schedule import batch_size_at
 from farkas_exp.training.trainer import Trainer, TrainerState
 
 
-def train(config: Config, run: RunDirectory) -> dict[str, Any]:
+def train(config: Config, run: RunDirectory, title: str | None = None) -> dict[str, Any]:
     """Train one run, from its checkpoint if there is one, and return its result. The caller holds the run's lock.
 
     Of several processes the first keeps the run directory; the others take part and return nothing.
@@ -44,7 +44,7 @@ def train(config: Config, run: RunDirectory) -> dict[str, Any]:
             if not processes.is_first:
                 _take_part(trainer, prepared.saved)
                 return {}
-            return _Session(config, run, trainer, prepared).run_to_end()
+            return _Session(config, run, trainer, prepared, title).run_to_end()
         finally:
             trainer.data.close()
 
@@ -117,10 +117,12 @@ def _take_part(trainer: Trainer, saved: dict[str, Any] | None) -> None:
 class _Session(Listener):
     """The part of a run that this process trains: writes what the trainer reports into the run directory."""
 
-    def __init__(self, config: Config, run: RunDirectory, trainer: Trainer, prepared: _Prepared) -> None:
+    def __init__(
+        self, config: Config, run: RunDirectory, trainer: Trainer, prepared: _Prepared, title: str | None
+    ) -> None:
         record, rows, state = prepared.record, prepared.rows, prepared.state
         self.config, self.run, self.trainer, self.state, self.record = config, run, trainer, state, record
-        self.title = f"{record['slug']} seed {config.seed}"
+        self.title = title or f"{record['slug']} seed {config.seed}"
         self.changed, self.again = prepared.changed, prepared.again
         self.measuring = Measuring(config, run, trainer.data, trainer.device)
         self.progress = Progress(config.progress, self.title, config.epochs, run.log, done=state.epoch)

@@ -43,6 +43,7 @@ class SequentialLauncher(_LazyLauncher):
         work, all_runs = self.work(), jobs.numbered(job_overrides, initial_job_idx)
         for run in jobs.skip_done(work, all_runs):
             jobs.run_one(work, run)
+            jobs.tell_ended(work, [run])
         return jobs.returns(work, all_runs)
 
 

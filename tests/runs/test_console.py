@@ -71,8 +71,10 @@ def test_a_line_has_what_the_row_has_and_says_what_is_not_finite() -> None:
 def test_eta_is_the_rest_at_the_speed_of_this_process() -> None:
     clock = Clock()
     progress = Progress("none", "t", 100, None, done=40, clock=clock)
+    clock.now = 1000.0  # set-up, and the first step, which compiles
+    progress.step(1, 10)
     assert progress.eta_seconds() is None
-    clock.now = 20.0
+    clock.now += 2.0 * 9.9
     progress.epoch(row(50))
     assert progress.eta_seconds() == pytest.approx(50 * 2.0)
 

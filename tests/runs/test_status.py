@@ -41,7 +41,21 @@ def test_every_run_with_state_epoch_error_eta_and_host(folder, capsys):
     with running(folder).locked():
         lines = listed(capsys, f"runs_dir={folder}")
     assert lines[0].split() == [
-        *("state", "epoch", "test", "error", "%", "validation", "error", "%", "ETA", "host", "updated", "run")
+        *(
+            "state",
+            "epoch",
+            "test",
+            "error",
+            "%",
+            "validation",
+            "error",
+            "%",
+            "ETA",
+            "host",
+            "updated",
+            "settings",
+            "run",
+        )
     ]
     assert [line.split()[0] for line in lines[1:-1]] == ["running", "interrupted", "crashed", "failed", "finished"]
     live = lines[1].split()
@@ -229,3 +243,20 @@ def test_a_thousand_runs_are_listed_in_a_second(tmp_path):
     begin = time.perf_counter()
     assert len(status.Survey(status.Request(tmp_path)).look()) == 1000
     assert time.perf_counter() - begin < 1.5  # a tenth of ten thousand, on a busy machine
+
+
+def test_the_settings_that_differ_are_shown_as_they_are_given(tmp_path, capsys):
+    for momentum in (0.5, 0.9):
+        make_run(tmp_path, settings(epochs=10, optimizer__momentum=momentum, lr__value=momentum))
+    lines = listed(capsys, f"runs_dir={tmp_path}")
+    assert sorted(line.split()[3:5] for line in lines[1:3]) == [
+        [f"lr={momentum}", f"optimizer.momentum={momentum}"] for momentum in (0.5, 0.9)
+    ]
+    assert listed(capsys, f"runs_dir={tmp_path}", "optimizer.momentum=0.5")[-1] == "1 run: 1 finished"
+    document = json.loads("\n".join(listed(capsys, f"runs_dir={tmp_path}", "format=json", "lr=0.5")))
+    assert document["runs"][0]["settings"] == {}
+    document = json.loads("\n".join(listed(capsys, f"runs_dir={tmp_path}", "format=json")))
+    assert {run["settings"]["lr"] for run in document["runs"]} == {0.5, 0.9}
+    console = Console(width=240, record=True, file=io.StringIO())
+    console.print(status.table(status.Survey(status.Request(tmp_path)).look(), "runs", 20))
+    assert "lr=0.5 optimizer.momentum=0.5" in console.export_text()

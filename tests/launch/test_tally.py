@@ -1,0 +1,68 @@
+"""What a sweep says while it runs."""
+
+import re
+
+from farkas_exp import runs
+from farkas_exp.launch.cli import main
+from farkas_exp.launch.outcomes import LOST, PASSED_OVER, SKIPPED
+from farkas_exp.launch.tally import Tally
+
+TINY = [
+    "model=mlp", "model.depth=1", "model.width=4", "dataset=digits", "dataset.train_limit=100", "batch_size=50",
+    "epochs=1", "device=cpu", "wandb.mode=disabled", "failure.epochs=0",
+]  # fmt: skip
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_the_line_counts_what_ended_and_estimates_from_what_was_trained():
+    tally = Tally(48, clock := Clock())
+    assert tally.begin([SKIPPED] * 4) == "4 of 48 runs done"
+    clock.now += 60
+    assert tally.add([runs.FINISHED]) == "5 of 48 runs done, ETA 43:00"
+    clock.now += 60
+    assert tally.add([runs.FAILED]) == "6 of 48 runs done, 1 failed to train, ETA 42:00"
+    clock.now += 60
+    assert tally.add([LOST]) == "7 of 48 runs done, 1 failed to train, 1 without outcome, ETA 41:00"
+
+
+def test_runs_that_go_on_count_as_half_done():
+    tally = Tally(9, clock := Clock())
+    tally.begin([])
+    clock.now += 100
+    assert tally.add([runs.FINISHED], running=2) == "1 of 9 runs done, ETA 5:50"  # 2 of 9 in 100 s
+
+
+def test_runs_that_an_arm_is_not_for_are_no_runs_and_the_end_is_left_to_the_summary():
+    tally = Tally(3)
+    assert tally.begin([PASSED_OVER]) == "0 of 2 runs done"
+    assert tally.add([runs.FINISHED]).startswith("1 of 2 runs done, ETA 0:00")
+    assert tally.add([runs.FINISHED]) is None
+    assert Tally(1).begin([]) is None
+    assert Tally(None).begin([SKIPPED]) is None
+
+
+def test_a_sweep_says_how_far_it_is_and_names_runs_by_what_differs(tmp_path, capfd):
+    given = ["-m", *TINY, "progress=plain", "lr.value=0.1,0.2", "seed=0,1", f"runs_dir={tmp_path}"]
+    assert main([*given, "seed=0", "lr.value=0.1"]) == 0
+    assert " of " not in capfd.readouterr().out  # one run is no sweep
+    assert main(given) == 0
+    out = capfd.readouterr().out
+    assert re.findall(r"^\d of 4 runs done", out, flags=re.M) == [f"{n} of 4 runs done" for n in (1, 2, 3)]
+    assert "1 of 4 runs done\n" in out
+    assert "2 of 4 runs done, ETA 0:0" in out
+    assert "[2/4 lr.value=0.1 seed=1] epoch 1/1" in out
+    assert "[4/4 lr.value=0.2 seed=1] epoch 1/1" in out
+
+
+def test_runs_side_by_side_are_counted_too(tmp_path, capfd):
+    given = ["hydra/launcher=local_parallel", "hydra.launcher.n_jobs=2", "seed=0,1,2", f"runs_dir={tmp_path}"]
+    assert main(["-m", *TINY, "progress=plain", *given]) == 0
+    out = capfd.readouterr().out
+    assert re.findall(r"^(\d) of 3 runs done", out, flags=re.M) == ["0", "1", "2"]
+    assert "[3/3 seed=2] epoch 1/1" in out
