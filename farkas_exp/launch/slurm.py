@@ -184,7 +184,7 @@ def _wait(work: Work, submitted: Sequence[Any], groups: Sequence[Group], stop: S
         ended = [(job, group) for job, group in waiting if job.done()]
         waiting = [each for each in waiting if each not in ended]
         for _, group in ended:
-            if all(jobs.has_outcome(work, run) for run in group):  # else it may be submitted again
+            if not jobs.left(work, group):  # else it may be submitted again
                 jobs.tell_ended(work, group)
         if not waiting:
             return
