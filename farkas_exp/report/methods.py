@@ -28,7 +28,7 @@ class Arms:
             key
             for key in keys
             if not (swept and key.startswith(tuple(swept)))
-            and len({repr(flat.get(key)) for flat in flats.values()}) > 1
+            and len({repr(flat.get(key, ...)) for flat in flats.values()}) > 1  # missing: without an effect there
         ]
         self._swept = tuple(swept)
         self._own = [repr(self.setting_of(flat)) for flat in flats.values()]

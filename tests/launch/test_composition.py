@@ -22,7 +22,8 @@ def compositions():
 def runs_of(experiment, compositions, master):
     """The overrides of an experiment's runs, of one seed and with all that the files leave open."""
     fixed = [f"experiment={experiment}", "seed=0"]
-    fixed += ["lr.value=0.1"] if experiment == "without_normalization_test" else []  # instead of a search in runs_dir
+    second = experiment in ("without_normalization_test", "transformers_test")
+    fixed += ["lr.value=0.1"] if second else []  # in place of a search
     fixed += ["dataset.root=/images/x"] if experiment.startswith("table3") else []
     return grid.combinations(master.hydra.sweeper.params, fixed, compositions._loader)
 

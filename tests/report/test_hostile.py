@@ -304,6 +304,7 @@ def test_a_sweep_prints_no_control_characters_of_an_error() -> None:
 
 
 FEW: tuple[Any, ...] = ("x", [[1]])
+COMPARISONS = ("without_normalization", "transformers")  # their arms are composed, which takes seconds
 VALUES: tuple[Any, ...] = (None, True, -1, 10**30, "x", "", [], [[1]], {}, {"a": {"b": 1}}, 1e-320)
 
 
@@ -316,7 +317,7 @@ def test_no_value_of_a_record_brings_a_report_down(tmp_path: Path, values: tuple
     files = {name: read_json(path / name) for name in ("run.json", "result.json", "state.json")}
     row = {"epoch": 2, "layers": [{"dead_points": 0.5, "dead_units": 0.1, "units": 3}], "dead_samples": 0.1,
            "robust_error": {"8/255": 3.0}, "effective_rank": {"a": 1.0}, "ntk_correlation": 0.5}  # fmt: skip
-    every = [REPORTS[name] for name in REPORTS if REPORTS[name].needs_runs and name != "without_normalization"]
+    every = [REPORTS[name] for name in REPORTS if REPORTS[name].needs_runs and name not in COMPARISONS]
 
     def render_all() -> None:
         records = collect(tmp_path)

@@ -258,7 +258,7 @@ def test_an_experiment_composes_with_every_dataset_that_fits_it(experiment: str,
     """Points are for networks without convolutions, phases for streamed images; everything else fits everything."""
     sweep = {key: value.split(",")[0] for key, value in sweep_of(experiment).items() if key not in ("arm", "seed")}
     given = [f"{key}={value}" for key, value in sweep.items()] + [f"arm={arm}" for arm in own_arms(experiment)][:1]
-    given += ["lr.value=0.03"] if experiment == "without_normalization_test" else []
+    given += ["lr.value=0.03"] if experiment in ("without_normalization_test", "transformers_test") else []
     own = composed(f"experiment={experiment}", *given, "dataset.root=x")
     assert own is not None
     fitting = STREAMED if own.phases.schedule else EVERY - (POINTS if NETWORKS[own.model.name].spatial else set())
@@ -358,6 +358,7 @@ def test_deep_and_narrow_is_four_kinds_over_a_grid() -> None:
         "fixup_rates",
         "deep_narrow",
         "without_normalization",
+        "transformers",
     ],
 )
 def test_an_experiment_opens_with_what_it_is_its_cost_and_its_command(name: str) -> None:

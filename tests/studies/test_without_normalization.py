@@ -15,7 +15,14 @@ from farkas_exp.report.methods import Arms
 from farkas_exp.report.render import show
 from farkas_exp.runs import RunRecord, collect
 from farkas_exp.runs.best import best_value
-from farkas_exp.studies.without_normalization.comparison import CHOSEN, Method, comparison_table, report, shared_setting
+from farkas_exp.studies.without_normalization.comparison import (
+    CHOSEN,
+    Method,
+    comparison_table,
+    report,
+    shared_setting,
+    transformers_report,
+)
 from farkas_exp.studies.without_normalization.comparison import find_methods as find
 from tests.composing import jobs
 from tests.made_runs import make_run, settings
@@ -122,7 +129,7 @@ def test_a_part_of_the_runs_is_rendered_with_its_picture(tmp_path: Path) -> None
 
 def test_other_runs_are_left_out_and_two_budgets_are_not_mixed(tmp_path: Path) -> None:
     make_run(tmp_path, settings("resnet18", init__last_scale=0.3))
-    with pytest.raises(UserError, match="no run there is of a method of experiment=without_normalization"):
+    with pytest.raises(UserError, match="no run there is of a method of this comparison"):
         find_methods(collect(tmp_path))
     search(tmp_path, "BN", {0.01: 30.0})
     search(tmp_path, "plain", {0.01: 40.0})
@@ -131,6 +138,19 @@ def test_other_runs_are_left_out_and_two_budgets_are_not_mixed(tmp_path: Path) -
     methods, notes = find(collect(tmp_path), ARMS)
     assert [(method.name, method.held_out) for method in methods] == [("BN", {0.01: 30.0}), ("plain", {0.01: 40.0})]
     assert notes == ["Left out: 2 runs in another setting (batch_size 64); choose it with KEY=VALUE."]
+
+
+def test_methods_with_and_without_the_keys_of_a_group_are_in_one_table(tmp_path: Path) -> None:
+    """Without a normalization its position does nothing, and is no setting that tells runs apart."""
+    configs = {"plain": method_settings("plain", 0.1, 0.2), "LN": method_settings("plain", 0.1, 0.2)}
+    configs["LN"]["normalization"] = {"name": "layer"}
+    for config in configs.values():
+        make_run(tmp_path, config)
+    before = {**configs["LN"], "normalization": {"name": "layer", "position": "before"}}
+    make_run(tmp_path, before, test_error=1.0)
+    methods, notes = find(collect(tmp_path), Arms(configs, CHOSEN))
+    assert {method.name: method.held_out for method in methods} == {"LN": {0.1: 10.0}, "plain": {0.1: 10.0}}
+    assert notes == []
 
 
 def test_a_method_is_its_settings_whoever_trained_a_run_and_under_whatever_name(tmp_path: Path) -> None:
@@ -163,18 +183,37 @@ def test_a_rate_at_which_a_run_failed_is_not_the_best_by_the_others(tmp_path: Pa
     assert method.held_out[0.1] == pytest.approx((5 + 90) / 2)
 
 
-@pytest.mark.slow
-def test_every_method_has_the_same_budget_and_its_own_setting_and_the_search_holds_images_out(tmp_path: Path) -> None:
-    stages = [jobs("without_normalization", "lr.value=0.01"), jobs("without_normalization_test", "lr.value=0.01")]
+@pytest.mark.parametrize(
+    ("experiment", "count"),
+    [pytest.param("without_normalization", 30, marks=pytest.mark.slow), ("transformers", 7)],
+)
+def test_every_method_has_the_same_budget_and_its_own_setting_and_the_search_holds_images_out(
+    experiment: str, count: int
+) -> None:
+    stages = [jobs(experiment, "lr.value=0.01"), jobs(f"{experiment}_test", "lr.value=0.01")]
     assert {job.dataset.validation for job in stages[0]} == {0.2}
     assert {job.dataset.validation for job in stages[1]} == {0.0}
     assert len({str(shared_setting(to_dict(job))) for job in itertools.chain(*stages)}) == 1
     methods = {job.arm for job in stages[0]}
-    assert len(methods) == 22
+    assert len(methods) == count
     assert methods == {job.arm for job in stages[1]}
-    assert (len(stages[0]), len(stages[1])) == (22, 3 * 22)
+    assert (len(stages[0]), len(stages[1])) == (count, 3 * count)
     searched = {str({**to_dict(job), "arm": ""}) for job in stages[0]}
-    assert len(searched) == 22, "no two methods are the same"
+    assert len(searched) == count, "no two methods are the same"
+
+
+def test_transformers_are_compared_by_themselves(tmp_path: Path) -> None:
+    for job in jobs("transformers", "lr.value=0.001,0.003"):
+        error = 90.0 if job.arm == "ViT" else 20.0 if job.lr.value == 0.001 else 30.0
+        make_run(tmp_path, to_dict(job), test_error=error)
+    with pytest.raises(UserError, match="no run there is of a method of this comparison"):
+        report(collect(tmp_path))
+    made = transformers_report(collect(tmp_path))
+    (table,) = made.tables
+    assert (made.name, [*made.figures]) == ("transformers", ["transformers"])
+    assert [row[0].lines[0] for row in table.rows][-1] == "ViT"
+    assert {record["best_rate"] for record in table.records} == {0.001}
+    assert any("model.depth 4" in note and "model.patch 2" in note for note in table.notes)
 
 
 TINY = ["arm=plain,farkas_mean", "epochs=1", "dataset.train_limit=100", "model.widths=[4,4,4]", "seed=0"]

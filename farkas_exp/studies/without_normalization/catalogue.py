@@ -17,3 +17,19 @@ EXPERIMENTS.register(
     title="every method at its own best learning rate, on the test images", runs="90",
     cost="17 minutes on two CPU cores for 22 of the 30 methods",
 )  # fmt: skip
+
+REPORTS.register(
+    "transformers", "farkas_exp.studies.without_normalization.comparison:transformers_report",
+    summary="the same of vision transformers",
+    shared="farkas_exp.studies.without_normalization.comparison:shared_setting",
+)  # fmt: skip
+EXPERIMENTS.register(
+    "transformers", "transformers",
+    title="the same with a vision transformer, on held-out images; then at its own best, on test images", runs="42",
+    cost="not measured as a whole", then="transformers_test",
+)  # fmt: skip
+EXPERIMENTS.register(
+    "transformers_test", "transformers",
+    title="every vision transformer at its own best learning rate, on the test images", runs="21",
+    cost="not measured as a whole",
+)  # fmt: skip

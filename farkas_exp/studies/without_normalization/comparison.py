@@ -30,6 +30,8 @@ from farkas_exp.runs.query import (
 )
 
 EXPERIMENT = "without_normalization_test"
+TRANSFORMERS = "transformers_test"
+SIZES = ("model.blocks", "model.widths", "model.depth", "model.width", "model.patch")
 MARGIN = 5.0
 """A rate is usable if its held-out error is at most so many percentage points above the method's best."""
 TRAINS = 5 / 9
@@ -41,7 +43,7 @@ CHOSEN = ("lr.value", "dataset.validation")
 def shared_setting(config: Mapping[str, Any]) -> dict[str, Any]:
     """What all methods share: the data, the sizes of the network and the length of the training."""
     flat = deciding_settings(config)
-    sizes = {key: flat.get(key) for key in ("model.blocks", "model.widths", "lr.milestones", "lr.gamma")}
+    sizes = {key: flat.get(key) for key in (*SIZES, "lr.milestones", "lr.gamma")}
     return {key: value for key, value in budget(config).items() if key not in CHOSEN} | sizes
 
 
@@ -121,9 +123,19 @@ class Method:
 
 def report(records: Sequence[RunRecord], arms: Arms | None = None) -> Report:
     """Every method at its own best learning rate, and the error over the rates; see `find_methods`."""
-    methods, notes = find_methods(records, arms)
-    figures = {"without_normalization": lambda: rates_figure(methods)} if any(m.search for m in methods) else {}
-    return Report("without_normalization", (comparison_table(methods, notes),), figures)
+    return _report("without_normalization", *find_methods(records, arms))
+
+
+def transformers_report(records: Sequence[RunRecord]) -> Report:
+    """The same of the vision transformers of `experiment=transformers`."""
+    from farkas_exp.studies.arms import experiment_arms
+
+    return _report("transformers", *find_methods(records, experiment_arms(TRANSFORMERS, *CHOSEN)))
+
+
+def _report(name: str, methods: Sequence[Method], notes: Sequence[str]) -> Report:
+    figures = {name: lambda: rates_figure(methods)} if any(m.search for m in methods) else {}
+    return Report(name, (comparison_table(methods, notes),), figures)
 
 
 def find_methods(records: Sequence[RunRecord], arms: Arms | None = None) -> tuple[list[Method], list[str]]:
@@ -142,7 +154,7 @@ def find_methods(records: Sequence[RunRecord], arms: Arms | None = None) -> tupl
         arms = experiment_arms(EXPERIMENT, *CHOSEN)
     chosen = arms.choose(records)
     if not chosen.runs:
-        raise UserError("runs_dir: no run there is of a method of experiment=without_normalization")
+        raise UserError("runs_dir: no run there is of a method of this comparison")
     methods = []
     for name, runs in chosen.runs.items():
         done = [run for run in runs if run.state in DONE]
@@ -194,7 +206,7 @@ def comparison_table(methods: Sequence[Method], notes: Sequence[str] = ()) -> Ta
             }
         )  # fmt: skip
     title = "Training without normalization: every method at its own best learning rate"
-    return Table(title, columns, tuple(rows), (*_notes(methods), *notes), tuple(records), "without_normalization")
+    return Table(title, columns, tuple(rows), (*_notes(methods), *notes), tuple(records))
 
 
 def _test_cell(method: Method) -> Cell:
@@ -240,7 +252,7 @@ def _notes(methods: Sequence[Method]) -> tuple[str, ...]:
 
 
 def _setting_note(config: Mapping[str, Any]) -> str:
-    sizes = [pretty(key, value) for key in ("model.blocks", "model.widths") if (value := setting(config, key))]
+    sizes = [pretty(key, value) for key in SIZES if (value := setting(config, key))]
     parts = [f"dataset {setting(config, 'dataset.name')}", f"{config.get('epochs')} epochs",
              f"batches of {config.get('batch_size')}", *sizes]  # fmt: skip
     return "Setting: " + ", ".join(parts) + "."
