@@ -77,7 +77,8 @@ def _plain(value: Any) -> Any:
 
 def _slug(config: Config) -> str:
     """A readable name made of the main choices; never parsed."""
-    parts = [config.model.name, config.normalization.name]
+    parts = [f"debug_{config.debug}"] if config.debug else []
+    parts += [config.model.name, config.normalization.name]
     if config.weight.name != "none":
         parts.append(config.weight.name)
     if has_farkas_layers(config):

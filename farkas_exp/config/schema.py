@@ -309,6 +309,7 @@ class Config:
     batch_size: int = option(128, at_least=1, at_most=MOST_IMAGES, needs=NO_PHASES)
     precision: Literal["fp32", "tf32", "bf16"] = option("fp32")
     label_smoothing: float = option(0.0, at_least=0, below=1)
+    debug: Literal["fast", "overfit", "anomaly"] | None = option(None)
 
     seed: int = outside(0, at_least=0, at_most=2**32 - 1)
     experiment: str | None = outside(None)

@@ -5,6 +5,7 @@ import torch
 from farkas_exp.config import AugmentationConfig, DatasetConfig, PhasesConfig
 from farkas_exp.data.base import Arrays, ImageData, batch_share, check_options, say_left_out
 from farkas_exp.data.device import DeviceData
+from farkas_exp.data.few import debugged
 from farkas_exp.data.subset import hold_out, limit_training
 from farkas_exp.machine.errors import UserError
 from farkas_exp.registry import DATASETS
@@ -21,6 +22,7 @@ def build_data(
     rank: int = 0,
     world_size: int = 1,
     phases: PhasesConfig = PhasesConfig(),  # noqa: B008 - frozen
+    debug: str | None = None,
 ) -> ImageData:
     """Load a dataset and prepare it on `device`.
 
@@ -35,10 +37,11 @@ def build_data(
     entry = DATASETS[dataset.name]
     check_options(dataset)
     if entry.streamed:
-        return entry.build(
+        streamed = entry.build(
             dataset, augmentation, phases, batch_size=batch_size, seed=seed, device=device,
             channels_last=channels_last, rank=rank, world_size=world_size,
         )  # fmt: skip
+        return debugged(streamed, debug)
     batch_share(batch_size, world_size)
     _refuse_streaming(dataset, augmentation, phases)
     arrays: Arrays = entry.build(dataset, device)
@@ -48,17 +51,11 @@ def build_data(
         arrays = limit_training(arrays, dataset.train_limit)
     if dataset.validation > 0:
         arrays = hold_out(arrays, dataset.validation)
-    return DeviceData(
-        arrays,
-        augmentation,
-        batch_size=batch_size,
-        seed=seed,
-        device=device,
-        normalize=dataset.normalize,
-        channels_last=channels_last,
-        rank=rank,
-        world_size=world_size,
-    )
+    in_memory = DeviceData(
+        arrays, augmentation, batch_size=batch_size, seed=seed, device=device, normalize=dataset.normalize,
+        channels_last=channels_last, rank=rank, world_size=world_size,
+    )  # fmt: skip
+    return debugged(in_memory, debug)
 
 
 def _refuse_streaming(dataset: DatasetConfig, augmentation: AugmentationConfig, phases: PhasesConfig) -> None:

@@ -8,6 +8,9 @@ from farkas_exp.config import Config
 from farkas_exp.config.identity import identify
 from farkas_exp.machine.errors import UserError
 
+DEBUG = "debug"
+"""The folder in `runs_dir` of the runs with `debug`, where nothing takes them for others."""
+
 
 def run_path(config: Config) -> Path:
     """The run directory of `config`: the one that holds the run, whatever its slug, or a new one.
@@ -18,7 +21,7 @@ def run_path(config: Config) -> Path:
         UserError: two folders hold this run, and either could be the wrong one.
     """
     identity, seed = identify(config), f"seed_{config.seed}"
-    root = os.fspath(config.runs_dir)
+    root = f"{os.fspath(config.runs_dir)}/{DEBUG}" if config.debug else os.fspath(config.runs_dir)
     names = _folders(root).get(identity.hash, [])
     holders = [name for name in names if os.path.exists(f"{root}/{name}/{seed}/run.json")]
     if len(holders) > 1:

@@ -220,7 +220,7 @@ class Run:
                     dataset = replace(dataset, image_size=height)
         data = build_data(
             dataset, augmentation, batch_size=batch_size, seed=config.seed, device=self.device,
-            channels_last=config.channels_last, phases=phases,
+            channels_last=config.channels_last, phases=phases, debug=config.debug if own else None,
         )  # fmt: skip
         try:
             if own:

@@ -63,7 +63,7 @@ def measure_finished(config: Config, run: RunDirectory) -> str:
     device = choose_device(config.device, distributed.current())
     data = build_data(
         config.dataset, config.augmentation, batch_size=config.batch_size, seed=config.seed, device=device,
-        channels_last=config.channels_last, phases=config.phases,
+        channels_last=config.channels_last, phases=config.phases, debug=config.debug,
     )  # fmt: skip
     try:
         check_same_data(run, config, data.info)

@@ -56,7 +56,7 @@ def _build_trainer(config: Config, processes: Processes) -> Trainer:
         lambda: build_data(
             config.dataset, config.augmentation, batch_size=config.batch_size, seed=config.seed, device=device,
             channels_last=config.channels_last, rank=processes.rank, world_size=processes.world_size,
-            phases=config.phases,
+            phases=config.phases, debug=config.debug,
         )
     )  # fmt: skip
     fingerprints = processes.gather(data.info.fingerprint)

@@ -165,6 +165,7 @@ CHANGES: dict[str, tuple[Any, Mapping[str, Any]]] = {
     "dataset.download": (False, {}),
     "dataset.cache": (False, {}),
     "dataset.workers": (1, FOLDER),
+    "debug": ("fast", {}),
     "seed": (1, {}),
     "experiment": ("table1", {}),
     "arm": ("mine", {}),

@@ -1,0 +1,55 @@
+"""A data set cut to its first batches, to look for mistakes (`debug`)."""
+
+from collections.abc import Iterator
+from itertools import islice
+
+from farkas_exp.data.base import Batch, DataInfo, ImageData
+
+BATCHES = {"fast": 2, "overfit": 1}
+"""How many batches there are of everything."""
+
+
+class FewBatches:
+    """The first batches of each epoch and of the evaluation set.
+
+    Args:
+        data: the whole data set.
+        batches: how many are left.
+        repeated: whether every epoch has the batches of the first one, with the same augmentation.
+    """
+
+    def __init__(self, data: ImageData, batches: int, repeated: bool) -> None:
+        self._data, self._batches, self._repeated = data, batches, repeated
+
+    @property
+    def info(self) -> DataInfo:
+        """See `ImageData`."""
+        return self._data.info
+
+    def steps_in(self, epoch: int) -> int:
+        """See `ImageData`."""
+        return min(self._batches, self._data.steps_in(self._of(epoch)))
+
+    def train_batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """See `ImageData`."""
+        yield from islice(self._data.train_batches(self._of(epoch), start_step), self._batches - start_step)
+
+    def test_batches(self, epoch: int | None = None) -> Iterator[Batch]:
+        """See `ImageData`."""
+        yield from islice(self._data.test_batches(epoch), self._batches)
+
+    def fixed_batch(self, n: int) -> Batch:
+        """See `ImageData`."""
+        return self._data.fixed_batch(n)
+
+    def close(self) -> None:
+        """See `ImageData`."""
+        self._data.close()
+
+    def _of(self, epoch: int) -> int:
+        return 0 if self._repeated else epoch
+
+
+def debugged(data: ImageData, debug: str | None) -> ImageData:
+    """The data as `debug` wants them."""
+    return FewBatches(data, BATCHES[debug], debug == "overfit") if debug in BATCHES else data

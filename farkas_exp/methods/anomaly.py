@@ -1,0 +1,86 @@
+"""`debug=anomaly`: the first number that is not finite ends the run, and is named."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from farkas_exp.config import Config
+from farkas_exp.machine.errors import UserError
+from farkas_exp.methods.base import Method, register
+
+
+@register
+class Anomaly(Method):
+    """Looks at the output of every module and at its gradient, at every parameter's gradient, and at every parameter.
+
+    Its errors are `FloatingPointError`s: the run crashes, and keeps the traceback in its `error.txt`.
+    """
+
+    group = "debug"
+    epoch = 0
+
+    @classmethod
+    def is_asked(cls, config: Config) -> bool:
+        """See `Method`."""
+        return config.debug == "anomaly"
+
+    @classmethod
+    def executed_as(cls, config: Config, mode: str) -> str:
+        """See `Method`."""
+        if config.compile not in ("auto", "none"):
+            raise UserError(f"compile: {config.compile} hides what debug=anomaly looks at; use compile=none")
+        return "none"
+
+    def begin_epoch(self, epoch: int) -> None:
+        """See `Method`."""
+        self.epoch = epoch
+
+    def watching(self) -> AbstractContextManager[Any]:
+        """See `Method`."""
+        return self._hooked()
+
+    def evaluating(self) -> AbstractContextManager[Any]:
+        """See `Method`."""
+        return self._hooked()
+
+    def change_gradients(self) -> None:
+        """See `Method`."""
+        for name, parameter in self.model.named_parameters():
+            if parameter.grad is not None:
+                self._check(f"the gradient of the parameter {name}", parameter.grad)
+
+    def after_step(self) -> None:
+        """See `Method`."""
+        for name, parameter in self.model.named_parameters():
+            self._check(f"the parameter {name} after a step", parameter)
+
+    @contextmanager
+    def _hooked(self) -> Iterator[None]:
+        """Look at the outputs of all modules in the block, an inner one before the one that it is part of."""
+        hooks = [
+            module.register_forward_hook(self._hook(f"{name or 'the network'} ({type(module).__name__})"))
+            for name, module in self.model.named_modules()
+        ]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def look(module: nn.Module, inputs: Any, output: Any) -> None:
+            for tensor in output if isinstance(output, (list, tuple)) else [output]:
+                if isinstance(tensor, Tensor) and tensor.is_floating_point():
+                    self._check(f"the output of {name}", tensor)
+                    if tensor.requires_grad:
+                        tensor.register_hook(partial(self._check, f"the gradient of the output of {name}"))
+
+        return look
+
+    def _check(self, what: str, tensor: Tensor) -> None:
+        if not torch.isfinite(tensor.detach()).all():
+            raise FloatingPointError(f"{what} is not finite, in epoch {self.epoch + 1}")
