@@ -50,12 +50,14 @@ class ResidualConfig:
 
     beta is `beta` times L to the power of `depth_exponent`, where L is the number of branches: -0.5 is the lecture's
     1/sqrt(L). `multiplier` is where a learned multiplier of the branch starts (SkipInit, ReZero); null: there is none.
+    Without `skip` there are no shortcuts: a block is a chain of its layers.
     """
 
     alpha: float = option(1.0, above=0)
     beta: float = option(1.0, above=0)
     depth_exponent: float = option(0.0, at_least=-10, at_most=10)
     multiplier: float | None = option(None, at_least=0)
+    skip: bool = option(True)
 
 
 @dataclass(frozen=True)

@@ -226,13 +226,17 @@ class AttackConfig:
 class CallbackConfig:
     """What happens to the weights after every `every_epochs` of the last `last_epochs` epochs.
 
-    rank_min sets singular values below `threshold` to zero, rank_max lowers those above to it.
+    rank_min sets singular values below `threshold` to zero, rank_max lowers those above to it. `lr` is the rate of
+    these epochs, a tenth of it after a fifth of them and again after a third (null: that of the schedule).
+    `healing_epochs` are trained after the last time.
     """
 
     name: str = option("none")
     threshold: float = option(0.0, at_least=0, needs=PROJECTED)
     last_epochs: int = option(15, at_least=1, at_most=MOST_EPOCHS, needs=PROJECTED)
     every_epochs: int = option(1, at_least=1, at_most=MOST_EPOCHS, needs=PROJECTED)
+    lr: float | None = option(None, above=0, needs=(PROJECTED, NO_PHASES))
+    healing_epochs: int = option(0, at_least=0, at_most=MOST_EPOCHS, needs=PROJECTED)
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,11 @@ def uniform_biases(model: nn.Module, bias: float | None, generator: torch.Genera
 def _biases(model: nn.Module, value: float | None, name: str) -> list[Tensor]:
     if value is None:
         raise UserError(f"init.bias: {name} needs a number, such as init.bias=20")
-    return [layer.bias for layer in weight_layers(model) if layer.bias is not None]
+    own = [layer.bias for layer in weight_layers(model) if layer.bias is not None]
+    # behind a layer, an affine normalization undoes the layer's bias, and so the start, unless its own has it as well
+    of_layers = set(own)
+    others = [value for key, value in model.named_parameters() if key.endswith("bias") and value not in of_layers]
+    return [*own, *others]
 
 
 def inherited_minimum(weight: Tensor, bias: Tensor, widths: list[int], points: Tensor) -> list[tuple[Tensor, Tensor]]:

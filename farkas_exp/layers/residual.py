@@ -34,12 +34,15 @@ from farkas_exp.layers.standardization import Standardizable
 class Scaling:
     """Residual scaling: a block's sum is alpha * (shortcut + beta * branch) (Balduzzi et al. 2017).
 
+    Without `skip` the shortcut is 0, and a block is a chain of its layers.
+
     Raises:
         ValueError: a factor that is not positive; the Farkas guarantee would be lost.
     """
 
     alpha: float = 1.0
     beta: float = 1.0
+    skip: bool = True
 
     def __post_init__(self) -> None:
         for name, value in (("alpha", self.alpha), ("beta", self.beta)):
@@ -54,6 +57,8 @@ class Scaling:
     def terms(self, branch: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor]:
         """Alpha * beta * branch and alpha * shortcut, the two terms of the sum; a factor of 1 costs nothing."""
         branch = branch if self.of_branch == 1 else self.of_branch * branch
+        if not self.skip:
+            return branch, torch.zeros_like(shortcut)
         return branch, shortcut if self.alpha == 1 else self.alpha * shortcut
 
 

@@ -16,7 +16,12 @@ from farkas_exp.layers.paths import single_precision
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.seeding import derive_seed
 from farkas_exp.measures.activity import dead_samples, measure_activity
-from farkas_exp.measures.hessian import hessian_extremes, loss_and_gradient_norm, parameter_norm
+from farkas_exp.measures.hessian import (
+    hessian_extremes,
+    loss_and_gradient_norm,
+    parameter_distance,
+    parameter_norm,
+)
 from farkas_exp.measures.ntk import kernel_change, kernel_correlation, tangent_kernel
 from farkas_exp.measures.plane import plane_figures
 from farkas_exp.measures.spectrum import effective_ranks
@@ -64,10 +69,12 @@ def norm(subject: Subject) -> dict[str, Any]:
 
 
 def kernel(subject: Subject) -> dict[str, Any]:
-    """How far the tangent kernel has moved since initialization."""
+    """How far the tangent kernel and the parameters have moved since initialization."""
     images, _ = subject.data.fixed_batch(subject.config.diagnostics.ntk_images)
-    before, after = tangent_kernel(subject.initial(), images), tangent_kernel(subject.model, images)
+    initial = subject.initial()
+    before, after = tangent_kernel(initial, images), tangent_kernel(subject.model, images)
     return {
+        "param_change": parameter_distance(initial, subject.model),
         "ntk_correlation": kernel_correlation(before, after),
         "ntk_relative": kernel_change(before, after),
         "ntk_norm": float(after.double().norm()),

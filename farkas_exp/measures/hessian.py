@@ -20,6 +20,12 @@ def parameter_norm(model: nn.Module) -> float:
     return float(torch.stack([p.double().pow(2).sum() for p in trainable(model)]).sum().sqrt())
 
 
+def parameter_distance(first: nn.Module, second: nn.Module) -> float:
+    """The Euclidean norm of the difference of all trainable parameters."""
+    pairs = zip(trainable(first), trainable(second), strict=True)
+    return float(torch.stack([(b.double() - a.double()).pow(2).sum() for a, b in pairs]).sum().sqrt())
+
+
 def loss_and_gradient_norm(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, float]:
     """The mean cross-entropy over a batch and the Euclidean norm of its gradient, in evaluation mode."""
     loss, gradient = _loss_and_gradient(model, images, labels, create_graph=False)

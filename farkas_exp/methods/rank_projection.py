@@ -109,11 +109,16 @@ class RankProjection(Method):
             raise UserError(
                 f"callback.threshold: {config.callback.name} needs the singular value to clip at; give a number above 0"
             )
+        last, healing = min(config.callback.last_epochs, config.epochs), config.callback.healing_epochs
+        if healing >= last:
+            raise UserError(
+                f"callback.healing_epochs: {healing} leaves no epoch to project after; it must be less than {last}"
+            )
 
     def after_epoch(self, epoch: int) -> bool:
-        """Project after every `every_epochs` of the last `last_epochs` epochs."""
+        """Project after every `every_epochs` of the last `last_epochs` epochs, but for those that heal the network."""
         own, left = self.config.callback, self.config.epochs - epoch
-        is_due = left <= own.last_epochs and (own.last_epochs - left) % own.every_epochs == 0
+        is_due = own.healing_epochs < left <= own.last_epochs and (own.last_epochs - left) % own.every_epochs == 0
         if is_due:
             project_ranks(self.model, self.images, own.name, own.threshold)
         return is_due

@@ -20,7 +20,10 @@ def _pair(plain: str, farkas: str, source: str, labels: tuple[str, str] = ("", "
 
 _RECTANGULAR = {"depth": 10, "width": 16, "residual": False}
 _pair("mlp", "farkas_mlp", "farkas_exp.models.rectangular:build_mlp", options=_RECTANGULAR, spatial=False)
-_pair("rect_conv", "farkas_rect_conv", "farkas_exp.models.rectangular:build_rect_conv", options=_RECTANGULAR)
+_pair(
+    "rect_conv", "farkas_rect_conv", "farkas_exp.models.rectangular:build_rect_conv",
+    options={**_RECTANGULAR, "pool": False},
+)  # fmt: skip
 
 _SKELETONS = {
     "18": ("build_basic", (2, 2, 2, 2), (16, 32, 64, 128)),

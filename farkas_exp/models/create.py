@@ -184,7 +184,7 @@ def scale_residuals(model: nn.Module, name: str, config: ResidualConfig) -> None
     if not blocks:
         raise UserError(f"residual: {name} has no residual branches to scale; use residual=unscaled")
     try:
-        scaling = Scaling(config.alpha, config.beta * len(blocks) ** config.depth_exponent)
+        scaling = Scaling(config.alpha, config.beta * len(blocks) ** config.depth_exponent, config.skip)
     except (ValueError, OverflowError) as error:
         raise UserError(str(error)) from None
     for block in blocks:

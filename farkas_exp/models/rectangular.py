@@ -2,6 +2,8 @@
 
 The separation paper calls them rectangular and gives neither stride, padding, pooling nor head for its convolutions;
 here they are 3x3 with stride 1, keep the size of the maps, and end in global average pooling and a linear classifier.
+`model.pool` puts 2x2 max pooling behind each layer, as long as there are pixels left; the largest of positive values is
+positive, so it keeps the Farkas guarantee.
 Its batch norm stands between layer and ReLU: `normalization.position=before`.
 """
 
@@ -92,4 +94,6 @@ def build_rectangular(plan: Plan, spatial: bool) -> RectangularNet:
         layer = kit.conv(before, width, 3) if spatial else kit.linear(before, width)
         unit = Unit(kit, layer, width, spatial=spatial)
         units.append(ShortcutUnit(unit) if options.residual and number > 0 else unit)
+        if spatial and options.pool and plan.image_size >> (number + 1):
+            units.append(nn.MaxPool2d(2))
     return RectangularNet(nn.Sequential(*units), width, plan.num_classes, spatial)

@@ -4,6 +4,7 @@ A run belongs to a row by its settings, not by who trained it, or under which na
 whose labels say what differs.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,7 @@ from typing import Any
 
 from farkas_exp.machine.errors import UserError
 from farkas_exp.report.arms import Arm, arm_record, error_cell, failure_note, group_arms
-from farkas_exp.report.statistics import summarize
+from farkas_exp.report.statistics import Summary, summarize
 from farkas_exp.report.tables import Cell, Table, cell
 from farkas_exp.runs import RunRecord
 from farkas_exp.runs.query import default_settings, effective_settings, setting
@@ -123,6 +124,8 @@ def kinds_table(
             flat.append({"kind": kind.label, **_paper_record(kind), "arm": kind.label, "n": 0})
     numbers = "; below it the paper's number" if any(kind.paper for kind in kinds.rows) else ""
     said = [f"Mean ± standard deviation over n finished runs{numbers}.", *below]
+    if below:
+        said.append("Where every run of a row failed, its measurements (*) are those of the failed runs.")
     said += _foreign(by_kind, papers or {})
     return Table(title, heads, tuple(rows), (*said, *notes), tuple(flat), name)
 
@@ -139,11 +142,18 @@ def _data_suffix(arm: Arm, arms: Sequence[Arm]) -> str:
     return f", data {arm.identity.partition(' ')[2] or 'unknown'}" if len(arms) > 1 else ""
 
 
+def _over(arm: Arm, column: Column) -> Summary | None:
+    """A figure over the finished runs, or, where all have failed, over these: what was measured of them stays said."""
+    runs = arm.finished or arm.failed
+    return summarize([value for run in runs if math.isfinite(value := column.value(run))])
+
+
 def _figure(arm: Arm, column: Column, kind: Kind) -> Cell:
-    found = summarize([value for run in arm.finished if (value := column.value(run)) == value])
+    found = _over(arm, column)
     text = "–" if found is None else f"{found.mean:{column.form}}"
     text += "" if found is None or found.sd is None else f" ± {found.sd:{column.form}}"
-    return cell(text, *_paper_line(kind, column.title))
+    marker = "*" if found is not None and not arm.finished else ""
+    return cell(text, *_paper_line(kind, column.title), marker=marker)
 
 
 def _with_paper(shown: Cell, kind: Kind, head: str) -> Cell:
@@ -157,7 +167,7 @@ def _paper_line(kind: Kind, head: str) -> tuple[str, ...]:
 def _record(arm: Arm, columns: Sequence[Column], kind: Kind) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for column in columns:
-        found = summarize([value for run in arm.finished if (value := column.value(run)) == value])
+        found = _over(arm, column)
         figures |= {f"{column.title} mean": found and found.mean, f"{column.title} sd": found and found.sd}
     return {"kind": kind.label, **figures, **_paper_record(kind), **arm_record(arm)}
 

@@ -18,6 +18,8 @@ FIGURES: Mapping[str, str] = {
     "param_norm": "parameter norm",
     "ntk_correlation": "NTK correlation",
     "ntk_relative": "NTK change",
+    "ntk_norm": "NTK norm",
+    "param_change": "parameter change",
     "effective_rank": "effective rank",
     "robust_error 8/255": "error at 8/255 (%)",
     "robust_error 1/255": "error at 1/255 (%)",
@@ -44,11 +46,11 @@ def report(records: Sequence[RunRecord]) -> Report:
 
 
 def at_end(key: str, last: bool) -> Callable[[RunRecord], float]:
-    """One of `FIGURES` at a run's first or last measurement."""
+    """One of `FIGURES` at a run's measurement before its training, or at the last one after it has begun."""
 
     def value(run: RunRecord) -> float:
-        rows = run.diagnostics()
-        return flat_figures(rows[-1 if last else 0]).get(key, math.nan) if rows else math.nan
+        rows = [row for row in run.diagnostics() if (row.get("epoch") != 0) == last]
+        return flat_figures(rows[-1]).get(key, math.nan) if rows else math.nan
 
     return value
 

@@ -1,7 +1,7 @@
-"""The experiments of all studies: `python -m farkas_exp.studies [list | table | run NAME [KEY=VALUE ...]]`.
+"""The experiments of all studies: `python -m farkas_exp.studies [list | table | run NAME [KEY=VALUE ...] | mini]`.
 
 `list` prints a line for each, as `make help` does; `table` the list of docs/experiments.md; `run` gives the command of
-an experiment, and then that of the one that goes on from it.
+an experiment, and then that of the one that goes on from it; `mini` runs those of the sibling papers in small.
 """
 
 import subprocess
@@ -14,6 +14,7 @@ from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.output import patient, warn
 from farkas_exp.machine.signals import StopRequest
 from farkas_exp.registry import EXPERIMENTS
+from farkas_exp.studies import mini
 
 
 def target(name: str) -> str:
@@ -80,8 +81,10 @@ def _answer(arguments: Sequence[str]) -> int:
             for command in commands(name, overrides):
                 if status := _run(command):
                     return status
+        case ["mini", *words]:
+            return mini.run(words, _run)
         case _:
-            raise UserError(f"studies: expected list, table or run NAME, got {' '.join(arguments)!r}")
+            raise UserError(f"studies: expected list, table, run NAME or mini, got {' '.join(arguments)!r}")
     return 0
 
 

@@ -34,6 +34,7 @@ BASE: dict[str, Any] = {
 """Four steps, with a milestone between the epochs."""
 
 MLP = {"model.name": "mlp", "model.blocks": None, "model.widths": None, "model.depth": 2, "model.width": 8}
+CONV = MLP | {"model.name": "rect_conv"}
 DENSE = {"model.name": "densenet40", "model.blocks": [1, 1], "model.widths": None, "model.width": 4}
 VIT = MLP | {"model.name": "vit"}
 NORM = {"normalization.name": "batch"}
@@ -66,6 +67,7 @@ CHANGES: dict[str, tuple[Any, Mapping[str, Any]]] = {
     "model.depth": (3, MLP),
     "model.width": (6, MLP),
     "model.residual": (True, MLP),
+    "model.pool": (True, CONV),
     "model.heads": (2, VIT),
     "model.patch": (2, VIT),
     "model.expansion": (2, VIT),
@@ -78,6 +80,7 @@ CHANGES: dict[str, tuple[Any, Mapping[str, Any]]] = {
     "residual.beta": (0.5, {}),
     "residual.depth_exponent": (-0.5, {}),
     "residual.multiplier": (0.5, {}),
+    "residual.skip": (False, {}),
     "normalization.name": ("layer", {}),
     "normalization.position": ("before", NORM),
     "normalization.affine": (True, NORM),
@@ -155,6 +158,8 @@ CHANGES: dict[str, tuple[Any, Mapping[str, Any]]] = {
     "callback.name": ("rank_max", {"callback.name": "rank_min", "callback.threshold": 0.3}),
     "callback.threshold": (0.6, {"callback.threshold": 0.3}),
     "callback.last_epochs": (1, {"callback.threshold": 0.3}),
+    "callback.lr": (0.5, {"callback.threshold": 0.3, "callback.last_epochs": 1}),
+    "callback.healing_epochs": (1, {"callback.threshold": 0.3}),
     "callback.every_epochs": (2, {"callback.threshold": 0.3, "callback.last_epochs": 2}),
     "failure.epochs": (9, {}),
     "epochs": (3, {}),

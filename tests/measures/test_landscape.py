@@ -1,5 +1,6 @@
 """Starts and figures of the loss landscape: Lemma 1, Hessian, tangent kernel, ranks."""
 
+import dataclasses
 import math
 
 import pytest
@@ -19,6 +20,7 @@ from farkas_exp.measures.spectrum import conv_singular_values, effective_rank, e
 from farkas_exp.methods import Training, build_methods, execution_mode
 from farkas_exp.methods.rank_projection import PROJECTIONS, project_ranks, project_weight
 from farkas_exp.models import create_model
+from farkas_exp.training.schedule import learning_rate_at
 
 
 def moons(count=85):
@@ -141,6 +143,18 @@ def test_zero_and_bias_starts():
     biases = torch.cat([p.flatten() for p in spread.parameters() if p.dim() == 1])
     assert 25 < biases.abs().max() <= 50
     assert biases.min() < 0 < biases.max()
+
+
+def test_a_bias_of_a_normalization_is_shifted_too():
+    """Batch norm between a convolution and its activation undoes the convolution's own bias."""
+    norm = {"name": "batch", "position": "before", "affine": True}
+    model = create_model("resnet18", 10, blocks=(1,), widths=(4,), normalization=norm)
+    initialize(model, "bias_shift", bias=20)
+    betas = [module.bias for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert betas
+    assert all((beta == 20).all() for beta in betas)
+    initialize(model, "bias_uniform", bias=50)
+    assert all(beta.abs().max() > 5 for beta in betas)
 
 
 @pytest.mark.parametrize(
@@ -332,15 +346,26 @@ def test_a_callback_acts_on_the_last_epochs_only(monkeypatch):
         def fixed_batch(self, n):
             return torch.zeros(n, 1, 1, 1), torch.zeros(n)
 
-    model = nn.Linear(1, 1)
-    (projection,) = build_methods(Training(made, model, Data(), model))
-    due = []
-    for epoch in range(10):
-        before = len(calls)
-        changed = projection.after_epoch(epoch)
-        due += [epoch] if len(calls) > before else []
-        assert changed == (len(calls) > before)
-    assert due == [5, 7, 9]
+    def due(made):
+        model = nn.Linear(1, 1)
+        (projection,) = build_methods(Training(made, model, Data(), model))
+        found = []
+        for epoch in range(10):
+            before = len(calls)
+            changed = projection.after_epoch(epoch)
+            found += [epoch] if len(calls) > before else []
+            assert changed == (len(calls) > before)
+        return found
+
+    assert due(made) == [5, 7, 9]
+    own = made.callback
+    healing = dataclasses.replace(made, callback=dataclasses.replace(own, every_epochs=1, healing_epochs=2, lr=1e-3))
+    assert due(healing) == [5, 6, 7]  # two epochs are trained after the last projection
+    rates = [learning_rate_at(healing, epoch, 0, 10) for epoch in range(5, 10)]
+    assert rates == pytest.approx([1e-3, 1e-4, 1e-5, 1e-5, 1e-5])  # after a fifth and a third of five
+    assert learning_rate_at(healing, 4, 0, 10) == learning_rate_at(made, 4, 0, 10)
+    with pytest.raises(UserError, match=r"callback.healing_epochs: 5 leaves no epoch to project after"):
+        execution_mode(dataclasses.replace(made, callback=dataclasses.replace(own, healing_epochs=5)), "none")
     with pytest.raises(UserError, match=r"callback.threshold: rank_max needs the singular value"):
         execution_mode(config(callback={"name": "rank_max"}), "none")
 

@@ -1,5 +1,7 @@
 """Residual scaling: alpha (x + beta y) in every residual network, and what it leaves of the Farkas guarantee."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -168,3 +170,21 @@ def test_a_run_is_built_as_its_configuration_says(tmp_path) -> None:
     layer, _ = first.branch_end()
     assert isinstance(layer, FarkasResidualConv2d)
     assert (layer.scaling.alpha, layer.scaling.beta) == (0.5, pytest.approx(0.4 / 2**0.5))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "farkasnet18", "rect_conv"])
+def test_without_shortcuts_a_network_is_a_chain_of_its_layers(name: str) -> None:
+    """No block passes its input on: with a branch of zeros, all images look alike."""
+    sizes: dict[str, Any] = {"blocks": (2,), "widths": (4,)}
+    if "rect" in name:
+        sizes = {"depth": 3, "width": 4, "residual": True}
+    images = torch.rand(3, 3, 8, 8)
+    for skip in (True, False):
+        torch.manual_seed(0)
+        model = create_model(name, 10, residual_scaling={"skip": skip}, **sizes)
+        blocks = [module for module in model.modules() if isinstance(module, ResidualBlock)]
+        with torch.no_grad():
+            for parameter in blocks[-1].branch_end()[0].parameters():
+                parameter.zero_()
+        logits = model(images)
+        assert torch.allclose(logits, logits[:1].expand_as(logits)) == (not skip)

@@ -1,5 +1,6 @@
 import io
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,15 +10,19 @@ from farkas_exp.machine.files import write_text
 from farkas_exp.measures import check_measures
 from farkas_exp.measures.plane import plane_figures
 from farkas_exp.models import create_model
+from farkas_exp.registry import EXPERIMENTS
 from farkas_exp.report import maps, tables
 from farkas_exp.report.landscape import landscape_table
 from farkas_exp.report.render import show
 from farkas_exp.runs import RunDirectory, collect
+from farkas_exp.studies import mini
+from farkas_exp.studies.backpropaganda.tables import local_minima_mlp, local_minima_resnet, norm_bias, ntk_width, rank
 from farkas_exp.studies.deep_narrow.report import KINDS
 from farkas_exp.studies.separation import representations
 from farkas_exp.studies.separation import table1 as separation
 from farkas_exp.studies.separation.figures import cifar_depth, grid
 from farkas_exp.studies.separation.table1 import PAPER, separation_table
+from tests.composing import composed, own_arms, sweep_of
 from tests.configs import config
 from tests.made_runs import make_run, settings
 
@@ -176,3 +181,93 @@ def test_figures_are_shown_before_and_after_and_left_out_where_nobody_has_them(t
     assert row["error at 8/255 (%)"].lines == ("– → 90",)
     assert "max. eigenvalue" not in row
     assert table.records[0]["grad_norm last"] == 0.5
+
+
+def test_a_row_whose_runs_all_failed_keeps_what_was_measured_of_them(tmp_path):
+    made = settings("mlp", init__name="bias_uniform", init__bias=50.0, epochs=4)
+    path = make_run(tmp_path, made, state="failed", reason="loss is not finite", result={"test_error": None})
+    row = {"epoch": 0, "loss": 51.4, "grad_norm": 378.0, "hessian_min": -430.0}
+    write_text(RunDirectory(path).diagnostics, json.dumps(row) + "\n")
+    (table,) = local_minima_mlp(collect(tmp_path)).tables
+    (shown,) = [row for row in table.rows if row[0].lines[0] == "biases in U(-50, 50)"]
+    cells = dict(zip(table.columns, shown, strict=True))
+    assert cells["loss, before"].lines == ("51.4000", "paper 51.445")
+    assert cells["loss, before"].marker == "*"
+    assert cells["loss, after"].lines == ("–", "paper 2.3153")  # it was measured before its training only
+    assert "are those of the failed runs" in " ".join(table.notes)
+
+
+@pytest.mark.parametrize(
+    ("report", "model", "more", "number"),
+    [
+        (local_minima_resnet, "resnet18", {"init__name": "zero", "optimizer__momentum": 0.0}, "4.60517"),
+        (local_minima_mlp, "mlp", {"init__name": "zero", "optimizer__momentum": 0.0}, "4.60517"),
+        (norm_bias, "densenet40", {"dataset__normalize": True}, f"{100 - 65.61:.2f}"),
+        (rank, "resnet18", {"residual__skip": False}, f"{100 - 72.13:.2f}"),
+    ],
+)  # fmt: skip
+def test_runs_on_cifar_100_stand_beside_the_papers_numbers_of_cifar_100(tmp_path, report, model, more, number):
+    make_run(tmp_path, settings(model, dataset__name="cifar100", **more))
+    (table,) = report(collect(tmp_path)).tables
+    (row,) = [row for row in table.rows if row[-2].lines == ("1",)]
+    assert f"paper {number}" in [line for cell in row for line in cell.lines]
+    assert not any("Not the paper's setting" in note for note in table.notes)
+
+
+def test_ranks_are_drawn_by_layer_and_kernels_over_width_and_epochs(tmp_path):
+    for more in ({}, {"residual__skip": False}):
+        path = make_run(tmp_path, settings("resnet18", **more))
+        rows = [{"epoch": epoch, "effective_rank": {"a": 3.0 - epoch, "b": 5.0}} for epoch in (0, 1)]
+        write_text(RunDirectory(path).diagnostics, "".join(json.dumps(row) + "\n" for row in rows))
+    panels = rank(collect(tmp_path)).figures["rank"]().axes
+    assert [axes.get_title() for axes in panels] == ["ResNet18", "ResNet18 without shortcuts"]
+    assert list(panels[0].lines[0].get_ydata()) == [2.0, 5.0]
+    for width in (8, 16):
+        made = settings("mlp", model__width=width, model__depth=3)
+        path = make_run(tmp_path / "ntk", made, result={"parameters": 100 * width})
+        figures = {"ntk_correlation": 0.9, "ntk_relative": 0.2, "ntk_norm": 7.0, "param_change": 1.5, "param_norm": 3.0}
+        rows = [{"epoch": epoch, **figures} for epoch in (0, 1)]
+        write_text(RunDirectory(path).diagnostics, "".join(json.dumps(row) + "\n" for row in rows))
+    report = ntk_width(collect(tmp_path / "ntk"))
+    assert [row[0].lines[0] for row in report.tables[0].rows] == ["mlp 3 deep, width 8", "mlp 3 deep, width 16"]
+    axes = report.figures["ntk_width"]().axes
+    assert list(axes[1].lines[0].get_xdata()) == [800, 1600]
+
+
+def test_the_experiments_of_the_siblings_have_an_edition_in_small_that_composes(tmp_path):
+    """All of them but those that differ from another one in the data alone."""
+    siblings = [name for name in EXPERIMENTS if name.startswith(("sep_", "allconv", "local_", "norm_b", "ntk", "rank"))]
+    assert sorted(siblings) == sorted([*mini.SMALL, "allconv_cifar100", "norm_bias_cifar100"])
+    for name, overrides in mini.SMALL.items():
+        given = [each for each in (*mini.COMMON, *overrides) if not each.startswith("hydra/")]
+        first = [each.split(",")[0] if not each.partition("=")[2].startswith("[") else each for each in given]
+        assert composed(f"experiment={name}", *sweep_start(name, first), *first) is not None
+
+
+def sweep_start(experiment, given):
+    """The first value of everything that an experiment goes through, but for what is given."""
+    keys = {each.partition("=")[0] for each in given}
+    first = {key: str(value).split(",")[0] for key, value in sweep_of(experiment).items() if key not in keys}
+    if first.get("arm", "").startswith("glob"):
+        first["arm"] = next(iter(own_arms(experiment)))
+    return [f"{key}={value}" for key, value in first.items()]
+
+
+def test_one_page_has_every_table_and_figure_in_small(tmp_path, capsys):
+    def pretend(command):
+        """In place of a sweep: one run in the folder that it was given."""
+        folder = Path(command[-1].partition("=")[2])
+        statuses.append(3 if "rank" in command[3] else 0)
+        if "rank" in command[3]:
+            return 3
+        moons_run(folder, "Sep-UP", regularizer__name="sep_up")
+        return 0
+
+    statuses = []
+    assert mini.run([f"runs_dir={tmp_path}", "sep-moons-table1", "rank_mlp"], pretend) == 3
+    text = (tmp_path / "siblings.html").read_text()
+    assert "Separation, Table 1: two moons, 50 layers of 4 units" in text
+    assert "Optima of small norm" in text  # what is computed stands on it as well
+    assert statuses == [0, 3]
+    with pytest.raises(UserError, match="unknown 'rnak'; did you mean 'rank'"):
+        mini.run(["rnak"], pretend)

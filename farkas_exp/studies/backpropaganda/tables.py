@@ -2,9 +2,11 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from farkas_exp.registry import NETWORKS
+from farkas_exp.report import style
 from farkas_exp.report.arms import model_name
 from farkas_exp.report.kinds import ANY, Column, Kind, Kinds, kinds_table
 from farkas_exp.report.landscape import at_end
@@ -37,7 +39,11 @@ _STARTS: Mapping[str, Mapping[str, Any]] = {
     "Lemma 1": {"init.name": "local_minimum"},
     "all zero": {"init.name": "zero"},
     "biases + 20": {"init.name": "bias_shift", "init.bias": 20.0},
+    "biases + 10": {"init.name": "bias_shift", "init.bias": 10.0},
+    "biases in U(-5, 5)": {"init.name": "bias_uniform", "init.bias": 5.0},
+    "biases in U(-10, 10)": {"init.name": "bias_uniform", "init.bias": 10.0},
     "biases in U(-50, 50)": {"init.name": "bias_uniform", "init.bias": 50.0},
+    "biases in U(-100, 100)": {"init.name": "bias_uniform", "init.bias": 100.0},
     "biases in U(-10, 10), no momentum": {
         "init.name": "bias_uniform", "init.bias": 10.0, "optimizer.momentum": 0.0,
     },
@@ -54,41 +60,68 @@ TABLE5 = {
     "default": ("2.30312", ".00014", ".05000", ".01410"),
     "all zero": ("2.30258", "2.30259", ".00025", ".00013"),
     "biases + 20": ("12.95754", "2.30658", "590.12170", ".00004"),
+    "biases in U(-10, 10)": ("12.96790", "2.30260", "214.68600", ".00123"),
     "biases in U(-50, 50)": ("84.67800", "2.30260", "1190.23500", ".00702"),
 }
 """Loss and norm of the gradient, each before and after training."""
+TABLE6 = {
+    "default": ("4.60591", ".00030", ".02346", ".00466"),
+    "all zero": ("4.60517", "4.60517", ".00019", ".00003"),
+    "biases + 20": ("34.37053", "4.60517", "655.51569", ".00015"),
+    "biases in U(-100, 100)": ("178.74391", "4.60517", "2615.72534", ".00003"),
+}
+"""The same on CIFAR-100."""
+TABLE7 = {
+    "default": ("4.60670", ".02579", ".16154", ".01482"),
+    "all zero": ("4.60517", "4.60517", ".00019", ".00011"),
+    "biases + 10": ("15.77286", "4.60517", "359.65710", ".00079"),
+    "biases in U(-5, 5)": ("8.69149", "2.15917", "63.59983", ".09718"),
+    "biases in U(-10, 10)": ("13.02693", "2.58368", "158.78347", ".09233"),
+}
+"""The same of the MLP on CIFAR-100, without momentum."""
 
 
 def _starts(numbers: Mapping[str, Sequence[str]], columns: Sequence[Column], momentum: float) -> list[Kind]:
+    """The rows of all starts; those of the paper's table have its numbers, for as many columns as there are."""
+    titles = [column.title for column in columns]
     return [
-        Kind(
-            label,
-            {"optimizer.momentum": momentum, **_STARTS[label]},
-            dict(zip((c.title for c in columns), numbers[label], strict=True)),
-        )
-        for label in _STARTS
-        if label in numbers
+        Kind(label, {"optimizer.momentum": momentum, **needs}, dict(zip(titles, numbers.get(label, ()), strict=False)))
+        for label, needs in _STARTS.items()
     ]
 
 
+def _is_on(records: Sequence[RunRecord], dataset: str) -> bool:
+    """Whether there are runs, and all of them on `dataset`."""
+    return {setting(run.config, "dataset.name") for run in records} == {dataset}
+
+
 def local_minima_mlp(records: Sequence[RunRecord]) -> Report:
-    """Table 1."""
+    """Table 1, or on CIFAR-100 Table 7."""
     columns = [
         *_before_and_after("loss", "loss", ".4f"),
         *_before_and_after("grad_norm", "gradient", ".4f"),
         *_before_and_after("hessian_min", "min. eigenvalue", ".4f"),
     ]
-    kinds = Kinds(_of_network(_starts(TABLE1, columns, 0.9), "mlp"), ("init.", *_METHODS))
+    if hundred := _is_on(records, "cifar100"):
+        starts = _starts(TABLE7, columns, 0.0)
+    else:
+        starts = _starts(TABLE1, columns, 0.9)
+        starts += [kind for kind in _starts(TABLE1, columns, 0.0) if kind.label not in TABLE1]
+    kinds = Kinds(_of_network(starts, "mlp"), ("init.", *_METHODS))
     notes = ("The paper takes the figures over the whole training set, here over diagnostics.images of it.",)
-    return _report("local_minima_mlp", "An MLP from bad starts", records, kinds, columns, notes)
+    data = "cifar100" if hundred else "cifar10"
+    return _report("local_minima_mlp", "An MLP from bad starts", records, kinds, columns, notes, data)
 
 
 def local_minima_resnet(records: Sequence[RunRecord]) -> Report:
-    """Table 5."""
+    """Table 5, or on CIFAR-100 Table 6."""
     columns = [*_before_and_after("loss", "loss", ".5f"), *_before_and_after("grad_norm", "gradient", ".5f")]
-    kinds = Kinds(_of_network(_starts(TABLE5, columns, 0.0), "resnet18"), ("init.", *_METHODS))
+    hundred = _is_on(records, "cifar100")
+    starts = _starts(TABLE6 if hundred else TABLE5, columns, 0.0)
+    kinds = Kinds(_of_network(starts, "resnet18"), ("init.", *_METHODS))
     notes = ("A classifier that has failed is at ln 10 = 2.302585 (100 classes: 4.60517).",)
-    return _report("local_minima_resnet", "ResNet-18 from bad starts", records, kinds, columns, notes)
+    data = "cifar100" if hundred else "cifar10"
+    return _report("local_minima_resnet", "ResNet-18 from bad starts", records, kinds, columns, notes, data)
 
 
 NORM_BIAS = {
@@ -102,13 +135,19 @@ NORM_BIAS = {
     ("mlp", True): ("58.88", "58.95", "59.13"),
 }
 """Test accuracy in percent with no regularizer, weight decay, norm-bias, by network and whether data are normalized."""
+NORM_BIAS_100 = {
+    ("resnet18", True): ("71.73", "74.66", "75.90"),
+    ("densenet40", True): ("65.61", "68.98", "69.24"),
+    ("fixup34", True): ("1.00", "65.08", "65.58"),
+}
+"""The same on CIFAR-100."""
 
 
 def norm_bias(records: Sequence[RunRecord]) -> Report:
-    """Tables 2, 3 and 8: the paper's accuracies as errors."""
-    rows = []
+    """Tables 2 and 3, or on CIFAR-100 Table 8: the paper's accuracies as errors."""
+    hundred, rows = _is_on(records, "cifar100"), []
     for normalized, network in itertools.product((False, True), dict.fromkeys(name for name, _ in NORM_BIAS)):
-        accuracies = NORM_BIAS.get((network, normalized))
+        accuracies = (NORM_BIAS_100 if hundred else NORM_BIAS).get((network, normalized))
         for index, name in enumerate(("none", "weight_decay", "norm_bias")):
             own = {} if name == "none" else {"regularizer.strength": ANY, "regularizer.norm_squared": ANY}
             label = f"{model_name(network)}{', normalized data' if normalized else ''}, {name.replace('_', ' ')}"
@@ -118,73 +157,175 @@ def norm_bias(records: Sequence[RunRecord]) -> Report:
     columns = _before_and_after("param_norm", "parameter norm", ".1f")
     notes = ("The paper's fixup34 is ResNet-20 with FixUp; its MLP has 4 layers. Its numbers are of 10 runs.",)
     kinds = Kinds(rows, _METHODS)
-    return _report("norm_bias", "No regularizer, weight decay, or norm-bias", records, kinds, columns, notes)
+    title, data = "No regularizer, weight decay, or norm-bias", "cifar100" if hundred else "cifar10"
+    return _report("norm_bias", title, records, kinds, columns, notes, data)
 
 
-RANK = {
-    "natural": (94.66, 0.00, 31.98),
-    "RankMax": (93.66, 0.00, 22.01),
-    "RankMin": (94.44, 0.00, 31.53),
-    "adversarial": (79.37, 35.38, 74.27),
-    "RankMax, adversarial": (80.00, 35.55, 74.92),
-    "RankMin, adversarial": (78.34, 33.68, 73.19),
+RANK: Mapping[tuple[str, str, bool], Mapping[str, Sequence[float]]] = {
+    ("cifar10", "resnet18", True): {
+        "natural": (94.66, 0.00, 31.98), "RankMax": (93.66, 0.00, 22.01), "RankMin": (94.44, 0.00, 31.53),
+        "adversarial": (79.37, 35.38, 74.27), "RankMax, adversarial": (80.00, 35.55, 74.92),
+        "RankMin, adversarial": (78.34, 33.68, 73.19),
+    },
+    ("cifar10", "resnet18", False): {
+        "natural": (92.95, 0.01, 31.34), "RankMax": (91.71, 0.00, 18.81), "RankMin": (92.42, 0.00, 30.37),
+        "adversarial": (79.57, 35.95, 74.88), "RankMax, adversarial": (79.43, 36.45, 74.87),
+        "RankMin, adversarial": (78.52, 33.97, 73.64),
+    },
+    ("cifar10", "mlp", True): {
+        "natural": (58.79, 3.76, 28.94), "RankMax": (58.19, 3.72, 26.63), "RankMin": (58.06, 3.76, 28.48),
+    },
+    ("cifar100", "resnet18", True): {
+        "natural": (73.08, 0.00, 17.50), "RankMax": (72.67, 0.00, 16.95), "RankMin": (72.57, 0.00, 17.63),
+        "adversarial": (50.88, 17.81, 45.99), "RankMax, adversarial": (51.04, 16.80, 45.74),
+        "RankMin, adversarial": (50.22, 16.64, 45.03),
+    },
+    ("cifar100", "resnet18", False): {
+        "natural": (72.13, 0.01, 13.70), "RankMax": (71.35, 0.04, 11.74), "RankMin": (71.28, 0.00, 13.53),
+        "adversarial": (50.47, 17.62, 45.18), "RankMax, adversarial": (50.93, 17.72, 45.78),
+        "RankMin, adversarial": (49.37, 16.77, 44.41),
+    },
+}  # fmt: skip
+"""Tables 4, 9 and 10, by data, network and whether it has shortcuts: accuracy in percent on test images, and under an
+attack within 8/255 and 1/255."""
+_OF_RANK = {
+    "RankMax": {"callback.name": "rank_max"}, "RankMin": {"callback.name": "rank_min"},
+    "adversarial": {"attack.name": "pgd"},
+}  # fmt: skip
+_KEYS = {
+    "callback.name": ("threshold", "last_epochs", "every_epochs", "lr", "healing_epochs"),
+    "attack.name": ("steps", "step_size", "epsilon", "random_start"),
 }
-"""Accuracy in percent on test images, under an attack within 8/255, and within 1/255."""
 
 
 def rank(records: Sequence[RunRecord]) -> Report:
-    """Table 4: the paper's accuracies as errors."""
+    """Tables 4, 9 and 10: the paper's accuracies as errors; and Figure 2, the effective rank layer by layer."""
     columns = [
         Column("error at 8/255 (%)", at_end("robust_error 8/255", last=True)),
         Column("error at 1/255 (%)", at_end("robust_error 1/255", last=True)),
         *_before_and_after("effective_rank", "effective rank", ".1f"),
     ]
     heads = ("test error (%)", *(column.title for column in columns[:2]))
+    data = "cifar100" if _is_on(records, "cifar100") else "cifar10"
     rows = []
-    for label, accuracies in RANK.items():
-        needs: dict[str, Any] = {}
-        for name, word in (("rank_max", "RankMax"), ("rank_min", "RankMin")):
-            if word in label:
-                keys = ("threshold", "last_epochs", "every_epochs")
-                needs |= {"callback.name": name, **{f"callback.{key}": ANY for key in keys}}
-        if "adversarial" in label:
-            keys = ("steps", "step_size", "epsilon", "random_start")
-            needs |= {"attack.name": "pgd", **{f"attack.{key}": ANY for key in keys}}
-        paper = {head: f"{100 - accuracy:.2f}" for head, accuracy in zip(heads, accuracies, strict=True)}
-        rows.append(Kind(label, needs, paper))
-    kinds = Kinds(_of_network(rows, "resnet18"), _METHODS)
-    notes = ("The paper projects in 15 additional epochs; here in the last 15.",)
-    return _report("rank", "RankMin and RankMax", records, kinds, columns, notes)
+    for network, skip in (("resnet18", True), ("resnet18", False), ("mlp", True)):
+        numbers = RANK.get((data, network, skip), {})
+        for label in RANK["cifar10", "resnet18", True]:
+            needs: dict[str, Any] = {"residual.skip": skip}
+            for word, choice in _OF_RANK.items():
+                if word in label:
+                    needs |= choice
+                    needs |= {f"{k.split('.')[0]}.{key}": ANY for k in choice for key in _KEYS[k]}
+            paper = {head: f"{100 - value:.2f}" for head, value in zip(heads, numbers.get(label, ()), strict=False)}
+            name = f"{model_name(network)}{'' if skip else ' without shortcuts'}, {label}"
+            rows += _of_network([Kind(name, needs, paper)], network)
+    kinds = Kinds(rows, (*_METHODS, "residual."))
+    notes = ("Errors are 100 minus the paper's accuracies.",)
+    report = _report("rank", "RankMin and RankMax", records, kinds, columns, notes, data)
+    return replace(report, figures={"rank": lambda: rank_figure(records, kinds)})
+
+
+def rank_figure(records: Sequence[RunRecord], kinds: Kinds) -> Any:
+    """The effective rank of every layer after training, a panel for each network; of each row the smallest seed."""
+    lines: dict[str, dict[str, list[float]]] = {}
+    for kind in kinds.rows:
+        for run in sorted((run for run in records if kinds.of(run) is kind), key=lambda run: run.seed):
+            ranks = [row["effective_rank"] for row in run.diagnostics() if isinstance(row.get("effective_rank"), dict)]
+            if ranks:
+                network = kind.label.partition(",")[0] + (
+                    ", Farkas" if not is_plain(run.config["model"]["name"]) else ""
+                )
+                label = kind.label.split(", ", 1)[1]
+                lines.setdefault(network, {}).setdefault(label, [number(value) for value in ranks[-1].values()])
+    with style.styled():
+        figure = style.new_figure(6.4, 2.6 * max(1, len(lines)) + 0.6)
+        panels = figure.subplots(max(1, len(lines)), 1, squeeze=False)[:, 0]
+        for axes, (network, own) in zip(panels, lines.items(), strict=False):
+            for (label, values), color in zip(own.items(), itertools.cycle(style.SPARE_COLORS), strict=False):
+                axes.plot(range(1, len(values) + 1), values, marker=".", color=color, label=style.text(label))
+            axes.set(title=style.text(network), xlabel="layer", ylabel="effective rank")
+            axes.legend(fontsize=7.5)
+    return figure
 
 
 def ntk_width(records: Sequence[RunRecord]) -> Report:
-    """Figure 1: one row per network and width."""
+    """Figures 1, 3, 5 and 6: one row per network and width, and pictures over the parameters and over the epochs."""
     columns = [
+        Column("parameters", lambda run: number((run.result or {}).get("parameters")), ",.0f"),
         Column("NTK correlation", at_end("ntk_correlation", last=True), ".4f"),
         Column("NTK change", at_end("ntk_relative", last=True), ".4f"),
+        Column("parameter change", at_end("param_change", last=True), ".2f"),
         *_before_and_after("param_norm", "parameter norm", ".1f"),
     ]
     measured = [run for run in records if any("ntk_correlation" in row for row in run.diagnostics())]
-    names = dict.fromkeys(str(setting(run.config, "model.name")) for run in measured)
-    networks = sorted(names, key=lambda name: list(NETWORKS).index(name) if name in NETWORKS else len(NETWORKS))
-    widths = sorted({number(setting(run.config, "model.width")) for run in measured})
-    rows = [
-        Kind(
-            f"{model_name(name)}{f', width {width:g}' if width == width else ''}",
-            {"model.name": name, "model.width": width if width == width else None},
-        )
-        for name in networks
-        for width in dict.fromkeys(widths)
-    ]
+    found: dict[str, tuple[Any, ...]] = {}
+    for run in measured:
+        found.setdefault(_network(run)[0], _network(run)[1:])
+    names = list(NETWORKS)
+    order = sorted(found.items(), key=lambda each: (names.index(each[1][0]["model.name"]), *each[1][1:]))
+    rows = [Kind(label, needs) for label, (needs, *_) in order]
     notes = (
         "The correlation is that of the tangent kernels before and after training. The paper: it goes to 1 with the"
-        " width for MLPs and convolutional networks without shortcuts, and falls for residual ones with batch norm.",
+        " width for MLPs and convolutional networks without shortcuts, and falls for residual ones with batch norm,"
+        " where it stays almost the same without batch norm, or without shortcuts.",
     )
-    return _report("ntk_width", "The tangent kernel before and after training", measured, Kinds(rows), columns, notes)
+    report = _report("ntk_width", "The tangent kernel before and after training", measured, Kinds(rows), columns, notes)
+    return replace(report, figures={"ntk_width": lambda: ntk_figure(measured)})
+
+
+def _network(run: RunRecord) -> tuple[str, dict[str, Any], str, tuple[int, ...]]:
+    """The label of a run's network, its settings, the network without its size, and the size."""
+    keys = ("model.name", "model.depth", "normalization.name", "residual.skip")
+    needs: dict[str, Any] = {key: setting(run.config, key) for key in (*keys, "model.width", "model.widths")}
+    family = model_name(needs["model.name"]) + (f" {needs['model.depth']} deep" if needs["model.depth"] else "")
+    family += f", {needs['normalization.name']} norm" if needs["normalization.name"] != "none" else ""
+    family += ", without shortcuts" if needs["residual.skip"] is False else ""
+    size = tuple(needs["model.widths"] or [needs["model.width"] or 0])
+    text = f"widths {list(size)}" if len(size) > 1 else f"width {size[0]}"
+    return f"{family}, {text}" if any(size) else family, needs, family, size
+
+
+def ntk_figure(runs: Sequence[RunRecord]) -> Any:
+    """Figures 1 and 5 over the number of parameters, a line for each network; Figure 3 over the epochs."""
+    over_size = {
+        "ntk_relative": "NTK: change / norm at start", "ntk_correlation": "NTK: correlation",
+        "param_change": "norm of the parameters' change",
+    }  # fmt: skip
+    families = dict.fromkeys(_network(run)[2] for run in runs)
+    colors = dict(zip(families, itertools.cycle(style.SPARE_COLORS), strict=False))
+    with style.styled():
+        figure = style.new_figure(12.5, 6.6)
+        panels = figure.subplots(2, 3)
+        for axes, (key, label) in zip(panels[0], over_size.items(), strict=True):
+            for family in families:
+                points: dict[float, list[float]] = {}
+                for run in runs:
+                    size, value = number((run.result or {}).get("parameters")), at_end(key, last=True)(run)
+                    if _network(run)[2] == family and value == value and size == size:
+                        points.setdefault(size, []).append(value)
+                xs = sorted(points)
+                ys = [sum(points[x]) / len(points[x]) for x in xs]
+                axes.plot(xs, ys, marker="o", markersize=4, color=colors[family], label=style.text(family))
+            axes.set(xlabel="parameters", title=label, xscale="log")
+        panels[0][0].set_yscale("log")
+        for axes, (key, label) in zip(
+            panels[1],
+            {"ntk_norm": "NTK: norm", "ntk_correlation": "NTK: correlation", "param_norm": "parameter norm"}.items(),
+            strict=True,
+        ):
+            for run in runs:
+                rows = [row for row in run.diagnostics() if number(row.get(key)) == number(row.get(key))]
+                color = colors[_network(run)[2]]
+                axes.plot([r["epoch"] for r in rows], [r[key] for r in rows], color=color, linewidth=1, alpha=0.7)
+            axes.set(xlabel="epoch", title=f"{label}, every run", xscale="symlog")
+        panels[1][0].set_yscale("log")
+        figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+    return figure
 
 
 def _report(
-    name: str, title: str, records: Sequence[RunRecord], kinds: Kinds, columns: Sequence[Column], notes: Sequence[str]
-) -> Report:
-    table = kinds_table(name, title, records, kinds, columns, notes, {"dataset.name": "cifar10"})
+    name: str, title: str, records: Sequence[RunRecord], kinds: Kinds, columns: Sequence[Column],
+    notes: Sequence[str], data: str = "cifar10",
+) -> Report:  # fmt: skip
+    table = kinds_table(name, title, records, kinds, columns, notes, {"dataset.name": data})
     return Report(name, (table,))
