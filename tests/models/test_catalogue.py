@@ -20,11 +20,13 @@ from farkas_exp.models.plan import Plan
 SMALL: dict[str, Any] = {
     "blocks": (1, 1), "widths": (8, 12), "depth": 2, "width": 6, "residual": False, "variant": "paper",
     "head_bn": False, "downsample": "pool", "bias": True, "heads": 2, "patch": 4, "expansion": 2,
+    "pool": False,
 }  # fmt: skip
 """A small value of every option, the same for a network and its twin."""
 OTHER: dict[str, Any] = {
     "blocks": (2, 1), "widths": (8, 16), "depth": 3, "width": 8, "residual": True, "variant": "authors",
     "head_bn": True, "downsample": "conv", "bias": False, "heads": 3, "patch": 8, "expansion": 3,
+    "pool": True,
 }  # fmt: skip
 
 
