@@ -79,6 +79,10 @@ class Preprocessing:
             columns, rows = picture.size
             made = cut(picture, view.box(columns, rows, width, height), height, width)
         pixels = torch.from_numpy(made.copy()).permute(2, 0, 1)
-        if channels == 3:
-            return pixels
-        return torch.einsum("chw,c->hw", pixels.float(), torch.tensor(LUMINANCE)).round().to(torch.uint8)[None]
+        return pixels if channels == 3 else grey(pixels[None])[0]
+
+
+def grey(pixels: Tensor) -> Tensor:
+    """Colour images (N, 3, H, W) of bytes as grey ones (N, 1, H, W)."""
+    shares = torch.tensor(LUMINANCE, device=pixels.device)
+    return torch.einsum("nchw,c->nhw", pixels.float(), shares).round().to(torch.uint8)[:, None]

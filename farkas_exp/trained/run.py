@@ -23,7 +23,7 @@ from farkas_exp.methods.base import Method, chosen
 from farkas_exp.registry import DATASETS
 from farkas_exp.runs import RunDirectory, RunRecord, checkpoint, read_json, record_at
 from farkas_exp.runs.found import frame
-from farkas_exp.trained.preprocessing import Images, Preprocessing
+from farkas_exp.trained.preprocessing import Images, Preprocessing, grey
 from farkas_exp.training.building import choose_device, network, placed
 from farkas_exp.training.environment import check_same_data
 from farkas_exp.training.evaluation import evaluation_sums
@@ -237,13 +237,16 @@ class Run:
                 f"dataset: {data.info.name} has {_named(theirs)}, and the run was trained on {_named(own)}; evaluate it"
                 " on data with the same classes"
             )
-        if shape != self.preprocessing.shape:
+        fades = shape == (3, *self.preprocessing.shape[1:]) and self.preprocessing.shape[0] == 1
+        if shape != self.preprocessing.shape and not fades:
             raise UserError(
                 f"dataset: {data.info.name} has images of the shape {shape}, and the network takes"
                 f" {self.preprocessing.shape}"
             )
         number = torch.tensor([own.index(name) for name in theirs], device=self.device)
         for images, labels in data.test_batches():
+            if fades:  # as `Preprocessing` has it of the same files
+                images = grey((255 * images).round()).float() / 255
             yield self.preprocessing.standardized(images), number[labels]
 
 

@@ -87,6 +87,18 @@ def test_other_data_are_standardized_as_the_runs_own_and_their_classes_found_by_
     assert found["test_error"] == expected["test_error"]
 
 
+def test_colour_images_fade_for_a_network_of_grey_ones(path, tmp_path):
+    run = farkas_exp.load(path)
+    folder_of_digits(tmp_path / "colours")
+    found = run.evaluate("image_folder", root=str(tmp_path / "colours"))
+    files = sorted((tmp_path / "colours" / "test").rglob("*.png"))
+    shares = run.probabilities([str(file) for file in files])
+    labels = torch.tensor([run.classes.index(file.parent.name) for file in files])
+    assert found["test_error"] == pytest.approx(100 * float((shares.argmax(1) != labels).double().mean()))
+    losses = -shares[torch.arange(len(labels)), labels].log()
+    assert found["test_loss"] == pytest.approx(float(losses.mean()), rel=1e-5)
+
+
 def test_other_classes_and_other_shapes_are_refused_in_one_line(path, tmp_path):
     run = farkas_exp.load(path)
     folder_of_digits(tmp_path / "names", [f"n{name}" for name in NAMES])
@@ -95,8 +107,8 @@ def test_other_classes_and_other_shapes_are_refused_in_one_line(path, tmp_path):
     for options, expected in (
         ({"dataset": "image_folder", "root": str(tmp_path / "names")}, other),
         (
-            {"dataset": "image_folder", "root": str(tmp_path / "colours")},
-            "dataset: colours has images of the shape (3, 8, 8), and the network takes (1, 8, 8)",
+            {"dataset": "image_folder", "root": str(tmp_path / "colours"), "image_size": 4},
+            "dataset: colours has images of the shape (3, 4, 4), and the network takes (1, 8, 8)",
         ),
         ({"dataset": "moons"}, "dataset: moons has 2 classes (upper, lower), and the run"),
         ({"dataset": "moon"}, "dataset.name: unknown 'moon'; did you mean 'moons'?"),
