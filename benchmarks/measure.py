@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from farkas_exp.kernels import native_library
-from farkas_exp.layers import plain_path
+from farkas_exp.measures.work import multiply_adds
 
 
 def device() -> torch.device:
@@ -84,9 +83,7 @@ def matmul_rate(dtype: torch.dtype, size: int) -> float:
 
 def macs(model: nn.Module, images: Tensor) -> float:
     """Multiply-adds of a forward pass per image, convolutions and matrix products only."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad(), plain_path():  # it sees PyTorch's operations only
-        model(images[:1])
-    return counter.get_total_flops() / 2
+    return float(multiply_adds(model, images))
 
 
 def kept_bytes(step: Callable[[], Tensor]) -> int:

@@ -16,13 +16,12 @@ def experiment_arms(experiment: str, *swept: str) -> Arms:
 def _configs(experiment: str) -> dict[str, dict[str, Any]]:
     """The nested configuration of each arm by its label, without what is interpolated."""
     from hydra import compose, initialize_config_dir
-    from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
-    from farkas_exp.config import arms, schema_defaults
-    from farkas_exp.config.store import config_dir
+    from farkas_exp.config import arms
+    from farkas_exp.config.store import config_dir, tell_hydra
 
-    ConfigStore.instance().store(name="schema", node=schema_defaults())
+    tell_hydra(Path(config_dir()))
     found: dict[str, dict[str, Any]] = {}
     own = arms.arms_of(experiment, [Path(config_dir())])
     arms.offer(own)

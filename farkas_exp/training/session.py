@@ -38,7 +38,7 @@ def train(config: Config, run: RunDirectory, title: str | None = None) -> dict[s
     processes = distributed.current()
     with processes.within_reach():
         with free_to_leave():
-            trainer = _build_trainer(config, processes)
+            trainer = build_trainer(config, processes)
         try:
             prepared = processes.from_first(lambda: _prepare(config, run, trainer))
             if not processes.is_first:
@@ -49,7 +49,7 @@ def train(config: Config, run: RunDirectory, title: str | None = None) -> dict[s
             trainer.data.close()
 
 
-def _build_trainer(config: Config, processes: Processes) -> Trainer:
+def build_trainer(config: Config, processes: Processes) -> Trainer:
     """The trainer in every process; a mistake found by one is raised in all."""
     device = processes.together(lambda: choose_device(config.device, processes))
     data = processes.in_turn(

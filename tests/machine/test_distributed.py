@@ -72,7 +72,7 @@ def evaluated(path, changes):
     """Loss and error that the processes find with the weights at `path`."""
     made = config(**changes)
     with distributed.group() as processes:
-        trainer = train._build_trainer(made, processes)
+        trainer = train.build_trainer(made, processes)
         trainer.model.load_state_dict(torch.load(path, weights_only=True)["model"])
         if processes.rank:  # running statistics of its own, which must not count
             for buffer in trainer.model.buffers():

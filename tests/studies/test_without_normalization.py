@@ -106,7 +106,7 @@ def test_the_table_has_each_method_at_its_own_rate_and_its_capacity(tmp_path: Pa
     make_run(tmp_path, config, seed=1, state="failed", test_error=90.0, reason="loss", result={"test_error": None})
     make_run(tmp_path, config, seed=2, state="running", epoch=1)
     table = comparison_table(find_methods(collect(tmp_path)))
-    shown = {row[0].lines[0]: [cell.lines[0] for cell in row[1:]] for row in table.rows}
+    shown = {row[0].lines[0]: [cell.lines[0] for cell in row[1:8]] for row in table.rows}
     assert list(shown) == ["BN", "Farkas sum", "plain"]  # by test error
     assert shown["BN"] == ["0.1", "4.50", "4.00 ± 1.41", "2", "0", "0.03 – 0.3", "≥ 10"]
     # 0.3 is as good as 0.01, but 0.1 between them is not: the range has no gap.

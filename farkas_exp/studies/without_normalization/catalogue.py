@@ -33,3 +33,7 @@ EXPERIMENTS.register(
     title="every vision transformer at its own best learning rate, on the test images", runs="21",
     cost="not measured as a whole",
 )  # fmt: skip
+REPORTS.register(
+    "costs", "farkas_exp.studies.without_normalization.costs:report",
+    summary="a training step, parameters and needs of each method of these two comparisons",
+)  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Any
 from farkas_exp.machine.errors import UserError
 from farkas_exp.report import style
 from farkas_exp.report.arms import pretty
-from farkas_exp.report.methods import Arms
+from farkas_exp.report.methods import Arms, Chosen
 from farkas_exp.report.render import Report
 from farkas_exp.report.statistics import Summary, summarize
 from farkas_exp.report.tables import Cell, Table, cell
@@ -28,9 +28,10 @@ from farkas_exp.runs.query import (
     ranked_error,
     setting,
 )
+from farkas_exp.studies.without_normalization.costs import COLUMNS, Cost, known_costs
 
-EXPERIMENT = "without_normalization_test"
-TRANSFORMERS = "transformers_test"
+COMPARISONS = ("without_normalization", "transformers")
+"""Each has an experiment for the search, and another one, with its arms, for the test."""
 SIZES = ("model.blocks", "model.widths", "model.depth", "model.width", "model.patch")
 MARGIN = 5.0
 """A rate is usable if its held-out error is at most so many percentage points above the method's best."""
@@ -58,6 +59,7 @@ class Method:
     search: Mapping[float, tuple[RunRecord, ...]]
     tests: tuple[RunRecord, ...]
     open_runs: int
+    cost: Cost
 
     @property
     def held_out(self) -> dict[float, float]:
@@ -123,39 +125,41 @@ class Method:
 
 def report(records: Sequence[RunRecord], arms: Arms | None = None) -> Report:
     """Every method at its own best learning rate, and the error over the rates; see `find_methods`."""
-    return _report("without_normalization", *find_methods(records, arms))
+    return _report(records, COMPARISONS[0], arms)
 
 
 def transformers_report(records: Sequence[RunRecord]) -> Report:
-    """The same of the vision transformers of `experiment=transformers`."""
-    from farkas_exp.studies.arms import experiment_arms
-
-    return _report("transformers", *find_methods(records, experiment_arms(TRANSFORMERS, *CHOSEN)))
+    """The same of vision transformers."""
+    return _report(records, COMPARISONS[1])
 
 
-def _report(name: str, methods: Sequence[Method], notes: Sequence[str]) -> Report:
+def _report(records: Sequence[RunRecord], name: str, arms: Arms | None = None) -> Report:
+    methods, notes = find_methods(records, arms, name)
     figures = {name: lambda: rates_figure(methods)} if any(m.search for m in methods) else {}
     return Report(name, (comparison_table(methods, notes),), figures)
 
 
-def find_methods(records: Sequence[RunRecord], arms: Arms | None = None) -> tuple[list[Method], list[str]]:
-    """The methods that have runs in one setting, as they rank, and what was left out.
+def choose(records: Sequence[RunRecord], comparison: str, arms: Arms | None = None) -> Chosen:
+    """The runs of each method of a comparison in one setting; its `arms` are those of its file by default."""
+    if arms is None:
+        from farkas_exp.studies.arms import experiment_arms
 
-    Args:
-        records: of the runs; those of no method are passed over.
-        arms: the methods; those of the experiment's file by default.
+        arms = experiment_arms(f"{comparison}_test", *CHOSEN)
+    return arms.choose(records)
+
+
+def find_methods(
+    records: Sequence[RunRecord], arms: Arms | None = None, comparison: str = COMPARISONS[0]
+) -> tuple[list[Method], list[str]]:
+    """The methods that have runs in one setting, as they rank, and what was left out; see `choose`.
 
     Raises:
         UserError: there are none.
     """
-    if arms is None:
-        from farkas_exp.studies.arms import experiment_arms
-
-        arms = experiment_arms(EXPERIMENT, *CHOSEN)
-    chosen = arms.choose(records)
+    chosen = choose(records, comparison, arms)
     if not chosen.runs:
         raise UserError("runs_dir: no run there is of a method of this comparison")
-    methods = []
+    methods, costs = [], known_costs(comparison, chosen.runs)
     for name, runs in chosen.runs.items():
         done = [run for run in runs if run.state in DONE]
         search: dict[float, list[RunRecord]] = {}
@@ -164,7 +168,7 @@ def find_methods(records: Sequence[RunRecord], arms: Arms | None = None) -> tupl
                 search.setdefault(setting(run.config, "lr.value"), []).append(run)
         tests = tuple(run for run in done if run.evaluated_on == "test")
         by_rate = {rate: tuple(search[rate]) for rate in sorted(search)}
-        methods.append(Method(name, by_rate, tests, len(runs) - len(done)))
+        methods.append(Method(name, by_rate, tests, len(runs) - len(done), costs[name]))
     return sorted(methods, key=_order), chosen.notes
 
 
@@ -178,6 +182,7 @@ def comparison_table(methods: Sequence[Method], notes: Sequence[str] = ()) -> Ta
     """One row a method, the one with the smallest test error first, a failed run at chance."""
     columns = (
         "method", "best rate", "held-out error (%)", "test error (%)", "n", "failed", "usable rates", "capacity",
+        *COLUMNS,
     )  # fmt: skip
     rows, records = [], []
     for method in methods:
@@ -193,6 +198,7 @@ def comparison_table(methods: Sequence[Method], notes: Sequence[str] = ()) -> Ta
                 cell(str(method.failed)),
                 cell(f"{method.usable[0]:g} – {method.usable[-1]:g}" if method.usable else "–"),
                 _capacity_cell(method),
+                *method.cost.cells(),
             )
         )
         records.append(
@@ -201,7 +207,7 @@ def comparison_table(methods: Sequence[Method], notes: Sequence[str] = ()) -> Ta
                 "test_error_mean": test.mean if test else None, "test_error_sd": test.sd if test else None,
                 "n": test.n if test else 0, "failed": method.failed, "ranks_with": method.ranks_with,
                 "capacity": method.capacity,
-                "capacity_is_lower_bound": method.at_an_end,
+                "capacity_is_lower_bound": method.at_an_end, **vars(method.cost),
                 **{f"held_out_error_at_{rate:g}": error for rate, error in method.held_out.items()},
             }
         )  # fmt: skip
@@ -240,6 +246,10 @@ def _notes(methods: Sequence[Method]) -> tuple[str, ...]:
         f"Usable: the rates of the grid next to each other, around the best, whose held-out error is at most {MARGIN:g}"
         f" points above the best; none where the best is above {TRAINS:.0%} of chance. Capacity: largest over smallest;"
         " ≥ where the range reaches an end of the grid."
+    )
+    notes.append(
+        "Step: the time of a training step over that of the first method, measured side by side by `report costs`."
+        " Multiply-adds: of an image's forward pass. Needs: beside what every network has."
     )
     counts = sorted({len(method.search) for method in methods})
     if len(counts) > 1:

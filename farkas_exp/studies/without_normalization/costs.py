@@ -1,0 +1,140 @@
+"""What each method costs and needs: a training step against the first method's, parameters, multiply-adds.
+
+`python -m farkas_exp.report costs runs_dir=DIR` measures the methods that have runs in DIR, here and now: trainers of
+all of them take turns, and the times are ratios within a turn. The comparisons show the figures that lie in DIR/report.
+Imports PyTorch only to measure.
+"""
+
+import csv
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from farkas_exp.config import ResidualConfig, parse
+from farkas_exp.machine.errors import UserError
+from farkas_exp.registry import INITIALIZATIONS, NETWORKS, NORMALIZATIONS
+from farkas_exp.report.render import Report
+from farkas_exp.report.tables import Table, cell
+from farkas_exp.runs import RunRecord
+from farkas_exp.runs.query import effective_settings
+
+NAME = "costs"
+STEPS, ROUNDS = 8, 9
+"""Steps of a trainer in a turn, and turns; one more turn goes before them."""
+COLUMNS = ("step (× the first)", "parameters", "multiply-adds", "needs")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one method; `step` and `multiply_adds` (of an image) are None where they have not been measured."""
+
+    parameters: int | None
+    needs: str
+    step: float | None = None
+    multiply_adds: int | None = None
+
+    def cells(self) -> tuple[Any, ...]:
+        """Those of the `COLUMNS`."""
+        counts = ("–" if count is None else f"{count:,}" for count in (self.parameters, self.multiply_adds))
+        return tuple(map(cell, ("–" if self.step is None else f"{self.step:.2f}", *counts, self.needs)))
+
+
+def needs(config: Mapping[str, Any]) -> str:
+    """What a method asks for beside what every network has: of the batch, before the first step, of the network."""
+    flat = effective_settings(config)
+    norm, init = NORMALIZATIONS.get(flat["normalization.name"]), INITIALIZATIONS.get(flat["init.name"])
+    network = NETWORKS.get(flat["model.name"])
+    separated = str(flat["regularizer.name"]).startswith("sep_")
+    scaled = any(flat[f"residual.{f.name}"] != f.default for f in fields(ResidualConfig))
+    asked = {
+        "a batch": separated or (norm is not None and norm.of_batch),
+        "images": init is not None and "images" in init.needs,
+        "branches": scaled or (init is not None and init.branches),
+        "convolutions": flat["weight.name"] != "none",
+        "Farkas layers": network is not None and network.farkas,
+        "its own network": network is not None and not network.positions,
+    }
+    return ", ".join(words for words, needed in asked.items() if needed) or "nothing"
+
+
+def known_costs(comparison: str, runs: Mapping[str, Sequence[RunRecord]]) -> dict[str, Cost]:
+    """The cost of each method of a comparison, from its runs and from what was measured beside them."""
+    measured: dict[str, Any] = {}
+    for folder in {run.path.parent.parent for own in runs.values() for run in own}:
+        try:
+            with (folder / "report" / f"{NAME}_{comparison}.csv").open(encoding="utf-8", newline="") as file:
+                measured |= {row["method"]: row for row in csv.DictReader(file)}
+        except (OSError, UnicodeDecodeError, KeyError, csv.Error):
+            continue
+    return {name: _cost(own, measured.get(name, {})) for name, own in runs.items()}
+
+
+def _cost(runs: Sequence[RunRecord], measured: Mapping[str, Any]) -> Cost:
+    counted = next((run.result["parameters"] for run in runs if run.result and "parameters" in run.result), None)
+    try:
+        step, work = float(measured["step"]), int(measured["multiply_adds"])
+    except (KeyError, TypeError, ValueError):
+        step, work = None, None
+    return Cost(counted if isinstance(counted, int) else None, needs(runs[0].config), step, work)
+
+
+def measure(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Cost]:
+    """Train every method for some steps, all taking turns, on the device that `device=auto` chooses."""
+    import torch
+
+    from farkas_exp.layers import in_mode
+    from farkas_exp.machine.processes import ALONE
+    from farkas_exp.machine.signals import StopRequest
+    from farkas_exp.measures.work import multiply_adds
+    from farkas_exp.training.session import build_trainer
+    from farkas_exp.training.trainer import TrainerState
+
+    trainers = {}
+    for name, nested in configs.items():
+        config = parse(nested)
+        few = replace(config.dataset, train_limit=STEPS * config.batch_size, validation=0.0)
+        trainers[name] = build_trainer(replace(config, dataset=few, epochs=1, lr=replace(config.lr, warmup=0.0)), ALONE)
+    seconds: dict[str, list[float]] = {name: [] for name in trainers}
+    for _ in range(1 + ROUNDS):
+        for name, trainer in trainers.items():
+            started = time.perf_counter()
+            trainer.train_epoch(TrainerState(), StopRequest())  # it waits for the device at its end
+            seconds[name].append(time.perf_counter() - started)
+    first = next(iter(seconds.values()))[1:]
+    found = {}
+    for name, trainer in trainers.items():
+        images, _ = trainer.data.fixed_batch(1)
+        with in_mode(trainer.model, training=False), torch.no_grad():
+            work = multiply_adds(trainer.model, images)
+        ratio = statistics.median(own / other for own, other in zip(seconds[name][1:], first, strict=True))
+        count = sum(parameter.numel() for parameter in trainer.model.parameters())
+        found[name] = Cost(count, needs(configs[name]), ratio, work)
+        trainer.data.close()
+    return found
+
+
+def report(records: Sequence[RunRecord]) -> Report:
+    """Measure the methods that have runs; the comparisons of these runs then show the figures.
+
+    Raises:
+        UserError: no run is one of a method.
+    """
+    from farkas_exp.studies.without_normalization.comparison import COMPARISONS, choose
+
+    chosen = {name: choose(records, name).runs for name in COMPARISONS}
+    if not any(chosen.values()):
+        raise UserError("runs_dir: no run there is of a method of these comparisons")
+    return Report(NAME, tuple(_table(name, runs) for name, runs in chosen.items() if runs))
+
+
+def _table(comparison: str, runs: Mapping[str, Sequence[RunRecord]]) -> Table:
+    costs = measure({name: own[0].config for name, own in runs.items()})
+    rows = tuple((cell(name), *cost.cells()) for name, cost in costs.items())
+    flat = tuple({"method": name, **vars(cost)} for name, cost in costs.items())
+    notes = (
+        f"Step: the time of {STEPS} training steps over that of {next(iter(costs))} in the same turn, the median over"
+        f" {ROUNDS} turns. Multiply-adds: of an image's forward pass, in convolutions and matrix products.",
+    )
+    return Table(f"What each method costs: {comparison}", ("method", *COLUMNS), rows, notes, flat, comparison)
