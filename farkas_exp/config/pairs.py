@@ -3,7 +3,7 @@
 from farkas_exp.config.options import require
 from farkas_exp.config.schema import Config
 from farkas_exp.machine.errors import UserError
-from farkas_exp.registry import NORMALIZATIONS
+from farkas_exp.registry import NETWORKS, NORMALIZATIONS
 
 MOST_WEIGHTS = 10_000_000_000
 """About 40 GB in single precision, and four times that with gradients and momentum."""
@@ -42,6 +42,10 @@ def _check_phases(config: Config) -> None:
     if phases.schedule:
         least = f"at most {begin}, where the phases end (fewer stop early on the same schedule)"
         require(config.epochs <= begin, "epochs", config.epochs, least)
+    network, sizes = NETWORKS.get(config.model.name), sorted({phase.image_size for phase in phases.schedule})
+    if network and not network.spatial and (len(sizes) > 1 or any(phase.rectangular for phase in phases.schedule)):
+        shown = ", ".join(map(str, sizes)) + (" pixels" if len(sizes) > 1 else " pixels, and rectangular ones")
+        raise UserError(f"phases.schedule: {network.name} is built for squares of one size, and images have {shown}")
 
 
 def _check_sizes(config: Config) -> None:

@@ -133,3 +133,32 @@ def test_a_value_is_shown_as_one_writes_it_on_the_command_line():
         "null", "true", "false", "3", "0.5", "x", "[1,[2,null]]", "{a:[true]}",
     ]  # fmt: skip
     assert shown((phase,)).startswith("[{until:1,image_size:8,batch_size:4,lr_from:0.5,lr_to:1.0,")
+
+
+@pytest.mark.parametrize(
+    ("model", "sizes", "rectangular", "said"),
+    [
+        ("mlp", (32, 48), False, "mlp is built for squares of one size, and images have 32, 48 pixels"),
+        (
+            "vit",
+            (32, 32),
+            True,
+            "vit is built for squares of one size, and images have 32 pixels, and rectangular ones",
+        ),
+        ("vit", (32, 32), False, None),
+        ("resnet18", (32, 48), True, None),
+    ],
+)
+def test_images_that_grow_are_for_networks_of_convolutions(model, sizes, rectangular, said):
+    phase = {"batch_size": 8, "lr_from": 0.1, "lr_to": 0.01}
+    schedule = [{**phase, "until": end, "image_size": size} for end, size in enumerate(sizes, 1)]
+    schedule[-1]["rectangular"] = rectangular
+    given = {
+        "model": {"name": model}, "lr": {"value": 0.01}, "dataset": {"name": "streamed_folder", "root": "x"},
+        "augmentation": {"crop_padding": 0, "cutout": 0}, "phases": {"name": "own", "schedule": schedule}, "epochs": 2,
+    }  # fmt: skip
+    if said is None:
+        parse(given)
+        return
+    with pytest.raises(UserError, match=f"^phases.schedule: {said}$"):
+        parse(given)
