@@ -89,6 +89,10 @@ bench: setup  ## measure the speed of layers, networks, input and trainer side b
 	@$(PY) -m benchmarks $(ARGS)
 	@$(PY) -m benchmarks.scaling
 
+.PHONY: bench-gpu
+bench-gpu: setup  ## the same on a GPU: eager and recorded steps in three precisions, and its limits (two minutes)
+	@$(PY) -m benchmarks.gpu --out benchmarks/gpu.json $(ARGS)
+
 .PHONY: bench-decoding
 bench-decoding: setup  ## images/s decoded at each size, and the cores that a GPU needs: ARGS="--root DIR --rate 2500"
 	@OMP_NUM_THREADS=1 $(PY) -m benchmarks.decoding $(ARGS)

@@ -1,6 +1,6 @@
 """Training steps on a GPU: eager and recorded, in three precisions, against what the card can do at best.
 
-    python -m benchmarks.gpu [--out FILE] [--depths 18 34 50 101] [--quick]
+    python -m benchmarks.gpu [--out FILE] [--depths 18 34 50 101] [--precisions fp32 tf32 bf16]
 
 Prints tables and writes the figures as JSON. Candidates take turns; medians and ratios of the same round are shown.
 The goals: FarkasNet / ResNet at most 1.2, the trainer at most 1.03 times the bare recorded step.
@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from benchmarks.measure import interleaved, machine, macs, medians, ratio
 from farkas_exp.config import OptimizerConfig, parse
 from farkas_exp.data import build_data
-from farkas_exp.kernels import accelerate
+from farkas_exp.kernels import KERNELS
 from farkas_exp.layers.paths import single_precision
 from farkas_exp.machine.signals import StopRequest
 from farkas_exp.models import create_model
@@ -38,6 +38,7 @@ GPU = torch.device("cuda")
 BATCH = 128
 STEPS = 20
 """Of a candidate in a round."""
+PRECISIONS = ("fp32", "tf32", "bf16")
 STEPS_OF_A_RUN = 200 * (50_000 // BATCH)
 CHANNELS = ((16, 16), (17, 18), (24, 24), (32, 32), (33, 34), (40, 40), (64, 64), (67, 68), (72, 72))
 """Of a convolution: as a ResNet has them, as a FarkasNet has them, and those padded to the next multiple of 8."""
@@ -48,14 +49,16 @@ class Steps:
 
     def __init__(
         self, name: str, mode: str = "graph", precision: str = "fp32", *, channels_last: bool = True,
-        **options: Any,
+        library: bool = False, **options: Any,
     ) -> None:  # fmt: skip
         layout = torch.channels_last if channels_last else torch.contiguous_format
         self.images = torch.rand(BATCH, 3, 32, 32, device=GPU).to(memory_format=layout)
         self.labels = torch.randint(10, (BATCH,), device=GPU)
         self.model: nn.Module = create_model(name, **options)
-        self.macs = macs(self.model, self.images.cpu())
-        accelerate(self.model.to(GPU).to(memory_format=layout), GPU)  # type: ignore[call-overload]
+        self.model.to(GPU).to(memory_format=layout)  # type: ignore[call-overload]
+        for kernel, swap in KERNELS.items():
+            if kernel != "one_pass" or not library:
+                swap(self.model, GPU)
         self.optimizer = build_optimizer(self.model, OptimizerConfig(), 0.01)
         self.precision = precision
         self.step: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = self._update
@@ -126,23 +129,32 @@ def ceilings() -> dict[str, float]:
     return found
 
 
-def bench_steps(depths: list[str], rounds: int) -> list[dict[str, Any]]:
-    """Both networks of each depth, eager and recorded, in three precisions."""
+def bench_steps(depths: list[str], rounds: int, precisions: list[str]) -> list[dict[str, Any]]:
+    """Both networks of each depth: eager, recorded, and recorded with the library's convolutions; three precisions."""
     rows = []
     for depth in depths:
         candidates = {
-            f"{kind} {mode} {precision}": Steps(f"{kind}{depth}", mode, precision)
-            for precision in ("fp32", "tf32", "bf16")
+            f"{kind} {mode} {precision}": Steps(
+                f"{kind}{depth}", "eager" if mode == "eager" else "graph", precision, library=mode == "library"
+            )
+            for precision in precisions
             for kind in ("resnet", "farkasnet")
-            for mode in ("eager", "graph")
-            if mode == "graph" or precision == "fp32"
+            for mode in ("eager", "library", "graph")
+            if mode != "eager" or precision == precisions[0]
         }
         seconds = interleaved(candidates, rounds=rounds)
         row: dict[str, Any] = {"depth": depth, "milliseconds": milliseconds(seconds)}
-        row["macs"] = {kind: candidates[f"{kind} graph fp32"].macs for kind in ("resnet", "farkasnet")}
+        row["macs"] = {
+            kind: macs(create_model(f"{kind}{depth}"), torch.rand(1, 3, 32, 32)) for kind in ("resnet", "farkasnet")
+        }
         row["farkas_over_resnet"] = {
             how: ratio(seconds, f"farkasnet {how}", f"resnet {how}")
-            for how in ("eager fp32", "graph fp32", "graph tf32", "graph bf16")
+            for how in sorted({name.partition(" ")[2] for name in candidates})
+        }
+        row["library_over_ours"] = {
+            f"{kind} {precision}": ratio(seconds, f"{kind} library {precision}", f"{kind} graph {precision}")
+            for kind in ("resnet", "farkasnet")
+            for precision in precisions
         }
         rows.append(row)
         del candidates
@@ -278,6 +290,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--depths", nargs="+", default=["18", "34", "50", "101"])
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--processes", nargs="*", type=int, default=[1, 4, 12])
     parser.add_argument("--only", nargs="+", help="some of the parts")
@@ -290,9 +303,9 @@ def main() -> int:
         return 0
     parts: dict[str, Callable[[], Any]] = {
         "ceilings": ceilings,
-        "steps": lambda: bench_steps(given.depths, given.rounds),
+        "steps": lambda: bench_steps(given.depths, given.rounds, given.precisions),
         "trainer": lambda: bench_trainer(given.rounds),
-        "kernels": lambda: [kernels_of(name, how) for name in ("resnet34", "farkasnet34") for how in ("fp32", "bf16")],
+        "kernels": lambda: [kernels_of(name, how) for name in ("resnet34", "farkasnet34") for how in given.precisions],
         "channels": bench_channels,
         "layouts": lambda: bench_layouts(given.rounds),
         "packing": lambda: bench_packing("farkasnet18", given.processes),

@@ -1,7 +1,7 @@
 """Whole training steps: networks, layouts, compilation, precision, and how the cost grows."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,7 +13,6 @@ from benchmarks.measure import device, interleaved, kept_bytes, macs, medians, p
 from farkas_exp.config import OptimizerConfig
 from farkas_exp.kernels import KERNELS
 from farkas_exp.models import create_model
-from farkas_exp.training.execution import CapturedStep
 from farkas_exp.training.optimizer import build_optimizer
 
 DEPTHS = ("18", "34", "50", "101")
@@ -44,11 +43,7 @@ class Steps:
                     swap(self.model, device())
         self.optimizer = build_optimizer(self.model, OptimizerConfig(), 0.01)
         self.precision = precision
-        compiled = mode not in ("none", "graph")
-        self.forward: Any = torch.compile(self.model, mode=mode, dynamic=False) if compiled else self.model
-        self.gradients: Callable[[Tensor, Tensor], Tensor] = self._backward
-        if mode == "graph":
-            self.gradients = CapturedStep(self._backward)
+        self.forward: Any = self.model if mode == "none" else torch.compile(self.model, mode=mode, dynamic=False)
 
     def loss(self) -> Tensor:
         """The loss on the images."""
@@ -66,7 +61,7 @@ class Steps:
 
     def __call__(self) -> None:
         """One training step."""
-        self.gradients(self.images, self.labels)
+        self._backward(self.images, self.labels)
         self.optimizer.step()
 
 
@@ -137,25 +132,20 @@ def bench_normalization(quick: bool = False) -> Iterator[dict[str, Any]]:
 
 
 def bench_modes(quick: bool = False) -> Iterator[dict[str, Any]]:
-    """Eager against what `compile` offers on this machine; bf16 too on a GPU. Small on a CPU: compiling takes long."""
-    on_gpu = device().type == "cuda"
-    modes = ["graph", "default", "reduce-overhead"] if on_gpu else ["default"]
-    names = [f"{kind}{depth}" for depth in (DEPTHS if on_gpu else ("18",)) for kind in ("resnet", "farkasnet")]
-    options: dict[str, Any] = {} if on_gpu else {"blocks": (1,), "widths": (16,)}
-    for name in names[-1:] if quick else names:
-        for precision in ("fp32", "bf16") if on_gpu else ("fp32",):
-            candidates: dict[str, Steps] = {"none": Steps(name, precision=precision, **options)}
-            preparation = {}
-            for mode in [] if quick else modes:
-                try:
-                    steps = Steps(name, mode=mode, precision=precision, **options)
-                    preparation[mode] = _time_of_first_steps(steps)
-                except Exception as error:  # noqa: BLE001 - no compiler, an unsupported GPU: a finding of its own
-                    preparation[mode] = f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
-                else:
-                    candidates[mode] = steps
-            seconds = interleaved(candidates, rounds=5, warm_up=2)
-            yield {"network": name, "precision": precision, "seconds": medians(seconds), "preparation": preparation}
+    """Eager against `torch.compile`, of small networks: compiling takes long. On a GPU see `benchmarks.gpu`."""
+    options: dict[str, Any] = {"blocks": (1,), "widths": (16,)}
+    for name in ("farkasnet18",) if quick else ("resnet18", "farkasnet18"):
+        candidates = {"none": Steps(name, **options)}
+        preparation: dict[str, float | str] = {}
+        try:
+            if not quick:
+                compiled = Steps(name, mode="default", **options)
+                preparation["default"] = _time_of_first_steps(compiled)
+                candidates["default"] = compiled
+        except Exception as error:  # noqa: BLE001 - no compiler: a finding of its own
+            preparation["default"] = f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
+        seconds = interleaved(candidates, rounds=5, warm_up=2)
+        yield {"network": name, "precision": "fp32", "seconds": medians(seconds), "preparation": preparation}
 
 
 def _time_of_first_steps(steps: Steps) -> float:

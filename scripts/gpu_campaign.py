@@ -3,10 +3,10 @@
     python scripts/gpu_campaign.py --minutes 9 --out DIR [--go-on DIR] [--cells FILE] [KEY=VALUE ...]
 
 Each line of the list is the arguments of `python -m farkas_exp`; the first lines come first. Runs train side by side,
-as many as memory and cores allow. Before the time is over they are asked to stop and write their checkpoints, and the
-folder of runs is packed into --out: at most 8 files of at most 16 MB, records first, then the checkpoints of unfinished
-runs, then the weights of finished ones. The next call takes these files with --go-on and goes on from there; on a
-machine that still has the folder it goes on without them.
+as many as memory and cores allow, and share the GPU by NVIDIA's MPS where that is installed. Before the time is over
+they are asked to stop and write their checkpoints, and the folder of runs is packed into --out: at most 8 files of at
+most 16 MB, records first, then the checkpoints of unfinished runs, then the weights of finished ones. The next call
+takes these files with --go-on and goes on from there; on a machine that still has the folder it goes on without them.
 
 Exit status: 0 every run is done, 75 some are to be continued, 1 one crashed, 2 a mistake in the command.
 """
@@ -15,15 +15,20 @@ import argparse
 import io
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import tarfile
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -74,6 +79,23 @@ def runs_at_once() -> int:
         return cores()
 
 
+@contextmanager
+def sharing(folder: Path) -> Iterator[dict[str, str]]:
+    """Let processes use the GPU at the same time by MPS, where it is installed, rather than one after the other.
+
+    Yields what their environment needs; nothing where the server does not start.
+    """
+    control = shutil.which("nvidia-cuda-mps-control")
+    places = {"CUDA_MPS_PIPE_DIRECTORY": str(folder), "CUDA_MPS_LOG_DIRECTORY": str(folder)}
+    call: Any = partial(subprocess.run, env={**os.environ, **places}, capture_output=True, timeout=10, check=False)
+    started = control is not None and call([control, "-d"]).returncode == 0
+    try:
+        yield places if started else {}
+    finally:
+        if started:
+            call([control], input=b"quit\n")
+
+
 @dataclass
 class Pool:
     """Runs side by side, each a process of its own, until a moment of `time.monotonic`."""
@@ -81,6 +103,7 @@ class Pool:
     at_once: int
     until: float
     log: Path
+    environment: dict[str, str] = field(default_factory=dict)
     running: dict[int, tuple["subprocess.Popen[bytes]", list[str]]] = field(default_factory=dict)
     statuses: Counter[int] = field(default_factory=Counter)
 
@@ -103,6 +126,7 @@ class Pool:
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
             "OMP_NUM_THREADS": threads,
+            **self.environment,
         }
         command = [sys.executable, "-m", "farkas_exp", *arguments]
         self.running[number] = (subprocess.Popen(command, env=environment, stdout=log, stderr=log), arguments)
@@ -240,9 +264,11 @@ def main(given: Sequence[str] | None = None) -> int:
     options.runs_dir.mkdir(parents=True, exist_ok=True)
     reserve = min(SECONDS_TO_STOP + SECONDS_TO_PACK, options.minutes * 30)  # half of a very short call
     until = begun + 60 * options.minutes - reserve
-    pool = Pool(options.at_once or runs_at_once(), until, options.runs_dir / "campaign.log")
-    print(f"{len(cells)} runs, {pool.at_once} at once", flush=True)
-    statuses = pool.train(cells)
+    with TemporaryDirectory(prefix="mps_") as folder, sharing(Path(folder)) as environment:
+        pool = Pool(options.at_once or runs_at_once(), until, options.runs_dir / "campaign.log", environment)
+        how = ", sharing the GPU by MPS" if environment else ""
+        print(f"{len(cells)} runs, {pool.at_once} at once{how}", flush=True)
+        statuses = pool.train(cells)
     for path in pack(options.runs_dir, options.out):
         print(f"no room for {path}")
     sizes = [path.stat().st_size / 1e6 for path in volumes_in(options.out)]

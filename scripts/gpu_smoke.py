@@ -91,10 +91,17 @@ def packing(trial: Trial) -> None:
         raise Broken(f"{len(runs)} runs in place of 4")
 
 
-def two_processes(trial: Trial) -> None:
-    """One run in two processes."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+def torchrun(trial: Trial) -> None:
+    """One run in two processes; in one where there is one GPU."""
+    processes = 2 if trial.device == "cpu" else min(2, gpus())
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     trial.train("compile=none", launch=launch)
+
+
+def gpus() -> int:
+    """How many there are, at least 1."""
+    shown = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=False).stdout
+    return max(1, len(shown.splitlines()))
 
 
 def resume(trial: Trial) -> None:
@@ -145,9 +152,10 @@ WAYS = [
     Way("eager, batch norm", one("compile=none", "normalization=batch")),
     Way("graph", one("compile=graph"), needs_gpu=True),
     Way("compiled", one("compile=default")),
+    Way("tf32", one("precision=tf32"), needs_gpu=True),
     Way("bf16", one("precision=bf16")),
     Way("packing", packing),
-    Way("two processes", two_processes),
+    Way("torchrun", torchrun),
     Way("resume", resume),
     Way("streamed images", streamed),
     Way("synthetic, normalized", one("dataset=synthetic", "dataset.normalize=true", "dataset.num_classes=10")),

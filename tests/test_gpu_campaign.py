@@ -147,3 +147,23 @@ def test_the_command_stops_by_itself_and_goes_on_until_all_is_done(tmp_path, cap
     assert call(0.001, "first") == 75, "no time to begin"
     assert call(10, "second", f"--go-on={tmp_path / 'first' / 'out'}") == 0
     assert "2 done; 1 files" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(("status", "shared"), [(0, True), (1, False)])
+def test_processes_share_a_gpu_while_the_server_of_mps_runs(status, shared, tmp_path, monkeypatch):
+    control, said = tmp_path / "nvidia-cuda-mps-control", tmp_path / "said"
+    control.write_text(
+        f'#!/bin/sh\n[ "$1" = -d ] || cat\necho "$@" "$CUDA_MPS_PIPE_DIRECTORY" >> {said}\nexit {status}\n'
+    )
+    control.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with campaign.sharing(tmp_path / "mps") as environment:
+        assert (environment.get("CUDA_MPS_PIPE_DIRECTORY") == str(tmp_path / "mps")) == shared
+    assert said.read_text().split("\n")[0] == f"-d {tmp_path / 'mps'}"
+    assert len(said.read_text().splitlines()) == (2 if shared else 1), "the server is told to quit"
+
+
+def test_without_mps_nothing_is_shared(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with campaign.sharing(tmp_path) as environment:
+        assert environment == {}

@@ -6,6 +6,7 @@ otherwise, and under `layers.plain_path`, its module computes the plain formula,
 
 - `fused`: the augmented weight and the end of a residual block, each as one autograd Function, on any device.
 - `whole_network`: all augmented weights of a network together, on a GPU.
+- `one_pass`: convolutions on a GPU with all that follows them, by Triton.
 - `batch_last`: convolutions on a CPU with images in the vector lanes, compiled at their first use.
 
 A further kernel is a module with a `swap(model, device)`, entered in `KERNELS`.
@@ -14,10 +15,15 @@ A further kernel is a module with a `swap(model, device)`, entered in `KERNELS`.
 from torch import device as Device
 from torch import nn
 
-from farkas_exp.kernels import batch_last, fused, whole_network
+from farkas_exp.kernels import batch_last, fused, one_pass, whole_network
 from farkas_exp.kernels.swapping import restore_class, swapped_by
 
-KERNELS = {"fused": fused.swap, "whole_network": whole_network.swap, "native_conv": batch_last.swap}
+KERNELS = {
+    "fused": fused.swap,
+    "whole_network": whole_network.swap,
+    "one_pass": one_pass.swap,
+    "native_conv": batch_last.swap,
+}
 """In the order in which they are swapped in: a later one builds on the modules of an earlier one."""
 
 
@@ -41,7 +47,7 @@ def restore(model: nn.Module) -> nn.Module:
 
 def in_use(model: nn.Module) -> list[str]:
     """The names of the kernels in `model`."""
-    places = {"fused": fused.__name__, "native_conv": batch_last.__name__}
+    places = {"fused": fused.__name__, "one_pass": one_pass.__name__, "native_conv": batch_last.__name__}
     swapped = {name for name, place in places.items() if any(swapped_by(module) == place for module in model.modules())}
     if whole_network.of_model(model):
         swapped.add("whole_network")

@@ -26,7 +26,8 @@ class Layout:
     """Where everything lies in the flat vectors of some layers, as indices on their device.
 
     `flat` has the L free weights, row by row, and then the L biases; `full` the augmented weights and then the biases.
-    A weight's rows are as in its memory, so a channels_last filter needs no copy.
+    A weight's rows are as in its memory, so a channels_last filter needs no copy; in `full` zeros may follow the inputs
+    of each of its taps.
 
     Attributes:
         order: of the entries of `flat`, segment after segment: the columns of all weights, then the free biases.
@@ -34,11 +35,12 @@ class Layout:
         factors: -a of each segment, (S,).
         bounds: of each layer's b_m + Agg(b), (L,).
         last: where each layer's b_m is in `flat`, (L,).
-        source: of each entry of `full`: where it is in cat(flat, last rows, last biases).
+        source: of each entry of `full`: where it is in cat(flat, last rows, last biases, zero).
         own: of each entry of `flat`: where its own gradient is in the gradient of `full`.
         through: where the gradient is that reaches it through the last row or bias.
         shares: what that one is multiplied with: -a, and -1 for the last biases.
         layers: of each bias in `flat`: which layer's it is.
+        zero: (1,).
         sizes: of the parts of `full`, 2 L.
         flat_sizes: of the parts of `flat`, 2 L.
     """
@@ -53,12 +55,16 @@ class Layout:
     through: Tensor
     shares: Tensor
     layers: Tensor
+    zero: Tensor
     sizes: tuple[int, ...]
     flat_sizes: tuple[int, ...]
 
     @classmethod
-    def of(cls, layers: Sequence[FusedLayer]) -> "Layout":
-        """The layout of these layers, on the device of the first one and in its precision."""
+    def of(cls, layers: Sequence[FusedLayer], row: int = 1) -> "Layout":
+        """The layout of these layers, on the device of the first one and in its precision.
+
+        In `full` each tap of a channels_last filter has its inputs and then zeros up to a multiple of `row`.
+        """
         rows = [layer.weight.shape[0] for layer in layers]
         columns = [layer.weight[0].numel() for layer in layers]
         free = sum(m * k for m, k in zip(rows, columns, strict=True))
@@ -68,7 +74,7 @@ class Layout:
         parts: dict[str, tuple[list[Tensor], list[Tensor]]] = {
             name: ([], []) for name in ("order", "source", "own", "through", "shares", "layers")
         }
-        lengths, factors, bounds, last = [], [], [], []
+        lengths, factors, bounds, last, sizes = [], [], [], [], []
         bias_lengths, bias_factors = [], []
 
         def put(name: str, of_weight: Tensor, of_bias: Tensor) -> None:
@@ -80,15 +86,22 @@ class Layout:
             of_rows, of_biases, of_columns = torch.arange(m * k), torch.arange(m), torch.arange(k)
             at_bias, at_full_bias = free + bias, full_weights + full_bias
             put("order", weight + of_rows.view(m, k).t().reshape(-1), at_bias + of_biases)
+            own = torch.cat((weight + of_rows, length + column + of_columns))
+            if _is_channels_last(layer.weight):
+                inputs = layer.weight.shape[1]
+                own = nn.functional.pad(
+                    own.view(-1, inputs), (0, -inputs % row), value=length + all_columns + len(layers)
+                )
             put(
                 "source",
-                torch.cat((weight + of_rows, length + column + of_columns)),
+                own.reshape(-1),
                 torch.cat((at_bias + of_biases, torch.tensor([length + all_columns + number]))),
             )
             put("own", full_weight + of_rows, at_full_bias + torch.arange(m + 1))
             put("through", full_weight + m * k + of_rows % k, torch.full((m + 1,), at_full_bias + m))
             put("shares", _exact([-a]).expand(m * k), _exact([-a] * m + [-1.0]))
             put("layers", torch.empty(0, dtype=torch.long), torch.full((m + 1,), number))
+            sizes.append(own.numel())
             lengths += [m] * k
             factors += [-a] * k
             bias_lengths.append(m)
@@ -108,7 +121,8 @@ class Layout:
         }
         moved |= {name: value.to(like.device, like.dtype) for name, value in numbers.items()}
         moved["shares"] = moved["shares"].to(like.dtype)
-        sizes = [(m + 1) * k for m, k in zip(rows, columns, strict=True)] + [m + 1 for m in rows]
+        moved["zero"] = like.new_zeros(1)
+        sizes += [m + 1 for m in rows]
         flat_sizes = [m * k for m, k in zip(rows, columns, strict=True)] + [m + 1 for m in rows]
         return cls(**moved, sizes=tuple(sizes), flat_sizes=tuple(flat_sizes))
 
@@ -127,12 +141,16 @@ class AugmentAll(torch.autograd.Function):
         sums = torch.segment_reduce(flat[layout.order], "sum", offsets=layout.offsets, unsafe=True)
         rows, limits = (sums * layout.factors).tensor_split([len(sums) - len(layout.last)])
         limits, own = limits + layout.bounds, flat[layout.last]
-        full = torch.cat((flat, rows, torch.maximum(limits, own)))[layout.source]
+        full = torch.cat((flat, rows, torch.maximum(limits, own), layout.zero))[layout.source]
         full = full if dtype is None else full.to(dtype)
         ctx.save_for_backward(torch.heaviside(limits - own, limits.new_full((), 0.5)))
         ctx.layout, ctx.shapes = layout, [(parameter.shape, _is_channels_last(parameter)) for parameter in parameters]
         parts = zip(full.split(layout.sizes), ctx.shapes, strict=True)
-        return tuple(_shaped(part, (-1, *shape[1:]), last) for part, (shape, last) in parts)
+        added = [1] * len(layout.last) + [0] * len(layout.last)  # the last row
+        return tuple(
+            _shaped(part, (shape[0] + more, *shape[1:]), last)
+            for (part, (shape, last)), more in zip(parts, added, strict=True)
+        )
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -162,7 +180,8 @@ def _shaped(entries: Tensor, shape: Sequence[int], channels_last: bool) -> Tenso
     if not channels_last:
         return entries.view(*shape)
     outputs, inputs, height, width = shape
-    return entries.view(outputs, height, width, inputs).permute(0, 3, 1, 2)
+    row = entries.numel() // (outputs * height * width)
+    return entries.view(outputs, height, width, row)[..., :inputs].permute(0, 3, 1, 2)
 
 
 @dataclass
@@ -170,6 +189,10 @@ class Together:
     """The hooks of a network that augment its layers together before each forward; a copy of it has its own."""
 
     layers: list[FusedLayer]
+    casts: bool = True
+    """Whether autocast's weights are made here, in one call, since a layer would make its own."""
+    row: int = 1
+    """A multiple of this is from tap to tap of a filter, for kernels that read whole vectors."""
     layout: Layout | None = None
     handles: list[Any] = field(default_factory=list)
 
@@ -179,9 +202,9 @@ class Together:
         if not allowed(self.layers[0]) or like.dtype not in (torch.float32, torch.float64):
             return
         if self.layout is None or (self.layout.order.device, self.layout.factors.dtype) != (like.device, like.dtype):
-            self.layout = Layout.of(self.layers)
+            self.layout = Layout.of(self.layers, self.row)
         kind = like.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        dtype = torch.get_autocast_dtype(kind) if self.casts and torch.is_autocast_enabled(kind) else None
         weights, biases = zip(*(layer.free() for layer in self.layers), strict=True)
         full = AugmentAll.apply(self.layout, dtype, *weights, *biases)
         for layer, weight, bias in zip(self.layers, full, full[len(self.layers) :], strict=False):

@@ -1,6 +1,7 @@
 """Swapping kernels in and out: what a network is, and computes, stays what it was."""
 
 import copy
+import importlib.util
 import re
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from farkas_exp.models import NETWORKS, create_model
 
 CPU = torch.device("cpu")
 needs_compiler = pytest.mark.skipif(native_library.library() is None, reason="no C++ compiler")
+GPU_KERNELS = ["fused", "whole_network", *(["one_pass"] if importlib.util.find_spec("triton") else [])]
 SMALL = {"blocks": (2, 1), "widths": (8, 12), "image_size": 16}
 
 
@@ -77,7 +79,7 @@ def test_each_kernel_can_be_left_out():
 
 
 def test_a_gpu_gets_the_kernels_that_are_not_for_a_cpu():
-    assert in_use(accelerate(network(), torch.device("cuda"))) == ["fused", "whole_network"]
+    assert in_use(accelerate(network(), torch.device("cuda"))) == GPU_KERNELS
 
 
 def test_pre_activations_are_seen_in_an_accelerated_network():

@@ -12,6 +12,7 @@ from farkas_exp.data import build_data
 from farkas_exp.launch import execution
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.signals import StopRequest
+from farkas_exp.registry import OPTIMIZERS
 from farkas_exp.runs import open_run, read_json
 from farkas_exp.training.building import build_model
 from farkas_exp.training.execution import (
@@ -79,6 +80,52 @@ def test_a_recorded_step_trains_as_the_eager_one_bitwise(normalization):
     assert len(calls) == 1
     for mine, theirs in zip(recorded.model.state_dict().values(), eager.model.state_dict().values(), strict=True):
         assert torch.equal(mine, theirs)
+
+
+def recorded_calls(trainer, steps=WARM_UP_STEPS + 2):
+    """The optimizer's steps inside of the recorded function, and those outside, of a trainer in the mode `graph`."""
+    where, inside = {True: 0, False: 0}, []
+    step = trainer.optimizer.step
+    trainer.optimizer.step = lambda: (where.__setitem__(bool(inside), where[bool(inside)] + 1), step())[1]
+
+    def recorder(function):
+        def watched():
+            inside.append(1)
+            try:
+                return function()
+            finally:
+                inside.pop()
+
+        return record_like_a_graph(watched)
+
+    trainer.mode = "graph"
+    trainer._choose_steps(recorder)
+    images, labels = next(trainer.data.train_batches(0))
+    for _ in range(steps):
+        trainer._train_step(images, labels)
+    return where
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "inside"),
+    [({}, True), ({"name": "adamw"}, True), ({"clip_norm": 1.0}, False), ({"name": "mine"}, False)],
+)
+def test_the_optimizers_step_is_recorded_where_nothing_comes_between(optimizer, inside, monkeypatch):
+    """Not behind a method that changes gradients, nor one that is not known to be recordable."""
+    monkeypatch.setitem(OPTIMIZERS._entries, "mine", replace(OPTIMIZERS["sgd"], name="mine", recordable=False))
+    where = recorded_calls(make_trainer(torch.device("cpu"), optimizer=optimizer))
+    assert where == ({True: 3, False: WARM_UP_STEPS} if inside else {True: 0, False: WARM_UP_STEPS + 2})
+
+
+def test_a_restored_trainer_records_anew():
+    """The optimizer's memory is another one then."""
+    trainer = make_trainer(torch.device("cpu"))
+    recorded_calls(trainer)
+    update, snapshot = trainer._update, trainer.snapshot(TrainerState())
+    assert all(type(group["lr"]) is float for group in snapshot["optimizer"]["param_groups"])
+    trainer.restore(snapshot)
+    assert trainer._update is not update
+    assert trainer._rate is None
 
 
 def test_the_first_steps_are_eager_and_every_batch_reaches_the_recorded_memory():

@@ -7,7 +7,14 @@ from torch import nn
 from farkas_exp.config import LRConfig, OptimizerConfig
 from farkas_exp.machine.errors import UserError
 from farkas_exp.models import create_model
-from farkas_exp.training.optimizer import build_optimizer, learning_rate, parameter_groups, set_learning_rate
+from farkas_exp.training.optimizer import (
+    build_optimizer,
+    keep_rates,
+    learning_rate,
+    optimizer_state,
+    parameter_groups,
+    set_learning_rate,
+)
 from farkas_exp.training.schedule import learning_rate_at
 from tests.configs import config
 
@@ -168,3 +175,23 @@ def test_a_parameter_that_is_not_trained_has_no_group_and_a_shared_one_only_one(
     model[1].bias = model[0].bias
     grouped = [id(parameter) for group in parameter_groups(model, 0.1) for parameter in group["params"]]
     assert sorted(grouped) == sorted([id(model[0].bias), id(model[1].weight)])
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_rates_on_the_device_are_changed_in_place_and_saved_as_numbers(name):
+    model = torch.nn.Linear(2, 2)
+    optimizer = build_optimizer(model, OptimizerConfig(name=name), 0.5)
+    plain = optimizer_state(optimizer)
+    keep_rates(optimizer, torch.device("cpu"))
+    rates = [group["lr"] for group in optimizer.param_groups]
+    set_learning_rate(optimizer, 0.25)
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        assert group["lr"] is rate, "a recorded step reads this memory"
+        assert float(rate) == 0.25 * group["lr_scale"]
+        assert group.get("capturable", True)
+    set_learning_rate(optimizer, 0.5)
+    assert [group["lr"] for group in optimizer_state(optimizer)["param_groups"]] == [
+        group["lr"] for group in plain["param_groups"]
+    ]
+    keep_rates(optimizer, None)
+    assert all(type(group["lr"]) is float and not group.get("capturable") for group in optimizer.param_groups)

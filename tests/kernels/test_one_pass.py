@@ -1,0 +1,140 @@
+"""Networks on a GPU's one-pass convolutions, run by Triton's interpreter, against their plain path."""
+
+import copy
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from farkas_exp.kernels import KERNELS, one_pass, restore
+from farkas_exp.layers import plain_path
+from farkas_exp.layers.paths import single_precision
+from farkas_exp.layers.residual import Scaling
+from farkas_exp.models import create_model
+
+pytest.importorskip("triton")
+from farkas_exp.kernels import triton_conv
+
+GPU = torch.device("cuda")
+
+
+@pytest.fixture
+def pretended(monkeypatch):
+    """All tensors are on a GPU, and are multiplied exactly; the convolutions that the kernel has done."""
+    if torch.cuda.is_available():
+        pytest.skip("nothing to pretend")
+    done = []
+    convolve = triton_conv.convolve
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    monkeypatch.setattr(one_pass, "precision_here", lambda: ("ieee", torch.float32))
+    monkeypatch.setattr(triton_conv, "convolve", lambda *a, **k: (done.append(a), convolve(*a, **k))[1])
+    return done
+
+
+def network(name, **options):
+    torch.manual_seed(0)
+    widths = (8, 12) if "50" in name else (5, 6)
+    return create_model(name, blocks=(1, 1), widths=widths, image_size=4, **options)
+
+
+def accelerated(model):
+    made = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    for swap in list(KERNELS.values())[:3]:  # those of a GPU
+        swap(made, GPU)
+    return made
+
+
+def images():
+    made = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    return made.to(memory_format=torch.channels_last)
+
+
+def gradients(model):
+    batch = images().requires_grad_()
+    loss = F.cross_entropy(model(batch), torch.tensor([1, 7]))
+    return [loss, *torch.autograd.grad(loss, [batch, *model.parameters()])]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "convolutions"),
+    [
+        ("farkasnet34", {}, 6),  # stem, two in each block, transition
+        ("resnet34", {}, 6),
+        ("farkasnet50", {"aggregation": "mean"}, 8),
+        ("farkasnet18", {"normalization": "batch"}, 6),
+    ],
+)
+def test_a_network_has_the_outputs_and_gradients_of_its_plain_path(name, options, convolutions, pretended):
+    plain = network(name, **options)
+    fast = accelerated(plain)
+    mine = gradients(fast)
+    assert len(pretended) == 2 * convolutions
+    with plain_path():
+        theirs = gradients(plain)
+    assert len(pretended) == 2 * convolutions
+    for a, b in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5, check_stride=False)
+    assert type(restore(fast).stem) is type(plain.stem)
+
+
+def test_second_derivatives_are_those_of_the_plain_path(pretended):
+    results = []
+    for model in (accelerated(network("farkasnet34")), network("farkasnet34")):
+        first = torch.autograd.grad(model(images()).square().sum(), list(model.parameters()), create_graph=True)
+        results.append(torch.autograd.grad(sum(g.square().sum() for g in first), list(model.parameters())))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4, check_stride=False)
+
+
+def test_what_the_kernel_does_not_compute_is_computed_plainly(pretended):
+    plain = network("resnet34")
+    activation, unit, block = plain.stages[0][0].last.activation, plain.stages[0][0].first, plain.stages[1][1]
+    activation.dropout, unit.activation.name = 0.5, "another"
+    block.set_scaling(Scaling(beta=0.5))
+    fast = accelerated(plain).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(fast(images()), plain.eval()(images()), rtol=1e-4, atol=1e-5)
+    assert len(pretended) == 3, "the stem, the transition, and the second block's first"
+
+
+def test_single_precision_is_the_librarys(monkeypatch):
+    with single_precision():
+        assert one_pass.precision_here() is None
+    with single_precision(tf32=True):
+        assert one_pass.precision_here() == ("tf32", torch.float32)
+    for half, found in ((torch.bfloat16, ("bf16", torch.bfloat16)), (torch.float16, None)):
+        monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: device == "cuda")
+        monkeypatch.setattr(torch, "get_autocast_dtype", lambda device, half=half: half)
+        assert one_pass.precision_here() == found
+
+
+def test_which_convolutions_it_computes(pretended):
+    weight = torch.zeros(4, 3, 3, 3)
+    assert one_pass.suits(images(), weight, (1, 1), (1, 1), (1, 1))
+    for changed in ({"stride": (2, 2)}, {"padding": (0, 0)}, {"dilation": (2, 2)}, {"weight": torch.zeros(4, 3, 5, 5)}):
+        given = {"weight": weight, "stride": (1, 1), "padding": (1, 1), "dilation": (1, 1)} | changed
+        assert not one_pass.suits(images(), **given)
+    assert not one_pass.suits(images().double(), weight.double(), 1, 1, 1)
+    with plain_path():
+        assert not one_pass.suits(images(), weight, 1, 1, 1)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_on_a_gpu_the_errors_are_those_of_the_library(precision):
+    """Gradients against float64 ones: at most three times the library's error."""
+    plain = create_model("farkasnet34").to(GPU, memory_format=torch.channels_last)
+    batch = torch.rand(16, 3, 32, 32, device=GPU).to(memory_format=torch.channels_last)
+
+    def gradient(model, given, half=False):
+        with torch.autocast("cuda", torch.bfloat16, enabled=half):
+            loss = model(given).float().square().mean()
+        return torch.cat([g.double().flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
+
+    exact = gradient(copy.deepcopy(plain).double(), batch.double())
+    with single_precision(tf32=True):
+        errors = [
+            float((gradient(model, batch, precision == "bf16") - exact).norm() / exact.norm())
+            for model in (accelerated(plain), plain)
+        ]
+    assert errors[0] < 3 * errors[1]
