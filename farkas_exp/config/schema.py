@@ -330,3 +330,4 @@ class Config:
     diagnostics: DiagnosticsConfig = DiagnosticsConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     wandb: WandbConfig = WandbConfig()
+    tracking: tuple[Literal["csv", "tensorboard"], ...] = outside(())

@@ -22,6 +22,7 @@ from farkas_exp.machine.output import warn
 from farkas_exp.machine.processes import RankFailed
 from farkas_exp.machine.signals import free_to_leave, last_words
 from farkas_exp.runs.measurements import Gap, Measurements, described
+from farkas_exp.runs.wandb import report_done
 
 
 def execute(config: Config, title: str | None = None) -> Outcome:
@@ -38,6 +39,8 @@ def execute(config: Config, title: str | None = None) -> Outcome:
     """
     done = settled(config)
     if done is not None:
+        if done.status == SKIPPED and (record := runs.read_run(runs.open_run(config).path)):
+            report_done(config, record)
         return done
     run = runs.open_run(config)
     try:

@@ -61,6 +61,7 @@ class RunDirectory:
     config = _File("config.yaml")  # the recorded configuration, for people
     state = _File("state.json")  # how far the run is, rewritten every epoch
     metrics = _File("metrics.jsonl")  # a row an epoch
+    table = _File("metrics.csv")  # the same rows, with `tracking=[csv]`
     diagnostics = _File("diagnostics.jsonl")  # a row a measured epoch (`Measurements`)
     result = _File("result.json")  # the outcome; the run is done when it is there
     environment = _File("environment.json")  # the data's fingerprint, and each start's software and device

@@ -47,7 +47,7 @@ def write_record(run: RunDirectory, config: Config, data: Mapping[str, str] | No
         "identity": identity.hash,
         "slug": identity.slug,
         "seed": config.seed,
-        "wandb_id": f"{identity.hash}-s{config.seed}-{uuid.uuid4().hex[:6]}",
+        "wandb_id": agent_run() or f"{identity.hash}-s{config.seed}-{uuid.uuid4().hex[:6]}",
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "data": dict(data or {}),
         "config": recorded(config),
@@ -55,6 +55,14 @@ def write_record(run: RunDirectory, config: Config, data: Mapping[str, str] | No
     write_text(run.config, yaml.safe_dump(record["config"], sort_keys=False))
     write_json(run.record, record)
     return record
+
+
+def agent_run(environment: Mapping[str, str] = os.environ) -> str | None:
+    """The id that the agent of a W&B sweep gave to the run of this process, or None without an agent.
+
+    W&B then takes that id, whatever else it is told.
+    """
+    return environment.get("WANDB_RUN_ID") or None if environment.get("WANDB_SWEEP_ID") else None
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from farkas_exp.config import WandbConfig
+from farkas_exp.config import Config, WandbConfig, recorded
 from farkas_exp.machine.errors import UserError, unknown
+from farkas_exp.runs import FINISHED, RunRecord
 from farkas_exp.runs import wandb_service as service
+from farkas_exp.runs.record import agent_run
 
 INIT_TIMEOUT = 20.0
 """Seconds a server has to answer at the start of a run."""
@@ -83,6 +85,35 @@ def _check_names(told: WandbConfig) -> None:
             raise UserError(f"wandb.tags: {tag[:40]!r} has {len(tag)} characters; W&B takes 1 to {LONGEST_TAG}")
         if not tag.isprintable():
             raise UserError(f"wandb.tags: {tag!r} has a control character, which W&B does not take; leave it out")
+
+
+def mirror_of(config: Config, run_dir: Path, record: Mapping[str, Any]) -> "WandbMirror":
+    """Start or continue the W&B run of a run with this record."""
+    name = f"{record['slug']}-s{config.seed}"
+    group = "/".join(filter(None, (config.experiment, config.arm or f"{record['slug']}-{record['identity']}")))
+    tags = [tag for tag in (config.experiment, config.model.name, config.dataset.name) if tag]
+    nested = recorded(config)
+    # an agent's parameters are flat keys, which would take the place of groups of the same name
+    nested = {"config": nested} if agent_run() else nested
+    return WandbMirror.start(config.wandb, run_dir, record["wandb_id"], name, group, tags, nested)
+
+
+def report_done(config: Config, record: RunRecord) -> None:
+    """Report a run that was done before to the agent that asked for it; nothing without one."""
+    result = record.result
+    if agent_run() is None or result is None:
+        return
+    facts = {"slug": record.slug, "identity": record.identity, "wandb_id": agent_run()}
+    mirror = mirror_of(config, record.path, facts)
+    for row in record.metrics():
+        mirror.log(row)
+    mirror.finish(int(result["status"] != FINISHED), summary_of(result, record.evaluated_on))
+
+
+def summary_of(result: Mapping[str, Any], evaluated_on: str) -> dict[str, Any]:
+    """What of a result W&B shows as the summary of the run."""
+    keys = ("status", "reason", f"{evaluated_on}_error", f"best_{evaluated_on}_error", "seconds")
+    return {key: result.get(key) for key in keys}
 
 
 class WandbMirror:

@@ -1,5 +1,6 @@
 """The environment of each start of a run (versions, device, commit), and its data, which never change."""
 
+import os
 import platform
 import shlex
 import subprocess
@@ -76,6 +77,7 @@ def _start(config: Config, trainer: Trainer, state: TrainerState) -> dict[str, A
         "farkas_exp": __version__,
         "commit": _git_commit(),
         "command": shlex.join(sys.argv),
+        "wandb_sweep": os.environ.get("WANDB_SWEEP_ID"),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "platform": platform.platform(),

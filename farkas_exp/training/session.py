@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from farkas_exp import runs
-from farkas_exp.config import Config, recorded
+from farkas_exp.config import Config
 from farkas_exp.data import build_data
 from farkas_exp.machine import distributed
 from farkas_exp.machine.errors import Interrupted, UserError
@@ -15,7 +15,8 @@ from farkas_exp.measures import check_measures
 from farkas_exp.runs import RunDirectory, RunLost, by_evaluation_set, checkpoint, write_json, write_record, write_state
 from farkas_exp.runs.console import Progress
 from farkas_exp.runs.jsonl import JsonlWriter, truncate_rows
-from farkas_exp.runs.wandb import WandbMirror, told_by
+from farkas_exp.runs.mirrors import check_mirrors, mirrors
+from farkas_exp.runs.wandb import mirror_of, summary_of, told_by
 from farkas_exp.training.building import build_model, check_batch, choose_device
 from farkas_exp.training.environment import check_same_data, correct_mode, record_start
 from farkas_exp.training.loop import Listener, train_to_end
@@ -66,6 +67,7 @@ def build_trainer(config: Config, processes: Processes) -> Trainer:
     def build() -> Trainer:
         check_measures(config, processes.world_size)
         told_by(config.wandb)
+        check_mirrors(config.tracking)
         model = build_model(config, data, device)
         fewest = min(batch_size_at(config, epoch) for epoch in range(config.epochs))
         check_batch(model, data.info.image_shape, fewest // processes.world_size)
@@ -126,11 +128,8 @@ class _Session(Listener):
         self.changed, self.again = prepared.changed, prepared.again
         self.measuring = Measuring(config, run, trainer.data, trainer.device)
         self.progress = Progress(config.progress, self.title, config.epochs, run.log, done=state.epoch)
-        self.wandb = WandbMirror.start(
-            config.wandb, run.path, record["wandb_id"], f"{record['slug']}-s{config.seed}",
-            "/".join(filter(None, (config.experiment, config.arm or f"{record['slug']}-{record['identity']}"))),
-            [tag for tag in (config.experiment, config.model.name, config.dataset.name) if tag], recorded(config),
-        )  # fmt: skip
+        self.wandb = mirror_of(config, run.path, record)
+        self.mirrors = mirrors(config.tracking, run, state.epoch)
         self.last = rows[-1] if rows else {}
         self.error, self.best_error = f"{trainer.evaluated_on}_error", f"best_{trainer.evaluated_on}_error"
         self.best = min((row[self.error] for row in rows if row[self.error] is not None), default=None)
@@ -158,7 +157,7 @@ class _Session(Listener):
                 file.unlink(missing_ok=True)
             write_json(self.run.result, result)  # last: until it is there, the same command does the rest
             checkpoint.keep(self.run, self.config.checkpoint.keep)
-            summary = {key: result[key] for key in ("status", "reason", self.error, self.best_error, "seconds")}
+            summary = summary_of(result, self.trainer.evaluated_on)
             exit_code = int(result["status"] != runs.FINISHED)
             closing = f"{result['status']}: {self.trainer.evaluated_on} error {result[self.error]:.2f} %" + (
                 f" ({result['reason']})" if result["reason"] else ""
@@ -173,6 +172,8 @@ class _Session(Listener):
         finally:
             self.progress.close(closing)
             self.wandb.finish(exit_code, summary)
+            for mirror in self.mirrors:
+                mirror.close()
 
     def _result(self, reason: str | None) -> dict[str, Any]:
         trainer, state = self.trainer, self.state
@@ -202,6 +203,8 @@ class _Session(Listener):
             metrics.append(row)
         self.progress.epoch(row)
         self.wandb.log(row)
+        for mirror in self.mirrors:
+            mirror.log(row)
         self.measuring.at(self.state.epoch, self.trainer.model)
         self._write_state(runs.RUNNING)
 

@@ -198,6 +198,7 @@ CHANGES: dict[str, tuple[Any, Mapping[str, Any]]] = {
     "wandb.group": ("mine", {}),
     "wandb.name": ("mine", {}),
     "wandb.tags": (["mine"], {}),
+    "tracking": (["csv"], {}),
 }  # fmt: skip
 """For every key another value than in `BASE`, and what it has to be put beside to act, if not in `BASE`."""
 
