@@ -288,6 +288,8 @@ def rates_figure(methods: Sequence[Method]) -> Any:
             _draw(axes, method)
         for axes in panels[len(shown) :]:
             axes.set_visible(False)
+        for axes in panels[max(0, len(shown) - columns) : len(shown)]:  # the lowest of each column
+            axes.tick_params(labelbottom=True)
         panels[0].set_xscale("log")
         panels[0].set_ylim(-3, 103)
         figure.suptitle("Training without normalization: error on held-out images by learning rate")
