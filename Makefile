@@ -72,7 +72,7 @@ clean:  ## remove what the targets made, but not the runs
 .PHONY: help
 help:  ## this list
 	@echo "make TARGET"
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-28s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-31s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "experiments, each with ARGS=\"KEY=VALUE ...\" to narrow or change it:"
 	@$$(test -x $(PY) && echo $(PY) || echo $(PYTHON)) -m farkas_exp.studies list
 

@@ -23,13 +23,18 @@ from farkas_exp.registry import DATASETS
 Values = dict[str, Any]
 
 
-def _best(key: str, *, _root_: DictConfig) -> Any:
+def _best(key: str, beyond: bool = False, *, _root_: DictConfig) -> Any:
     """The value of `${best:KEY}`; see `best.best_value`."""
     from farkas_exp.runs.best import best_value
 
     values: Any = OmegaConf.to_container(_root_, resolve=False)
     run, _ = arms.of_run({name: value for name, value in values.items() if name != "hydra"})
-    return best_value(key, run)
+    return best_value(key, run, beyond)
+
+
+def _beyond(key: str, *, _root_: DictConfig) -> Any:
+    """The value of `${beyond:KEY}`; see `best.best_value`."""
+    return _best(key, beyond=True, _root_=_root_)
 
 
 def _without_phases(value: Any, *, _root_: DictConfig) -> Any:
@@ -49,7 +54,8 @@ def _for_dataset(name: str, value: Any, *, _root_: DictConfig) -> Any:
 
 
 for _name, _value in {
-    "best": _best, "without_phases": _without_phases, "in_memory": _in_memory, "for_dataset": _for_dataset,
+    "best": _best, "beyond": _beyond, "without_phases": _without_phases, "in_memory": _in_memory,
+    "for_dataset": _for_dataset,
 }.items():  # fmt: skip
     OmegaConf.register_new_resolver(_name, _value, replace=True)
 

@@ -68,6 +68,35 @@ def welch_interval(samples: Sequence[Sequence[float]], weights: Sequence[float],
     return Interval(estimate, estimate - reach, estimate + reach, confidence)
 
 
+def paired_test(differences: Sequence[float], least_sd: float = 0.0) -> float:
+    """The p value of a mean of 0 of paired differences: Student's t test, two-sided.
+
+    Args:
+        differences: at least two.
+        least_sd: the least standard deviation that is believed, such as the step of figures that are counts: equal
+            differences of a few pairs are no certainty.
+    """
+    from scipy import stats
+
+    array = np.asarray(differences, dtype=float)
+    if not array.any():
+        return 1.0
+    spread = max(float(array.std(ddof=1)), least_sd)
+    if not spread:
+        return 0.0
+    return float(2 * stats.t.sf(abs(array.mean()) * math.sqrt(len(array)) / spread, len(array) - 1))
+
+
+def holm(p_values: Sequence[float], level: float = 0.05) -> list[bool]:
+    """Which hypotheses are rejected, so that at most `level` of such families lose a true one (Holm 1979)."""
+    rejected = [False] * len(p_values)
+    for place, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        if p_values[index] > level / (len(p_values) - place):
+            break
+        rejected[index] = True
+    return rejected
+
+
 RESAMPLES = 20_000
 """A permutation test counts all assignments where there are at most so many, and otherwise as many random ones."""
 

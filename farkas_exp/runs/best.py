@@ -4,7 +4,8 @@ Ranks settings by their error on images held out of the training set, over all s
 takes no part.
 
 In a configuration `${best:KEY}` is the value of KEY that a search found best for the same setting: the second stage of
-a comparison (`experiment=without_normalization_test`).
+a comparison (`experiment=without_normalization_test`). `${beyond:KEY}` is that value, too, unless it lies at an end of
+the search's values: then it is the next one beyond.
 """
 
 import json
@@ -111,7 +112,7 @@ def rank(records: Sequence[RunRecord]) -> list[Setting]:
     return sorted(ranked, key=lambda candidate: candidate.mean)
 
 
-def best_value(key: str, config: Mapping[str, Any]) -> Any:
+def best_value(key: str, config: Mapping[str, Any], beyond: bool = False) -> Any:
     """The value of `${best:KEY}` in a configuration: that of KEY with the smallest error on held-out images.
 
     Compares the runs in the configuration's `runs_dir` that held images out and have its setting, apart from the seed
@@ -120,6 +121,7 @@ def best_value(key: str, config: Mapping[str, Any]) -> Any:
     Args:
         key: the dotted key.
         config: nested, with the interpolations as they are written.
+        beyond: take the next value beyond the end at which the best one lies, as `${beyond:KEY}`.
 
     Raises:
         UserError: the search has no such run, is not finished, may have unreadable runs, or has runs on different data;
@@ -127,7 +129,8 @@ def best_value(key: str, config: Mapping[str, Any]) -> Any:
     """
     defaults = default_settings()
     own = deciding_settings(config)
-    free = {name for name, value in own.items() if isinstance(value, str) and value.startswith("${best:")}
+    choices = ("${best:", "${beyond:")
+    free = {name for name, value in own.items() if isinstance(value, str) and value.startswith(choices)}
     free.add("dataset.validation")
     runs_dir = Path(str(config.get("runs_dir")))
     found = survey(runs_dir)
@@ -147,7 +150,18 @@ def best_value(key: str, config: Mapping[str, Any]) -> Any:
         )
     ranked = rank(records)
     values = [candidate.config.get(key) for candidate in ranked if candidate.mean == ranked[0].mean]
-    return min(values, key=_size)
+    best = min(values, key=_size)
+    return _beyond(best, [candidate.config.get(key) for candidate in ranked]) if beyond else best
+
+
+def _beyond(best: Any, values: Sequence[Any]) -> Any:
+    """The next number beyond the end of `values` at which `best` lies, by the ratio of those beside it; else `best`."""
+    numbers = sorted({value for value in values if isinstance(value, float) and value > 0})
+    if len(numbers) < 2 or best not in (numbers[0], numbers[-1]):
+        return best
+    inwards = numbers if best == numbers[0] else numbers[::-1]
+    nearer, farther = inwards[1:3] if len(inwards) > 2 else inwards[:2]  # of 0.01, 0.03, 0.1: behind 0.1 comes 0.3
+    return float(f"{best * nearer / farther:.3g}")
 
 
 def _size(value: Any) -> tuple[bool, float, str]:

@@ -24,7 +24,7 @@ def target(name: str) -> str:
 
 def listing() -> str:
     """A line for each experiment."""
-    return "".join(f"  {target(n):<28}{EXPERIMENTS[n].title} ({EXPERIMENTS[n].runs} runs)\n" for n in EXPERIMENTS)
+    return "".join(f"  {target(n):<31}{EXPERIMENTS[n].title} ({EXPERIMENTS[n].runs} runs)\n" for n in EXPERIMENTS)
 
 
 def markdown() -> str:

@@ -18,8 +18,8 @@ from farkas_exp.registry import EXPERIMENTS, REPORTS
 _DIGITS = ("dataset=digits", "batch_size=64")
 _SMALL = ("model.blocks=[1,1,1]", "model.widths=[8,16,32]")
 SMALL: Mapping[str, Sequence[str]] = {
-    "sep_moons_table1": ("epochs=300",),
-    "sep_moons_60x3": ("epochs=300",),
+    "sep_moons_table1": ("epochs=300", "diagnostics.epochs=[0,300]"),
+    "sep_moons_60x3": ("epochs=300", "diagnostics.epochs=[0,300]"),
     "sep_representations": ("epochs=300", "diagnostics.epochs=[0,100,200,300]"),
     "sep_moons_grid": ("epochs=100", "model.depth=1,10,30", "model.width=2,4", "diagnostics.epochs=[0,100]"),
     "sep_moons_width1": ("epochs=100", "model.depth=1,10,30", "diagnostics.epochs=[0,100]"),

@@ -22,7 +22,7 @@ def compositions():
 def runs_of(experiment, compositions, master):
     """The overrides of an experiment's runs, of one seed and with all that the files leave open."""
     fixed = [f"experiment={experiment}", "seed=0"]
-    second = experiment in ("without_normalization_test", "transformers_test")
+    second = experiment.endswith(("_test", "_extended"))
     fixed += ["lr.value=0.1"] if second else []  # in place of a search
     fixed += ["dataset.root=/images/x"] if experiment.startswith("table3") else []
     return grid.combinations(master.hydra.sweeper.params, fixed, compositions._loader)

@@ -8,6 +8,8 @@ from farkas_exp.report.statistics import (
     Summary,
     binomial_interval,
     boschloo_test,
+    holm,
+    paired_test,
     permutation_test,
     summarize,
     welch_interval,
@@ -152,3 +154,18 @@ def test_boschloo_by_hand_against_scipy_and_never_above_fisher() -> None:
         assert boschloo_test(a, n, b, m) == pytest.approx(stats.boschloo_exact(table).pvalue)
         assert boschloo_test(a, n, b, m) == pytest.approx(boschloo_test(b, m, a, n))
         assert boschloo_test(a, n, b, m) <= stats.fisher_exact(table)[1] + 1e-12
+
+
+def test_a_paired_test_is_scipys():
+    first, second = [1.0, 2.0, 4.0, 3.0], [1.5, 2.1, 4.9, 3.2]
+    differences = [b - a for a, b in zip(first, second, strict=True)]
+    assert paired_test(differences) == pytest.approx(float(stats.ttest_rel(second, first).pvalue))
+    assert paired_test([0.0, 0.0, 0.0]) == 1.0
+    assert paired_test([1.0, 1.0]) == 0.0
+    assert paired_test([1.0, 1.0], least_sd=1.0) == pytest.approx(2 * float(stats.t.sf(2**0.5, 1)))
+
+
+def test_holm_rejects_from_the_smallest_on_until_one_is_too_large():
+    assert holm([0.02, 0.001, 0.03, 0.2]) == [False, True, False, False]
+    assert holm([0.01, 0.02, 0.04]) == [True, True, True]  # 0.05 / 3, / 2, / 1
+    assert holm([]) == []

@@ -110,3 +110,20 @@ def test_the_command_lists_the_best_and_how_to_go_on(tmp_path, capsys):
     for mistake in ("top=0", "top=x", "lr=7"):
         assert main([f"runs_dir={tmp_path}", mistake]) == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("errors", "wanted"),
+    [
+        ({0.01: 3.0, 0.03: 5.0, 0.1: 9.0}, 0.003),
+        ({0.01: 9.0, 0.03: 5.0, 0.1: 3.0}, 0.3),
+        ({0.01: 9.0, 0.03: 3.0, 0.1: 5.0}, 0.03),  # in the middle: nothing is left to search
+        ({0.01: 9.0, 0.1: 3.0}, 1.0),
+        ({0.1: 3.0}, 0.1),
+    ],
+)
+def test_beyond_an_end_of_the_searched_values_lies_the_next_one(tmp_path, errors, wanted):
+    for rate, error in errors.items():
+        searched(tmp_path, rate, error)
+    assert best_value("lr.value", asked(tmp_path, "${beyond:lr.value}"), beyond=True) == wanted
+    assert best_value("lr.value", asked(tmp_path)) == min(errors, key=errors.__getitem__)

@@ -258,7 +258,7 @@ def test_an_experiment_composes_with_every_dataset_that_fits_it(experiment: str,
     """Points are for networks without convolutions, phases for streamed images; everything else fits everything."""
     sweep = {key: value.split(",")[0] for key, value in sweep_of(experiment).items() if key not in ("arm", "seed")}
     given = [f"{key}={value}" for key, value in sweep.items()] + [f"arm={arm}" for arm in own_arms(experiment)][:1]
-    given += ["lr.value=0.03"] if experiment in ("without_normalization_test", "transformers_test") else []
+    given += ["lr.value=0.03"] if experiment.endswith(("_test", "_extended")) else []
     own = composed(f"experiment={experiment}", *given, "dataset.root=x")
     assert own is not None
     fitting = STREAMED if own.phases.schedule else EVERY - (POINTS if NETWORKS[own.model.name].spatial else set())

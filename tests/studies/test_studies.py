@@ -56,10 +56,11 @@ def test_composing_a_configuration_imports_no_table() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_an_experiment_of_two_stages_gives_both_commands() -> None:
-    first, second = commands("without-normalization", ["seed=0"])
+def test_an_experiment_of_several_stages_gives_all_commands() -> None:
+    first, second, third = commands("without-normalization", ["seed=0"])
     assert first[3:] == ["experiment=without_normalization", "seed=0"]
-    assert second[3:] == ["experiment=without_normalization_test", "seed=0"]
+    assert second[3:] == ["experiment=without_normalization_extended", "seed=0"]
+    assert third[3:] == ["experiment=without_normalization_test", "seed=0"]
     assert main(["list"]) == 0
 
 

@@ -9,13 +9,33 @@ REPORTS.register(
 )  # fmt: skip
 EXPERIMENTS.register(
     "without_normalization", "without_normalization",
-    title="every method at every learning rate, on held-out images; then at its own best, on test images", runs="180",
-    cost="33 minutes on two CPU cores for 22 of the 30 methods", then="without_normalization_test",
+    title="every method at every learning rate, on held-out images; then at its own best, on test images", runs="540",
+    cost="33 minutes on two CPU cores for one seed of 22 methods", then="without_normalization_extended",
+)  # fmt: skip
+EXPERIMENTS.register(
+    "without_normalization_extended", "without_normalization",
+    title="the next learning rate for methods whose best one lies at an end of the grid", runs="up to 90",
+    cost="less than the search", then="without_normalization_test",
 )  # fmt: skip
 EXPERIMENTS.register(
     "without_normalization_test", "without_normalization",
-    title="every method at its own best learning rate, on the test images", runs="90",
-    cost="17 minutes on two CPU cores for 22 of the 30 methods",
+    title="every method at its own best learning rate, on the test images", runs="150",
+    cost="17 minutes on two CPU cores for three seeds of 22 methods",
+)  # fmt: skip
+
+REPORTS.register(
+    "initializations", "farkas_exp.studies.without_normalization.crossed:report",
+    summary="every method with every initialization, each pair at its own best learning rate",
+    shared="farkas_exp.studies.without_normalization.comparison:shared_setting",
+)  # fmt: skip
+EXPERIMENTS.register(
+    "initializations", "initializations",
+    title="every method with every initialization, on held-out images; then at its own best rate, on test images",
+    runs="216", cost="not measured", then="initializations_test",
+)  # fmt: skip
+EXPERIMENTS.register(
+    "initializations_test", "initializations", runs="108", cost="not measured",
+    title="every method with every initialization at its own best learning rate, on the test images",
 )  # fmt: skip
 
 REPORTS.register(

@@ -29,6 +29,7 @@ from farkas_exp.runs.query import (
     setting,
 )
 from farkas_exp.studies.without_normalization.costs import COLUMNS, Cost, known_costs
+from farkas_exp.studies.without_normalization.ranking import ranks_figure, ranks_table
 
 COMPARISONS = ("without_normalization", "transformers")
 """Each has an experiment for the search, and another one, with its arms, for the test."""
@@ -88,6 +89,11 @@ class Method:
         return sum(errors) / len(errors) if errors else None
 
     @property
+    def errors(self) -> dict[int, float]:
+        """The test error at the best rate by seed, a failed run at chance."""
+        return {run.seed: ranked_error(run) for run in self.at_best}
+
+    @property
     def failed(self) -> int:
         """How many of the runs on the test set have failed."""
         return sum(map(has_failed, self.at_best))
@@ -136,7 +142,11 @@ def transformers_report(records: Sequence[RunRecord]) -> Report:
 def _report(records: Sequence[RunRecord], name: str, arms: Arms | None = None) -> Report:
     methods, notes = find_methods(records, arms, name)
     figures = {name: lambda: rates_figure(methods)} if any(m.search for m in methods) else {}
-    return Report(name, (comparison_table(methods, notes),), figures)
+    errors = {method.name: method.errors for method in methods if method.errors}
+    if len(errors) < 2:
+        return Report(name, (comparison_table(methods, notes),), figures)
+    figures[f"{name}_ranks"] = lambda: ranks_figure(errors)
+    return Report(name, (comparison_table(methods, notes), ranks_table(errors, f"{name}_ranks")), figures)
 
 
 def choose(records: Sequence[RunRecord], comparison: str, arms: Arms | None = None) -> Chosen:
@@ -256,6 +266,9 @@ def _notes(methods: Sequence[Method]) -> tuple[str, ...]:
         notes.append(f"Not complete: the searches have from {counts[0]} to {counts[-1]} rates.")
     if waiting := sum(method.open_runs for method in methods):
         notes.append(f"{waiting} runs have no result yet.")
+    at_ends = [m.name for m in methods if len(m.search) > 1 and m.best_rate in (min(m.search), max(m.search))]
+    if at_ends:
+        notes.append(f"The best rate lies at an end of its grid: {', '.join(at_ends)}; a rate beyond it may be better.")
     if others := sum(len(method.tests) - len(method.at_best) for method in methods):
         notes.append(f"{others} runs on the test set at a rate that is not the best are left out.")
     return tuple(notes)

@@ -1,0 +1,127 @@
+"""Which of the methods are told apart by their runs: ranks as ranges, from differences paired by seed.
+
+Runs of one seed share the order of their images, so methods are compared seed by seed, a failed run at chance. Of all
+pairs those are told apart whose paired t test stays below 5 % after Holm's correction for the number of pairs. A method
+then ranks behind those that are better and before those that are worse; between these the runs say nothing, and the
+ranks are a tie.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from farkas_exp.report import style
+from farkas_exp.report.statistics import Interval, holm, paired_test, welch_interval
+from farkas_exp.report.tables import Table, cell
+
+LEVEL = 0.05
+
+Errors = Mapping[int, float]
+"""The error of a method in percent by seed, a failed run at chance."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a method stands: its mean error, its best and worst rank, and its difference from the first one."""
+
+    name: str
+    errors: Errors
+    low: int
+    high: int
+    behind: Interval | None
+
+    @property
+    def mean(self) -> float:
+        """The mean error."""
+        return sum(self.errors.values()) / len(self.errors)
+
+    @property
+    def ranks(self) -> str:
+        """The ranks that the runs leave open."""
+        return str(self.low) if self.low == self.high else f"{self.low} – {self.high}"
+
+
+def standings(methods: Mapping[str, Errors]) -> list[Standing]:
+    """The methods that have runs, the smallest mean error first."""
+    known = {name: errors for name, errors in methods.items() if errors}
+    order = sorted(known, key=lambda name: (sum(known[name].values()) / len(known[name]), name))
+    step = _resolution(known)
+    pairs = [(a, b) for a, b in itertools.combinations(order, 2) if len(_differences(known, a, b)) > 1]
+    values = [paired_test(_differences(known, a, b), least_sd=step) for a, b in pairs]
+    apart = {pair for pair, is_apart in zip(pairs, holm(values, LEVEL), strict=True) if is_apart}
+    better = {name: 1 + sum((other, name) in apart for other in order) for name in order}
+    worse = {name: len(order) - sum((name, other) in apart for other in order) for name in order}
+    return [
+        Standing(name, known[name], better[name], worse[name], _behind(known, name, order[0], step)) for name in order
+    ]
+
+
+def _differences(methods: Mapping[str, Errors], first: str, second: str) -> list[float]:
+    """Second minus first, for each seed of both."""
+    seeds = sorted(set(methods[first]) & set(methods[second]))
+    return [methods[second][seed] - methods[first][seed] for seed in seeds]
+
+
+def _behind(methods: Mapping[str, Errors], name: str, first: str, step: float) -> Interval | None:
+    found = _differences(methods, first, name)
+    if name == first or len(found) < 2:
+        return None
+    if max(found) == min(found):  # of equal differences the spread is that of the figures' own steps
+        return Interval(found[0], found[0] - step, found[0] + step, 0.95)
+    return welch_interval([found], [1.0])
+
+
+def _resolution(methods: Mapping[str, Errors]) -> float:
+    """The smallest step between two errors: that of one image of the test set, or more."""
+    values = sorted({round(value, 6) for errors in methods.values() for value in errors.values()})
+    return min((b - a for a, b in itertools.pairwise(values)), default=1.0)
+
+
+def ranks_table(methods: Mapping[str, Errors], name: str) -> Table:
+    """One row a method: its ranks, its mean error with failed runs at chance, and its distance from the first."""
+    found = standings(methods)
+    rows, records = [], []
+    for each in found:
+        behind = each.behind
+        text = "–" if behind is None else f"{behind.estimate:+.2f} [{behind.low:.2f}, {behind.high:.2f}]"
+        rows.append(tuple(map(cell, (each.name, each.ranks, f"{each.mean:.2f}", text, str(len(each.errors))))))
+        records.append(
+            {
+                "method": each.name, "rank_low": each.low, "rank_high": each.high, "error_mean": each.mean,
+                "behind": behind and behind.estimate, "behind_low": behind and behind.low,
+                "behind_high": behind and behind.high, "n": len(each.errors),
+            }
+        )  # fmt: skip
+    notes = (
+        "Ranks: those that the runs leave open. Two methods are told apart if a t test on their errors, paired by seed,"
+        f" stays below {LEVEL:.0%} after Holm's correction for all {math.comb(len(found), 2)} pairs; ranges that"
+        " overlap are ties. A failed run counts as chance.",
+        "Behind the first: the mean difference from the method with the smallest mean error, paired by seed, and its"
+        " 95 % interval, which is not corrected for the number of methods.",
+    )
+    columns = ("method", "rank", "test error, failed at chance (%)", "behind the first", "n")
+    return Table("Which methods the runs tell apart", columns, tuple(rows), notes, tuple(records), name)
+
+
+def ranks_figure(methods: Mapping[str, Errors]) -> Any:
+    """Every run's error as a dot and each method's mean, in the order of the means, with the ranks beside."""
+    found: Sequence[Standing] = standings(methods)
+    with style.styled():
+        figure = style.new_figure(7.6, 0.24 * len(found) + 1.4)
+        axes = figure.subplots()
+        for place, each in enumerate(found):
+            color = style.COLORS["blue" if "Farkas" in each.name else "vermilion"]
+            values = list(each.errors.values())
+            axes.plot(values, [place] * len(values), "o", color=color, markersize=4, alpha=0.5)
+            axes.plot([each.mean], [place], "|", color="black", markersize=11)
+        axes.set_yticks(range(len(found)), [f"{style.text(each.name)}   [{each.ranks}]" for each in found], fontsize=8)
+        axes.set_xscale("symlog", linthresh=1.0)
+        axes.set_xlim(left=0)
+        axes.invert_yaxis()
+        axes.set_xlabel(
+            "test error (%); dot: a run, failed ones at chance; bar: mean; in brackets: ranks that the runs leave open",
+            fontsize=8.5,
+        )
+    return figure

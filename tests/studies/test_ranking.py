@@ -1,0 +1,112 @@
+"""Which methods the runs tell apart: ranks as ranges, on made errors; and the table of methods by initializations."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from farkas_exp.report.methods import Arms
+from farkas_exp.runs import collect
+from farkas_exp.studies.without_normalization import crossed
+from farkas_exp.studies.without_normalization.comparison import CHOSEN
+from farkas_exp.studies.without_normalization.comparison import report as compared
+from farkas_exp.studies.without_normalization.ranking import ranks_figure, ranks_table, standings
+from tests.made_runs import make_run, settings
+
+
+def by_seed(*errors: float) -> dict[int, float]:
+    return dict(enumerate(errors))
+
+
+def test_methods_that_the_runs_do_not_tell_apart_are_a_tie() -> None:
+    found = standings(
+        {
+            "good": by_seed(1.0, 1.2, 0.9, 1.1, 1.0),
+            "as good": by_seed(1.1, 1.0, 1.2, 0.9, 1.1),
+            "bad": by_seed(30.1, 29.8, 30.4, 30.0, 29.9),
+            "worse": by_seed(89.9, 90.2, 90.0, 89.8, 90.1),
+        }
+    )
+    assert [each.name for each in found] == ["good", "as good", "bad", "worse"]
+    assert [each.ranks for each in found] == ["1 – 2", "1 – 2", "3", "4"]
+    assert found[0].behind is None
+    assert found[1].behind is not None
+    assert found[1].behind.low < 0 < found[1].behind.high
+
+
+def test_the_seeds_are_compared_in_pairs() -> None:
+    """What differs from seed to seed more than from method to method is still told apart, seed by seed."""
+    hard = [1.0, 20.0, 40.0, 60.0, 80.0]
+    second = [x + y for x, y in zip(hard, (2.0, 2.1, 1.9, 2.0, 2.2), strict=True)]
+    third = [x + y for x, y in zip(second, (0.1, -0.1, 0.1, -0.1, 0.1), strict=True)]
+    found = standings({name: by_seed(*each) for name, each in (("1st", hard), ("2nd", second), ("3rd", third))})
+    assert [each.ranks for each in found] == ["1", "2 – 3", "2 – 3"]
+
+
+def test_equal_differences_of_a_few_runs_are_no_certainty() -> None:
+    """Errors are counts of images: a method that is one image worse in both of two runs is not told apart."""
+    found = standings({"first": by_seed(1.0, 1.5), "second": by_seed(1.5, 2.0)})
+    assert [each.ranks for each in found] == ["1 – 2", "1 – 2"]
+    assert found[1].behind is not None
+    assert found[1].behind.low == pytest.approx(0.0)
+
+
+def test_one_run_tells_nothing_apart() -> None:
+    found = standings({"first": by_seed(1.0), "second": by_seed(90.0), "none": {}})
+    assert [(each.name, each.ranks) for each in found] == [("first", "1 – 2"), ("second", "1 – 2")]
+
+
+def test_of_many_equal_methods_few_are_told_apart() -> None:
+    """Twenty methods of one distribution, five runs each: an order among them is found in few of a hundred trials."""
+    random = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(100):
+        errors = {str(name): by_seed(*random.normal(5, 1, 5)) for name in range(20)}
+        wrong += any(each.ranks != "1 – 20" for each in standings(errors))
+    assert wrong <= 12  # 5 of 100 at most, and what chance adds to a hundred trials
+
+
+def test_the_table_and_the_picture_have_every_method() -> None:
+    errors = {"plain": by_seed(90.0, 90.0), "Farkas sum": by_seed(1.0, 2.0)}
+    table = ranks_table(errors, "ranks")
+    assert [row[0].lines[0] for row in table.rows] == ["Farkas sum", "plain"]
+    assert table.rows[1][3].lines[0].startswith("+88.50 [")
+    axes = ranks_figure(errors).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["Farkas sum   [1]", "plain   [2]"]
+
+
+def pair(method: str, init: str, rate: float, validation: float) -> dict:
+    scale = {"plain": 1.0, "BN": 0.5}[method]
+    return settings(
+        "resnet34", dataset__name="digits", epochs=4, lr__value=rate, dataset__validation=validation,
+        init__name={"default": "pytorch", "He": "kaiming"}[init], init__last_scale=scale,
+    )  # fmt: skip
+
+
+ARMS = Arms({f"{m}, {i}": pair(m, i, 0.1, 0.0) for m in ("plain", "BN") for i in ("default", "He")}, CHOSEN)
+
+
+def test_methods_and_initializations_are_crossed_each_pair_at_its_own_rate(tmp_path: Path) -> None:
+    for init, best in (("default", 0.01), ("He", 0.1)):
+        for rate in (0.01, 0.1):
+            make_run(tmp_path, pair("plain", init, rate, 0.2), test_error=3.0 if rate == best else 50.0)
+        for seed in (0, 1):
+            make_run(tmp_path, pair("plain", init, best, 0.0), seed=seed, test_error=20.0 if init == "default" else 2.0)
+    make_run(tmp_path, pair("plain", "He", 0.1, 0.0), seed=2, state="failed", result={"test_error": None})
+    make_run(tmp_path, pair("BN", "He", 0.1, 0.2), test_error=3.0)
+    report = crossed.report(collect(tmp_path), ARMS)
+    assert report.tables[0].columns == ("method", "default", "He")
+    rows = {row[0].lines[0]: row[1:] for row in report.tables[0].rows}
+    assert rows["plain"][0].lines == ("20.00", "lr 0.01, n = 2")
+    assert rows["plain"][1].lines == (f"{(2 + 2 + 90) / 3:.2f}", "lr 0.1, n = 3, 1 failed")
+    assert [cell.lines for cell in rows["BN"]] == [("–",), ("–",)]
+    assert report.tables[1].name == "initializations_ranks"
+
+
+def test_the_comparison_says_whose_best_rate_lies_at_an_end(tmp_path: Path) -> None:
+    for rate, error in ((0.01, 5.0), (0.1, 3.0)):
+        make_run(tmp_path, pair("plain", "He", rate, 0.2), test_error=error)
+    notes = " ".join(compared(collect(tmp_path), ARMS).tables[0].notes)
+    assert "The best rate lies at an end of its grid: plain, He;" in notes
+    make_run(tmp_path, pair("plain", "He", 1.0, 0.2), test_error=50.0)
+    assert "at an end of its grid:" not in " ".join(compared(collect(tmp_path), ARMS).tables[0].notes)
