@@ -19,7 +19,7 @@ def report(records: Sequence[RunRecord], arms: Arms | None = None) -> Report:
         from farkas_exp.studies.arms import experiment_arms
 
         arms = experiment_arms(EXPERIMENT, *CHOSEN)
-    methods, notes = find_methods(records, arms)
+    methods, notes = find_methods(records, arms, "initializations")
     errors = {method.name: method.errors for method in methods if method.errors}
     table = crossed_table(methods, arms.order, notes)
     if len(errors) < 2:
