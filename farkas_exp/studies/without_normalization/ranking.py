@@ -120,8 +120,8 @@ def ranks_figure(methods: Mapping[str, Errors]) -> Any:
         axes.set_xscale("symlog", linthresh=1.0)
         axes.set_xlim(left=0)
         axes.invert_yaxis()
-        axes.set_xlabel(
-            "test error (%); dot: a run, failed ones at chance; bar: mean; in brackets: ranks that the runs leave open",
-            fontsize=8.5,
+        axes.set_xlabel("test error (%)")
+        figure.supxlabel(
+            "A dot: a run, failed ones at chance. Bar: the mean. In brackets: the ranks left open.", fontsize=8.5
         )
     return figure
