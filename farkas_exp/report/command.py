@@ -79,7 +79,7 @@ def run(request: Request) -> list[Path]:
             f"runs_dir: no run in {request.runs_dir}" + (f" with {wanted}" if wanted else "")
             + (f" ({left_out})" if left_out else "")
         )  # fmt: skip
-    files = show(rendering.build(records), request.folder, request.formats, sys.stdout, found.unreadable)
+    files = show(rendering.build(records), request.folder, request.formats, sys.stdout, found.unreadable, records)
     for path in files:
         print(path)
     if request.log and files:
@@ -110,7 +110,7 @@ def render_experiment(experiment: str, runs_dir: Path, paths: Sequence[Path]) ->
     request = Request(rendering.name, runs_dir)
     if not records:
         return []
-    return show(rendering.build(records), request.folder, request.formats, sys.stdout, found.unreadable)
+    return show(rendering.build(records), request.folder, request.formats, sys.stdout, found.unreadable, records)
 
 
 def parse_request(arguments: Sequence[str]) -> Request:

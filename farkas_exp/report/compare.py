@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> None:
     formats = [] if names == ["none"] else [one_of("format", [*FORMATS, "none"])(name) for name in names]
     records = [record_at(path) for path in paths]
     out = Path(given["out"]) if given.get("out") else records[0].path.parent.parent / "report"
-    for file in show(report(records), out, formats, sys.stdout):
+    for file in show(report(records), out, formats, sys.stdout, records=records):
         say(str(file))
 
 

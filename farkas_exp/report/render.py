@@ -38,11 +38,12 @@ FORMATS = ("md", "csv", "tex", "html", "png", "pdf")
 
 
 def show(
-    report: Report, out: Path, formats: Sequence[str], stream: TextIO, unreadable: Sequence[Unreadable] = ()
-) -> list[Path]:
+    report: Report, out: Path, formats: Sequence[str], stream: TextIO, unreadable: Sequence[Unreadable] = (),
+    records: Sequence[RunRecord] = (),
+) -> list[Path]:  # fmt: skip
     """Print the report, write it into `out` in each of the formats, and return the files.
 
-    What could not be read of the runs is named below the first table.
+    What could not be read of the runs is named below the first table; the HTML page links the `records`.
 
     Raises:
         UserError: a file cannot be written.
@@ -60,14 +61,14 @@ def show(
     for remark in report.remarks:
         print(remark, file=stream)
     try:
-        return _write(report, out, formats)
+        return _write(report, out, formats, records)
     except OSError as error:
         raise UserError(
             f"out: cannot write to {error.filename or out}: {error.strerror}; give another out=..."
         ) from None
 
 
-def _write(report: Report, out: Path, formats: Sequence[str]) -> list[Path]:
+def _write(report: Report, out: Path, formats: Sequence[str], records: Sequence[RunRecord]) -> list[Path]:
     if not formats:
         return []
     out.mkdir(parents=True, exist_ok=True)
@@ -81,7 +82,8 @@ def _write(report: Report, out: Path, formats: Sequence[str]) -> list[Path]:
             kept = [table for table in shown if table.records]
             files += [_write_text(out / f"{file_name(report, t)}.csv", tables.to_csv(t)) for t in kept]
         elif shown:
-            files.append(_write_text(out / f"{report.name}.{suffix}", _document(suffix, shown, figures)))
+            footer = page.origin(records, out) if suffix == "html" else ""
+            files.append(_write_text(out / f"{report.name}.{suffix}", _document(suffix, shown, figures, footer)))
     return files
 
 
@@ -91,11 +93,10 @@ def file_name(report: Report, table: Table) -> str:
     return report.name if own else table.name if table.name.startswith(report.name) else f"{report.name}_{table.name}"
 
 
-def _document(suffix: str, shown: Sequence[Table], figures: Mapping[str, Any]) -> str:
+def _document(suffix: str, shown: Sequence[Table], figures: Mapping[str, Any], footer: str) -> str:
     if suffix == "html":
-        return page.page(
-            shown[0].title, [*map(tables.to_html, shown), *[page.picture(f, n) for n, f in figures.items()]]
-        )
+        pictures = [page.picture(figure, name) for name, figure in figures.items()]
+        return page.page(shown[0].title, [*map(tables.to_html, shown), *pictures], footer)
     return "\n".join(map({"md": tables.to_markdown, "tex": tables.to_latex}[suffix], shown))
 
 

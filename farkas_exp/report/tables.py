@@ -165,7 +165,9 @@ def to_html(table: Table) -> str:
     notes = "".join(f"<p>{html.escape(note)}</p>" for note in table.notes)
     title = html.escape(table.title)
     content = (
-        f"<table><thead><tr>{head}</tr></thead>\n<tbody>\n" + "\n".join(body) + "\n</tbody></table>\n"
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>\n<tbody>\n'
+        + "\n".join(body)
+        + "\n</tbody></table></div>\n"
         f'<div class="notes">{notes}</div>'
     )
     if table.folded:

@@ -66,18 +66,19 @@ def write_page(names: Sequence[str], folder: Path) -> Path:
     from farkas_exp.report import page, tables
     from farkas_exp.runs import collect
 
-    parts = []
+    parts, shown = [], []
     for name in (*names, *COMPUTED):
         entry = EXPERIMENTS.get(name)
         records = collect(folder / name) if (folder / name).is_dir() else []
         if entry and not records:
             continue
         report = REPORTS[str(entry.source) if entry else name].build(records)
+        shown += records
         parts.append(page.heading(entry.title if entry else REPORTS[name].summary))
         parts += [tables.to_html(table) for table in report.tables]
         parts += [page.picture(draw(), figure) for figure, draw in report.figures.items()]
     path = folder / "siblings.html"
-    write_text(path, page.page("The sibling papers in small", parts))
+    write_text(path, page.page("The sibling papers in small", parts, page.origin(shown, folder)))
     return path
 
 
