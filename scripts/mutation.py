@@ -137,6 +137,7 @@ def forked(work: Callable[[], int], cpu_seconds: int, log: Path, wall_seconds: f
         except BaseException:  # noqa: BLE001 - the fork must not return into its parent's code
             traceback.print_exc()
         finally:
+            sys.stdout.flush()
             os._exit(status)
     deadline = time.monotonic() + wall_seconds
     while time.monotonic() < deadline:
@@ -237,6 +238,7 @@ class Examination:
     def pytest_runtestloop(self, session: Any) -> bool:
         """Survey the tests, then try every fault; the verdicts go to a file of the folder."""
         survey = self.folder / "survey.json"
+        importlib.import_module(".".join(self.path.relative_to(ROOT).with_suffix("").parts))  # tests may do it later
         self.living = living_functions(self.path)
         gc.collect()
         gc.freeze()  # the forks share what is there
@@ -291,12 +293,14 @@ def run_pytest(tests: list[str], plugins: list[object]) -> int:
     return int(pytest.main([*options, *tests], plugins=plugins))
 
 
-def examine(path: Path, tests: list[str], most: int, only: set[str] | None, folder: Path) -> list[dict[str, Any]]:
+def examine(
+    path: Path, tests: list[str], most: int, only: set[str] | None, folder: Path, sample: str = ""
+) -> list[dict[str, Any]]:
     """The verdict on each fault of one module, on a random sample of them, or on some."""
     name = str(path.relative_to(ROOT))
     mutants = mutants_of(path)
     if only is None:
-        mutants = random.Random(name).sample(mutants, min(most, len(mutants)))
+        mutants = random.Random(name + sample).sample(mutants, min(most, len(mutants)))
     else:
         mutants = [mutant for mutant in mutants if f"{mutant.before} -> {mutant.after}" in only]
     mutants.sort(key=lambda mutant: mutant.line)
@@ -333,6 +337,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("modules", nargs="*", help="files of the package (default: all of scripts/mutation.json)")
     parser.add_argument("--most", type=int, default=10**6, help="faults a module, of more a random sample")
+    parser.add_argument("--sample", default="", help="any word: another one gives another sample")
     parser.add_argument("--out", type=Path, default=Path("build/mutation"), help="folder of the verdicts")
     parser.add_argument("--again", type=Path, help="examine what was unseen in this earlier folder of verdicts")
     options = parser.parse_args()
@@ -348,7 +353,7 @@ def main() -> int:
             file = options.again / name.removesuffix(".py").replace("/", ".") / "verdicts.jsonl"
             earlier = [json.loads(line) for line in file.read_text().splitlines()]
             only = {f"{row['before']} -> {row['after']}" for row in earlier if row["verdict"] == UNSEEN}
-        found = examine(ROOT / name, table[name], options.most, only, folder)
+        found = examine(ROOT / name, table[name], options.most, only, folder, options.sample)
         count = Counter(row["verdict"] for row in found)
         for row in found:
             if row["verdict"] == UNSEEN:

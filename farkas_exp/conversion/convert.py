@@ -13,11 +13,9 @@ The network is traced by `torch.fx`; its modules keep their names. Before each o
 Other activations (GELU, SiLU, ...) are left alone.
 """
 
-import copy
 import inspect
 import itertools
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,6 +31,7 @@ from farkas_exp.layers.farkas import FarkasConv2d, FarkasLayer, FarkasLinear
 from farkas_exp.layers.paths import in_mode
 from farkas_exp.layers.rule import FarkasRule
 from farkas_exp.machine.errors import UserError, unknown
+from farkas_exp.models.kernels import plain_copy
 
 NORMALIZATION = ("after", "remove", "keep")
 LAYER, COMPLETION, LEFT = "Farkas layer", "completion", "left alone"
@@ -107,7 +106,7 @@ def convert(
         raise UserError(f"cutoff: {given.cutoff!r} has no place in a conversion: each activation has its own cutoff")
     if any(is_lazy(each) for each in (*model.parameters(), *model.buffers())):
         raise UserError("model: it has lazy layers without a shape; call it on images before its conversion")
-    model = _without_kernels(copy.deepcopy(model))
+    model = plain_copy(model)
     try:
         graph, notes = _traced(model)
     except Exception as error:  # noqa: BLE001 - a forward may do anything with what it is given
@@ -317,12 +316,3 @@ def _in_sequences(model: nn.Module, rule: FarkasRule, normalization: str, why: s
 def _is_plain(module: nn.Module) -> bool:
     """Whether this is a single module of PyTorch's or ours."""
     return module.__module__.startswith(("torch.nn.", "farkas_exp.layers")) and not list(module.children())
-
-
-def _without_kernels(model: nn.Module) -> nn.Module:
-    """The network with its plain layers; there may be no kernels."""
-    with suppress(ModuleNotFoundError):
-        from farkas_exp.kernels import restore
-
-        return restore(model)
-    return model

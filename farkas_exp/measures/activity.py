@@ -6,8 +6,7 @@ points of a linear layer are the samples; those of a convolution are the pairs o
 a transformer the tokens, since the guarantee holds at each.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -82,16 +81,6 @@ def dead_samples(model: nn.Module, images: Tensor) -> float:
     for name, z in seen:
         dead |= z.reshape(len(images), -1).amax(1) <= cutoffs[name]  # the tokens of an image lie below each other
     return float(dead.float().mean())
-
-
-def dead_point_probability(widths: Sequence[int], unit_dead: float = 0.5) -> float:
-    """The probability 1 - prod_k (1 - p^n_k) that a point dies in a random plain network (separation paper, A.2).
-
-    Args:
-        widths: units of each layer, n_k.
-        unit_dead: p, the probability that a unit is not active at the point: 1/2 for symmetric weights without bias.
-    """
-    return 1 - math.prod(1 - unit_dead**width for width in widths)
 
 
 def last_kind(layer: nn.Module | None) -> str:

@@ -15,7 +15,7 @@ from farkas_exp.report.arms import Arm, arm_record, error_cell, failure_note, gr
 from farkas_exp.report.statistics import Summary, summarize
 from farkas_exp.report.tables import Cell, Table, cell
 from farkas_exp.runs import RunRecord
-from farkas_exp.runs.query import default_settings, effective_settings, setting
+from farkas_exp.runs.query import default_settings, setting, settings_in_full
 
 
 class _Any:
@@ -34,7 +34,7 @@ class Kind:
     paper: Mapping[str, str] = field(default_factory=dict)
 
     def fits(self, flat: Mapping[str, Any], pinned: Sequence[str]) -> bool:
-        """Whether these effective settings are of this kind: as needed, and at the default elsewhere in `pinned`."""
+        """Whether these settings in full are of this kind: as needed, and at the default elsewhere in `pinned`."""
         defaults = default_settings()
         keys = {key for key in flat if key.startswith(tuple(pinned))} | set(self.needs)
         return all(_is_one_of(flat.get(key), self.needs.get(key, defaults.get(key))) for key in keys)
@@ -55,7 +55,7 @@ class Kinds:
 
     def of(self, run: RunRecord) -> Kind | None:
         """The row of a run."""
-        flat = effective_settings(run.config)
+        flat = settings_in_full(run.config)
         return next((kind for kind in self.rows if kind.fits(flat, self.pinned)), None)
 
     def without_paper(self) -> "Kinds":
@@ -66,7 +66,7 @@ class Kinds:
         """The settings of a run that all kinds share, and those of its kind, without `axes`."""
         own = {key for kind in self.rows for key in kind.needs}
         shared, kinds = {}, {}
-        for key, value in effective_settings(run.config).items():
+        for key, value in settings_in_full(run.config).items():
             is_own = key in own or key.startswith((*self.pinned, "aggregation.", "normalization."))
             if key not in axes:
                 (kinds if is_own else shared)[key] = value

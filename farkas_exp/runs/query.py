@@ -6,11 +6,13 @@ import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 from farkas_exp.config import Config, declared
-from farkas_exp.config.extensions import registries
+from farkas_exp.config.extensions import extras, registries
+from farkas_exp.config.needs import choice
+from farkas_exp.config.options import Option
 from farkas_exp.config.parsing import schema_defaults
 from farkas_exp.registry import DATASETS, NETWORKS
 from farkas_exp.runs import FAILED, FINISHED, RunDirectory, RunRecord, read_json
@@ -63,7 +65,7 @@ class _Unknown:
 
 def default_settings() -> Mapping[str, Any]:
     """The deciding settings at their defaults, by dotted key, also of what a choice brings; the required are None."""
-    return _defaults(tuple(map(len, registries().values())))  # of the choices that are registered by now
+    return _defaults(_registered())
 
 
 @cache
@@ -79,19 +81,43 @@ def is_plain(name: str) -> bool:
 
 
 def effective_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """All deciding settings that have an effect, including those that an older record does not know.
+    """All deciding settings that have an effect (`Option.needs`), including those that an older record does not know.
 
-    A plain network has no aggregation, normalization=none has no details, and phases bring their own rate. Two runs
-    with the same effective settings differ only in their seed.
+    Two runs with the same effective settings differ only in their seed.
     """
     flat = {**default_settings(), **deciding_settings(config)}
-    if is_plain(str(flat["model.name"])):
-        flat = {key: value for key, value in flat.items() if not key.startswith("aggregation.")}
-    if flat["normalization.name"] == "none":
-        flat = {k: v for k, v in flat.items() if not k.startswith("normalization.") or k == "normalization.name"}
-    if flat["phases.schedule"]:
-        flat = {key: value for key, value in flat.items() if not key.startswith("lr.")}
-    return flat
+    groups: dict[str, dict[str, Any]] = {}
+    for key, value in flat.items():
+        group, _, name = key.rpartition(".")
+        groups.setdefault(group, {})[name] = value
+    whole = SimpleNamespace(**{**groups[""], **{name: SimpleNamespace(**own) for name, own in groups.items() if name}})
+    idle = {key for key, option in _options(_registered()).items() if option.unmet(whole)}
+    return {key: value for key, value in flat.items() if key not in idle}
+
+
+def settings_in_full(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The effective settings, and every other one at its default: the same keys for every configuration."""
+    return {**default_settings(), **effective_settings(config)}
+
+
+@cache
+def _options(registered: tuple[int, ...], schema: Any = Config, group: str = "") -> Mapping[str, Option]:
+    """The declarations of the keys that need something, also of those that a choice brings."""
+    hints = typing.get_type_hints(schema)
+    found = {
+        f"{group}.{key}": Option(needs=(choice(group, *extra.names),)) for key, extra in extras(group, schema).items()
+    }
+    for f in dataclasses.fields(schema):
+        if dataclasses.is_dataclass(hints[f.name]):
+            found |= _options(registered, hints[f.name], f.name)
+        elif declared(f).needs:
+            found[f"{group}.{f.name}" if group else f.name] = declared(f)
+    return found
+
+
+def _registered() -> tuple[int, ...]:
+    """How many choices each group has by now; plug-ins add to them."""
+    return tuple(map(len, registries().values()))
 
 
 def different_settings(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

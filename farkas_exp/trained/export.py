@@ -107,11 +107,10 @@ def plain(run: "Run") -> "nn.Module":
     """A copy of the network on the CPU, without kernels."""
     import torch
 
-    from farkas_exp.training.building import network
+    from farkas_exp.models.kernels import plain_copy
 
-    model = network(run.config, run.info).eval()
-    model.load_state_dict(run.network.state_dict())
-    return model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    model = plain_copy(run.network).eval()
+    return model.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
 def _example(run: "Run") -> "Tensor":

@@ -4,8 +4,6 @@ import copy
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib import import_module
-from types import ModuleType
 
 import torch
 
@@ -17,6 +15,7 @@ from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.processes import ALONE, Processes
 from farkas_exp.machine.seeding import derive_seed
 from farkas_exp.models import NETWORKS, create_model
+from farkas_exp.models.kernels import accelerated
 
 
 def choose_device(name: str, processes: Processes = ALONE) -> torch.device:
@@ -135,25 +134,3 @@ def check_batch(model: torch.nn.Module, image_shape: Sequence[int], images: int)
             f"batch_size: with {images} image a process, a batch normalization has one value a channel to normalize;"
             " use a larger batch or another normalization"
         ) from None
-
-
-def accelerated(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    """The network with the kernels that are faster on `device`."""
-    kernels = _kernels()
-    return kernels.accelerate(model, device) if kernels else model
-
-
-def kernels_in_use(model: torch.nn.Module) -> list[str]:
-    """The names of the kernels in the network."""
-    kernels = _kernels()
-    return kernels.in_use(model) if kernels else []
-
-
-def _kernels() -> ModuleType | None:
-    """The package of kernels, without which everything works."""
-    try:
-        return import_module("farkas_exp.kernels")
-    except ModuleNotFoundError as error:
-        if error.name != "farkas_exp.kernels":
-            raise
-        return None

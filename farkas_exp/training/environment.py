@@ -17,8 +17,8 @@ from farkas_exp.data import DataInfo
 from farkas_exp.data.files.prints import check_same
 from farkas_exp.machine.cores import cores
 from farkas_exp.machine.errors import UserError
+from farkas_exp.models.kernels import kernels_in_use
 from farkas_exp.runs import RunDirectory, read_json, read_run, read_starts, write_json
-from farkas_exp.training.building import kernels_in_use
 from farkas_exp.training.trainer import Trainer, TrainerState
 
 COMPARED = ("farkas_exp", "commit", "torch", "cuda", "device", "threads", "world_size", "kernels", "channels_last")

@@ -32,6 +32,10 @@ def test_a_resolved_config_parses_back_to_itself():
         ({"dataset": {"name": "???"}}, "dataset.name: missing"),
         ({"seed": -1}, "seed: -1 is out of range"),
         ({"wandb": "offline"}, "wandb: expected a group of keys, got 'offline'"),
+        (
+            {"normalization": {"name": "batch", "alpha": 0.7}},
+            "normalization.alpha: 0.7 does nothing here; it needs normalization.name=dyt (else 0.5)",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_with_the_key_and_what_would_be_right(change, message):
@@ -42,6 +46,11 @@ def test_a_mistake_is_one_line_with_the_key_and_what_would_be_right(change, mess
         parse(made)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_of_images_is_labelled_by_its_name():
+    made = values(dataset={"name": "image_folder", "root": "/data/cats"})
+    assert parse(made).dataset.label == "cats"
 
 
 def test_a_group_without_its_required_key_is_named():

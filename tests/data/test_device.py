@@ -9,6 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from farkas_exp.config import AugmentationConfig, DatasetConfig
 from farkas_exp.data import build_data, device
+from farkas_exp.data.augmentation import plan_epoch
 from farkas_exp.data.base import Arrays
 from farkas_exp.data.device import DeviceData
 from farkas_exp.data.subset import fixed_order
@@ -28,6 +29,14 @@ def test_an_epoch_is_a_function_of_seed_and_epoch():
     assert not same(made().train_batches(3), made().train_batches(4))
     assert not same(made().train_batches(3), made(seed=1).train_batches(3))
     assert not same(made().train_batches(1), made(seed=1).train_batches(0))
+
+
+def test_the_choices_of_an_epoch_come_from_a_frozen_stream():
+    generator = torch.Generator().manual_seed(derive_seed(5, "train", 3))
+    expected, found = plan_epoch(50, 4, 4, AUGMENTATION, generator), made(seed=5).plan(3)
+    assert torch.equal(found.order, expected.order)
+    assert torch.equal(found.crop_y, expected.crop_y)
+    assert torch.equal(found.flip, expected.flip)
 
 
 @pytest.mark.parametrize("block_bytes", [1, 8 * 16 * 4 * 4, 2**20])
@@ -108,6 +117,8 @@ def test_normalize_gives_mean_zero_and_standard_deviation_one_on_the_training_se
         seed=0,
         device="cpu",
     )
+    assert (data.info.name, len(data.info.mean), len(data.info.std)) == ("synthetic", 3, 3)
+    assert all(0.1 < std < 0.5 for std in data.info.std)
     images, _ = next(data.train_batches(0))
     torch.testing.assert_close(images.mean((0, 2, 3)), torch.zeros(3), rtol=0, atol=1e-5)
     torch.testing.assert_close(images.std((0, 2, 3), correction=0), torch.ones(3), rtol=0, atol=1e-5)

@@ -151,7 +151,7 @@ def test_wide_maps_are_left_to_the_library():
 
 def test_without_the_package_everything_works(monkeypatch):
     """As if the folder were deleted: the network that a run builds is the plain one."""
-    from farkas_exp.training.building import accelerated, kernels_in_use
+    from farkas_exp.models.kernels import accelerated, kernels_in_use
 
     for name in [name for name in sys.modules if name.startswith("farkas_exp.kernels.")]:
         monkeypatch.delitem(sys.modules, name)
@@ -163,10 +163,10 @@ def test_without_the_package_everything_works(monkeypatch):
 
 
 def test_no_other_room_imports_the_kernels():
-    """Beside the two places that ask for them, and that do without."""
+    """Beside the one place that asks for them, and does without."""
     asks = re.compile(
         r"^ *(from|import) farkas_exp(\.| import )kernels|import_module\(.farkas_exp\.kernels", re.MULTILINE
     )
     package = Path(farkas_exp.__file__).parent
     found = [path for path in package.rglob("*.py") if asks.search(path.read_text(encoding="utf-8"))]
-    assert sorted(path.name for path in found if path.parent.name != "kernels") == ["building.py", "convert.py"]
+    assert sorted(path.name for path in found if path.parent.name != "kernels") == ["kernels.py"]

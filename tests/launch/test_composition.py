@@ -19,24 +19,6 @@ def compositions():
     return of_experiment("")[0]
 
 
-def runs_of(experiment, compositions, master):
-    """The overrides of an experiment's runs, of one seed and with all that the files leave open."""
-    fixed = [f"experiment={experiment}", "seed=0"]
-    second = experiment.endswith(("_test", "_extended"))
-    fixed += ["lr.value=0.1"] if second else []  # in place of a search
-    fixed += ["dataset.root=/images/x"] if experiment.startswith("table3") else []
-    return grid.combinations(master.hydra.sweeper.params, fixed, compositions._loader)
-
-
-@pytest.mark.parametrize("experiment", choices(Path(config_dir()))["experiment"])
-def test_every_experiment_composes_to_the_same_run_both_ways(experiment):
-    made, master = of_experiment(experiment)
-    found = runs_of(experiment, made, master)
-    plain = made.plain_values(found[-1])
-    assert plain is not None, "left to Hydra, at a quarter of a second for each run"
-    assert plain == made.by_hydra(found[-1])
-
-
 def random_overrides(generator: random.Random) -> list[str]:
     groups = {name: found for name, found in choices(Path(config_dir())).items() if name != "experiment"}
     chosen = [f"{name}={generator.choice(groups[name])}" for name in generator.sample(sorted(groups), 4)]

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,34 +15,28 @@ from farkas_exp.machine import locks
 from farkas_exp.runs import collect, open_run, read_json, read_rows
 from farkas_exp.training.trainer import Trainer
 from tests.configs import config
+from tests.forks import Fork
 from tests.paths import ROOT
-from tests.small_command import SMALL, small
-
-
-def start(runs_dir, *arguments):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "farkas_exp", *SMALL, f"runs_dir={runs_dir}", *arguments], env=environment,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+from tests.small_command import small
 
 
 def test_two_overlapping_sweeps_at_once_train_each_run_exactly_once(tmp_path):
     """The log has one line per epoch that was trained by anybody."""
-    first = start(tmp_path, "-m", "seed=0,1,2", "epochs=2")
-    second = start(tmp_path, "-m", "seed=2,1,0", "epochs=2")
-    ended = [process.communicate(timeout=300) for process in (first, second)]
-    assert all(error == "" for _, error in ended)
-    assert {process.returncode for process in (first, second)} <= {0, 75}
-    trained = [line for out, _ in ended for line in out.splitlines() if line.startswith("finished: ")]
+    runs_dir = tmp_path / "runs"
+    orders = {tmp_path / "first": "seed=0,1,2", tmp_path / "second": "seed=2,1,0"}
+    sweeps = [Fork(partial(small, runs_dir, "-m", order, "epochs=2"), said) for said, order in orders.items()]
+    ended = [sweep.end() for sweep in sweeps]
+    assert {status for status, _ in ended} <= {0, 75}, ended
+    assert not any("warning" in out for _, out in ended), ended
+    trained = [line for _, out in ended for line in out.splitlines() if line.startswith("finished: ")]
     assert len(trained) == len(set(trained)) == 3
-    records = collect(tmp_path)
+    records = collect(runs_dir)
     assert [(record.seed, record.state) for record in records] == [(0, "finished"), (1, "finished"), (2, "finished")]
     for record in records:
         log = runs.RunDirectory(record.path).log.read_text()
         assert [log.count(f" epoch {epoch}/2 ") for epoch in (1, 2)] == [1, 1]
         assert [row["epoch"] for row in record.metrics()] == [1, 2]
-    assert small(tmp_path, "-m", "seed=0,1,2", "epochs=2") == 0
+    assert small(runs_dir, "-m", "seed=0,1,2", "epochs=2") == 0
 
 
 def test_a_busy_run_is_passed_over_and_named_and_the_status_says_try_again(tmp_path, capsys):

@@ -1,7 +1,7 @@
 """Malformed command lines and configs: each ends with status 2 and one line that names the key; nothing is written.
 
-One table by hand, and one made from the schema: for every key a misspelling and values that it cannot have. What the
-schema refuses is asked of the schema, at once; the slow tests give all of it to the command.
+One table by hand, and one made from the schema: for every key a misspelling and values that it cannot have. Where Hydra
+has no say, a run is composed without it, and refused at once; the slow tests give all of it to the command.
 """
 
 import dataclasses
@@ -9,7 +9,6 @@ import re
 import types
 import typing
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -17,10 +16,11 @@ import yaml
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from farkas_exp.config import Config, arms, parse
+from farkas_exp.config import Config, parse
 from farkas_exp.config.texts import keep_texts
 from farkas_exp.launch.arguments import checked
 from farkas_exp.launch.cli import main
+from farkas_exp.launch.planned import Planned
 from farkas_exp.machine.errors import UserError
 from tests.composing import of_experiment
 
@@ -209,25 +209,24 @@ def wrong_values(hint: Any) -> list[str]:
     }[hint]
 
 
-SMALL = ["dataset=digits", "wandb.mode=disabled", "device=cpu", "epochs=1"]
+SMALL = ["dataset=digits", "wandb.mode=disabled", "device=cpu", "epochs=1", "runs_dir=runs"]
 
 
-def of_the_schema(arguments: list[str]) -> str | None:
-    """What the schema says to a small run with these arguments; None where Hydra, data or folders have a say."""
+def without_hydra(arguments: list[str]) -> str | None:
+    """What a small run with these arguments is refused with; None where Hydra has a say."""
     try:
         values = of_experiment("")[0].plain_values([*SMALL, *checked(keep_texts(arguments))])
-        return None if values is None else parse(arms.of_run(values)[0]) and None
+        return None if values is None else str(Planned.of(values).execute())
     except UserError as error:
         return str(error)
     except (HydraException, OmegaConfBaseException):
         return None
 
 
-def spoken_to(tmp_path: Path, arguments: list[str], capfd: pytest.CaptureFixture[str]) -> tuple[int, str]:
+def spoken_to(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> tuple[int, str]:
     """The exit status and the standard error of a small run with these arguments on top."""
     given = [argument.split("=")[0].lstrip("+~") for argument in arguments]
-    before = [*SMALL, f"runs_dir={tmp_path / 'runs'}"]
-    kept = [argument for argument in before if argument.split("=")[0] not in given]
+    kept = [argument for argument in SMALL if argument.split("=")[0] not in given]
     try:
         status = main([*kept, *arguments])
     except SystemExit as stop:
@@ -247,11 +246,12 @@ HAND = pytest.mark.parametrize("mistake", BY_HAND, ids=lambda mistake: " ".join(
 @HAND
 def test_a_mistake_by_hand(tmp_path, monkeypatch, capfd, mistake):
     arguments, *words = mistake
-    if said := of_the_schema(arguments):
+    monkeypatch.chdir(tmp_path)
+    if said := without_hydra(arguments):
         assert "\n" not in said
         assert all(word in said for word in words), said
+        assert not list(tmp_path.rglob("*"))
     else:
-        monkeypatch.chdir(tmp_path)
         check(tmp_path, arguments, words, capfd)
 
 
@@ -287,7 +287,7 @@ def test_a_made_mistake_on_the_command_line(tmp_path, monkeypatch, capfd, group)
 
 
 def check(tmp_path, arguments, words, capfd):
-    status, said = spoken_to(tmp_path, arguments, capfd)
+    status, said = spoken_to(arguments, capfd)
     lines = [line for line in said.splitlines() if line.strip()]
     assert status == 2, arguments
     assert len(lines) == 1, said

@@ -19,6 +19,7 @@ from farkas_exp.layers import (
     group_norm,
     rms_norm,
 )
+from farkas_exp.layers.normalization import RMSNorm
 from farkas_exp.machine.errors import UserError
 from farkas_exp.models.kit import LayerKit, ResidualUnit, Unit
 
@@ -106,6 +107,7 @@ def test_rms_divides_each_image_by_its_root_mean_square(shape):
     out = norm("rms", 6, len(shape) == 4).double()(x)
     torch.testing.assert_close(out.square().flatten(1).mean(1), torch.ones(5, dtype=torch.float64), rtol=0, atol=1e-5)
     torch.testing.assert_close(out.flatten(1), F.rms_norm(x.flatten(1), (x[0].numel(),), eps=1e-5), rtol=0, atol=1e-12)
+    assert not list(RMSNorm(6).parameters())
     weight = normal(6, seed=1)
     torch.testing.assert_close(rms_norm(x, weight).transpose(1, -1), out.transpose(1, -1) * weight, rtol=0, atol=1e-12)
 
@@ -233,3 +235,11 @@ def test_the_cutoff_can_be_chosen_and_relu_works_in_place():
 def test_group_norm_is_traced(groups):
     norm, maps = GroupNorm(groups, 4), torch.rand(3, 4, 2, 2)
     torch.testing.assert_close(torch.jit.trace(norm, maps[:2])(maps), norm(maps))
+
+
+def test_an_activation_prints_its_name_its_cutoff_and_what_was_made_for_it():
+    made = Activation("elu", -2.5)
+    assert str(made) == "Activation(elu, cutoff=-2.5)"
+    made.fit(torch.abs, "one")
+    assert str(made) == "Activation(elu, cutoff=-2.5, one)"
+    assert made(torch.tensor([-1.0])).tolist() == [1]

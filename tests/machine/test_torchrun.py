@@ -40,6 +40,7 @@ def wait_for_epoch(process, runs_dir, epoch):
     pytest.fail(f"waited in vain\n{process.communicate(timeout=10)[0]}")
 
 
+@pytest.mark.slow  # that several processes train one run: test_distributed
 def test_torchrun_trains_one_run(tmp_path, undisturbed):
     out, _ = (process := torchrun(f"runs_dir={tmp_path}")).communicate(timeout=300)
     assert process.returncode == 0, out

@@ -4,7 +4,7 @@ from torch import nn
 
 from farkas_exp.layers import Activation, FarkasLayer, FarkasResidualConv2d
 from farkas_exp.measures import dead_samples, measure_activity
-from farkas_exp.measures.activity import _activity, dead_point_probability
+from farkas_exp.measures.activity import _activity
 from farkas_exp.models import create_model
 from farkas_exp.report.activity import KINDS
 
@@ -151,8 +151,3 @@ def test_measuring_keeps_the_mode_of_the_network(training):
     model = Chain(FIRST).train(training)
     measure_activity(model, torch.zeros(3, 1))
     assert model.training == training
-
-
-def test_the_probability_that_a_point_dies_in_a_random_network():
-    assert dead_point_probability([1, 2]) == pytest.approx(1 - (1 - 1 / 2) * (1 - 1 / 4))
-    assert dead_point_probability([3], unit_dead=0.1) == pytest.approx(0.001)

@@ -13,10 +13,11 @@ from farkas_exp.data.arrays.moons import make_moons
 from farkas_exp.initialization import initialize
 from farkas_exp.initialization.landscape import inherited_minimum, linear_classifier
 from farkas_exp.layers import FarkasLayer, FarkasLinear
+from farkas_exp.layers.standardization import Standardizable
 from farkas_exp.machine.errors import UserError
 from farkas_exp.measures.hessian import hessian_extremes, lanczos_extremes, loss_and_gradient_norm, parameter_norm
 from farkas_exp.measures.ntk import kernel_change, kernel_correlation, tangent_kernel
-from farkas_exp.measures.spectrum import conv_singular_values, effective_rank, effective_ranks
+from farkas_exp.measures.spectrum import conv_singular_values, effective_rank, effective_ranks, used_weight
 from farkas_exp.methods import Training, build_methods, execution_mode
 from farkas_exp.methods.rank_projection import PROJECTIONS, project_ranks, project_weight
 from farkas_exp.models import create_model
@@ -230,6 +231,39 @@ def test_norms_of_parameters_and_gradient():
     assert model.training
 
 
+class WithIdlePart(nn.Module):
+    """A network in double precision with a parameter that its output does not depend on."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(2, 4), nn.Softplus(), nn.Linear(4, 2)).double()
+        self.idle = nn.Parameter(torch.ones(3, dtype=torch.float64))
+
+    def forward(self, images):
+        return self.layers(images)
+
+
+def test_a_parameter_that_does_nothing_adds_zeros_and_no_more():
+    model = WithIdlePart()
+    images, labels = moons(20)
+    images = images.double()
+    exact = torch.linalg.eigvalsh(exact_hessian(model.layers, images, labels))
+    extremes = hessian_extremes(model, images, labels, steps=40)
+    assert extremes == pytest.approx((min(0.0, float(exact[0])), float(exact[-1])), abs=1e-9)
+    assert torch.equal(tangent_kernel(model, images[:3]), tangent_kernel(model.layers, images[:3]))
+
+
+def test_the_first_vector_of_lanczos_is_drawn_from_its_seed_alone():
+    model = WithIdlePart()
+    images, labels = moons(20)
+    found = []
+    for own, other in ((1, 0), (1, 5), (2, 5)):
+        torch.manual_seed(other)
+        found.append(hessian_extremes(model, images.double(), labels, steps=3, seed=own))
+    assert found[0] == found[1] != found[2]
+
+
 @pytest.mark.parametrize("name", ["mlp", "farkas_mlp", "resnet34", "farkasnet34"])
 def test_the_tangent_kernel_is_the_jacobian_times_its_transpose(name):
     torch.manual_seed(0)
@@ -289,6 +323,7 @@ def dense_circulant(weight, size):
 def test_fourier_singular_values_are_those_of_the_dense_circulant_matrix():
     weight = torch.randn(3, 2, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     dense = torch.linalg.svdvals(dense_circulant(weight, (5, 4)))
+    assert conv_singular_values(weight, (5, 4)).shape == (5 * 4, 2), "a row for each frequency"
     fast = conv_singular_values(weight, (5, 4)).flatten().sort(descending=True).values
     assert fast.shape == (5 * 4 * 2,)
     assert (dense[: len(fast)] - fast).abs().max() < 1e-13
@@ -381,3 +416,17 @@ def test_the_effective_rank_of_a_farkas_layer_has_its_aggregated_row():
     (found,) = effective_ranks(nn.Sequential(nn.Flatten(), layer), torch.rand(2, 1, 2, 3)).values()
     rows = torch.cat([layer.weight, -layer.weight.sum(0, keepdim=True)]).detach()
     assert found == pytest.approx(effective_rank(torch.linalg.svdvals(rows)), rel=1e-5)
+
+
+def test_the_effective_rank_of_a_convolution_is_that_on_its_maps():
+    layer = nn.Conv2d(2, 3, 3, padding=1)
+    (found,) = effective_ranks(layer, torch.rand(1, 2, 5, 4)).values()
+    dense = torch.linalg.svdvals(dense_circulant(layer.weight.detach(), (5, 4)))
+    assert found == pytest.approx(effective_rank(dense), rel=1e-4)
+
+
+def test_the_effective_rank_is_that_of_the_weight_in_use():
+    model = create_model("resnet18", 3, in_channels=2, image_size=4, blocks=(1,), widths=(4,), weight="standardized")
+    layer = next(each for each in model.modules() if isinstance(each, Standardizable))
+    assert torch.equal(used_weight(layer), layer.used_weight())
+    assert not torch.equal(used_weight(layer), layer.weight)

@@ -85,6 +85,31 @@ def test_robust_error_is_at_least_the_clean_one_and_grows_with_the_radius():
     assert errors == robust_errors(model, data, seed=0)
 
 
+def test_the_random_starts_come_from_the_seed_of_the_run_and_the_attack_alone(monkeypatch):
+    assert ROBUST_TESTS == {"8/255": (8 / 255, 2 / 255), "1/255": (1 / 255, 1 / 1020)}, "the paper's Table 4"
+    data = build_data(DatasetConfig("digits"), AugmentationConfig(0, False, 0), batch_size=1000, seed=0, device="cpu")
+    starts = []
+
+    def attack(forward, images, labels, *, start, **how):
+        starts.append((start, how))
+        return images
+
+    monkeypatch.setattr("farkas_exp.methods.adversarial.pgd", attack)
+    for seed, other in ((1, 0), (1, 5), (2, 5)):
+        torch.manual_seed(other)
+        robust_errors(network(), data, seed)
+    drawn = [starts[i : i + 2] for i in range(0, len(starts), 2)]
+    assert len(drawn) == 3, "one batch for each attack"
+    for (start, how), (epsilon, step_size) in zip(drawn[0], ROBUST_TESTS.values(), strict=True):
+        assert how == {"steps": 20, "step_size": step_size, "epsilon": epsilon}
+        assert 0.9 * epsilon < float(start.abs().max()) <= epsilon
+        assert float(start.min()) < 0 < float(start.max())
+    (eight, _), (one, _) = drawn[0]
+    assert not torch.allclose(eight / 8, one), "each attack has its own"
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(drawn[0], drawn[1], strict=True))
+    assert not any(torch.equal(a[0], b[0]) for a, b in zip(drawn[0], drawn[2], strict=True))
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

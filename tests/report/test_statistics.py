@@ -84,7 +84,7 @@ def test_the_interval_covers_as_often_as_it_says_with_unequal_variances(
 
 
 @pytest.mark.parametrize("alternative", ["two-sided", "greater", "less"])
-@pytest.mark.parametrize("size", [5, 10])
+@pytest.mark.parametrize("size", [5, 8])
 def test_permutations_agree_with_scipy(alternative: str, size: int) -> None:
     a, b = SLEEP_A[:size], SLEEP_B[:size]
     expected = stats.permutation_test(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from farkas_exp.config.parsing import schema_defaults
+from farkas_exp.registry import NORMALIZATIONS
 from farkas_exp.runs import RunDirectory, RunRecord, write_json
 from farkas_exp.runs.query import (
     budget,
@@ -15,6 +16,7 @@ from farkas_exp.runs.query import (
     common_setting,
     deciding_settings,
     default_settings,
+    different_settings,
     effective_settings,
     filter_keys,
     fingerprint,
@@ -24,6 +26,7 @@ from farkas_exp.runs.query import (
     ranked_error,
     selected,
     setting,
+    settings_in_full,
 )
 from tests.made_runs import settings
 
@@ -97,6 +100,26 @@ def test_settings_without_an_effect_make_no_difference_and_those_with_one_do():
     phases = {"phases": {"schedule": [{"until": 9}]}}
     assert not same(plain, rate)
     assert same({**plain, **phases}, {**rate, **phases})
+
+
+def test_only_settings_with_an_effect_are_told_apart():
+    sgd = settings("resnet18", optimizer__name="sgd", optimizer__momentum=0.5)
+    adam = settings("mlp", optimizer__name="adam", model__depth=3)
+    differ = different_settings({"sgd": sgd, "adam": adam, "third": settings("mlp")})
+    assert differ["sgd"]["optimizer.momentum"] == 0.5
+    assert differ["adam"]["model.depth"] == 3
+    assert not {"optimizer.momentum", "optimizer.nesterov"} & differ["adam"].keys()
+    assert not {"model.depth", "model.blocks"} & differ["sgd"].keys()
+    assert set(settings_in_full(sgd)) == set(settings_in_full(adam)) == set(default_settings())
+    assert settings_in_full(adam)["optimizer.momentum"] == 0.9
+
+
+def test_an_option_that_a_choice_brings_has_an_effect_with_it_alone():
+    scaled = settings("resnet18", normalization__name="none")
+    assert "normalization.alpha" in default_settings(), "what this test is about"
+    assert "normalization.alpha" not in effective_settings(scaled)
+    brought = next(name for name in NORMALIZATIONS if "alpha" in NORMALIZATIONS[name].options)
+    assert "normalization.alpha" in effective_settings(settings("resnet18", normalization__name=brought))
 
 
 def test_the_arms_of_a_table_differ_in_their_network_and_rate_and_share_the_rest():

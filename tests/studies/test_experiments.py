@@ -13,6 +13,7 @@ from farkas_exp.config import Config, OptimizerConfig, to_dict
 from farkas_exp.config.identity import identify
 from farkas_exp.config.schema import InitConfig
 from farkas_exp.config.store import config_dir
+from farkas_exp.launch import grid
 from farkas_exp.launch.cli import main
 from farkas_exp.machine.errors import UserError
 from farkas_exp.registry import NETWORKS
@@ -20,7 +21,7 @@ from farkas_exp.report.arms import deciding_settings
 from farkas_exp.runs import collect
 from farkas_exp.studies.farkas.filling import deviations, required_settings
 from farkas_exp.studies.farkas.paper import TABLE3_MINI, TABLES
-from tests.composing import composed, jobs, own_arms, sweep_of
+from tests.composing import composed, jobs, of_experiment, own_arms, sweep_of
 
 RESNETS = [f"resnet{depth}" for depth in (18, 34, 50, 101)]
 FARKASNETS = [f"farkasnet{depth}" for depth in (18, 34, 50, 101)]
@@ -254,16 +255,24 @@ POINTS, STREAMED = {"moons"}, {"imagenet", "tiny_imagenet", "streamed_folder"}
 
 @pytest.mark.parametrize("some", [{"digits", "tiny_imagenet", "moons"}, pytest.param(EVERY, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("experiment", sorted(path.stem for path in Path(config_dir()).glob("experiment/*.yaml")))
-def test_an_experiment_composes_with_every_dataset_that_fits_it(experiment: str, some: set[str]) -> None:
+def test_an_experiment_composes_as_hydra_does_and_with_every_dataset_that_fits_it(
+    experiment: str, some: set[str]
+) -> None:
     """Points are for networks without convolutions, phases for streamed images; everything else fits everything."""
+    compositions, master = of_experiment(experiment)
+    rate = ["lr.value=0.03"] if experiment.endswith(("_test", "_extended")) else []  # in place of a search
+    fixed = [f"experiment={experiment}", "seed=0", "dataset.root=x", *rate]
+    *_, last = grid.combinations(master.hydra.sweeper.params, fixed, compositions._loader)
+    plain = compositions.plain_values(last)
+    assert plain is not None, "left to Hydra, at a quarter of a second for each run"
+    assert plain == compositions.by_hydra(last)
     sweep = {key: value.split(",")[0] for key, value in sweep_of(experiment).items() if key not in ("arm", "seed")}
     given = [f"{key}={value}" for key, value in sweep.items()] + [f"arm={arm}" for arm in own_arms(experiment)][:1]
-    given += ["lr.value=0.03"] if experiment.endswith(("_test", "_extended")) else []
-    own = composed(f"experiment={experiment}", *given, "dataset.root=x")
+    own = composed(f"experiment={experiment}", *given, *rate, "dataset.root=x")
     assert own is not None
     fitting = STREAMED if own.phases.schedule else EVERY - (POINTS if NETWORKS[own.model.name].spatial else set())
     for dataset in sorted(fitting & some):
-        assert composed(f"experiment={experiment}", *given, f"dataset={dataset}", "dataset.root=x") is not None
+        assert composed(f"experiment={experiment}", *given, *rate, f"dataset={dataset}", "dataset.root=x") is not None
     assert fitting & some
 
 

@@ -17,7 +17,6 @@ from farkas_exp.training.building import (
     check_memory,
     choose_device,
     gpu_index,
-    kernels_in_use,
 )
 from tests.configs import config
 
@@ -124,20 +123,6 @@ def test_channels_last_is_the_layout_of_the_weights(channels_last):
     wide = [kernel for kernel in kernels if kernel.shape[1] > 1]
     assert wide
     assert {kernel.is_contiguous(memory_format=torch.channels_last) for kernel in wide} == {channels_last}
-
-
-def test_a_run_says_which_kernels_its_network_has():
-    assert "fused" in kernels_in_use(network())
-    assert kernels_in_use(create_model("farkasnet18")) == []
-
-
-def test_a_kernel_that_cannot_be_imported_is_a_fault_and_no_lack_of_kernels(monkeypatch):
-    def broken(name):
-        raise ModuleNotFoundError(name="ctypes")
-
-    monkeypatch.setattr(building, "import_module", broken)
-    with pytest.raises(ModuleNotFoundError):
-        network()
 
 
 # What the initialization is given

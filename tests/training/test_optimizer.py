@@ -31,6 +31,7 @@ def test_the_papers_schedule_value_by_value():
 def test_the_milestones_keep_their_share_of_a_run_of_other_length(epochs, changes):
     rates = [learning_rate(LRConfig(1.0), epoch, epochs) for epoch in range(epochs)]
     assert [epoch for epoch in range(1, epochs) if rates[epoch] != rates[epoch - 1]] == changes
+    assert [learning_rate(LRConfig(1.0), epoch + 0.99, epochs) for epoch in range(epochs)] == rates, "by whole epochs"
 
 
 def test_without_reference_epochs_the_milestones_stay():

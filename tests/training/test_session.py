@@ -1,11 +1,8 @@
 """Whole runs through `execution.execute`: what a user sees of one run."""
 
-import json
 import os
-import subprocess
-import sys
+import signal
 import threading
-import time
 
 import pytest
 import torch
@@ -18,9 +15,8 @@ from farkas_exp.runs import open_run, read_json, read_rows, read_run
 from farkas_exp.training.building import build_model
 from farkas_exp.training.trainer import Trainer
 from tests.configs import config, values
+from tests.forks import Fork
 from tests.stopping import assert_same, numbers, stop_after
-
-"""What may differ between two equal runs."""
 
 
 def test_a_run_learns_and_leaves_its_whole_record(tmp_path):
@@ -82,24 +78,23 @@ def test_a_stopped_run_goes_on_to_the_same_numbers_bitwise(tmp_path, monkeypatch
 
 
 def test_a_killed_run_goes_on_to_the_same_numbers_bitwise(tmp_path):
-    whole, killed = config(tmp_path / "whole", epochs=8), values(tmp_path / "killed", epochs=8)
-    threads = torch.get_num_threads()
-    code = (
-        "import sys, json, torch; torch.set_num_threads(int(sys.argv[2]));"
-        "from farkas_exp import config; from farkas_exp.launch import execution;"
-        "print(execution.execute(config.parse(json.loads(sys.argv[1]))))"
-    )
-    run = open_run(parse(killed))
-    process = subprocess.Popen([sys.executable, "-c", code, json.dumps(killed), str(threads)])
-    deadline = time.monotonic() + 60
-    while len(read_rows(run.metrics)) < 2 and time.monotonic() < deadline:
-        time.sleep(0.005)
-    process.kill()
-    process.wait()
-    assert 2 <= len(read_rows(run.metrics)) < 8
+    whole, killed = config(tmp_path / "whole", epochs=4), config(tmp_path / "killed", epochs=4)
+    run = open_run(killed)
+
+    def train():
+        stop_after(13, pytest.MonkeyPatch(), signal.SIGKILL)  # in the third epoch
+        execution.execute(killed)
+
+    assert Fork(train, tmp_path / "said").end() == (-signal.SIGKILL, "")
+    assert len(read_rows(run.metrics)) == 2
     assert read_run(run.path).state == runs.INTERRUPTED
-    assert execution.execute(parse(killed)).status == runs.FINISHED
-    execution.execute(whole)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        assert execution.execute(killed).status == runs.FINISHED
+        execution.execute(whole)
+    finally:
+        torch.set_num_threads(threads)
     assert_same(open_run(whole), run)
 
 

@@ -1,8 +1,8 @@
 """The claims of the paper's text, each tested on our runs.
 
-The verdict is one of three: supported, not supported, not enough runs. What counts as which is said in each claim's
-`rule`, and what the paper's own numbers would give in its `paper`. Failed runs enter the errors at chance, and their
-number is tested by itself (`comparison`).
+The verdict is one of three: supported, not supported, not enough runs. Each claim's `rule` says what counts as which,
+and its `paper` what the paper's own numbers give. Failed runs count in the errors as chance, and their number is tested
+separately (`comparison`).
 """
 
 from collections.abc import Callable, Sequence
@@ -60,7 +60,7 @@ class FilledTables:
 
 @dataclass(frozen=True)
 class Finding:
-    """What our runs say about one claim: the verdict, the figures behind it, and from which setting they are.
+    """What our runs say about one claim: the verdict, the figures behind it, and the setting they come from.
 
     `p` belongs to the errors, that of `failures` to the number of failed runs; `runs` is the number of all that bear
     on the claim.

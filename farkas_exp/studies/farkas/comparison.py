@@ -60,7 +60,7 @@ def with_result(arm: Arm) -> list[RunRecord]:
 
 @dataclass(frozen=True)
 class Failures:
-    """Of how many runs of either network how many did not train: the one said to be worse comes first."""
+    """How many runs of each network did not train, and of how many; the one said to be worse comes first."""
 
     names: tuple[str, str]
     worse: int

@@ -1,8 +1,8 @@
 """The paper's Figures 2 to 7 from run directories; Figure 1 is computed in `figure1.py`.
 
 One panel per depth, the settings as lines: colour is the kind of network, a dotted line omits batch norm, a solid one
-has it. The band is ± one standard deviation over the seeds. The last fifth of the epochs, which the smallest learning
-rate has to itself, is drawn again on a scale of its own. A figure is drawn as far as there are runs.
+has it. The band is ± one standard deviation over the seeds. The last fifth of the epochs, at the smallest learning
+rate, is drawn again on a scale of its own. A figure is drawn as far as there are runs.
 """
 
 import math

@@ -3,7 +3,7 @@
 A cell asks for a network, a normalization, a learning rate, an initialization and, for a FarkasNet, an aggregation:
 a run that differs in one of these is another arm. Everything else (dataset, epochs, batch size, augmentation, ...) is
 the setting of the table: runs of another setting than the paper's can fill the table, but the report says so, and
-runs of two settings never stand in one table.
+one table never mixes two settings.
 """
 
 from collections.abc import Mapping, Sequence

@@ -124,7 +124,7 @@ def _has_numbers(table: PaperTable) -> bool:
 
 
 def narrowing_notes(filled: Filled) -> list[str]:
-    """What is not as in the paper: the setting, and the number of runs a cell."""
+    """Where we depart from the paper: in the setting, and in the number of runs a cell."""
     notes = []
     if filled.deviations:
         notes.append(f"Not the paper's setting: {describe_setting(filled.deviations, filled.table)}.")

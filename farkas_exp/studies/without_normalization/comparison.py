@@ -1,4 +1,4 @@
-"""Training without normalization: every method at its own best learning rate, and the range of rates that it bears.
+"""Training without normalization: every method at its own best learning rate, and the range of rates that it tolerates.
 
 The runs are those in the settings of `experiment=without_normalization`: the search, with its errors on held-out
 training images, and the test, each method at the rate that the search has found. A failed run counts as chance wherever

@@ -18,7 +18,7 @@ from farkas_exp.registry import INITIALIZATIONS, NETWORKS, NORMALIZATIONS
 from farkas_exp.report.render import Report
 from farkas_exp.report.tables import Table, cell
 from farkas_exp.runs import RunRecord
-from farkas_exp.runs.query import effective_settings
+from farkas_exp.runs.query import settings_in_full
 
 NAME = "costs"
 STEPS, ROUNDS = 8, 9
@@ -43,7 +43,7 @@ class Cost:
 
 def needs(config: Mapping[str, Any]) -> str:
     """What a method asks for beside what every network has: of the batch, before the first step, of the network."""
-    flat = effective_settings(config)
+    flat = settings_in_full(config)
     norm, init = NORMALIZATIONS.get(flat["normalization.name"]), INITIALIZATIONS.get(flat["init.name"])
     network = NETWORKS.get(flat["model.name"])
     separated = str(flat["regularizer.name"]).startswith("sep_")

@@ -1,4 +1,4 @@
-"""Gradient descent on linear residual networks, and whether it keeps to Theorem 2.2 on its way."""
+"""Gradient descent on linear residual networks, and whether Theorem 2.2 holds along its path."""
 
 from dataclasses import dataclass
 

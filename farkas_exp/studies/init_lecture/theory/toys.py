@@ -87,7 +87,7 @@ class Analysis:
 
     @property
     def kind(self) -> str:
-        """What a stationary point is. The value 0 is the global minimum of all toys but the rank-one one."""
+        """What a stationary point is. The global minimum of every toy but the rank-one one is 0."""
         if not self.stationary:
             return "not stationary"
         return "second-order stationary point" if self.second_order else "strict saddle"
