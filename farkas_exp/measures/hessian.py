@@ -20,6 +20,7 @@ def parameter_norm(model: nn.Module) -> float:
     return float(torch.stack([p.double().pow(2).sum() for p in trainable(model)]).sum().sqrt())
 
 
+@torch.no_grad()
 def parameter_distance(first: nn.Module, second: nn.Module) -> float:
     """The Euclidean norm of the difference of all trainable parameters."""
     pairs = zip(trainable(first), trainable(second), strict=True)
