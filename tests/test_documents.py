@@ -26,7 +26,7 @@ from farkas_exp.runs import best, status
 from tests.paths import ROOT
 
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "results/README.md")] + sorted(ROOT.glob("docs/*.md"))
-PROGRAMS = ("python", "make", "torchrun", "srun", "farkas-exp", "pip", "wandb")
+PROGRAMS = ("python", "make", "torchrun", "srun", "farkas-exp", "farkas-status", "farkas-report", "pip", "wandb")
 ELSEWHERE = ("pip", "wandb")
 """Programs of others, which no test starts."""
 
@@ -39,7 +39,7 @@ def blocks(page):
 
 def command_lines(text):
     """The lines of a block that start a program, continued lines joined."""
-    lines = re.sub(r"\\\n\s*", "", text).splitlines()
+    lines = re.sub(r"^\$ ", "", re.sub(r"\\\n\s*", "", text), flags=re.M).splitlines()
     return [line.strip() for line in lines if line.split() and line.split()[0] in PROGRAMS]
 
 
@@ -68,6 +68,8 @@ def test_every_command_is_one_that_there_is(page, line, capsys):
     ]
     if words[0] == "farkas-exp":
         check_own(words[1:], capsys)
+    elif words[0].startswith("farkas-"):
+        check_module(f"farkas_exp.{words[0].removeprefix('farkas-')}", words[1:], capsys)
     elif modules:
         check_module(modules[0], words[words.index(modules[0]) + 1 :], capsys)
     elif words[0] == "make":
@@ -101,6 +103,8 @@ def check_own(words, capsys):
     """A command on runs gets as far as to the runs, which are not there; any other composes."""
     if words and words[0] in COMMANDS:
         there = [re.sub(r"^RUN$|^(?=runs/)|(?<=^runs_dir=)", "/nowhere/", word) for word in words[1:]]
+        if words[0] == "prune" and not any(word.startswith("runs_dir=") for word in there):
+            there.append("runs_dir=/nowhere")
         assert importlib.import_module(COMMANDS[words[0]]).main(there) == 2
         assert re.search(r"/nowhere\S*: no such folder|runs_dir: no folder /nowhere", capsys.readouterr().err)
     elif "--help" not in words:
