@@ -1,7 +1,7 @@
 """What each method costs and needs: a training step against the first method's, parameters, multiply-adds.
 
-`python -m farkas_exp.report costs runs_dir=DIR` measures the methods that have runs in DIR, here and now: trainers of
-all of them take turns, and the times are ratios within a turn. The comparisons show the figures that lie in DIR/report.
+`python -m farkas_exp.report costs runs_dir=DIR` measures the methods that have runs in DIR, here and now, in several
+turns, each method right behind the first. The comparisons show the figures that lie in DIR/report.
 Imports PyTorch only to measure.
 """
 
@@ -22,7 +22,7 @@ from farkas_exp.runs.query import settings_in_full
 
 NAME = "costs"
 STEPS, ROUNDS = 8, 9
-"""Steps of a trainer in a turn, and turns; one more turn goes before them."""
+"""Steps of a trainer in a turn, and turns; one more goes before them."""
 COLUMNS = ("step (× the first)", "parameters", "multiply-adds", "needs")
 
 
@@ -81,7 +81,7 @@ def _cost(runs: Sequence[RunRecord], measured: Mapping[str, Any]) -> Cost:
 
 
 def measure(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Cost]:
-    """Train every method for some steps, all taking turns, on the device that `device=auto` chooses."""
+    """Train every method for some steps, beside the first one, on the device that `device=auto` chooses."""
     import torch
 
     from farkas_exp.layers import in_mode
@@ -89,26 +89,31 @@ def measure(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Cost]:
     from farkas_exp.machine.signals import StopRequest
     from farkas_exp.measures.work import multiply_adds
     from farkas_exp.training.session import build_trainer
-    from farkas_exp.training.trainer import TrainerState
+    from farkas_exp.training.trainer import Trainer, TrainerState
 
     trainers = {}
     for name, nested in configs.items():
         config = parse(nested)
         few = replace(config.dataset, train_limit=STEPS * config.batch_size, validation=0.0)
         trainers[name] = build_trainer(replace(config, dataset=few, epochs=1, lr=replace(config.lr, warmup=0.0)), ALONE)
-    seconds: dict[str, list[float]] = {name: [] for name in trainers}
+
+    def seconds(trainer: Trainer) -> float:
+        started = time.perf_counter()
+        trainer.train_epoch(TrainerState(), StopRequest())  # it waits for the device at its end
+        return time.perf_counter() - started
+
+    first, *others = trainers
+    ratios: dict[str, list[float]] = {name: [] for name in others}
     for _ in range(1 + ROUNDS):
-        for name, trainer in trainers.items():
-            started = time.perf_counter()
-            trainer.train_epoch(TrainerState(), StopRequest())  # it waits for the device at its end
-            seconds[name].append(time.perf_counter() - started)
-    first = next(iter(seconds.values()))[1:]
+        for name in others:  # each right behind the first: whatever else the machine does hits both
+            before = seconds(trainers[first])
+            ratios[name].append(seconds(trainers[name]) / before)
     found = {}
     for name, trainer in trainers.items():
         images, _ = trainer.data.fixed_batch(1)
         with in_mode(trainer.model, training=False), torch.no_grad():
             work = multiply_adds(trainer.model, images)
-        ratio = statistics.median(own / other for own, other in zip(seconds[name][1:], first, strict=True))
+        ratio = 1.0 if name == first else statistics.median(ratios[name][1:])
         count = sum(parameter.numel() for parameter in trainer.model.parameters())
         found[name] = Cost(count, needs(configs[name]), ratio, work)
         trainer.data.close()
@@ -134,7 +139,7 @@ def _table(comparison: str, runs: Mapping[str, Sequence[RunRecord]]) -> Table:
     rows = tuple((cell(name), *cost.cells()) for name, cost in costs.items())
     flat = tuple({"method": name, **vars(cost)} for name, cost in costs.items())
     notes = (
-        f"Step: the time of {STEPS} training steps over that of {next(iter(costs))} in the same turn, the median over"
+        f"Step: the time of {STEPS} training steps over that of {next(iter(costs))} right before them, the median over"
         f" {ROUNDS} turns. Multiply-adds: of an image's forward pass, in convolutions and matrix products.",
     )
     return Table(f"What each method costs: {comparison}", ("method", *COLUMNS), rows, notes, flat, comparison)
