@@ -258,7 +258,7 @@ def _notes(methods: Sequence[Method]) -> tuple[str, ...]:
         " ≥ where the range reaches an end of the grid."
     )
     notes.append(
-        "Step: the time of a training step over that of the first method, measured side by side by `report costs`."
+        "Step: the time of a training step over that of the first method, measured right behind it (report costs)."
         " Multiply-adds: of an image's forward pass. Needs: beside what every network has."
     )
     counts = sorted({len(method.search) for method in methods})
