@@ -9,7 +9,7 @@ import pytest
 
 from farkas_exp.report.arms import Arm
 from farkas_exp.report.statistics import boschloo_test, permutation_test, welch_interval
-from farkas_exp.runs import RunDirectory, RunRecord
+from farkas_exp.runs import RunDirectory, RunRecord, collect
 from farkas_exp.studies.farkas.comparison import (
     Comparison,
     Contrast,
@@ -18,10 +18,14 @@ from farkas_exp.studies.farkas.comparison import (
     early_error,
     failures,
     first_error,
+    in_pairs,
     significant,
     trains,
 )
-from tests.made_runs import settings
+from farkas_exp.studies.farkas.filling import fill
+from farkas_exp.studies.farkas.paper import TABLES
+from tests.made_runs import make_run, settings
+from tests.paper_cells import cell_settings
 
 NONE_FAILED = Failures(("a", "b"), 0, 3, 0, 3)
 DIGITS = settings(dataset__name="digits", epochs=10)
@@ -133,3 +137,25 @@ def test_a_network_loses_by_one_cell_or_by_its_failures():
     assert Comparison((ONE, cell((5.0, 5.1, 5.2), (9.0, 9.1, 9.2)))).lost
     assert Comparison((cell((10.0,), (5.0,), Failures(("a", "b"), 0, 9, 9, 9)),)).lost
     assert not Comparison((cell((10.0,), (5.0,), Failures(("a", "b"), 9, 9, 0, 9)),)).lost
+
+
+def test_a_network_that_fails_as_often_fails_no_more_than_the_other():
+    even = Failures(("a", "b"), 9, 10, 9, 10)
+    assert (even.more(worse=True), even.more(worse=False)) == (False, False)
+
+
+def test_pairs_are_named_by_table_and_column_and_no_run_counts_in_two_cells(tmp_path):
+    for wanted in TABLES["table1"].cells[:6]:  # with batch norm, two FarkasNets among them
+        make_run(tmp_path, cell_settings(wanted), test_error=7.0 if "farkas" in wanted.model else 8.0)
+    filled = fill(TABLES["table1"], collect(tmp_path))
+    found = in_pairs([filled, filled], "batch", seed=4)
+    assert [each.where for each in found.cells] == ["Table 1, 18 layers", "Table 1, 34 layers"]
+    assert {each.failures.names for each in found.cells} == {("ResNet", "FarkasNet")}
+    assert (found.gains, found.seed) == ([1.0, 1.0], 4)
+    assert in_pairs([filled], "none").cells == ()
+
+
+def test_many_permutations_are_drawn_from_the_seed_of_the_comparison():
+    rich = cell(tuple(range(20)), tuple(value + 0.5 for value in range(20)))
+    found = [Comparison((rich,), seed).p for seed in (1, 1, 2)]
+    assert found[0] == found[1] != found[2]
