@@ -6,6 +6,7 @@ Each has a folder of its own in `runs_dir`. What is done is skipped, so the same
 The numbers are those of handwritten digits or of a few hundred steps: they show that everything runs, and how it looks.
 """
 
+import html
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -74,7 +75,7 @@ def write_page(names: Sequence[str], folder: Path) -> Path:
             continue
         report = REPORTS[str(entry.source) if entry else name].build(records)
         shown += records
-        parts.append(page.heading(entry.title if entry else REPORTS[name].summary))
+        parts.append(f"<h2>{html.escape(entry.title if entry else REPORTS[name].summary)}</h2>")
         parts += [tables.to_html(table) for table in report.tables]
         parts += [page.picture(draw(), figure) for figure, draw in report.figures.items()]
     path = folder / "siblings.html"
