@@ -31,7 +31,7 @@ def plane_figures(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str,
         raise UserError("diagnostics.measures: plane is for points of the plane; use dataset=moons")
     outputs: list[Tensor] = []
     activations = [module for module in model.modules() if isinstance(module, Activation)]
-    handles = [each.register_forward_hook(lambda _, inputs, output: outputs.append(output)) for each in activations]
+    handles = [each.register_forward_hook(lambda *given: outputs.append(given[-1])) for each in activations]
     margin = 0.3 * (points.amax(0) - points.amin(0))
     low, high = points.amin(0) - margin, points.amax(0) + margin
     axes = [torch.linspace(float(a), float(b), CELLS, device=images.device) for a, b in zip(low, high, strict=True)]

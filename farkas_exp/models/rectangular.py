@@ -7,6 +7,8 @@ positive, so it keeps the Farkas guarantee.
 Its batch norm stands between layer and ReLU: `normalization.position=before`.
 """
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from farkas_exp.layers.residual import BranchEnd, ResidualBlock
@@ -74,10 +76,9 @@ def build_rectangular(plan: Plan, spatial: bool) -> RectangularNet:
     Raises:
         UserError: a depth or width that is too small, or shortcuts in a network of Farkas layers.
     """
-    kit, options = plan.kit, plan.options
+    kit = plan.kit
+    options: Any = plan.options
     depth, width, least = options.depth, options.width, kit.least
-    assert depth is not None
-    assert width is not None
     if depth < 1:
         raise UserError(f"model.depth: {depth} is out of range; {plan.name} needs at least 1 hidden layer")
     if width < least:

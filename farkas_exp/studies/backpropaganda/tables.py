@@ -280,9 +280,9 @@ def _network(run: RunRecord) -> tuple[str, dict[str, Any], str, tuple[int, ...]]
     family = model_name(needs["model.name"]) + (f" {needs['model.depth']} deep" if needs["model.depth"] else "")
     family += f", {needs['normalization.name']} norm" if needs["normalization.name"] != "none" else ""
     family += ", without shortcuts" if needs["residual.skip"] is False else ""
-    size = tuple(needs["model.widths"] or [needs["model.width"] or 0])
-    text = f"widths {list(size)}" if len(size) > 1 else f"width {size[0]}"
-    return f"{family}, {text}" if any(size) else family, needs, family, size
+    widths: list[int] = list(needs["model.widths"] or [needs["model.width"] or 0])
+    text = f"widths {widths}" if len(widths) > 1 else f"width {widths[0]}"
+    return f"{family}, {text}" if any(widths) else family, needs, family, tuple(widths)
 
 
 def ntk_figure(runs: Sequence[RunRecord]) -> Any:

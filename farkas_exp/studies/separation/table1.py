@@ -105,7 +105,7 @@ PINNED = ("regularizer.", "model.residual", "normalization.name", "aggregation."
 
 
 def _kind(label: str, model: str = "mlp", **needs: Any) -> Kind:
-    numbers = dict(zip(OF_THE_PAPER, (f"{n:.4f}" for n in PAPER.get(label, ())), strict=False))
+    numbers: dict[str, str] = dict(zip(OF_THE_PAPER, (f"{n:.4f}" for n in PAPER.get(label, ())), strict=False))
     return Kind(label, {"model.name": model} | {key.replace("__", "."): value for key, value in needs.items()}, numbers)
 
 
