@@ -8,6 +8,7 @@ import pytest
 
 from farkas_exp import runs
 from farkas_exp.launch import execution, jobs, local_parallel, outcomes
+from farkas_exp.launch.sweep import Sweep
 from farkas_exp.machine import pids
 from farkas_exp.runs import read_json, write_json
 from tests.composing import of_experiment
@@ -53,7 +54,7 @@ def work(tmp_path):
     """The work of a sweep of one run, as the launchers have it."""
     compositions, master = of_experiment("")
     loader = SimpleNamespace(config_loader=compositions._loader)
-    return SimpleNamespace(context=loader, config=master, directory=tmp_path / "sweep", fail_fast=False)
+    return jobs.Work(loader, master, lambda config: None, Sweep(tmp_path / "sweep", tmp_path), {})
 
 
 class Killed:
