@@ -1,6 +1,7 @@
 """What a sweep says while it runs."""
 
 import re
+from multiprocessing import forkserver
 
 from farkas_exp import runs
 from farkas_exp.launch.cli import main
@@ -61,6 +62,7 @@ def test_a_sweep_says_how_far_it_is_and_names_runs_by_what_differs(tmp_path, cap
 
 
 def test_runs_side_by_side_are_counted_too(tmp_path, capfd):
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]  # one of an earlier test writes where that one did
     given = ["hydra/launcher=local_parallel", "hydra.launcher.n_jobs=2", "seed=0,1,2", f"runs_dir={tmp_path}"]
     assert main(["-m", *TINY, "progress=plain", *given]) == 0
     out = capfd.readouterr().out

@@ -24,12 +24,18 @@ SMALL = [
 ]  # fmt: skip
 
 
-def begun(code, **options):
+def from_a_terminal():
+    """These are ignored in what `nohup`, or a script in its background, has started."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def begun(code, preexec_fn=from_a_terminal, **options):
     """A process that takes the signals over and runs `code`, as far as its first line `ready`; quick, without torch."""
     code = "from farkas_exp.machine import signals\nsignals.take_over()\nimport os, sys, time\n" + textwrap.dedent(code)
     process = subprocess.Popen(
         [sys.executable, "-c", code], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        **options,
+        preexec_fn=preexec_fn, **options,
     )  # fmt: skip
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
@@ -250,6 +256,15 @@ def test_handlers_are_given_back_and_requests_nest():
         assert not fresh.requested
 
 
+@pytest.fixture
+def interruptible():
+    """As in a program that a terminal has started."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_the_second_interrupt_of_a_program_is_its_own():
     def interrupted_twice():
         with StopRequest() as stop:
