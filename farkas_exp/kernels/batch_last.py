@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from farkas_exp.kernels import native_conv, native_library
+from farkas_exp.kernels.forking import ForkingBasicBlock, ForkingBottleneck, ForkingUnit
 from farkas_exp.kernels.fused import FusedFarkasConv2d, FusedFarkasResidualConv2d, allowed, constants, is_plain_relu
 from farkas_exp.kernels.swapping import Swapped, swap_classes
 from farkas_exp.layers.activation import Activation
@@ -15,7 +16,7 @@ from farkas_exp.layers.farkas import FarkasConv2d
 from farkas_exp.layers.paths import fused_allowed
 from farkas_exp.layers.residual import UNSCALED
 from farkas_exp.models.kit import Unit
-from farkas_exp.models.resnet import BasicBlock, Bottleneck, ResidualNet, Transition
+from farkas_exp.models.resnet import ResidualNet, Transition
 
 SMALLEST = 2
 """The least height and width of maps for which the kernel is faster than PyTorch's convolution."""
@@ -70,48 +71,17 @@ def _convolve(layer: FarkasConv2d, input: Tensor, shortcut: Tensor | None, relu:
     return native_conv.convolve(input, *layer.free(), shortcut, *constants(layer), relu)
 
 
-def fork(unit: Unit, input: Tensor) -> tuple[Tensor, Tensor]:
-    """unit(input), and the input for a second use, whose gradient the kernel adds.
-
-    If the kernel includes the ReLU, neither layer nor activation is called as a module.
-    """
-    layer = unit.layer
-    included = unit.norm_after and is_plain_relu(unit.activation)
-    if isinstance(layer, BatchLastFarkasConv2d) and included and _suits(layer, input):
-        hidden, input = layer.with_relu(input)
-        return unit.norm(hidden), input
-    return Unit.forward(unit, input), input
-
-
-class BatchLastUnit(Swapped, Unit):
+class BatchLastUnit(ForkingUnit):
     """A unit whose convolution includes its ReLU."""
 
-    plain = Unit
-
-    def forward(self, input: Tensor) -> Tensor:
-        """The layer's input to its activated, normalized output."""
-        return fork(self, input)[0]
-
-
-class BatchLastBasicBlock(Swapped, BasicBlock):
-    """A basic block whose first convolution adds up the gradients of its input."""
-
-    plain = BasicBlock
-
-    def forward(self, input: Tensor) -> Tensor:
-        """The block."""
-        return self.last(*fork(self.first, input))
-
-
-class BatchLastBottleneck(Swapped, Bottleneck):
-    """A bottleneck whose first convolution adds up the gradients of its input."""
-
-    plain = Bottleneck
-
-    def forward(self, input: Tensor) -> Tensor:
-        """The block."""
-        hidden, shortcut = fork(self.down, input)
-        return self.last(self.middle(hidden), shortcut)
+    def fork(self, input: Tensor) -> tuple[Tensor, Tensor]:
+        """See `ForkingUnit`."""
+        layer = self.layer
+        included = self.norm_after and is_plain_relu(self.activation)
+        if isinstance(layer, BatchLastFarkasConv2d) and included and _suits(layer, input):
+            hidden, input = layer.with_relu(input)
+            return self.norm(hidden), input
+        return super().fork(input)
 
 
 class BatchLastTransition(Swapped, Transition):
@@ -227,6 +197,6 @@ def keeps_format(net: ResidualNet) -> bool:
 CLASSES: dict[type[nn.Module], type[nn.Module]] = {
     FusedFarkasConv2d: BatchLastFarkasConv2d,
     FusedFarkasResidualConv2d: BatchLastFarkasResidualConv2d,
-    **{kind.plain: kind for kind in (BatchLastUnit, BatchLastBasicBlock, BatchLastBottleneck, BatchLastTransition)},
+    **{kind.plain: kind for kind in (BatchLastUnit, ForkingBasicBlock, ForkingBottleneck, BatchLastTransition)},
     ResidualNet: BatchLastNet,
 }

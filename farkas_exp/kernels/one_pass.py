@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from farkas_exp.kernels import whole_network
+from farkas_exp.kernels.forking import ForkingBasicBlock, ForkingBottleneck, ForkingUnit
 from farkas_exp.kernels.fused import FusedFarkasConv2d, FusedFarkasResidualConv2d, allowed, constants, is_plain_relu
 from farkas_exp.kernels.swapping import Swapped, swap_classes
 from farkas_exp.layers.activation import Activation
 from farkas_exp.layers.paths import fused_allowed
 from farkas_exp.layers.residual import UNSCALED, ResidualConv2d, append_shortcut, multiplied
-from farkas_exp.models.kit import Unit
-from farkas_exp.models.resnet import BasicBlock, Bottleneck, ResidualNet, Transition
+from farkas_exp.models.resnet import ResidualNet, Transition
 
 WEIGHT_ROW = 16
 """Inputs that a filter's tap is padded to a multiple of, for which Triton reads vectors."""
@@ -130,52 +130,21 @@ def suits(input: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: An
     return stride in (1, (1, 1)) and dilation in (1, (1, 1)) and 0 < pixels * widest < MOST_VALUES
 
 
-def fork(unit: Unit, input: Tensor) -> tuple[Tensor, Tensor]:
-    """unit(input), and the input for a second use, whose gradient the kernel adds.
-
-    If the kernel includes the ReLU, neither layer nor activation is called as a module.
-    """
-    layer = unit.layer
-    plain = type(layer) is nn.Conv2d and layer.groups == 1 and layer.padding_mode == "zeros"
-    included = is_plain_relu(unit.activation) and (unit.norm_after or isinstance(unit.norm, nn.Identity))
-    if included and (plain or (isinstance(layer, FusedFarkasConv2d) and allowed(layer))):
-        assert isinstance(layer, nn.Conv2d | FusedFarkasConv2d)
-        if suits(input, layer.weight, layer.stride, layer.padding, layer.dilation):
-            weight, bias = (layer.weight, layer.bias) if isinstance(layer, nn.Conv2d) else layer.augmented()
-            hidden, input = one_pass(input, weight, bias)
-            return unit.norm(hidden), input
-    return Unit.forward(unit, input), input
-
-
-class OnePassUnit(Swapped, Unit):
+class OnePassUnit(ForkingUnit):
     """A unit whose convolution includes its ReLU."""
 
-    plain = Unit
-
-    def forward(self, input: Tensor) -> Tensor:
-        """The layer's input to its activated, normalized output."""
-        return fork(self, input)[0]
-
-
-class OnePassBasicBlock(Swapped, BasicBlock):
-    """A basic block whose first convolution adds up the gradients of its input."""
-
-    plain = BasicBlock
-
-    def forward(self, input: Tensor) -> Tensor:
-        """The block."""
-        return self.last(*fork(self.first, input))
-
-
-class OnePassBottleneck(Swapped, Bottleneck):
-    """A bottleneck whose first convolution adds up the gradients of its input."""
-
-    plain = Bottleneck
-
-    def forward(self, input: Tensor) -> Tensor:
-        """The block."""
-        hidden, shortcut = fork(self.down, input)
-        return self.last(self.middle(hidden), shortcut)
+    def fork(self, input: Tensor) -> tuple[Tensor, Tensor]:
+        """See `ForkingUnit`."""
+        layer = self.layer
+        plain = type(layer) is nn.Conv2d and layer.groups == 1 and layer.padding_mode == "zeros"
+        included = is_plain_relu(self.activation) and (self.norm_after or isinstance(self.norm, nn.Identity))
+        if included and (plain or (isinstance(layer, FusedFarkasConv2d) and allowed(layer))):
+            assert isinstance(layer, nn.Conv2d | FusedFarkasConv2d)
+            if suits(input, layer.weight, layer.stride, layer.padding, layer.dilation):
+                weight, bias = (layer.weight, layer.bias) if isinstance(layer, nn.Conv2d) else layer.augmented()
+                hidden, input = one_pass(input, weight, bias)
+                return self.norm(hidden), input
+        return super().fork(input)
 
 
 class OnePassTransition(Swapped, Transition):
@@ -220,7 +189,7 @@ class OnePassFarkasResidualConv2d(FusedFarkasResidualConv2d):
 
 CLASSES: dict[type[nn.Module], type[nn.Module]] = {
     FusedFarkasResidualConv2d: OnePassFarkasResidualConv2d,
-    **{kind.plain: kind for kind in (OnePassUnit, OnePassBasicBlock, OnePassBottleneck)},
+    **{kind.plain: kind for kind in (OnePassUnit, ForkingBasicBlock, ForkingBottleneck)},
     **{kind.plain: kind for kind in (OnePassTransition, OnePassResidualConv2d)},
 }
 
