@@ -106,7 +106,7 @@ bench-decoding: setup  ## images/s decoded at each size, and the cores that a GP
 sep-moons: sep-moons-table1  ## Separation, Table 1 and the same at 60 layers of 3 units: sep-moons-table1 by its short name
 
 .PHONY: siblings-mini
-siblings-mini: setup  ## every experiment of the sibling papers in small, and one page: runs/siblings_mini/siblings.html
+siblings-mini: setup  ## every experiment of the sibling papers in small, and one page: runs/siblings_mini/siblings.html (18 min on two cores)
 	@$(PY) -m farkas_exp.studies mini runs_dir=$(RUNS)/siblings_mini $(ARGS)
 
 .PHONY: figures
