@@ -2,7 +2,8 @@
 
     python -m benchmarks.gpu [--out FILE] [--depths 18 34 50 101] [--precisions fp32 tf32 bf16]
 
-Prints tables and writes the figures as JSON. Candidates take turns; medians and ratios of the same round are shown.
+Prints the figures of each part and writes all of them as JSON. Candidates take turns; medians and ratios of the same
+round are shown.
 The goals: FarkasNet / ResNet at most 1.2, the trainer at most 1.03 times the bare recorded step.
 """
 
@@ -19,13 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.measure import interleaved, machine, macs, medians, ratio
-from farkas_exp.config import OptimizerConfig, parse
+from benchmarks.networks import Steps
+from farkas_exp.config import parse
 from farkas_exp.data import build_data
-from farkas_exp.kernels import KERNELS
 from farkas_exp.layers.paths import single_precision
 from farkas_exp.machine.signals import StopRequest
 from farkas_exp.models import create_model
@@ -44,45 +44,35 @@ CHANNELS = ((16, 16), (17, 18), (24, 24), (32, 32), (33, 34), (40, 40), (64, 64)
 """Of a convolution: as a ResNet has them, as a FarkasNet has them, and those padded to the next multiple of 8."""
 
 
-class Steps:
-    """Training steps on random images; calling it does `STEPS`."""
+class RunOfSteps(Steps):
+    """Training steps, eager or recorded with the optimizer's; calling it does `STEPS`."""
 
     def __init__(
         self, name: str, mode: str = "graph", precision: str = "fp32", *, channels_last: bool = True,
-        library: bool = False, **options: Any,
+        library: bool = False,
     ) -> None:  # fmt: skip
-        layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.images = torch.rand(BATCH, 3, 32, 32, device=GPU).to(memory_format=layout)
-        self.labels = torch.randint(10, (BATCH,), device=GPU)
-        self.model: nn.Module = create_model(name, **options)
-        self.model.to(GPU).to(memory_format=layout)  # type: ignore[call-overload]
-        for kernel, swap in KERNELS.items():
-            if kernel != "one_pass" or not library:
-                swap(self.model, GPU)
-        self.optimizer = build_optimizer(self.model, OptimizerConfig(), 0.01)
-        self.precision = precision
+        without = ["one_pass"] if library else []
+        super().__init__(name, BATCH, channels_last=channels_last, precision=precision, without=without)
         self.step: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = self._update
         if mode == "graph":
             keep_rates(self.optimizer, GPU)
             self.step = CapturedStep(self._update)
-        with single_precision(precision == "tf32"):
-            for _ in range(WARM_UP_STEPS + 1):
-                self.step(self.images, self.labels)
+        self._run(WARM_UP_STEPS + 1)
         torch.cuda.synchronize()
 
     def _update(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cuda", torch.bfloat16, enabled=self.precision == "bf16"):
-            loss = F.cross_entropy(self.model(images), labels)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = self._backward(images, labels)
         self.optimizer.step()
-        return loss.detach()
+        return loss
+
+    def _run(self, steps: int) -> None:
+        with single_precision(self.precision == "tf32"):
+            for _ in range(steps):
+                self.step(self.images, self.labels)
 
     def __call__(self) -> None:
         """Do `STEPS` steps."""
-        with single_precision(self.precision == "tf32"):
-            for _ in range(STEPS):
-                self.step(self.images, self.labels)
+        self._run(STEPS)
 
 
 def milliseconds(seconds: dict[str, list[float]]) -> dict[str, float]:
@@ -134,7 +124,7 @@ def bench_steps(depths: list[str], rounds: int, precisions: list[str]) -> list[d
     rows = []
     for depth in depths:
         candidates = {
-            f"{kind} {mode} {precision}": Steps(
+            f"{kind} {mode} {precision}": RunOfSteps(
                 f"{kind}{depth}", "eager" if mode == "eager" else "graph", precision, library=mode == "library"
             )
             for precision in precisions
@@ -164,7 +154,7 @@ def bench_steps(depths: list[str], rounds: int, precisions: list[str]) -> list[d
 def bench_layouts(rounds: int) -> dict[str, float]:
     """Recorded steps in both memory formats."""
     candidates = {
-        f"{kind} {precision} {'channels_last' if last else 'nchw'}": Steps(
+        f"{kind} {precision} {'channels_last' if last else 'nchw'}": RunOfSteps(
             f"{kind}34", precision=precision, channels_last=last
         )
         for kind in ("resnet", "farkasnet")
@@ -176,7 +166,7 @@ def bench_layouts(rounds: int) -> dict[str, float]:
 
 def kernels_of(name: str, precision: str = "fp32") -> dict[str, Any]:
     """The kernels of a recorded step: how many, how long together, and the longest."""
-    steps = Steps(name, precision=precision)
+    steps = RunOfSteps(name, precision=precision)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         steps()
         torch.cuda.synchronize()
@@ -234,7 +224,7 @@ def bench_trainer(rounds: int) -> dict[str, float]:
     data = build_data(config.dataset, config.augmentation, batch_size=BATCH, seed=0, device=GPU, channels_last=True)
     model = build_model(config, data, GPU)
     trainer = Trainer(config, model, build_optimizer(model, config.optimizer, 0.01), data, GPU)
-    steps = Steps("farkasnet34")
+    steps = RunOfSteps("farkasnet34")
 
     def epoch() -> None:
         trainer.train_epoch(TrainerState(), StopRequest())
@@ -253,7 +243,7 @@ def bench_trainer(rounds: int) -> dict[str, float]:
 
 
 def bench_packing(network: str, counts: list[int], seconds: float = 4.0) -> list[dict[str, Any]]:
-    """Recorded steps a second of several processes at once, without and with MPS where it can be started."""
+    """Recorded steps a second of several processes at once; by MPS where its server runs."""
     rows = []
     for count in counts:
         with tempfile.TemporaryDirectory() as folder:
@@ -270,7 +260,7 @@ def bench_packing(network: str, counts: list[int], seconds: float = 4.0) -> list
 
 def one_of(count: int, folder: Path, network: str, seconds: float) -> float:
     """Steps a second of this process, while all `count` of them run."""
-    steps = Steps(network)
+    steps = RunOfSteps(network)
     (folder / str(os.getpid())).touch()
     deadline = time.monotonic() + 60
     while len(list(folder.iterdir())) < count and time.monotonic() < deadline:

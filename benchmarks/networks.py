@@ -1,7 +1,7 @@
 """Whole training steps: networks, layouts, compilation, precision, and how the cost grows."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ class Steps:
 
     def __init__(
         self, name: str, batch: int = 128, *, literal: bool = False, mode: str = "none", channels_last: bool = True,
-        precision: str = "fp32", native: bool = True, **options: Any,
+        precision: str = "fp32", without: Sequence[str] = (), **options: Any,
     ) -> None:  # fmt: skip
         generator = torch.Generator().manual_seed(0)
         layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -39,7 +39,7 @@ class Steps:
         self.model.to(device()).to(memory_format=layout)  # type: ignore[call-overload]
         if not literal:
             for name, swap in KERNELS.items():
-                if native or name != "native_conv":
+                if name not in without:
                     swap(self.model, device())
         self.optimizer = build_optimizer(self.model, OptimizerConfig(), 0.01)
         self.precision = precision
@@ -88,7 +88,7 @@ def bench_networks(matmul: float, quick: bool = False) -> Iterator[dict[str, Any
         candidates = {
             "resnet": Steps(f"resnet{depth}", batch, **options),
             "farkasnet": Steps(f"farkasnet{depth}", batch, **options),
-            "library": Steps(f"farkasnet{depth}", batch, native=False, **options),
+            "library": Steps(f"farkasnet{depth}", batch, without=["native_conv"], **options),
             "literal": Steps(f"farkasnet{depth}", batch, literal=True, **options),
         }
         rounds = {"18": 5, "34": 9, "50": 3, "101": 2}[depth]

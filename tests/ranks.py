@@ -23,7 +23,7 @@ PRELOADED = [
 """What the processes would import first of all, each for itself, in seconds."""
 
 SECONDS = 240
-"""After so long a test gives up waiting for its processes, and fails."""
+"""How long a test waits for its processes before it fails."""
 
 
 def in_ranks(world_size, function, *arguments, variables=None, wait_for=None):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from farkas_exp.initialization.random import orthogonal_, weight_layers
-from farkas_exp.layers import plain_path
+from farkas_exp.layers import in_mode, plain_path
 from farkas_exp.layers.residual import FarkasResidualConv2d, ResidualConv2d
 from farkas_exp.machine.errors import UserError
 
@@ -36,15 +36,13 @@ def lsuv_(model: nn.Module, images: Tensor | None, generator: torch.Generator) -
     if images is None:
         raise UserError("init.name: lsuv needs a batch of training images")
     orthogonal_(model, generator, gain=1.0)
-    training = model.training
-    model.eval()  # keeps the running statistics of batch norm
-    for layer in _in_order(model, images):
-        for _ in range(TRIES):
-            std = _output_std(model, layer, images)
-            if std == 0 or abs(std - 1) <= TOLERANCE:
-                break
-            layer.get_parameter("weight").div_(std)
-    model.train(training)
+    with in_mode(model, training=False):  # keeps the running statistics of batch norm
+        for layer in _in_order(model, images):
+            for _ in range(TRIES):
+                std = _output_std(model, layer, images)
+                if std == 0 or abs(std - 1) <= TOLERANCE:
+                    break
+                layer.get_parameter("weight").div_(std)
 
 
 def _in_order(model: nn.Module, images: Tensor) -> list[nn.Module]:

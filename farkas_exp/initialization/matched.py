@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from farkas_exp.initialization.random import weight_layers
-from farkas_exp.layers import FarkasLayer
+from farkas_exp.layers import FarkasLayer, in_mode
 from farkas_exp.machine.errors import UserError
 from farkas_exp.models.head import RandomProjection
 
@@ -66,14 +66,11 @@ def feature_variance(model: nn.Module, images: Tensor) -> float:
     """The variance of the classifier's input between the images, averaged over the units."""
     seen: list[Tensor] = []
     handle = classifier_of(model).register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
-    training = model.training
-    model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), in_mode(model, training=False):
             model(images)
     finally:
         handle.remove()
-        model.train(training)
     return float(seen[0].double().var(0).mean())
 
 

@@ -135,6 +135,14 @@ def constants(layer: FarkasLayer) -> tuple[float, float]:
     return coefficient, bound
 
 
+def keeps_size(weight: Tensor, stride: Any, padding: Any, dilation: Any) -> bool:
+    """Whether a convolution is 1x1 or 3x3, dense, and keeps the size of its maps."""
+    kernel = weight.shape[2]
+    if kernel not in (1, 3) or weight.shape[3] != kernel or padding not in (kernel // 2, (kernel // 2,) * 2):
+        return False
+    return stride in (1, (1, 1)) and dilation in (1, (1, 1))
+
+
 def is_plain_relu(activation: nn.Module) -> bool:
     """Whether an activation is just the ReLU, which a kernel can include."""
     return type(activation) is Activation and activation.name == "relu" and not activation.dropout

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from farkas_exp.kernels.fused import keeps_size
 from farkas_exp.kernels.native_library import available, call, lanes
 from farkas_exp.layers.paths import fused_allowed
 
@@ -64,10 +65,7 @@ def suits(input: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: An
     """Whether `convolve` can compute this convolution: batch-last, 1x1 or 3x3, and of the same size."""
     if torch.compiler.is_compiling() or not (is_batch_last(input) and input.dtype == weight.dtype == torch.float32):
         return False
-    kernel = weight.shape[2]
-    if kernel not in (1, 3) or weight.shape[3] != kernel or padding not in (kernel // 2, (kernel // 2,) * 2):
-        return False
-    if stride not in (1, (1, 1)) or dilation not in (1, (1, 1)):
+    if not keeps_size(weight, stride, padding, dilation):
         return False
     if input.device.type != "cpu" or not fused_allowed() or not available():
         return False

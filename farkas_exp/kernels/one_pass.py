@@ -14,7 +14,14 @@ from torch.nn import functional as F
 
 from farkas_exp.kernels import whole_network
 from farkas_exp.kernels.forking import ForkingBasicBlock, ForkingBottleneck, ForkingUnit
-from farkas_exp.kernels.fused import FusedFarkasConv2d, FusedFarkasResidualConv2d, allowed, constants, is_plain_relu
+from farkas_exp.kernels.fused import (
+    FusedFarkasConv2d,
+    FusedFarkasResidualConv2d,
+    allowed,
+    constants,
+    is_plain_relu,
+    keeps_size,
+)
 from farkas_exp.kernels.swapping import Swapped, swap_classes
 from farkas_exp.layers.activation import Activation
 from farkas_exp.layers.paths import fused_allowed
@@ -123,11 +130,8 @@ def suits(input: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: An
         return False
     if torch.compiler.is_compiling() or not fused_allowed() or input.dtype not in (torch.float32, found[1]):
         return False
-    kernel, pixels = weight.shape[2], len(input) * input.shape[2] * input.shape[3]
-    if kernel not in (1, 3) or weight.shape[3] != kernel or padding not in (kernel // 2, (kernel // 2,) * 2):
-        return False
-    widest = max(input.shape[1], weight.shape[0]) + 8
-    return stride in (1, (1, 1)) and dilation in (1, (1, 1)) and 0 < pixels * widest < MOST_VALUES
+    values = len(input) * input.shape[2] * input.shape[3] * (max(input.shape[1], weight.shape[0]) + 8)
+    return keeps_size(weight, stride, padding, dilation) and 0 < values < MOST_VALUES
 
 
 class OnePassUnit(ForkingUnit):
@@ -159,7 +163,7 @@ class OnePassTransition(Swapped, Transition):
         if known and maps.shape[2] % 2 == maps.shape[3] % 2 == 0 and maps.dtype in (torch.float32, torch.bfloat16):
             kernels = _kernels()
             if kernels.is_aligned(maps):
-                return kernels.pool(maps)
+                return kernels.Pool.apply(maps)
         return self.pool(maps)
 
 

@@ -8,7 +8,6 @@ Maps are channels_last, and a pixel's channels may be followed by zeros (a *row*
 a multiple of 8, so that every pixel begins at a multiple of 16 bytes. To all other code they are maps of their shape.
 """
 
-import functools
 from typing import Any
 
 import torch
@@ -77,7 +76,7 @@ def _convolve(
 
 @jit
 def _through_relu(
-    g, y, masked, to_shortcut, pixels, height, width, outputs, added, g_n, g_c, g_h, g_w, y_row, row, s_row, end, s_end,
+    g, y, masked, to_shortcut, pixels, height, width, outputs, added, g_n, g_c, g_h, g_w, y_row, row, s_row,
     coefficient, RELU: tl.constexpr, APPENDS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
     """The gradient behind the ReLU, and from there that of the shortcut, g_j - a g_m."""
@@ -90,18 +89,18 @@ def _through_relu(
     if RELU:
         output = tl.load(y + (m * (y_row * 8))[:, None] + n[None, :], there, 0.0)
         values = tl.where(output <= 0, 0.0, values)
-    tl.store(masked + (m * (row * 8))[:, None] + n[None, :], values, (m < pixels)[:, None] & (n < end * 8)[None, :])
+    tl.store(masked + (m * (row * 8))[:, None] + n[None, :], values, (m < pixels)[:, None] & (n < row * 8)[None, :])
     if APPENDS:
         last = tl.sum(tl.where((n == added)[None, :], values, 0.0), 1)
         values -= coefficient * last[:, None]  # pyright: ignore[reportArgumentType]
         values = tl.where((n < added)[None, :], values, 0.0)
         place = to_shortcut + (m * (s_row * 8))[:, None] + n[None, :]
-        tl.store(place, values, (m < pixels)[:, None] & (n < s_end * 8)[None, :])
+        tl.store(place, values, (m < pixels)[:, None] & (n < s_row * 8)[None, :])
 
 
 @jit
 def _weights(
-    x, g, parts, pixels, height, width, inputs, outputs, x_row, g_row, x_end, g_end, chunk, size,
+    x, g, parts, pixels, height, width, inputs, outputs, x_row, g_row, x_end, chunk, size,
     K: tl.constexpr, HALF: tl.constexpr, PRECISION: tl.constexpr, X: tl.constexpr,
     BM: tl.constexpr, BO: tl.constexpr, BI: tl.constexpr,
 ):  # fmt: skip
@@ -119,7 +118,7 @@ def _weights(
         kept = (i < x_end * X)[None, :]
         place = x + ((m + down * width) * (x_row * X))[:, None] + i[None, :]
         gradient = tl.load(
-            g + (m * (g_row * 8))[:, None] + o[None, :], (m < pixels)[:, None] & (o < g_end * 8)[None, :], 0.0
+            g + (m * (g_row * 8))[:, None] + o[None, :], (m < pixels)[:, None] & (o < g_row * 8)[None, :], 0.0
         )
         bias += tl.sum(gradient.to(tl.float32), 0)
         gradient = tl.trans(gradient)
@@ -298,7 +297,7 @@ def through_relu(
     lines = max(1, 4096 // columns)
     _through_relu[(triton.cdiv(pixels, lines),)](
         gradient, output, masked, to_shortcut, pixels, height, width, outputs, added, *_strides(gradient),
-        *(maps.stride(3) // ALIGNED for maps in (output, masked, to_shortcut, masked, to_shortcut)),
+        *(maps.stride(3) // ALIGNED for maps in (output, masked, to_shortcut)),
         coefficient or 0.0, RELU=relu, APPENDS=coefficient is not None, BM=lines, BN=columns, num_warps=4,
     )  # fmt: skip
     return masked, None if coefficient is None else to_shortcut
@@ -325,9 +324,9 @@ def weight_gradients(input: Tensor, gradient: Tensor, kernel: int, precision: st
     splits, size = triton.cdiv(pixels, chunk), outputs * (kernel * kernel * inputs + 1)
     parts = torch.empty(splits, size, device=input.device)
     unit, x_row, x_end = _row(input)
-    g_row = gradient.stride(3) // ALIGNED
     _weights[(splits, kernel, blocks)](
-        input, gradient, parts, pixels, height, width, inputs, outputs, x_row, g_row, x_end, g_row, chunk, size,
+        input, gradient, parts, pixels, height, width, inputs, outputs,
+        x_row, gradient.stride(3) // ALIGNED, x_end, chunk, size,
         K=kernel, HALF=precision == "bf16", PRECISION="ieee" if precision == "bf16" else precision, X=unit,
         **tile,
     )  # fmt: skip
@@ -382,6 +381,3 @@ def _in_aligned_rows(maps: Tensor) -> Tensor:
     copy = rows(maps, channels, height, width, maps.dtype)
     copy.as_strided((copy.untyped_storage().nbytes() // copy.element_size(),), (1,)).zero_()
     return copy.copy_(maps)
-
-
-pool: Any = functools.partial(Pool.apply)

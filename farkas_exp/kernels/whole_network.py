@@ -86,22 +86,21 @@ class Layout:
             of_rows, of_biases, of_columns = torch.arange(m * k), torch.arange(m), torch.arange(k)
             at_bias, at_full_bias = free + bias, full_weights + full_bias
             put("order", weight + of_rows.view(m, k).t().reshape(-1), at_bias + of_biases)
-            own = torch.cat((weight + of_rows, length + column + of_columns))
+            entries = torch.cat((weight + of_rows, length + column + of_columns))
             if _is_channels_last(layer.weight):
                 inputs = layer.weight.shape[1]
-                own = nn.functional.pad(
-                    own.view(-1, inputs), (0, -inputs % row), value=length + all_columns + len(layers)
-                )
+                zero = length + all_columns + len(layers)
+                entries = nn.functional.pad(entries.view(-1, inputs), (0, -inputs % row), value=zero)
             put(
                 "source",
-                own.reshape(-1),
+                entries.reshape(-1),
                 torch.cat((at_bias + of_biases, torch.tensor([length + all_columns + number]))),
             )
             put("own", full_weight + of_rows, at_full_bias + torch.arange(m + 1))
             put("through", full_weight + m * k + of_rows % k, torch.full((m + 1,), at_full_bias + m))
             put("shares", _exact([-a]).expand(m * k), _exact([-a] * m + [-1.0]))
             put("layers", torch.empty(0, dtype=torch.long), torch.full((m + 1,), number))
-            sizes.append(own.numel())
+            sizes.append(entries.numel())
             lengths += [m] * k
             factors += [-a] * k
             bias_lengths.append(m)

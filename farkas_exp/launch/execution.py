@@ -39,8 +39,8 @@ def execute(config: Config, title: str | None = None) -> Outcome:
     """
     done = settled(config)
     if done is not None:
-        if done.status == SKIPPED and (record := runs.read_run(runs.open_run(config).path)):
-            report_done(config, record)
+        if done.status == SKIPPED:
+            report_done(config)
         return done
     run = runs.open_run(config)
     try:

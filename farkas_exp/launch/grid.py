@@ -17,6 +17,7 @@ from farkas_exp.launch.composition import Compositions
 from farkas_exp.launch.planned import Planned
 from farkas_exp.launch.sweep import SweepWatch
 from farkas_exp.machine.errors import UserError
+from farkas_exp.runs.query import different_keys
 
 MOST_RUNS = 1_000_000
 """A larger sweep is a slip, and would fill the memory before it began."""
@@ -56,11 +57,8 @@ def batches(
 
 def varied(found: Iterable[Combination]) -> frozenset[str]:
     """The keys that have more than one value among these combinations."""
-    values: dict[str, set[str]] = {}
-    for override in itertools.chain.from_iterable(found):
-        key, _, value = override.partition("=")
-        values.setdefault(key, set()).add(value)
-    return frozenset(key for key, each in values.items() if len(each) > 1)
+    words = ([override.partition("=") for override in each] for each in found)
+    return frozenset(different_keys({key: value for key, _, value in each} for each in words))
 
 
 def combinations(params: Mapping[str, Any] | None, arguments: Sequence[str], loader: Any) -> list[Combination]:

@@ -125,7 +125,11 @@ def different_settings(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, di
 
     A setting that has no effect in a configuration is not among its own.
     """
-    flats = {name: effective_settings(config) for name, config in configs.items()}
+    return differing({name: effective_settings(config) for name, config in configs.items()})
+
+
+def differing(flats: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Of each of these settings those that have more than one value among all."""
     differ = different_keys(flats.values())
     return {name: {key: flat[key] for key in differ if key in flat} for name, flat in flats.items()}
 

@@ -23,7 +23,7 @@ from farkas_exp.machine.signals import StopRequest
 from farkas_exp.machine.terminal import printable
 from farkas_exp.runs import RunRecord
 from farkas_exp.runs.command import one_of, read_words
-from farkas_exp.runs.query import different_keys, effective_settings, number, selected, short
+from farkas_exp.runs.query import differing, effective_settings, number, selected, short
 
 DAMAGED = "damaged"
 """State of a run directory whose `run.json` or `result.json` cannot be read; always listed and counted."""
@@ -171,8 +171,7 @@ class Survey:
             if record.identity not in self._settings:
                 self._settings[record.identity] = effective_settings(record.config)
         flats = {record.identity: self._settings[record.identity] for record in records}
-        keys = different_keys(flats.values())
-        return {name: {short(key): flat[key] for key in keys if key in flat} for name, flat in flats.items()}
+        return {name: {short(key): value for key, value in own.items()} for name, own in differing(flats).items()}
 
     def _name(self, path: Path) -> str:
         return f"{path.parent.name}/{path.name}"

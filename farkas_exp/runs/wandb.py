@@ -15,7 +15,7 @@ from typing import Any
 
 from farkas_exp.config import Config, WandbConfig, recorded
 from farkas_exp.machine.errors import UserError, unknown
-from farkas_exp.runs import FINISHED, RunRecord
+from farkas_exp.runs import FINISHED, open_run, read_run
 from farkas_exp.runs import wandb_service as service
 from farkas_exp.runs.record import agent_run
 
@@ -98,11 +98,12 @@ def mirror_of(config: Config, run_dir: Path, record: Mapping[str, Any]) -> "Wand
     return WandbMirror.start(config.wandb, run_dir, record["wandb_id"], name, group, tags, nested)
 
 
-def report_done(config: Config, record: RunRecord) -> None:
+def report_done(config: Config) -> None:
     """Report a run that was done before to the agent that asked for it; nothing without one."""
-    result = record.result
-    if agent_run() is None or result is None:
+    record = read_run(open_run(config).path) if agent_run() else None
+    if record is None or record.result is None:
         return
+    result = record.result
     facts = {"slug": record.slug, "identity": record.identity, "wandb_id": agent_run()}
     mirror = mirror_of(config, record.path, facts)
     for row in record.metrics():

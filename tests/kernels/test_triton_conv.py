@@ -102,12 +102,12 @@ def test_what_is_not_a_number_stays_one():
 
 def test_pooling_is_the_librarys():
     images = maps(2, 17, 4, 6).requires_grad_()
-    mine, theirs = kernels.pool(images), F.avg_pool2d(images, 2)
+    mine, theirs = kernels.Pool.apply(images), F.avg_pool2d(images, 2)
     assert_near(mine, theirs)
     assert not padding_of(mine.detach()).any()
     gradient = random(*theirs.shape)
     assert_near(*(torch.autograd.grad(pooled, images, gradient)[0] for pooled in (mine, theirs)))
-    (once,) = torch.autograd.grad(kernels.pool(images).square().sum(), images, create_graph=True)
+    (once,) = torch.autograd.grad(kernels.Pool.apply(images).square().sum(), images, create_graph=True)
     (twice,) = torch.autograd.grad(once.sum(), images)
     assert_near(twice, torch.full_like(twice, 0.5))  # 4 pixels, each with 2 p / 4, and p with 1 / 4 of each
 

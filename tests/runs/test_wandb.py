@@ -292,6 +292,15 @@ def processes_of_wandb() -> list[int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def assert_mirrored_without_a_warning(folder: Path) -> None:
+    warnings: list[str] = []
+    mirror = start(folder, run_id="b", warn=warnings.append)
+    mirror.log({"epoch": 1, "train_loss": 2.0})
+    mirror.finish()
+    assert warnings == []
+    assert [row["train_loss"] for row in recorded(folder)["history"]] == [2.0]
+
+
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP])
 def test_after_its_process_was_killed_or_stopped_the_next_run_has_its_mirror(tmp_path: Path, sent: int) -> None:
     first = start(tmp_path / "a", run_id="a")
@@ -299,12 +308,7 @@ def test_after_its_process_was_killed_or_stopped_the_next_run_has_its_mirror(tmp
     complete(next((tmp_path / "a").glob("wandb/offline-run-*/run-*.wandb")))
     (pid,) = processes_of_wandb()
     os.kill(pid, sent)
-    warnings: list[str] = []
-    second = start(tmp_path / "b", run_id="b", warn=warnings.append)
-    second.log({"epoch": 1, "train_loss": 2.0})
-    second.finish()
-    assert warnings == []
-    assert [row["train_loss"] for row in recorded(tmp_path / "b")["history"]] == [2.0]
+    assert_mirrored_without_a_warning(tmp_path / "b")
     assert pid not in processes_of_wandb()
 
 
@@ -313,12 +317,7 @@ def test_a_process_that_dies_after_the_look_at_it_costs_the_next_run_nothing(tmp
     for pid in processes_of_wandb():
         os.kill(pid, signal.SIGKILL)
     monkeypatch.setattr(service, "prepare", lambda: None)  # it was well a moment ago
-    warnings: list[str] = []
-    second = start(tmp_path / "b", run_id="b", warn=warnings.append)
-    second.log({"epoch": 1, "train_loss": 2.0})
-    second.finish()
-    assert warnings == []
-    assert [row["train_loss"] for row in recorded(tmp_path / "b")["history"]] == [2.0]
+    assert_mirrored_without_a_warning(tmp_path / "b")
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")

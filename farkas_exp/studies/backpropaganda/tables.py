@@ -90,9 +90,9 @@ def _starts(numbers: Mapping[str, Sequence[str]], columns: Sequence[Column], mom
     ]
 
 
-def _is_on(records: Sequence[RunRecord], dataset: str) -> bool:
-    """Whether there are runs, and all of them on `dataset`."""
-    return {setting(run.config, "dataset.name") for run in records} == {dataset}
+def _data(records: Sequence[RunRecord]) -> str:
+    """The data of the paper's table that is meant: cifar100 where all runs are on it, else cifar10."""
+    return "cifar100" if {setting(run.config, "dataset.name") for run in records} == {"cifar100"} else "cifar10"
 
 
 def local_minima_mlp(records: Sequence[RunRecord]) -> Report:
@@ -102,25 +102,24 @@ def local_minima_mlp(records: Sequence[RunRecord]) -> Report:
         *_before_and_after("grad_norm", "gradient", ".4f"),
         *_before_and_after("hessian_min", "min. eigenvalue", ".4f"),
     ]
-    if hundred := _is_on(records, "cifar100"):
+    data = _data(records)
+    if data == "cifar100":
         starts = _starts(TABLE7, columns, 0.0)
     else:
         starts = _starts(TABLE1, columns, 0.9)
         starts += [kind for kind in _starts(TABLE1, columns, 0.0) if kind.label not in TABLE1]
     kinds = Kinds(_of_network(starts, "mlp"), ("init.", *_METHODS))
     notes = ("The paper takes the figures over the whole training set, here over diagnostics.images of it.",)
-    data = "cifar100" if hundred else "cifar10"
     return _report("local_minima_mlp", "An MLP from bad starts", records, kinds, columns, notes, data)
 
 
 def local_minima_resnet(records: Sequence[RunRecord]) -> Report:
     """Table 5, or on CIFAR-100 Table 6."""
     columns = [*_before_and_after("loss", "loss", ".5f"), *_before_and_after("grad_norm", "gradient", ".5f")]
-    hundred = _is_on(records, "cifar100")
-    starts = _starts(TABLE6 if hundred else TABLE5, columns, 0.0)
+    data = _data(records)
+    starts = _starts(TABLE6 if data == "cifar100" else TABLE5, columns, 0.0)
     kinds = Kinds(_of_network(starts, "resnet18"), ("init.", *_METHODS))
     notes = ("A classifier that has failed is at ln 10 = 2.302585 (100 classes: 4.60517).",)
-    data = "cifar100" if hundred else "cifar10"
     return _report("local_minima_resnet", "ResNet-18 from bad starts", records, kinds, columns, notes, data)
 
 
@@ -145,9 +144,9 @@ NORM_BIAS_100 = {
 
 def norm_bias(records: Sequence[RunRecord]) -> Report:
     """Tables 2 and 3, or on CIFAR-100 Table 8: the paper's accuracies as errors."""
-    hundred, rows = _is_on(records, "cifar100"), []
+    data, rows = _data(records), []
     for normalized, network in itertools.product((False, True), dict.fromkeys(name for name, _ in NORM_BIAS)):
-        accuracies = (NORM_BIAS_100 if hundred else NORM_BIAS).get((network, normalized))
+        accuracies = (NORM_BIAS_100 if data == "cifar100" else NORM_BIAS).get((network, normalized))
         for index, name in enumerate(("none", "weight_decay", "norm_bias")):
             own = {} if name == "none" else {"regularizer.strength": ANY, "regularizer.norm_squared": ANY}
             label = f"{model_name(network)}{', normalized data' if normalized else ''}, {name.replace('_', ' ')}"
@@ -157,8 +156,7 @@ def norm_bias(records: Sequence[RunRecord]) -> Report:
     columns = _before_and_after("param_norm", "parameter norm", ".1f")
     notes = ("The paper's fixup34 is ResNet-20 with FixUp; its MLP has 4 layers. Its numbers are of 10 runs.",)
     kinds = Kinds(rows, _METHODS)
-    title, data = "No regularizer, weight decay, or norm-bias", "cifar100" if hundred else "cifar10"
-    return _report("norm_bias", title, records, kinds, columns, notes, data)
+    return _report("norm_bias", "No regularizer, weight decay, or norm-bias", records, kinds, columns, notes, data)
 
 
 RANK: Mapping[tuple[str, str, bool], Mapping[str, Sequence[float]]] = {
@@ -206,7 +204,7 @@ def rank(records: Sequence[RunRecord]) -> Report:
         *_before_and_after("effective_rank", "effective rank", ".1f"),
     ]
     heads = ("test error (%)", *(column.title for column in columns[:2]))
-    data = "cifar100" if _is_on(records, "cifar100") else "cifar10"
+    data = _data(records)
     rows = []
     for network, skip in (("resnet18", True), ("resnet18", False), ("mlp", True)):
         numbers = RANK.get((data, network, skip), {})
@@ -260,7 +258,8 @@ def ntk_width(records: Sequence[RunRecord]) -> Report:
     measured = [run for run in records if any("ntk_correlation" in row for row in run.diagnostics())]
     found: dict[str, tuple[Any, ...]] = {}
     for run in measured:
-        found.setdefault(_network(run)[0], _network(run)[1:])
+        label, *network = _network(run)
+        found.setdefault(label, tuple(network))
     names = list(NETWORKS)
     order = sorted(found.items(), key=lambda each: (names.index(each[1][0]["model.name"]), *each[1][1:]))
     rows = [Kind(label, needs) for label, (needs, *_) in order]

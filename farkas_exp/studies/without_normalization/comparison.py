@@ -142,20 +142,28 @@ def transformers_report(records: Sequence[RunRecord]) -> Report:
 def _report(records: Sequence[RunRecord], name: str, arms: Arms | None = None) -> Report:
     methods, notes = find_methods(records, arms, name)
     figures = {name: lambda: rates_figure(methods)} if any(m.search for m in methods) else {}
+    return with_ranks(name, comparison_table(methods, notes), methods, figures)
+
+
+def with_ranks(name: str, table: Table, methods: Sequence[Method], figures: Mapping[str, Any]) -> Report:
+    """The report of a table, and of which methods the runs tell apart where there are two or more."""
     errors = {method.name: method.errors for method in methods if method.errors}
     if len(errors) < 2:
-        return Report(name, (comparison_table(methods, notes),), figures)
-    figures[f"{name}_ranks"] = lambda: ranks_figure(errors)
-    return Report(name, (comparison_table(methods, notes), ranks_table(errors, f"{name}_ranks")), figures)
+        return Report(name, (table,), figures)
+    ranks = f"{name}_ranks"
+    return Report(name, (table, ranks_table(errors, ranks)), {**figures, ranks: lambda: ranks_figure(errors)})
+
+
+def arms_of(comparison: str) -> Arms:
+    """The arms of a comparison's file."""
+    from farkas_exp.studies.arms import experiment_arms
+
+    return experiment_arms(f"{comparison}_test", *CHOSEN)
 
 
 def choose(records: Sequence[RunRecord], comparison: str, arms: Arms | None = None) -> Chosen:
     """The runs of each method of a comparison in one setting; its `arms` are those of its file by default."""
-    if arms is None:
-        from farkas_exp.studies.arms import experiment_arms
-
-        arms = experiment_arms(f"{comparison}_test", *CHOSEN)
-    return arms.choose(records)
+    return (arms or arms_of(comparison)).choose(records)
 
 
 def find_methods(

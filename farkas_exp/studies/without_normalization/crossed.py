@@ -7,25 +7,16 @@ from farkas_exp.report.methods import Arms
 from farkas_exp.report.render import Report
 from farkas_exp.report.tables import Cell, Table, cell
 from farkas_exp.runs import RunRecord
-from farkas_exp.studies.without_normalization.comparison import CHOSEN, Method, find_methods
-from farkas_exp.studies.without_normalization.ranking import ranks_figure, ranks_table
+from farkas_exp.studies.without_normalization.comparison import Method, arms_of, find_methods, with_ranks
 
-EXPERIMENT = "initializations_test"
+NAME = "initializations"
 
 
 def report(records: Sequence[RunRecord], arms: Arms | None = None) -> Report:
     """A table of methods by initializations, and which pairs the runs tell apart."""
-    if arms is None:
-        from farkas_exp.studies.arms import experiment_arms
-
-        arms = experiment_arms(EXPERIMENT, *CHOSEN)
-    methods, notes = find_methods(records, arms, "initializations")
-    errors = {method.name: method.errors for method in methods if method.errors}
-    table = crossed_table(methods, arms.order, notes)
-    if len(errors) < 2:
-        return Report("initializations", (table,))
-    ranks = ranks_table(errors, "initializations_ranks")
-    return Report("initializations", (table, ranks), {"initializations_ranks": lambda: ranks_figure(errors)})
+    arms = arms or arms_of(NAME)
+    methods, notes = find_methods(records, arms, NAME)
+    return with_ranks(NAME, crossed_table(methods, arms.order, notes), methods, {})
 
 
 def crossed_table(methods: Sequence[Method], order: Sequence[str], notes: Sequence[str] = ()) -> Table:
@@ -50,7 +41,7 @@ def crossed_table(methods: Sequence[Method], order: Sequence[str], notes: Sequen
         " initialization.",
     )
     heads = ("method", *columns_of)
-    return Table("Method and initialization", heads, tuple(rows), (*said, *notes), tuple(records), "initializations")
+    return Table("Method and initialization", heads, tuple(rows), (*said, *notes), tuple(records), NAME)
 
 
 def _pair(method: Method | None) -> Cell:

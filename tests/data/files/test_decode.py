@@ -101,7 +101,7 @@ def test_a_jpeg_read_at_a_reduced_size_looks_the_same(tmp_path, view, monkeypatc
     loaded = []
     monkeypatch.setattr("farkas_exp.data.files.decode.to_rgb", lambda image: loaded.append(image.size) or image.copy())
     reduced = decode(tmp_path / "large.jpg", 64, 64, view).astype(int)
-    assert loaded[0][0] < 410, "the decoder put out fewer pixels"
+    assert loaded[0][0] < 410, "the decoder itself returned a smaller picture"
     assert np.abs(full - reduced).mean() < 1.5
     assert np.abs(full - reduced).max() < 12
 
