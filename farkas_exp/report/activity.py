@@ -48,7 +48,7 @@ def arm_activity(arm: Arm) -> list[dict[str, Any]]:
     `dead` is the share of dead points in the layer where most are, `silent` the mean number of layers, out of
     `appending`, whose appended unit is active at no point.
     """
-    series = [{row.get("epoch"): _row(row) for row in run.diagnostics()} for run in arm.runs]
+    series = [{row.get("epoch"): by_kind(row) for row in run.diagnostics()} for run in arm.runs]
     series = [{epoch: row for epoch, row in each.items() if row} for each in series]
     series = [each for each in series if each]
     if not series:
@@ -57,7 +57,7 @@ def arm_activity(arm: Arm) -> list[dict[str, Any]]:
     return [{"epoch": epoch} | _mean([each[epoch] for each in series]) for epoch in common]
 
 
-def _row(row: Any) -> dict[str, float]:
+def by_kind(row: Any) -> dict[str, float]:
     """The shares of one measurement; empty for one of a version that did not tell the kinds apart."""
     shares: dict[str, list[float]] = {}
     for layer in layers_of(row):

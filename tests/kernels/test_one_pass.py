@@ -120,21 +120,25 @@ def test_which_convolutions_it_computes(pretended):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("precision", ["tf32", "bf16"])
-def test_on_a_gpu_the_errors_are_those_of_the_library(precision):
-    """Gradients against float64 ones: at most three times the library's error."""
+def test_on_a_gpu_the_errors_are_those_of_their_precision():
+    """Gradients against float64 ones: in bf16 at most three times the library's error, in TF32 less than its in bf16.
+
+    The library's error in TF32 is no measure: it may multiply in float32, and it rounds factors that Triton cuts off.
+    """
+    torch.manual_seed(0)
     plain = create_model("farkasnet34").to(GPU, memory_format=torch.channels_last)
+    fast = accelerated(copy.deepcopy(plain))
     batch = torch.rand(16, 3, 32, 32, device=GPU).to(memory_format=torch.channels_last)
 
     def gradient(model, given, half=False):
-        with torch.autocast("cuda", torch.bfloat16, enabled=half):
+        with torch.autocast("cuda", torch.bfloat16, enabled=half), single_precision(tf32=True):
             loss = model(given).float().square().mean()
-        return torch.cat([g.double().flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
+            return torch.cat([g.double().flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
 
     exact = gradient(copy.deepcopy(plain).double(), batch.double())
-    with single_precision(tf32=True):
-        errors = [
-            float((gradient(model, batch, precision == "bf16") - exact).norm() / exact.norm())
-            for model in (accelerated(plain), plain)
-        ]
-    assert errors[0] < 3 * errors[1]
+
+    def error(model, half):
+        return float((gradient(model, batch, half) - exact).norm() / exact.norm())
+
+    assert error(fast, half=True) < 3 * error(plain, half=True)
+    assert error(fast, half=False) < error(plain, half=True)

@@ -223,6 +223,9 @@ def test_a_compiled_run_follows_the_eager_one():
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings(  # of torch.compile
+    "ignore:The CUDA Graph is empty", "ignore:The .grad attribute of a Tensor", "ignore:TensorFloat32 tensor cores"
+)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("mode", ["graph", "default", "reduce-overhead"])
 def test_every_mode_follows_the_eager_run_on_a_gpu(mode, precision):
