@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import json
 import re
 import shlex
 import subprocess
@@ -17,6 +18,7 @@ from farkas_exp.config import arms
 from farkas_exp.config.store import config_dir, tell_hydra
 from farkas_exp.config.texts import keep_texts
 from farkas_exp.launch.arguments import checked
+from farkas_exp.launch.cli import main
 from farkas_exp.launch.composition import Compositions
 from farkas_exp.launch.grid import combinations
 from farkas_exp.launch.planned import Planned
@@ -178,6 +180,27 @@ def test_the_trained_network_of_the_readme_works(tmp_path, monkeypatch):
     assert count == 1
     exec(text.replace('"onnx"', '"torchscript"'), {})
     assert (run.path / "network.ts").exists()
+
+
+def test_the_notebook_goes_from_a_run_to_figures(tmp_path, monkeypatch):
+    """Its cells in their order; the commands in this process, with the names in braces as Jupyter fills them in."""
+    importlib.import_module("matplotlib").use("agg")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for cell in json.loads((ROOT / "docs" / "first_figure.ipynb").read_text())["cells"]:
+        text = "".join(cell["source"])
+        start, own, command = text.partition("!{sys.executable} -m farkas_exp ")
+        if own:
+            words = shlex.split(eval(f"f{command!r}", names))
+            other = importlib.import_module(COMMANDS[words[0]]).main if words[0] in COMMANDS else None
+            assert (start, other(words[1:]) if other else main(words)) == ("", 0)
+        elif cell["cell_type"] == "code":
+            exec(text, names)
+        assert not cell.get("outputs")
+    names["plt"].close("all")
+    assert {path.name for path in tmp_path.rglob("*.p[dn][fg]")} == {"curves.pdf", "compare.png", "activity.pdf"}
+    assert names["run"].result["test_error"] < 60
+    assert names["certificates"].active
 
 
 @pytest.mark.slow
