@@ -24,7 +24,7 @@ from farkas_exp.data.files import prints
 from farkas_exp.launch import workers
 from farkas_exp.launch.arguments import checked, packing
 from farkas_exp.launch.complaints import one_line
-from farkas_exp.launch.outcomes import CRASH, OK, REFUSED, TO_BE_CONTINUED, USAGE, Outcome
+from farkas_exp.launch.outcomes import CRASH, OK, REFUSED, TO_BE_CONTINUED, USAGE, Outcome, outcome_rows
 from farkas_exp.launch.summary import LOST_EACH_OTHER, STOPPED, Cut, end_of_sweep, failure_of_sweep
 from farkas_exp.launch.sweep import SweepWatch
 from farkas_exp.launch.task import Task
@@ -87,9 +87,11 @@ def _run(given: Sequence[str]) -> int:
             raise
         cut = Cut(LOST_EACH_OTHER if distributed.is_broken() else STOPPED)
     except Exception as error:  # noqa: BLE001 - it does not compose, or a launcher or search failed
-        if SweepWatch.current is None or not SweepWatch.current.has_begun:
+        current = SweepWatch.current
+        begun = current is not None and current.has_begun
+        if not begun or (isinstance(error, UserError) and not outcome_rows(current.directory)):
             return _complain(one_line(error))
-        cut = failure_of_sweep(SweepWatch.current, error)
+        cut = failure_of_sweep(current, error)
     if SweepWatch.current is not None:
         with at_stake():
             return end_of_sweep(SweepWatch.current, given, cut)

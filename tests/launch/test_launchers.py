@@ -248,13 +248,19 @@ def test_launcher_configs_compose_with_the_values_of_their_files(name, capsys):
     assert composed == {**written, "runs_per_job": 7}
 
 
-def test_slurm_without_slurm_is_one_line(tmp_path, capfd, monkeypatch):
+@pytest.mark.parametrize("refused", [None, "sbatch: error: invalid partition specified: nowhere"])
+def test_slurm_that_is_not_there_or_refuses_a_sweep_is_one_line(refused, tmp_path, capfd, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
+    for name in ("srun", "sbatch") if refused else ():
+        (tmp_path / name).write_text(f"#!/bin/sh\necho '{refused}' >&2\nexit 1\n")
+        (tmp_path / name).chmod(0o755)
     assert main(["-m", "hydra/launcher=slurm", *SMALL, f"runs_dir={tmp_path / 'runs'}", "seed=0,1"]) == 2
-    lines = [line for line in capfd.readouterr().err.splitlines() if line]
+    shown = capfd.readouterr()
+    lines = [line for line in shown.err.splitlines() if line]
     assert len(lines) == 1
     assert lines[0].startswith("error: hydra.launcher: ")
-    assert "srun" in lines[0]
+    assert ("nowhere" if refused else "srun") in lines[0]
+    assert "runs in" not in shown.out, "no summary of a sweep without a run"
 
 
 NEEDS_OPTUNA = pytest.mark.skipif(

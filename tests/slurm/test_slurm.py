@@ -26,8 +26,8 @@ LAUNCHER = [
     "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=2",
 ]  # fmt: skip
 EPOCHS = 60
-LONG_SECONDS = 45
-"""Of the run that times out, whose signal comes after 15 to 45: Slurm looks at time limits every 30 seconds."""
+LONG_SECONDS = 65
+"""Of the run that times out, whose signal comes after 30 to 60: Slurm looks at time limits every 30 seconds."""
 
 
 class Sweep:
@@ -47,6 +47,7 @@ class Sweep:
     def __exit__(self, *exception):
         self.process.kill()
         self.process.wait()
+        self.process.stdout.close()
 
     def run(self, *command):
         return subprocess.run(command, env=self.variables, check=True, capture_output=True, text=True).stdout
@@ -54,7 +55,7 @@ class Sweep:
     def training(self, seed, epochs=3):
         """Wait until the run has trained so many epochs; the id of its Slurm job."""
         self.until(lambda: (s := self.state(seed)) and s["state"] == "running" and s["epoch"] >= epochs)
-        text = next(p for p in self.logs() if f"seed {seed}]" in p.read_text())
+        text = next(p for p in self.logs() if re.search(rf"\bseed[ =]{seed}\]", p.read_text()))
         return re.match(r"(\d+(?:_\d+)?)_0_log", text.name)[1]
 
     def logs(self):
@@ -143,7 +144,7 @@ def test_a_job_out_of_time_is_requeued_and_goes_on(slurm, tmp_path, undisturbed)
     epoch_seconds = sum(record.result["seconds"] for record in collect(undisturbed)) / (4 * EPOCHS)
     epochs = math.ceil(LONG_SECONDS / epoch_seconds)
     train_here(undisturbed, f"epochs={epochs}")
-    limit = ["hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=45"]
+    limit = ["hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=30"]
     with Sweep(slurm, tmp_path, f"epochs={epochs}", "seed=0", *limit) as sweep:
         job = sweep.training(seed=0)
         assert "1 finished" in sweep.finish(seconds=1500)
@@ -202,4 +203,4 @@ def test_a_cancelled_job_writes_its_checkpoint_and_is_not_requeued(slurm, tmp_pa
 def test_what_slurm_refuses_is_one_line(slurm, tmp_path):
     with Sweep(slurm, tmp_path, "epochs=1", "seed=0,1", "hydra.launcher.partition=nowhere") as sweep:
         out = sweep.finish(status=2, seconds=60)
-    assert re.fullmatch(r"error: hydra\.launcher: .*[Ii]nvalid partition.*\n", out)
+    assert re.fullmatch(r"0 of 2 runs done\nerror: hydra\.launcher: .*[Ii]nvalid partition.*\n", out)
