@@ -61,6 +61,14 @@ lint: setup  ## format check, lint and types
 wheel: setup  ## build the wheel into dist/
 	$(PY) -m build --wheel --no-isolation
 
+.PHONY: docs
+docs:  ## the documentation as a site in build/site, by an environment of its own; a warning is an error
+	@test -x build/mkdocs/bin/mkdocs || { $(PYTHON) -m venv build/mkdocs && build/mkdocs/bin/python -m pip install --quiet \
+		--disable-pip-version-check mkdocs==1.6.1 mkdocs-material==9.8.2 mkdocstrings-python==2.0.11 ruff==0.17.5; }
+	@mkdir -p build/pages
+	@ln -sfn $(addprefix ../../,README.md CHANGELOG.md CONTRIBUTING.md CITATION.cff docs results benchmarks) build/pages
+	@NO_MKDOCS_2_WARNING=1 build/mkdocs/bin/mkdocs $(or $(ARGS),build) --strict --config-file docs/mkdocs.yml
+
 .PHONY: lock
 lock:  ## resolve requirements.in into requirements.lock, for every platform
 	uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate requirements.in --output-file requirements.lock

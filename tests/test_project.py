@@ -3,6 +3,7 @@
 import ast
 import importlib
 import json
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -10,10 +11,12 @@ import sys
 import tomllib
 import zipfile
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import yaml
 
+import farkas_exp
 from farkas_exp.config.extensions import registries
 from tests.paths import ROOT, tracked
 
@@ -72,9 +75,10 @@ def test_continuous_integration_runs_what_a_developer_does():
     assert "make lint" in script
     assert "make test" in script
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text())
-    job = workflow["jobs"]["test"]
+    job, site = workflow["jobs"]["test"], workflow["jobs"]["docs"]
     assert job["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13", "3.14"]
     assert [step["run"] for step in job["steps"] if "run" in step] == [".ci/run"]
+    assert [step["run"] for step in site["steps"] if "run" in step] == ["make docs"]
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
     assert {hook["entry"].split()[0] for hook in hooks} == {".venv/bin/ruff", ".venv/bin/pyright"}
 
@@ -169,17 +173,29 @@ def test_the_documentation_names_every_choice_of_every_group():
     assert sorted(name for name in names if f"`{name.partition('=')[2]}`" not in page) == []
 
 
-def test_every_page_that_the_documentation_links_is_there():
-    pages = [
-        ROOT / "README.md",
-        ROOT / "CONTRIBUTING.md",
-        *(ROOT / "docs").glob("*.md"),
-        *(ROOT / "results").glob("*.md"),
-    ]
-    broken = [
-        f"{page.name}: {target}"
-        for page in pages
-        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text())
-        if not target.startswith("http") and not (page.parent / target).exists()
-    ]
+def headings(page):
+    """The anchors of a page, as GitHub and the site name them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+    titles = re.findall(r"^#+ (.+)$", text, flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_every_page_and_heading_that_the_documentation_links_is_there():
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "results").glob("*.md")]
+    broken = []
+    for page in pages:
+        for target, heading in re.findall(r"\]\((?!http)([^)#\s]*)#?([^)\s]*)\)", page.read_text()):
+            place = page.parent / target if target else page
+            if not place.exists() or (heading and heading not in headings(place)):
+                broken.append(f"{page.name}: {target}#{heading}")
     assert broken == []
+
+
+def test_the_site_shows_every_page_and_all_that_the_package_offers():
+    config = (ROOT / "docs" / "mkdocs.yml").read_text()
+    pages = re.findall(r"(\S+\.md)$", config.partition("\nnav:")[2], flags=re.M)
+    wanted = {str(path) for path in tracked("docs", "*.md") if path.suffix == ".md" and len(path.parts) < 3}
+    assert sorted(pages) == sorted(wanted - {str(path) for path in tracked("results")} | {"results/README.md"})
+    names = re.findall(r"^::: (.+)$", (ROOT / "docs" / "api.md").read_text(), flags=re.M)
+    assert not [name for name in names if isinstance(pkgutil.resolve_name(name), ModuleType)]
+    assert {name.rpartition(".")[2] for name in names} >= {*farkas_exp.__all__, "find", "Runs"}
