@@ -150,6 +150,19 @@ def test_every_room_imports_only_rooms_below_it():
     assert upward == []
 
 
+def test_no_name_that_a_package_offers_is_one_of_its_modules():
+    """Importing the module would put it in the place of the name."""
+    taken = []
+    for path in (ROOT / "farkas_exp").rglob("__init__.py"):
+        package = importlib.import_module(".".join(path.parent.relative_to(ROOT).parts))
+        taken += [
+            f"{package.__name__}.{name}"
+            for name in getattr(package, "__all__", ())
+            if (path.parent / f"{name}.py").exists() or (path.parent / name).exists()
+        ]
+    assert taken == []
+
+
 def test_what_tests_share_is_in_helper_modules():
     pattern = re.compile(r"^ *(?:from|import) +(tests\.(?:\w+\.)*test_\w+)", flags=re.M)
     tests = (ROOT / "tests").rglob("*.py")

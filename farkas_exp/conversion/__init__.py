@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 from farkas_exp.lazy import load
 
 if TYPE_CHECKING:
-    from farkas_exp.conversion.convert import Conversion, Place, convert
+    from farkas_exp.conversion.network import Conversion, Place, convert
 
 __all__ = ["Conversion", "Place", "convert"]
 
-_PLACES = {"convert": ("Conversion", "Place", "convert")}
+_PLACES = {"network": ("Conversion", "Place", "convert")}
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from farkas_exp.conversion import convert
-from farkas_exp.conversion.convert import LAYER
+from farkas_exp.conversion.network import LAYER
 from farkas_exp.initialization import initialize
 from farkas_exp.layers import FarkasLayer, certify, plain_path, watch_pre_activations
 from farkas_exp.machine.errors import UserError
