@@ -4,8 +4,10 @@ import itertools
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
@@ -55,8 +57,18 @@ def own_arms(experiment: str) -> dict[str, arms.Arm]:
 
 def of_experiment(experiment: str) -> tuple[Compositions, DictConfig]:
     """What composes an experiment's runs ("": those of none), and the configuration of its whole sweep."""
-    arms.offer(own_arms(experiment))  # another experiment's may have taken their place
+    repo = ConfigStore.instance().repo
+    repo.pop(arms.GROUP, None)  # another experiment's
+    repo.update(offers(experiment))
     return made_for(experiment)
+
+
+@cache
+def offers(experiment: str) -> dict[str, Any]:
+    """The group of the experiment's arms in Hydra's store, as `arms.offer` makes it."""
+    arms.offer(own_arms(experiment))
+    repo = ConfigStore.instance().repo
+    return {arms.GROUP: repo[arms.GROUP]} if arms.GROUP in repo else {}
 
 
 @cache

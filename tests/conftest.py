@@ -1,3 +1,4 @@
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="needs PyTorch on a GPU"))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # half a million objects that stay: no later collection goes through them
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ A new key has to be entered in `CHANGES`; the tests then hold it to what its fie
 
 import dataclasses
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -323,10 +323,9 @@ def test_what_does_nothing_is_refused_with_what_it_needs(key: str) -> None:
         assert "\n" not in str(raised.value)
 
 
-def lacking_configs(others: Mapping[str, Any]) -> list[Config]:
+def lacking_configs(others: Mapping[str, Any]) -> Iterator[Config]:
     """Configurations that lack one thing or another."""
     off = {"augmentation.cutout": 0, "optimizer.weight_decay": 0.0, "optimizer.momentum": 0.0, "model.name": "resnet18"}
-    tried: list[Config] = []
     linear = MLP | {"model.name": "linear_residual", "model.width": None}
     fixup = {"model.name": "fixup34"}
     cosine = {"lr.schedule": "cosine", "lr.milestones": [60, 120, 160]}
@@ -334,10 +333,10 @@ def lacking_configs(others: Mapping[str, Any]) -> list[Config]:
     for part in (off, {}, MLP, linear, fixup, cosine, MOONS, FOLDER, PHASED, *others_off):
         for mixed in ({**part, **others}, {**others, **part}):
             try:
-                tried.append(made(mixed))
+                lacking = made(mixed)
             except UserError:
                 continue
-    return tried
+            yield lacking
 
 
 @pytest.mark.parametrize("key", INSIDE)

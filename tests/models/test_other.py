@@ -318,16 +318,24 @@ def test_every_residual_block_names_the_end_of_its_branch():
             assert norm is None or isinstance(norm, nn.Identity)
 
 
-@pytest.mark.parametrize("normalization", sorted(NORMALIZATIONS))
-@pytest.mark.parametrize("name", sorted(NETWORKS))
+EVERY_NORMALIZATION = ("resnet34", "farkasnet18", "farkasnet50", "farkasnet50_imagenet", "densenet40", "vit",
+                       "farkas_mlp", "farkas_rect_conv", "allconv_residual")  # fmt: skip
+"""Networks of each kind of block; the others of a kind differ in their sizes."""
+PRETENDED = [
+    pytest.param(name, normalization, marks=[] if quick else pytest.mark.slow)
+    for name in sorted(NETWORKS)
+    for normalization in sorted(NORMALIZATIONS)
+    if (normalization == "none" or NETWORKS[name].positions)
+    and (NETWORKS[name].spatial or not NORMALIZATIONS[normalization].maps_only)
+    for quick in [name in EVERY_NORMALIZATION or normalization in ("none", "batch")]
+]
+
+
+@pytest.mark.parametrize(("name", "normalization"), PRETENDED)
 def test_every_network_runs_forward_on_a_pretended_gpu(name, normalization):
     """Every tensor is on the device: the mistake of mixed devices shows without a GPU, in the kernels as well."""
     own = {"blocks": (1, 1), "widths": (8, 12), "depth": 2, "width": 8}
     options = {key: own[key] for key in own if key in NETWORKS[name].options}
-    if normalization != "none" and not NETWORKS[name].positions:
-        return
-    if NORMALIZATIONS[normalization].maps_only and not NETWORKS[name].spatial:
-        return
     with FakeTensorMode(), torch.device("cuda"):
         model = create_model(name, image_size=32, normalization=normalization, **options)
         accelerate(model, torch.device("cuda"))

@@ -16,13 +16,16 @@ from farkas_exp.registry import REPORTS
 from farkas_exp.report import command
 from farkas_exp.report.arms import Arm, arms_table, group_arms
 from farkas_exp.report.curves import MOST_ARMS, curves_figure, looks
+from farkas_exp.report.methods import Arms
 from farkas_exp.report.render import Report, file_name, show
 from farkas_exp.report.tables import Table, cell, to_csv, to_html, to_latex, to_markdown, to_terminal
 from farkas_exp.runs import RunDirectory, RunRecord, best, collect, read_json, write_json
 from farkas_exp.runs.query import chance_error
+from farkas_exp.studies import arms
 from farkas_exp.studies.farkas.filling import fill
 from farkas_exp.studies.farkas.paper import TABLES
 from farkas_exp.studies.farkas.paper_table import other_arms_tables, paper_table
+from farkas_exp.studies.without_normalization import costs
 from tests.made_runs import make_run, settings
 
 NASTY = "=cmd|' /C calc'!A0 $\\frac{ \x1b[2J\x07 <script>alert(1)</script> _x_ | & % # {~^} [a](b)\n\r\u202eend"
@@ -304,20 +307,25 @@ def test_a_sweep_prints_no_control_characters_of_an_error() -> None:
 
 
 FEW: tuple[Any, ...] = ("x", [[1]])
-COMPARISONS = ("without_normalization", "transformers")  # their arms are composed, which takes seconds
 VALUES: tuple[Any, ...] = (None, True, -1, 10**30, "x", "", [], [[1]], {}, {"a": {"b": 1}}, 1e-320)
 
 
 @pytest.mark.parametrize("values", [FEW, pytest.param(VALUES, marks=pytest.mark.slow)], ids=["few", "all"])
-def test_no_value_of_a_record_brings_a_report_down(tmp_path: Path, values: tuple[Any, ...]) -> None:
+def test_no_value_of_a_record_brings_a_report_down(
+    tmp_path: Path, values: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every key of a run's files at every kind of value: each report is made, or refused in one line."""
-    base = settings("mlp", dataset__name="moons", epochs=2, model__depth=2, model__width=4)
+    base = settings("mlp", dataset__name="moons", epochs=2, model__depth=2, model__width=4, device="cpu")
+    configs = {"plain, He": base, "Farkas, He": {**base, "model": {**base["model"], "name": "farkas_mlp"}}}
+    # Composing an experiment's own arms takes seconds.
+    monkeypatch.setattr(arms, "experiment_arms", lambda _, *swept: Arms(configs, swept))
+    monkeypatch.setattr(costs, "ROUNDS", 1)
     path = make_run(tmp_path, base)
     make_run(tmp_path, {**base, "dataset": {"name": "moons", "validation": 0.1}}, seed=1)
     files = {name: read_json(path / name) for name in ("run.json", "result.json", "state.json")}
     row = {"epoch": 2, "layers": [{"dead_points": 0.5, "dead_units": 0.1, "units": 3}], "dead_samples": 0.1,
            "robust_error": {"8/255": 3.0}, "effective_rank": {"a": 1.0}, "ntk_correlation": 0.5}  # fmt: skip
-    every = [REPORTS[name] for name in REPORTS if REPORTS[name].needs_runs and name not in COMPARISONS]
+    every = [REPORTS[name] for name in REPORTS if REPORTS[name].needs_runs]
 
     def render_all() -> None:
         records = collect(tmp_path)

@@ -1,13 +1,10 @@
 """Runs that survive: resumption inside an epoch, damaged and lost files, full and read-only disks, moved folders."""
 
 import errno
-import json
 import os
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -21,9 +18,11 @@ from farkas_exp.runs import checkpoint, open_run, read_json, read_rows, read_run
 from farkas_exp.training import session as train
 from farkas_exp.training.trainer import Trainer
 from tests.configs import config, values
+from tests.forks import Fork
 from tests.stopping import assert_same, stop_after
 
 CIFAR_STYLE = {"crop_padding": 2, "flip": True, "cutout": 3}
+MEASURED = {"augmentation": CIFAR_STYLE, "diagnostics": {"epochs": [0, 1]}}
 
 
 def die(*arguments):
@@ -35,16 +34,29 @@ class Killed(BaseException):
     pass
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The undisturbed run."""
+    made = config(tmp_path_factory.mktemp("whole"))
+    assert execution.execute(made).status == runs.FINISHED
+    return open_run(made)
+
+
+@pytest.fixture(scope="module")
+def whole_measured(tmp_path_factory):
+    """The undisturbed run with random augmentation and diagnostics."""
+    made = config(tmp_path_factory.mktemp("measured"), **MEASURED)
+    assert execution.execute(made).status == runs.FINISHED
+    return open_run(made)
+
+
 # --- resumption
 
 
 @pytest.mark.parametrize("step", [1, 6, 14])
-def test_a_checkpoint_inside_an_epoch_is_enough_to_go_on_bitwise(tmp_path, monkeypatch, step):
+def test_a_checkpoint_inside_an_epoch_is_enough_to_go_on_bitwise(whole_measured, tmp_path, monkeypatch, step):
     """5 steps an epoch, a checkpoint after every step and at no end of an epoch; killed in step `step` + 1."""
-    changes = {"augmentation": CIFAR_STYLE, "diagnostics": {"epochs": [0, 1]}}
-    every = {"every_epochs": 0, "every_minutes": 1e-9}
-    whole, killed = config(tmp_path / "whole", **changes), config(tmp_path / "killed", checkpoint=every, **changes)
-    assert execution.execute(whole).status == runs.FINISHED
+    killed = config(tmp_path / "killed", checkpoint={"every_epochs": 0, "every_minutes": 1e-9}, **MEASURED)
     original, count = Trainer._train_step, 0
 
     def counted(self, images, labels):
@@ -59,8 +71,8 @@ def test_a_checkpoint_inside_an_epoch_is_enough_to_go_on_bitwise(tmp_path, monke
     saved = checkpoint.load(open_run(killed))["state"]
     assert 5 * saved["epoch"] + saved["step"] in (step, step - 1)  # the end of an epoch is no step of it
     assert execution.execute(killed).status == runs.FINISHED
-    assert_same(open_run(whole), open_run(killed))
-    assert read_rows(open_run(whole).diagnostics) == read_rows(open_run(killed).diagnostics)
+    assert_same(whole_measured, open_run(killed))
+    assert read_rows(whole_measured.diagnostics) == read_rows(open_run(killed).diagnostics)
     assert [row["epoch"] for row in read_rows(open_run(killed).diagnostics)] == [0, 1]
 
 
@@ -107,9 +119,8 @@ def seeded_net():
 
 
 @pytest.mark.parametrize("moment", ["fsync", "first replace", "second replace"])
-def test_killed_while_a_checkpoint_is_written(tmp_path, monkeypatch, moment):
-    whole, killed = config(tmp_path / "whole"), config(tmp_path / "killed")
-    execution.execute(whole)
+def test_killed_while_a_checkpoint_is_written(whole, tmp_path, monkeypatch, moment):
+    killed = config(tmp_path / "killed")
     save, seen = checkpoint.save, []
 
     def save_then_die(run, state):
@@ -136,14 +147,13 @@ def test_killed_while_a_checkpoint_is_written(tmp_path, monkeypatch, moment):
     run = open_run(killed)
     assert list(run.path.glob(".*.tmp"))
     assert execution.execute(killed).status == runs.FINISHED
-    assert_same(open_run(whole), run)
+    assert_same(whole, run)
     assert not list(run.path.glob(".*.tmp"))
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped"])
-def test_a_damaged_checkpoint_is_named_and_the_previous_one_used(tmp_path, monkeypatch, capfd, damage):
-    whole, damaged = config(tmp_path / "whole"), config(tmp_path / "damaged")
-    execution.execute(whole)
+def test_a_damaged_checkpoint_is_named_and_the_previous_one_used(whole, tmp_path, monkeypatch, capfd, damage):
+    damaged = config(tmp_path / "damaged")
     with monkeypatch.context() as patched:
         stop_after(13, patched)
         execution.execute(damaged)
@@ -160,7 +170,7 @@ def test_a_damaged_checkpoint_is_named_and_the_previous_one_used(tmp_path, monke
     assert execution.execute(damaged).status == runs.FINISHED
     said = capfd.readouterr().err.splitlines()
     assert said == [f"warning: {run.checkpoint}: truncated, or no checkpoint; going on from the one before it"]
-    assert_same(open_run(whole), run)
+    assert_same(whole, run)
     assert [row["epoch"] for row in read_rows(run.metrics)] == [1, 2, 3]
 
 
@@ -189,14 +199,13 @@ def interrupted(made, monkeypatch, steps=8):
     return open_run(made)
 
 
-def test_a_torn_last_line_is_cut_and_written_again(tmp_path, monkeypatch):
-    whole, torn = config(tmp_path / "whole"), config(tmp_path / "torn")
-    execution.execute(whole)
+def test_a_torn_last_line_is_cut_and_written_again(whole, tmp_path, monkeypatch):
+    torn = config(tmp_path / "torn")
     run = interrupted(torn, monkeypatch)
     with open(run.metrics, "a", encoding="utf-8") as file:
         file.write('{"epoch": 2, "tra')
     assert execution.execute(torn).status == runs.FINISHED
-    assert_same(open_run(whole), run)
+    assert_same(whole, run)
 
 
 def test_metrics_that_lack_an_epoch_are_refused_and_nothing_is_harmed(tmp_path, monkeypatch):
@@ -277,10 +286,9 @@ def test_state_of_any_kind_is_read_without_an_exception(tmp_path, monkeypatch):
         assert read_run(run.path).state in (runs.EMPTY, runs.INTERRUPTED)
 
 
-def test_a_copied_folder_goes_on_where_it_is(tmp_path, monkeypatch):
+def test_a_copied_folder_goes_on_where_it_is(whole, tmp_path, monkeypatch):
     """Killed on one machine, its runs_dir moved to another: the lock and the "running" of the first mean nothing."""
-    whole, made = config(tmp_path / "whole"), config(tmp_path / "here")
-    execution.execute(whole)
+    made = config(tmp_path / "here")
     run = interrupted(made, monkeypatch)
     state = read_json(run.state)
     runs.write_json(run.state, {**state, "state": runs.RUNNING, "host": "elsewhere", "pid": os.getpid()})
@@ -289,7 +297,7 @@ def test_a_copied_folder_goes_on_where_it_is(tmp_path, monkeypatch):
     moved = config(tmp_path / "there")
     assert read_run(open_run(moved).path).state == runs.INTERRUPTED
     assert execution.execute(moved).status == runs.FINISHED
-    assert_same(open_run(whole), open_run(moved))
+    assert_same(whole, open_run(moved))
     assert read_json(open_run(moved).record)["wandb_id"]
     assert not (tmp_path / "here").exists()
 
@@ -298,9 +306,8 @@ def test_a_copied_folder_goes_on_where_it_is(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("file", ["metrics.jsonl", "checkpoint.pt", "state.json"])
-def test_a_full_disk_is_one_line_and_the_same_command_goes_on_later(tmp_path, monkeypatch, capfd, file):
-    whole, made = config(tmp_path / "whole"), config(tmp_path / "full")
-    execution.execute(whole)
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on_later(whole, tmp_path, monkeypatch, capfd, file):
+    made = config(tmp_path / "full")
     run = open_run(made)
     sync, full = os.fsync, False
 
@@ -321,7 +328,7 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on_later(tmp_path, mo
     assert read_run(run.path).state == runs.INTERRUPTED
     assert not list(run.path.glob(".*.tmp"))
     assert execution.execute(made).status == runs.FINISHED
-    assert_same(open_run(whole), run)
+    assert_same(whole, run)
 
 
 def test_a_file_size_limit_while_torch_writes_is_one_line(tmp_path):
@@ -330,19 +337,14 @@ def test_a_file_size_limit_while_torch_writes_is_one_line(tmp_path):
     def limited():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+        print(execution.execute(config(tmp_path / "runs")))
 
-    code = (
-        "import sys, json; from farkas_exp import config; from farkas_exp.launch import execution;"
-        "print(execution.execute(config.parse(json.loads(sys.argv[1]))))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(values(tmp_path))], capture_output=True, text=True, check=True,
-        preexec_fn=limited, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-    )  # fmt: skip
-    assert "status='file error'" in done.stdout
-    assert "File too large; mend it" in done.stdout
-    assert done.stderr == ""
-    (record,) = runs.collect(tmp_path)
+    status, said = Fork(limited, tmp_path / "said").end()
+    assert status == 0
+    assert "status='file error'" in said
+    assert "File too large; mend it" in said
+    assert said.count("\n") == 1, "and no warning"
+    (record,) = runs.collect(tmp_path / "runs")
     assert record.state == runs.INTERRUPTED
     assert not record.path.joinpath("error.txt").exists()
     assert not list(tmp_path.rglob("*.tmp"))

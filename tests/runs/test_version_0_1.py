@@ -13,15 +13,17 @@ import pytest
 from farkas_exp import runs
 from farkas_exp.config import parse
 from farkas_exp.config.identity import identify
-from farkas_exp.launch import cli
+from farkas_exp.launch import cli, execution, outcomes
 from farkas_exp.report import command as report
 from farkas_exp.runs import status
+from tests.composing import composed
 from tests.paths import ROOT
 
 FIXTURE = ROOT / "tests" / "fixtures" / "runs_0_1"
 EXPECTED: list[dict[str, Any]] = json.loads((FIXTURE / "expected.json").read_text())
 DONE = [run for run in EXPECTED if run["status"] in ("finished", "failed")]
 (INTERRUPTED,) = [run for run in EXPECTED if run["status"] == "interrupted"]
+SOME = [next(run for run in DONE if text in run["command"] + run["status"]) for text in ("finished", "failed", "moons")]
 GONE = {"only_for"}
 """Keys of 0.1.0 outside of the identity that the schema has no more."""
 
@@ -46,6 +48,16 @@ def test_the_identity_is_that_of_the_record(run: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("run", DONE, ids=lambda run: run["run"].replace("/seed_", "-"))
+def test_its_settings_skip_it_without_a_change(run: dict[str, Any], folder: Path) -> None:
+    before = contents(folder)
+    made = composed(*run["command"].split(), f"runs_dir={folder}")
+    assert made is not None
+    outcome = execution.execute(made)
+    assert (outcome.status, outcome.path) == (outcomes.SKIPPED, str(folder / run["run"]))
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("run", SOME, ids=lambda run: run["run"].replace("/seed_", "-"))
 def test_its_command_skips_it_without_a_change(
     run: dict[str, Any], folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,12 +1,11 @@
 """`sweep.yaml`: the commands that W&B's agent makes of it, and what its agent gets to see."""
 
-import os
-import subprocess
 import sys
 
 import pytest
 import yaml
 
+from farkas_exp.launch.cli import main
 from farkas_exp.runs import read_json, read_rows
 from farkas_exp.runs.collection import collect
 from farkas_exp.runs.record import agent_run
@@ -57,19 +56,23 @@ def test_the_agents_id_counts_only_under_an_agent(environment, expected):
     assert agent_run(environment) == expected
 
 
-def test_the_agent_sees_a_new_run_and_one_that_is_done_under_its_own_ids(tmp_path):
+@pytest.mark.usefixtures("private_home")
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # by W&B, of the agent's parameters
+def test_the_agent_sees_a_new_run_and_one_that_is_done_under_its_own_ids(tmp_path, monkeypatch, capsys):
     parameters = tmp_path / "config.yaml"
     parameters.write_text(yaml.safe_dump({"model": {"value": "farkasnet18"}, "lr.value": {"value": 0.003}}))
     mirrored = []
     for run_id in ("first", "second"):
         agent = {"WANDB_SWEEP_ID": "sweep", "WANDB_RUN_ID": run_id, "WANDB_SWEEP_PARAM_PATH": str(parameters)}
-        done = subprocess.run([*command(chosen()), *SMALL, f"runs_dir={tmp_path}/runs"], cwd=ROOT, check=True,
-                              env={**os.environ, **agent}, capture_output=True, text=True)  # fmt: skip
+        for key, value in agent.items():
+            monkeypatch.setenv(key, value)
+        assert main([*command(chosen())[3:], *SMALL, f"runs_dir={tmp_path}/runs"]) == 0
+        sys.modules["wandb"].teardown()  # as the process would end
         (record,) = collect(tmp_path / "runs")
         mirrored = sorted(record.path.glob("wandb/offline-run-*/run-*.wandb"), key=lambda path: path.stat().st_mtime)
         found = complete(mirrored[-1])
         assert found["id"] == run_id
-        assert done.stdout.startswith("finished" if run_id == "first" else "skipped")
+        assert capsys.readouterr().out.startswith("finished" if run_id == "first" else "skipped")
         assert found["config"]["config"]["model"]["name"] == "farkasnet18"  # nested, beside the agent's flat keys
         assert found["config"]["model"] == "farkasnet18"
         assert [row["_step"] for row in found["history"]] == [1]

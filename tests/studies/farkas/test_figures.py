@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from farkas_exp.report import style
 from farkas_exp.report.command import main
@@ -174,8 +175,15 @@ def test_the_command_draws_what_there_are_runs_for(tmp_path: Path, capsys: pytes
     assert names == [f"figure{i}.{suffix}" for i in (1, 4) for suffix in ("pdf", "png")]
 
 
-def test_figures_are_the_same_bytes_each_time(tmp_path: Path) -> None:
-    first, second = (style.save(figure1(), tmp_path / name).read_bytes() for name in ("a.pdf", "b.pdf"))
+@pytest.fixture(scope="module")
+def drawn() -> Figure:
+    return figure1()
+
+
+def test_figures_are_the_same_bytes_each_time(tmp_path: Path, drawn: Figure) -> None:
+    first, second = (
+        style.save(figure, tmp_path / name).read_bytes() for figure, name in ((drawn, "a.pdf"), (figure1(), "b.pdf"))
+    )
     assert first == second
 
 
@@ -229,10 +237,9 @@ def test_figure1_training_is_gradient_descent_on_the_cross_entropy() -> None:
     np.testing.assert_allclose(moved, -lr * gradient, atol=1e-10)
 
 
-def test_figure1_shows_clouds_hyperplanes_and_regions() -> None:
-    figure = figure1()
-    dead, normed, farkas, regions = figure.axes
-    assert [axes.get_title().split(" ")[0] for axes in figure.axes] == ["(a)", "(b)", "(c)", "(d)"]
+def test_figure1_shows_clouds_hyperplanes_and_regions(drawn: Figure) -> None:
+    dead, normed, farkas, regions = drawn.axes
+    assert [axes.get_title().split(" ")[0] for axes in drawn.axes] == ["(a)", "(b)", "(c)", "(d)"]
     assert "dead points 100%" in dead.get_title()
     assert "dead points 0%" in farkas.get_title()
     assert [len(axes.get_lines()) for axes in (dead, normed, farkas)] == [2, 2, 3]
@@ -242,7 +249,7 @@ def test_figure1_shows_clouds_hyperplanes_and_regions() -> None:
     layer = farkas_layer(plain_layer())
     np.testing.assert_allclose(layer.preactivations(np.stack([x, y], axis=1))[:, 2], 0, atol=1e-9)
     assert regions.collections
-    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    labels = [text.get_text() for text in drawn.legends[0].get_texts()]
     assert labels == ["class 0", "class 1", "unit (arrow: active side)", "added Farkas unit", "no unit active"]
 
 
