@@ -49,6 +49,7 @@ def test_the_wheel_carries_every_file_of_the_package_and_of_its_configuration(di
 def test_the_licence_and_the_citation_travel(distribution):
     assert distribution.metadata.license_expression == "MIT"
     assert distribution.metadata.license_files == ["LICENSE"]
+    assert distribution.metadata.project_urls == {"Paper": "https://arxiv.org/abs/1910.02840"}
     assert (ROOT / "LICENSE").read_text().startswith("MIT License")
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     paper = citation["preferred-citation"]

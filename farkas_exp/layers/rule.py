@@ -1,11 +1,11 @@
 """The rule by which a Farkas layer forms its last component."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from torch import Tensor
 
-from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.errors import UserError, unknown
 from farkas_exp.registry import AGGREGATIONS
 
 
@@ -36,7 +36,15 @@ class FarkasRule:
 
     @classmethod
     def of(cls, rule: "FarkasRule | None", options: dict[str, Any]) -> "FarkasRule":
-        """The rule of a layer, given as a whole or by its fields, such as `aggregation="mean"`."""
+        """The rule of a layer, given as a whole or by its fields, such as `aggregation="mean"`.
+
+        Raises:
+            UserError: there is no such field.
+        """
+        names = [field.name for field in fields(cls)]
+        for key in options:
+            if key not in names:
+                raise unknown(key, key, names)
         return replace(rule, **options) if rule else cls(**options)
 
     def coefficient(self, outputs: int) -> float:

@@ -46,8 +46,9 @@ img { display: block; max-width: 100%; height: auto; margin: 0 auto; } .panels i
   thead th { border-color: #ddd; } tbody tr:last-child td { border-color: #ddd; } img { background: white; }
 }
 @media print {
-  body { color: black; background: white; font-size: 10pt; max-width: none; margin: 0; }
-  .scroll { overflow: visible; } table { font-size: 8pt; } th, td { padding: .15rem .4rem; }
+  html { font-size: 10pt; } body { color: black; background: white; font-size: 1rem; max-width: none; margin: 0; }
+  .scroll { overflow: visible; } table { font-size: .8rem; } th, td { padding: .15rem .4rem; }
+  .notes p, footer { font-size: .75rem; } img { max-height: 15cm; }
   tr, img { break-inside: avoid; } h2, figcaption { break-after: avoid; } footer details { display: none; }
 }
 """
@@ -103,6 +104,9 @@ def picture(figure: Any, description: str) -> str:
     if not parts:
         return f"<figure>{whole}</figure>"
     panels = "".join(_image(_cut(buffer, part), description, "panel") for part in parts)
+    lines = [line for legend in figure.legends for line in legend.get_title().get_text().split("\n") if line]
+    notes = "".join(f"<p>{html.escape(line.strip().replace(chr(92) + '$', '$'))}</p>" for line in lines)
+    panels += f'<div class="notes">{notes}</div>' * bool(notes)
     return f'<figure class="stacks">{whole}<div class="panels">{panels}</div></figure>'
 
 
@@ -129,24 +133,37 @@ def _cut(png: io.BytesIO, part: Any) -> io.BytesIO:
 
 
 def _parts(figure: Any) -> list[Any]:
-    """The parts of a drawn figure, in inches: title, columns of panels, legends; none where all is in one column."""
+    """The parts of a drawn figure, in inches: title, columns of panels, columns of legends without their titles.
+
+    None where all is in one column.
+    """
     from matplotlib.transforms import Bbox
 
+    figure.draw_without_rendering()  # lays the legends out at the figure's own resolution
     renderer = figure.canvas.get_renderer()
-    boxes = [box for axes in figure.axes if (box := axes.get_tightbbox(renderer)) is not None]
+    columns = _columns([box for axes in figure.axes if (box := axes.get_tightbbox(renderer)) is not None])
+    if len(columns) < 2:
+        return []
+    texts = [each.get_window_extent(renderer) for each in figure.texts if each.get_visible()]
+    rows = [list(zip(legend.legend_handles, legend.get_texts(), strict=True)) for legend in figure.legends]
+    entries = [[Bbox.union([part.get_window_extent(renderer) for part in row]) for row in legend] for legend in rows]
+    beside = [box for box in texts if box.width > 1] + [box for boxes in entries for box in _columns(boxes)]
+    middle = Bbox.union(columns)
+    above, below = [box for box in beside if box.y0 > middle.y0], [box for box in beside if box.y0 <= middle.y0]
+    margin = _MARGIN * figure.dpi  # keeps the labels of the axes out
+    below = [Bbox.from_extents(box.x0, box.y0, box.x1, min(box.y1, middle.y0 - margin)) for box in below]
+    inches = figure.dpi_scale_trans.inverted()
+    return [box.transformed(inches) for box in (*above, *columns, *below)]
+
+
+def _columns(boxes: Sequence[Any]) -> list[Any]:
+    """The boxes, those that stand above each other taken together, from left to right."""
+    from matplotlib.transforms import Bbox
+
     columns: list[list[Any]] = []
     for box in sorted(boxes, key=lambda box: box.x0):
         if columns and box.x0 < max(other.x1 for other in columns[-1]):
             columns[-1].append(box)
         else:
             columns.append([box])
-    if len(columns) < 2:
-        return []
-    beside = [each.get_window_extent(renderer) for each in (*figure.texts, *figure.legends) if each.get_visible()]
-    beside = [box for box in beside if box.width > 1]
-    middle = Bbox.union(boxes)
-    above, below = [box for box in beside if box.y0 > middle.y0], [box for box in beside if box.y0 <= middle.y0]
-    margin = _MARGIN * figure.dpi  # keeps the labels of the axes out
-    below = [Bbox.from_extents(box.x0, box.y0, box.x1, min(box.y1, middle.y0 - margin)) for box in below]
-    inches = figure.dpi_scale_trans.inverted()
-    return [box.transformed(inches) for box in (*above, *map(Bbox.union, columns), *below)]
+    return [Bbox.union(column) for column in columns]

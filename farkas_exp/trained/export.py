@@ -68,10 +68,13 @@ def export(run: "Run", format: str, path: str | PathLike[str] | None = None) -> 
         path: the file; by default `network.onnx` and so on in the run directory.
 
     Raises:
-        UserError: another format, a package that it needs is missing, or PyTorch cannot export the network to it.
+        UserError: another format, no folder for the file, a package that it needs is missing, or PyTorch cannot export
+            the network to it.
     """
     check_format(format)
     target = run.record.path / f"network{SUFFIXES[format]}" if path is None else Path(path)
+    if not target.absolute().parent.is_dir():
+        raise UserError(f"out: no folder {target.parent}")
     with scratch_folder(target.absolute().parent, ".export-") as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that an exporter is going to be replaced by another one
         made = folder / target.name

@@ -48,17 +48,19 @@ class Preprocessing:
                 or PNG file, or a PIL image, or a sequence of these.
 
         Raises:
-            UserError: they have another shape, or a file cannot be read.
+            UserError: they have another shape or are none, or a file cannot be read.
         """
         if isinstance(images, (Tensor, np.ndarray)):
             batch = torch.as_tensor(images)
         else:
-            pictures = images if isinstance(images, Sequence) and not isinstance(images, str) else [images]
-            batch = torch.stack([self._pixels(picture) for picture in pictures])
+            pictures = list(images) if isinstance(images, Sequence) and not isinstance(images, str) else [images]
+            batch = torch.stack([self._pixels(picture) for picture in pictures or [None]])
         batch = batch[None] if batch.dim() == 3 else batch
         if batch.shape[1:] != self.shape:
             wanted = ", ".join(map(str, self.shape))
             raise UserError(f"images: expected the shape (N, {wanted}), got {tuple(batch.shape)}")
+        if batch.dtype != torch.uint8 and not batch.is_floating_point():
+            raise UserError(f"images: expected bytes (uint8), or floats in [0, 1], got {batch.dtype}")
         return self.standardized(batch.float().div(255) if batch.dtype == torch.uint8 else batch.float())
 
     def standardized(self, images: Tensor) -> Tensor:
@@ -74,8 +76,16 @@ class Preprocessing:
             raise UserError(f"images: a picture has 1 or 3 channels, and this network takes {channels}; give a tensor")
         view = CentreCrop(self.scale)
         if isinstance(picture, (str, PathLike)):
-            made = decode(picture, height, width, view, self.draft)  # type: ignore[arg-type]
+            try:
+                made = decode(picture, height, width, view, self.draft)  # type: ignore[arg-type]
+            except UserError as error:
+                raise UserError(str(error).replace("dataset.root", "images", 1)) from error
         else:
+            from PIL.Image import Image
+
+            if not isinstance(picture, Image):
+                got = "none" if picture is None else type(picture).__name__
+                raise UserError(f"images: expected one tensor or array, files or PIL images, got {got}")
             columns, rows = picture.size
             made = cut(picture, view.box(columns, rows, width, height), height, width)
         pixels = torch.from_numpy(made.copy()).permute(2, 0, 1)

@@ -49,7 +49,7 @@ def load(run: str | PathLike[str] | RunRecord, device: str | None = None) -> "Ru
         device: where the network goes, `auto`, `cpu` or `cuda`; by default where it was trained.
 
     Raises:
-        UserError: there is no run there, or its record cannot be read.
+        UserError: there is no run there, its record cannot be read, or there is no such device.
     """
     return Run(run if isinstance(run, RunRecord) else record_at(run), device)
 
@@ -66,7 +66,8 @@ class Run:
     def __init__(self, record: RunRecord, device: str | None = None) -> None:
         self.record = record
         self.config: Config = parse(record.config)
-        self.device = choose_device(device or self.config.device)
+        asked = parse({**record.config, "device": device}) if device else self.config  # which checks its name
+        self.device = choose_device(asked.device)
 
     def __repr__(self) -> str:
         return f"Run({str(self.record.path)!r}, {self.record.state})"

@@ -348,6 +348,8 @@ def test_fewer_than_two_outputs_is_an_error_that_says_why(outputs):
 def test_other_wrong_arguments():
     with pytest.raises(UserError, match=r"aggregation.name: unknown 'men'; did you mean 'mean'"):
         FarkasLinear(3, 4, aggregation="men")
+    with pytest.raises(UserError, match=r"groups: unknown 'groups'; choose from: aggregation, cutoff, learn_lambda, m"):
+        FarkasConv2d(4, 4, 3, groups=2)
     with pytest.raises(ValueError, match=r"aggregation.margin: -0.1 is out of range"):
         FarkasConv2d(3, 4, 3, margin=-0.1)
     with pytest.raises(ValueError, match="5 biases has 4 weight rows, got 5"):

@@ -55,6 +55,19 @@ def test_a_figure_of_one_column_is_one_picture_and_others_have_their_panels_too(
         assert page.picture(figure, "curves").count("<img") == pictures
 
 
+def test_for_a_phone_a_legend_is_cut_by_columns_and_its_caption_is_text():
+    with style.styled():
+        figure = style.new_figure(9, 3)
+        for axes in figure.subplots(1, 2):
+            axes.plot([1, 2], label="one")
+            axes.plot([2, 1], label="two")
+        handles = axes.get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=2, title="a < b\n" + style.text("for 5 $"))
+    drawn = page.picture(figure, "curves")
+    assert drawn.count("<img") == 1 + 2 + 2
+    assert '<div class="notes"><p>a &lt; b</p><p>for 5 $</p></div>' in drawn
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["arms", "table1"])
 @pytest.mark.parametrize("width", [360, 768, 1280])

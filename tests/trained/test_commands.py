@@ -33,7 +33,13 @@ def test_evaluate_on_other_images_has_nothing_to_compare_with(path, capsys):
         (evaluate.main, ["RUN", "dataset.noise=[0"], "dataset.noise=[0: not KEY=VALUE"),
         (evaluate.main, ["RUN", "dataset.noise=0,1"], "dataset.noise=0,1: one value at a time"),
         (evaluate.main, ["/nowhere"], "/nowhere: no such folder"),
+        (
+            evaluate.main,
+            ["RUN", "device=gpu"],
+            "device: unknown 'gpu'; did you mean 'cpu'? choose from: auto, cpu, cuda",
+        ),
         (export.main, ["RUN"], "export: expected one run directory and format=..."),
+        (export.main, ["RUN", "format=pt2", "out=/nowhere/network"], "out: no folder /nowhere"),
         (export.main, ["RUN", "format=keras"], "format: unknown 'keras'; choose from: onnx, pt2"),
         (export.main, ["RUN", "form=onnx"], "form: unknown 'form'; did you mean 'format'?"),
     ],
@@ -43,11 +49,6 @@ def test_a_mistake_is_one_line_and_status_2(main, arguments, expected, path, cap
     error = capsys.readouterr().err
     assert error.startswith(f"error: {expected}")
     assert error.count("\n") == 1
-
-
-def test_a_folder_that_is_not_there(path, tmp_path, capsys):
-    assert export.main([str(path), "format=torchscript", f"out={tmp_path}/none/network.ts"]) == 2
-    assert "No such file or directory" in capsys.readouterr().err
 
 
 def test_the_first_word_of_the_command_line_chooses(monkeypatch, capsys):

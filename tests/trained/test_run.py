@@ -68,6 +68,24 @@ def test_images_are_taken_as_bytes_floats_arrays_files_and_pictures(path, tmp_pa
         run.predict(pixels[..., :4])
 
 
+@pytest.mark.parametrize(
+    ("images", "expected"),
+    [
+        ("seven.png", r"cannot read the image 'seven.png' \(No such file or directory\)"),
+        ([], "expected one tensor or array, files or PIL images, got none"),
+        ([np.zeros((1, 8, 8))], "expected one tensor or array, files or PIL images, got ndarray"),
+        (7, "expected one tensor or array, files or PIL images, got int"),
+        (
+            torch.zeros(1, 1, 8, 8, dtype=torch.int64),
+            r"expected bytes \(uint8\), or floats in \[0, 1\], got torch.int64",
+        ),
+    ],
+)
+def test_what_is_no_image_is_one_line(path, images, expected):
+    with pytest.raises(UserError, match=f"^images: {expected}"):
+        farkas_exp.load(path).predict(images)
+
+
 def test_other_data_are_standardized_as_the_runs_own_and_their_classes_found_by_name(tmp_path):
     names = [f"class {chr(ord('j') - digit)}" for digit in range(10)]  # the folders are sorted the other way round
     folder_of_digits(tmp_path / "photographs", NAMES)

@@ -138,12 +138,16 @@ def panels_figure(
                     axes.locator_params(axis="x", nbins=4)
                 if show_failed and not view.zoomed:
                     _draw_failed(axes, panel.arms, view.key, look)
+                if not axes.get_lines() and axes.get_visible():
+                    axes.text(
+                        0.5, 0.5, "no run to draw", transform=axes.transAxes, ha="center", color=style.COLORS["grey"]
+                    )
+                    axes.set_xticks([])
                 axes.set_xlabel("epoch" if single or index == len(views) - 1 else "")
                 if index == 0 and not single:
                     axes.set_title(panel.title)
                 if not view.zoomed and axes is not row[0]:
-                    axes.sharey(row[0])
-                    axes.tick_params(labelleft=False)
+                    axes.sharey(row[0])  # with numbers of its own: on a phone panels stand alone
             row[0].set_ylabel(view.label)
         figure.suptitle(title)
         ends = ["End: the last fifth of the epochs."] * any(view.zoomed for view in views)
