@@ -126,6 +126,17 @@ def test_figure5_shows_the_failed_runs(tmp_path: Path) -> None:
     assert "Failed runs (thin lines that end in a cross): ResNet101: 3." in (figure.legends[0].get_title().get_text())
 
 
+def test_a_panel_without_a_line_says_so_and_every_panel_has_its_numbers(tmp_path: Path) -> None:
+    trained, diverged = (TABLES["table1"].cells[index] for index in (0, 1))
+    make_run(tmp_path, cell_settings(trained, "table1", epochs=4), seed=0, test_error=9.0)
+    make_run(tmp_path, cell_settings(diverged, "table1", epochs=4), seed=0, state="failed", epoch=2)
+    figure = FIGURES["figure4"](collect(tmp_path))
+    assert figure is not None
+    texts = [[text.get_text() for text in axes.texts] for axes in figure.axes if axes.get_visible()]
+    assert texts == [[], ["no run to draw"], [], [], ["no run to draw"]]
+    assert all(axes.yaxis.get_tick_params()["labelleft"] for axes in figure.axes)
+
+
 def test_failed_runs_are_left_out_of_a_tables_figure_and_counted(tmp_path: Path) -> None:
     make_table(tmp_path, "table2")
     wanted = next(c for c in TABLES["table2"].cells if c.failed)
