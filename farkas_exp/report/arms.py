@@ -62,11 +62,8 @@ class Arm:
 def group_arms(records: Iterable[RunRecord], labels: Mapping[str, str] | None = None) -> list[Arm]:
     """One arm per identity and data, labelled by what differs: plain before Farkas, with before without norm.
 
-    A label depends on the settings alone, not on who trained a run, or under which name.
-
-    Args:
-        records: of the runs.
-        labels: by identity; others are made from the settings.
+    A label depends on the settings alone, not on who trained a run, or under which name, unless `labels` has one for
+    the identity.
     """
     groups: dict[str, list[RunRecord]] = {}
     for record in records:
@@ -164,7 +161,7 @@ def arms_table(arms: Sequence[Arm], title: str = "Error of the last epoch") -> T
     """One row per arm: error (each evaluation set has a column), runs, failed ones, training error, time, and gaps."""
     seeds = sorted({run.seed for arm in arms for run in arm.runs})
     gaps = [unfinished_text(arm, seeds) for arm in arms]
-    sets = [name for name in ("test", "validation") if any(arm.evaluated_on == name for arm in arms)]
+    sets = evaluation_sets(arms)
     columns = ["arm", *(f"{name} error (%)" for name in sets), "n", "failed", "train error (%)", "seconds a run"]
     columns += ["not finished"] if any(gaps) else []
     rows, notes = [], []
@@ -172,7 +169,7 @@ def arms_table(arms: Sequence[Arm], title: str = "Error of the last epoch") -> T
         train, seconds = arm.summary("train_error"), arm.summary("seconds")
         row = [
             cell(arm.label),
-            *(error_cell(arm) if arm.evaluated_on == name else cell("–") for name in sets),
+            *error_cells(arm, sets),
             cell(str(len(arm.finished))),
             cell(str(len(arm.failed))),
             cell(f"{train.mean:.2f}" if train else "–"),
@@ -184,20 +181,33 @@ def arms_table(arms: Sequence[Arm], title: str = "Error of the last epoch") -> T
     return Table(title, tuple(columns), tuple(rows), tuple(notes), tuple(arm_record(arm) for arm in arms), "arms")
 
 
-def error_cell(arm: Arm, key: str | None = None) -> Cell:
-    """The error of an arm as mean ± sd; an asterisk marks failed runs that are left out."""
-    summary = arm.summary(key or f"{arm.evaluated_on}_error")
-    if summary is not None:
-        return cell(mean_sd(summary), marker="*" if arm.failed else "")
-    if arm.failed:
-        count = len(arm.failed)
-        return cell("failed" if count == 1 else f"all {count} failed", marker="*")
-    return cell(progress_text(arm.unfinished[0]) if arm.unfinished else "missing")
+def evaluation_sets(arms: Iterable[Arm | RunRecord]) -> list[str]:
+    """The evaluation sets of these arms or runs, each of which has a column of its own."""
+    found = {each.evaluated_on for each in arms}
+    return [name for name in ("test", "validation") if name in found]
 
 
-def mean_sd(summary: Summary) -> str:
+def error_cells(arm: Arm, sets: Sequence[str]) -> list[Cell]:
+    """The error of an arm in the column of its evaluation set."""
+    return [error_cell(arm) if arm.evaluated_on == name else cell("–") for name in sets]
+
+
+def error_cell(arm: Arm, *below: str) -> Cell:
+    """The error of an arm as mean ± sd, and lines below it; an asterisk marks failed runs that are left out."""
+    summary = arm.summary(f"{arm.evaluated_on}_error")
+    if summary is None and not arm.failed:
+        return cell(progress_text(arm.unfinished[0]) if arm.unfinished else "missing", *below)
+    return cell(failed_text(arm) if summary is None else mean_sd(summary), *below, marker="*" if arm.failed else "")
+
+
+def failed_text(arm: Arm) -> str:
+    """What stands in place of a mean where all runs failed."""
+    return "failed" if len(arm.failed) == 1 else f"all {len(arm.failed)} failed"
+
+
+def mean_sd(summary: Summary, form: str = ".2f") -> str:
     """6.87 ± 0.12, or 6.87 for one value."""
-    return f"{summary.mean:.2f}" + (f" ± {summary.sd:.2f}" if summary.sd is not None else "")
+    return f"{summary.mean:{form}}" + (f" ± {summary.sd:{form}}" if summary.sd is not None else "")
 
 
 def failure_note(arm: Arm) -> str:

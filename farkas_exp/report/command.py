@@ -92,13 +92,8 @@ def run(request: Request) -> list[Path]:
 def render_experiment(experiment: str, runs_dir: Path, paths: Sequence[Path]) -> list[Path]:
     """Render the report of an experiment at the end of its sweep; a table of arms for an unregistered one.
 
-    It shows all runs in `runs_dir` with the setting of the sweep's (data, epochs, batch size and so on), whatever
-    command trained them: a sweep over one row still gives the whole table, as far as it is there.
-
-    Args:
-        experiment: the name of the experiment.
-        runs_dir: where the runs are.
-        paths: the run directories of the sweep.
+    It shows all runs in `runs_dir` with the setting of those in `paths`, the sweep's (data, epochs, batch size and so
+    on), whatever command trained them: a sweep over one row still gives the whole table, as far as it is there.
     """
     entry = EXPERIMENTS.get(experiment)
     rendering = REPORTS[str(entry.source) if entry else "arms"]

@@ -141,8 +141,7 @@ def curves(named: Mapping[str, RunRecord]) -> Any:
     """Error and training loss of each run against the epoch, those of failed and unfinished runs included."""
     from matplotlib.ticker import MaxNLocator
 
-    with style.styled():
-        figure = style.new_figure(9.6, 4.2 + 0.2 * (len(named) // 2))
+    with style.new_figure(9.6, 4.2 + 0.2 * (len(named) // 2)) as figure:
         error, loss = figure.subplots(1, 2)
         sets = " or ".join(sorted({record.evaluated_on for record in named.values()}))
         looks = zip(named.items(), itertools.cycle((*style.FAMILY_COLORS.values(), *style.SPARE_COLORS)), strict=False)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from farkas_exp.report import style
-from farkas_exp.report.arms import Arm, arms_table, group_arms
+from farkas_exp.report.arms import Arm, arms_table, evaluation_sets, group_arms
 from farkas_exp.report.render import Report
 from farkas_exp.report.statistics import over_seeds
 from farkas_exp.runs import RunRecord
@@ -141,16 +141,15 @@ def legend_label(arm: Arm, n: int) -> str:
     return style.text(f"{arm.label} ({', '.join(facts)})")
 
 
-def curves_figure(arms: Sequence[Arm], title: str = "") -> Any:
+def curves_figure(arms: Sequence[Arm]) -> Any:
     """Error and training loss of all arms, side by side, with one legend below; a panel for each evaluation set.
 
     Arms without a curve (all runs failed, or no epoch finished) are named in a line under the figure.
     """
     drawn, more = list(arms[:MOST_ARMS]), len(arms) - MOST_ARMS
-    with style.styled():
-        look = looks(drawn)
-        sets = [name for name in ("test", "validation") if any(arm.evaluated_on == name for arm in drawn)]
-        figure = style.new_figure(3.2 + 3.2 * (len(sets) + 1), 3.9 + 0.21 * math.ceil(len(drawn) / 2))
+    look = looks(drawn)
+    sets = evaluation_sets(drawn)
+    with style.new_figure(3.2 + 3.2 * (len(sets) + 1), 3.9 + 0.21 * math.ceil(len(drawn) / 2)) as figure:
         *panels, loss = figure.subplots(1, len(sets) + 1)
         for axes, name in zip(panels, sets, strict=True):
             draw_curves(axes, [arm for arm in drawn if arm.evaluated_on == name], f"{name}_error", look)
@@ -158,25 +157,21 @@ def curves_figure(arms: Sequence[Arm], title: str = "") -> Any:
         key, label = training_loss(drawn)
         draw_curves(loss, drawn, key, look)
         loss.set_ylabel(label)
-        if title:
-            figure.suptitle(style.text(title))
         handles, labels = loss.get_legend_handles_labels()
         curves = [arm_curve(arm, f"{arm.evaluated_on}_error") for arm in drawn]
         counts = [curve.n for curve in curves if curve]
         lines = [line_text(counts)] if counts else []
         empty = [arm for arm, curve in zip(drawn, curves, strict=True) if curve is None]
         lines += [f"{more} more arms are not drawn; choose some with KEY=VALUE."] if more > 0 else []
-        lines += ["Not drawn: " + "; ".join(f"{arm.label} ({_why_empty(arm)})" for arm in empty)] if empty else []
+        whys = [f"all {len(arm.failed)} runs failed" if arm.failed else "no epoch finished" for arm in empty]
+        told = [f"{arm.label} ({why})" for arm, why in zip(empty, whys, strict=True)]
+        lines += [f"Not drawn: {'; '.join(told)}"] if told else []
         caption = "\n".join(style.text(part) for line in lines for part in textwrap.wrap(line, 140))
         if handles:
             figure.legend(handles, labels, loc="outside lower center", ncols=2, title=caption, title_fontsize=9)
         else:
             figure.supxlabel(caption, fontsize=9)
     return figure
-
-
-def _why_empty(arm: Arm) -> str:
-    return f"all {len(arm.failed)} runs failed" if arm.failed else "no epoch finished"
 
 
 def arms_report(records: Sequence[RunRecord]) -> Report:

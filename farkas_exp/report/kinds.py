@@ -11,18 +11,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from farkas_exp.machine.errors import UserError
-from farkas_exp.report.arms import Arm, arm_record, error_cell, failure_note, group_arms
+from farkas_exp.report.arms import Arm, arm_record, error_cell, evaluation_sets, failure_note, group_arms, mean_sd
 from farkas_exp.report.statistics import Summary, summarize
 from farkas_exp.report.tables import Cell, Table, cell
 from farkas_exp.runs import RunRecord
 from farkas_exp.runs.query import default_settings, setting, settings_in_full
 
-
-class _Any:
-    """Any value of a key, which stays part of the setting that runs share."""
-
-
-ANY = _Any()
+ANY: Any = object()
+"""Any value of a key, which stays part of the setting that runs share."""
 
 
 @dataclass(frozen=True)
@@ -88,14 +84,8 @@ def kinds_table(
 ) -> Table:  # fmt: skip
     """One row per arm of the kinds, in their order: its error, the columns over the finished runs, the paper's below.
 
-    Args:
-        name: of the table.
-        title: of the table.
-        records: of the runs; those of no kind are ignored.
-        kinds: the rows. One without runs is shown if it has numbers of the paper.
-        columns: beside the error of the evaluation set.
-        notes: below the table.
-        papers: the setting of the paper, by dotted key; a note says if no run has it.
+    Runs of no kind are ignored; a kind without runs is shown if it has numbers of the paper. `papers` is the setting of
+    the paper, by dotted key: a note says if no run has it.
 
     Raises:
         UserError: no run is of any kind.
@@ -106,14 +96,14 @@ def kinds_table(
             by_kind.setdefault(kind.label, []).append(run)
     if not by_kind:
         raise UserError(f"runs_dir: no run there is of a row of {title!r}; see the experiments' list in docs/")
-    sets = [on for on in ("test", "validation") if any(r.evaluated_on == on for rs in by_kind.values() for r in rs)]
+    sets = evaluation_sets(run for runs in by_kind.values() for run in runs)
     heads = ("arm", *(f"{on} error (%)" for on in sets), *(column.title for column in columns), "n", "failed")
     rows, flat, below = [], [], []
     for kind in kinds.rows:
         arms = _labelled(kind, by_kind.get(kind.label, []))
         for arm in arms:
-            errors = [_with_paper(error_cell(arm), kind, f"{on} error (%)") if arm.evaluated_on == on else cell("–")
-                      for on in sets]  # fmt: skip
+            error = error_cell(arm, *_paper_line(kind, f"{arm.evaluated_on} error (%)"))
+            errors = [error if arm.evaluated_on == on else cell("–") for on in sets]
             shown = [_figure(arm, column, kind) for column in columns]
             rows.append((cell(arm.label), *errors, *shown, cell(str(len(arm.finished))), cell(str(len(arm.failed)))))
             flat.append(_record(arm, columns, kind))
@@ -133,31 +123,24 @@ def kinds_table(
 def _labelled(kind: Kind, runs: Sequence[RunRecord]) -> list[Arm]:
     """The arms of a kind; if there are several, their labels say what differs."""
     arms = group_arms(runs)
-    if len({arm.runs[0].identity for arm in arms}) < 2:
-        return [replace(arm, label=kind.label + _data_suffix(arm, arms)) for arm in arms]
-    return [replace(arm, label=f"{kind.label}: {arm.label}") for arm in arms]
-
-
-def _data_suffix(arm: Arm, arms: Sequence[Arm]) -> str:
-    return f", data {arm.identity.partition(' ')[2] or 'unknown'}" if len(arms) > 1 else ""
+    if len(arms) < 2:
+        return [replace(arm, label=kind.label) for arm in arms]
+    if len({arm.runs[0].identity for arm in arms}) > 1:
+        return [replace(arm, label=f"{kind.label}: {arm.label}") for arm in arms]
+    return [replace(arm, label=f"{kind.label}, data {arm.identity.partition(' ')[2] or 'unknown'}") for arm in arms]
 
 
 def _over(arm: Arm, column: Column) -> Summary | None:
-    """A figure over the finished runs, or, where all have failed, over these: what was measured of them stays said."""
+    """A figure over the finished runs, or, where all have failed, over the failed ones."""
     runs = arm.finished or arm.failed
     return summarize([value for run in runs if math.isfinite(value := column.value(run))])
 
 
 def _figure(arm: Arm, column: Column, kind: Kind) -> Cell:
     found = _over(arm, column)
-    text = "–" if found is None else f"{found.mean:{column.form}}"
-    text += "" if found is None or found.sd is None else f" ± {found.sd:{column.form}}"
+    text = "–" if found is None else mean_sd(found, column.form)
     marker = "*" if found is not None and not arm.finished else ""
     return cell(text, *_paper_line(kind, column.title), marker=marker)
-
-
-def _with_paper(shown: Cell, kind: Kind, head: str) -> Cell:
-    return replace(shown, lines=(*shown.lines, *_paper_line(kind, head)))
 
 
 def _paper_line(kind: Kind, head: str) -> tuple[str, ...]:

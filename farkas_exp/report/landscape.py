@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from farkas_exp.report.arms import Arm, error_cell, group_arms
+from farkas_exp.report.arms import Arm, error_cells, evaluation_sets, group_arms
 from farkas_exp.report.render import Report
 from farkas_exp.report.tables import Cell, Table, cell
 from farkas_exp.runs import RunRecord
@@ -59,33 +59,28 @@ def landscape_table(records: Sequence[RunRecord]) -> Table:
     """One row per arm: its error, and each figure before and after training, means over the seeds."""
     arms = group_arms(records)
     measured = {arm.identity: _ends(arm) for arm in arms}
-    shown = [key for key in FIGURES if any(key in end for ends in measured.values() for end in ends)]
-    sets = [name for name in ("test", "validation") if any(arm.evaluated_on == name for arm in arms)]
+    shown = [key for key in FIGURES if any(key in end for ends in measured.values() for end in ends.values())]
+    sets = evaluation_sets(arms)
     rows = []
     for arm in arms:
-        first, last = measured[arm.identity]
-        errors = [error_cell(arm) if arm.evaluated_on == name else cell("–") for name in sets]
-        cells = [cell(arm.label), *errors, cell(str(len(arm.finished)))]
+        first, last = measured[arm.identity].values()
+        cells = [cell(arm.label), *error_cells(arm, sets), cell(str(len(arm.finished)))]
         rows.append((*cells, *[_change(first.get(key), last.get(key)) for key in shown]))
-    records_ = [
+    flat = tuple(
         {"arm": arm.label, "identity": arm.identity}
-        | {f"{key} {when}": end.get(key) for key in shown for when, end in _named(measured[arm.identity])}
+        | {f"{key} {when}": end.get(key) for key in shown for when, end in measured[arm.identity].items()}
         for arm in arms
-    ]
+    )
     notes = ("Means over n finished runs: at the first measurement → at the last one (diagnostics.epochs).",)
     columns = ("arm", *(f"{name} error (%)" for name in sets), "n", *[FIGURES[key] for key in shown])
-    return Table("Before and after training", columns, tuple(rows), notes, tuple(records_), "landscape")
+    return Table("Before and after training", columns, tuple(rows), notes, flat, "landscape")
 
 
-def _named(ends: tuple[dict[str, float], dict[str, float]]) -> list[tuple[str, dict[str, float]]]:
-    return list(zip(("first", "last"), ends, strict=True))
-
-
-def _ends(arm: Arm) -> tuple[dict[str, float], dict[str, float]]:
+def _ends(arm: Arm) -> dict[str, dict[str, float]]:
     """The mean figures of the first and of the last measurement."""
     rows = [run.diagnostics() for run in arm.finished]
     rows = [each for each in rows if each]
-    return _mean([flat_figures(each[0]) for each in rows]), _mean([flat_figures(each[-1]) for each in rows])
+    return {when: _mean([flat_figures(each[i]) for each in rows]) for when, i in (("first", 0), ("last", -1))}
 
 
 def _mean(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:

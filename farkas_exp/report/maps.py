@@ -167,8 +167,7 @@ def deep_narrow_figure(found: Sequence[Grid]) -> Any:
     name, chance = data_of(found)
     values = {key: [grid.values(key, depths, widths) for grid in found] for key in ROWS}
     shown = [key for key in ROWS if key == "accuracy" or any(np.isfinite(each).any() for each in values[key])]
-    with style.styled():
-        figure = style.new_figure(2.5 * len(found) + 1.4, (0.25 * len(depths) + 0.8) * len(shown) + 1.0)
+    with style.new_figure(2.5 * len(found) + 1.4, (0.25 * len(depths) + 0.8) * len(shown) + 1.0) as figure:
         panels = figure.subplots(len(shown), len(found), squeeze=False, sharex=True, sharey=True)
         for row, key in zip(panels, shown, strict=True):
             image, is_accuracy = None, key.endswith("accuracy")

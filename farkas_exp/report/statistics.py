@@ -122,7 +122,8 @@ def permutation_test(
     for first, second in cells:
         values, n = np.array([*first, *second], dtype=float), len(first)
         if exact:
-            null = np.add.outer(null, _gaps(values[_choices(len(values), n)], values)).ravel()
+            choices = list(itertools.combinations(range(len(values)), n))
+            null = np.add.outer(null, _gaps(values[choices], values)).ravel()
         else:
             null += _gaps(generator.permuted(np.tile(values, (RESAMPLES, 1)), axis=1)[:, :n], values)
         observed += float(_gaps(values[None, :n], values)[0])
@@ -130,11 +131,6 @@ def permutation_test(
     more, drawn = 0 if exact else 1, len(null) + (0 if exact else 1)
     greater, less = ((np.sum(sign * null >= sign * observed - slack) + more) / drawn for sign in (1, -1))
     return float({"greater": greater, "less": less, "two-sided": min(1.0, 2 * min(greater, less))}[alternative])
-
-
-def _choices(size: int, n: int) -> np.ndarray:
-    """Every choice of n of the first `size` whole numbers, a row each."""
-    return np.array(list(itertools.combinations(range(size), n)))
 
 
 def _gaps(first: np.ndarray, values: np.ndarray) -> np.ndarray:

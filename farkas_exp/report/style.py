@@ -63,14 +63,16 @@ def text(label: str) -> str:
     return f" {shown}" if shown.startswith("_") else shown
 
 
-def new_figure(width: float, height: float) -> Any:
-    """An empty figure of `width` × `height` inches whose parts are laid out without overlaps."""
+@contextmanager
+def new_figure(width: float, height: float) -> Iterator[Any]:
+    """An empty figure of `width` × `height` inches to be drawn on within the block; its parts do not overlap."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)  # whatever the backend of the environment
-    return figure
+    with styled():
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(figure)  # whatever the backend of the environment
+        yield figure
 
 
 def save(figure: Any, path: Path) -> Path:

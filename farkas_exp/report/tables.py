@@ -9,7 +9,7 @@ import csv
 import html
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -56,6 +56,21 @@ class Table:
         for field in ("columns", "notes"):
             object.__setattr__(self, field, tuple(map(printable, getattr(self, field))))
         object.__setattr__(self, "title", printable(self.title))
+
+
+def table_of(
+    title: str, columns: Mapping[str, str | Callable[[Any], str]], records: Sequence[Mapping[str, Any]],
+    notes: Sequence[str] = (), name: str = "",
+) -> Table:  # fmt: skip
+    """A table with a row for each record.
+
+    `columns` says for each head how a record is written: by a format of its keys, `{risk:.1e}`, or by a function.
+    """
+    rows = tuple(
+        tuple(cell(how.format_map(record) if isinstance(how, str) else how(record)) for how in columns.values())
+        for record in records
+    )
+    return Table(title, tuple(columns), rows, tuple(notes), tuple(records), name)
 
 
 def to_terminal(table: Table, stream: TextIO) -> None:
@@ -181,12 +196,8 @@ def _bars(texts: Any) -> str:
 
 def _markdown(text: str) -> str:
     text = re.sub(r"[\\|*_<>\[\]`~$]", r"\\\g<0>", text.replace("&", "&amp;"))
-    return re.sub(r"^(\s*)([-+](?=\s|$)|#|\d+(?=[.)](?:\s|$)))", lambda m: f"{m[1]}{_unlisted(m[2])}", text)
-
-
-def _unlisted(mark: str) -> str:
-    """The mark of a list or heading, as plain text."""
-    return f"&#{ord(mark[0])};{mark[1:]}"
+    mark = r"^(\s*)([-+](?=\s|$)|#|\d+(?=[.)](?:\s|$)))"  # of a list or a heading
+    return re.sub(mark, lambda m: f"{m[1]}&#{ord(m[2][0])};{m[2][1:]}", text)
 
 
 _LATEX = {

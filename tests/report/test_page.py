@@ -47,8 +47,7 @@ def test_a_page_says_when_where_and_how_it_was_made_and_links_its_runs(runs_dir,
 
 def test_a_figure_of_one_column_is_one_picture_and_others_have_their_panels_too():
     for columns, pictures in ((1, 1), (3, 1 + 3 + 1)):
-        with style.styled():
-            figure = style.new_figure(9, 3)
+        with style.new_figure(9, 3) as figure:
             for axes in figure.subplots(1, columns, squeeze=False)[0]:
                 axes.plot([1, 2], label="line")
             figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center")

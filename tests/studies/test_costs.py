@@ -71,7 +71,7 @@ def test_the_comparison_shows_what_was_measured_beside_the_runs(
 ) -> None:
     arms = made(tmp_path)
     monkeypatch.setattr(comparison, "COMPARISONS", ("without_normalization",))
-    monkeypatch.setattr(comparison, "choose", lambda records, name, given=None: arms.choose(records))
+    monkeypatch.setattr(comparison, "arms_of", lambda name: arms)
     before = {method.name: method.cost for method in find_methods(collect(tmp_path), arms)[0]}
     assert before["plain"] == Cost(1000, "nothing")  # what the run says of itself
     report = costs.report(collect(tmp_path))
@@ -97,6 +97,6 @@ def test_a_damaged_file_of_costs_is_passed_over(tmp_path: Path, text: str) -> No
 
 def test_runs_of_no_method_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arms = made(tmp_path)
-    monkeypatch.setattr(comparison, "choose", lambda records, name: arms.choose([]))
+    monkeypatch.setattr(comparison, "arms_of", lambda name: arms)
     with pytest.raises(UserError, match="no run there is of a method of these comparisons"):
-        costs.report(collect(tmp_path))
+        costs.report([])

@@ -230,13 +230,10 @@ def rank_figure(records: Sequence[RunRecord], kinds: Kinds) -> Any:
         for run in sorted((run for run in records if kinds.of(run) is kind), key=lambda run: run.seed):
             ranks = [row["effective_rank"] for row in run.diagnostics() if isinstance(row.get("effective_rank"), dict)]
             if ranks:
-                network = kind.label.partition(",")[0] + (
-                    ", Farkas" if not is_plain(run.config["model"]["name"]) else ""
-                )
-                label = kind.label.split(", ", 1)[1]
+                network, _, label = kind.label.partition(", ")
+                network += "" if is_plain(run.config["model"]["name"]) else ", Farkas"
                 lines.setdefault(network, {}).setdefault(label, [number(value) for value in ranks[-1].values()])
-    with style.styled():
-        figure = style.new_figure(6.4, 2.6 * max(1, len(lines)) + 0.6)
+    with style.new_figure(6.4, 2.6 * max(1, len(lines)) + 0.6) as figure:
         panels = figure.subplots(max(1, len(lines)), 1, squeeze=False)[:, 0]
         for axes, (network, own) in zip(panels, lines.items(), strict=False):
             for (label, values), color in zip(own.items(), itertools.cycle(style.SPARE_COLORS), strict=False):
@@ -292,8 +289,7 @@ def ntk_figure(runs: Sequence[RunRecord]) -> Any:
     }  # fmt: skip
     families = dict.fromkeys(_network(run)[2] for run in runs)
     colors = dict(zip(families, itertools.cycle(style.SPARE_COLORS), strict=False))
-    with style.styled():
-        figure = style.new_figure(12.5, 6.6)
+    with style.new_figure(12.5, 6.6) as figure:
         panels = figure.subplots(2, 3)
         for axes, (key, label) in zip(panels[0], over_size.items(), strict=True):
             for family in families:

@@ -83,26 +83,30 @@ class Claim:
     statement: str
     source: str
     rule: str
-    test: Callable[[FilledTables, int], Finding]
+    test: Callable[[FilledTables], Finding]
     paper: str = ""
 
 
-def check_claims(records: Sequence[RunRecord], seed: int = 0) -> list[tuple[Claim, Finding]]:
-    """Test every claim on the runs; the same runs and seed give the same findings."""
+def check_claims(records: Sequence[RunRecord]) -> list[tuple[Claim, Finding]]:
+    """Test every claim on the runs; the same runs give the same findings."""
     tables = FilledTables(records)
-    return [(claim, claim.test(tables, seed)) for claim in CLAIMS]
+    return [(claim, claim.test(tables)) for claim in CLAIMS]
 
 
-def _cifar(tables: FilledTables, normalization: str, seed: int) -> tuple[Comparison, str]:
+def _cifar(tables: FilledTables, normalization: str) -> tuple[Comparison, str]:
     """ResNet against FarkasNet in the cells of Tables 1 and 2, and the settings of the tables that have any."""
     filled = [tables.fill(TABLES[name]) for name in ("table1", "table2")]
-    found = in_pairs(filled, normalization, seed=seed)
+    found = in_pairs(filled, normalization)
     there = {cell.where.partition(",")[0] for cell in found.cells}
     return found, _settings([each for each in filled if each.table.short in there])
 
 
 def _finding(verdict: str, evidence: str, found: Comparison, where: str) -> Finding:
     return Finding(verdict, evidence, found.interval(), found.p, found.failures, found.runs, where)
+
+
+def _verdict(holds: bool, fails: bool) -> str:
+    return NOT_SUPPORTED if fails else SUPPORTED if holds else NOT_ENOUGH
 
 
 def _better_everywhere(found: Comparison, wanted: int) -> str:
@@ -114,47 +118,41 @@ def _better_everywhere(found: Comparison, wanted: int) -> str:
     return NOT_SUPPORTED if len(found.cells) == wanted and found.least_runs >= RUNS_WANTED else NOT_ENOUGH
 
 
-def _farkas_wins_without_norm(tables: FilledTables, seed: int) -> Finding:
-    found, where = _cifar(tables, "none", seed)
+def _farkas_wins_without_norm(tables: FilledTables) -> Finding:
+    found, where = _cifar(tables, "none")
     return _finding(_better_everywhere(found, CELLS), _gains_text(found), found, where)
 
 
-def _equal_with_norm(tables: FilledTables, seed: int) -> Finding:
-    found, where = _cifar(tables, "batch", seed)
+def _equal_with_norm(tables: FilledTables) -> Finding:
+    found, where = _cifar(tables, "batch")
     bounds = [cell.interval(1 - 2 * LEVEL) for cell in found.cells]  # two one-sided tests (Schuirmann 1987)
     joint = found.joint_intervals(1 - 2 * LEVEL)
     within = sum(each is not None and each.low > -HALF_POINT and each.high < HALF_POINT for each in bounds)
     beyond = any(each and (each.low > HALF_POINT or each.high < -HALF_POINT) for each in joint)
     failed = found.failures
-    verdict = SUPPORTED if within == CELLS else NOT_ENOUGH
-    if beyond or (failed and significant(failed.p)):
-        verdict = NOT_SUPPORTED
+    verdict = _verdict(within == CELLS, beyond or bool(failed and significant(failed.p)))
     largest = max(found.cells, key=lambda cell: abs(cell.gain), default=None)
     text = f"{_gains_text(found, largest)}; shown to lie within ±{HALF_POINT:g} in {within} of {CELLS} cells"
     interval = largest and largest.interval(1 - 2 * LEVEL)
     return Finding(verdict, text, interval, None, failed, found.runs, where)
 
 
-def _first_epoch(tables: FilledTables, seed: int) -> Finding:
+def _first_epoch(tables: FilledTables) -> Finding:
     filled = tables.fill(TABLES["table3"])
-    found = in_pairs([filled], "batch", first_error, seed)
-    return _finding(_at_least(found.interval(), FIRST_EPOCH_GAIN), _gains_text(found), found,
-                    _settings([filled]))  # fmt: skip
+    found = in_pairs([filled], "batch", first_error)
+    verdict = _at_least(found.interval(), FIRST_EPOCH_GAIN)
+    return _finding(verdict, _gains_text(found), found, _settings([filled]))
 
 
 def _at_least(interval: Interval | None, points: float) -> str:
-    if interval is None or interval.low < points <= interval.high:
-        return NOT_ENOUGH
-    return SUPPORTED if interval.low >= points else NOT_SUPPORTED
+    return NOT_ENOUGH if interval is None else _verdict(interval.low >= points, interval.high < points)
 
 
-def _largest_gain(tables: FilledTables, seed: int) -> Finding:
-    found, where = _cifar(tables, "none", seed)
+def _largest_gain(tables: FilledTables) -> Finding:
+    found, where = _cifar(tables, "none")
     joint = found.joint_intervals()
     verdicts = [_at_least(each, LARGEST_GAIN) for each in joint]
-    verdict = SUPPORTED if SUPPORTED in verdicts else NOT_ENOUGH
-    if verdicts.count(NOT_SUPPORTED) == CELLS:
-        verdict = NOT_SUPPORTED
+    verdict = _verdict(SUPPORTED in verdicts, verdicts.count(NOT_SUPPORTED) == CELLS)
     lows = [each.low if each else -np.inf for each in joint]
     best = int(np.argmax(lows)) if lows else None
     text = _gains_text(found) + ("" if best is None else f"; highest interval in {found.cells[best].where}")
@@ -162,7 +160,7 @@ def _largest_gain(tables: FilledTables, seed: int) -> Finding:
     return Finding(verdict, text, interval, None, found.failures, found.runs, where)
 
 
-def _fixup_needs_small_rate(tables: FilledTables, seed: int) -> Finding:
+def _fixup_needs_small_rate(tables: FilledTables) -> Finding:
     filled = tables.fill(paper.FIXUP_RATES)
     small, *larger = [cell_arm(wanted, filled) for wanted in paper.FIXUP_RATES.cells]
     text = "; ".join(f"{arm.label}: {_trained(arm)}" for arm in (small, *larger))
@@ -170,11 +168,9 @@ def _fixup_needs_small_rate(tables: FilledTables, seed: int) -> Finding:
     for wanted in paper.FIXUP_RATES_NORMALIZED.cells:
         if normalized.runs.get(wanted):
             text += f"; normalized inputs, {wanted.label}: {_trained(cell_arm(wanted, normalized))}"
-    found = [Comparison((made,), seed) for arm in larger if (made := contrast(arm, small))]
+    found = [Comparison((made,)) for arm in larger if (made := contrast(arm, small))]
     verdicts = [_needed(each) for each in found]
-    verdict = SUPPORTED if verdicts.count(SUPPORTED) == len(larger) else NOT_ENOUGH
-    if NOT_SUPPORTED in verdicts:
-        verdict = NOT_SUPPORTED
+    verdict = _verdict(verdicts.count(SUPPORTED) == len(larger), NOT_SUPPORTED in verdicts)
     runs = sum(len(with_result(arm)) for arm in (small, *larger))
     if not found:
         return Finding(verdict, text, runs=runs, setting=_settings([filled]))
@@ -192,19 +188,17 @@ def _needed(found: Comparison) -> str:
     return NOT_SUPPORTED if interval is not None and interval.high < NEED else NOT_ENOUGH
 
 
-def _trains_where(wanted: PaperCell, other: PaperCell) -> Callable[[FilledTables, int], Finding]:
+def _trains_where(wanted: PaperCell, other: PaperCell) -> Callable[[FilledTables], Finding]:
     """A test of `wanted` training where `other` fails."""
 
-    def test(tables: FilledTables, seed: int) -> Finding:
+    def test(tables: FilledTables) -> Finding:
         filled = tables.fill(paper.FIGURE5)
         better, worse = cell_arm(wanted, filled), cell_arm(other, filled)
         counts = failures(worse, better)
         text = f"{better.label}: {_trained(better)}; {worse.label}: {_trained(worse)}"
-        verdict = SUPPORTED if significant(counts.p) else NOT_ENOUGH
-        if counts.better or counts.worse < counts.worse_runs:
-            verdict = NOT_SUPPORTED
-        if not counts.better_runs or not counts.worse_runs:
-            verdict = NOT_ENOUGH
+        verdict = NOT_ENOUGH
+        if counts.better_runs and counts.worse_runs:
+            verdict = _verdict(significant(counts.p), bool(counts.better) or counts.worse < counts.worse_runs)
         runs, trained = counts.better_runs, counts.better_runs - counts.better
         interval = binomial_interval(trained, runs) if runs else None
         return Finding(verdict, text, interval, None, counts, runs + counts.worse_runs, _settings([filled]))
@@ -212,7 +206,7 @@ def _trains_where(wanted: PaperCell, other: PaperCell) -> Callable[[FilledTables
     return test
 
 
-def _plain_fails_sometimes(tables: FilledTables, seed: int) -> Finding:
+def _plain_fails_sometimes(tables: FilledTables) -> Finding:
     filled = tables.fill(TABLES["table2"])
     arm = cell_arm(TABLES["table2"].pair("50 layers", "none")[0], filled)
     runs = with_result(arm)
@@ -221,24 +215,20 @@ def _plain_fails_sometimes(tables: FilledTables, seed: int) -> Finding:
     if not n:
         return Finding(NOT_ENOUGH, text)
     interval = binomial_interval(failed, n)
-    if 0 < failed < n:
-        verdict = SUPPORTED
-    elif n >= RUNS_WANTED and (failed or interval.high < 1 / 3):
-        verdict = NOT_SUPPORTED
-    else:
-        verdict = NOT_ENOUGH
+    always, never = failed == n, not failed and interval.high < 1 / 3
+    verdict = _verdict(0 < failed < n, n >= RUNS_WANTED and (always or never))
     return Finding(verdict, text, interval, None, None, n, where)
 
 
 def _better_in(
     table: PaperTable, worse: PaperCell, better: PaperCell, score: Score = ranked_error
-) -> Callable[[FilledTables, int], Finding]:
+) -> Callable[[FilledTables], Finding]:
     """A test of one network of a table having a smaller score than another."""
 
-    def test(tables: FilledTables, seed: int) -> Finding:
+    def test(tables: FilledTables) -> Finding:
         filled = tables.fill(table)
         made = contrast(cell_arm(worse, filled), cell_arm(better, filled), score)
-        found = Comparison((made,) if made else (), seed)
+        found = Comparison((made,) if made else ())
         return _finding(_better_everywhere(found, 1), _gains_text(found), found, _settings([filled]))
 
     return test
@@ -280,11 +270,6 @@ def _papers_cells(normalization: str) -> str:
     )
 
 
-def _papers_largest() -> str:
-    tops = [max(TABLES[name].gains("none").items(), key=lambda item: item[1]) for name in ("table1", "table2")]
-    return "; ".join(f"{signed(gain)} in {where}" for where, gain in tops)
-
-
 def _papers_difference(worse: PaperCell, better: PaperCell) -> str:
     assert worse.value is not None
     assert better.value is not None
@@ -293,6 +278,7 @@ def _papers_difference(worse: PaperCell, better: PaperCell) -> str:
 
 _FIXUP, _BEST_FARKAS = TABLES["table4"].cells[2:]
 _IMAGENET50 = TABLES["table3"].pair("50 layers", "batch")
+_PAPERS_LARGEST = [max(TABLES[t].gains("none").items(), key=lambda item: item[1]) for t in ("table1", "table2")]
 _TRAINS = "Trains: an error below nine tenths of chance."
 
 CLAIMS = (
@@ -357,7 +343,7 @@ CLAIMS = (
         f"Supported: in some cell it is above {LARGEST_GAIN:g} points (joint 95 % intervals). Not supported: it is "
         f"below in all {CELLS}. Interval: the highest of them.",
         _largest_gain,
-        _papers_largest(),
+        "; ".join(f"{signed(gain)} in {where}" for where, gain in _PAPERS_LARGEST),
     ),
     Claim(
         "h",

@@ -113,8 +113,7 @@ def figure1(seed: int = 0) -> Any:
     plain = plain_layer()
     farkas = farkas_layer(plain)
     normalized = batch_normalize(points)
-    with style.styled():
-        figure = style.new_figure(13.2, 4.5)
+    with style.new_figure(13.2, 4.5) as figure:
         panels = figure.subplots(1, 4, sharex=True, sharey=True)
         cases = (
             (plain, points, "(a) born dead", False),

@@ -118,15 +118,14 @@ def panels_figure(
         show_failed: draw each failed run as a thin line that ends in a cross, as is done anyway where nothing else is.
         line: the style of an arm's line, where it is not to say the normalization.
     """
-    with style.styled():
-        by_label = {arm.label: arm for panel in panels for arm in panel.arms}
-        look = _label_looks(list(by_label.values()), line)
-        show_failed = show_failed or not _has_lines(panels)
-        single = len(panels) == 1
-        rows, columns = (1, len(views)) if single else (len(views), len(panels))
-        heights = [2.7] if single else [1.7 if view.zoomed else 2.7 for view in views]
-        below = 0.7 * single + 0.5 + 0.23 * (len(by_label) + len(notes) + 1)
-        figure = style.new_figure(max(3.1 * columns, 9.2 if single else 6.4), sum(heights) + below)
+    by_label = {arm.label: arm for panel in panels for arm in panel.arms}
+    look = _label_looks(list(by_label.values()), line)
+    show_failed = show_failed or not _has_lines(panels)
+    single = len(panels) == 1
+    rows, columns = (1, len(views)) if single else (len(views), len(panels))
+    heights = [2.7] if single else [1.7 if view.zoomed else 2.7 for view in views]
+    below = 0.7 * single + 0.5 + 0.23 * (len(by_label) + len(notes) + 1)
+    with style.new_figure(max(3.1 * columns, 9.2 if single else 6.4), sum(heights) + below) as figure:
         grid = figure.subplots(rows, columns, squeeze=False, height_ratios=heights)
         for index, view in enumerate(views):
             row = [grid[0][index]] if single else grid[index]
@@ -165,20 +164,12 @@ def _legend(figure: Any, labels: Sequence[str], look: Mapping[str, Look], captio
     from matplotlib.lines import Line2D
 
     handles = [
-        Line2D(
-            [],
-            [],
-            color=look[label].color,
-            linestyle=look[label].line,
-            marker=look[label].marker,
-            label=style.text(label),
-        )
-        for label in labels
+        Line2D([], [], color=own.color, linestyle=own.line, marker=own.marker, label=style.text(label))
+        for label, own in ((label, look[label]) for label in labels)
     ]
     figure.legend(
         handles=handles, loc="outside lower center", ncols=2 if len(labels) > 1 else 1,
-        title="\n".join(map(style.text, captions)),
-        title_fontsize=8.5, handlelength=3,
+        title="\n".join(map(style.text, captions)), title_fontsize=8.5, handlelength=3,
     )  # fmt: skip
 
 
@@ -223,11 +214,8 @@ def table_figure(
     panels = table_panels(filled)
     if not panels:
         return None
-    wanted = (
-        views(panels)
-        if views
-        else [*with_ends(panels), View(*training_loss([arm for panel in panels for arm in panel.arms]))]
-    )
+    arms = [arm for panel in panels for arm in panel.arms]
+    wanted = views(panels) if views else [*with_ends(panels), View(*training_loss(arms))]
     notes = [*options.pop("notes", ()), *(n for n in narrowing_notes(filled) if n.startswith("Not the paper's"))]
     wrapped = [line for note in notes for line in textwrap.wrap(note, 100)]
     return panels_figure(panels, title, wanted, notes=wrapped, **options)

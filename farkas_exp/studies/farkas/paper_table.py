@@ -1,15 +1,12 @@
 """The paper's tables with our runs: ours beside the paper's number, the difference, what failed or is missing."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from farkas_exp.report.arms import Arm, arms_table, group_arms, mean_sd, progress_text
+from farkas_exp.report.arms import Arm, arms_table, failed_text, group_arms, mean_sd, progress_text
 from farkas_exp.report.arms import failure_note as arm_failure_note
-from farkas_exp.report.statistics import summarize
 from farkas_exp.report.tables import Cell, Table, cell
-from farkas_exp.runs.query import outcome
 from farkas_exp.studies.farkas.filling import Filled, arm_text, describe_setting, pretty_setting
 from farkas_exp.studies.farkas.paper import PaperCell, PaperTable
 
@@ -66,7 +63,9 @@ def _cell(wanted: PaperCell, filled: Filled) -> Cell:
     lines = [_ours(wanted, arm)]
     if wanted.value is not None:
         difference = _difference(wanted, arm) if is_papers_dataset(filled) else None
-        lines.append(f"paper {_paper_number(wanted)}" + (f", {signed(difference)}" if difference is not None else ""))
+        top5 = f"/{wanted.top5:.2f}" if wanted.top5 is not None else ""
+        number = f"paper {wanted.value:.2f}{top5}{'*' if wanted.failed else ''}"
+        lines.append(number if difference is None else f"{number}, {signed(difference)}")
     if arm.finished or arm.failed:
         lines += [progress_text(run) for run in arm.unfinished]
     return cell(*lines, marker="*" if arm.failed else "")
@@ -79,14 +78,8 @@ def _ours(wanted: PaperCell, arm: Arm) -> str:
         top5 = arm.summary("test_error_top5")
         return f"{text}{f' / {mean_sd(top5)}' if top5 else ''} ({summary.n})"
     if arm.failed:
-        return "failed" if len(arm.failed) == 1 else f"all {len(arm.failed)} failed"
+        return failed_text(arm)
     return ", ".join(dict.fromkeys(progress_text(run) for run in arm.unfinished)) or "missing"
-
-
-def _paper_number(wanted: PaperCell) -> str:
-    top5 = f"/{wanted.top5:.2f}" if wanted.top5 is not None else ""
-    assert wanted.value is not None
-    return f"{wanted.value:.2f}{top5}{'*' if wanted.failed else ''}"
 
 
 def _difference(wanted: PaperCell, arm: Arm) -> float | None:
@@ -94,9 +87,9 @@ def _difference(wanted: PaperCell, arm: Arm) -> float | None:
     return None if summary is None or wanted.value is None else summary.mean - wanted.value
 
 
-def signed(value: float, digits: int = 2) -> str:
+def signed(value: float) -> str:
     """+0.12 or −0.12, with a true minus sign; 0.00 has none."""
-    text = f"{abs(value):.{digits}f}"
+    text = f"{abs(value):.2f}"
     return text if float(text) == 0 else f"{'−' if value < 0 else '+'}{text}"
 
 
@@ -144,7 +137,7 @@ def narrowing_notes(filled: Filled) -> list[str]:
 def _record(wanted: PaperCell, filled: Filled) -> Mapping[str, Any]:
     arm = cell_arm(wanted, filled)
     summary = arm.summary("test_error")
-    top5 = summarize([v for run in arm.finished if math.isfinite(v := outcome(run, "test_error_top5"))])
+    top5 = arm.summary("test_error_top5")
     return {
         "table": filled.table.name,
         "row": wanted.row.label,

@@ -14,7 +14,7 @@ from farkas_exp.report import style
 from farkas_exp.report.arms import arm_record, error_cell, failure_note, group_arms
 from farkas_exp.report.curves import curves_figure
 from farkas_exp.report.render import Report
-from farkas_exp.report.tables import Cell, Table, cell
+from farkas_exp.report.tables import Cell, Table, cell, table_of
 from farkas_exp.runs import RunRecord
 from farkas_exp.runs.query import setting
 from farkas_exp.studies.identity_matters.theory import exact_fit as construction
@@ -52,12 +52,8 @@ def allconv(records: Sequence[RunRecord]) -> Report:
 
 def identity(records: Sequence[RunRecord]) -> Report:
     """Table 2 where there are runs, and the theorems."""
-    runs, theory, fits = (
-        _allconv_runs(records),
-        linear_residual_landscape(records),
-        exact_fit_table(exact_fit_records()),
-    )
-    tables = (*([table2(runs)] if runs else []), *theory.tables, fits)
+    runs, theory = _allconv_runs(records), linear_residual_landscape(records)
+    tables = (*([table2(runs)] if runs else []), *theory.tables, *exact_fit(records).tables)
     return Report("identity", tables, theory.figures)
 
 
@@ -82,17 +78,10 @@ def table2(runs: Sequence[RunRecord]) -> Table:
     on_test = [run for run in runs if run.evaluated_on == "test"]
     data = dict.fromkeys((*DATASETS, *(str(setting(run.config, "dataset.name")) for run in on_test)))
     columns = ("network", *(DATASETS.get(name, name) for name in data), "n")
-    rows = [
-        (
-            cell(f"{name} (paper)"),
-            *[_error(dict(zip(DATASETS, errors, strict=True)).get(each)) for each in data],
-            cell("–"),
-        )
-        for name, errors in TABLE2.items()
-    ]
     flat: list[Mapping[str, Any]] = [
         {"arm": f"{name} (paper)", **dict(zip(DATASETS, errors, strict=True))} for name, errors in TABLE2.items()
     ]
+    rows = [(cell(paper["arm"]), *[_error(paper.get(each)) for each in data], cell("–")) for paper in flat]
     notes = ["Top-1 test error in percent; the paper gives one run each, ours are means over n seeds."]
     for arm in group_arms(on_test):
         dataset = str(setting(arm.config, "dataset.name"))
@@ -110,12 +99,12 @@ def _error(value: float | None) -> Cell:
     return cell("–" if value is None else f"{value:.2f}")
 
 
-def small_norm_records(depths: Sequence[int] = NORM_DEPTHS) -> list[dict[str, float]]:
+def small_norm_records() -> list[dict[str, float]]:
     """For every depth the norm of the constructed optimum, its bound and its excess risk (Theorem 2.1)."""
     found = []
     for seed in TARGETS:
         problem = random_regression(SIZE, GAMMA, seed)
-        for depth in depths:
+        for depth in NORM_DEPTHS:
             weights = small_norm_weights(problem.target, depth)
             model = LinearResidual(depth, SIZE).double()
             with torch.no_grad():
@@ -129,21 +118,15 @@ def small_norm_records(depths: Sequence[int] = NORM_DEPTHS) -> list[dict[str, fl
 
 def small_norm_table(records: Sequence[Mapping[str, float]]) -> Table:
     """Theorem 2.1: the constructed optima."""
-    rows = [
-        (
-            cell(f"{record['target']:g}"),
-            cell(f"{record['depth']:g}"),
-            *[cell(f"{record[key]:.4f}") for key in ("norm", "bound")],
-            cell(f"{record['excess risk']:.1e}"),
-        )
-        for record in records
-    ]
+    columns = {
+        "target": "{target:g}", "layers": "{depth:g}", "norm": "{norm:.4f}", "bound": "{bound:.4f}",
+        "excess risk": "{excess risk:.1e}",
+    }  # fmt: skip
     notes = (
         f"Targets R of size {SIZE} with singular values from exp(−{GAMMA:g}) to exp({GAMMA:g}) and det R > 0, by seed;"
         " norm: the largest spectral norm of a layer of the constructed network; bound: (4π + 3γ)/l.",
     )
-    columns = ("target", "layers", "norm", "bound", "excess risk")
-    return Table("Optima of small norm (Theorem 2.1)", columns, tuple(rows), notes, tuple(records), "small_norm")
+    return table_of("Optima of small norm (Theorem 2.1)", columns, records, notes, "small_norm")
 
 
 def descents() -> dict[tuple[int, int], Path]:
@@ -157,7 +140,7 @@ def descents() -> dict[tuple[int, int], Path]:
 
 def descent_table(paths: Mapping[tuple[int, int], Path]) -> Table:
     """Theorem 2.2 along gradient descent."""
-    flat: list[dict[str, Any]] = [
+    records = [
         {
             "target": seed, "layers": depth, "excess risk first": path.excess_risk[0],
             "excess risk last": path.excess_risk[-1], "largest norm": max(path.norm), "inside": path.inside,
@@ -165,30 +148,22 @@ def descent_table(paths: Mapping[tuple[int, int], Path]) -> Table:
         }
         for (seed, depth), path in paths.items()
     ]  # fmt: skip
-    rows = [
-        (
-            cell(str(row["target"])),
-            cell(str(row["layers"])),
-            cell(f"{row['excess risk first']:.3g} → {row['excess risk last']:.2g}"),
-            cell(f"{row['largest norm']:.3f}"),
-            cell(f"{row['inside']} of {row['points']}"),
-            cell(f"{row['smallest ratio']:.2f}"),
-        )
-        for row in flat
-    ]
+    columns = {
+        "target": "{target}", "layers": "{layers}", "excess risk": "{excess risk first:.3g} → {excess risk last:.2g}",
+        "largest norm": "{largest norm:.3f}", "inside": "{inside} of {points}",
+        "smallest ratio": "{smallest ratio:.2f}",
+    }  # fmt: skip
     notes = (
         f"{STEPS} steps of gradient descent on the population risk from zero weights, learning rate {RATE:g}/l; inside:"
         " points with |||A||| < 1, where the theorem holds; ratio: squared gradient to its bound"
         " 4l(1 − |||A|||)^(2l − 2) σ_min(Σ)(f − C), at least 1 by the theorem.",
     )
-    columns = ("target", "layers", "excess risk", "largest norm", "inside", "smallest ratio")
-    return Table("Gradients on the way (Theorem 2.2)", columns, tuple(rows), notes, tuple(flat), "descent")
+    return table_of("Gradients on the way (Theorem 2.2)", columns, records, notes, "descent")
 
 
 def landscape_figure(norms: Sequence[Mapping[str, float]], paths: Mapping[tuple[int, int], Path]) -> Any:
     """Left: norm and bound over the depth. Right: squared gradient and bound along gradient descent, first target."""
-    with style.styled():
-        figure = style.new_figure(9.2, 3.6)
+    with style.new_figure(9.2, 3.6) as figure:
         left, right = figure.subplots(1, 2)
         first = [record for record in norms if record["target"] == TARGETS[0]]
         depths = [record["depth"] for record in first]
@@ -207,14 +182,14 @@ def landscape_figure(norms: Sequence[Mapping[str, float]], paths: Mapping[tuple[
     return figure
 
 
-def exact_fit_records(sizes: Sequence[tuple[int, int, int, int]] = EXACT_FITS, seed: int = 0) -> list[dict[str, Any]]:
-    """For every size the blocks, parameters and largest error of the exact-fit network, or why there is none.
+def exact_fit_records() -> list[dict[str, Any]]:
+    """For each of `EXACT_FITS` the blocks, parameters and largest error of the exact-fit network, or why there is none.
 
     The points are uniform on the unit sphere, the labels uniform.
     """
     found: list[dict[str, Any]] = []
-    for count, inputs, classes, width in sizes:
-        generator = torch.Generator().manual_seed(seed)
+    for count, inputs, classes, width in EXACT_FITS:
+        generator = torch.Generator().manual_seed(0)
         points = torch.randn(count, inputs, generator=generator, dtype=torch.float64)
         points /= points.norm(dim=1, keepdim=True)
         labels = torch.randint(classes, (count,), generator=generator)
@@ -233,20 +208,15 @@ def exact_fit_records(sizes: Sequence[tuple[int, int, int, int]] = EXACT_FITS, s
 
 def exact_fit_table(records: Sequence[Mapping[str, Any]]) -> Table:
     """Theorem 3.2: the networks that fit random labels."""
-    rows = []
-    for record in records:
-        sizes = [cell(str(record[key])) for key in ("points", "inputs", "classes", "width")]
-        if "refused" in record:
-            rows.append((*sizes, cell("–"), cell("–"), cell("refused")))
-        else:
-            shown = [cell(str(record["blocks"])), cell(f"{record['parameters']:,}"), cell(f"{record['error']:.1e}")]
-            rows.append((*sizes, *shown))
+    columns: dict[str, Any] = {
+        **{key: f"{{{key}}}" for key in ("points", "inputs", "classes", "width")},
+        "blocks": lambda record: str(record.get("blocks", "–")),
+        "parameters": lambda record: f"{record['parameters']:,}" if "parameters" in record else "–",
+        "error": lambda record: "refused" if "refused" in record else f"{record['error']:.1e}",
+    }
     notes = [
         "Random points on the unit sphere with random labels, in float64; error: the largest difference of an output"
         " from the unit vector of its label.",
         *[f"Refused: {record['refused']}" for record in records if "refused" in record],
     ]
-    columns = ("points", "inputs", "classes", "width", "blocks", "parameters", "error")
-    return Table(
-        "Exact fit of a finite sample (Theorem 3.2)", columns, tuple(rows), tuple(notes), tuple(records), "exact_fit"
-    )
+    return table_of("Exact fit of a finite sample (Theorem 3.2)", columns, records, notes, "exact_fit")

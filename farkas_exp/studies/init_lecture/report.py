@@ -16,7 +16,7 @@ from farkas_exp.models import NETWORKS as MODELS
 from farkas_exp.models import create_model
 from farkas_exp.report import style
 from farkas_exp.report.render import Report
-from farkas_exp.report.tables import Table, cell
+from farkas_exp.report.tables import Table, table_of
 from farkas_exp.studies.init_lecture.theory.propagation import (
     expected_ratio,
     expected_variance,
@@ -84,36 +84,35 @@ def landscape_toys(records: Sequence[Any]) -> Report:
     return Report("landscape_toys", (toys_table(),), {"landscape_toys": toys_figure})
 
 
-def ratio_table(draws: int = DRAWS) -> Table:
+def ratio_table() -> Table:
     """||y|| / ||x|| of linear residual networks, for each initialization and depth, beside the expectation."""
-    rows, records = [], []
+    records = []
     for init, depth in RATIOS:
-        ratios = norm_ratios(init, depth, WIDTH, draws)
+        ratios = norm_ratios(init, depth, WIDTH, DRAWS)
         low, middle, high = (float(torch.quantile(ratios, q)) for q in (0.0, 0.5, 1.0))
-        figures = {
-            "rms": root_mean_square(ratios), "expected": expected_ratio(init, depth), "median": middle, "min": low,
-            "max": high,
-        }  # fmt: skip
-        rows.append((cell(init), cell(str(depth)), *[cell(f"{value:.4g}") for value in figures.values()]))
-        records.append({"init": init, "depth": depth, "draws": draws, **figures})
+        records.append(
+            {"init": init, "depth": depth, "draws": DRAWS, "rms": root_mean_square(ratios),
+             "expected": expected_ratio(init, depth), "median": middle, "min": low, "max": high}
+        )  # fmt: skip
+    columns = {
+        "init": "{init}", "layers": "{depth}", "root mean square": "{rms:.4g}", "expected": "{expected:.4g}",
+        "median": "{median:.4g}", "smallest": "{min:.4g}", "largest": "{max:.4g}",
+    }  # fmt: skip
     notes = (
         f"Ratio of the norms of output and input of z^l = (I + W^l) z^(l-1) of width {WIDTH}, for an input of all ones,"
-        f" over {draws} draws; expected: the root of E ratio² = (1 + d v)^L.",
+        f" over {DRAWS} draws; expected: the root of E ratio² = (1 + d v)^L.",
         "The lecture's 10^14 is Xavier's at 100 layers: its loop repeats the 10 layers ten times without taking the"
         " input back. Ten layers give 32.",
     )
-    columns = ("init", "layers", "root mean square", "expected", "median", "smallest", "largest")
-    return Table(
-        "Linear residual networks: ratio of output to input", columns, tuple(rows), notes, tuple(records), "ratio"
-    )
+    return table_of("Linear residual networks: ratio of output to input", columns, records, notes, "ratio")
 
 
-def variance_records(width: int = 400, batch: int = 400) -> list[dict[str, Any]]:
+def variance_records() -> list[dict[str, Any]]:
     """The mean square of every z^l for each of `SCALINGS`, and its expectation at the last one."""
     return [
         {
             "scaling": name, "alpha": scaling.alpha, "beta": scaling.beta, "batch_norm": normalize,
-            "variances": scaled_variances(scaling, BRANCHES, width, batch, normalize).tolist(),
+            "variances": scaled_variances(scaling, BRANCHES, 400, 400, normalize).tolist(),
             "expected": expected_variance(scaling, BRANCHES, normalize),
         }
         for name, scaling, normalize in SCALINGS
@@ -122,47 +121,44 @@ def variance_records(width: int = 400, batch: int = 400) -> list[dict[str, Any]]
 
 def variance_table(records: Sequence[dict[str, Any]]) -> Table:
     """The variance at the last layer beside its expectation."""
-    rows = tuple((cell(r["scaling"]), cell(f"{r['variances'][-1]:.4g}"), cell(f"{r['expected']:.4g}")) for r in records)
+    columns = {"scaling": "{scaling}", "variance": "{variance:.4g}", "expected": "{expected:.4g}"}
+    flat = [{**r, "variance": r["variances"][-1]} for r in records]
+    for record in flat:
+        del record["variances"]
     notes = (
         f"z^(l+1) = α (z^l + β W^l relu(z^l)), W^l ~ N(0, 2/d), L = {BRANCHES} branches, z^0 ~ N(0, 1); the mean square"
         " of z^L. BN: of each unit before the ReLU; the branch then has variance 1, so the sum has β² l + 1 after l"
         " branches, and 2 at the last one for β = 1/√L.",
     )
-    flat = tuple({key: value for key, value in r.items() if key != "variances"} for r in records)
-    flat = tuple({**f, "variance": r["variances"][-1]} for f, r in zip(flat, records, strict=True))
-    return Table(
-        "Residual scaling: variance after ten branches", ("scaling", "variance", "expected"), rows, notes, flat,
-        "variance",
-    )  # fmt: skip
+    return table_of("Residual scaling: variance after ten branches", columns, flat, notes, "variance")
 
 
 def network_table() -> Table:
     """How much the networks' own blocks amplify the features, for each choice of `residual`, He-initialized."""
-    rows, records = [], []
-    for name, aggregation in NETWORKS:
-        growths = [features_growth(name, aggregation, *choice[1:]) for choice in CHOICES]
-        label = f"{name}, {aggregation}" if MODELS[name].farkas else name
-        rows.append((cell(label), *[cell(f"{growth:.3g}") for growth in growths]))
-        records.append({"network": label, **{c[0]: growth for c, growth in zip(CHOICES, growths, strict=True)}})
+    records = [
+        {
+            "network": f"{name}, {aggregation}" if MODELS[name].farkas else name,
+            **{choice: features_growth(name, aggregation, *factors) for choice, *factors in CHOICES},
+        }
+        for name, aggregation in NETWORKS
+    ]
+    columns = {"network": "{network}", **{f"residual={name}": f"{{{name}:.3g}}" for name, *_ in CHOICES}}
     notes = (
         "Mean square of the features behind the first stage's five blocks, over that before them; He initialization,"
         " one draw, noise for images.",
     )
-    columns = ("network", *[f"residual={choice[0]}" for choice in CHOICES])
-    return Table("Residual scaling of the networks", columns, tuple(rows), notes, tuple(records), "networks")
+    return table_of("Residual scaling of the networks", columns, records, notes, "networks")
 
 
 @torch.no_grad()
-def features_growth(
-    name: str, aggregation: str, alpha: float, beta: float, depth_exponent: float, images: int = 16
-) -> float:
+def features_growth(name: str, aggregation: str, alpha: float, beta: float, depth_exponent: float) -> float:
     """The mean square of the features behind the first stage's blocks, over that in front of them."""
     model = create_model(
         name, aggregation=aggregation, in_channels=3, image_size=16,
         residual_scaling={"alpha": alpha, "beta": beta, "depth_exponent": depth_exponent},
     )  # fmt: skip
     initialize(model, "kaiming", seed=0)
-    noise = torch.randn(images, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    noise = torch.randn(16, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     before = model.get_submodule("stem")(noise)
     after = model.get_submodule("stages.0")(before)
     return float(after.square().mean() / before.square().mean())
@@ -170,26 +166,26 @@ def features_growth(
 
 def toys_table() -> Table:
     """Value, gradient and eigenvalues of the Hessian at the stationary points of every toy."""
-    rows, records = [], []
+    records: list[dict[str, Any]] = []
     for name, points in STATIONARY.items():
         for found in [analyse(TOYS[name], point) for point in points]:
-            eigenvalues = ", ".join(f"{value:.4g}" for value in found.eigenvalues)
-            rows.append(
-                (cell(name), cell(_point(found)), cell(f"{found.value:.4g}"), cell(eigenvalues), cell(found.kind))
-            )
             records.append(
                 {"toy": name, "point": _point(found), "value": found.value, "gradient": found.gradient,
-                 "eigenvalues": eigenvalues, "kind": found.kind}
+                 "eigenvalues": ", ".join(f"{value:.4g}" for value in found.eigenvalues), "kind": found.kind}
             )  # fmt: skip
         if not points:
-            rows.append((cell(name), cell("none"), *[cell("–")] * 3))
             records.append({"toy": name, "point": "none"})
+    columns: dict[str, Any] = {
+        "loss": "{toy}", "point": "{point}",
+        "value": lambda record: f"{record['value']:.4g}" if "value" in record else "–",
+        "eigenvalues of the Hessian": lambda record: record.get("eigenvalues", "–"),
+        "kind": lambda record: record.get("kind", "–"),
+    }  # fmt: skip
     notes = (
         "Second-order stationary: no gradient, and no negative eigenvalue of the Hessian. Of (1 − uv)² every point with"
         " uv = 1 is a minimum. With a ReLU every w < 0 is one of value 1, far from the minimum 0.",
     )
-    columns = ("loss", "point", "value", "eigenvalues of the Hessian", "kind")
-    return Table("Landscape toys: stationary points", columns, tuple(rows), notes, tuple(records), "toys")
+    return table_of("Landscape toys: stationary points", columns, records, notes, "toys")
 
 
 def _point(found: Analysis) -> str:
@@ -199,8 +195,7 @@ def _point(found: Analysis) -> str:
 
 def scaling_figure(records: Sequence[dict[str, Any]]) -> Any:
     """The variance after every branch, for each scaling."""
-    with style.styled():
-        figure = style.new_figure(6.4, 3.8)
+    with style.new_figure(6.4, 3.8) as figure:
         axes = figure.subplots()
         for record, color, marker in zip(records, _COLORS, style.MARKERS, strict=False):
             line = "-" if record["batch_norm"] else ":"
@@ -221,8 +216,7 @@ _COLORS = tuple(style.COLORS[name] for name in ("vermilion", "blue", "green", "o
 
 def toys_figure() -> Any:
     """The landscapes with their stationary points and paths of gradient descent."""
-    with style.styled():
-        figure = style.new_figure(10.5, 3.6)
+    with style.new_figure(10.5, 3.6) as figure:
         first, second, third = figure.subplots(1, 3)
         _contours(first, "(1 - u v)^2", ((-0.5, 2.1), (1.8, -1.5), (-1.7, -0.2), (1.6, -1.6)))
         first.set_title("(1 − uv)²")

@@ -27,10 +27,7 @@ def report(records: Sequence[RunRecord]) -> Report:
             shown[kind.label] = min(runs, key=lambda run: (run.seed, -run.epochs))
     if not shown:
         raise UserError("runs_dir: no run there has diagnostics.measures=[plane]; see experiment=sep_representations")
-    figures = {
-        "sep_representations": lambda: layers_figure(shown),
-        "sep_training": lambda: training_figure(shown),
-    }
+    figures = {"sep_representations": lambda: layers_figure(shown), "sep_training": lambda: training_figure(shown)}
     return Report("sep_representations", (separation_table(list(shown.values())),), figures)
 
 
@@ -44,8 +41,7 @@ def layers_figure(shown: Mapping[str, RunRecord]) -> Any:
     last = {label: planes(run)[max(planes(run))] for label, run in shown.items()}
     layers = sorted({int(layer) for plane in last.values() for layer in plane["activations"]})
     columns = 2 * len(layers) + 2
-    with style.styled():
-        figure = style.new_figure(1.65 * columns + 0.6, 1.6 * len(last) + 0.9)
+    with style.new_figure(1.65 * columns + 0.6, 1.6 * len(last) + 0.9) as figure:
         panels = figure.subplots(len(last), columns, squeeze=False)
         for row, (label, plane) in zip(panels, last.items(), strict=True):
             labels = plane["labels"]
@@ -75,8 +71,7 @@ def training_figure(shown: Mapping[str, RunRecord]) -> Any:
     """A row for each network: losses and accuracy over the epochs, and the classes of the plane at some of them."""
     measured = {label: planes(run) for label, run in shown.items()}
     columns = max(map(len, measured.values()))
-    with style.styled():
-        figure = style.new_figure(5.4 + 1.5 * columns, 1.75 * len(shown) + 1.0)
+    with style.new_figure(5.4 + 1.5 * columns, 1.75 * len(shown) + 1.0) as figure:
         grid = figure.add_gridspec(len(shown), columns + 2, width_ratios=[2.6, 2.0, *[1.0] * columns])
         for row, (label, run) in enumerate(shown.items()):
             losses, accuracy = figure.add_subplot(grid[row, 0]), figure.add_subplot(grid[row, 1])

@@ -8,12 +8,13 @@ methods or rates are ranked.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from farkas_exp.machine.errors import UserError
 from farkas_exp.report import style
-from farkas_exp.report.arms import pretty
-from farkas_exp.report.methods import Arms, Chosen
+from farkas_exp.report.arms import mean_sd, pretty
+from farkas_exp.report.methods import Arms
 from farkas_exp.report.render import Report
 from farkas_exp.report.statistics import Summary, summarize
 from farkas_exp.report.tables import Cell, Table, cell
@@ -129,20 +130,15 @@ class Method:
         return bool(self.usable) and bool({self.usable[0], self.usable[-1]} & {min(self.search), max(self.search)})
 
 
-def report(records: Sequence[RunRecord], arms: Arms | None = None) -> Report:
+def report(records: Sequence[RunRecord], arms: Arms | None = None, name: str = COMPARISONS[0]) -> Report:
     """Every method at its own best learning rate, and the error over the rates; see `find_methods`."""
-    return _report(records, COMPARISONS[0], arms)
-
-
-def transformers_report(records: Sequence[RunRecord]) -> Report:
-    """The same of vision transformers."""
-    return _report(records, COMPARISONS[1])
-
-
-def _report(records: Sequence[RunRecord], name: str, arms: Arms | None = None) -> Report:
     methods, notes = find_methods(records, arms, name)
     figures = {name: lambda: rates_figure(methods)} if any(m.search for m in methods) else {}
     return with_ranks(name, comparison_table(methods, notes), methods, figures)
+
+
+transformers_report = partial(report, name=COMPARISONS[1])
+"""The same of vision transformers."""
 
 
 def with_ranks(name: str, table: Table, methods: Sequence[Method], figures: Mapping[str, Any]) -> Report:
@@ -161,20 +157,17 @@ def arms_of(comparison: str) -> Arms:
     return experiment_arms(f"{comparison}_test", *CHOSEN)
 
 
-def choose(records: Sequence[RunRecord], comparison: str, arms: Arms | None = None) -> Chosen:
-    """The runs of each method of a comparison in one setting; its `arms` are those of its file by default."""
-    return (arms or arms_of(comparison)).choose(records)
-
-
 def find_methods(
     records: Sequence[RunRecord], arms: Arms | None = None, comparison: str = COMPARISONS[0]
 ) -> tuple[list[Method], list[str]]:
-    """The methods that have runs in one setting, as they rank, and what was left out; see `choose`.
+    """The methods that have runs in one setting, as they rank, and what was left out (`Arms.choose`).
+
+    The `arms` are by default those of the comparison's file.
 
     Raises:
         UserError: there are none.
     """
-    chosen = choose(records, comparison, arms)
+    chosen = (arms or arms_of(comparison)).choose(records)
     if not chosen.runs:
         raise UserError("runs_dir: no run there is of a method of this comparison")
     methods, costs = [], known_costs(comparison, chosen.runs)
@@ -204,7 +197,7 @@ def comparison_table(methods: Sequence[Method], notes: Sequence[str] = ()) -> Ta
     )  # fmt: skip
     rows, records = [], []
     for method in methods:
-        best, test = method.best_rate, method.test_error
+        best, test, capacity = method.best_rate, method.test_error, method.capacity
         held_out = None if best is None else method.held_out[best]
         rows.append(
             (
@@ -215,7 +208,7 @@ def comparison_table(methods: Sequence[Method], notes: Sequence[str] = ()) -> Ta
                 cell(str(test.n if test else 0)),
                 cell(str(method.failed)),
                 cell(f"{method.usable[0]:g} – {method.usable[-1]:g}" if method.usable else "–"),
-                _capacity_cell(method),
+                cell("–" if capacity is None else f"{'≥ ' if method.at_an_end else ''}{capacity:.3g}"),
                 *method.cost.cells(),
             )
         )
@@ -224,7 +217,7 @@ def comparison_table(methods: Sequence[Method], notes: Sequence[str] = ()) -> Ta
                 "method": method.name, "best_rate": best, "held_out_error": held_out,
                 "test_error_mean": test.mean if test else None, "test_error_sd": test.sd if test else None,
                 "n": test.n if test else 0, "failed": method.failed, "ranks_with": method.ranks_with,
-                "capacity": method.capacity,
+                "capacity": capacity,
                 "capacity_is_lower_bound": method.at_an_end, **vars(method.cost),
                 **{f"held_out_error_at_{rate:g}": error for rate, error in method.held_out.items()},
             }
@@ -235,18 +228,10 @@ def comparison_table(methods: Sequence[Method], notes: Sequence[str] = ()) -> Ta
 
 def _test_cell(method: Method) -> Cell:
     """The test error of the runs that trained; below it, where some failed, the figure that the method ranks with."""
-    summary = method.test_error
-    text = "–" if summary is None else f"{summary.mean:.2f}"
-    text += "" if summary is None or summary.sd is None else f" ± {summary.sd:.2f}"
+    text = "–" if method.test_error is None else mean_sd(method.test_error)
     if not method.failed:
         return cell(text)
     return cell(text, f"ranks with {method.ranks_with:.2f}", marker="*")
-
-
-def _capacity_cell(method: Method) -> Cell:
-    if method.capacity is None:
-        return cell("–")
-    return cell(f"{'≥ ' if method.at_an_end else ''}{method.capacity:.3g}")
 
 
 def _notes(methods: Sequence[Method]) -> tuple[str, ...]:
@@ -300,8 +285,7 @@ def rates_figure(methods: Sequence[Method]) -> Any:
     shown = [method for method in methods if method.search]
     columns = min(5, max(1, len(shown)))
     rows = max(1, math.ceil(len(shown) / columns))
-    with style.styled():
-        figure = style.new_figure(2.1 * columns + 0.8, 1.8 * rows + 1.0)
+    with style.new_figure(2.1 * columns + 0.8, 1.8 * rows + 1.0) as figure:
         panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
         for axes, method in zip(panels, shown, strict=False):
             for other in shown:

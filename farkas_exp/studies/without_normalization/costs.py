@@ -126,9 +126,9 @@ def report(records: Sequence[RunRecord]) -> Report:
     Raises:
         UserError: no run is one of a method.
     """
-    from farkas_exp.studies.without_normalization.comparison import COMPARISONS, choose
+    from farkas_exp.studies.without_normalization.comparison import COMPARISONS, arms_of
 
-    chosen = {name: choose(records, name).runs for name in COMPARISONS}
+    chosen = {name: arms_of(name).choose(records).runs for name in COMPARISONS}
     if not any(chosen.values()):
         raise UserError("runs_dir: no run there is of a method of these comparisons")
     return Report(NAME, tuple(_table(name, runs) for name, runs in chosen.items() if runs))

@@ -108,8 +108,7 @@ def ranks_table(methods: Mapping[str, Errors], name: str) -> Table:
 def ranks_figure(methods: Mapping[str, Errors]) -> Any:
     """Every run's error as a dot and each method's mean, in the order of the means, with the ranks beside."""
     found: Sequence[Standing] = standings(methods)
-    with style.styled():
-        figure = style.new_figure(7.6, 0.24 * len(found) + 1.4)
+    with style.new_figure(7.6, 0.24 * len(found) + 1.4) as figure:
         axes = figure.subplots()
         for place, each in enumerate(found):
             color = style.COLORS["blue" if "Farkas" in each.name else "vermilion"]

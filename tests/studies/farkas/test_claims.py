@@ -72,7 +72,7 @@ def verdicts(runs: Path) -> dict[str, Finding]:
 
 def one_claim(runs: Path, key: str) -> Finding:
     claim = next(each for each in CLAIMS if each.key == key)
-    return claim.test(FilledTables(collect(runs)), 0)
+    return claim.test(FilledTables(collect(runs)))
 
 
 def is_cell(wanted: PaperCell, model: str, normalization: str = "none") -> bool:

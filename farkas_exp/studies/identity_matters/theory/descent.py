@@ -57,11 +57,7 @@ class Path:
 def descend(problem: Regression, depth: int, steps: int, rate: float) -> Path:
     """Train a `LinearResidual` in float64 by gradient descent on the population risk, from zero weights.
 
-    Args:
-        problem: the regression.
-        depth: number of layers, l.
-        steps: number of updates.
-        rate: learning rate times l: the whole product moves by about `rate` times its gradient, whatever the depth.
+    The learning rate is `rate` / l: the whole product moves by about `rate` times its gradient, whatever the depth.
     """
     model = LinearResidual(depth, len(problem.target)).double()
     for weight in model.weights():

@@ -40,13 +40,8 @@ def root_mean_square(values: Tensor) -> float:
 def scaled_variances(scaling: Scaling, branches: int, width: int, batch: int, normalize: bool, seed: int = 0) -> Tensor:
     """The mean square of z^0, ..., z^L over units and points, for z^0 ~ N(0, 1): (branches + 1,).
 
-    Args:
-        scaling: alpha and beta.
-        branches: L, the lecture's L - 1.
-        width: units, d.
-        batch: points.
-        normalize: batch normalization (mean 0, variance 1 of each unit) before the ReLU of each branch.
-        seed: of points and weights.
+    `branches` is L, the lecture's L - 1, and `batch` the number of points. `normalize`: batch normalization (mean 0,
+    variance 1 of each unit) before the ReLU of each branch.
     """
     generator = torch.Generator().manual_seed(seed)
     z = torch.randn(batch, width, generator=generator, dtype=torch.float64)
