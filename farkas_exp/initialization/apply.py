@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from farkas_exp.config.extensions import extended
+from farkas_exp.config.options import declared
 from farkas_exp.config.schema import InitConfig
 from farkas_exp.initialization.matched import classifier_of
 from farkas_exp.initialization.residual import count_residual_branches, scale_last_layers
@@ -67,12 +68,8 @@ def _check_options(config: InitConfig, entry: Initialization) -> None:
             raise UserError(
                 f"init.{key}: init {entry.name} has no {key}; leave it at null or choose from: {', '.join(others)}"
             )
-        if value is not None and value <= 0:
-            raise UserError(f"init.{key}: {value!r} is out of range; it must be positive")
-    if config.classifier_std is not None and config.classifier_std <= 0:
-        raise UserError(f"init.classifier_std: {config.classifier_std!r} is out of range; it must be positive")
-    if config.last_scale < 0:
-        raise UserError(f"init.last_scale: {config.last_scale!r} is out of range; it must be at least 0")
+    for f in dataclasses.fields(config):
+        declared(f).check_range(f"init.{f.name}", getattr(config, f.name))
 
 
 def _check_network(config: InitConfig, entry: Initialization, model: nn.Module) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from farkas_exp.initialization.random import weight_layers
+from farkas_exp.initialization.random import weight_layers, zero_bias
 from farkas_exp.layers import FarkasLayer
 from farkas_exp.machine.errors import UserError
 from farkas_exp.models.kit import Unit
@@ -34,8 +34,7 @@ def zero_(model: nn.Module) -> None:
                 " has >); give it a margin, such as aggregation.margin=0.1"
             )
         layer.weight.zero_()
-        if layer.bias is not None:
-            layer.bias.zero_()
+        zero_bias(layer)
 
 
 @torch.no_grad()
@@ -133,13 +132,10 @@ def linear_classifier(points: Tensor, labels: Tensor, classes: int) -> tuple[Ten
 def local_minimum_(model: nn.Module, images: Tensor | None, labels: Tensor | None) -> None:
     """Put a plain MLP into the local minimum that it inherits from the linear classifier of these images.
 
-    Args:
-        model: `mlp`, plain, without shortcuts and normalization, with ReLU.
-        images: the whole training set, (N, C, H, W), without augmentation.
-        labels: (N,).
+    They are the whole training set, (N, C, H, W), without augmentation.
 
     Raises:
-        UserError: another network, or one that is too narrow.
+        UserError: another network than `mlp`, plain, without shortcuts and normalization, with ReLU; or a narrow one.
     """
     units = list(model.hidden) if isinstance(model, RectangularNet) and not model.spatial else []
     plain = [unit for unit in units if isinstance(unit, Unit) and isinstance(unit.layer, nn.Linear)]

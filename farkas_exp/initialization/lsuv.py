@@ -1,7 +1,7 @@
 """Layer-sequential unit variance (Mishkin and Matas 2015, "All you need is a good init")."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -19,16 +19,11 @@ TRIES = 10
 def lsuv_(model: nn.Module, images: Tensor | None, generator: torch.Generator) -> None:
     """Orthonormal weights and zero biases, then every layer scaled to an output of unit variance.
 
-    In the order of computation, each layer is divided by the standard deviation of its output on `images` until that is
-    within 0.1 of 1, at most ten times.
+    In the order of computation, each layer is divided by the standard deviation of its output on `images`, a training
+    batch, until that is within 0.1 of 1, at most ten times.
 
     The output of a layer is its own pre-activation: of a residual layer the branch without the shortcut, of a Farkas
     layer with its aggregated component (which is larger for `sum`, so that its weights become smaller).
-
-    Args:
-        model: the network, on the CPU.
-        images: (N, C, H, W), a training batch.
-        generator: for the orthonormal weights.
 
     Raises:
         UserError: there is no batch.
@@ -63,20 +58,16 @@ def _output_std(model: nn.Module, layer: nn.Module, images: Tensor) -> float:
 @contextmanager
 def watching(layers: Sequence[nn.Module], see: Callable[[nn.Module, Tensor], object]) -> Iterator[None]:
     """Call `see(layer, output)` with each layer's own output; that of a residual layer is its branch."""
-    handles = []
-    for layer in layers:
-        if isinstance(layer, (ResidualConv2d, FarkasResidualConv2d)):
-            branch: Callable[[Tensor], Tensor] = layer.branch
-            layer.branch = _watched(layer, branch, see)  # type: ignore[method-assign]
-        else:
-            handles.append(layer.register_forward_hook(lambda layer, inputs, output: (see(layer, output), None)[1]))
-    try:
-        yield
-    finally:
+    with ExitStack() as hooks:
         for layer in layers:
-            vars(layer).pop("branch", None)
-        for handle in handles:
-            handle.remove()
+            if isinstance(layer, (ResidualConv2d, FarkasResidualConv2d)):
+                branch: Callable[[Tensor], Tensor] = layer.branch
+                layer.branch = _watched(layer, branch, see)  # type: ignore[method-assign]
+                hooks.callback(vars(layer).pop, "branch")
+            else:
+                hook = layer.register_forward_hook(lambda layer, inputs, output: (see(layer, output), None)[1])
+                hooks.enter_context(hook)
+        yield
 
 
 def _watched(

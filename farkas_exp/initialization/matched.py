@@ -28,12 +28,8 @@ def match_features_(model: nn.Module, twin: nn.Module | None, images: Tensor | N
     """Scale the hidden weights of `model` by the one gain that gives its features the variance of the twin's.
 
     The features are the input of the classifier, and their variance is that between images, averaged over the units.
-    Bisection finds the gain, to 1 % of the variance. Biases and the classifier stay as they are.
-
-    Args:
-        model: a plain network without normalization, on the CPU.
-        twin: the Farkas network (sum) of the same depth, if there is one.
-        images: (N, C, H, W), a training batch.
+    Bisection finds the gain, to 1 % of the variance. Biases and the classifier stay as they are. The network is plain
+    and without normalization, its twin the Farkas network (sum) of the same depth.
 
     Raises:
         UserError: no twin, no images, or no such gain between 0.25 and 8.
@@ -65,12 +61,9 @@ def match_features_(model: nn.Module, twin: nn.Module | None, images: Tensor | N
 def feature_variance(model: nn.Module, images: Tensor) -> float:
     """The variance of the classifier's input between the images, averaged over the units."""
     seen: list[Tensor] = []
-    handle = classifier_of(model).register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
-    try:
-        with torch.no_grad(), in_mode(model, training=False):
-            model(images)
-    finally:
-        handle.remove()
+    hook = classifier_of(model).register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
+    with hook, torch.no_grad(), in_mode(model, training=False):
+        model(images)
     return float(seen[0].double().var(0).mean())
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from farkas_exp.layers import FarkasLayer
 from farkas_exp.models.create import WEIGHT_MODULES
@@ -21,7 +21,8 @@ def weight_layers(model: nn.Module) -> Iterator[nn.Linear | nn.Conv2d | FarkasLa
 
 
 @torch.no_grad()
-def _zero_bias(layer: nn.Linear | nn.Conv2d | FarkasLayer) -> None:
+def zero_bias(layer: nn.Linear | nn.Conv2d | FarkasLayer) -> None:
+    """Set the bias to zero, if there is one."""
     if layer.bias is not None:
         layer.bias.zero_()
 
@@ -34,7 +35,7 @@ def xavier_(model: nn.Module, generator: torch.Generator, gain: float | None = N
     """Weights U(-a, a) with a = gain sqrt(6 / (fan_in + fan_out)), biases zero (Glorot and Bengio 2010)."""
     for layer in weight_layers(model):
         nn.init.xavier_uniform_(layer.weight, gain or 1.0, generator=generator)
-        _zero_bias(layer)
+        zero_bias(layer)
 
 
 def kaiming_(model: nn.Module, generator: torch.Generator, gain: float | None = None) -> None:
@@ -42,14 +43,14 @@ def kaiming_(model: nn.Module, generator: torch.Generator, gain: float | None = 
     for layer in weight_layers(model):
         std = (gain or math.sqrt(2)) / math.sqrt(layer.weight[0].numel())
         nn.init.normal_(layer.weight, 0.0, std, generator=generator)
-        _zero_bias(layer)
+        zero_bias(layer)
 
 
 def orthogonal_(model: nn.Module, generator: torch.Generator, gain: float | None = None) -> None:
     """Weights with orthonormal rows or columns times gain (sqrt 2, for ReLU), biases zero (Saxe et al. 2014)."""
     for layer in weight_layers(model):
         nn.init.orthogonal_(layer.weight, gain or math.sqrt(2), generator=generator)
-        _zero_bias(layer)
+        zero_bias(layer)
 
 
 def torchvision_(model: nn.Module, generator: torch.Generator) -> None:
@@ -80,10 +81,5 @@ def rai_(model: nn.Module, generator: torch.Generator) -> None:
         matrix.scatter_(1, place, beta)
         layer.weight.copy_(matrix[:, :-1].reshape(layer.weight.shape))
         if layer.bias is not None:
-            layer.bias.copy_(_with_last_bias(matrix[:, -1], layer.bias.shape[0], scale, generator))
-
-
-def _with_last_bias(bias: Tensor, outputs: int, scale: float, generator: torch.Generator) -> Tensor:
-    """The biases of the rows, and for a Farkas layer the last one."""
-    extra = scale * torch.randn(outputs - bias.shape[0], generator=generator)
-    return torch.cat((bias, extra))
+            last = scale * torch.randn(len(layer.bias) - rows, generator=generator)  # of a Farkas layer
+            layer.bias.copy_(torch.cat((matrix[:, -1], last)))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from farkas_exp.initialization.random import weight_layers
+from farkas_exp.initialization.random import weight_layers, zero_bias
 from farkas_exp.layers import ResidualBlock
 from farkas_exp.machine.errors import UserError
 
@@ -77,5 +77,4 @@ def identity_small_(model: nn.Module, generator: torch.Generator) -> None:
         channels = layer.weight.shape[0] if layer.bias is None else layer.bias.shape[0]
         std = 1 / (area * channels) if layer in inside else 1 / math.sqrt(area * channels)
         nn.init.normal_(layer.weight, 0.0, std, generator=generator)
-        if layer.bias is not None:
-            layer.bias.zero_()
+        zero_bias(layer)

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from farkas_exp.initialization.random import weight_layers
+from farkas_exp.initialization.random import weight_layers, zero_bias
 from farkas_exp.layers import Activation, FarkasLayer, ResidualBlock
 from farkas_exp.machine.errors import UserError
 
@@ -67,8 +67,7 @@ def delta_orthogonal_(model: nn.Module, generator: torch.Generator, gain: float 
         nn.init.orthogonal_(matrix, gain or math.sqrt(2), generator=generator)
         layer.weight.zero_()
         _middle(layer.weight).copy_(matrix)
-        if layer.bias is not None:
-            layer.bias.zero_()
+        zero_bias(layer)
 
 
 def branch_layers(block: ResidualBlock) -> list[nn.Linear | nn.Conv2d | FarkasLayer]:
@@ -83,11 +82,9 @@ def gain_of(model: nn.Module) -> float:
     return math.sqrt(2) if any(isinstance(module, Activation) for module in model.modules()) else 1.0
 
 
-def _normal(layer: nn.Module, gain: float, generator: torch.Generator) -> None:
-    weight = layer.get_parameter("weight")
-    nn.init.normal_(weight, 0.0, gain / math.sqrt(weight[0].numel()), generator=generator)
-    if isinstance(layer.bias, Tensor):
-        layer.bias.zero_()
+def _normal(layer: nn.Linear | nn.Conv2d | FarkasLayer, gain: float, generator: torch.Generator) -> None:
+    nn.init.normal_(layer.weight, 0.0, gain / math.sqrt(layer.weight[0].numel()), generator=generator)
+    zero_bias(layer)
 
 
 def _middle(weight: Tensor) -> Tensor:

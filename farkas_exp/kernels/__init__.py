@@ -47,11 +47,10 @@ def restore(model: nn.Module) -> nn.Module:
 
 def in_use(model: nn.Module) -> list[str]:
     """The names of the kernels in `model`."""
-    places = {"fused": fused.__name__, "one_pass": one_pass.__name__, "native_conv": batch_last.__name__}
-    swapped = {name for name, place in places.items() if any(swapped_by(module) == place for module in model.modules())}
+    swapped = {swapped_by(module) for module in model.modules()}
     if whole_network.of_model(model):
-        swapped.add("whole_network")
-    return [name for name in KERNELS if name in swapped]
+        swapped.add(whole_network.__name__)
+    return [name for name, swap in KERNELS.items() if swap.__module__ in swapped]
 
 
 __all__ = ["KERNELS", "accelerate", "in_use", "restore"]

@@ -67,66 +67,60 @@ class Layout:
         """
         rows = [layer.weight.shape[0] for layer in layers]
         columns = [layer.weight[0].numel() for layer in layers]
-        free = sum(m * k for m, k in zip(rows, columns, strict=True))
-        length = free + sum(rows) + len(layers)
-        all_columns, full_weights = sum(columns), free + sum(columns)
-        weight = bias = column = full_weight = full_bias = 0
-        parts: dict[str, tuple[list[Tensor], list[Tensor]]] = {
-            name: ([], []) for name in ("order", "source", "own", "through", "shares", "layers")
-        }
-        lengths, factors, bounds, last, sizes = [], [], [], [], []
-        bias_lengths, bias_factors = [], []
-
-        def put(name: str, of_weight: Tensor, of_bias: Tensor) -> None:
-            parts[name][0].append(of_weight)
-            parts[name][1].append(of_bias)
-
-        for number, (layer, m, k) in enumerate(zip(layers, rows, columns, strict=True)):
-            a, bound = constants(layer)
-            of_rows, of_biases, of_columns = torch.arange(m * k), torch.arange(m), torch.arange(k)
-            at_bias, at_full_bias = free + bias, full_weights + full_bias
-            put("order", weight + of_rows.view(m, k).t().reshape(-1), at_bias + of_biases)
-            entries = torch.cat((weight + of_rows, length + column + of_columns))
-            if _is_channels_last(layer.weight):
-                inputs = layer.weight.shape[1]
-                zero = length + all_columns + len(layers)
-                entries = nn.functional.pad(entries.view(-1, inputs), (0, -inputs % row), value=zero)
-            put(
-                "source",
-                entries.reshape(-1),
-                torch.cat((at_bias + of_biases, torch.tensor([length + all_columns + number]))),
-            )
-            put("own", full_weight + of_rows, at_full_bias + torch.arange(m + 1))
-            put("through", full_weight + m * k + of_rows % k, torch.full((m + 1,), at_full_bias + m))
-            put("shares", _exact([-a]).expand(m * k), _exact([-a] * m + [-1.0]))
-            put("layers", torch.empty(0, dtype=torch.long), torch.full((m + 1,), number))
-            sizes.append(entries.numel())
-            lengths += [m] * k
-            factors += [-a] * k
-            bias_lengths.append(m)
-            bias_factors.append(-a)
-            bounds.append(bound)
-            last.append(at_bias + m)
-            weight, bias, column = weight + m * k, bias + m + 1, column + k
-            full_weight, full_bias = full_weight + (m + 1) * k, full_bias + m + 1
-
+        coefficients, bounds = zip(*map(constants, layers), strict=True)
+        indices, weight_sizes = _indices(layers, rows, columns, row)
+        lengths = [m for m, k in zip(rows, columns, strict=True) for _ in range(k)]
+        factors = [-a for a, k in zip(coefficients, columns, strict=True) for _ in range(k)]
+        shares = [_exact([-a]).expand(m * k) for a, m, k in zip(coefficients, rows, columns, strict=True)]
+        shares += [_exact([-a] * m + [-1.0]) for a, m in zip(coefficients, rows, strict=True)]
+        biases = [m + 1 for m in rows]
+        last = sum(m * k for m, k in zip(rows, columns, strict=True)) - 1 + torch.tensor(biases).cumsum(0)
+        offsets = torch.tensor([0, *lengths, *rows]).cumsum(0)
         like = layers[0].weight
-        joined = {name: torch.cat((*first, *second)) for name, (first, second) in parts.items()}
-        ends = torch.tensor([0, *lengths, *bias_lengths]).cumsum(0)
-        numbers = {"factors": _exact([*factors, *bias_factors]), "bounds": _exact(bounds)}
-        moved = {
-            name: value.to(like.device)
-            for name, value in (joined | {"offsets": ends, "last": torch.tensor(last)}).items()
-        }
-        moved |= {name: value.to(like.device, like.dtype) for name, value in numbers.items()}
-        moved["shares"] = moved["shares"].to(like.dtype)
-        moved["zero"] = like.new_zeros(1)
-        sizes += [m + 1 for m in rows]
-        flat_sizes = [m * k for m, k in zip(rows, columns, strict=True)] + [m + 1 for m in rows]
-        return cls(**moved, sizes=tuple(sizes), flat_sizes=tuple(flat_sizes))
+        places = {name: value.to(like.device) for name, value in {**indices, "offsets": offsets, "last": last}.items()}
+        numbers = {
+            "factors": _exact([*factors, *(-a for a in coefficients)]),
+            "bounds": _exact(bounds), "shares": torch.cat(shares),
+        }  # fmt: skip
+        return cls(
+            **places, **{name: value.to(like.device, like.dtype) for name, value in numbers.items()},
+            zero=like.new_zeros(1), sizes=(*weight_sizes, *biases),
+            flat_sizes=(*(m * k for m, k in zip(rows, columns, strict=True)), *biases),
+        )  # fmt: skip
 
 
-def _exact(values: list[float]) -> Tensor:
+def _indices(
+    layers: Sequence[FusedLayer], rows: Sequence[int], columns: Sequence[int], row: int
+) -> tuple[dict[str, Tensor], list[int]]:
+    """The `order`, `source`, `own`, `through` and `layers` of a layout, and the entries of each weight in `full`."""
+    free, all_columns = sum(m * k for m, k in zip(rows, columns, strict=True)), sum(columns)
+    rows_at = free + sum(rows) + len(layers)  # in cat(flat, last rows, last biases, zero)
+    biases_at = rows_at + all_columns
+    names = ("order", "source", "own", "through", "layers")
+    of_weights: dict[str, list[Tensor]] = {name: [] for name in names}
+    of_biases: dict[str, list[Tensor]] = {name: [] for name in names}
+    weight = full_weight = bias = column = 0
+    for number, (layer, m, k) in enumerate(zip(layers, rows, columns, strict=True)):
+        entries, own, places = weight + torch.arange(m * k), torch.arange(m * k), bias + torch.arange(m + 1)
+        of_weights["order"].append(entries.view(m, k).t().reshape(-1))
+        of_biases["order"].append(free + places[:-1])
+        source = torch.cat((entries, rows_at + column + torch.arange(k)))
+        if _is_channels_last(layer.weight):
+            taps, zero = source.view(-1, layer.weight.shape[1]), biases_at + len(layers)
+            source = nn.functional.pad(taps, (0, -taps.shape[1] % row), value=zero).reshape(-1)
+        of_weights["source"].append(source)
+        of_biases["source"].append(torch.cat((free + places[:-1], torch.tensor([biases_at + number]))))
+        of_weights["own"].append(full_weight + own)
+        of_biases["own"].append(free + all_columns + places)
+        of_weights["through"].append(full_weight + m * k + own % k)
+        of_biases["through"].append((free + all_columns + places[-1]).expand(m + 1))
+        of_biases["layers"].append(torch.full((m + 1,), number))
+        weight, full_weight, bias, column = weight + m * k, full_weight + (m + 1) * k, bias + m + 1, column + k
+    joined = {name: torch.cat((*of_weights[name], *of_biases[name])) for name in names}
+    return joined, [len(source) for source in of_weights["source"]]
+
+
+def _exact(values: Sequence[float]) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 

@@ -53,38 +53,12 @@ _PLACES = {
 }  # fmt: skip
 
 __all__ = [
-    "ACTIVATIONS",
-    "AGGREGATIONS",
-    "NORMALIZATIONS",
-    "Activation",
-    "Certificate",
-    "Certificates",
-    "DynamicTanh",
-    "FarkasCompletion",
-    "FarkasConv2d",
-    "FarkasLayer",
-    "FarkasLinear",
-    "FarkasResidualConv2d",
-    "FarkasRule",
-    "GroupNorm",
-    "RMSNorm",
-    "ResidualBlock",
-    "ResidualConv2d",
-    "ResidualLayer",
-    "Scaling",
-    "append_shortcut",
-    "build_normalization",
-    "certify",
-    "dynamic_tanh",
-    "farkas_conv2d",
-    "farkas_linear",
-    "group_norm",
-    "in_mode",
-    "lambda_b",
-    "plain_path",
-    "rms_norm",
-    "watch_pre_activations",
-]
+    "ACTIVATIONS", "AGGREGATIONS", "NORMALIZATIONS", "Activation", "Certificate", "Certificates", "DynamicTanh",
+    "FarkasCompletion", "FarkasConv2d", "FarkasLayer", "FarkasLinear", "FarkasResidualConv2d", "FarkasRule",
+    "GroupNorm", "RMSNorm", "ResidualBlock", "ResidualConv2d", "ResidualLayer", "Scaling", "append_shortcut",
+    "build_normalization", "certify", "dynamic_tanh", "farkas_conv2d", "farkas_linear", "group_norm", "in_mode",
+    "lambda_b", "plain_path", "rms_norm", "watch_pre_activations",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

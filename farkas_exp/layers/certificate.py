@@ -1,5 +1,6 @@
 """What a Farkas layer guarantees, and what it attains on given inputs."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from math import nan
 from typing import Any, overload
@@ -123,11 +124,8 @@ def _certify_network(network: nn.Module, images: Tensor) -> Certificates:
     def note(layer: nn.Module, inputs: Any, outputs: Tensor) -> None:
         margins[layer].append(_margin(layer, outputs))
 
-    handles = [layer.register_forward_hook(note) for layer in names]
-    try:
-        with plain_path(), in_mode(network, training=False):
-            network(images)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, plain_path(), in_mode(network, training=False):
+        for layer in names:
+            hooks.enter_context(layer.register_forward_hook(note))
+        network(images)
     return Certificates((name, _certificate(layer, min(margins[layer], default=nan))) for layer, name in names.items())

@@ -21,15 +21,10 @@ from farkas_exp.layers.rule import FarkasRule, check_outputs
 
 
 class FarkasCompletion(nn.Module):
-    """Replaces the last of `channels` channels by the bounded bias minus the aggregate of the others.
+    """Replaces the last of m channels, in dimension `dim`, by the bounded bias minus the aggregate of the others.
 
     `forward` maps (..., channels, ...) to the same shape. The bias is a trained number that is bounded below. lambda is
     that of the rule's aggregation, and not learned.
-
-    Args:
-        channels: m.
-        rule: the aggregation, the margin and the cutoff.
-        dim: the dimension of the channels.
 
     Raises:
         ValueError: fewer than two channels.

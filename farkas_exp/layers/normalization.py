@@ -25,18 +25,11 @@ def group_norm(
     input: Tensor, groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5,
     channels: int | None = None,
 ) -> Tensor:  # fmt: skip
-    """Group normalization for any number of channels (Wu & He, 2018).
+    """Group normalization of (N, C, ...) for any number of channels, with weight and bias (C,) (Wu & He, 2018).
 
     The channels are cut into consecutive groups whose sizes differ by at most one, the larger ones first; where
-    `groups` divides the channels this is `torch.nn.functional.group_norm`.
-
-    Args:
-        input: (N, C, ...).
-        groups: number of groups, at most C.
-        weight: (C,), or None.
-        bias: (C,), or None.
-        eps: added to the variance.
-        channels: C, for `torch.jit.trace`, in which the shape of the input is no number.
+    `groups` divides the channels this is `torch.nn.functional.group_norm`. `channels` is C for `torch.jit.trace`, in
+    which the shape of the input is no number.
     """
     size, larger = divmod(input.shape[1] if channels is None else channels, groups)
     if larger == 0:
@@ -74,10 +67,7 @@ class GroupNorm(nn.Module):
 def rms_norm(input: Tensor, weight: Tensor | None = None, eps: float = 1e-5) -> Tensor:
     """RMSNorm, x / sqrt(mean(x^2) + eps), over the channels and positions of each image (Zhang & Sennrich, 2019).
 
-    Args:
-        input: (N, C, ...).
-        weight: (C,), or None.
-        eps: added to the mean square.
+    The input is (N, C, ...), the weight (C,).
     """
     wide = torch.float32 if input.dtype in (torch.bfloat16, torch.float16) else input.dtype
     square = input.to(wide).square().mean(tuple(range(1, input.dim())), keepdim=True)
@@ -88,11 +78,7 @@ def rms_norm(input: Tensor, weight: Tensor | None = None, eps: float = 1e-5) -> 
 def dynamic_tanh(input: Tensor, alpha: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
     """Dynamic tanh, weight * tanh(alpha x) + bias: no statistics at all (Zhu et al., 2025).
 
-    Args:
-        input: (N, C, ...).
-        alpha: one number.
-        weight: (C,), or None.
-        bias: (C,), or None.
+    The input is (N, C, ...), alpha one number, weight and bias are (C,).
     """
     output = (alpha * input).tanh()
     output = output if weight is None else output * _per_channel(weight, input)

@@ -26,10 +26,10 @@ EPS = 1e-6
 """As in timm; PyTorch's initialization gives a filter the variance 1 / (3 N)."""
 
 
-def standardize(weight: Tensor, gain: Tensor | None = None, scale: float = 1.0, eps: float = EPS) -> Tensor:
+def standardize(weight: Tensor, gain: Tensor | None = None, scale: float = 1.0) -> Tensor:
     """The filters of `weight` (C, ...) with mean 0 and standard deviation `scale`, times `gain` (C,)."""
     var, mean = torch.var_mean(weight, tuple(range(1, weight.dim())), correction=0, keepdim=True)
-    factor = scale * (var + eps).rsqrt()
+    factor = scale * (var + EPS).rsqrt()
     return (weight - mean) * (factor if gain is None else factor * gain.view_as(factor))
 
 

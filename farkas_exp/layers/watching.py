@@ -1,7 +1,7 @@
 """Watch the pre-activations of a network."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 from torch import Tensor, nn
 
@@ -17,22 +17,13 @@ def watch_pre_activations(model: nn.Module) -> Iterator[list[tuple[str, Tensor]]
     twice is listed twice.
     """
     seen: list[tuple[str, Tensor]] = []
-    handles = [
-        module.register_forward_pre_hook(_collector(name, seen))
-        for name, module in model.named_modules()
-        if isinstance(module, Activation)
-    ]
-    try:
-        with plain_path():
-            yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
+    names: dict[nn.Module, str] = {m: name for name, m in model.named_modules() if isinstance(m, Activation)}
 
-
-def _collector(name: str, seen: list[tuple[str, Tensor]]) -> Callable[[nn.Module, tuple[Tensor, ...]], Tensor]:
     def collect(activation: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
-        seen.append((name, inputs[0]))
+        seen.append((names[activation], inputs[0]))
         return inputs[0].clone()
 
-    return collect
+    with ExitStack() as hooks, plain_path():
+        for activation in names:
+            hooks.enter_context(activation.register_forward_pre_hook(collect))
+        yield seen

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from farkas_exp.layers import Activation, FarkasLayer, FarkasResidualConv2d, in_mode, plain_path, watch_pre_activations
+from farkas_exp.layers import Activation, FarkasLayer, FarkasResidualConv2d, in_mode, watch_pre_activations
 from farkas_exp.methods.separation import separation_penalty
 
 
@@ -52,20 +52,16 @@ def measure_activity(model: nn.Module, images: Tensor) -> list[LayerActivity]:
 
     The model's mode is restored. Layers come in the order of computation.
     """
-    found: list[LayerActivity] = []
-    handles, layer = [], None
+    facts: dict[str, tuple[float, str]] = {}
+    layer = None
     for name, module in model.named_modules():  # an activation follows its layer
         if isinstance(module, (nn.Conv2d, nn.Linear, FarkasLayer)):
             layer = module
         elif isinstance(module, Activation):
-            handles.append(module.register_forward_pre_hook(_observer(name, last_kind(layer), found)))
-    try:
-        with plain_path(), in_mode(model, training=False):
-            model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found
+            facts[name] = module.cutoff, last_kind(layer)
+    with watch_pre_activations(model) as seen, in_mode(model, training=False):
+        model(images)
+    return [_activity(name, z, *facts[name]) for name, z in seen]
 
 
 @torch.no_grad()
@@ -88,14 +84,6 @@ def last_kind(layer: nn.Module | None) -> str:
     if isinstance(layer, FarkasResidualConv2d):
         return "appended"
     return "aggregated" if isinstance(layer, FarkasLayer) else "free"
-
-
-def _observer(name: str, last: str, found: list[LayerActivity]):
-    def observe(activation: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        assert isinstance(activation, Activation)
-        found.append(_activity(name, inputs[0], activation.cutoff, last))
-
-    return observe
 
 
 def _activity(name: str, pre_activation: Tensor, cutoff: float, last: str = "free") -> LayerActivity:

@@ -16,12 +16,7 @@ from farkas_exp.layers.paths import single_precision
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.seeding import derive_seed
 from farkas_exp.measures.activity import dead_samples, measure_activity
-from farkas_exp.measures.hessian import (
-    hessian_extremes,
-    loss_and_gradient_norm,
-    parameter_distance,
-    parameter_norm,
-)
+from farkas_exp.measures.hessian import hessian_extremes, loss_and_gradient_norm, parameter_distance, parameter_norm
 from farkas_exp.measures.ntk import kernel_change, kernel_correlation, tangent_kernel
 from farkas_exp.measures.plane import plane_figures
 from farkas_exp.measures.spectrum import effective_ranks

@@ -36,17 +36,11 @@ def loss_and_gradient_norm(model: nn.Module, images: Tensor, labels: Tensor) -> 
 def hessian_extremes(
     model: nn.Module, images: Tensor, labels: Tensor, *, steps: int = 80, seed: int = 0
 ) -> tuple[float, float]:
-    """The smallest and largest eigenvalue of the Hessian of the mean cross-entropy over a batch.
+    """The smallest and largest eigenvalue of the Hessian of the mean cross-entropy over a batch, in evaluation mode.
 
     "Truth or backpropaganda?" runs a power method on a shifted Hessian, which finds the smallest eigenvalue only to the
-    accuracy of the largest; Lanczos' method with full reorthogonalization finds both.
-
-    Args:
-        model: the network, measured in evaluation mode.
-        images: (N, C, H, W).
-        labels: (N,).
-        steps: dimension of the Krylov space, at most the number of parameters.
-        seed: of the first vector.
+    accuracy of the largest; Lanczos' method with full reorthogonalization finds both, in a Krylov space of `steps`
+    dimensions, from a vector that `seed` draws.
     """
     _, gradient = _loss_and_gradient(model, images, labels, create_graph=True)
     parameters = trainable(model)
@@ -64,10 +58,8 @@ def hessian_extremes(
 def lanczos_extremes(product: Callable[[Tensor], Tensor], start: Tensor, steps: int) -> tuple[float, float]:
     """The extreme eigenvalues of a symmetric operator, by Lanczos' method with full reorthogonalization.
 
-    Args:
-        product: the operator, (n,) to (n,).
-        start: (n,), not zero.
-        steps: dimension of the Krylov space, unless it is exhausted earlier.
+    `product` is the operator, (n,) to (n,), and `start` not zero; the Krylov space has `steps` dimensions, unless it is
+    exhausted earlier.
     """
     basis = [start / start.norm()]
     diagonal: list[float] = []

@@ -13,12 +13,8 @@ def tangent_kernel(model: nn.Module, images: Tensor) -> Tensor:
     Computed row by row without ever holding J: a row of the kernel is J applied to a row of J, and J v is the
     derivative of J^T u by u, applied to v.
 
-    Args:
-        model: the network.
-        images: (N, C, H, W).
-
     Returns:
-        (N * classes, N * classes); the entries of an image are next to each other.
+        (N * classes, N * classes) for N images; the entries of an image are next to each other.
     """
     parameters = trainable(model)
     with plain_path(), in_mode(model, training=False):

@@ -1,5 +1,6 @@
 """What a network makes of the plane: its points layer by layer, and the class that it gives to each place."""
 
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -14,34 +15,27 @@ CELLS = 40
 
 @torch.no_grad()
 def plane_figures(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Any]:
-    """The points with their labels, the activations of some layers at them, and the probability of class 1 around them.
+    """The points with their labels, the activations of some layers at them, and the probability of class 1 around.
 
     The layers are the fourth, the middle and the last one (Figures 6 to 11 of the separation paper), numbered from 1.
 
-    Args:
-        model: the network.
-        images: points of the plane.
-        labels: their classes.
-
     Raises:
-        UserError: they are no points of the plane.
+        UserError: the images are no points of the plane.
     """
     points = images.flatten(1).float()
     if points.shape[1] != 2:
         raise UserError("diagnostics.measures: plane is for points of the plane; use dataset=moons")
     outputs: list[Tensor] = []
     activations = [module for module in model.modules() if isinstance(module, Activation)]
-    handles = [each.register_forward_hook(lambda *given: outputs.append(given[-1])) for each in activations]
     margin = 0.3 * (points.amax(0) - points.amin(0))
     low, high = points.amin(0) - margin, points.amax(0) + margin
     axes = [torch.linspace(float(a), float(b), CELLS, device=images.device) for a, b in zip(low, high, strict=True)]
     places = torch.cartesian_prod(*axes).view(-1, *images.shape[1:])
     with plain_path(), in_mode(model, training=False):
-        try:
+        with ExitStack() as hooks:
+            for each in activations:
+                hooks.enter_context(each.register_forward_hook(lambda *given: outputs.append(given[-1])))
             model(images)
-        finally:
-            for handle in handles:
-                handle.remove()
         sure = model(places).float().softmax(1)[:, 1].view(CELLS, CELLS)
     layers = sorted({min(4, len(outputs)), max(1, len(outputs) // 2), len(outputs)})
     return {

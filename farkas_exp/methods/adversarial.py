@@ -84,13 +84,7 @@ def check_pixels(config: Config, what: str) -> None:
 
 
 def robust_errors(model: nn.Module, data: ImageData, seed: int) -> dict[str, float]:
-    """Test error in percent under the attacks of `ROBUST_TESTS`, each from a random start.
-
-    Args:
-        model: the network; its mode is restored.
-        data: its images; the whole test set is attacked.
-        seed: of the random starts.
-    """
+    """The error on the test set in percent under each attack of `ROBUST_TESTS`, from starts that `seed` draws."""
     errors = {}
     with in_mode(model, training=False):
         for name, (epsilon, step_size) in ROBUST_TESTS.items():

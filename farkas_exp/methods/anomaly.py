@@ -1,7 +1,7 @@
 """`debug=anomaly`: the first number that is not finite ends the run, and is named."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -39,14 +39,6 @@ class Anomaly(Method):
         """See `Method`."""
         self.epoch = epoch
 
-    def watching(self) -> AbstractContextManager[Any]:
-        """See `Method`."""
-        return self._hooked()
-
-    def evaluating(self) -> AbstractContextManager[Any]:
-        """See `Method`."""
-        return self._hooked()
-
     def change_gradients(self) -> None:
         """See `Method`."""
         for name, parameter in self.model.named_parameters():
@@ -59,27 +51,22 @@ class Anomaly(Method):
             self._check(f"the parameter {name} after a step", parameter)
 
     @contextmanager
-    def _hooked(self) -> Iterator[None]:
+    def watching(self) -> Iterator[None]:
         """Look at the outputs of all modules in the block, an inner one before the one that it is part of."""
-        hooks = [
-            module.register_forward_hook(self._hook(f"{name or 'the network'} ({type(module).__name__})"))
-            for name, module in self.model.named_modules()
-        ]
-        try:
+        with ExitStack() as hooks:
+            for name, module in self.model.named_modules():
+                look = partial(self._look, f"{name or 'the network'} ({type(module).__name__})")
+                hooks.enter_context(module.register_forward_hook(look))
             yield
-        finally:
-            for hook in hooks:
-                hook.remove()
 
-    def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def look(module: nn.Module, inputs: Any, output: Any) -> None:
-            for tensor in output if isinstance(output, (list, tuple)) else [output]:
-                if isinstance(tensor, Tensor) and tensor.is_floating_point():
-                    self._check(f"the output of {name}", tensor)
-                    if tensor.requires_grad:
-                        tensor.register_hook(partial(self._check, f"the gradient of the output of {name}"))
+    evaluating = watching
 
-        return look
+    def _look(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        for tensor in output if isinstance(output, (list, tuple)) else [output]:
+            if isinstance(tensor, Tensor) and tensor.is_floating_point():
+                self._check(f"the output of {name}", tensor)
+                if tensor.requires_grad:
+                    tensor.register_hook(partial(self._check, f"the gradient of the output of {name}"))
 
     def _check(self, what: str, tensor: Tensor) -> None:
         if not torch.isfinite(tensor.detach()).all():

@@ -59,12 +59,9 @@ PROJECTIONS: Mapping[str, Callable[[Tensor, float], Tensor]] = {"rank_min": low_
 
 
 def project_weight(weight: Tensor, size: tuple[int, int], change: Callable[[Tensor], Tensor]) -> Tensor:
-    """The weight with changed singular values; a convolution's is cropped to its kernel size, as in Sedghi et al.
+    """The weight, (out, in) or (C_out, C_in, k_h, k_w), with its singular values changed by a function.
 
-    Args:
-        weight: (out, in), or (C_out, C_in, k_h, k_w).
-        size: of the maps, for a convolution.
-        change: function of the singular values.
+    A convolution on maps of `size` is cropped to its kernel size, as in Sedghi et al.
     """
     if weight.dim() == 2:
         left, values, right = torch.linalg.svd(weight, full_matrices=False)

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from farkas_exp.config.extensions import extended
+from farkas_exp.config.options import declared
 from farkas_exp.config.schema import (
     ActivationConfig,
     AggregationConfig,
@@ -104,7 +105,18 @@ _KEYS: Mapping[Any, str] = {
 
 
 def _group(kind: type[G], given: Any, options: Mapping[str, Any] | None = None) -> G:
-    """A group of the configuration, given as such, as a mapping of its keys, or by its name and other keys."""
+    """A group of the configuration, given as such, as a mapping of its keys, or by its name and other keys.
+
+    Raises:
+        UserError: a key that the group does not have, or a value out of its range.
+    """
+    group: Any = _made(kind, given, options)
+    for f in dataclasses.fields(group):
+        declared(f).check_range(f"{_KEYS[kind]}.{f.name}", getattr(group, f.name))
+    return group
+
+
+def _made(kind: type[G], given: Any, options: Mapping[str, Any] | None) -> G:
     if isinstance(given, kind):
         return dataclasses.replace(given, **options) if options else given  # type: ignore[type-var]
     values = dict(given) if isinstance(given, Mapping) else {"name": given, **(options or {})}

@@ -60,8 +60,6 @@ def build_densenet(plan: Plan) -> DenseNet:
     blocks, growth, least = plan.options.blocks, plan.options.width, plan.kit.least
     assert blocks is not None
     assert growth is not None
-    if min(blocks, default=0) < 1:
-        raise UserError(f"model.blocks: {list(blocks)} has a stage without layers; each needs at least 1")
     if growth < least:
         raise UserError(f"model.width: {growth} is too narrow for {plan.name}; it must be >= {least}")
     check_image_size(plan, 1, len(blocks))

@@ -31,6 +31,8 @@ convolution and average pooling, no projections; the default of farkasnet*_image
 guarantee: its projections are plain convolutions on the shortcut, and the aggregation covers the whole sum.
 """
 
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -56,12 +58,6 @@ def _conv(kit: LayerKit, inputs: int, outputs: int, kernel_size: int, stride: in
     if kit.farkas:
         return kit.conv(inputs, outputs, kernel_size, stride)
     return nn.Conv2d(inputs, outputs, kernel_size, stride, kernel_size // 2, bias=_needs_bias(kit))
-
-
-def _last_conv(kit: LayerKit, inputs: int, outputs: int) -> ResidualLayer:
-    return (
-        kit.residual(inputs, outputs, 1) if kit.appends else ResidualConv2d(inputs, outputs, 1, bias=_needs_bias(kit))
-    )
 
 
 class Projection(Standardizable, nn.Conv2d):
@@ -92,7 +88,8 @@ class ProjectionBottleneck(ResidualBlock):
         self.conv2 = _conv(kit, inner, inner, 3, stride)
         self.bn2 = kit.norm(inner)
         self.relu2 = kit.act()
-        self.conv3 = _last_conv(kit, inner, outputs)
+        plain = partial(ResidualConv2d, bias=_needs_bias(kit))
+        self.conv3: ResidualLayer = (kit.residual if kit.appends else plain)(inner, outputs, 1)
         self.bn3 = kit.norm(outputs + kit.growth)
         self.relu3 = kit.act()
         self.downsample: nn.Module = nn.Identity()

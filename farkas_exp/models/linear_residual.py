@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from farkas_exp.layers.residual import BranchEnd, ResidualBlock
-from farkas_exp.machine.errors import UserError
 from farkas_exp.models.plan import Plan
 
 
@@ -30,12 +29,7 @@ class LinearResidualLayer(ResidualBlock):
 
 
 class LinearResidual(nn.Module):
-    """(I + W^L) ... (I + W^1) z for rows z: (N, width) to (N, width).
-
-    Args:
-        depth: L, at least 1.
-        width: size of the vectors, d.
-    """
+    """(I + W^L) ... (I + W^1) z for rows z: (N, width) to (N, width), with L = `depth`, at least 1."""
 
     def __init__(self, depth: int, width: int) -> None:
         super().__init__()
@@ -69,14 +63,8 @@ class LinearResidualNet(nn.Module):
 
 
 def build_linear_residual(plan: Plan) -> LinearResidualNet:
-    """`depth` layers as wide as the image has values, in_channels x image_size x image_size.
-
-    Raises:
-        UserError: a depth below 1.
-    """
+    """`depth` layers as wide as the image has values, in_channels x image_size x image_size."""
     depth = plan.options.depth
     assert depth is not None
-    if depth < 1:
-        raise UserError(f"model.depth: {depth} is out of range; {plan.name} needs at least 1 layer")
     inputs = plan.in_channels * plan.image_size**2
     return LinearResidualNet(depth, inputs, plan.classifier(inputs))

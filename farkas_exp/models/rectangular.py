@@ -7,6 +7,7 @@ positive, so it keeps the Farkas guarantee.
 Its batch norm stands between layer and ReLU: `normalization.position=before`.
 """
 
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -60,27 +61,15 @@ class RectangularNet(nn.Module):
         return self.classifier(self.hidden(images.flatten(1)))
 
 
-def build_mlp(plan: Plan) -> RectangularNet:
-    """A network of linear layers."""
-    return build_rectangular(plan, spatial=False)
-
-
-def build_rect_conv(plan: Plan) -> RectangularNet:
-    """A network of convolutions."""
-    return build_rectangular(plan, spatial=True)
-
-
 def build_rectangular(plan: Plan, spatial: bool) -> RectangularNet:
     """`depth` hidden layers of `width` units (channels) for images of in_channels x image_size x image_size.
 
     Raises:
-        UserError: a depth or width that is too small, or shortcuts in a network of Farkas layers.
+        UserError: a width that is too small, or shortcuts in a network of Farkas layers.
     """
     kit = plan.kit
     options: Any = plan.options
     depth, width, least = options.depth, options.width, kit.least
-    if depth < 1:
-        raise UserError(f"model.depth: {depth} is out of range; {plan.name} needs at least 1 hidden layer")
     if width < least:
         raise UserError(f"model.width: {width} is too narrow for {plan.name}; it must be >= {least}")
     if options.residual and kit.farkas:
@@ -98,3 +87,7 @@ def build_rectangular(plan: Plan, spatial: bool) -> RectangularNet:
         if spatial and options.pool and plan.image_size >> (number + 1):
             units.append(nn.MaxPool2d(2))
     return RectangularNet(nn.Sequential(*units), width, plan.num_classes, spatial)
+
+
+build_mlp = partial(build_rectangular, spatial=False)
+build_rect_conv = partial(build_rectangular, spatial=True)

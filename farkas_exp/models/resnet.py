@@ -21,6 +21,7 @@ initialized as if its fan-in were 9 * channels, six times smaller (weight and bi
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -123,16 +124,6 @@ class ResidualNet(nn.Module):
         return self.stages(self.stem(images)).mean((2, 3))
 
 
-def build_basic(plan: Plan) -> ResidualNet:
-    """A network of the CIFAR skeleton with basic blocks."""
-    return build_cifar(plan, BasicBlock)
-
-
-def build_bottleneck(plan: Plan) -> ResidualNet:
-    """A network of the CIFAR skeleton with bottlenecks."""
-    return build_cifar(plan, Bottleneck)
-
-
 def build_cifar(plan: Plan, block: Block) -> ResidualNet:
     """A network of the CIFAR skeleton.
 
@@ -149,6 +140,10 @@ def build_cifar(plan: Plan, block: Block) -> ResidualNet:
     return net
 
 
+build_basic = partial(build_cifar, block=BasicBlock)
+build_bottleneck = partial(build_cifar, block=Bottleneck)
+
+
 def choose_skeleton(plan: Plan, block: Block) -> Skeleton:
     """The chosen blocks and widths.
 
@@ -158,17 +153,12 @@ def choose_skeleton(plan: Plan, block: Block) -> Skeleton:
     blocks, widths = plan.options.blocks, plan.options.widths
     assert blocks is not None
     assert widths is not None
-    for key, value in (("blocks", blocks), ("widths", widths)):
-        if not value:
-            raise UserError(f"model.{key}: an empty list; give one number per stage, or leave it at null")
     if len(blocks) != len(widths):
         key = "widths" if blocks == plan.network.options["blocks"] else "blocks"
         raise UserError(
             f"model.{key}: {len(blocks)} stages in blocks {list(blocks)} but {len(widths)} in widths {list(widths)};"
             " give both with the same length"
         )
-    if min(blocks) < 1:
-        raise UserError(f"model.blocks: {list(blocks)} has a stage without blocks; each needs at least 1")
     least = (4 if block is Bottleneck else 1) * plan.kit.least
     if min(widths) < least:
         raise UserError(f"model.widths: {list(widths)} is too narrow for {plan.name}; each width must be >= {least}")

@@ -128,7 +128,7 @@ def test_deep_narrow_linear_layers_die_without_farkas_and_not_with_it(normalizat
     ("name", "options", "message"),
     [
         ("mlp", {"depth": 0}, r"model.depth: 0 is out of range"),
-        ("mlp", {"width": 0}, r"model.width: 0 is too narrow"),
+        ("mlp", {"width": 0}, r"model.width: 0 is out of range"),
         ("farkas_mlp", {"width": 1}, r"model.width: 1 is too narrow for farkas_mlp; it must be >= 2"),
         (
             "mlp",

@@ -331,7 +331,7 @@ def test_options_reach_every_farkas_layer(activation):
         ("resnet34", {"variant": "authors"}, r"model.variant: resnet34 has no such option"),
         ("resnet18", {"blocks": [1, 1]}, r"model.blocks: 2 stages in blocks \[1, 1\] but 4 in widths"),
         ("resnet18", {"widths": [8, 8]}, r"model.widths: 4 stages in blocks .* but 2 in widths \[8, 8\]"),
-        ("resnet18", {"blocks": [0], "widths": [8]}, r"model.blocks: \[0\] has a stage without blocks"),
+        ("resnet18", {"blocks": [0], "widths": [8]}, r"model.blocks\[0\]: 0 is out of range; it must be at least 1"),
         ("farkasnet50", {"blocks": [1], "widths": [7]}, r"model.widths: \[7\] is too narrow .* >= 8"),
         ("resnet18", {"image_size": 7}, r"dataset.image_size: 7 is too small for resnet18 .* must be >= 8"),
         ("resnet18", {"image_size": 8, "normalization": "instance"}, r"dataset.image_size: 8 .*>= 16"),
