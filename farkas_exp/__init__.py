@@ -23,18 +23,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "Conversion",
-    "FarkasConv2d",
-    "FarkasLinear",
-    "FarkasRule",
-    "Run",
-    "certify",
-    "convert",
-    "create_model",
-    "initialize",
-    "lambda_b",
-    "load",
-]
+    "Conversion", "FarkasConv2d", "FarkasLinear", "FarkasRule", "Run", "certify", "convert", "create_model",
+    "initialize", "lambda_b", "load",
+]  # fmt: skip
 
 _PLACES = {
     "conversion": ("Conversion", "convert"),

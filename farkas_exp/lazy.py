@@ -7,12 +7,7 @@ from typing import Any
 
 
 def load(package: str, places: Mapping[str, Sequence[str]], name: str) -> Any:
-    """The attribute `name` of `package`; for the `__getattr__` of a package.
-
-    Args:
-        package: its name.
-        places: the names that it offers, by the submodule that has them.
-        name: the attribute.
+    """The attribute `name` of a package, for its `__getattr__`; `places` are the names it offers, by their submodules.
 
     Raises:
         AttributeError: there is no such name.

@@ -59,10 +59,8 @@ E = TypeVar("E", bound=Entry)
 class Registry(Generic[E]):
     """The entries of one kind by name, in the order of their registration.
 
-    Args:
-        key: the configuration's key that names an entry.
-        kind: the class of its entries.
-        catalogue: the module that registers the package's own entries.
+    `key` is the configuration's key that names an entry, `kind` the class of the entries, `catalogue` the module that
+    registers the package's own.
     """
 
     def __init__(self, key: str, kind: type[E], catalogue: str) -> None:
@@ -72,12 +70,7 @@ class Registry(Generic[E]):
         self._entries: dict[str, E] = {}
 
     def register(self, name: str, source: Callable[..., Any] | str, **facts: Any) -> None:
-        """Add an entry.
-
-        Args:
-            name: in the configuration.
-            source: its builder, or "module:function".
-            facts: the other fields of the entry.
+        """Add an entry: its builder, or "module:function", and the other fields of the entry.
 
         Raises:
             ValueError: the name is taken.

@@ -6,7 +6,7 @@ experiment.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -68,16 +68,13 @@ def arms_of(experiment: str, folders: Sequence[Path]) -> dict[str, Arm]:
         if not isinstance(found, dict):
             return {}
         if "arms" in found:
-            return {str(name): _arm(str(name), entry, folders, path) for name, entry in _pairs(found["arms"], path)}
+            arms = found["arms"]
+            if not isinstance(arms, dict):
+                raise UserError(f"{path}: arms: expected NAME: [OVERRIDE, ...] pairs, got {arms!r}")
+            return {str(name): _arm(str(name), entry, folders, path) for name, entry in arms.items()}
         parents = [entry for entry in found.get("defaults") or () if isinstance(entry, str) and entry != "_self_"]
         return next((arms for parent in parents if (arms := arms_of(parent, folders))), {})
     return {}
-
-
-def _pairs(arms: Any, path: Path) -> Iterable[tuple[Any, Any]]:
-    if not isinstance(arms, dict):
-        raise UserError(f"{path}: arms: expected NAME: [OVERRIDE, ...] pairs, got {arms!r}")
-    return arms.items()
 
 
 def _arm(name: str, entry: Any, folders: Sequence[Path], path: Path) -> Arm:
@@ -92,7 +89,7 @@ def _arm(name: str, entry: Any, folders: Sequence[Path], path: Path) -> Arm:
     for text in keep_texts([str(override) for override in overrides]):
         refusal = UserError(f"{where}: {text!r} is not KEY=VALUE")
         try:
-            (override,) = OverridesParser.create().parse_overrides([text])
+            override = OverridesParser.create().parse_override(text)
         except HydraException:
             raise refusal from None
         if override.is_sweep_override() or override.is_add() or override.is_delete():

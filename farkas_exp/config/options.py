@@ -139,8 +139,12 @@ def check_options(config: Any) -> None:
         idle = f.default if own.idle is ... else own.idle
         need = None if value == idle else own.unmet(config)
         if need is not None:
-            words = need.words if isinstance(need.words, str) else need.words(config)
-            raise UserError(f"{where}: {shown(value)} does nothing here; it needs {words} (else {shown(idle)})")
+            raise without_effect(where, value, need.words if isinstance(need.words, str) else need.words(config), idle)
+
+
+def without_effect(where: str, value: Any, words: str, idle: Any) -> UserError:
+    """The error for a value that does nothing without what the `words` name; only `idle` is accepted then."""
+    return UserError(f"{where}: {shown(value)} does nothing here; it needs {words} (else {shown(idle)})")
 
 
 def shown(value: Any) -> str:

@@ -9,9 +9,9 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from farkas_exp.config.extensions import Extra, extended, extras
+from farkas_exp.config.extensions import extended, extras
 from farkas_exp.config.folders import home, labelled
-from farkas_exp.config.options import check_options, declared, shown
+from farkas_exp.config.options import check_options, declared, without_effect
 from farkas_exp.config.pairs import check_pairs
 from farkas_exp.config.schema import Config
 from farkas_exp.machine.errors import UserError, unknown
@@ -89,7 +89,9 @@ def _build(schema: type, values: Any, path: str) -> Any:
     for key, value in values.items():
         where = f"{path}.{key}" if path else str(key)
         if key in brought and key not in fields:
-            _refuse_extra(where, _convert(brought[key].type, value, where), brought[key])
+            given, extra = _convert(brought[key].type, value, where), brought[key]
+            if given != extra.field.default:
+                raise without_effect(where, given, f"{path}.name={' or '.join(extra.names)}", extra.field.default)
             continue
         if key not in fields:
             raise unknown(where, key, [*fields, *brought])
@@ -101,15 +103,6 @@ def _build(schema: type, values: Any, path: str) -> Any:
             where = f"{path}.{name}" if path else name
             raise UserError(f"{where}: missing; give it a value on the command line ({where}=...)")
     return schema(**arguments)
-
-
-def _refuse_extra(where: str, value: Any, extra: Extra) -> None:
-    """Refuse a value other than the default for a key that the chosen entry does not have."""
-    if value != extra.field.default:
-        need = f"{where.rpartition('.')[0]}.name={' or '.join(extra.names)}"
-        raise UserError(
-            f"{where}: {shown(value)} does nothing here; it needs {need} (else {shown(extra.field.default)})"
-        )
 
 
 @functools.cache

@@ -145,12 +145,7 @@ class FileConfigSource(file_config_source.FileConfigSource):
 
 
 def read_yaml(text: str, package: str = "", name: str = "a text") -> Any:
-    """The values in a YAML text.
-
-    Args:
-        text: the YAML.
-        package: the dotted key of the group that the values belong to, "" for the whole.
-        name: where the text comes from, for the errors.
+    """The values in a YAML text; `package` is the dotted key of their group, and errors name the text by `name`.
 
     Raises:
         yaml.YAMLError: it is no YAML.

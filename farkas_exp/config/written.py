@@ -29,9 +29,7 @@ class Written(str):
 def with_sources(resolved: Any, written: Any) -> Any:
     """The resolved values of a composition, with texts that know how they were written.
 
-    Args:
-        resolved: nested mappings, lists and values.
-        written: the same, unresolved; a `${...}` may replace a whole mapping or list.
+    `written` are the same values unresolved, where a `${...}` may stand for a whole mapping or list.
     """
     if isinstance(resolved, dict):
         return {k: with_sources(v, written[k] if isinstance(written, dict) else written) for k, v in resolved.items()}

@@ -146,6 +146,13 @@ def check_options(config: DatasetConfig) -> None:
             )
 
 
+def check_least(config: DatasetConfig, **sizes: tuple[int, int]) -> None:
+    """Raise a `UserError` for a size below the least one, given as (size, least) by the name of the option."""
+    for name, (value, least) in sizes.items():
+        if value < least:
+            raise UserError(f"dataset.{name}: {value} is too few for {config.name}; choose at least {least}")
+
+
 def chosen(config: DatasetConfig, option: str) -> Any:
     """The value of an option, or the dataset's own default if it is null."""
     value = getattr(config, option)

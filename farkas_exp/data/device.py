@@ -30,19 +30,11 @@ TEST_BATCH_VALUES = 1000 * 3 * 32 * 32
 class DeviceData:
     """An `ImageData` that is resident on the device: uint8 pixels, or float32 points.
 
-    Batches are float32 in [0, 1], or have mean 0 and standard deviation 1 per channel over the training set. Padding
-    and zero-filled cutout are black pixels before that. Points are never augmented.
-
-    Args:
-        arrays: both sets.
-        augmentation: crop, flip, then cutout, of the training images.
-        batch_size: images in a training batch over all processes; the last incomplete batch is left out.
-        seed: of the order and the augmentation.
-        device: where the images live.
-        normalize: standardise by the training set's mean and standard deviation.
-        channels_last: the memory format of the batches.
-        rank: the number of this process among those that train the run.
-        world_size: their number; each gets its share of every batch and of the evaluation set.
+    Batches are float32 in [0, 1], or have mean 0 and standard deviation 1 per channel over the training set
+    (`normalize`). Training images are cropped, flipped and cut out, in this order; padding and zero-filled cutout are
+    black pixels before all else. Points are never augmented. `batch_size` counts the images of a training batch over
+    all processes; the last incomplete batch is left out. Process `rank` of `world_size` gets its share of every batch
+    and of the evaluation set.
 
     Raises:
         UserError: a batch size or augmentation that does not fit the images or the number of processes.

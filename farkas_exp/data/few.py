@@ -12,10 +12,7 @@ BATCHES = {"fast": 2, "overfit": 1}
 class FewBatches:
     """The first batches of each epoch and of the evaluation set.
 
-    Args:
-        data: the whole data set.
-        batches: how many are left.
-        repeated: whether every epoch has the batches of the first one, with the same augmentation.
+    `repeated`: every epoch has the batches of the first one, with the same augmentation.
     """
 
     def __init__(self, data: ImageData, batches: int, repeated: bool) -> None:

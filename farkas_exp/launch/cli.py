@@ -88,8 +88,8 @@ def _run(given: Sequence[str]) -> int:
         cut = Cut(LOST_EACH_OTHER if distributed.is_broken() else STOPPED)
     except Exception as error:  # noqa: BLE001 - it does not compose, or a launcher or search failed
         current = SweepWatch.current
-        begun = current is not None and current.has_begun
-        if not begun or (isinstance(error, UserError) and not outcome_rows(current.directory)):
+        refused = isinstance(error, UserError)
+        if not (current and current.has_begun) or (refused and not outcome_rows(current.directory)):
             return _complain(one_line(error))
         cut = failure_of_sweep(current, error)
     if SweepWatch.current is not None:

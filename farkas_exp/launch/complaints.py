@@ -58,7 +58,7 @@ def unreadable(argument: str, reason: str = "") -> str:
 
 def _means(argument: str, value: str) -> bool:
     try:
-        (override,) = OverridesParser.create().parse_overrides([argument])
+        override = OverridesParser.create().parse_override(argument)
     except HydraException:
         return False
     return override.value() == value and "\n" not in value

@@ -72,12 +72,7 @@ def values_of(composed: DictConfig) -> Values:
 
 
 class Compositions:
-    """Composes the runs of one command.
-
-    Args:
-        loader: Hydra's configuration loader.
-        master: the configuration of the whole command.
-    """
+    """Composes the runs of one command, whose configuration is `master`."""
 
     def __init__(self, loader: Any, master: DictConfig) -> None:
         self._loader, self._master = loader, master

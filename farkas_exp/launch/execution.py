@@ -8,7 +8,6 @@ import traceback
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from farkas_exp import runs
 from farkas_exp.config import Config
@@ -26,13 +25,9 @@ from farkas_exp.runs.wandb import report_done
 
 
 def execute(config: Config, title: str | None = None) -> Outcome:
-    """Skip, continue or train one run.
+    """Skip, continue or train one run; `title` is its name on the terminal, by default its slug and seed.
 
     A crash is written to `error.txt` of the run directory and reported, not raised.
-
-    Args:
-        config: of the run.
-        title: its name on the terminal; by default its slug and seed.
 
     Raises:
         UserError: a mistake in the configuration or the data; nothing of the run was overwritten.
@@ -86,8 +81,10 @@ def _failed(run: runs.RunDirectory, config: Config, error: Exception) -> Outcome
         return Outcome(DISK, str(run.path), str(lost))
     except OSError as unreadable:
         error = unreadable
-    if isinstance(error, OSError) and (error.errno in DISK_ERRNOS or _is_below(error.filename, str(run.path))):
-        return _stop_for_disk(run, error)
+    if isinstance(error, OSError) and (error.errno in DISK_ERRNOS or str(error.filename).startswith(str(run.path))):
+        with suppress(OSError):
+            runs.change_state(run, runs.INTERRUPTED, error=_disk_note(error))
+        return Outcome(DISK, str(run.path), _disk_note(error))
     return _crash(run, config, error)
 
 
@@ -169,20 +166,9 @@ DISK_ERRNOS = frozenset(
 """The errors of a full, read-only, forbidden or broken disk."""
 
 
-def _is_below(filename: Any, folder: str) -> bool:
-    return isinstance(filename, str) and filename.startswith(folder)
-
-
 def _disk_note(error: OSError) -> str:
     where = f" ({error.filename})" if error.filename else ""
     return f"{error.strerror}{where}; mend it and give the same command again: it goes on from the last checkpoint"
-
-
-def _stop_for_disk(run: runs.RunDirectory, error: OSError) -> Outcome:
-    """The outcome of a run that could not write; its state becomes "interrupted" if that can be written."""
-    with suppress(OSError):
-        runs.change_state(run, runs.INTERRUPTED, error=_disk_note(error))
-    return Outcome(DISK, str(run.path), _disk_note(error))
 
 
 def _crash(run: runs.RunDirectory, config: Config, error: Exception) -> Outcome:

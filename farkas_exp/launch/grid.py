@@ -31,12 +31,7 @@ def batches(
 ) -> list[tuple[int, list[Combination]]]:
     """The runs of a sweep in batches of at most `size` (None: one batch), each with the number of its first run.
 
-    Args:
-        loader: Hydra's configuration loader.
-        config: of the whole command.
-        params: what the experiment sweeps over.
-        arguments: of the command line; they come last.
-        size: `hydra.sweeper.max_batch_size`.
+    `params` is what the experiment sweeps over; the `arguments` of the command line come last.
 
     Raises:
         UserError: values that cannot be listed, no combination, or a wrong size.

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -17,7 +16,7 @@ from farkas_exp.launch import outcomes
 from farkas_exp.launch.composition import Compositions
 from farkas_exp.launch.execution import ended_for_memory
 from farkas_exp.launch.outcomes import LOST, Outcome
-from farkas_exp.launch.planned import Planned
+from farkas_exp.launch.planned import Planned, objective
 from farkas_exp.launch.sweep import Sweep, SweepWatch
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.output import say
@@ -46,16 +45,6 @@ class Work:
     sweep: Sweep
     singletons: dict[Any, Any] = field(default_factory=Singleton.get_state)
 
-    @property
-    def directory(self) -> Path:
-        """The sweep's folder, where the outcomes are."""
-        return self.sweep.directory
-
-    @property
-    def fail_fast(self) -> bool:
-        """Whether a crash ends the sweep."""
-        return self.sweep.fail_fast
-
 
 def numbered(job_overrides: Sequence[Sequence[str]], first: int) -> list[Run]:
     """The runs of a batch of overrides, numbered from `first` on."""
@@ -82,11 +71,7 @@ def whole_number(settings: Mapping[str, Any], key: str, least: int) -> int:
 def run_group(work: Work, group: Group, stop: StopRequest, *, shared_terminal: bool = False) -> None:
     """Train the runs of one job, until a stop is requested. Call this in a process of its own.
 
-    Args:
-        work: what they need.
-        group: the runs.
-        stop: of this process.
-        shared_terminal: whether other jobs print there too, which would garble a live line.
+    With a `shared_terminal` other jobs print there too, which would garble a live line.
     """
     Singleton.set_state(work.singletons)
     setup_globals()
@@ -110,7 +95,7 @@ def run_one(work: Work, run: Run, *, shared_terminal: bool = False) -> None:
     with open_dict(composed):
         composed.hydra.job.id = f"{composed.hydra.job.name}_{run.number}"
         composed.hydra.job.num = run.number
-        composed.hydra.sweep.dir = str(work.directory)  # one for all, whatever this run's runs_dir is
+        composed.hydra.sweep.dir = str(work.sweep.directory)  # one for all, whatever this run's runs_dir is
         composed.hydra.sweep.subdir = "."
     if shared_terminal and composed.get("progress") in ("auto", "live"):
         composed.progress = "plain"
@@ -121,7 +106,9 @@ def run_one(work: Work, run: Run, *, shared_terminal: bool = False) -> None:
     )  # fmt: skip
     if done.status == JobStatus.FAILED:  # before the task could write one
         error = " ".join(str(done._return_value).split())
-        outcomes.record_outcome(work.directory, run.number, run.overrides, Outcome(outcomes.REFUSED, _name(run), error))
+        outcomes.record_outcome(
+            work.sweep.directory, run.number, run.overrides, Outcome(outcomes.REFUSED, _name(run), error)
+        )
 
 
 def skip_done(work: Work, all_runs: Iterable[Run]) -> list[Run]:
@@ -143,21 +130,18 @@ def skip_done(work: Work, all_runs: Iterable[Run]) -> list[Run]:
             continue
         settled.append(done.status)
         say(f"{done.status}: {done.path} ({done.note})")
-        outcomes.record_outcome(work.directory, run.number, run.overrides, done, planned.objective(done))
-        if work.fail_fast and done.status in outcomes.ENDS_A_FAST_SWEEP:
+        outcomes.record_outcome(work.sweep.directory, run.number, run.overrides, done, objective(planned.config, done))
+        if work.sweep.fail_fast and done.status in outcomes.ENDS_A_FAST_SWEEP:
             raise SystemExit(outcomes.TO_BE_CONTINUED)
-    _tell(work.sweep.tally.begin(settled))
+    if line := work.sweep.tally.begin(settled):
+        say(line)
     return left
 
 
 def tell_ended(work: Work, ended: Iterable[Run], running: int = 0) -> None:
     """Say how far the sweep is, now that these runs have ended and so many are running."""
-    rows = [outcomes.read_outcome(work.directory, run.number) for run in ended]
-    _tell(work.sweep.tally.add([row["status"] if row else LOST for row in rows], running))
-
-
-def _tell(line: str | None) -> None:
-    if line is not None:
+    rows = [outcomes.read_outcome(work.sweep.directory, run.number) for run in ended]
+    if line := work.sweep.tally.add([row["status"] if row else LOST for row in rows], running):
         say(line)
 
 
@@ -183,7 +167,7 @@ def mark_killed_for_memory(work: Work, group: Group, note: str) -> bool:
     run = left(work, group)[0]
     planned = _planned(Compositions(work.context.config_loader, work.config), run)
     if planned is not None and planned.config is not None and (crash := ended_for_memory(planned.config)):
-        outcomes.record_outcome(work.directory, run.number, run.overrides, crash)
+        outcomes.record_outcome(work.sweep.directory, run.number, run.overrides, crash)
     mark_open(work, group, note)
     return bool(left(work, group))
 
@@ -191,18 +175,18 @@ def mark_killed_for_memory(work: Work, group: Group, note: str) -> bool:
 def mark_open(work: Work, group: Iterable[Run], note: str, status: str = LOST) -> None:
     """Record why these runs have no outcome yet; keep any that is there."""
     for run in left(work, group):
-        outcomes.record_outcome(work.directory, run.number, run.overrides, Outcome(status, _name(run), note))
+        outcomes.record_outcome(work.sweep.directory, run.number, run.overrides, Outcome(status, _name(run), note))
 
 
 def left(work: Work, group: Iterable[Run]) -> list[Run]:
     """The runs that have not ended in this sweep, in whatever way."""
-    rows = [(run, outcomes.read_outcome(work.directory, run.number)) for run in group]
+    rows = [(run, outcomes.read_outcome(work.sweep.directory, run.number)) for run in group]
     return [run for run, row in rows if row is None or row["status"] == LOST]
 
 
 def crashed(work: Work, all_runs: Iterable[Run]) -> bool:
     """Whether one of the runs crashed or was refused: the end of a sweep with fail_fast=true."""
-    rows = [outcomes.read_outcome(work.directory, run.number) for run in all_runs]
+    rows = [outcomes.read_outcome(work.sweep.directory, run.number) for run in all_runs]
     return any(row is not None and row["status"] in outcomes.ENDS_A_FAST_SWEEP for row in rows)
 
 
@@ -210,7 +194,7 @@ def returns(work: Work, all_runs: Iterable[Run]) -> list[JobReturn]:
     """What Hydra's sweepers expect: each run's objective, None without a result."""
     answers = []
     for run in all_runs:
-        row = outcomes.read_outcome(work.directory, run.number) or {}
+        row = outcomes.read_outcome(work.sweep.directory, run.number) or {}
         answer = JobReturn(overrides=list(run.overrides), status=JobStatus.COMPLETED)
         answer.return_value = row.get("objective")
         answers.append(answer)

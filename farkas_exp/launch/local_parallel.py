@@ -55,12 +55,9 @@ class Plan:
 
 
 def plan(settings: Mapping[str, Any], found: Sequence[str], cores: int) -> Plan:
-    """Complete the settings: by default a job for each device, or a job with one thread for each core.
+    """Complete the settings of the launcher: by default a job for each device, or a job with one thread for each core.
 
-    Args:
-        settings: of the launcher; `n_jobs`, `devices` and `threads` may be None.
-        found: the devices of this machine.
-        cores: the number this process may use.
+    `found` are the devices of this machine, `cores` the number that this process may use.
 
     Raises:
         UserError: a setting is out of range.
@@ -191,7 +188,7 @@ class _Pool:
                     jobs.mark_open(self.work, group, note, status)
                 if may_go_on and tries < self.retries:
                     again.append((group, tries + 1))
-            if self.work.fail_fast and jobs.crashed(self.work, group):
+            if self.work.sweep.fail_fast and jobs.crashed(self.work, group):
                 self._end()
             if not (self.ending or any(group is other for other, _ in again)):
                 jobs.tell_ended(self.work, group, running=len(self.running))

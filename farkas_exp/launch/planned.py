@@ -41,17 +41,13 @@ class Planned:
             return self.outcome
         return execute(self.config, title)
 
-    def objective(self, outcome: Outcome) -> float | None:
-        """The objective of a search; see `objective`."""
-        return None if self.config is None else objective(self.config, outcome)
 
-
-def objective(config: Config, outcome: Outcome) -> float | None:
+def objective(config: Config | None, outcome: Outcome) -> float | None:
     """The objective of a search: the error in percent on images held out of the training set; chance if it failed.
 
     None for a run without a result, and for one that has seen the test set: nothing is chosen on that.
     """
-    if config.dataset.validation == 0 or outcome.status not in (runs.FINISHED, runs.FAILED, SKIPPED):
+    if config is None or config.dataset.validation == 0 or outcome.status not in (runs.FINISHED, runs.FAILED, SKIPPED):
         return None
     record = runs.read_run(Path(outcome.path))
     return ranked_error(record) if record and record.result else None

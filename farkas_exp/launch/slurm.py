@@ -122,18 +122,14 @@ _OF_EVERY_CLUSTER = frozenset(
 def _executor(settings: dict[str, Any]) -> AutoExecutor:
     """Submitit's executor with these settings."""
     folder, timeouts = settings.pop("submitit_folder"), settings.pop("max_num_timeout")
-    if _tasks(settings) > 1:  # else the others would wait for a task that died
+    tasks = jobs.whole_number(settings, "nodes", 1) * jobs.whole_number(settings, "tasks_per_node", 1)
+    if tasks > 1:  # they train a run together, and the others would wait for one that died
         settings["srun_args"] = [*(settings.get("srun_args") or []), "--kill-on-bad-exit=1"]
     with _refusals():
         executor = AutoExecutor(cluster="slurm", folder=folder, slurm_max_num_timeout=timeouts)
         named = {key if key in _OF_EVERY_CLUSTER else f"slurm_{key}": value for key, value in settings.items()}
         executor.update_parameters(**{key: value for key, value in named.items() if value is not None})
     return executor
-
-
-def _tasks(settings: Mapping[str, Any]) -> int:
-    """The tasks of a job: the processes that train a run together."""
-    return jobs.whole_number(settings, "nodes", 1) * jobs.whole_number(settings, "tasks_per_node", 1)
 
 
 @contextmanager
@@ -190,7 +186,7 @@ def _wait(work: Work, submitted: Sequence[Any], groups: Sequence[Group], stop: S
             return
         if stop.requested:
             raise SystemExit(TO_BE_CONTINUED)
-        if work.fail_fast and any(jobs.crashed(work, group) for group in groups):
+        if work.sweep.fail_fast and any(jobs.crashed(work, group) for group in groups):
             for job in submitted:
                 job.cancel(check=False)
             raise SystemExit(TO_BE_CONTINUED)

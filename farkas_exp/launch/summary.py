@@ -84,12 +84,7 @@ def summarize(
 ) -> int:
     """Print the outcomes of a sweep and how to go on; return its exit status.
 
-    Args:
-        outcomes: of its jobs.
-        seconds: that it took.
-        arguments: of the command.
-        cut: why the sweep ended early, or None.
-        repeated: the number of combinations that repeat another one.
+    `cut` says why the sweep ended early, and `repeated` is the number of combinations that repeat another one.
     """
     count = Counter(outcome.status for outcome in outcomes)
     order = (runs.FINISHED, SKIPPED, runs.FAILED, runs.INTERRUPTED, BUSY, LOST, runs.CRASHED, DISK, REFUSED)

@@ -40,9 +40,7 @@ class Tally:
     def add(self, ended: Iterable[str], running: int = 0) -> str | None:
         """Count the outcomes of runs that ended; return the line, or None after the last.
 
-        Args:
-            ended: the outcomes.
-            running: how many runs go on; they count as half done in the estimate.
+        The runs that go on count as half done in the estimate.
         """
         self.count.update(ended)
         return self.line(running)

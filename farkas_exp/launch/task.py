@@ -14,7 +14,7 @@ from farkas_exp import runs
 from farkas_exp.launch.complaints import one_line
 from farkas_exp.launch.composition import values_of
 from farkas_exp.launch.outcomes import ENDS_A_FAST_SWEEP, LOST, REFUSED, TO_BE_CONTINUED, Outcome, record_outcome
-from farkas_exp.launch.planned import Planned
+from farkas_exp.launch.planned import Planned, objective
 from farkas_exp.launch.sweep import NEEDS_VALIDATION, SweepWatch, is_search
 from farkas_exp.machine import distributed
 from farkas_exp.machine.errors import UserError
@@ -71,7 +71,7 @@ def _execute(composed: DictConfig, stop: StopRequest) -> tuple[Outcome, float | 
             raise UserError(NEEDS_VALIDATION)
         with last_words(lambda: _record(not_trained)):
             outcome = run.execute(_title())
-        return outcome, run.objective(outcome)
+        return outcome, objective(run.config, outcome)
     except (UserError, OmegaConfBaseException) as error:  # not raised, or Hydra would report it again
         return Outcome(REFUSED, _name(), one_line(error)), None
     except (KeyboardInterrupt, SystemExit):

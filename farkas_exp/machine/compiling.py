@@ -35,12 +35,8 @@ class NoCompilerError(CompileError):
 def load(name: str, sources: Sequence[Path], flags: Sequence[str], libraries: Sequence[str], key: str) -> ctypes.CDLL:
     """The library of these sources, from the cache or compiled into it.
 
-    Args:
-        name: of its file.
-        sources: the first one is compiled; it includes the others.
-        flags: of the compiler.
-        libraries: arguments of the compiler after the source.
-        key: what else decides the result, such as the processor.
+    The first source is compiled, and includes the others; `libraries` are arguments of the compiler after it. `key` is
+    what else decides the result, such as the processor.
 
     Raises:
         CompileError: there is no compiler, no safe folder, or the source does not compile.

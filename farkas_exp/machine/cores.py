@@ -1,4 +1,4 @@
-"""The cores of this machine, without torch."""
+"""The cores and the memory of this machine, without torch."""
 
 import os
 
@@ -6,3 +6,8 @@ import os
 def cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory() -> int:
+    """The bytes of memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -7,10 +7,12 @@ pipe in place of a file is refused.
 import errno
 import os
 import secrets
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
@@ -19,14 +21,10 @@ from farkas_exp.machine.signals import at_stake, last_words
 
 @contextmanager
 def replacing(path: str | os.PathLike[str], keep: Path | None = None) -> Iterator[BinaryIO]:
-    """Open a file that replaces `path`, synchronised, when the block ends.
+    """Open a file that replaces `path`, synchronised, when the block ends; the earlier one is moved to `keep`, or lost.
 
     If the block fails, `path` stays as it was and nothing else is left. Two writers of one path do not disturb each
     other; the last one wins.
-
-    Args:
-        path: of the file.
-        keep: where to move the earlier file, which is else deleted.
     """
     folder, name = os.path.split(os.fspath(path))
     temporary = os.path.join(folder, f".{name[:40]}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
@@ -77,14 +75,8 @@ def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
     """A folder in `parent` that is deleted at the end of the block, or when the process is asked to stop."""
     with tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True) as folder:
         made = Path(folder)
-        with last_words(lambda: _remove(made)):
+        with last_words(partial(shutil.rmtree, made, ignore_errors=True)):
             yield made
-
-
-def _remove(folder: Path) -> None:
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _without_links(path: str, flags: int) -> int:

@@ -26,13 +26,8 @@ GRACE_SECONDS = 30.0
 class Watch:
     """Sends the heartbeats of this process and checks those of others, until it is stopped or one of them is lost.
 
-    The first process watches all; the others watch the first, which tells them.
-
-    Args:
-        store: a connection to the store for this thread alone, on which missing keys are errors after a short time.
-        rank: of this process.
-        world_size: how many there are.
-        on_loss: called once, with a line, by the watching thread.
+    The first process watches all; the others watch the first, which tells them. The store is a connection for the
+    thread alone, on which missing keys are errors after a short time; it calls `on_loss` once, with a line.
     """
 
     def __init__(self, store: Any, rank: int, world_size: int, on_loss: Callable[[str], object]) -> None:

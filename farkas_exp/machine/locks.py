@@ -22,7 +22,6 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TextIO
 
 from farkas_exp.machine.files import open_or_make
@@ -71,9 +70,7 @@ class Lock:
     def __enter__(self) -> "Lock":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def _beat(self) -> None:
@@ -240,12 +237,9 @@ def _read_claim(target: Path) -> dict[str, Any] | None:
 
 
 def _is_void(target: Path, claim: dict[str, Any], by_flock: bool) -> bool:
-    """Whether the holder of a claim is dead, or has been silent for too long.
+    """Whether the holder of a claim, the content of `target`, is dead, or has been silent for too long.
 
-    Args:
-        target: the file of the claim.
-        claim: its content.
-        by_flock: whether this process has the `flock`, so that no other has it.
+    `by_flock`: this process has the `flock`, so that no other has it.
     """
     if by_flock and claim.get("flock") is True:
         return True

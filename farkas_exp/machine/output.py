@@ -20,9 +20,13 @@ def say(text: str = "", stream: TextIO | None = None) -> None:
         try:
             target.write(text + "\n")
         except UnicodeEncodeError:
-            encoding = target.encoding or "ascii"
-            target.write(text.encode(encoding, "replace").decode(encoding) + "\n")
+            target.write(_encodable(text, target) + "\n")
         target.flush()
+
+
+def _encodable(text: str, stream: TextIO) -> str:
+    encoding = stream.encoding or "ascii"
+    return text.encode(encoding, "replace").decode(encoding)
 
 
 def warn(text: str) -> None:
@@ -68,8 +72,7 @@ class _Patient:
         try:
             return self._stream.write(text)
         except UnicodeEncodeError:
-            encoding = self._stream.encoding or "ascii"
-            return self.write(text.encode(encoding, "replace").decode(encoding))
+            return self.write(_encodable(text, self._stream))
         except (OSError, ValueError):
             self._give_up()
             return len(text)

@@ -132,7 +132,8 @@ class Processes:
         if error is not None:
             raise error
         if said is not None:
-            raise _as_error(*said)
+            is_users, message, details = said
+            raise UserError(message) if is_users else RankFailed(message, details)
         return cast(T, result)
 
     def in_turn(self, function: Callable[[], T]) -> T:
@@ -187,9 +188,11 @@ class Processes:
         except BaseException as error:
             Group.broken = True
             if not _is_echo(error):
-                _leave_word(self.rank, error)
+                _, message, details = _described(self.rank, error)
+                with suppress(RuntimeError):
+                    Group.store.set(_FAILURE, json.dumps([message, details]))
                 raise
-            said = _read_word()
+            said = _read_failure()
             if said is None:
                 raise Interrupted(LOST) from None
             raise RankFailed(*said) from None
@@ -216,10 +219,6 @@ def _described(rank: int, error: BaseException) -> tuple[bool, str, str]:
     return False, message, "".join(traceback.format_exception(error))
 
 
-def _as_error(is_users: bool, message: str, details: str) -> Exception:
-    return UserError(message) if is_users else RankFailed(message, details)
-
-
 _ECHOES = ("closed by peer", "connection reset", "broken pipe", "connection refused", "socket closed")
 
 
@@ -232,13 +231,7 @@ def _is_echo(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(echo in str(error).lower() for echo in _ECHOES)
 
 
-def _leave_word(rank: int, error: BaseException) -> None:
-    _, message, details = _described(rank, error)
-    with suppress(RuntimeError):
-        Group.store.set(_FAILURE, json.dumps([message, details]))
-
-
-def _read_word() -> tuple[str, str] | None:
+def _read_failure() -> tuple[str, str] | None:
     """Message and traceback left by a failed process, if the store, which may have gone with it, has them."""
     with suppress(RuntimeError):
         if Group.store.check([_FAILURE]):

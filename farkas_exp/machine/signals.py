@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -115,7 +115,7 @@ class StopRequest:
 
     def __init__(self, *, patience: bool = True) -> None:
         self._patience = patience
-        self._blocks: list[Any] = []
+        self._blocks = ExitStack()
 
     @property
     def requested(self) -> bool:
@@ -140,14 +140,12 @@ class StopRequest:
     def __enter__(self) -> "StopRequest":
         if not self._patience:
             _process.patient = False
-        self._blocks = [handled(), at_stake()]
-        for block in self._blocks:
-            block.__enter__()
+        self._blocks.enter_context(handled())
+        self._blocks.enter_context(at_stake())
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        while self._blocks:
-            self._blocks.pop().__exit__(None, None, None)
+        self._blocks.close()
         if not self._patience:
             _process.patient = True
 

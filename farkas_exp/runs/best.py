@@ -116,12 +116,8 @@ def best_value(key: str, config: Mapping[str, Any], beyond: bool = False) -> Any
     """The value of `${best:KEY}` in a configuration: that of KEY with the smallest error on held-out images.
 
     Compares the runs in the configuration's `runs_dir` that held images out and have its setting, apart from the seed
-    and the keys that are a `${best:...}` in it. Of equal errors the smaller value wins.
-
-    Args:
-        key: the dotted key.
-        config: nested, with the interpolations as they are written.
-        beyond: take the next value beyond the end at which the best one lies, as `${beyond:KEY}`.
+    and the keys that are a `${best:...}` in it. Of equal errors the smaller value wins. `beyond` takes the next value
+    beyond the end at which the best one lies, as `${beyond:KEY}`. The configuration is nested, not resolved.
 
     Raises:
         UserError: the search has no such run, is not finished, may have unreadable runs, or has runs on different data;

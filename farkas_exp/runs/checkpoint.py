@@ -77,9 +77,7 @@ def _bytes(value: Any) -> int:
 def load(run: RunDirectory, warn: Callable[[str], object] = lambda line: None) -> dict[str, Any] | None:
     """The newest complete checkpoint, on the CPU, or None. Loading executes no code.
 
-    Args:
-        run: the run directory.
-        warn: called with one line for each checkpoint that cannot be used.
+    `warn` is called with one line for each checkpoint that cannot be used.
 
     Raises:
         UserError: a checkpoint was written by another version of the format.

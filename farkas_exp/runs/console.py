@@ -17,19 +17,16 @@ MODES = ("auto", "live", "plain", "none")
 _REFRESH_SECONDS = 0.1
 """The least time between two redraws of the live line: `step` may be called thousands of times a second."""
 
+_BAR = 12
+"""The characters of the bar."""
+
 
 class Progress:
-    """Shows how far a run is.
+    """Shows how far a run of so many epochs is, of which `done` were finished before this process began.
 
-    Args:
-        mode: `live` keeps one line up to date, `plain` prints a line for some of the epochs, `none` prints nothing,
-            `auto` is `live` on a terminal and `plain` elsewhere. The log file gets a line per epoch in every mode.
-        title: the name of the run, such as slug and seed.
-        epochs: epochs of the whole run.
-        log_path: the log file to append to, or None.
-        done: epochs finished before this process began.
-        stream: where to print; by default standard output.
-        clock: seconds, monotonic; for tests.
+    The mode `live` keeps one line up to date, `plain` prints a line for some of the epochs, `none` prints nothing, and
+    `auto` is `live` on a terminal and `plain` elsewhere. A log file gets a line per epoch in every mode. Output goes to
+    standard output unless a `stream` is given; `clock` counts seconds, for tests.
     """
 
     def __init__(
@@ -136,7 +133,8 @@ class Progress:
 
         text = Text(no_wrap=True, overflow="ellipsis")
         text.append(self.title + " ", style="bold")
-        text.append_text(_bar((self._done + self._fraction) / self.epochs))
+        filled = round(min(max((self._done + self._fraction) / self.epochs, 0.0), 1.0) * _BAR)
+        text.append("━" * filled, "cyan").append("━" * (_BAR - filled), "bright_black")
         current = min(self._done + 1, self.epochs)
         text.append(f" epoch {current}/{self.epochs}")
         eta = self.eta_seconds()
@@ -213,11 +211,3 @@ def _number(key: str, value: float | None) -> str:
         return "not finite"
     is_error = key.partition("_")[2].startswith("error")
     return f"{value:.2f} %" if is_error else f"{value:.4f}"
-
-
-def _bar(fraction: float, width: int = 12) -> Any:
-    """A bar of `width` characters, filled to `fraction`."""
-    from rich.text import Text
-
-    filled = round(min(max(fraction, 0.0), 1.0) * width)
-    return Text.assemble(("━" * filled, "cyan"), ("━" * (width - filled), "bright_black"))

@@ -15,6 +15,11 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(finite(value), indent=1, allow_nan=False) + "\n")
 
 
+def json_line(row: dict[str, Any]) -> str:
+    """A row as a line of JSON; a number that is not finite becomes null."""
+    return json.dumps(finite(row), allow_nan=False) + "\n"
+
+
 def finite(value: Any) -> Any:
     """`value` with None for every number that is not finite."""
     if isinstance(value, dict):
@@ -95,13 +100,12 @@ def _content(path: str | Path, most: int) -> bytes | None:
         os.close(handle)
 
 
-def _whole(digits: str) -> int | float | None:
-    return int(digits) if len(digits) <= 40 else _real(digits)
-
-
 def _real(digits: str) -> float | None:
     value = float(digits)
     return value if math.isfinite(value) else None
 
 
-_DECODER = json.JSONDecoder(parse_int=_whole, parse_float=_real, parse_constant=lambda name: None)
+_DECODER = json.JSONDecoder(
+    parse_int=lambda digits: int(digits) if len(digits) <= 40 else _real(digits),
+    parse_float=_real, parse_constant=lambda name: None,
+)  # fmt: skip

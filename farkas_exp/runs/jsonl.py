@@ -3,44 +3,25 @@
 A number that is not finite is written as null. `runs.read_rows` reads the rows back, and stops at a torn last line.
 """
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from farkas_exp.machine.files import appending, cut_torn_line, write_text
 from farkas_exp.machine.signals import at_stake
-from farkas_exp.runs import finite, read_rows
+from farkas_exp.runs.jsonfiles import json_line, read_rows
 
 
-class JsonlWriter:
-    """Appends rows to a JSONL file.
+def append_row(path: Path, row: dict[str, Any]) -> None:
+    """Append a row as one line, and wait for the disk: it survives the death of the machine.
 
-    When `append` returns, the row survives the death of the process; with `sync`, also that of the machine. The torn
-    last line of an earlier process is cut off first.
+    The torn last line of an earlier process is cut off first.
     """
-
-    def __init__(self, path: Path) -> None:
-        cut_torn_line(path)
-        self._file = appending(path)
-
-    def append(self, row: dict[str, Any], sync: bool = True) -> None:
-        """Append a row as one line; `sync` waits for the disk."""
-        with at_stake():
-            self._file.write(json.dumps(finite(row), allow_nan=False) + "\n")
-            self._file.flush()
-            if sync:
-                os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        """Close the file; a second call does nothing."""
-        self._file.close()
-
-    def __enter__(self) -> "JsonlWriter":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    cut_torn_line(path)
+    with at_stake(), appending(path) as file:
+        file.write(json_line(row))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def truncate_rows(path: Path, epochs: int) -> list[dict[str, Any]]:
@@ -58,5 +39,5 @@ def truncate_rows(path: Path, epochs: int) -> list[dict[str, Any]]:
             rows.append(row)
             last = epoch
     if path.exists():
-        write_text(path, "".join(json.dumps(finite(row), allow_nan=False) + "\n" for row in rows))
+        write_text(path, "".join(map(json_line, rows)))
     return rows

@@ -5,14 +5,14 @@ figures a row says which `measures` it holds, and their settings. Imports no tor
 nothing is skipped without it.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from farkas_exp.config import DiagnosticsConfig
 from farkas_exp.machine.files import write_text
-from farkas_exp.runs import FAILED, RunDirectory, RunRecord, finite, read_json, read_rows
+from farkas_exp.runs import FAILED, RunDirectory, RunRecord, read_json, read_rows
+from farkas_exp.runs.jsonfiles import json_line
 
 ACTIVITY = "activity"
 """The measure that is taken at every requested epoch, beside the named `measures`."""
@@ -83,9 +83,8 @@ class Measurements:
             before = {}
         measures = [*before.get("measures", ()), *gap.measures]
         rows[gap.epoch] = {**before, "epoch": gap.epoch, "measures": measures, "settings": self.settings, **figures}
-        lines = (json.dumps(finite(rows[epoch]), allow_nan=False) + "\n" for epoch in sorted(rows))
         self.run.check_own()
-        write_text(self.run.diagnostics, "".join(lines))
+        write_text(self.run.diagnostics, "".join(json_line(rows[epoch]) for epoch in sorted(rows)))
 
     def _rows(self) -> dict[int, dict[str, Any]]:
         """The rows by epoch, each with its measures and settings; older versions kept these in the run's record."""

@@ -3,8 +3,7 @@
 import dataclasses
 import math
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
@@ -15,7 +14,7 @@ from farkas_exp.config.needs import choice
 from farkas_exp.config.options import Option
 from farkas_exp.config.parsing import schema_defaults
 from farkas_exp.registry import DATASETS, NETWORKS
-from farkas_exp.runs import FAILED, FINISHED, RunDirectory, RunRecord, read_json
+from farkas_exp.runs import FAILED, FINISHED, RunDirectory, RunRecord, read_data
 
 DONE = (FINISHED, FAILED)
 """States of a run with a result."""
@@ -44,23 +43,18 @@ def deciding_settings(config: Mapping[str, Any], schema: Any = Config, prefix: s
 
     A key that the schema does not know, from a later version, counts among them.
     """
-    fields = {f.name: f for f in dataclasses.fields(schema)}
+    fields = {f.name: f for f in dataclasses.fields(schema)} if schema else {}
     flat: dict[str, Any] = {}
     for key in [*(k for k in fields if k in config), *(k for k in config if k not in fields)]:
         field, value = fields.get(key), config[key]
         if field is not None and not declared(field).decides:
             continue
         if isinstance(value, Mapping):
-            inner = field.type if field is not None and dataclasses.is_dataclass(field.type) else _Unknown
+            inner = field.type if field is not None and dataclasses.is_dataclass(field.type) else None
             flat |= deciding_settings(value, inner, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
     return flat
-
-
-@dataclass(frozen=True)
-class _Unknown:
-    """A group that the schema does not know."""
 
 
 def default_settings() -> Mapping[str, Any]:
@@ -189,14 +183,14 @@ def filter_keys() -> dict[str, str]:
     return keys
 
 
-def _main_keys() -> Iterator[tuple[str, str]]:
-    """Each group that has a main key, its name or its value, with that key."""
-    for group, hint in typing.get_type_hints(Config).items():
-        names = [inner.name for inner in dataclasses.fields(hint)] if dataclasses.is_dataclass(hint) else []
-        yield from ((group, name) for name in ("name", "value") if name in names)
-
-
-_SHORT = dict(_main_keys())
+_SHORT = {
+    group: name
+    for group, hint in typing.get_type_hints(Config).items()
+    if dataclasses.is_dataclass(hint)
+    for name in ("name", "value")
+    if name in {inner.name for inner in dataclasses.fields(hint)}
+}
+"""The main key of each group that has one."""
 
 
 def selected(records: Iterable[RunRecord], filters: Mapping[str, tuple[str, ...]]) -> list[RunRecord]:
@@ -222,8 +216,8 @@ def _same(value: Any, text: str) -> bool:
 
 def chance_error(run: RunRecord) -> float:
     """The error in percent of a random guess among the classes of the run's data; 100 if their number is unknown."""
-    classes = _environment(run).get("classes")
-    entry = DATASETS.get(str(_dataset(run)))
+    classes = read_data(RunDirectory(run.path)).get("classes")
+    entry = DATASETS.get(str(setting(run.config, "dataset.name")))
     known = entry and (entry.classes or entry.options.get("num_classes"))  # for runs of older versions
     classes = classes or setting(run.config, "dataset.num_classes") or known
     return 100.0 * (1 - 1 / classes) if isinstance(classes, int) and classes > 0 else 100.0
@@ -244,7 +238,7 @@ def ranked_error(run: RunRecord) -> float:
 
 def fingerprint(run: RunRecord) -> str:
     """The fingerprint of the run's training data; empty if unknown."""
-    value = _environment(run).get("fingerprint")
+    value = read_data(RunDirectory(run.path)).get("fingerprint")
     return value if isinstance(value, str) else ""
 
 
@@ -257,13 +251,3 @@ def by_data(records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
         (known,) = set(groups) - {""}
         return {known: list(records)}
     return groups
-
-
-def _environment(run: RunRecord) -> dict[str, Any]:
-    environment = read_json(RunDirectory(run.path).environment)
-    data = environment.get("data") if isinstance(environment, dict) else None
-    return data if isinstance(data, dict) else {}
-
-
-def _dataset(run: RunRecord) -> Any:
-    return setting(run.config, "dataset.name")

@@ -153,6 +153,13 @@ def by_evaluation_set(figures: dict[str, Any], evaluated_on: str) -> dict[str, A
     }
 
 
+def read_data(run: RunDirectory) -> dict[str, Any]:
+    """What the environment of a run says of its data; empty without it."""
+    environment = read_json(run.environment)
+    data = environment.get("data") if isinstance(environment, dict) else None
+    return data if isinstance(data, dict) else {}
+
+
 def read_starts(run: RunDirectory) -> list[dict[str, Any]]:
     """The environment of each start of a run, in order; older versions kept only the last."""
     environment = read_json(run.environment)
@@ -185,12 +192,9 @@ def _is_record(record: Any) -> bool:
         and type(record.get("seed")) is int
         and isinstance(record.get("config"), dict)
         and _fits(record["config"], _kinds())
-        and _are_prints(record.get("data", {}))
+        and isinstance(data := record.get("data", {}), dict)
+        and all(isinstance(value, str) for value in data.values())
     )
-
-
-def _are_prints(data: Any) -> bool:
-    return isinstance(data, dict) and all(isinstance(value, str) for value in data.values())
 
 
 def _is_result(result: Any) -> bool:

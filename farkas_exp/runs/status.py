@@ -79,18 +79,16 @@ def parse_request(arguments: Sequence[str]) -> Request:
     Raises:
         UserError: an unknown key or value, or a key given twice.
     """
-    words = {"runs_dir": Path, "state": _states, "format": one_of("format", FORMATS),
-             "watch": one_of("watch", ("true", "false")), "every": _every}  # fmt: skip
+    words = {
+        "runs_dir": Path, "state": lambda value: tuple(map(one_of("state", ORDER), value.split(","))),
+        "format": one_of("format", FORMATS), "watch": one_of("watch", ("true", "false")), "every": _every,
+    }  # fmt: skip
     values, filters = read_words(arguments, words)
     values["watch"] = values.get("watch") == "true"
     if values["watch"] and values.get("format") == "json":
         raise UserError("watch: format=json is for one look; use watch=true with format=plain")
     states = values.pop("state", ())
     return Request(**values, states=states, filters=filters)
-
-
-def _states(value: str) -> tuple[str, ...]:
-    return tuple(map(one_of("state", ORDER), value.split(",")))
 
 
 def _every(value: str) -> float:

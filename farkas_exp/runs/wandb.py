@@ -7,7 +7,6 @@ that refuses or is silent) costs a bounded time; then the run goes on offline, w
 import dataclasses
 import math
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from farkas_exp.config import Config, WandbConfig, recorded
 from farkas_exp.machine.errors import UserError, unknown
+from farkas_exp.machine.output import warn as print_warning
 from farkas_exp.runs import FINISHED, open_run, read_run
 from farkas_exp.runs import wandb_service as service
 from farkas_exp.runs.record import agent_run
@@ -145,21 +145,12 @@ class WandbMirror:
         finish_timeout: float = FINISH_TIMEOUT,
         warn: Callable[[str], object] | None = None,
     ) -> "WandbMirror":
-        """Start the W&B run of a run directory, or continue it.
+        """Start the W&B run of a run directory, or continue it; W&B keeps its files there, in `wandb/`.
 
-        Args:
-            settings: of W&B; its name and group win over the arguments.
-            run_dir: where W&B keeps its files, in `wandb/`.
-            run_id: its stable id.
-            name: of the run.
-            group: of the run.
-            tags: of the run, beside those of `settings`.
-            config: the recorded configuration.
-            init_timeout: seconds the server has to answer.
-            finish_timeout: seconds the upload has at the end.
-            warn: called with a line on trouble; by default printed on standard error.
+        Name and group of the settings win over the arguments, and tags are added up. `warn` is called with a line on
+        trouble, which is by default printed on standard error.
         """
-        mirror = cls(None, run_dir, warn or _warn, finish_timeout)
+        mirror = cls(None, run_dir, warn or print_warning, finish_timeout)
         told = told_by(settings)
         if told.mode == "disabled":
             return mirror
@@ -237,10 +228,7 @@ class WandbMirror:
         self._warn(f"wandb: {what} ({reason[:160]}){hint}")
 
 
-def log_files(
-    files: Sequence[Path], name: str, settings: WandbConfig, directory: Path, *,
-    init_timeout: float = INIT_TIMEOUT, finish_timeout: float = FINISH_TIMEOUT,
-) -> None:  # fmt: skip
+def log_files(files: Sequence[Path], name: str, settings: WandbConfig, directory: Path) -> None:
     """Log rendered tables and figures as one artifact (type `report`) in a W&B run of its own.
 
     That run shows the pictures. Offline, the artifact is in `directory`/wandb until it is synchronised.
@@ -257,11 +245,11 @@ def log_files(
         "group": told.group or "reports", "job_type": "report", "tags": list(told.tags),
     }  # fmt: skip
     try:
-        run = _init(told.mode, arguments, init_timeout, finish_timeout)
+        run = _init(told.mode, arguments, INIT_TIMEOUT, FINISH_TIMEOUT)
     except Exception as error:  # noqa: BLE001 - whatever W&B raises
         raise UserError(f"wandb: does not start ({' '.join(str(error).split())[:160]})") from None
     try:
-        service.within(2 * finish_timeout + CALL_TIMEOUT, lambda: _log_all(run, files, name))
+        service.within(2 * FINISH_TIMEOUT + CALL_TIMEOUT, lambda: _log_all(run, files, name))
     except service.Unanswered as error:
         service.forget()
         raise UserError(f"wandb: does not take the files ({error})") from None
@@ -323,7 +311,3 @@ def _started(mode: str, arguments: dict[str, Any], init_timeout: float, finish_t
     wandb.setup(wandb.Settings(silent=True, console="off"))  # or the login prints its own lines
     # "create_new": a second init without a finish would return the first run
     return wandb.init(**arguments, settings=settings, reinit="create_new")
-
-
-def _warn(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

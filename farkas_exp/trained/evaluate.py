@@ -61,7 +61,7 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[str, dict[str, Any]]:
 
 def _value(argument: str) -> Any:
     try:
-        (override,) = OverridesParser.create().parse_overrides(keep_texts([argument]))
+        override = OverridesParser.create().parse_override(*keep_texts([argument]))
     except HydraException:
         raise UserError(f"{argument}: not KEY=VALUE; put a value with special characters in quotes") from None
     if override.is_sweep_override():

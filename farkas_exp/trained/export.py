@@ -7,10 +7,10 @@ of the run is a part of it. The weights alone (safetensors) are those of the net
 import json
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from farkas_exp.machine.commands import command
 from farkas_exp.machine.errors import UserError, unknown
@@ -79,7 +79,7 @@ def export(run: "Run", format: str, path: str | PathLike[str] | None = None) -> 
         warnings.simplefilter("ignore")  # that an exporter is going to be replaced by another one
         made = folder / target.name
         try:
-            _WRITERS[format](run, made)
+            _write(run, format, made)
         except ImportError as error:
             raise UserError(
                 f"format: {format} needs the package {error.name}; pip install {_PACKAGES[format]}"
@@ -116,48 +116,28 @@ def plain(run: "Run") -> "nn.Module":
     return model.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
-def _example(run: "Run") -> "Tensor":
+def _write(run: "Run", format: str, path: Path) -> None:
     import torch
 
-    return torch.rand(2, *run.preprocessing.shape)
+    if format == "safetensors":
+        from safetensors.torch import save_file  # type: ignore[import-not-found]
+
+        facts = {"config": run.record.config, "classes": run.classes, "preprocessing": vars(run.preprocessing)}
+        save_file(plain(run).state_dict(), path, {key: json.dumps(value) for key, value in facts.items()})
+        return
+    if format == "onnx":
+        import onnxscript  # type: ignore[import-not-found]  # noqa: F401 - asked for before PyTorch works for seconds
+    example = torch.rand(2, *run.preprocessing.shape)
+    if format == "torchscript":
+        with torch.no_grad():
+            torch.jit.save(torch.jit.trace(deployed(run), example), path)
+        return
+    sizes = ({0: torch.export.Dim("images", min=1)},)
+    program = torch.export.export(deployed(run), (example,), dynamic_shapes=sizes)
+    if format == "pt2":
+        torch.export.save(program, path)
+    else:
+        torch.onnx.export(program, f=path, input_names=["images"], output_names=["logits"], external_data=False)
 
 
-def _program(run: "Run") -> Any:
-    import torch
-
-    return torch.export.export(
-        deployed(run), (_example(run),), dynamic_shapes=({0: torch.export.Dim("images", min=1)},)
-    )
-
-
-def _pt2(run: "Run", path: Path) -> None:
-    import torch
-
-    torch.export.save(_program(run), path)
-
-
-def _torchscript(run: "Run", path: Path) -> None:
-    import torch
-
-    with torch.no_grad():
-        torch.jit.save(torch.jit.trace(deployed(run), _example(run)), path)
-
-
-def _onnx(run: "Run", path: Path) -> None:
-    import onnxscript  # type: ignore[import-not-found]  # noqa: F401 - asked for before PyTorch works for seconds
-    import torch
-
-    torch.onnx.export(_program(run), f=path, input_names=["images"], output_names=["logits"], external_data=False)
-
-
-def _safetensors(run: "Run", path: Path) -> None:
-    from safetensors.torch import save_file  # type: ignore[import-not-found]
-
-    facts = {"config": run.record.config, "classes": run.classes, "preprocessing": vars(run.preprocessing)}
-    save_file(plain(run).state_dict(), path, {key: json.dumps(value) for key, value in facts.items()})
-
-
-_WRITERS: dict[str, Callable[["Run", Path], None]] = {
-    "safetensors": _safetensors, "onnx": _onnx, "torchscript": _torchscript, "pt2": _pt2,
-}  # fmt: skip
 _PACKAGES = {"safetensors": "safetensors", "onnx": "onnx onnxscript"}

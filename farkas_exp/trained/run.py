@@ -21,7 +21,7 @@ from farkas_exp.machine.errors import UserError
 from farkas_exp.methods import Training
 from farkas_exp.methods.base import Method, chosen
 from farkas_exp.registry import DATASETS
-from farkas_exp.runs import RunDirectory, RunRecord, checkpoint, read_json, record_at
+from farkas_exp.runs import RunDirectory, RunRecord, checkpoint, read_data, record_at
 from farkas_exp.runs.found import frame
 from farkas_exp.trained.preprocessing import Images, Preprocessing, grey
 from farkas_exp.training.building import choose_device, network, placed
@@ -95,9 +95,8 @@ class Run:
     @cached_property
     def info(self) -> DataInfo:
         """The facts of its data: as its record has them, or, for a record of version 0.1.0, those of the data here."""
-        environment = read_json(RunDirectory(self.record.path).environment)
-        data = environment.get("data") if isinstance(environment, dict) else None
-        if not isinstance(data, dict) or "image_shape" not in data:
+        data = read_data(RunDirectory(self.record.path))
+        if "image_shape" not in data:
             with self._data(self.config.dataset, own=True) as own:
                 return own.info
         return DataInfo(

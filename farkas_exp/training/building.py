@@ -8,9 +8,10 @@ from dataclasses import replace
 import torch
 
 from farkas_exp.config import AggregationConfig, Config, ModelConfig
-from farkas_exp.data import DataInfo, ImageData
+from farkas_exp.data import DataInfo, ImageData, build_data
 from farkas_exp.initialization import INITIALIZATIONS, initialize
 from farkas_exp.layers import plain_path
+from farkas_exp.machine.cores import memory
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.processes import ALONE, Processes
 from farkas_exp.machine.seeding import derive_seed
@@ -47,6 +48,15 @@ def gpu_index(local_rank: int, visible: int) -> int:
             f" {visible} here, or use device=cpu"
         )
     return local_rank if visible > 1 else 0
+
+
+def load_data(config: Config, device: torch.device, processes: Processes = ALONE) -> ImageData:
+    """The images of `config`, this process's share of each batch; see `build_data`."""
+    return build_data(
+        config.dataset, config.augmentation, batch_size=config.batch_size, seed=config.seed, device=device,
+        channels_last=config.channels_last, rank=processes.rank, world_size=processes.world_size,
+        phases=config.phases, debug=config.debug,
+    )  # fmt: skip
 
 
 def build_model(config: Config, data: ImageData, device: torch.device) -> torch.nn.Module:
@@ -102,21 +112,17 @@ def check_memory(model: torch.nn.Module) -> None:
         UserError: they do not.
     """
     size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if size > memory:
+    if size > memory():
         raise UserError(
             f"model: its {size // 4:,} parameters take {size / 2**30:,.0f} GiB, and this machine has"
-            f" {memory / 2**30:,.0f}; choose smaller model.depth, width, blocks or widths"
+            f" {memory() / 2**30:,.0f}; choose smaller model.depth, width, blocks or widths"
         )
 
 
 def check_batch(model: torch.nn.Module, image_shape: Sequence[int], images: int) -> None:
     """Check that no normalization gets a single value a channel, which is its own mean.
 
-    Args:
-        model: the network.
-        image_shape: (C, H, W).
-        images: the fewest in a batch of a process.
+    `images` are the fewest in a batch of a process, each (C, H, W).
 
     Raises:
         UserError: some normalization does.

@@ -18,7 +18,7 @@ from farkas_exp.data.files.prints import check_same
 from farkas_exp.machine.cores import cores
 from farkas_exp.machine.errors import UserError
 from farkas_exp.models.kernels import kernels_in_use
-from farkas_exp.runs import RunDirectory, read_json, read_run, read_starts, write_json
+from farkas_exp.runs import RunDirectory, read_data, read_json, read_run, read_starts, write_json
 from farkas_exp.training.trainer import Trainer, TrainerState
 
 COMPARED = ("farkas_exp", "commit", "torch", "cuda", "device", "threads", "world_size", "kernels", "channels_last")
@@ -34,9 +34,7 @@ def check_same_data(run: RunDirectory, config: Config, info: DataInfo) -> None:
     record = read_run(run.path)
     if record is not None:
         check_same(record.data, dict(info.files), config.dataset, run.path)
-    before = read_json(run.environment)
-    data = before.get("data") if isinstance(before, dict) else None
-    fingerprint = data.get("fingerprint") if isinstance(data, dict) else None
+    fingerprint = read_data(run).get("fingerprint")
     if fingerprint not in (None, info.fingerprint):
         raise UserError(
             f"dataset: {info.name} is not the data this run began with (fingerprint {info.fingerprint}, was "

@@ -64,10 +64,7 @@ class CapturedStep:
     """
 
     def __init__(
-        self,
-        step: Step,
-        on_failure: Callable[[str], None] | None = None,
-        recorder: Recorder | None = None,
+        self, step: Step, on_failure: Callable[[str], None] | None = None, recorder: Recorder | None = None
     ) -> None:
         self._step, self._on_failure, self._recorder = step, on_failure, recorder or record_cuda_graph
         self._calls = 0

@@ -6,12 +6,12 @@ import torch
 from torch import nn
 
 from farkas_exp.config import Config
-from farkas_exp.data import ImageData, build_data
+from farkas_exp.data import ImageData
 from farkas_exp.machine import distributed
 from farkas_exp.measures import Subject, check_measures, measure
 from farkas_exp.runs import RunDirectory, checkpoint, read_run, write_record
 from farkas_exp.runs.measurements import Gap, Measurements, described
-from farkas_exp.training.building import build_model, choose_device
+from farkas_exp.training.building import build_model, choose_device, load_data
 from farkas_exp.training.environment import check_same_data
 
 
@@ -36,9 +36,7 @@ class Measuring:
     def catch_up(self, epochs: int, model: nn.Module | None) -> list[Gap]:
         """Measure what a run of `epochs` finished epochs lacks; return what can no longer be measured.
 
-        Args:
-            epochs: finished epochs.
-            model: the network after them; None if it is gone, as in the middle of an epoch.
+        `model` is the network after them; None if it is gone, as in the middle of an epoch.
         """
         lost = []
         for gap in self.measurements.gaps(epochs):
@@ -61,10 +59,7 @@ def measure_finished(config: Config, run: RunDirectory) -> str:
     """
     check_measures(config)
     device = choose_device(config.device, distributed.current())
-    data = build_data(
-        config.dataset, config.augmentation, batch_size=config.batch_size, seed=config.seed, device=device,
-        channels_last=config.channels_last, phases=config.phases, debug=config.debug,
-    )  # fmt: skip
+    data = load_data(config, device)
     try:
         check_same_data(run, config, data.info)
         measuring = Measuring(config, run, data, device)

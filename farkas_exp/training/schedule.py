@@ -19,7 +19,8 @@ def learning_rate_at(config: Config, epoch: int, step: int, steps: int) -> float
     step's end (Goyal et al. 2017). In a phase it goes linearly from `lr_from` at the first step to `lr_to` at the end,
     times the factor on the batch (their linear scaling rule). The last epochs of a callback may have their own rate.
     """
-    if config.callback.lr is not None and (passed := _projected_epochs(config, epoch)) >= 0:
+    passed = epoch - (config.epochs - config.callback.last_epochs)  # of the callback's last epochs
+    if config.callback.lr is not None and passed >= 0:
         return config.callback.lr * 0.1 ** sum(passed * part >= config.callback.last_epochs for part in (5, 3))
     if not config.phases.schedule:
         warmup = config.lr.warmup
@@ -30,8 +31,3 @@ def learning_rate_at(config: Config, epoch: int, step: int, steps: int) -> float
     share = (epoch + step / steps - begin) / (phase.until - begin)
     scale = global_batch(config.phases, phase) / phase.batch_size
     return scale * (phase.lr_from + (phase.lr_to - phase.lr_from) * share)
-
-
-def _projected_epochs(config: Config, epoch: int) -> int:
-    """How many of the callback's last epochs have passed before `epoch` (from 0); below 0 before the first of them."""
-    return epoch - (config.epochs - config.callback.last_epochs)

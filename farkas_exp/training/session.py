@@ -6,7 +6,6 @@ from typing import Any
 
 from farkas_exp import runs
 from farkas_exp.config import Config
-from farkas_exp.data import build_data
 from farkas_exp.machine import distributed
 from farkas_exp.machine.errors import Interrupted, UserError
 from farkas_exp.machine.processes import Processes
@@ -14,10 +13,10 @@ from farkas_exp.machine.signals import StopRequest, free_to_leave
 from farkas_exp.measures import check_measures
 from farkas_exp.runs import RunDirectory, RunLost, by_evaluation_set, checkpoint, write_json, write_record, write_state
 from farkas_exp.runs.console import Progress
-from farkas_exp.runs.jsonl import JsonlWriter, truncate_rows
+from farkas_exp.runs.jsonl import append_row, truncate_rows
 from farkas_exp.runs.mirrors import check_mirrors, mirrors
 from farkas_exp.runs.wandb import mirror_of, summary_of, told_by
-from farkas_exp.training.building import build_model, check_batch, choose_device
+from farkas_exp.training.building import build_model, check_batch, choose_device, load_data
 from farkas_exp.training.environment import check_same_data, correct_mode, record_start
 from farkas_exp.training.loop import Listener, train_to_end
 from farkas_exp.training.measuring import Measuring
@@ -53,13 +52,7 @@ def train(config: Config, run: RunDirectory, title: str | None = None) -> dict[s
 def build_trainer(config: Config, processes: Processes) -> Trainer:
     """The trainer in every process; a mistake found by one is raised in all."""
     device = processes.together(lambda: choose_device(config.device, processes))
-    data = processes.in_turn(
-        lambda: build_data(
-            config.dataset, config.augmentation, batch_size=config.batch_size, seed=config.seed, device=device,
-            channels_last=config.channels_last, rank=processes.rank, world_size=processes.world_size,
-            phases=config.phases, debug=config.debug,
-        )
-    )  # fmt: skip
+    data = processes.in_turn(lambda: load_data(config, device, processes))
     fingerprints = processes.gather(data.info.fingerprint)
     if len(set(fingerprints)) > 1:
         raise UserError(f"dataset: the processes see different data (fingerprints {', '.join(fingerprints)})")
@@ -95,7 +88,9 @@ def _prepare(config: Config, run: RunDirectory, trainer: Trainer) -> _Prepared:
     run.check_own()
     check_same_data(run, config, info)
     if config.retry_failed and runs.read_json(run.result) is not None:
-        _forget_attempt(run)
+        attempt = (run.checkpoint, run.previous_checkpoint, run.metrics, run.diagnostics, run.state)
+        for file in (*attempt, run.result):  # last: until it is gone, the same command forgets the rest
+            file.unlink(missing_ok=True)
     checkpoint.remove_stray_files(run)
     record = write_record(run, config, info.files)
     saved = checkpoint.load_of(run, record)
@@ -149,7 +144,9 @@ class _Session(Listener):
                 if self.again:
                     where = "the checkpoint" if self.state.epoch or self.state.step else "the beginning, without one"
                     self.progress.message(f"goes on from {where}: {self.again} recorded epochs are trained once more")
-                self._catch_up()
+                lost = self.measuring.catch_up(self.state.epoch, None if self.state.step else self.trainer.model)
+                if lacks := self.measuring.measurements.unmeasured(lost, self.config.epochs):
+                    self.progress.warning(f"not measured: {lacks}")
                 result = self._result(train_to_end(self.trainer, self.state, stop, self))
             self._write_state(result["status"])
             self.run.check_own()
@@ -199,8 +196,7 @@ class _Session(Listener):
         correct_mode(self.run, self.trainer.mode)
         if row[self.error] is not None:
             self.best = row[self.error] if self.best is None else min(self.best, row[self.error])
-        with JsonlWriter(self.run.metrics) as metrics:
-            metrics.append(row)
+        append_row(self.run.metrics, row)
         self.progress.epoch(row)
         self.wandb.log(row)
         for mirror in self.mirrors:
@@ -210,12 +206,6 @@ class _Session(Listener):
 
     def step(self, step: int) -> None:
         self.progress.step(step, self.trainer.data.steps_in(self.state.epoch))
-
-    def _catch_up(self) -> None:
-        """Measure what is requested so far and missing, as the initial network of a new run."""
-        lost = self.measuring.catch_up(self.state.epoch, None if self.state.step else self.trainer.model)
-        if lacks := self.measuring.measurements.unmeasured(lost, self.config.epochs):
-            self.progress.warning(f"not measured: {lacks}")
 
     def checkpoint_is_due(self) -> bool:
         every = self.config.checkpoint.every_epochs
@@ -243,12 +233,6 @@ class _Session(Listener):
             self.run, state, epoch=self.state.epoch, epochs=self.config.epochs,
             eta_seconds=self.progress.eta_seconds(), **{self.error: self.last.get(self.error)},
         )  # fmt: skip
-
-
-def _forget_attempt(run: RunDirectory) -> None:
-    """Delete a failed attempt, its result last."""
-    for file in (run.checkpoint, run.previous_checkpoint, run.metrics, run.diagnostics, run.state, run.result):
-        file.unlink(missing_ok=True)
 
 
 def _restored(run: RunDirectory, trainer: Trainer, saved: dict[str, Any] | None) -> TrainerState:

@@ -65,15 +65,9 @@ class Failure(Exception):  # noqa: N818 - a result of training, not a defect
 
 
 class Trainer:
-    """Trains `model` on `data`; knows nothing of files.
+    """Trains the initialized `model` on `data`, both on `device`; knows nothing of files.
 
-    Args:
-        config: the run's configuration.
-        model: the initialized network, on `device`.
-        optimizer: over its parameters.
-        data: its images, on `device`.
-        device: where everything is.
-        processes: those that train the run together; all must call `distribute` before the first step.
+    Of several `processes` that train the run together, all must call `distribute` before the first step.
     """
 
     def __init__(
@@ -146,7 +140,10 @@ class Trainer:
                 leave = stop.requested or (state.step > first and pause())
                 if self.processes.agree(leave):
                     break
-            self._set_rate(learning_rate_at(self.config, state.epoch, state.step, steps))
+            rate = learning_rate_at(self.config, state.epoch, state.step, steps)
+            if rate != self._rate:  # on a GPU it may take a launch for each group
+                set_learning_rate(self.optimizer, rate)
+                self._rate = rate
             totals += self._train_step(images, labels)
             state.step += 1
             on_step(state.step)
@@ -177,14 +174,14 @@ class Trainer:
         the gradients.
         """
         self._rate: float | None = None
-        self._update: Step = self._eager_update
+        self._update: Step = self._update_by(self._backward)
         recorded = self.mode == "graph"
         whole = OPTIMIZERS[self.config.optimizer.name].recordable and not any(map(changes_gradients, self.methods))
         keep_rates(self.optimizer, self.device if recorded and whole else None)
         if recorded:
             on_failure = self._go_on_without if self.config.compile == "auto" else None
             record = partial(CapturedStep, on_failure=on_failure, recorder=recorder)
-            self._update = record(self._eager_update) if whole else self._update_by(record(self._backward))
+            self._update = record(self._update) if whole else self._update_by(record(self._backward))
 
     def _update_by(self, gradients: Step) -> Step:
         """The step that gets its gradients from `gradients`."""
@@ -197,16 +194,6 @@ class Trainer:
             return totals
 
         return update
-
-    def _eager_update(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Forward and backward pass, and the optimizer's step."""
-        return self._update_by(self._backward)(images, labels)
-
-    def _set_rate(self, rate: float) -> None:
-        """Set the learning rate, if it is another one than before: on a GPU it may take a launch for each group."""
-        if rate != self._rate:
-            set_learning_rate(self.optimizer, rate)
-            self._rate = rate
 
     def _go_on_without(self, reason: str) -> None:
         """Train eagerly from now on, since no graph can be recorded, and say so in the mode."""
@@ -223,8 +210,8 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         sum(penalties, 0 * loss if self.config.regularizer.alone else loss).backward()
         with torch.no_grad():
-            told = labels if labels.dim() == 1 else labels.argmax(1)  # of mixed images the label with the larger share
-            totals = counted(loss.detach() * len(labels), self.train_metrics, logits, told)
+            single = labels if labels.dim() == 1 else labels.argmax(1)  # of mixed images that with the larger share
+            totals = counted(loss.detach() * len(labels), self.train_metrics, logits, single)
             if not self.is_penalized:
                 return totals
             return torch.cat([totals, sum(penalties, torch.zeros_like(totals[:1])) * len(labels)])

@@ -81,7 +81,7 @@ def in_processes(work, group, retries):
 
 def in_slurm(work, group, retries, state="OUT_OF_MEMORY"):
     slurm = pytest.importorskip("farkas_exp.launch.slurm")
-    paths = SimpleNamespace(folder=work.directory, stdout="log")
+    paths = SimpleNamespace(folder=work.sweep.directory, stdout="log")
     job = SimpleNamespace(job_id="7_0", paths=paths, done=lambda: True, get_info=lambda: {"State": state})
 
     @contextmanager
@@ -105,7 +105,7 @@ def test_a_job_that_always_runs_out_of_memory_comes_to_an_end(tmp_path, monkeypa
     statuses = []
     for _ in range(2):  # the same command twice
         launcher(work, group, retries)
-        (outcome,) = outcomes.read_outcomes(work.directory)
+        (outcome,) = outcomes.read_outcomes(work.sweep.directory)
         statuses.append(outcome.exit_status)
     assert statuses == [outcomes.CRASH if retries else outcomes.TO_BE_CONTINUED, outcomes.CRASH]
     (record,) = runs.collect(tmp_path / "runs")
@@ -118,7 +118,7 @@ def test_a_job_that_somebody_killed_may_always_go_on(tmp_path, monkeypatch, work
     monkeypatch.setattr(pids, "ended_for_memory", lambda: 3)
     group = tuple(jobs.numbered([[*RUN, f"runs_dir={tmp_path / 'runs'}"]], 0))
     in_processes(work, group, 3)
-    (outcome,) = outcomes.read_outcomes(work.directory)
+    (outcome,) = outcomes.read_outcomes(work.sweep.directory)
     assert outcome == outcomes.Outcome(outcomes.LOST, " ".join(group[0].overrides), "its process was ended by SIGKILL")
 
 
@@ -128,4 +128,4 @@ def test_the_other_runs_of_its_job_are_tried_again(tmp_path, monkeypatch, work):
     monkeypatch.setattr(pids, "ended_for_memory", lambda: next(killed))
     group = tuple(jobs.numbered([[*RUN, f"runs_dir={tmp_path}", f"seed={seed}"] for seed in (0, 1)], 0))
     in_processes(work, group, 1)
-    assert [outcome.status for outcome in outcomes.read_outcomes(work.directory)] == [runs.CRASHED, outcomes.LOST]
+    assert [outcome.status for outcome in outcomes.read_outcomes(work.sweep.directory)] == [runs.CRASHED, outcomes.LOST]

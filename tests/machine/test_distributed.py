@@ -41,10 +41,7 @@ def trained_in_double(steps):
     made = config(normalization={"name": "none"}, augmentation=CIFAR_STYLE, regularizer={
         "name": "norm_bias", "strength": 1e-3, "norm_squared": 5.0})  # fmt: skip
     with distributed.group() as processes:
-        place = {"rank": processes.rank, "world_size": processes.world_size}
-        data = train.build_data(
-            made.dataset, made.augmentation, batch_size=made.batch_size, seed=0, device="cpu", **place
-        )
+        data = building.load_data(made, torch.device("cpu"), processes)
         model = building.build_model(made, data, torch.device("cpu")).double()
         optimizer = build_optimizer(model, made.optimizer, 0.05)
         trainer = Trainer(made, model, optimizer, InDoublePrecision(data), torch.device("cpu"), processes)

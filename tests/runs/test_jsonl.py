@@ -7,31 +7,26 @@ from pathlib import Path
 import pytest
 
 from farkas_exp.runs import read_rows
-from farkas_exp.runs.jsonl import JsonlWriter, truncate_rows
+from farkas_exp.runs.jsonl import append_row, truncate_rows
 
 
 def test_a_row_is_in_the_file_before_append_returns(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    with JsonlWriter(path) as writer:
-        for epoch in (1, 2):
-            writer.append({"epoch": epoch, "loss": 0.5}, sync=epoch == 1)
-            assert read_rows(path)[-1] == {"epoch": epoch, "loss": 0.5}
+    for epoch in (1, 2):
+        append_row(path, {"epoch": epoch, "loss": 0.5})
+        assert read_rows(path)[-1] == {"epoch": epoch, "loss": 0.5}
 
 
-def test_sync_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_row_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced = []
     monkeypatch.setattr(os, "fsync", synced.append)
-    with JsonlWriter(tmp_path / "m.jsonl") as writer:
-        writer.append({"epoch": 1}, sync=False)
-        assert not synced
-        writer.append({"epoch": 2})
-        assert len(synced) == 1
+    append_row(tmp_path / "m.jsonl", {"epoch": 1})
+    assert len(synced) == 1
 
 
 def test_every_line_is_strict_json_and_null_stands_for_not_finite(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
-    with JsonlWriter(path) as writer:
-        writer.append({"epoch": 1, "a": float("nan"), "b": [float("inf"), 1.0], "c": {"d": float("-inf")}})
+    append_row(path, {"epoch": 1, "a": float("nan"), "b": [float("inf"), 1.0], "c": {"d": float("-inf")}})
 
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is not JSON")
@@ -66,14 +61,12 @@ def test_truncating_a_missing_file_makes_none(tmp_path: Path) -> None:
 def test_a_new_row_is_not_glued_to_a_torn_one(tmp_path: Path, torn: str) -> None:
     path = tmp_path / "m.jsonl"
     path.write_text('{"epoch": 1}\n' + torn)
-    with JsonlWriter(path) as writer:
-        writer.append({"epoch": 2})
+    append_row(path, {"epoch": 2})
     assert read_rows(path) == [{"epoch": 1}, {"epoch": 2}]
 
 
 def test_a_file_of_one_torn_line_starts_afresh(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
     path.write_text('{"epo')
-    with JsonlWriter(path) as writer:
-        writer.append({"epoch": 1})
+    append_row(path, {"epoch": 1})
     assert read_rows(path) == [{"epoch": 1}]

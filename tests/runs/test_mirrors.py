@@ -8,7 +8,7 @@ from farkas_exp import runs
 from farkas_exp.launch.execution import execute
 from farkas_exp.machine.errors import UserError
 from farkas_exp.runs import RunDirectory, mirrors, open_run, read_rows
-from farkas_exp.runs.jsonl import JsonlWriter
+from farkas_exp.runs.jsonl import append_row
 from tests.configs import config
 from tests.stopping import stop_after
 
@@ -35,8 +35,7 @@ def test_a_further_figure_becomes_a_column(tmp_path):
     run = RunDirectory(tmp_path)
     mirror = mirrors.CsvMirror(run)
     for row in ({"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0}, {"epoch": 3, "loss": 0.5, "error": 7.0}):
-        with JsonlWriter(run.metrics) as metrics:
-            metrics.append(row)
+        append_row(run.metrics, row)
         mirror.log(row)
     assert table(run) == [
         {"epoch": "1", "loss": "2.0", "error": ""}, {"epoch": "2", "loss": "1.0", "error": ""},

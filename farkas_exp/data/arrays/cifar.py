@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import socket
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,14 +11,12 @@ import numpy as np
 from farkas_exp.config import DatasetConfig
 from farkas_exp.config.folders import home
 from farkas_exp.data.base import Arrays, chosen
+from farkas_exp.data.download import put_into
 from farkas_exp.machine.errors import UserError
-from farkas_exp.machine.files import scratch_folder
 from farkas_exp.registry import DATASETS
 
 if TYPE_CHECKING:
     import torch
-
-NETWORK_TIMEOUT = 30.0  # seconds without an answer
 
 for _name, _classes in (("cifar10", 10), ("cifar100", 100)):
     _options = {"root": "data", "image_size": 32, "download": None}
@@ -75,14 +72,10 @@ def _unpickle(path: Path) -> dict[str, Any]:
 
 
 def _obtain(config: DatasetConfig, layout: Any, root: Path) -> None:
-    """Unpack the archive in `root`, or download it.
-
-    Works in a temporary folder and moves the result, so that an interrupted download leaves nothing behind, and two at
-    once do not disturb each other.
-    """
+    """Unpack the archive in `root`, or download it."""
     from torchvision.datasets.utils import check_integrity
 
-    archive, folder = root / layout.filename, root / layout.base_folder
+    archive = root / layout.filename
     wanted = f"dataset.root to the folder that holds {layout.base_folder}"
     if archive.is_file() and not check_integrity(str(archive), layout.tgz_md5):
         raise UserError(
@@ -93,23 +86,11 @@ def _obtain(config: DatasetConfig, layout: Any, root: Path) -> None:
         raise UserError(
             f"dataset.root: no {config.name} in '{root}'; set {wanted}, or dataset.download=true to fetch it"
         )
-    timeout = socket.getdefaulttimeout()
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with scratch_folder(root, f".{config.name}-") as temporary:
-            if archive.is_file():
-                os.symlink(archive.resolve(), temporary / layout.filename)
-            socket.setdefaulttimeout(NETWORK_TIMEOUT)
-            layout(temporary, train=False, download=True)
-            if not folder.is_dir():
-                os.replace(temporary / layout.base_folder, folder)
-    except (OSError, RuntimeError) as error:
-        if folder.is_dir():  # another run was faster
-            return
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"dataset.root: cannot put {config.name} into '{root}' ({reason}); set {wanted},"
-            f" or put {layout.filename} there by hand"
-        ) from error
-    finally:
-        socket.setdefaulttimeout(timeout)
+
+    def fetch(temporary: Path) -> None:
+        if archive.is_file():
+            os.symlink(archive.resolve(), temporary / layout.filename)
+        layout(temporary, train=False, download=True)
+
+    otherwise = f"set {wanted}, or put {layout.filename} there by hand"
+    put_into(root, Path(layout.base_folder), config.name, fetch, otherwise)

@@ -1,17 +1,15 @@
 """MNIST in torchvision's layout, downloaded if missing."""
 
 import os
-import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from farkas_exp.config import DatasetConfig, PhasesConfig
 from farkas_exp.config.folders import home
-from farkas_exp.data.arrays.cifar import NETWORK_TIMEOUT
 from farkas_exp.data.base import Arrays, chosen
+from farkas_exp.data.download import put_into
 from farkas_exp.data.files.prints import Prints, prints_of_files
 from farkas_exp.machine.errors import UserError
-from farkas_exp.machine.files import scratch_folder
 from farkas_exp.machine.terminal import shown
 from farkas_exp.registry import DATASETS
 
@@ -86,25 +84,11 @@ def _read(folder: Path, part: str) -> "tuple[Tensor, Tensor]":
 
 
 def _download(config: DatasetConfig, root: Path) -> None:
-    """Download the files into a temporary folder, check them, and move them into place."""
+    """Download the files, and check them."""
     wanted = f"dataset.root to the folder that holds {FOLDER}"
     if not config.download:
         raise UserError(f"dataset.root: no mnist in '{root}'; set {wanted}, or dataset.download=true to fetch it")
     from torchvision import datasets
 
     layout: Any = datasets.MNIST
-    timeout = socket.getdefaulttimeout()
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with scratch_folder(root, ".mnist-") as temporary:
-            socket.setdefaulttimeout(NETWORK_TIMEOUT)
-            layout(temporary, download=True)
-            (root / FOLDER).parent.mkdir(exist_ok=True)
-            os.replace(temporary / FOLDER, root / FOLDER)
-    except (OSError, RuntimeError) as error:
-        if (root / FOLDER).is_dir():  # another run was faster
-            return
-        reason = " ".join(str(error).split())
-        raise UserError(f"dataset.root: cannot put mnist into '{root}' ({reason}); set {wanted}") from error
-    finally:
-        socket.setdefaulttimeout(timeout)
+    put_into(root, FOLDER, "mnist", lambda temporary: layout(temporary, download=True), f"set {wanted}")

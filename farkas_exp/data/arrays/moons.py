@@ -4,8 +4,7 @@ import math
 from typing import TYPE_CHECKING
 
 from farkas_exp.config import DatasetConfig
-from farkas_exp.data.base import Arrays, chosen
-from farkas_exp.machine.errors import UserError
+from farkas_exp.data.base import Arrays, check_least, chosen
 from farkas_exp.machine.seeding import derive_seed
 from farkas_exp.registry import DATASETS
 
@@ -27,9 +26,7 @@ def load(config: DatasetConfig, device: "torch.device") -> Arrays:
     import torch
 
     train_size, test_size = chosen(config, "train_size"), chosen(config, "test_size")
-    for name, value, least in (("train_size", train_size, 2), ("test_size", test_size, 1)):
-        if value < least:
-            raise UserError(f"dataset.{name}: {value} is too few for {config.name}; choose at least {least}")
+    check_least(config, train_size=(train_size, 2), test_size=(test_size, 1))
     generator = torch.Generator().manual_seed(derive_seed("moons", train_size, test_size))
     points, labels = make_moons(train_size + test_size, chosen(config, "noise"), generator)
     images = points.float().view(-1, 1, 1, 2)

@@ -3,8 +3,7 @@
 from typing import TYPE_CHECKING
 
 from farkas_exp.config import DatasetConfig
-from farkas_exp.data.base import Arrays, chosen
-from farkas_exp.machine.errors import UserError
+from farkas_exp.data.base import Arrays, check_least, chosen
 from farkas_exp.machine.seeding import derive_seed
 from farkas_exp.registry import DATASETS
 
@@ -27,10 +26,7 @@ def load(config: DatasetConfig, device: "torch.device") -> Arrays:
 
     options = ("num_classes", "train_size", "test_size", "image_size")
     classes, train_size, test_size, size = (chosen(config, option) for option in options)
-    limits = (("num_classes", classes, 2), ("train_size", train_size, classes), ("test_size", test_size, 1))
-    for name, value, least in limits:
-        if value < least:
-            raise UserError(f"dataset.{name}: {value} is too few for {config.name}; choose at least {least}")
+    check_least(config, num_classes=(classes, 2), train_size=(train_size, classes), test_size=(test_size, 1))
     seed = derive_seed("synthetic", classes, train_size, test_size, size)
     generator = torch.Generator(device).manual_seed(seed)
     patterns = _random_bytes(classes * size * size * 3, generator).view(classes, size, size, 3)

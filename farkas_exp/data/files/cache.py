@@ -17,13 +17,9 @@ CACHE_FOLDER = ".farkas_cache"
 
 
 def read_cached(path: Path, key: str, dtype: type, shape: tuple[int | None, ...]) -> np.ndarray | None:
-    """The array that `write_cached` kept at `path` for `key`, or None.
+    """The array that `write_cached` kept at `path` for `key`, or None, also if it has another type or shape.
 
-    Args:
-        path: the file.
-        key: what the array was made of.
-        dtype: its type.
-        shape: its shape; None for a side of any length above 0.
+    A None in the shape is a side of any length above 0.
     """
     with contextlib.suppress(Exception):  # whatever is wrong, making the array again mends it
         if why_unsafe(os.lstat(path.parent), folder=True):

@@ -5,7 +5,6 @@ changes its name, size or time.
 """
 
 import hashlib
-import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +20,7 @@ from farkas_exp.data.files.cache import CACHE_FOLDER, read_cached, write_cached
 from farkas_exp.data.files.decode import CentreCrop, decode, image_sizes, quiet
 from farkas_exp.data.files.listing import ImageSets, list_images
 from farkas_exp.data.files.prints import prints_of_sets
-from farkas_exp.machine.cores import cores
+from farkas_exp.machine.cores import cores, memory
 from farkas_exp.machine.errors import UserError
 
 CACHE_FORMAT = 2
@@ -76,11 +75,11 @@ def _cache_key(sets: ImageSets, paths: list[str]) -> str:
 
 
 def _decode_all(config: DatasetConfig, paths: list[str], height: int, width: int) -> np.ndarray:
-    needed, memory = len(paths) * height * width * 3, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > MEMORY_SHARE * memory:
+    needed = len(paths) * height * width * 3
+    if needed > MEMORY_SHARE * memory():
         raise UserError(
             f"dataset.image_size: {len(paths)} images of {height}x{width} pixels take {needed / 2**30:.1f} GiB,"
-            f" too much for this machine's memory ({memory / 2**30:.1f} GiB); choose a smaller image_size"
+            f" too much for this machine's memory ({memory() / 2**30:.1f} GiB); choose a smaller image_size"
         )
     pixels = np.empty((len(paths), height, width, 3), dtype=np.uint8)
 

@@ -93,15 +93,10 @@ class ImageSets:
 
 
 def list_images(root_name: str | None, num_classes: int | None = None, allow_empty: bool = False) -> ImageSets:
-    """List the files of a data set whose names are those of JPEG or PNG, and not hidden.
+    """List the files of a data set whose names are those of JPEG or PNG, and not hidden; empty ones only if allowed.
 
     The evaluation set is `test`, or `val` if there is no `test`, or one without train's classes: ImageNet's and
     Tiny-ImageNet's have no labels.
-
-    Args:
-        root_name: the folder in the configuration.
-        num_classes: the expected number of classes; None for any.
-        allow_empty: whether empty files are listed, too.
 
     Raises:
         UserError: another layout or number of classes, a class that is missing from one set or has no images, an empty
@@ -122,9 +117,10 @@ def list_images(root_name: str | None, num_classes: int | None = None, allow_emp
             f" {LAYOUT} (dataset.num_classes=null takes any number)"
         )
     if len(classes) < 2:
+        archives = sum(entry.name.endswith(".tar") for entry in entries(train_folder))
+        hint = f"; unpack its {archives} archives, each into a folder of its name" if archives else ""
         raise UserError(
-            f"dataset.root: '{shown(train_folder)}' has {len(classes)} class folder(s), at least 2 are needed"
-            f"{_tar(train_folder)}"
+            f"dataset.root: '{shown(train_folder)}' has {len(classes)} class folder(s), at least 2 are needed{hint}"
         )
     train = _class_files(train_folder, classes, classes, left_out)
     test = _evaluation_files(_evaluation_folder(root, classes, left_out), train_folder, classes, left_out)
@@ -189,11 +185,6 @@ def _evaluation_files(
         files = _class_files(folder, names, classes, left_out)
     _check_same_classes(classes, files, train_folder, folder)
     return files
-
-
-def _tar(folder: Path) -> str:
-    archives = [entry.name for entry in entries(folder) if entry.name.endswith(".tar")]
-    return f"; unpack its {len(archives)} archives, each into a folder of its name" if archives else ""
 
 
 def _class_folders(folder: Path, left_out: LeftOut) -> list[str]:
@@ -283,13 +274,10 @@ def _class_files(
 def _beside_images(place: Path) -> _Scan:
     """What is beside `images` in a class folder of Tiny-ImageNet, except its table of boxes."""
     scan = _scan(place)
-    others = [(kind, path, count) for kind, path, count in scan.others if not _belongs_to_tiny(place, path)]
+    known = str(place / "images")
+    others = [other for other in scan.others if not (other[1].startswith(known) or other[1].endswith("_boxes.txt"))]
     others += [("beside 'images'", os.path.join(place, os.fsdecode(name)), 1) for name in scan.names]
     return replace(scan, others=others)
-
-
-def _belongs_to_tiny(place: Path, path: str) -> bool:
-    return path.startswith(str(place / "images")) or path.endswith("_boxes.txt")
 
 
 def _annotated_files(folder: Path, classes: Sequence[str], left_out: LeftOut) -> ImageFiles:

@@ -81,9 +81,8 @@ class DecodingPool:
     def batches(self, requests: Iterable[Request], largest: int) -> Iterator[np.ndarray]:
         """Each batch in order as bytes (n, height, width, 3), overwritten when the next one is requested.
 
-        Args:
-            requests: of at least one image each; taken `AHEAD` of the batches.
-            largest: the most bytes in one of them.
+        The requests are of at least one image each, and are taken `AHEAD` of the batches; `largest` is the most bytes
+        in one of them.
 
         Raises:
             UserError: an image cannot be read, or there is no room for the batches.

@@ -15,7 +15,7 @@ from torch import Tensor
 from farkas_exp.config import AugmentationConfig, DatasetConfig, PhaseConfig, PhasesConfig
 from farkas_exp.config.folders import labelled
 from farkas_exp.config.phases import global_batch, phase_at
-from farkas_exp.data.base import Batch, DataInfo, say_left_out
+from farkas_exp.data.base import Batch, DataInfo, say_left_out, test_share
 from farkas_exp.data.files.cache import CACHE_FOLDER, read_cached, write_cached
 from farkas_exp.data.files.copies import copies_in_use, copy_for, copy_root, list_copy
 from farkas_exp.data.files.decode import CentreCrop, RandomCrop, View, image_sizes
@@ -36,18 +36,10 @@ FIXED_PART = 256
 
 
 class StreamedData:
-    """An `ImageData` that decodes images as they are needed.
+    """An `ImageData` that decodes images as they are needed; see `DeviceData` for what both have.
 
-    Args:
-        dataset: the folder and how to read it.
-        augmentation: `flip` and `min_scale` of the training crops; crop padding and cutout must be 0.
-        phases: image size and global batch by epoch; without a schedule `dataset.image_size` and `batch_size`.
-        batch_size: images in a training batch over all ranks, without phases.
-        seed: of the order and the augmentation.
-        device: where the batches go.
-        channels_last: the memory format of the batches.
-        rank: which share of every batch this process has, from 0.
-        world_size: number of shares.
+    The training crops take `flip` and `min_scale` of the augmentation, whose crop padding and cutout must be 0. Phases
+    give image size and global batch by epoch; without a schedule they are `dataset.image_size` and `batch_size`.
 
     Raises:
         UserError: another layout, an option that does not fit, or a batch larger than the training set.
@@ -136,13 +128,11 @@ class StreamedData:
         files = self._files(phase)[1]
         shares = []
         for index, height, width in self._test_groups(phase):
-            own = index[len(index) * self._rank // self._world_size : len(index) * (self._rank + 1) // self._world_size]
+            share = test_share(len(index), self._rank, self._world_size)
+            own = index[share.start : share.stop]
             if len(own):
                 shares.append((own, height, width))
-        requests = (
-            self._request(files, own.tolist(), [CentreCrop()] * len(own), height, width)
-            for own, height, width in shares
-        )
+        requests = (self._request(files, own.tolist(), None, height, width) for own, height, width in shares)
         largest = max((3 * len(own) * height * width for own, height, width in shares), default=0)
         pixels = self._pool.batches(requests, largest)
         return self._moved(pixels, (self._test_labels[torch.from_numpy(own)] for own, _, _ in shares))
@@ -152,9 +142,7 @@ class StreamedData:
         index = fixed_order(self.info.train_size, "fixed batch")[:n]
         size = self.info.image_shape[1]
         parts = [index[start : start + FIXED_PART] for start in range(0, len(index), FIXED_PART)]
-        requests = (
-            self._request(self._sets.train, part.tolist(), [CentreCrop()] * len(part), size, size) for part in parts
-        )
+        requests = (self._request(self._sets.train, part.tolist(), None, size, size) for part in parts)
         pixels = self._pool.batches(requests, 3 * min(FIXED_PART, len(index)) * size * size)
         images, labels = zip(
             *self._moved(pixels, (self._train_labels[torch.from_numpy(part)] for part in parts)), strict=True
@@ -165,8 +153,11 @@ class StreamedData:
         """End the decoding processes; the next use starts them again."""
         self._pool.close()
 
-    def _request(self, files: ImageFiles, index: list[int], views: list[View], height: int, width: int) -> Request:
-        return Request(files.paths(index), views, height, width, self._dataset.draft)
+    def _request(
+        self, files: ImageFiles, index: list[int], views: list[View] | None, height: int, width: int
+    ) -> Request:
+        """The images of these files; without views, their centres."""
+        return Request(files.paths(index), views or [CentreCrop()] * len(index), height, width, self._dataset.draft)
 
     def _files(self, phase: PhaseConfig) -> tuple[ImageFiles, ImageFiles]:
         """The training and test files of a phase: the smallest copy that is large enough, or the originals."""
