@@ -2,6 +2,7 @@
 
 import sys
 
+from farkas_exp import __version__
 from farkas_exp.machine import signals
 
 COMMANDS = {
@@ -15,11 +16,17 @@ COMMANDS = {
 
 def main() -> int:
     """Run the command line of this process and return its exit status."""
-    module = COMMANDS.get(sys.argv[1]) if len(sys.argv) > 1 else None
-    if module is None:
-        return signals.command("farkas_exp.launch.cli")
-    del sys.argv[1]
-    return signals.command(module)
+    first = sys.argv[1] if len(sys.argv) > 1 else ""
+    if first == "--version":
+        print(f"farkas_exp {__version__}")
+        return 0
+    if first in COMMANDS:
+        del sys.argv[1]
+        return signals.command(COMMANDS[first])
+    if first.isalpha():
+        print(f"error: {first}: neither KEY=VALUE nor a command ({', '.join(COMMANDS)})", file=sys.stderr)
+        return 2
+    return signals.command("farkas_exp.launch.cli")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from farkas_exp import __main__
+from farkas_exp import __main__, __version__
 from farkas_exp.runs import read_json
 from farkas_exp.trained import evaluate, export
 
@@ -57,3 +57,13 @@ def test_the_first_word_of_the_command_line_chooses(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["farkas-exp", word, "--help"])
         assert __main__.main() == 0
         assert capsys.readouterr().out.startswith(f"python -m farkas_exp {word} ")
+
+
+def test_a_word_that_is_no_command_and_the_version(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["farkas-exp", "prun", "apply=true"])
+    assert __main__.main() == 2
+    expected = "error: prun: neither KEY=VALUE nor a command (compare, evaluate, export, prune)\n"
+    assert capsys.readouterr().err == expected
+    monkeypatch.setattr(sys, "argv", ["farkas-exp", "--version"])
+    assert __main__.main() == 0
+    assert capsys.readouterr().out == f"farkas_exp {__version__}\n"
