@@ -179,11 +179,11 @@ def test_nothing_overlaps_and_nothing_is_cut(tmp_path: Path, name: str) -> None:
 
 def test_the_command_draws_what_there_are_runs_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_run(tmp_path, cell_settings(TABLES["table1"].cells[0], epochs=2))
-    assert main(["figures", f"runs_dir={tmp_path}", "format=png,pdf"]) == 0
+    assert main(["figures", f"runs_dir={tmp_path}", "format=png"]) == 0
     out = capsys.readouterr().out
     assert all(f"{name}: no runs for it" in out for name in ("figure2", "figure5", "figure6", "figure7"))
     names = sorted(path.name for path in (tmp_path / "report").iterdir())
-    assert names == [f"figure{i}.{suffix}" for i in (1, 4) for suffix in ("pdf", "png")]
+    assert names == ["figure1.png", "figure4.png"]
 
 
 @pytest.fixture(scope="module")
