@@ -55,3 +55,11 @@ def test_a_stopped_run_goes_on_with_the_same_average_bitwise():
 
 def test_without_an_average_a_checkpoint_is_as_it_was():
     assert "methods" not in made_trainer().snapshot(TrainerState())
+
+
+def test_the_average_of_another_network_is_refused():
+    method = made_trainer(**EMA).methods[0]
+    saved = method.state()
+    for average in (saved["average"][:-1], [*saved["average"], saved["average"][0]]):
+        with pytest.raises(ValueError, match=r"argument 2 is (shorter|longer)"):
+            method.restore({**saved, "average": average})

@@ -28,6 +28,16 @@ def test_images_are_mixed_with_their_neighbours_and_labels_by_the_same_share(kin
     assert not torch.equal(method.mix(images, labels)[0], mixed), "drawn anew for each batch"
 
 
+@pytest.mark.parametrize(("kind", "most"), [("mixup", 0.6), ("cutmix", 1.0)])  # a rectangle may end at the border
+def test_a_large_alpha_takes_half_of_each_image(kind, most):
+    (method,) = made_trainer(augmentation={kind: 100.0}).methods
+    torch.manual_seed(0)
+    shares = [method.mix(torch.rand(2, 1, 8, 8), torch.arange(2))[1][0, 0].item() for _ in range(20)]
+    assert min(shares) > 0.4
+    assert max(shares) < most
+    assert not list(made_trainer().methods), "only for those who ask for it"
+
+
 def test_the_training_error_is_called_one_of_mixed_images_and_counts_the_larger_share():
     trainer, seen = made_trainer(augmentation={"mixup": 0.5, "cutmix": 1.0}, label_smoothing=0.1), []
     mix = trainer.methods[0].mix
