@@ -43,8 +43,13 @@ def begun(code, preexec_fn=from_a_terminal, **options):
 
 
 def end(process, seconds=240):
-    out, _ = process.communicate(timeout=seconds)
-    return process.returncode, out
+    limit = threading.Timer(seconds, process.kill)
+    limit.start()
+    with process.stdout as stdout:
+        out = stdout.read()  # communicate() would lose what readline() has buffered
+    status = process.wait()
+    limit.cancel()
+    return status, out
 
 
 READY = "print('ready', flush=True)\n"

@@ -55,8 +55,7 @@ def test_a_figure_of_one_column_is_one_picture_and_others_have_their_panels_too(
 
 
 def test_for_a_phone_a_legend_is_cut_by_columns_and_its_caption_is_text():
-    with style.styled():
-        figure = style.new_figure(9, 3)
+    with style.new_figure(9, 3) as figure:
         for axes in figure.subplots(1, 2):
             axes.plot([1, 2], label="one")
             axes.plot([2, 1], label="two")
