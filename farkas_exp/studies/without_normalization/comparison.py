@@ -304,7 +304,7 @@ def rates_figure(methods: Sequence[Method]) -> Any:
 
 
 def _draw(axes: Any, method: Method) -> None:
-    color = style.COLORS["blue" if method.name.startswith("Farkas") else "vermilion"]
+    color = style.COLORS["blue" if "Farkas" in method.name else "vermilion"]
     rates, errors = list(method.held_out), list(method.held_out.values())
     axes.plot(rates, errors, color=color, marker="o", markersize=4)
     broken = [rate for rate in rates if any(map(has_failed, method.search[rate]))]
