@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         append_shortcut,
     )
     from farkas_exp.layers.rule import FarkasRule
-    from farkas_exp.layers.watching import watch_pre_activations
+    from farkas_exp.layers.watching import each_pre_activation, watch_pre_activations
     from farkas_exp.registry import ACTIVATIONS, AGGREGATIONS, NORMALIZATIONS
 
 _PLACES = {
@@ -48,7 +48,7 @@ _PLACES = {
         "FarkasResidualConv2d", "ResidualBlock", "ResidualConv2d", "ResidualLayer", "Scaling", "append_shortcut",
     ),
     "rule": ("FarkasRule",),
-    "watching": ("watch_pre_activations",),
+    "watching": ("each_pre_activation", "watch_pre_activations"),
     "catalogue": ("ACTIVATIONS", "AGGREGATIONS", "NORMALIZATIONS"),
 }  # fmt: skip
 
@@ -56,8 +56,8 @@ __all__ = [
     "ACTIVATIONS", "AGGREGATIONS", "NORMALIZATIONS", "Activation", "Certificate", "Certificates", "DynamicTanh",
     "FarkasCompletion", "FarkasConv2d", "FarkasLayer", "FarkasLinear", "FarkasResidualConv2d", "FarkasRule",
     "GroupNorm", "RMSNorm", "ResidualBlock", "ResidualConv2d", "ResidualLayer", "Scaling", "append_shortcut",
-    "build_normalization", "certify", "dynamic_tanh", "farkas_conv2d", "farkas_linear", "group_norm", "in_mode",
-    "lambda_b", "plain_path", "rms_norm", "watch_pre_activations",
+    "build_normalization", "certify", "dynamic_tanh", "each_pre_activation", "farkas_conv2d", "farkas_linear",
+    "group_norm", "in_mode", "lambda_b", "plain_path", "rms_norm", "watch_pre_activations",
 ]  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from farkas_exp.layers import Activation, FarkasLayer, FarkasResidualConv2d, in_mode, watch_pre_activations
+from farkas_exp.layers import Activation, FarkasLayer, FarkasResidualConv2d, each_pre_activation, in_mode
 from farkas_exp.methods.separation import separation_penalty
 
 
@@ -59,9 +59,14 @@ def measure_activity(model: nn.Module, images: Tensor) -> list[LayerActivity]:
             layer = module
         elif isinstance(module, Activation):
             facts[name] = module.cutoff, last_kind(layer)
-    with watch_pre_activations(model) as seen, in_mode(model, training=False):
+    found: list[LayerActivity] = []
+
+    def see(name: str, z: Tensor) -> None:  # at once, or the pre-activations of all layers would fill the memory
+        found.append(_activity(name, z, *facts[name]))
+
+    with each_pre_activation(model, see), in_mode(model, training=False):
         model(images)
-    return [_activity(name, z, *facts[name]) for name, z in seen]
+    return found
 
 
 @torch.no_grad()
@@ -72,10 +77,12 @@ def dead_samples(model: nn.Module, images: Tensor) -> float:
     """
     dead = torch.zeros(len(images), dtype=torch.bool, device=images.device)
     cutoffs = {name: module.cutoff for name, module in model.named_modules() if isinstance(module, Activation)}
-    with watch_pre_activations(model) as seen, in_mode(model, training=False):
+
+    def see(name: str, z: Tensor) -> None:
+        dead.logical_or_(z.reshape(len(images), -1).amax(1) <= cutoffs[name])  # an image's tokens lie below each other
+
+    with each_pre_activation(model, see), in_mode(model, training=False):
         model(images)
-    for name, z in seen:
-        dead |= z.reshape(len(images), -1).amax(1) <= cutoffs[name]  # the tokens of an image lie below each other
     return float(dead.float().mean())
 
 

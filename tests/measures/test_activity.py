@@ -1,3 +1,5 @@
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -151,3 +153,18 @@ def test_measuring_keeps_the_mode_of_the_network(training):
     model = Chain(FIRST).train(training)
     measure_activity(model, torch.zeros(3, 1))
     assert model.training == training
+
+
+def test_no_pre_activation_is_kept_once_it_is_measured(monkeypatch):
+    """Those of all layers together would not fit beside a large network."""
+    kept, most = [], []
+
+    def noted(name, z, cutoff, last="free"):
+        most.append(sum(reference() is not None for reference in kept))
+        kept.append(weakref.ref(z))
+        return _activity(name, z, cutoff, last)
+
+    monkeypatch.setattr("farkas_exp.measures.activity._activity", noted)
+    model = create_model("farkas_mlp", 2, in_channels=2, image_size=1, depth=8, width=4)
+    assert len(measure_activity(model, torch.rand(5, 2, 1, 1))) == 8
+    assert max(most) <= 1, "the one that the next layer is just reading"
