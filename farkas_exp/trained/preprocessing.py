@@ -76,10 +76,7 @@ class Preprocessing:
             raise UserError(f"images: a picture has 1 or 3 channels, and this network takes {channels}; give a tensor")
         view = CentreCrop(self.scale)
         if isinstance(picture, (str, PathLike)):
-            try:
-                made = decode(picture, height, width, view, self.draft)  # type: ignore[arg-type]
-            except UserError as error:
-                raise UserError(str(error).replace("dataset.root", "images", 1)) from error
+            made = decode(picture, height, width, view, self.draft, key="images")  # type: ignore[arg-type]
         else:
             from PIL.Image import Image
 

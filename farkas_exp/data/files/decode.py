@@ -90,8 +90,8 @@ View = RandomCrop | CentreCrop
 
 
 @contextmanager
-def opened(path: str | Path) -> "Iterator[Image.Image]":
-    """Open an image file by its content.
+def opened(path: str | Path, key: str = "dataset.root") -> "Iterator[Image.Image]":
+    """Open an image file by its content; an error names the option `key` that led to it.
 
     Raises:
         UserError: it is neither JPEG nor PNG, no file, or damaged, as far as the block notices.
@@ -110,7 +110,7 @@ def opened(path: str | Path) -> "Iterator[Image.Image]":
             with Image.open(file, formats=FORMATS) as image:
                 yield image
     except Exception as error:  # the decoders raise many types for a broken file
-        raise _unreadable(path, error) from error
+        raise _unreadable(path, error, key) from error
 
 
 @contextmanager
@@ -124,7 +124,9 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def decode(path: str | Path, height: int, width: int, view: View, draft: bool = True) -> np.ndarray:
+def decode(
+    path: str | Path, height: int, width: int, view: View, draft: bool = True, key: str = "dataset.root"
+) -> np.ndarray:
     """The part of an image file in `view`, as RGB bytes (height, width, 3), antialiased.
 
     Grey, palette, CMYK, 16-bit and transparent images become RGB; the orientation in EXIF is not applied, as in
@@ -133,7 +135,7 @@ def decode(path: str | Path, height: int, width: int, view: View, draft: bool = 
     Raises:
         UserError: the file cannot be read as an image.
     """
-    with opened(path) as image:
+    with opened(path, key) as image:
         full_width, full_height = image.size
         box = view.box(full_width, full_height, width, height)
         shrink = _shrink(box, height, width) if draft and image.format == "JPEG" else 1
@@ -165,14 +167,14 @@ def _shrink(box: Box, height: int, width: int) -> int:
     return next((shrink for shrink in (8, 4, 2) if room >= shrink), 1)
 
 
-def _unreadable(path: str | Path, error: Exception) -> UserError:
+def _unreadable(path: str | Path, error: Exception, key: str) -> UserError:
     from PIL import UnidentifiedImageError
 
     reason = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())
     if isinstance(error, UnidentifiedImageError):
         reason = "its content is neither JPEG nor PNG"
     return UserError(
-        f"dataset.root: cannot read the image '{shown(path)}' ({reason or type(error).__name__}); repair or remove it"
+        f"{key}: cannot read the image '{shown(path)}' ({reason or type(error).__name__}); repair or remove it"
     )
 
 
