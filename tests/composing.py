@@ -78,3 +78,9 @@ def made_for(experiment: str) -> tuple[Compositions, DictConfig]:
     with initialize_config_dir(config_dir(), version_base="1.3"):
         master = compose("config", [f"experiment={experiment}"] if experiment else [], return_hydra_config=True)
         return Compositions(GlobalHydra.instance().config_loader(), master), master
+
+
+def arm(made: Config) -> tuple[Any, ...]:
+    """What tells the arms of the paper's tables apart: network, normalization, rate, aggregation, initialization."""
+    aggregation = made.aggregation.name if "farkas" in made.model.name else None
+    return (made.model.name, made.normalization.name, made.lr.value, aggregation, made.init.name)

@@ -152,7 +152,7 @@ def test_every_room_imports_only_rooms_below_it():
 
 
 def test_no_name_that_a_package_offers_is_one_of_its_modules():
-    """Importing the module would put it in the place of the name."""
+    """Importing such a module would hide what the package offers under the same name."""
     taken = []
     for path in (ROOT / "farkas_exp").rglob("__init__.py"):
         package = importlib.import_module(".".join(path.parent.relative_to(ROOT).parts))

@@ -78,7 +78,7 @@ def test_a_finished_run_is_recognised_in_milliseconds(tmp_path, monkeypatch):
 
 
 def test_a_lock_file_that_was_taken_away_is_nobodys_lock(tmp_path):
-    """A refused run deletes its unused folder; whoever has its lock file open must not lock the deleted one."""
+    """A refused run deletes its unused folder; a process that still has the old lock file open must not lock that."""
     path = tmp_path / "run" / "lock"
     first = locks.take(path)
     assert first is not None
