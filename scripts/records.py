@@ -20,7 +20,8 @@ from farkas_exp.machine.errors import UserError  # noqa: E402
 from farkas_exp.machine.files import write_text  # noqa: E402
 from farkas_exp.report.activity import by_kind  # noqa: E402
 from farkas_exp.report.arms import group_arms  # noqa: E402
-from farkas_exp.runs import RunRecord, collect, finite  # noqa: E402
+from farkas_exp.runs import RunRecord, collect  # noqa: E402
+from farkas_exp.runs.jsonfiles import json_line  # noqa: E402
 
 
 def line_of(run: RunRecord, arm: str) -> dict[str, Any]:
@@ -38,7 +39,7 @@ def line_of(run: RunRecord, arm: str) -> dict[str, Any]:
         "by_epoch": {key: [row.get(key) for row in rows] for key in sorted(series)},
         "units": [{"epoch": row.get("epoch"), **shares} for row in run.diagnostics() if (shares := by_kind(row))],
     }  # fmt: skip
-    return json.loads(json.dumps(finite(figures)), parse_float=lambda text: round(float(text), 4))  # type: ignore[no-any-return]
+    return json.loads(json_line(figures), parse_float=lambda text: round(float(text), 4))  # type: ignore[no-any-return]
 
 
 def main() -> int:
@@ -49,8 +50,8 @@ def main() -> int:
     given = parser.parse_args()
     try:
         arms = group_arms(collect(given.runs_dir))
-        lines = [json.dumps(line_of(run, arm.label)) for arm in arms for run in arm.runs]
-        write_text(given.file, "".join(f"{line}\n" for line in sorted(lines)))
+        lines = [json_line(line_of(run, arm.label)) for arm in arms for run in arm.runs]
+        write_text(given.file, "".join(sorted(lines)))
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

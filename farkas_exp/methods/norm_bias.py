@@ -9,7 +9,10 @@ from farkas_exp.methods.base import Method, Training, register
 
 
 def norm_bias(parameters: Iterable[Tensor], norm_squared: float = 0.0) -> Tensor:
-    """|sum phi^2 - mu^2| over all parameters. With mu = 0 it is half of SGD's `weight_decay`."""
+    """|sum phi^2 - mu^2| over all parameters.
+
+    With mu = 0 it is weight decay: SGD's `weight_decay` is twice its factor.
+    """
     total = torch.stack([p.float().pow(2).sum() if p.dtype != torch.float64 else p.pow(2).sum() for p in parameters])
     return (total.sum() - norm_squared).abs()
 

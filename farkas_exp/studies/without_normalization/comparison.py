@@ -30,7 +30,7 @@ from farkas_exp.runs.query import (
     setting,
 )
 from farkas_exp.studies.without_normalization.costs import COLUMNS, Cost, known_costs
-from farkas_exp.studies.without_normalization.ranking import ranks_figure, ranks_table
+from farkas_exp.studies.without_normalization.ranking import color_of, ranks_figure, ranks_table
 
 COMPARISONS = ("without_normalization", "transformers")
 """Each has an experiment for the search, and another one, with its arms, for the test."""
@@ -304,7 +304,7 @@ def rates_figure(methods: Sequence[Method]) -> Any:
 
 
 def _draw(axes: Any, method: Method) -> None:
-    color = style.COLORS["blue" if "Farkas" in method.name else "vermilion"]
+    color = color_of(method.name)
     rates, errors = list(method.held_out), list(method.held_out.values())
     axes.plot(rates, errors, color=color, marker="o", markersize=4)
     broken = [rate for rate in rates if any(map(has_failed, method.search[rate]))]
