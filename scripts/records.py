@@ -18,9 +18,10 @@ sys.path.insert(0, str(ROOT))
 
 from farkas_exp.machine.errors import UserError  # noqa: E402
 from farkas_exp.machine.files import write_text  # noqa: E402
+from farkas_exp.machine.terminal import unreadable_text  # noqa: E402
 from farkas_exp.report.activity import by_kind  # noqa: E402
 from farkas_exp.report.arms import group_arms  # noqa: E402
-from farkas_exp.runs import RunRecord, collect  # noqa: E402
+from farkas_exp.runs import RunRecord, survey  # noqa: E402
 from farkas_exp.runs.jsonfiles import json_line  # noqa: E402
 
 
@@ -39,7 +40,7 @@ def line_of(run: RunRecord, arm: str) -> dict[str, Any]:
         "by_epoch": {key: [row.get(key) for row in rows] for key in sorted(series)},
         "units": [{"epoch": row.get("epoch"), **shares} for row in run.diagnostics() if (shares := by_kind(row))],
     }  # fmt: skip
-    return json.loads(json_line(figures), parse_float=lambda text: round(float(text), 4))  # type: ignore[no-any-return]
+    return json.loads(json_line(figures), parse_float=lambda text: float(f"{float(text):.6g}"))  # type: ignore[no-any-return]
 
 
 def main() -> int:
@@ -49,13 +50,16 @@ def main() -> int:
     parser.add_argument("file", type=Path)
     given = parser.parse_args()
     try:
-        arms = group_arms(collect(given.runs_dir))
+        found = survey(given.runs_dir)
+        arms = group_arms(found.records)
         lines = [json_line(line_of(run, arm.label)) for arm in arms for run in arm.runs]
         write_text(given.file, "".join(sorted(lines)))
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"{len(lines)} runs in {given.file}")
+    if left_out := unreadable_text(found.unreadable):
+        print(left_out)
     return 0
 
 

@@ -10,8 +10,16 @@ from farkas_exp.config.store import config_dir
 
 def choice_of(group: str, name: str) -> dict[str, Any]:
     """The keys that `GROUP=NAME` sets in its group; a name without a file sets nothing but the name."""
-    file = Path(config_dir()) / group / f"{name}.yaml"
-    if not file.is_file():
+    if not is_choice(group, name):
         return {"name": name}
-    values: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+    values: dict[str, Any] = yaml.safe_load(_file(group, name).read_text(encoding="utf-8"))
     return values.get(group, values)
+
+
+def is_choice(group: str, name: str) -> bool:
+    """Whether `GROUP=NAME` is a choice."""
+    return _file(group, name).is_file()
+
+
+def _file(group: str, name: str) -> Path:
+    return Path(config_dir()) / group / f"{name}.yaml"

@@ -33,9 +33,9 @@ def shown(path: str | os.PathLike[str]) -> str:
 
 
 def unreadable_text(unreadable: Sequence[Any]) -> str:
-    """One line that counts and names what could not be read; empty if nothing."""
+    """One line that counts and names what is not among the runs, such as what cannot be read; empty if nothing."""
     if not unreadable:
         return ""
     names = [printable(each) for each in unreadable[:NAMED]]
     names += [f"{len(unreadable) - NAMED} more"] if len(unreadable) > NAMED else []
-    return f"{len(unreadable)} not readable, and not among the runs: {'; '.join(names)}"
+    return f"{len(unreadable)} not among the runs: {'; '.join(names)}"

@@ -11,9 +11,9 @@ from farkas_exp.machine.commands import command
 from farkas_exp.machine.errors import UserError, unknown
 from farkas_exp.machine.terminal import unreadable_text
 from farkas_exp.registry import EXPERIMENTS, REPORTS
-from farkas_exp.report.render import FORMATS, show
+from farkas_exp.report.render import FORMATS, formats_of, show
 from farkas_exp.runs import Survey, survey
-from farkas_exp.runs.command import one_of, read_words
+from farkas_exp.runs.command import folder_at, one_of, read_words
 from farkas_exp.runs.query import selected
 
 LOG_MODES = ("offline", "online")
@@ -73,7 +73,7 @@ def run(request: Request) -> list[Path]:
     found = Survey([], []) if unnamed else survey(request.runs_dir)
     records = selected(found.records, request.filters)
     if not records and rendering.needs_runs:
-        wanted = " ".join(f"{key}={','.join(values)}" for key, values in request.filters.items())
+        wanted = " ".join(f"{key}={values[-1]}" for key, values in request.filters.items())
         left_out = unreadable_text(found.unreadable)
         raise UserError(
             f"runs_dir: no run in {request.runs_dir}" + (f" with {wanted}" if wanted else "")
@@ -115,7 +115,13 @@ def parse_request(arguments: Sequence[str]) -> Request:
         UserError: an unknown word, key, format or filter, or one given twice.
     """
     words = [argument if "=" in argument else f"what={argument}" for argument in arguments]
-    own = {"what": _report, "runs_dir": Path, "out": Path, "format": _formats, "log": one_of("log", LOG_MODES)}
+    own = {
+        "what": _report,
+        "runs_dir": folder_at("runs_dir"),
+        "out": folder_at("out"),
+        "format": formats_of,
+        "log": one_of("log", LOG_MODES),
+    }
     values, filters = read_words(words, own)
     values["formats"] = values.pop("format", Request.formats)
     return Request(**values, filters=filters)
@@ -125,8 +131,3 @@ def _report(name: str) -> str:
     if name not in REPORTS:
         raise unknown("report", name, [*REPORTS, "runs_dir=...", "out=...", "format=...", "log=..."])
     return name
-
-
-def _formats(value: str) -> tuple[str, ...]:
-    names = tuple(value.split(","))
-    return () if names == ("none",) else tuple(map(one_of("format", [*FORMATS, "none"]), names))

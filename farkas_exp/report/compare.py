@@ -4,18 +4,17 @@ import itertools
 import string
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from farkas_exp.config.options import shown
 from farkas_exp.machine.commands import command
-from farkas_exp.machine.errors import UserError, unknown
+from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.output import say
 from farkas_exp.report import style
-from farkas_exp.report.render import FORMATS, Report, show
+from farkas_exp.report.render import FORMATS, Report, formats_of, show
 from farkas_exp.report.tables import Table, cell
 from farkas_exp.runs import RunDirectory, RunRecord, read_starts, record_at
-from farkas_exp.runs.command import one_of
+from farkas_exp.runs.command import folder_at, paths_and_words
 from farkas_exp.runs.query import (
     deciding_settings,
     default_settings,
@@ -45,17 +44,12 @@ example: python -m farkas_exp compare runs/resnet18-.../seed_0 runs/farkasnet18-
 @command(HELP)
 def main(arguments: Sequence[str]) -> None:
     """Print the tables, and write the files."""
-    given = dict(argument.split("=", 1) for argument in arguments if argument.startswith(("out=", "format=")))
-    paths = [argument for argument in arguments if not argument.startswith(("out=", "format="))]
-    for path in paths:
-        if "=" in path and not Path(path).is_dir():
-            raise unknown(path.partition("=")[0], path.partition("=")[0], ("out", "format"))
+    paths, given = paths_and_words(arguments, ("out", "format"))
     if not 2 <= len(paths) <= MOST:
         raise UserError(f"compare: expected 2 to {MOST} run directories, got {len(paths)}; see compare --help")
-    names = given.get("format", "png").split(",")
-    formats = [] if names == ["none"] else [one_of("format", [*FORMATS, "none"])(name) for name in names]
+    formats = formats_of(given.get("format", "png"))
     records = [record_at(path) for path in paths]
-    out = Path(given["out"]) if given.get("out") else records[0].path.parent.parent / "report"
+    out = folder_at("out")(given["out"]) if "out" in given else records[0].path.parent.parent / "report"
     for file in show(report(records), out, formats, sys.stdout, records=records):
         say(str(file))
 
@@ -148,10 +142,11 @@ def curves(named: Mapping[str, RunRecord]) -> Any:
         for index, ((letter, record), color) in enumerate(looks):
             rows = record.metrics()
             line = ("-", "--", ":")[index % 3]
+            on = f", {record.evaluated_on} error" if " or " in sets else ""
             for axes, key in ((error, record.key("error")), (loss, "train_loss")):
                 epochs, values = [row["epoch"] for row in rows], [number(row.get(key)) for row in rows]
                 marker = "o" if len(rows) == 1 else None
-                label = style.text(f"{letter}: {record.slug}, seed {record.seed} ({record.state})")
+                label = style.text(f"{letter}: {record.slug}, seed {record.seed} ({record.state}{on})")
                 axes.plot(epochs, values, color=color, linestyle=line, marker=marker, label=label)
         for axes, label in ((error, f"{sets} error (%)"), (loss, "training loss, running mean (nats)")):
             axes.set_ylabel(label)

@@ -14,8 +14,8 @@ from farkas_exp.report import style
 from farkas_exp.report.kinds import Kinds
 from farkas_exp.report.statistics import over_seeds
 from farkas_exp.report.tables import Table, cell
-from farkas_exp.runs import RunRecord
-from farkas_exp.runs.query import DONE, by_data, chance_error, has_failed, number, outcome, ranked_error, setting
+from farkas_exp.runs import DONE, RunRecord
+from farkas_exp.runs.query import by_data, chance_error, has_failed, number, outcome, ranked_error, setting
 
 Place = tuple[int, int]
 """Depth and width."""

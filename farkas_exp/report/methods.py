@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from farkas_exp.report.arms import pretty
-from farkas_exp.runs import RunRecord
-from farkas_exp.runs.query import DONE, by_data, effective_settings
+from farkas_exp.runs import DONE, RunRecord
+from farkas_exp.runs.query import by_data, effective_settings
 
 
 class Arms:

@@ -11,6 +11,7 @@ from farkas_exp.machine.terminal import unreadable_text
 from farkas_exp.report import page, style, tables
 from farkas_exp.report.tables import Table
 from farkas_exp.runs import RunRecord, Unreadable
+from farkas_exp.runs.command import one_of
 
 Renderer = Callable[[Sequence[RunRecord]], "Report"]
 
@@ -35,6 +36,18 @@ class Report:
 
 
 FORMATS = ("md", "csv", "tex", "html", "png", "pdf")
+
+
+def formats_of(value: str) -> tuple[str, ...]:
+    """The formats of `format=md,csv`; those of `none` are none.
+
+    Raises:
+        UserError: there is no such format, or another one beside `none`.
+    """
+    names = dict.fromkeys(map(one_of("format", [*FORMATS, "none"]), value.split(",")))
+    if "none" in names and len(names) > 1:
+        raise UserError(f"format: none goes with no other, got {value!r}")
+    return () if "none" in names else tuple(names)
 
 
 def show(

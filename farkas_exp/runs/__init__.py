@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from farkas_exp.runs.collection import Survey, Unreadable, collect, faults, record_at, scan, survey, told_apart
 from farkas_exp.runs.directory import (
     CRASHED,
+    DONE,
     EMPTY,
     FAILED,
     FINISHED,
@@ -39,11 +40,11 @@ from farkas_exp.runs.record import (
 )
 
 __all__ = [
-    "CRASHED", "EMPTY", "FAILED", "FINISHED", "INTERRUPTED", "LARGEST_JSON", "LARGEST_ROWS", "RUNNING", "SCHEMA",
-    "STATES", "RunBusy", "RunDirectory", "RunLost", "RunRecord", "Survey", "Unreadable", "by_evaluation_set",
-    "change_state", "collect", "evaluated_on", "faults", "finite", "note_end", "open_run", "parse_json", "read_data",
-    "read_json", "read_rows", "read_run", "read_starts", "record_at", "scan", "survey", "told_apart", "write_json",
-    "write_record", "write_state",
+    "CRASHED", "DONE", "EMPTY", "FAILED", "FINISHED", "INTERRUPTED", "LARGEST_JSON", "LARGEST_ROWS", "RUNNING",
+    "SCHEMA", "STATES", "RunBusy", "RunDirectory", "RunLost", "RunRecord", "Survey", "Unreadable",
+    "by_evaluation_set", "change_state", "collect", "evaluated_on", "faults", "finite", "note_end", "open_run",
+    "parse_json", "read_data", "read_json", "read_rows", "read_run", "read_starts", "record_at", "scan", "survey",
+    "told_apart", "write_json", "write_record", "write_state",
 ]  # fmt: skip
 
 if TYPE_CHECKING:

@@ -13,18 +13,18 @@ import shlex
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from farkas_exp.config.choices import is_choice
 from farkas_exp.config.options import shown
 from farkas_exp.machine.commands import command
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.terminal import printable, unreadable_text
-from farkas_exp.runs import RunRecord, Survey, survey
-from farkas_exp.runs.command import read_words
+from farkas_exp.runs import DONE, RunRecord, Survey, survey
+from farkas_exp.runs.command import folder_at, read_words
 from farkas_exp.runs.query import (
-    DONE,
     by_data,
     deciding_settings,
     default_settings,
@@ -66,7 +66,7 @@ class Setting:
 @command(HELP)
 def main(arguments: Sequence[str]) -> None:
     """Run the command line."""
-    values, filters = read_words(arguments, {"runs_dir": Path, "top": _top})
+    values, filters = read_words(arguments, {"runs_dir": folder_at("runs_dir"), "top": _top})
     runs_dir, top = values.get("runs_dir", Path("runs")), values.get("top", 5)
     found = survey(runs_dir)
     ranked = rank(selected(found.records, filters))
@@ -169,9 +169,7 @@ def _size(value: Any) -> tuple[bool, float, str]:
 def _refuse_part(key: str, found: Survey, records: Sequence[RunRecord]) -> None:
     """Refuse to choose if something unreadable may belong to the search, or its runs are on different data."""
     if found.unreadable:
-        raise UserError(
-            f"{key}: {found.unreadable[0]} may belong to its search but cannot be read; restore it or move it away"
-        )
+        raise UserError(f"{key}: {found.unreadable[0]} may belong to its search; restore it or move it away")
     parts = defaultdict(list)  # another part of the training set held out is another evaluation set, by intent
     for record in records:
         parts[setting(record.config, "dataset.validation")].append(record)
@@ -194,11 +192,18 @@ def _print(ranked: Sequence[Setting], count: int) -> None:
         print(f"{place:3d}.  {error}  {overrides_text(candidate)}")
     if count > len(ranked):
         print(f"      ... {count - len(ranked)} more; top={count} lists them")
-    best = overrides_text(ranked[0])
-    print(f"To train the best on the whole training set and test it: add {best} dataset.validation=0")
+    held_out = {"dataset.validation"}
+    best = replace(ranked[0], values={**_without(ranked[0].values, held_out), "dataset.validation": 0})
+    print(f"To train the best on the whole training set and test it: add {overrides_text(best)}")
+
+
+def _as_choice(key: str, value: Any) -> str:
+    """`optimizer` for `optimizer.name` where there is such a choice, which may bring more than its name."""
+    group, _, name = key.rpartition(".")
+    return group if name == "name" and is_choice(group, str(value)) else key
 
 
 def overrides_text(candidate: Setting) -> str:
     """The setting as overrides of a command line."""
-    texts = [f"{key}={shown(value)}" for key, value in candidate.values.items()]
+    texts = [f"{_as_choice(key, value)}={shown(value)}" for key, value in candidate.values.items()]
     return printable(shlex.join(texts)) if texts else "(the only setting)"

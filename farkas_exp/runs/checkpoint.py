@@ -48,10 +48,17 @@ def has_weights_only(saved: dict[str, Any]) -> bool:
 
 
 def keep(run: RunDirectory, what: str) -> None:
-    """Keep all, the weights, or none of the checkpoint of a run that is done."""
+    """Keep all, the weights, or none of the checkpoint of a run that is done.
+
+    Raises:
+        UserError: the weights are to be kept, and the newest checkpoint is damaged: an earlier one has others.
+    """
     if what == "all":
         return
-    saved = load(run) if what == "weights" else None
+    damaged: list[str] = []
+    saved = load(run, warn=damaged.append) if what == "weights" else None
+    if damaged:
+        raise UserError(f"{run.checkpoint}: truncated, or no checkpoint")
     if saved is not None and not has_weights_only(saved):
         _write(run, {key: saved[key] for key in WITH_WEIGHTS if key in saved}, None)
     for path in (run.previous_checkpoint, *([run.checkpoint] if what == "none" else [])):

@@ -5,13 +5,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from farkas_exp.config.folders import home
 from farkas_exp.machine.errors import UserError
-from farkas_exp.runs.record import RunRecord, read_run
+from farkas_exp.runs.directory import DONE, RunDirectory
+from farkas_exp.runs.record import RunRecord, read_data, read_run
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """Something below `runs_dir` that may be a run, or part of one, but cannot be read."""
+    """Something below `runs_dir` that may be a run, or part of one, but cannot be read, or is a run once more."""
 
     path: Path
     why: str
@@ -22,7 +24,7 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class Survey:
-    """All runs below a folder, by identity and seed, and what could not be read."""
+    """All runs below a folder, each once, by identity and seed, and what was left out."""
 
     records: list[RunRecord]
     unreadable: list[Unreadable]
@@ -39,7 +41,8 @@ def survey(runs_dir: str | Path) -> Survey:
         record = read_run(path)
         records += [record] if record else []
         unreadable += faults(path, record)
-    records = told_apart(records)
+    records, again = _each_once(told_apart(records))
+    unreadable += again
     return Survey(
         sorted(records, key=lambda r: (r.slug, r.identity, r.seed)), sorted(unreadable, key=lambda u: str(u.path))
     )
@@ -67,6 +70,31 @@ def told_apart(records: Sequence[RunRecord]) -> list[RunRecord]:
     ]  # fmt: skip
 
 
+def _each_once(records: Sequence[RunRecord]) -> tuple[list[RunRecord], list[Unreadable]]:
+    """Each run in one of its folders, and the others: a copy or a link must not count as a further repetition.
+
+    Of several folders that counts which is named as the run is, then one with a result.
+    """
+    places: dict[tuple[str, int], list[RunRecord]] = {}
+    for record in records:
+        places.setdefault((record.identity, record.seed), []).append(record)
+    kept, again = [], []
+    for several in places.values():
+        by_data: dict[str, RunRecord] = {}
+        for record in sorted(several, key=_as_copy) if len(several) > 1 else several:
+            data = str(read_data(RunDirectory(record.path)).get("fingerprint")) if len(several) > 1 else ""
+            if data in by_data:
+                again.append(Unreadable(record.path, f"the same run as {by_data[data].path}, counted once"))
+            by_data.setdefault(data, record)
+        kept += by_data.values()
+    return kept, again
+
+
+def _as_copy(record: RunRecord) -> tuple[bool, bool, str]:
+    named = (record.path.parent.name, record.path.name) == (f"{record.slug}-{record.identity}", f"seed_{record.seed}")
+    return not named, record.state not in DONE, str(record.path)
+
+
 def _data_name(record: RunRecord) -> str:
     return "+".join(record.data[what][:8] for what in sorted(record.data)) or "unknown"
 
@@ -77,7 +105,7 @@ def record_at(path: str | os.PathLike[str]) -> RunRecord:
     Raises:
         UserError: there is no run, or its record cannot be read.
     """
-    folder = Path(path)
+    folder = Path(home(os.fspath(path), "run"))
     record = read_run(folder)
     if record is not None:
         return record
@@ -116,7 +144,7 @@ def scan(runs_dir: str | Path) -> Iterator[Path]:
     Raises:
         UserError: there is no such folder, or it cannot be read.
     """
-    root = Path(runs_dir)
+    root = Path(home(os.fspath(runs_dir), "runs_dir"))
     try:
         identities = _subfolders(root, "")
     except (FileNotFoundError, NotADirectoryError):

@@ -1,8 +1,11 @@
-"""The KEY=VALUE words of the commands that read runs: status, best, report."""
+"""The words of the commands that read runs."""
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from farkas_exp.config.folders import home
 from farkas_exp.machine.errors import UserError, unknown
 from farkas_exp.runs.query import filter_keys
 
@@ -27,8 +30,39 @@ def read_words(
         if key in own:
             values[key] = own[key](value)
         else:
-            filters[keys[key]] = tuple(value.split(","))
+            filters[keys[key]] = tuple(dict.fromkeys([*value.split(","), value]))  # a list, or a label, has commas
     return values, filters
+
+
+def paths_and_words(arguments: Sequence[str], known: Collection[str]) -> tuple[list[str], dict[str, str]]:
+    """The paths among the arguments, and the values of the KEY=VALUE words by key.
+
+    A key that ends in `.` stands for all that begin with it; a path may have an equals sign, too.
+
+    Raises:
+        UserError: an unknown key, a missing value, or a key given twice.
+    """
+    paths: list[str] = []
+    words: dict[str, str] = {}
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        is_known = key in known or (f"{key.partition('.')[0]}." in known and not key.endswith("."))
+        if not equals or (not is_known and os.path.lexists(home(argument, "path"))):
+            paths.append(argument)
+            continue
+        if not is_known:
+            raise unknown(key, key, [f"{each}KEY" if each.endswith(".") else each for each in known])
+        if not value:
+            raise UserError(f"{key}: a value is missing; write {key}=...")
+        if key in words:
+            raise UserError(f"{key}: given twice")
+        words[key] = value
+    return paths, words
+
+
+def folder_at(key: str) -> Callable[[str], Path]:
+    """A reader of a path, in which a leading ~ means home."""
+    return lambda value: Path(home(value, key))
 
 
 def one_of(key: str, choices: Sequence[str]) -> Callable[[str], str]:

@@ -22,6 +22,7 @@ from farkas_exp.runs.paths import run_path
 
 FINISHED, FAILED = "finished", "failed"
 """States of a run with a result. A run that diverged or made no progress has failed: a result, not a crash."""
+DONE = (FINISHED, FAILED)
 RUNNING, INTERRUPTED, CRASHED, EMPTY = "running", "interrupted", "crashed", "empty"
 """States of a run without a result."""
 STATES = (FINISHED, FAILED, RUNNING, INTERRUPTED, CRASHED, EMPTY)
@@ -62,6 +63,7 @@ class RunDirectory:
     state = _File("state.json")  # how far the run is, rewritten every epoch
     metrics = _File("metrics.jsonl")  # a row an epoch
     table = _File("metrics.csv")  # the same rows, with `tracking=[csv]`
+    events = _File("tensorboard")  # a folder, with `tracking=[tensorboard]`
     diagnostics = _File("diagnostics.jsonl")  # a row a measured epoch (`Measurements`)
     result = _File("result.json")  # the outcome; the run is done when it is there
     environment = _File("environment.json")  # the data's fingerprint, and each start's software and device
@@ -83,7 +85,7 @@ class RunDirectory:
         if lock is None:
             raise RunBusy(f"{self.path}: this run is being trained by {locks.holder(self.lock)}")
         with lock, last_words(lock.close):
-            for file in (self.log, self.metrics, self.diagnostics):
+            for file in (self.log, self.metrics, self.diagnostics, self.events):
                 if file.is_symlink():
                     raise UserError(f"{file}: it is a symbolic link, which is not followed; remove it")
             yield replace(self, held=lock)

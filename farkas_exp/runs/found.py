@@ -66,7 +66,7 @@ class Runs(Sequence[RunRecord]):
         for each in states:
             if each not in STATES:
                 raise unknown("state", each, STATES)
-        filters = {keys[key]: tuple(map(shown, _several(value))) for key, value in settings.items()}
+        filters = {keys[k]: (*map(shown, _several(value)), shown(value)) for k, value in settings.items()}
         kept = [record for record in selected(self, filters) if not states or record.state in states]
         return Runs(kept, self.unreadable)
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.files import appending, write_text
-from farkas_exp.runs import RunDirectory, read_rows
+from farkas_exp.runs import RunDirectory, finite, read_rows
 
 
 class Mirror(Protocol):
@@ -50,7 +50,7 @@ class CsvMirror:
             self._write()
             return
         with appending(self._run.table) as file:
-            csv.writer(file, lineterminator="\n").writerow(row.values())
+            csv.writer(file, lineterminator="\n").writerow(finite(row).values())
 
     def close(self) -> None:
         """See `Mirror`."""
@@ -72,7 +72,7 @@ class TensorBoardMirror:
     def __init__(self, run: RunDirectory, epochs: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=epochs + 1)
+        self._writer = SummaryWriter(str(run.events), purge_step=epochs + 1)
 
     def log(self, row: dict[str, Any]) -> None:
         """See `Mirror`."""

@@ -7,9 +7,9 @@ from farkas_exp.machine.commands import command
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.output import say
 from farkas_exp.machine.terminal import printable, unreadable_text
-from farkas_exp.runs import RunBusy, RunDirectory, read_run, survey
-from farkas_exp.runs.command import one_of, read_words
-from farkas_exp.runs.query import DONE, selected
+from farkas_exp.runs import DONE, RunDirectory, read_run, survey
+from farkas_exp.runs.command import folder_at, one_of, read_words
+from farkas_exp.runs.query import selected
 
 HELP = """\
 python -m farkas_exp prune [runs_dir=runs] [drop=optimizer] [apply=true] [KEY=VALUE ...]
@@ -32,7 +32,11 @@ DROPS = {"optimizer": "weights", "checkpoints": "none"}
 @command(HELP)
 def main(arguments: Sequence[str]) -> None:
     """Print a line for each run with something to drop, and the sum."""
-    own = {"runs_dir": Path, "drop": one_of("drop", tuple(DROPS)), "apply": one_of("apply", ("true", "false"))}
+    own = {
+        "runs_dir": folder_at("runs_dir"),
+        "drop": one_of("drop", tuple(DROPS)),
+        "apply": one_of("apply", ("true", "false")),
+    }
     values, filters = read_words(arguments, own)
     drop, apply = values.get("drop", "optimizer"), values.get("apply") == "true"
     found = survey(values.get("runs_dir", Path("runs")))
@@ -71,9 +75,9 @@ def _prune(run: RunDirectory, drop: str, apply: bool) -> tuple[int, str]:
 
                 checkpoint.keep(run, DROPS[drop])
             return before - _size(run), ""
-    except RunBusy as busy:
-        return 0, str(busy).rpartition(": ")[2]
-    except (OSError, UserError) as error:
+    except UserError as error:
+        return 0, str(error).rpartition(": ")[2]
+    except OSError as error:
         raise UserError(f"{run.path}: not pruned: {error}") from None
 
 

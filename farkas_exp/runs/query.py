@@ -11,13 +11,10 @@ from typing import Any
 from farkas_exp.config import Config, declared
 from farkas_exp.config.extensions import extras, registries
 from farkas_exp.config.needs import choice
-from farkas_exp.config.options import Option
+from farkas_exp.config.options import Option, shown
 from farkas_exp.config.parsing import schema_defaults
 from farkas_exp.registry import DATASETS, NETWORKS
 from farkas_exp.runs import FAILED, FINISHED, RunDirectory, RunRecord, read_data
-
-DONE = (FINISHED, FAILED)
-"""States of a run with a result."""
 
 
 def number(value: Any) -> float:
@@ -194,13 +191,36 @@ _SHORT = {
 
 
 def selected(records: Iterable[RunRecord], filters: Mapping[str, tuple[str, ...]]) -> list[RunRecord]:
-    """The records whose configuration has one of the given values at every key of `filters`."""
+    """The records whose configuration has one of the given values at every key of `filters`.
 
-    def fits(record: RunRecord) -> bool:
-        config = {**record.config, "seed": record.seed}
-        return all(any(_same(setting(config, key), text) for text in texts) for key, texts in filters.items())
+    A key that an older record does not know has its default. What names a setting (`arm`, `experiment`) chooses all of
+    its runs, whoever trained them, and under which name.
+    """
+    records = list(records)
 
-    return [record for record in records if fits(record)]
+    def has(record: RunRecord, key: str) -> bool:
+        value = record.seed if key == "seed" else _recorded(record.config, key)
+        return any(_same(value, text) for text in filters[key])
+
+    for key in filters:
+        found = [record for record in records if has(record, key)]
+        if key in _NAMES:
+            identities = {record.identity for record in found}
+            found = [record for record in records if record.identity in identities]
+        records = found
+    return records
+
+
+_NAMES = ("arm", "experiment")
+
+
+def _recorded(config: Mapping[str, Any], key: str) -> Any:
+    group, _, name = key.rpartition(".")
+    own = setting(config, group) if group else config
+    return own[name] if isinstance(own, Mapping) and name in own else setting(_schema_defaults(), key)
+
+
+_schema_defaults = cache(schema_defaults)
 
 
 def _same(value: Any, text: str) -> bool:
@@ -211,7 +231,7 @@ def _same(value: Any, text: str) -> bool:
             return float(text) == float(value)
         except ValueError:
             return False
-    return str(value) == text
+    return shown(value) == (text.replace(", ", ",") if isinstance(value, (list, tuple)) else text)
 
 
 def chance_error(run: RunRecord) -> float:

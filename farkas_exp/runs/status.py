@@ -22,7 +22,7 @@ from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.signals import StopRequest
 from farkas_exp.machine.terminal import printable
 from farkas_exp.runs import RunRecord
-from farkas_exp.runs.command import one_of, read_words
+from farkas_exp.runs.command import folder_at, one_of, read_words
 from farkas_exp.runs.query import differing, effective_settings, number, selected, short
 
 DAMAGED = "damaged"
@@ -80,7 +80,7 @@ def parse_request(arguments: Sequence[str]) -> Request:
         UserError: an unknown key or value, or a key given twice.
     """
     words = {
-        "runs_dir": Path, "state": lambda value: tuple(map(one_of("state", ORDER), value.split(","))),
+        "runs_dir": folder_at("runs_dir"), "state": lambda value: tuple(map(one_of("state", ORDER), value.split(","))),
         "format": one_of("format", FORMATS), "watch": one_of("watch", ("true", "false")), "every": _every,
     }  # fmt: skip
     values, filters = read_words(arguments, words)

@@ -8,8 +8,9 @@ from hydra.errors import HydraException
 
 from farkas_exp.config.texts import keep_texts
 from farkas_exp.machine.commands import command
-from farkas_exp.machine.errors import UserError, unknown
+from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.output import say
+from farkas_exp.runs.command import paths_and_words
 
 HELP = """\
 python -m farkas_exp evaluate RUN [dataset=NAME] [dataset.KEY=VALUE ...] [device=cpu]
@@ -45,18 +46,11 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[str, dict[str, Any]]:
     Raises:
         UserError: no run directory or more than one, an unknown key, or a value that cannot be read.
     """
-    paths = [argument for argument in arguments if "=" not in argument]
+    paths, words = paths_and_words(arguments, ("dataset", "dataset.", "device"))
     if len(paths) != 1:
         raise UserError(f"evaluate: expected one run directory, got {' '.join(paths) or 'none'}; see evaluate --help")
-    options: dict[str, Any] = {}
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        group, _, name = key.partition(".")
-        if equals and not (key in ("dataset", "device") or (group == "dataset" and name)):
-            raise unknown(key, key, ("dataset", "dataset.KEY", "device"))
-        if equals:
-            options[name or key] = _value(argument) if name else value
-    return paths[0], options
+    values = {key: _value(f"{key}={value}") if "." in key else value for key, value in words.items()}
+    return paths[0], {key.removeprefix("dataset."): value for key, value in values.items()}
 
 
 def _value(argument: str) -> Any:

@@ -16,6 +16,7 @@ from farkas_exp.machine.commands import command
 from farkas_exp.machine.errors import UserError, unknown
 from farkas_exp.machine.files import scratch_folder
 from farkas_exp.machine.output import say
+from farkas_exp.runs.command import folder_at, paths_and_words
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -40,17 +41,14 @@ example: python -m farkas_exp export runs/resnet18-.../seed_0 format=onnx
 @command(HELP)
 def main(arguments: Sequence[str]) -> None:
     """Write the file and print its path."""
-    given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
-    paths = [argument for argument in arguments if "=" not in argument]
-    for key in given:
-        if key not in ("format", "out"):
-            raise unknown(key, key, ("format", "out"))
+    paths, given = paths_and_words(arguments, ("format", "out"))
     if len(paths) != 1 or "format" not in given:
         raise UserError("export: expected one run directory and format=...; see export --help")
     check_format(given["format"])
+    out = folder_at("out")(given["out"]) if "out" in given else None
     from farkas_exp.trained.run import load
 
-    say(str(load(paths[0], "cpu").export(given["format"], given.get("out"))))
+    say(str(load(paths[0], "cpu").export(given["format"], out)))
 
 
 def check_format(format: str) -> None:
@@ -73,8 +71,8 @@ def export(run: "Run", format: str, path: str | PathLike[str] | None = None) -> 
     """
     check_format(format)
     target = run.record.path / f"network{SUFFIXES[format]}" if path is None else Path(path)
-    if not target.absolute().parent.is_dir():
-        raise UserError(f"out: no folder {target.parent}")
+    if target.is_dir() or not target.absolute().parent.is_dir():
+        raise UserError(f"out: {target} is a folder" if target.is_dir() else f"out: no folder {target.parent}")
     with scratch_folder(target.absolute().parent, ".export-") as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that an exporter is going to be replaced by another one
         made = folder / target.name

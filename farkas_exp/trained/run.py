@@ -34,6 +34,8 @@ AT_ONCE = 256
 """Images that are predicted in one batch."""
 STREAMED_BATCH = 32
 """Images of other streamed data that are evaluated in one batch."""
+VIEWS = ("validation", "train_limit", "normalize", "image_size", "draft", "copies")
+"""Options of `dataset` that choose among the same images, or show them otherwise."""
 NAMED = 3
 """Classes that a message names."""
 
@@ -51,7 +53,7 @@ def load(run: str | PathLike[str] | RunRecord, device: str | None = None) -> "Ru
     Raises:
         UserError: there is no run there, its record cannot be read, or there is no such device.
     """
-    return Run(run if isinstance(run, RunRecord) else record_at(run), device)
+    return Run(record_at(run.path if isinstance(run, RunRecord) else run), device)
 
 
 class Run:
@@ -171,6 +173,8 @@ class Run:
         """
         wanted = self._dataset(dataset, options)
         own = _same_images(wanted, self.config.dataset)
+        if wanted.validation and not own:
+            self._refuse_trained_on(wanted)
         with self._data(wanted, own) as data:
             batches = data.test_batches(self.epoch - 1) if own else self._translated(data)
             metrics = metrics_on(data.info)
@@ -186,7 +190,7 @@ class Run:
 
     @cached_property
     def _saved(self) -> dict[str, Any]:
-        record = {"identity": self.record.identity.partition("+")[0], "seed": self.record.seed}
+        record = {"identity": self.record.identity, "seed": self.record.seed}
         saved = checkpoint.load_of(RunDirectory(self.record.path), record)
         if saved is None:
             why = "was not kept (checkpoint.keep=none, or prune)" if self.record.result else "is not there yet"
@@ -194,6 +198,16 @@ class Run:
                 f"{self.record.path}: no network to load: the run is {self.record.state}, and its checkpoint {why}"
             )
         return saved
+
+    def _refuse_trained_on(self, wanted: DatasetConfig) -> None:
+        """Raise a `UserError` if a part of the run's own training set is asked for as held out."""
+        own = self.config.dataset
+        if _same_images(replace(wanted, **{name: getattr(own, name) for name in VIEWS}), own):
+            kept = f"what it held out (dataset.validation={own.validation:g}) or " if own.validation else ""
+            raise UserError(
+                f"dataset.validation: the run was trained on images of this part; evaluate it on {kept}the test set"
+                " (dataset.validation=0)"
+            )
 
     def _dataset(
         self, given: str | Mapping[str, Any] | DatasetConfig | None, options: Mapping[str, Any]

@@ -76,3 +76,20 @@ def test_a_mistake_is_one_line(tmp_path, arguments, expected, capsys):
     error = capsys.readouterr().err
     assert error.startswith(f"error: {expected}")
     assert error.count("\n") == 1
+
+
+def test_curves_on_different_sets_say_on_which(tmp_path):
+    runs = [record_at(made(tmp_path)), record_at(made(tmp_path, dataset__validation=0.1))]
+    labels = [line.get_label() for line in compare.curves(dict(zip("AB", runs, strict=True))).axes[0].get_lines()]
+    assert [label.rpartition(", ")[2] for label in labels] == ["test error)", "validation error)"]
+
+
+def test_none_is_the_only_format_and_home_is_home(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    paths = [str(made(tmp_path / "r=1")), str(made(tmp_path / "r=1", seed=1)).replace(str(tmp_path), "~")]
+    assert compare.main([*paths, "format=none,md"]) == 2
+    assert capsys.readouterr().err == "error: format: none goes with no other, got 'none,md'\n"
+    assert compare.main([*paths, "format=md", "format=md"]) == 2
+    assert capsys.readouterr().err == "error: format: given twice\n"
+    assert compare.main([*paths, "format=md,md", "out=~/new"]) == 0
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["compare.md"]

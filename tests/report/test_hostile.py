@@ -177,12 +177,12 @@ def test_what_cannot_be_read_is_named_and_counted(
     shown = capsys.readouterr().out
     text = (tmp_path / "report" / f"{report}.md").read_text()
     for output in (shown, text.replace("\\", "")):
-        assert "3 not readable" in output
+        assert "3 not among the runs" in output
         assert str(tmp_path / "itself") in output
         assert "result.json is damaged" in output
     make_run(tmp_path, settings(epochs=2, dataset__validation=0.1))
     assert best.main([f"runs_dir={tmp_path}"]) == 0
-    assert "3 not readable" in capsys.readouterr().out
+    assert "3 not among the runs" in capsys.readouterr().out
 
 
 def test_a_choice_is_not_made_on_a_part_of_a_search(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_a_choice_is_not_made_on_a_part_of_a_search(tmp_path: Path) -> None:
     wanted["lr"]["value"] = "${best:lr.value}"
     assert best.best_value("lr.value", wanted) == 0.01
     damage(tmp_path)
-    with pytest.raises(UserError, match=r"^lr\.value: .* may belong to its search but cannot be read"):
+    with pytest.raises(UserError, match=r"^lr\.value: .* may belong to its search; restore it"):
         best.best_value("lr.value", wanted)
 
 
@@ -204,7 +204,7 @@ def test_many_unreadable_runs_are_counted_and_the_first_ones_named(
         (tmp_path / f"link{index:02d}").symlink_to(f"link{index:02d}")
     assert command.main([f"runs_dir={tmp_path}", "format=none"]) == 0
     shown = capsys.readouterr().out
-    assert "15 not readable" in shown
+    assert "15 not among the runs" in shown
     assert "link09" in shown
     assert "link10" not in shown
     assert "5 more" in shown

@@ -84,7 +84,7 @@ def test_part_of_a_search_chooses_nothing(tmp_path):
         best_value("lr.value", asked(tmp_path))
     (broken,) = searched(tmp_path / "other", 0.1, 10.0)
     (broken / "run.json").write_text("{")
-    with pytest.raises(UserError, match=r"^lr\.value: .* may belong to its search but cannot be read"):
+    with pytest.raises(UserError, match=r"^lr\.value: .* may belong to its search; restore it"):
         best_value("lr.value", asked(tmp_path / "other"))
 
 
@@ -127,3 +127,10 @@ def test_beyond_an_end_of_the_searched_values_lies_the_next_one(tmp_path, errors
         searched(tmp_path, rate, error)
     assert best_value("lr.value", asked(tmp_path, "${beyond:lr.value}"), beyond=True) == wanted
     assert best_value("lr.value", asked(tmp_path)) == min(errors, key=errors.__getitem__)
+
+
+def test_the_way_on_names_choices_and_one_share_of_held_out_images(tmp_path, capsys):
+    searched(tmp_path, 0.1, 10.0, optimizer__name="adam", validation=0.2)
+    searched(tmp_path, 0.1, 20.0, optimizer__name="sgd")
+    assert main([f"runs_dir={tmp_path}"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith(": add optimizer=adam dataset.validation=0")

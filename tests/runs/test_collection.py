@@ -1,11 +1,13 @@
 """Which runs are one experiment: those of one identity, on the same data."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from farkas_exp.runs import RunRecord
-from farkas_exp.runs.collection import faults, told_apart
+from farkas_exp.runs import RunDirectory, RunRecord, write_json
+from farkas_exp.runs.collection import faults, survey, told_apart
+from tests.made_runs import make_run, settings
 
 
 def run(identity: str, seed: int, **data: str) -> RunRecord:
@@ -27,6 +29,34 @@ def test_runs_on_different_data_are_different_experiments_and_no_others_are():
 def test_smaller_copies_of_the_same_files_are_part_of_the_data():
     one, other = run("a", 0, files="cats", small="1"), run("a", 1, small="2", files="cats")
     assert [record.identity for record in told_apart([one, other])] == ["a+cats+1", "a+cats+2"]
+
+
+def test_a_copy_of_a_run_or_a_link_to_it_is_no_repetition(tmp_path):
+    made = make_run(tmp_path, settings(epochs=3))
+    other = make_run(tmp_path, settings(epochs=3), seed=1)
+    shutil.copytree(made.parent, tmp_path / f"a-{made.parent.name}")  # before the run's own in order
+    shutil.copytree(other, other.with_name("seed_1_before"))
+    (tmp_path / "linked").symlink_to(made.parent)
+    found = survey(tmp_path)
+    assert [record.path for record in found.records] == [made, other]
+    assert {each.path.parent.name for each in found.unreadable} == {f"a-{made.parent.name}", "linked", made.parent.name}
+    assert str(found.unreadable[0]).endswith(f"(the same run as {made}, counted once)")
+
+
+def test_of_two_folders_of_a_run_that_with_the_result_counts(tmp_path):
+    made = make_run(tmp_path, settings(epochs=3), state="interrupted")
+    done = make_run(tmp_path / "elsewhere", settings(epochs=3))
+    for path, name in ((made, "a"), (done, "b")):  # neither is named as the run is
+        path.parent.rename(tmp_path / f"{name}-{path.parent.name}")
+    assert [record.state for record in survey(tmp_path).records] == ["finished"]
+
+
+def test_runs_of_one_seed_on_different_data_both_count(tmp_path):
+    made = make_run(tmp_path, settings(epochs=3))
+    shutil.copytree(made.parent, tmp_path / "copy")
+    for path, data in ((made, "cats"), (tmp_path / "copy" / "seed_0", "cars")):
+        write_json(RunDirectory(path).environment, {"data": {"fingerprint": data}})
+    assert len(survey(tmp_path).records) == 2
 
 
 @pytest.mark.parametrize("name", ["run.json", "state.json", "metrics.jsonl", "result.json", "checkpoint.pt"])

@@ -1,6 +1,7 @@
 """`tracking=[...]`: the table and the events of a run follow its metrics, also over an interruption."""
 
 import csv
+import math
 
 import pytest
 
@@ -29,6 +30,23 @@ def test_the_table_has_the_rows_of_the_metrics_over_an_interruption(tmp_path, mo
     assert [row["epoch"] for row in table(run)] == ["1", "2", "3"]
     assert [float(row["test_error"]) for row in table(run)] == [row["test_error"] for row in rows]
     assert [row["peak_memory_bytes"] for row in table(run)] == [""] * 3
+
+
+def test_a_number_that_is_not_finite_is_an_empty_cell(tmp_path):
+    run = RunDirectory(tmp_path)
+    mirror = mirrors.CsvMirror(run)
+    for row in ({"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": math.nan}, {"epoch": 3, "loss": math.inf}):
+        append_row(run.metrics, row)
+        mirror.log(row)
+    assert [row["loss"] for row in table(run)] == ["2.0", "", ""]
+
+
+def test_a_link_in_place_of_the_events_is_not_followed(tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    run.path.mkdir()
+    run.events.symlink_to(tmp_path)
+    with pytest.raises(UserError, match="it is a symbolic link, which is not followed"), run.locked():
+        pass
 
 
 def test_a_further_figure_becomes_a_column(tmp_path):

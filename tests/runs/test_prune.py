@@ -70,6 +70,16 @@ def test_a_run_that_a_process_works_on_is_left_to_it(folder, capsys):
     assert "this run is being trained by process" in capsys.readouterr().out
 
 
+def test_an_earlier_checkpoint_does_not_take_the_place_of_a_damaged_one(folder, capsys):
+    run = of(folder, "resnet18")
+    checkpoint.save(run, {**SAVED, "state": {"epoch": 4}})
+    run.checkpoint.write_bytes(b"torn")
+    before = contents(folder)[run.checkpoint], contents(folder)[run.previous_checkpoint]
+    assert prune.main([f"runs_dir={folder}", "apply=true", "model=resnet18"]) == 0
+    assert "truncated, or no checkpoint" in capsys.readouterr().out
+    assert (run.checkpoint.read_bytes(), run.previous_checkpoint.read_bytes()) == before
+
+
 @pytest.mark.parametrize(
     ("argument", "expected"),
     [("drop=all", "drop: unknown 'all'"), ("aply=true", "aply: unknown 'aply'; did you mean 'apply'?")],

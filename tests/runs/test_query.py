@@ -1,5 +1,6 @@
 """Which runs a report takes together, and what each of them counts with."""
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from farkas_exp.config.parsing import schema_defaults
 from farkas_exp.registry import NORMALIZATIONS
 from farkas_exp.runs import RunDirectory, RunRecord, write_json
+from farkas_exp.runs.command import read_words
 from farkas_exp.runs.query import (
     budget,
     by_data,
@@ -159,6 +161,27 @@ def test_a_text_means_the_value_of_the_settings_kind(key, text, fits):
     assert bool(selected([record], {key: (text,)})) is fits
     assert bool(selected([record], {key: ("other", text)})) is fits
     assert selected([record], {key: (text,), "epochs": ("-1",)}) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "fits"),
+    [
+        ("lr.milestones", ("[1,2]",), True), ("lr.milestones", ("[1, 2]",), True), ("lr.milestones", ("[1,3]",), False),
+        ("optimizer.ema", ("0",), True), ("optimizer.ema", ("0.9",), False), ("packing", ("1",), True),
+        ("later.key", ("null",), True), ("epochs", ("3",), False),
+    ],
+)  # fmt: skip
+def test_a_list_is_one_value_and_a_key_that_an_older_record_lacks_has_its_default(key, values, fits):
+    config = {"lr": {"value": 0.1, "milestones": [1, 2]}, "model": {"name": "resnet18"}}
+    assert bool(selected([run(config=config)], {key: values})) is fits
+
+
+def test_a_name_of_a_setting_chooses_all_its_runs_whoever_trained_them():
+    named, by_hand = run(config=settings(arm="He, twice")), run(seed=1)
+    other = dataclasses.replace(run(config=settings(lr__value=7.0)), identity="other")
+    _, filters = read_words(["arm=He, twice"], {})
+    assert selected([named, by_hand, other], filters) == [named, by_hand]
+    assert selected([named, by_hand, other], {**filters, "seed": ("1",)}) == [by_hand]
 
 
 def test_a_failed_run_counts_as_a_guess_among_the_classes_of_its_data(tmp_path):

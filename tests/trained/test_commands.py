@@ -24,6 +24,14 @@ def test_evaluate_on_other_images_has_nothing_to_compare_with(path, capsys):
     assert "recorded" not in seen
 
 
+def test_a_run_directory_may_have_an_equals_sign_or_be_in_the_home(path, tmp_path, monkeypatch, capsys):
+    (tmp_path / "lr=0.1").symlink_to(path.parent)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for word in (str(tmp_path / "lr=0.1" / path.name), f"~/lr=0.1/{path.name}"):
+        assert evaluate.main([word, "device=cpu"]) == 0
+        assert "recorded" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("main", "arguments", "expected"),
     [
@@ -38,6 +46,11 @@ def test_evaluate_on_other_images_has_nothing_to_compare_with(path, capsys):
             ["RUN", "device=gpu"],
             "device: unknown 'gpu'; did you mean 'cpu'? choose from: auto, cpu, cuda",
         ),
+        (evaluate.main, ["RUN", "dataset=digits", "dataset=moons"], "dataset: given twice"),
+        (evaluate.main, ["RUN", "dataset="], "dataset: a value is missing"),
+        (evaluate.main, ["~no_such_user/run"], "run: '~no_such_user/run': there is no such home here"),
+        (export.main, ["RUN", "format=pt2", "out=/tmp"], "out: /tmp is a folder"),
+        (export.main, ["RUN", "format=pt2", "format=onnx"], "format: given twice"),
         (export.main, ["RUN"], "export: expected one run directory and format=..."),
         (export.main, ["RUN", "format=pt2", "out=/nowhere/network"], "out: no folder /nowhere"),
         (export.main, ["RUN", "format=keras"], "format: unknown 'keras'; choose from: onnx, pt2"),

@@ -51,6 +51,29 @@ def test_the_test_set_of_a_run_that_has_held_images_out(path):
     assert set(found) == {"test_error", "test_loss"}
 
 
+def test_what_a_run_was_trained_on_is_not_evaluated_as_held_out(path, tmp_path):
+    run = farkas_exp.load(path)
+    expected = (
+        r"^dataset.validation: the run was trained on .* what it held out \(dataset.validation=0.25\) or the test"
+    )
+    for options in ({"validation": 0.5}, {"train_limit": 100}, {"dataset": "digits", "validation": 0.1}):
+        with pytest.raises(UserError, match=expected):
+            run.evaluate(**options)
+    folder_of_digits(tmp_path / "other")
+    found = run.evaluate("image_folder", root=str(tmp_path / "other"), validation=0.5)  # other images
+    assert "validation_error" in found
+
+
+def test_a_run_that_a_list_of_runs_has_told_apart_by_its_data(path, tmp_path):
+    for seed, data in enumerate(("cats", "cars")):
+        copy = tmp_path / path.parent.name / f"seed_{seed}"
+        shutil.copytree(path, copy)
+        write_json(copy / "run.json", {**read_json(copy / "run.json"), "seed": seed, "data": {"files": data}})
+    first, _ = farkas_exp.runs(tmp_path)
+    assert first.identity.endswith("+cars")
+    assert farkas_exp.load(farkas_exp.runs(tmp_path, seed=0)[0]).classes == tuple(NAMES)
+
+
 def test_images_are_taken_as_bytes_floats_arrays_files_and_pictures(path, tmp_path):
     run = farkas_exp.load(path)
     arrays = folder_of_digits(tmp_path)

@@ -12,9 +12,8 @@ from typing import Any
 
 from farkas_exp.registry import NETWORKS
 from farkas_exp.report.arms import model_name, pretty
-from farkas_exp.runs import RunRecord
+from farkas_exp.runs import DONE, RunRecord
 from farkas_exp.runs.query import (
-    DONE,
     by_data,
     common_setting,
     deciding_settings,

@@ -18,9 +18,8 @@ from farkas_exp.report.methods import Arms
 from farkas_exp.report.render import Report
 from farkas_exp.report.statistics import Summary, summarize
 from farkas_exp.report.tables import Cell, Table, cell
-from farkas_exp.runs import RunRecord
+from farkas_exp.runs import DONE, RunRecord
 from farkas_exp.runs.query import (
-    DONE,
     budget,
     chance_error,
     deciding_settings,
