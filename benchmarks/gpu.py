@@ -25,10 +25,10 @@ from torch.nn import functional as F
 from benchmarks.measure import interleaved, machine, macs, medians, ratio
 from benchmarks.networks import Steps
 from farkas_exp.config import parse
-from farkas_exp.data import build_data
+from farkas_exp.data.build import build_data
 from farkas_exp.layers.paths import single_precision
 from farkas_exp.machine.signals import StopRequest
-from farkas_exp.models import create_model
+from farkas_exp.models.create import create_model
 from farkas_exp.training.building import build_model
 from farkas_exp.training.execution import WARM_UP_STEPS, CapturedStep
 from farkas_exp.training.optimizer import build_optimizer, keep_rates

@@ -10,7 +10,9 @@ from benchmarks.literal import make_literal
 from benchmarks.measure import device, interleaved, medians, ratio
 from farkas_exp.kernels import accelerate, native_conv, native_library
 from farkas_exp.kernels.batch_last import BatchLastFarkasConv2d, BatchLastFarkasResidualConv2d
-from farkas_exp.layers import Activation, FarkasConv2d, FarkasResidualConv2d, ResidualConv2d
+from farkas_exp.layers.activation import Activation
+from farkas_exp.layers.farkas import FarkasConv2d
+from farkas_exp.layers.residual import FarkasResidualConv2d, ResidualConv2d
 
 SHAPES = [(16, 32), (32, 16), (64, 8), (64, 32), (128, 16), (256, 8)]
 QUICK_SHAPES = [(8, 8)]

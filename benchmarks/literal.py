@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from farkas_exp.layers import Activation, FarkasConv2d, FarkasResidualConv2d
+from farkas_exp.layers.activation import Activation
 from farkas_exp.layers.augmented import aggregate, augment_bias
+from farkas_exp.layers.farkas import FarkasConv2d
+from farkas_exp.layers.residual import FarkasResidualConv2d
 
 
 def literal_conv(layer: FarkasConv2d, input: Tensor, shortcut: Tensor | None = None) -> Tensor:

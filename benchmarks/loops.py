@@ -17,8 +17,8 @@ from torchvision.transforms import functional as image_ops
 
 from benchmarks.measure import device, interleaved, medians, ratio
 from farkas_exp.config import AugmentationConfig, parse
-from farkas_exp.data import build_data
 from farkas_exp.data.base import Arrays
+from farkas_exp.data.build import build_data
 from farkas_exp.data.device import DeviceData
 from farkas_exp.machine.signals import StopRequest
 from farkas_exp.training.building import build_model

@@ -12,7 +12,7 @@ from benchmarks.literal import make_literal
 from benchmarks.measure import device, interleaved, kept_bytes, macs, medians, peak_bytes, ratio
 from farkas_exp.config import OptimizerConfig
 from farkas_exp.kernels import KERNELS
-from farkas_exp.models import create_model
+from farkas_exp.models.create import create_model
 from farkas_exp.training.optimizer import build_optimizer
 
 DEPTHS = ("18", "34", "50", "101")

@@ -12,14 +12,14 @@ A config-driven experiment framework and reproduction of "Farkas layers: don't s
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from farkas_exp.lazy import load as _load
-
 if TYPE_CHECKING:
-    from farkas_exp.conversion import Conversion, convert
-    from farkas_exp.initialization import initialize
-    from farkas_exp.layers import FarkasConv2d, FarkasLinear, FarkasRule, certify, lambda_b
-    from farkas_exp.models import create_model
-    from farkas_exp.trained import Run, load
+    from farkas_exp.conversion.network import Conversion, convert
+    from farkas_exp.initialization.apply import initialize
+    from farkas_exp.layers.certificate import certify, lambda_b
+    from farkas_exp.layers.farkas import FarkasConv2d, FarkasLinear
+    from farkas_exp.layers.rule import FarkasRule
+    from farkas_exp.models.create import create_model
+    from farkas_exp.trained.run import Run, load
 
 __version__ = "0.1.0"
 __all__ = [
@@ -28,15 +28,21 @@ __all__ = [
 ]  # fmt: skip
 
 _PLACES = {
-    "conversion": ("Conversion", "convert"),
-    "initialization": ("initialize",),
-    "layers": ("FarkasConv2d", "FarkasLinear", "FarkasRule", "certify", "lambda_b"),
-    "models": ("create_model",),
-    "trained": ("Run", "load"),
+    "conversion.network": ("Conversion", "convert"),
+    "initialization.apply": ("initialize",),
+    "layers.certificate": ("certify", "lambda_b"),
+    "layers.farkas": ("FarkasConv2d", "FarkasLinear"),
+    "layers.rule": ("FarkasRule",),
+    "models.create": ("create_model",),
+    "trained.run": ("Run", "load"),
 }
+"""Where the names are, so that importing the package costs nothing: a module is imported when a name is first used."""
 
 
 def __getattr__(name: str) -> Any:
     if name == "runs":  # a room that is also a function
         return import_module("farkas_exp.runs")
-    return _load(__name__, _PLACES, name)
+    for place, names in _PLACES.items():
+        if name in names:
+            return getattr(import_module(f"farkas_exp.{place}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -21,7 +21,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from farkas_exp.models.catalogue import NETWORKS
+from farkas_exp.registry import NETWORKS
 
 HERE = Path(__file__).resolve().parents[1]
 SETTING = (

@@ -3,9 +3,10 @@
 import torch
 from torch import nn
 
-from farkas_exp.layers import plain_path, watch_pre_activations
 from farkas_exp.layers.activation import Activation
-from farkas_exp.models import create_model
+from farkas_exp.layers.paths import plain_path
+from farkas_exp.layers.watching import watch_pre_activations
+from farkas_exp.models.create import create_model
 
 
 def parameters(model: nn.Module) -> int:

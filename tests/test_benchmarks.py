@@ -9,7 +9,7 @@ from benchmarks import decoding
 from benchmarks.__main__ import main
 from benchmarks.literal import make_literal
 from benchmarks.measure import kept_bytes, macs, ratio
-from farkas_exp.models import create_model
+from farkas_exp.models.create import create_model
 
 
 @pytest.mark.parametrize("normalization", ["none", "batch"])

@@ -65,7 +65,7 @@ print("refused:")
 
 from farkas_exp.config import parse
 from farkas_exp.machine.errors import UserError
-from farkas_exp.measures import check_measures
+from farkas_exp.measures.figures import check_measures
 
 base = dict(model=dict(name="mlp"), lr=dict(value=0.1), dataset=dict(name="digits"))
 for part in (

@@ -47,7 +47,7 @@ from farkas_exp.config import parse, schema_defaults, to_dict
 from farkas_exp.config.texts import keep_texts
 from farkas_exp.machine.errors import UserError
 from farkas_exp.config.identity import identify
-from farkas_exp.models import create_model
+from farkas_exp.models.create import create_model
 from farkas_exp.registry import load_plugins
 from farkas_exp.config.help import help_text
 from pathlib import Path

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from farkas_exp.data import build_data
+from farkas_exp.data.build import build_data
 from farkas_exp.training.building import build_model
 from farkas_exp.training.optimizer import build_optimizer
 from farkas_exp.training.trainer import Trainer, TrainerState

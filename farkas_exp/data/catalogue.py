@@ -4,9 +4,6 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from farkas_exp.data import arrays
-from farkas_exp.registry import DATASETS, Dataset
-
-__all__ = ["DATASETS", "Dataset"]
 
 for _module in iter_modules(arrays.__path__, f"{arrays.__name__}."):
     import_module(_module.name)

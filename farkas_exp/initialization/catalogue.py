@@ -2,8 +2,6 @@
 
 from farkas_exp.registry import INITIALIZATIONS
 
-__all__ = ["INITIALIZATIONS"]
-
 _HERE = "farkas_exp.initialization"
 _DRAWN, _SCALED = ("generator",), ("generator", "gain")
 

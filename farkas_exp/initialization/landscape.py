@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from farkas_exp.initialization.random import weight_layers, zero_bias
-from farkas_exp.layers import FarkasLayer
+from farkas_exp.layers.farkas import FarkasLayer
 from farkas_exp.machine.errors import UserError
 from farkas_exp.models.kit import Unit
 from farkas_exp.models.rectangular import RectangularNet

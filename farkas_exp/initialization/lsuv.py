@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from farkas_exp.initialization.random import orthogonal_, weight_layers
-from farkas_exp.layers import in_mode, plain_path
+from farkas_exp.layers.paths import in_mode, plain_path
 from farkas_exp.layers.residual import FarkasResidualConv2d, ResidualConv2d
 from farkas_exp.machine.errors import UserError
 

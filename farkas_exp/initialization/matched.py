@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from farkas_exp.initialization.random import weight_layers
-from farkas_exp.layers import FarkasLayer, in_mode
+from farkas_exp.layers.farkas import FarkasLayer
+from farkas_exp.layers.paths import in_mode
 from farkas_exp.machine.errors import UserError
 from farkas_exp.models.head import RandomProjection
 

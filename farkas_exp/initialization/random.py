@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from farkas_exp.layers import FarkasLayer
+from farkas_exp.layers.farkas import FarkasLayer
 from farkas_exp.models.create import WEIGHT_MODULES
 
 RAI_SCALE = 0.6007

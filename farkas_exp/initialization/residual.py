@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from farkas_exp.initialization.random import weight_layers, zero_bias
-from farkas_exp.layers import ResidualBlock
+from farkas_exp.layers.residual import ResidualBlock
 from farkas_exp.machine.errors import UserError
 
 

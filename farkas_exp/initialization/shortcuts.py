@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from farkas_exp.initialization.random import weight_layers, zero_bias
-from farkas_exp.layers import Activation, FarkasLayer, ResidualBlock
+from farkas_exp.layers.activation import Activation
+from farkas_exp.layers.farkas import FarkasLayer
+from farkas_exp.layers.residual import ResidualBlock
 from farkas_exp.machine.errors import UserError
 
 

@@ -51,6 +51,3 @@ def in_use(model: nn.Module) -> list[str]:
     if whole_network.of_model(model):
         swapped.add(whole_network.__name__)
     return [name for name, swap in KERNELS.items() if swap.__module__ in swapped]
-
-
-__all__ = ["KERNELS", "accelerate", "in_use", "restore"]

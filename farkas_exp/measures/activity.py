@@ -12,7 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from farkas_exp.layers import Activation, FarkasLayer, FarkasResidualConv2d, each_pre_activation, in_mode
+from farkas_exp.layers.activation import Activation
+from farkas_exp.layers.farkas import FarkasLayer
+from farkas_exp.layers.paths import in_mode
+from farkas_exp.layers.residual import FarkasResidualConv2d
+from farkas_exp.layers.watching import each_pre_activation
 from farkas_exp.methods.separation import separation_penalty
 
 

@@ -3,8 +3,6 @@
 from farkas_exp.registry import MEASURES
 from farkas_exp.runs.measurements import ACTIVITY
 
-__all__ = ["MEASURES"]
-
 _HERE = "farkas_exp.measures.figures"
 
 MEASURES.register(ACTIVITY, f"{_HERE}:activity")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from farkas_exp.config import Config
-from farkas_exp.data import ImageData
+from farkas_exp.data.base import ImageData
 from farkas_exp.layers.paths import single_precision
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.seeding import derive_seed

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from farkas_exp.layers import in_mode, plain_path
+from farkas_exp.layers.paths import in_mode, plain_path
 
 
 def trainable(model: nn.Module) -> list[nn.Parameter]:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from farkas_exp.layers import in_mode, plain_path
+from farkas_exp.layers.paths import in_mode, plain_path
 from farkas_exp.measures.hessian import trainable
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from farkas_exp.layers import Activation, in_mode, plain_path
+from farkas_exp.layers.activation import Activation
+from farkas_exp.layers.paths import in_mode, plain_path
 from farkas_exp.machine.errors import UserError
 
 CELLS = 40

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from farkas_exp.layers import FarkasLayer
+from farkas_exp.layers.farkas import FarkasLayer
 from farkas_exp.layers.standardization import Standardizable
 from farkas_exp.methods.rank_projection import frequencies, map_sizes
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from farkas_exp.layers import plain_path
+from farkas_exp.layers.paths import plain_path
 
 
 @torch.no_grad()

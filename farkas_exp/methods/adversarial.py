@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from farkas_exp.config import Config
-from farkas_exp.data import ImageData
-from farkas_exp.layers import in_mode
+from farkas_exp.data.base import ImageData
+from farkas_exp.layers.paths import in_mode
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.seeding import derive_seed
 from farkas_exp.methods.base import Method, register

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from farkas_exp.config import Config
-from farkas_exp.data import ImageData
+from farkas_exp.data.base import ImageData
 from farkas_exp.machine.errors import unknown
 from farkas_exp.registry import load_plugins
 

@@ -1,18 +1,10 @@
 """The package's own methods, in the order in which they act."""
 
-from farkas_exp.methods import (
-    adversarial,
-    anomaly,
-    averaging,
-    clipping,
-    dropout,
-    mixing,
-    norm_bias,
-    rank_projection,
-    separation,
-)
+from importlib import import_module
 
-__all__ = [
+METHODS = (
     "adversarial", "anomaly", "averaging", "clipping", "dropout", "mixing", "norm_bias", "rank_projection",
     "separation",
-]  # fmt: skip
+)  # fmt: skip
+for _name in METHODS:
+    import_module(f"farkas_exp.methods.{_name}")

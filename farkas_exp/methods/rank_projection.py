@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from farkas_exp.config import Config
 from farkas_exp.initialization.lsuv import watching
 from farkas_exp.initialization.random import weight_layers
-from farkas_exp.layers import in_mode, plain_path
+from farkas_exp.layers.paths import in_mode, plain_path
 from farkas_exp.machine.errors import UserError
 from farkas_exp.methods.base import Method, Training, register
 

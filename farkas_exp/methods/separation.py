@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from farkas_exp.config import Config
 from farkas_exp.config.schema import TORCH_COMPILE_MODES
-from farkas_exp.layers import watch_pre_activations
+from farkas_exp.layers.watching import watch_pre_activations
 from farkas_exp.machine.errors import UserError
 from farkas_exp.methods.base import Method, Training, register
 

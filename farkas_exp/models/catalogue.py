@@ -6,8 +6,6 @@ from farkas_exp.config.options import option
 from farkas_exp.config.schema import MOST_PIXELS
 from farkas_exp.registry import HEADS, NETWORKS
 
-__all__ = ["HEADS", "NETWORKS"]
-
 HEADS.register("linear", "torch.nn:Linear")
 HEADS.register("random_projection", "farkas_exp.models.head:RandomProjection", trained=False)
 

@@ -13,13 +13,12 @@ from torch import Tensor, nn
 
 from farkas_exp.config import Config, DatasetConfig, PhasesConfig, declared, parse, to_dict
 from farkas_exp.config.choices import choice_of
-from farkas_exp.data import DataInfo, ImageData, build_data
-from farkas_exp.data.base import Batch
+from farkas_exp.data.base import Batch, DataInfo, ImageData
+from farkas_exp.data.build import build_data
 from farkas_exp.data.device import NO_AUGMENTATION
 from farkas_exp.data.files.decode import EVALUATION_SCALE
 from farkas_exp.machine.errors import UserError
-from farkas_exp.methods import Training
-from farkas_exp.methods.base import Method, chosen
+from farkas_exp.methods.base import Method, Training, chosen
 from farkas_exp.registry import DATASETS
 from farkas_exp.runs import RunDirectory, RunRecord, checkpoint, read_data, record_at
 from farkas_exp.runs.found import frame

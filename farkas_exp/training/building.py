@@ -8,15 +8,17 @@ from dataclasses import replace
 import torch
 
 from farkas_exp.config import AggregationConfig, Config, ModelConfig
-from farkas_exp.data import DataInfo, ImageData, build_data
-from farkas_exp.initialization import INITIALIZATIONS, initialize
-from farkas_exp.layers import plain_path
+from farkas_exp.data.base import DataInfo, ImageData
+from farkas_exp.data.build import build_data
+from farkas_exp.initialization.apply import initialize
+from farkas_exp.layers.paths import plain_path
 from farkas_exp.machine.cores import memory
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.processes import ALONE, Processes
 from farkas_exp.machine.seeding import derive_seed
-from farkas_exp.models import NETWORKS, create_model
+from farkas_exp.models.create import create_model
 from farkas_exp.models.kernels import accelerated
+from farkas_exp.registry import INITIALIZATIONS, NETWORKS
 
 
 def choose_device(name: str, processes: Processes = ALONE) -> torch.device:

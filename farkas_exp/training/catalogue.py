@@ -5,8 +5,6 @@ A builder takes (parameter groups, learning rate, group of the configuration, wh
 
 from farkas_exp.registry import OPTIMIZERS
 
-__all__ = ["OPTIMIZERS"]
-
 _HERE = "farkas_exp.training.optimizer"
 
 OPTIMIZERS.register("sgd", f"{_HERE}:sgd", options={"momentum": None, "nesterov": None}, recordable=True)

@@ -13,7 +13,7 @@ import torch
 
 from farkas_exp import __version__
 from farkas_exp.config import Config
-from farkas_exp.data import DataInfo
+from farkas_exp.data.base import DataInfo
 from farkas_exp.data.files.prints import check_same
 from farkas_exp.machine.cores import cores
 from farkas_exp.machine.errors import UserError

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from farkas_exp.config import Config
-from farkas_exp.data import ImageData
+from farkas_exp.data.base import ImageData
 from farkas_exp.machine import distributed
-from farkas_exp.measures import Subject, check_measures, measure
+from farkas_exp.measures.figures import Subject, check_measures, measure
 from farkas_exp.runs import RunDirectory, checkpoint, read_run, write_record
 from farkas_exp.runs.measurements import Gap, Measurements, described
 from farkas_exp.training.building import build_model, choose_device, load_data

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from farkas_exp.data import DataInfo
+from farkas_exp.data.base import DataInfo
 
 Count = Callable[[Tensor, Tensor], Tensor]
 

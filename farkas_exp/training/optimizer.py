@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from farkas_exp.config import LRConfig, OptimizerConfig
 from farkas_exp.initialization.matched import classifier_of
 from farkas_exp.initialization.random import weight_layers
-from farkas_exp.models import SCALAR_MODULES, WEIGHT_MODULES
+from farkas_exp.models.create import SCALAR_MODULES, WEIGHT_MODULES
 from farkas_exp.registry import OPTIMIZERS
 
 SCALAR_LR = 0.1

@@ -10,7 +10,7 @@ from farkas_exp.machine import distributed
 from farkas_exp.machine.errors import Interrupted, UserError
 from farkas_exp.machine.processes import Processes
 from farkas_exp.machine.signals import StopRequest, free_to_leave
-from farkas_exp.measures import check_measures
+from farkas_exp.measures.figures import check_measures
 from farkas_exp.runs import RunDirectory, RunLost, by_evaluation_set, checkpoint, write_json, write_record, write_state
 from farkas_exp.runs.console import Progress
 from farkas_exp.runs.jsonl import append_row, truncate_rows

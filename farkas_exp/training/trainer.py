@@ -21,11 +21,11 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from farkas_exp.config import Config
-from farkas_exp.data import ImageData
+from farkas_exp.data.base import ImageData
 from farkas_exp.machine.processes import ALONE, Processes
 from farkas_exp.machine.seeding import derive_seed
 from farkas_exp.machine.signals import StopRequest
-from farkas_exp.methods import Method, Training, build_methods, changes_gradients, execution_mode, penalized
+from farkas_exp.methods.base import Method, Training, build_methods, changes_gradients, execution_mode, penalized
 from farkas_exp.registry import OPTIMIZERS
 from farkas_exp.training.evaluation import counted, evaluation_sums
 from farkas_exp.training.execution import CapturedStep, PeakMemory, Recorder, Step, choose_mode, compile_model

@@ -10,7 +10,9 @@ import torchvision
 from torch import nn
 
 from farkas_exp import FarkasConv2d, FarkasLinear, FarkasRule, certify, convert, create_model
-from farkas_exp.layers import FarkasCompletion, FarkasLayer, plain_path
+from farkas_exp.layers.completion import FarkasCompletion
+from farkas_exp.layers.farkas import FarkasLayer
+from farkas_exp.layers.paths import plain_path
 from farkas_exp.machine.errors import UserError
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from farkas_exp.config import AugmentationConfig, DatasetConfig
-from farkas_exp.data import build_data
 from farkas_exp.data.arrays.moons import make_moons
 from farkas_exp.data.base import Arrays
+from farkas_exp.data.build import build_data
 from farkas_exp.data.resize import resize
 from farkas_exp.data.subset import held_out, hold_out, limit_training, limited
 from farkas_exp.machine.errors import UserError

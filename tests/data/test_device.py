@@ -8,9 +8,10 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from farkas_exp.config import AugmentationConfig, DatasetConfig
-from farkas_exp.data import build_data, device
+from farkas_exp.data import device
 from farkas_exp.data.augmentation import plan_epoch
 from farkas_exp.data.base import Arrays
+from farkas_exp.data.build import build_data
 from farkas_exp.data.device import DeviceData
 from farkas_exp.data.subset import fixed_order
 from farkas_exp.machine.errors import UserError

@@ -5,11 +5,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from farkas_exp.initialization import initialize
+from farkas_exp.initialization.apply import initialize
 from farkas_exp.initialization.landscape import inherited_minimum, linear_classifier
 from farkas_exp.machine.errors import UserError
 from farkas_exp.measures.hessian import loss_and_gradient_norm
-from farkas_exp.models import create_model
+from farkas_exp.models.create import create_model
 from tests.points import moons
 
 

@@ -4,12 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from farkas_exp.initialization import INITIALIZATIONS, initialize
+from farkas_exp.initialization.apply import initialize
 from farkas_exp.initialization.matched import feature_variance
 from farkas_exp.initialization.random import weight_layers
-from farkas_exp.layers import FarkasLayer, ResidualBlock, plain_path
+from farkas_exp.layers.farkas import FarkasLayer
+from farkas_exp.layers.paths import plain_path
+from farkas_exp.layers.residual import ResidualBlock
 from farkas_exp.machine.errors import UserError
-from farkas_exp.models import create_model
+from farkas_exp.models.create import create_model
+from farkas_exp.registry import INITIALIZATIONS
 
 OPTIONS = {"bias_shift": {"bias": 1.0}, "bias_uniform": {"bias": 1.0}}
 SEEDLESS = ("pytorch", "zero_last", "match_farkas", "zero", "bias_shift")

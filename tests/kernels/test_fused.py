@@ -5,8 +5,10 @@ import torch
 
 from farkas_exp.kernels import accelerate
 from farkas_exp.kernels.fused import Augment
-from farkas_exp.layers import FarkasConv2d, FarkasRule, plain_path
 from farkas_exp.layers.augmented import augment_bias, augment_weight
+from farkas_exp.layers.farkas import FarkasConv2d
+from farkas_exp.layers.paths import plain_path
+from farkas_exp.layers.rule import FarkasRule
 
 SHAPES = {"linear": (4, 7), "conv": (4, 3, 3, 3), "1x1": (4, 3, 1, 1), "one free row": (1, 3, 3, 3)}
 

@@ -8,8 +8,11 @@ import torch.nn.functional as F
 
 from farkas_exp.kernels import accelerate, native_conv, native_library
 from farkas_exp.kernels.batch_last import BatchLastFarkasConv2d, BatchLastFarkasResidualConv2d
-from farkas_exp.layers import Activation, FarkasConv2d, FarkasResidualConv2d, plain_path
-from farkas_exp.models import create_model
+from farkas_exp.layers.activation import Activation
+from farkas_exp.layers.farkas import FarkasConv2d
+from farkas_exp.layers.paths import plain_path
+from farkas_exp.layers.residual import FarkasResidualConv2d
+from farkas_exp.models.create import create_model
 
 needs_compiler = pytest.mark.skipif(native_library.library() is None, reason="no C++ compiler")
 RELU = Activation("relu")

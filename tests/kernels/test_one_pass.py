@@ -7,10 +7,9 @@ import torch
 from torch.nn import functional as F
 
 from farkas_exp.kernels import KERNELS, one_pass, restore
-from farkas_exp.layers import plain_path
-from farkas_exp.layers.paths import single_precision
+from farkas_exp.layers.paths import plain_path, single_precision
 from farkas_exp.layers.residual import Scaling
-from farkas_exp.models import create_model
+from farkas_exp.models.create import create_model
 
 pytest.importorskip("triton")
 from farkas_exp.kernels import triton_conv

@@ -10,11 +10,14 @@ import pytest
 import torch
 
 import farkas_exp
-from farkas_exp.initialization import initialize
+from farkas_exp.initialization.apply import initialize
 from farkas_exp.kernels import KERNELS, accelerate, in_use, native_library, restore
 from farkas_exp.kernels.batch_last import BatchLastNet, faster, worth_it
-from farkas_exp.layers import FarkasConv2d, FarkasLayer, plain_path, watch_pre_activations
-from farkas_exp.models import NETWORKS, create_model
+from farkas_exp.layers.farkas import FarkasConv2d, FarkasLayer
+from farkas_exp.layers.paths import plain_path
+from farkas_exp.layers.watching import watch_pre_activations
+from farkas_exp.models.create import create_model
+from farkas_exp.registry import NETWORKS
 
 CPU = torch.device("cpu")
 needs_compiler = pytest.mark.skipif(native_library.library() is None, reason="no C++ compiler")

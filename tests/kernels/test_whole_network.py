@@ -9,8 +9,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from farkas_exp.kernels import accelerate, fused, in_use, restore
 from farkas_exp.kernels.fused import FusedLayer
 from farkas_exp.kernels.whole_network import augment_together
-from farkas_exp.layers import ResidualBlock, plain_path
-from farkas_exp.models import NETWORKS, create_model
+from farkas_exp.layers.paths import plain_path
+from farkas_exp.layers.residual import ResidualBlock
+from farkas_exp.models.create import create_model
+from farkas_exp.registry import NETWORKS
 
 CPU = torch.device("cpu")
 FARKAS = [name for name in NETWORKS if NETWORKS[name].farkas]

@@ -4,7 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from farkas_exp.layers import FarkasCompletion, FarkasResidualConv2d, FarkasRule, certify
+from farkas_exp.layers.certificate import certify
+from farkas_exp.layers.completion import FarkasCompletion
+from farkas_exp.layers.residual import FarkasResidualConv2d
+from farkas_exp.layers.rule import FarkasRule
 
 
 @pytest.mark.parametrize("aggregation", ["sum", "mean"])

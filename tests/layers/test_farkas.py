@@ -5,7 +5,9 @@ import torch
 import torch.nn.functional as F
 from scipy.optimize import linprog
 
-from farkas_exp.layers import FarkasConv2d, FarkasLinear, FarkasRule, certify, farkas_conv2d, farkas_linear, lambda_b
+from farkas_exp.layers.certificate import certify, lambda_b
+from farkas_exp.layers.farkas import FarkasConv2d, FarkasLinear, farkas_conv2d, farkas_linear
+from farkas_exp.layers.rule import FarkasRule
 from farkas_exp.machine.errors import UserError
 
 AGG = {"sum": torch.sum, "mean": torch.mean}

@@ -6,22 +6,14 @@ import torch.nn.functional as F
 
 from farkas_exp.config import ActivationConfig, NormalizationConfig
 from farkas_exp.config.extensions import extended
-from farkas_exp.layers import (
-    ACTIVATIONS,
-    NORMALIZATIONS,
-    Activation,
-    FarkasLinear,
-    FarkasResidualConv2d,
-    FarkasRule,
-    GroupNorm,
-    build_normalization,
-    dynamic_tanh,
-    group_norm,
-    rms_norm,
-)
-from farkas_exp.layers.normalization import RMSNorm
+from farkas_exp.layers.activation import Activation
+from farkas_exp.layers.farkas import FarkasLinear
+from farkas_exp.layers.normalization import GroupNorm, RMSNorm, build_normalization, dynamic_tanh, group_norm, rms_norm
+from farkas_exp.layers.residual import FarkasResidualConv2d
+from farkas_exp.layers.rule import FarkasRule
 from farkas_exp.machine.errors import UserError
 from farkas_exp.models.kit import LayerKit, ResidualUnit, Unit
+from farkas_exp.registry import ACTIVATIONS, NORMALIZATIONS
 
 
 def normal(*shape, seed=0):

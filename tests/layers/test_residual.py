@@ -5,7 +5,10 @@ import torch
 import torch.nn.functional as F
 
 from farkas_exp.kernels import accelerate
-from farkas_exp.layers import Activation, FarkasResidualConv2d, ResidualConv2d, append_shortcut, certify, plain_path
+from farkas_exp.layers.activation import Activation
+from farkas_exp.layers.certificate import certify
+from farkas_exp.layers.paths import plain_path
+from farkas_exp.layers.residual import FarkasResidualConv2d, ResidualConv2d, append_shortcut
 
 AGG = {"sum": torch.sum, "mean": torch.mean}
 PATHS = ["plain", "fused"]

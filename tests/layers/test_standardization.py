@@ -9,9 +9,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from farkas_exp.config import OptimizerConfig, parse
-from farkas_exp.initialization import initialize
+from farkas_exp.initialization.apply import initialize
 from farkas_exp.kernels import accelerate
-from farkas_exp.layers import Activation, FarkasConv2d, FarkasResidualConv2d, certify
+from farkas_exp.layers.activation import Activation
+from farkas_exp.layers.certificate import certify
+from farkas_exp.layers.farkas import FarkasConv2d
+from farkas_exp.layers.residual import FarkasResidualConv2d
 from farkas_exp.layers.standardization import (
     EPS,
     Standardizable,
@@ -21,8 +24,9 @@ from farkas_exp.layers.standardization import (
     variance_gain,
 )
 from farkas_exp.machine.errors import UserError
-from farkas_exp.methods import execution_mode
-from farkas_exp.models import NETWORKS, create_model
+from farkas_exp.methods.base import execution_mode
+from farkas_exp.models.create import create_model
+from farkas_exp.registry import NETWORKS
 from farkas_exp.training.optimizer import build_optimizer
 from tests.configs import config
 from tests.networks import normal

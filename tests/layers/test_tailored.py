@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from farkas_exp.initialization import initialize
-from farkas_exp.layers import Activation
+from farkas_exp.initialization.apply import initialize
+from farkas_exp.layers.activation import Activation
 from farkas_exp.layers.tailored import correlation, slope_for, tailored_relu
 from farkas_exp.machine.errors import UserError
-from farkas_exp.models import create_model
+from farkas_exp.models.create import create_model
 
 
 @pytest.mark.parametrize("c", [-0.5, 0.0, 0.7])

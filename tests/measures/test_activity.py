@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from farkas_exp.layers import Activation, FarkasLayer, FarkasResidualConv2d
-from farkas_exp.measures import dead_samples, measure_activity
-from farkas_exp.measures.activity import _activity
-from farkas_exp.models import create_model
+from farkas_exp.layers.activation import Activation
+from farkas_exp.layers.farkas import FarkasLayer
+from farkas_exp.layers.residual import FarkasResidualConv2d
+from farkas_exp.measures.activity import _activity, dead_samples, measure_activity
+from farkas_exp.models.create import create_model
 from farkas_exp.report.activity import KINDS
 
 

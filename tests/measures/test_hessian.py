@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from farkas_exp.measures.hessian import hessian_extremes, lanczos_extremes, loss_and_gradient_norm, parameter_norm
 from farkas_exp.measures.ntk import tangent_kernel
-from farkas_exp.models import create_model
+from farkas_exp.models.create import create_model
 from tests.points import moons
 
 

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from farkas_exp.measures.ntk import kernel_change, kernel_correlation, tangent_kernel
-from farkas_exp.models import create_model
+from farkas_exp.models.create import create_model
 from tests.points import moons
 
 

@@ -7,13 +7,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from farkas_exp.layers import FarkasLayer, FarkasLinear
+from farkas_exp.layers.farkas import FarkasLayer, FarkasLinear
 from farkas_exp.layers.standardization import Standardizable
 from farkas_exp.machine.errors import UserError
 from farkas_exp.measures.spectrum import conv_singular_values, effective_rank, effective_ranks, used_weight
-from farkas_exp.methods import Training, build_methods, execution_mode
+from farkas_exp.methods.base import Training, build_methods, execution_mode
 from farkas_exp.methods.rank_projection import PROJECTIONS, project_ranks, project_weight
-from farkas_exp.models import create_model
+from farkas_exp.models.create import create_model
 from farkas_exp.training.schedule import learning_rate_at
 
 

@@ -6,13 +6,13 @@ from torch.nn import functional as F
 
 from farkas_exp import runs
 from farkas_exp.config import AttackConfig, AugmentationConfig, DatasetConfig
-from farkas_exp.data import build_data
+from farkas_exp.data.build import build_data
 from farkas_exp.launch import execution
 from farkas_exp.machine.errors import UserError
-from farkas_exp.measures import check_measures
-from farkas_exp.methods import Training, build_methods, execution_mode
+from farkas_exp.measures.figures import check_measures
 from farkas_exp.methods.adversarial import ROBUST_TESTS, pgd, robust_errors
-from farkas_exp.models import create_model
+from farkas_exp.methods.base import Training, build_methods, execution_mode
+from farkas_exp.models.create import create_model
 from farkas_exp.runs import open_run, read_rows
 from tests.configs import config
 

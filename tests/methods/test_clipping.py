@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from farkas_exp.methods.clipping import clip_units, unit_norms
-from farkas_exp.models import create_model
+from farkas_exp.models.create import create_model
 from farkas_exp.training.trainer import TrainerState
 from tests.trainers import made_trainer, trained
 

@@ -2,11 +2,11 @@ import pytest
 import torch
 
 from farkas_exp.config import DropoutConfig
-from farkas_exp.layers import Activation
+from farkas_exp.layers.activation import Activation
 from farkas_exp.machine.errors import UserError
-from farkas_exp.methods import execution_mode
+from farkas_exp.methods.base import execution_mode
 from farkas_exp.methods.dropout import dropout_rate, set_dropout
-from farkas_exp.models import create_model
+from farkas_exp.models.create import create_model
 from tests.configs import config
 
 

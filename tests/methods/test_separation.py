@@ -8,17 +8,18 @@ from torch import nn
 from torch.nn import functional as F
 
 from farkas_exp.config.identity import deciding_values, identify
-from farkas_exp.data import build_data
 from farkas_exp.data.arrays.moons import make_moons
-from farkas_exp.initialization import initialize
+from farkas_exp.data.build import build_data
+from farkas_exp.initialization.apply import initialize
 from farkas_exp.launch import execution
-from farkas_exp.layers import watch_pre_activations
+from farkas_exp.layers.watching import watch_pre_activations
 from farkas_exp.machine.errors import UserError
-from farkas_exp.measures import dead_samples
-from farkas_exp.methods import Method, Training, base, build_methods, execution_mode, penalized, register
+from farkas_exp.measures.activity import dead_samples
+from farkas_exp.methods import base
+from farkas_exp.methods.base import Method, Training, build_methods, execution_mode, penalized, register
 from farkas_exp.methods.norm_bias import norm_bias
 from farkas_exp.methods.separation import separation_penalty, slack_sum
-from farkas_exp.models import create_model
+from farkas_exp.models.create import create_model
 from farkas_exp.runs import read_run
 from farkas_exp.training.building import build_model
 from tests.composing import composed

@@ -9,12 +9,12 @@ from torch import nn
 
 from farkas_exp.config import parse
 from farkas_exp.config.identity import identify
-from farkas_exp.initialization import initialize
+from farkas_exp.initialization.apply import initialize
 from farkas_exp.initialization.matched import classifier_of, feature_variance
-from farkas_exp.layers import FarkasConv2d
+from farkas_exp.layers.farkas import FarkasConv2d
 from farkas_exp.machine.errors import UserError
-from farkas_exp.measures import measure_activity
-from farkas_exp.models import create_model
+from farkas_exp.measures.activity import measure_activity
+from farkas_exp.models.create import create_model
 from farkas_exp.models.head import RandomProjection
 from farkas_exp.runs import RunDirectory
 from farkas_exp.training.optimizer import build_optimizer, learning_rate

@@ -12,10 +12,12 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from farkas_exp.config import ModelConfig
-from farkas_exp.layers import Activation, FarkasLayer
+from farkas_exp.layers.activation import Activation
+from farkas_exp.layers.farkas import FarkasLayer
 from farkas_exp.machine.errors import UserError
-from farkas_exp.models import NETWORKS, SCALAR_MODULES, create_model
+from farkas_exp.models.create import SCALAR_MODULES, create_model
 from farkas_exp.models.plan import Plan
+from farkas_exp.registry import NETWORKS
 
 SMALL: dict[str, Any] = {
     "blocks": (1, 1), "widths": (8, 12), "depth": 2, "width": 6, "residual": False, "variant": "paper",

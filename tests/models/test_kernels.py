@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from farkas_exp.models import create_model, kernels
+from farkas_exp.models import kernels
+from farkas_exp.models.create import create_model
 
 CPU = torch.device("cpu")
 

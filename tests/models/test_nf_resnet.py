@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from farkas_exp.initialization import initialize
+from farkas_exp.initialization.apply import initialize
 from farkas_exp.layers.standardization import standardize
-from farkas_exp.models import create_model
+from farkas_exp.models.create import create_model
 from tests.composing import composed
 from tests.networks import normal, with_multipliers
 

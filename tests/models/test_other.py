@@ -8,11 +8,13 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from farkas_exp.kernels import accelerate
-from farkas_exp.layers import NORMALIZATIONS, FarkasLayer, ResidualBlock
+from farkas_exp.layers.farkas import FarkasLayer
+from farkas_exp.layers.residual import ResidualBlock
 from farkas_exp.machine.errors import UserError
-from farkas_exp.models import NETWORKS, SCALAR_MODULES, WEIGHT_MODULES, create_model
+from farkas_exp.models.create import SCALAR_MODULES, WEIGHT_MODULES, create_model
 from farkas_exp.models.fixup import FixupBlock
 from farkas_exp.models.imagenet import Projection
+from farkas_exp.registry import NETWORKS, NORMALIZATIONS
 from tests.networks import build, dead_points, images, parameters
 
 # FixUp

@@ -9,15 +9,11 @@ from torch import nn
 
 from farkas_exp.config import OptimizerConfig
 from farkas_exp.kernels import accelerate
-from farkas_exp.layers import (
-    FarkasResidualConv2d,
-    ResidualBlock,
-    ResidualConv2d,
-    certify,
-    plain_path,
-)
+from farkas_exp.layers.certificate import certify
+from farkas_exp.layers.paths import plain_path
+from farkas_exp.layers.residual import FarkasResidualConv2d, ResidualBlock, ResidualConv2d
 from farkas_exp.machine.errors import UserError
-from farkas_exp.models import create_model
+from farkas_exp.models.create import create_model
 from farkas_exp.training.optimizer import build_optimizer
 from tests.networks import SMALL, normal, with_multipliers
 

@@ -6,19 +6,14 @@ import pytest
 import torch
 
 from farkas_exp.config import parse
-from farkas_exp.initialization import initialize
-from farkas_exp.layers import (
-    Activation,
-    FarkasResidualConv2d,
-    ResidualBlock,
-    ResidualConv2d,
-    Scaling,
-    certify,
-    plain_path,
-)
+from farkas_exp.initialization.apply import initialize
+from farkas_exp.layers.activation import Activation
+from farkas_exp.layers.certificate import certify
+from farkas_exp.layers.paths import plain_path
+from farkas_exp.layers.residual import FarkasResidualConv2d, ResidualBlock, ResidualConv2d, Scaling
 from farkas_exp.machine.errors import UserError
-from farkas_exp.measures import measure_activity
-from farkas_exp.models import create_model
+from farkas_exp.measures.activity import measure_activity
+from farkas_exp.models.create import create_model
 from tests.configs import config
 from tests.networks import SMALL, normal
 
@@ -158,7 +153,7 @@ def test_a_scaled_farkasnet_has_no_dead_point_before_and_after_steps(aggregation
 
 
 def test_a_run_is_built_as_its_configuration_says(tmp_path) -> None:
-    from farkas_exp.data import build_data
+    from farkas_exp.data.build import build_data
     from farkas_exp.training.building import build_model
 
     made = config(

@@ -5,11 +5,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from farkas_exp.layers import Activation, FarkasLayer, FarkasResidualConv2d, ResidualConv2d, certify, plain_path
+from farkas_exp.layers.activation import Activation
+from farkas_exp.layers.certificate import certify
+from farkas_exp.layers.farkas import FarkasLayer
+from farkas_exp.layers.paths import plain_path
+from farkas_exp.layers.residual import FarkasResidualConv2d, ResidualConv2d
 from farkas_exp.machine.errors import UserError
-from farkas_exp.measures import measure_activity
-from farkas_exp.models import NETWORKS, create_model
+from farkas_exp.measures.activity import measure_activity
+from farkas_exp.models.create import create_model
 from farkas_exp.models.resnet import BasicBlock, Bottleneck, Transition
+from farkas_exp.registry import NETWORKS
 from tests.networks import build, dead_points, images, parameters
 
 AGG = {"sum": torch.sum, "mean": torch.mean}

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from farkas_exp.initialization import initialize
+from farkas_exp.initialization.apply import initialize
 from farkas_exp.machine.errors import UserError
-from farkas_exp.measures import dead_samples, measure_activity
-from farkas_exp.models import create_model
+from farkas_exp.measures.activity import dead_samples, measure_activity
+from farkas_exp.models.create import create_model
 
 
 def weights(model):

@@ -5,12 +5,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from farkas_exp.conversion import convert
-from farkas_exp.conversion.network import LAYER
-from farkas_exp.initialization import initialize
-from farkas_exp.layers import FarkasLayer, certify, plain_path, watch_pre_activations
+from farkas_exp.conversion.network import LAYER, convert
+from farkas_exp.initialization.apply import initialize
+from farkas_exp.layers.certificate import certify
+from farkas_exp.layers.farkas import FarkasLayer
+from farkas_exp.layers.paths import plain_path
+from farkas_exp.layers.watching import watch_pre_activations
 from farkas_exp.machine.errors import UserError
-from farkas_exp.measures import dead_samples, measure_activity
+from farkas_exp.measures.activity import dead_samples, measure_activity
 from farkas_exp.measures.hessian import hessian_extremes, loss_and_gradient_norm
 from farkas_exp.models.vit import MLPBlock, attention
 from tests.networks import build, normal

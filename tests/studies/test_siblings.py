@@ -7,9 +7,9 @@ import torch
 
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.files import write_text
-from farkas_exp.measures import check_measures
+from farkas_exp.measures.figures import check_measures
 from farkas_exp.measures.plane import plane_figures
-from farkas_exp.models import create_model
+from farkas_exp.models.create import create_model
 from farkas_exp.registry import EXPERIMENTS
 from farkas_exp.report import maps, tables
 from farkas_exp.report.landscape import landscape_table

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 import farkas_exp
+from farkas_exp.data.base import DataInfo
 from farkas_exp.machine.errors import UserError
 from farkas_exp.runs import read_json, read_run, write_json
 from tests.configs import config
@@ -123,7 +124,7 @@ def test_other_data_are_standardized_as_the_runs_own_and_their_classes_found_by_
     found = run.evaluate("image_folder", root=str(tmp_path / "other"), image_size=None)
     assert found["test_error"] == expected["test_error"]
     assert found["test_loss"] == pytest.approx(expected["test_loss"], rel=1e-5)
-    run.info = farkas_exp.data.DataInfo(**{**vars(info), "class_names": tuple(names)})
+    run.info = DataInfo(**{**vars(info), "class_names": tuple(names)})
     found = run.evaluate("image_folder", root=str(tmp_path / "turned"))
     assert found["test_error"] == expected["test_error"]
 

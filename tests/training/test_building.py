@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from farkas_exp.data import build_data
-from farkas_exp.layers import FarkasLayer
+from farkas_exp.data.build import build_data
+from farkas_exp.layers.farkas import FarkasLayer
 from farkas_exp.machine.distributed import ALONE, Processes
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.seeding import derive_seed
-from farkas_exp.models import create_model
+from farkas_exp.models.create import create_model
 from farkas_exp.training import building
 from farkas_exp.training.building import (
     build_model,

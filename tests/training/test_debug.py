@@ -11,7 +11,7 @@ from farkas_exp.config.identity import identify
 from farkas_exp.launch.cli import main
 from farkas_exp.launch.execution import execute
 from farkas_exp.machine.errors import UserError
-from farkas_exp.methods import execution_mode
+from farkas_exp.methods.base import execution_mode
 from farkas_exp.runs import collect, open_run, read_rows, read_run
 from farkas_exp.training.trainer import Trainer
 from tests.configs import config

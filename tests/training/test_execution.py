@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from farkas_exp.data import build_data
+from farkas_exp.data.build import build_data
 from farkas_exp.launch import execution
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.signals import StopRequest

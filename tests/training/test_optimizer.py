@@ -6,7 +6,7 @@ from torch import nn
 
 from farkas_exp.config import LRConfig, OptimizerConfig
 from farkas_exp.machine.errors import UserError
-from farkas_exp.models import create_model
+from farkas_exp.models.create import create_model
 from farkas_exp.training.optimizer import (
     build_optimizer,
     keep_rates,

@@ -3,10 +3,12 @@
 import pytest
 import torch
 
-from farkas_exp.layers import FarkasLinear, certify
+from farkas_exp.layers.certificate import certify
+from farkas_exp.layers.farkas import FarkasLinear
 from farkas_exp.layers.paths import allow_tf32, single_precision
 from farkas_exp.machine.errors import UserError
-from farkas_exp.measures import MEASURES, figures
+from farkas_exp.measures import figures
+from farkas_exp.registry import MEASURES
 from farkas_exp.training.precision import computing_in, set_precision
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

@@ -199,7 +199,7 @@ def test_bf16_and_both_memory_formats_train(tmp_path, layout):
 
 
 def test_a_network_depends_on_its_seed_alone():
-    from farkas_exp.data import build_data
+    from farkas_exp.data.build import build_data
 
     made = config()
     data = build_data(made.dataset, made.augmentation, batch_size=40, seed=0, device=torch.device("cpu"))
@@ -215,7 +215,7 @@ def test_a_network_depends_on_its_seed_alone():
 
 
 def test_another_seed_is_another_network():
-    from farkas_exp.data import build_data
+    from farkas_exp.data.build import build_data
 
     made, other = config(), config(seed=1)
     data = build_data(made.dataset, made.augmentation, batch_size=40, seed=0, device=torch.device("cpu"))
@@ -226,7 +226,7 @@ def test_another_seed_is_another_network():
 
 
 def test_match_farkas_scales_the_network_of_the_same_seed_and_needs_no_normalization(tmp_path):
-    from farkas_exp.data import build_data
+    from farkas_exp.data.build import build_data
 
     def built(init, **more):
         options = {"model": {"name": "resnet34"}, "normalization": {"name": "none"}, "init": {"name": init}, **more}

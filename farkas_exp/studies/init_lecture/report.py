@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from farkas_exp.initialization import initialize
-from farkas_exp.layers import Scaling
-from farkas_exp.models import NETWORKS as MODELS
-from farkas_exp.models import create_model
+from farkas_exp.initialization.apply import initialize
+from farkas_exp.layers.residual import Scaling
+from farkas_exp.models.create import create_model
+from farkas_exp.registry import NETWORKS as MODELS
 from farkas_exp.report import style
 from farkas_exp.report.render import Report
 from farkas_exp.report.tables import Table, table_of

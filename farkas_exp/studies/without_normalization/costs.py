@@ -84,7 +84,7 @@ def measure(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Cost]:
     """Train every method for some steps, beside the first one, on the device that `device=auto` chooses."""
     import torch
 
-    from farkas_exp.layers import in_mode
+    from farkas_exp.layers.paths import in_mode
     from farkas_exp.machine.processes import ALONE
     from farkas_exp.machine.signals import StopRequest
     from farkas_exp.measures.work import multiply_adds

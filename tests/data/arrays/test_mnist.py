@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from farkas_exp.config import AugmentationConfig, DatasetConfig
-from farkas_exp.data import build_data
+from farkas_exp.data.build import build_data
 from farkas_exp.machine.errors import UserError
 from tests.mnist_files import make_mnist
 

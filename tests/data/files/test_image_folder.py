@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from farkas_exp.config import AugmentationConfig, DatasetConfig
-from farkas_exp.data import build_data
+from farkas_exp.data.build import build_data
 from farkas_exp.data.files import image_folder
 from farkas_exp.machine.errors import UserError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from farkas_exp.config import DatasetConfig, PhaseConfig, PhasesConfig
-from farkas_exp.data import build_data
+from farkas_exp.data.build import build_data
 from farkas_exp.data.files import prints
 from farkas_exp.data.files.listing import list_images
 from farkas_exp.data.files.made import make_folder

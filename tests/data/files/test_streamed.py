@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from farkas_exp.config import AugmentationConfig, DatasetConfig, PhaseConfig, PhasesConfig
-from farkas_exp.data import build_data
+from farkas_exp.data.build import build_data
 from farkas_exp.data.files.copies import copy_for
 from farkas_exp.data.files.listing import list_images
 from farkas_exp.data.files.made import make_folder

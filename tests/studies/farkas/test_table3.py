@@ -11,7 +11,7 @@ import torch
 
 from farkas_exp import runs
 from farkas_exp.config.phases import phase_at
-from farkas_exp.data import build_data
+from farkas_exp.data.build import build_data
 from farkas_exp.data.files.made import make_folder
 from farkas_exp.data.files.resize import main as resize
 from farkas_exp.launch import execution

@@ -6,11 +6,12 @@ import math
 import pytest
 import torch
 
-from farkas_exp.initialization import initialize
+from farkas_exp.initialization.apply import initialize
 from farkas_exp.initialization.shortcuts import branch_layers
-from farkas_exp.layers import FarkasConv2d, ResidualBlock, Scaling
+from farkas_exp.layers.farkas import FarkasConv2d
+from farkas_exp.layers.residual import ResidualBlock, Scaling
 from farkas_exp.machine.errors import UserError
-from farkas_exp.models import create_model
+from farkas_exp.models.create import create_model
 from farkas_exp.models.linear_residual import LinearResidual
 from farkas_exp.report.command import main
 from farkas_exp.report.render import show

@@ -9,8 +9,8 @@ import math
 import torch
 from torch import Tensor
 
-from farkas_exp.initialization import initialize
-from farkas_exp.layers import Scaling
+from farkas_exp.initialization.apply import initialize
+from farkas_exp.layers.residual import Scaling
 from farkas_exp.models.linear_residual import LinearResidual
 
 
