@@ -16,9 +16,6 @@ def labelled(dataset: DatasetConfig) -> DatasetConfig:
 
     Links are followed, so neither the path nor its spelling (`~`, `.`, a final slash) matters. Data sets that
     `dataset.name` names have no label.
-
-    Raises:
-        UserError: there can be no such path.
     """
     entry = DATASETS.get(dataset.name)
     if entry is None or not entry.named_by_folder or dataset.label or dataset.root is None:
@@ -31,11 +28,7 @@ def labelled(dataset: DatasetConfig) -> DatasetConfig:
 
 
 def home(path: str, where: str) -> str:
-    """`path` with a leading ~ replaced by the user's home, as in a shell.
-
-    Raises:
-        UserError: there is no such home.
-    """
+    """`path` with a leading ~ replaced by the user's home, as in a shell."""
     if not path.startswith("~"):
         return path
     expanded = os.path.expanduser(path)

@@ -43,11 +43,7 @@ class Option:
     shortest: int = 0
 
     def check_range(self, where: str, value: Any) -> None:
-        """Check a value against the range.
-
-        Raises:
-            UserError: it is out of range.
-        """
+        """Check a value against the range."""
         if isinstance(value, tuple):
             for index, item in enumerate(value):
                 self.check_range(f"{where}[{index}]", item)
@@ -123,11 +119,7 @@ def _fields(schema: type) -> tuple["dataclasses.Field[Any]", ...]:
 
 
 def check_options(config: Any) -> None:
-    """Check every key of `config` against its declaration: first the ranges, then the needs.
-
-    Raises:
-        UserError: a value is out of range, or has no effect in this configuration.
-    """
+    """Check every key of `config` against its declaration: first the ranges, then the needs."""
     keys = list(walk(config))
     for where, f, value in keys:
         if value is not f.default:  # saves time: a sweep checks thousands of configurations

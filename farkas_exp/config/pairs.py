@@ -12,11 +12,7 @@ MOST_BYTES = 2**36
 
 
 def check_pairs(config: Config) -> None:
-    """Check what concerns more than one key.
-
-    Raises:
-        UserError: two values do not fit together.
-    """
+    """Check what concerns more than one key."""
     _check_phases(config)
     _check_sizes(config)
     require(config.lr.warmup <= config.epochs, "lr.warmup", config.lr.warmup, f"at most {config.epochs}, the epochs")

@@ -20,11 +20,7 @@ def config_dir() -> str:
 
 
 def tell_hydra(config_dir: Path, overrides: Sequence[str] = ()) -> None:
-    """Load the plugins, including those in the overrides, and store the schema and every choice without a file.
-
-    Raises:
-        UserError: a plugin cannot be imported.
-    """
+    """Load the plugins, including those in the overrides, and store the schema and every choice without a file."""
     load_plugins(named_plugins(overrides))
     store = ConfigStore.instance()
     store.store(name="schema", node=schema_defaults())

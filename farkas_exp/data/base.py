@@ -101,11 +101,7 @@ class Arrays:
 
 
 def batch_share(batch_size: int, world_size: int) -> int:
-    """The rows of each training batch for each of `world_size` processes.
-
-    Raises:
-        UserError: unequal shares, whose mean over the processes would not be that of the batch.
-    """
+    """The rows of each training batch for each of `world_size` processes."""
     share, rest = divmod(batch_size, world_size)
     if rest or not share:
         raise UserError(

@@ -35,9 +35,6 @@ class DeviceData:
     black pixels before all else. Points are never augmented. `batch_size` counts the images of a training batch over
     all processes; the last incomplete batch is left out. Process `rank` of `world_size` gets its share of every batch
     and of the evaluation set.
-
-    Raises:
-        UserError: a batch size or augmentation that does not fit the images or the number of processes.
     """
 
     def __init__(

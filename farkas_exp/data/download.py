@@ -15,9 +15,6 @@ def put_into(root: Path, folder: Path, name: str, fetch: Callable[[Path], object
     """Let `fetch` make the relative `folder` in a temporary one, and move it into `root`.
 
     An interrupted download leaves nothing behind, and two at once do not disturb each other.
-
-    Raises:
-        UserError: it fails; `otherwise` says what else to do.
     """
     timeout = socket.getdefaulttimeout()
     try:

@@ -31,20 +31,12 @@ def rank_in_class(labels: Tensor, purpose: str) -> np.ndarray:
 
 
 def limit_training(arrays: Arrays, limit: int) -> Arrays:
-    """Keep `limit` training images, spread over the classes as equally as possible.
-
-    Raises:
-        UserError: more images than there are, or fewer than one a class.
-    """
+    """Keep `limit` training images, spread over the classes as equally as possible."""
     return _keep(arrays, limited(arrays.train_labels, len(arrays.class_names), limit, arrays.name))
 
 
 def limited(labels: Tensor, classes: int, limit: int, name: str) -> np.ndarray:
-    """The indices (limit,), in their order, of the images that `limit_training` keeps.
-
-    Raises:
-        UserError: more images than there are, or fewer than one a class.
-    """
+    """The indices (limit,), in their order, of the images that `limit_training` keeps."""
     count = len(labels)
     if limit > count:
         raise UserError(
@@ -61,11 +53,7 @@ def limited(labels: Tensor, classes: int, limit: int, name: str) -> np.ndarray:
 
 
 def hold_out(arrays: Arrays, fraction: float) -> Arrays:
-    """Replace the test set by `fraction` of each class, held out of the training set.
-
-    Raises:
-        UserError: nothing would be held out, or nothing left of a class.
-    """
+    """Replace the test set by `fraction` of each class, held out of the training set."""
     held = held_out(arrays.train_labels, len(arrays.class_names), fraction, arrays.name)
     index = torch.from_numpy(np.flatnonzero(held)).to(arrays.train_images.device)
     test_images, test_labels = arrays.train_images[index], arrays.train_labels[index]
@@ -74,11 +62,7 @@ def hold_out(arrays: Arrays, fraction: float) -> Arrays:
 
 
 def held_out(labels: Tensor, classes: int, fraction: float, name: str) -> np.ndarray:
-    """(N,) whether `hold_out` takes an image out of the training set.
-
-    Raises:
-        UserError: nothing would be held out, or nothing left of a class.
-    """
+    """(N,) whether `hold_out` takes an image out of the training set."""
     counts = np.bincount(labels.cpu().numpy(), minlength=classes)
     held_counts = np.floor(fraction * counts + 0.5).astype(np.int64)
     if held_counts.sum() == 0 or (held_counts >= np.maximum(counts, 1)).any():

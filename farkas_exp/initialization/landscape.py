@@ -22,11 +22,7 @@ CLASSIFIER_STEPS = 2000
 
 @torch.no_grad()
 def zero_(model: nn.Module) -> None:
-    """Set all weights and biases of linear and convolution layers to zero.
-
-    Raises:
-        UserError: a Farkas layer has no margin, so that all its pre-activations would be zero, and every point dead.
-    """
+    """Set all weights and biases of linear and convolution layers to zero."""
     for layer in weight_layers(model):
         if isinstance(layer, FarkasLayer) and layer.rule.margin == 0:
             raise UserError(
@@ -39,22 +35,14 @@ def zero_(model: nn.Module) -> None:
 
 @torch.no_grad()
 def shift_biases(model: nn.Module, bias: float | None) -> None:
-    """Add `bias` to every bias, and keep the rest.
-
-    Raises:
-        UserError: `bias` is None.
-    """
+    """Add `bias` to every bias, and keep the rest."""
     for own in _biases(model, bias, "bias_shift"):
         own.add_(bias)  # type: ignore[arg-type]
 
 
 @torch.no_grad()
 def uniform_biases(model: nn.Module, bias: float | None, generator: torch.Generator) -> None:
-    """Draw every bias from U(-bias, bias), and keep the rest.
-
-    Raises:
-        UserError: `bias` is None.
-    """
+    """Draw every bias from U(-bias, bias), and keep the rest."""
     for own in _biases(model, bias, "bias_uniform"):
         nn.init.uniform_(own, -bias, bias, generator=generator)  # type: ignore[operator]
 
@@ -133,9 +121,6 @@ def local_minimum_(model: nn.Module, images: Tensor | None, labels: Tensor | Non
     """Put a plain MLP into the local minimum that it inherits from the linear classifier of these images.
 
     They are the whole training set, (N, C, H, W), without augmentation.
-
-    Raises:
-        UserError: another network than `mlp`, plain, without shortcuts and normalization, with ReLU; or a narrow one.
     """
     units = list(model.hidden) if isinstance(model, RectangularNet) and not model.spatial else []
     plain = [unit for unit in units if isinstance(unit, Unit) and isinstance(unit.layer, nn.Linear)]

@@ -24,9 +24,6 @@ def lsuv_(model: nn.Module, images: Tensor | None, generator: torch.Generator) -
 
     The output of a layer is its own pre-activation: of a residual layer the branch without the shortcut, of a Farkas
     layer with its aggregated component (which is larger for `sum`, so that its weights become smaller).
-
-    Raises:
-        UserError: there is no batch.
     """
     if images is None:
         raise UserError("init.name: lsuv needs a batch of training images")

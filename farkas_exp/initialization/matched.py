@@ -31,9 +31,6 @@ def match_features_(model: nn.Module, twin: nn.Module | None, images: Tensor | N
     The features are the input of the classifier, and their variance is that between images, averaged over the units.
     Bisection finds the gain, to 1 % of the variance. Biases and the classifier stay as they are. The network is plain
     and without normalization, its twin the Farkas network (sum) of the same depth.
-
-    Raises:
-        UserError: no twin, no images, or no such gain between 0.25 and 8.
     """
     if twin is None:
         raise UserError("init.name: match_farkas is for plain networks that have a Farkas twin, such as resnet34")

@@ -21,9 +21,6 @@ def branch_end_parameters(model: nn.Module) -> Iterator[Tensor]:
 
     They are the weight and bias of its last layer, or of a trainable normalization between that layer and the sum,
     which would undo a scale of the layer.
-
-    Raises:
-        UserError: the normalization there has no weight, or the layer's is standardized: nothing can scale the branch.
     """
     for block in model.modules():
         if isinstance(block, ResidualBlock):

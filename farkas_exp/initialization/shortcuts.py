@@ -39,9 +39,6 @@ def minus_identity_(model: nn.Module, generator: torch.Generator) -> None:
 
     With activations the variance is 2 / fan_in (He); of a convolution the identity is the kernel with a one in its
     middle. Layers outside of branches are the same without the identity; biases are zero.
-
-    Raises:
-        UserError: a branch is not one layer with as many outputs as inputs.
     """
     for layer in weight_layers(model):
         _normal(layer, gain_of(model), generator)

@@ -29,11 +29,7 @@ def packing(arguments: Sequence[str]) -> list[str]:
 
 
 def checked(arguments: Sequence[str]) -> list[str]:
-    """The arguments, with arms by the names of the experiment's file; offer these arms to Hydra.
-
-    Raises:
-        UserError: a mistake, in one line with the key.
-    """
+    """The arguments, with arms by the names of the experiment's file; offer these arms to Hydra."""
     parser = get_args_parser()
     parser.error = _refuse_flag  # type: ignore[method-assign]
     flags = parser.parse_args(list(arguments))

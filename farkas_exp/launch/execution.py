@@ -132,11 +132,7 @@ def _with_gaps(run: runs.RunDirectory, config: Config, done: Outcome) -> Outcome
 
 
 def _standing(run: runs.RunDirectory, config: Config) -> Outcome | None:
-    """The earlier outcome of the run, or None if there is something left to do.
-
-    Raises:
-        UserError: it was trained on other data than these.
-    """
+    """The earlier outcome of the run, or None if there is something left to do."""
     record = runs.read_run(run.path)
     before = None if record is None else _earlier(record, config)
     if record is None or before is None:

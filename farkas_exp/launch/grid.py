@@ -57,11 +57,7 @@ def varied(found: Iterable[Combination]) -> frozenset[str]:
 
 
 def combinations(params: Mapping[str, Any] | None, arguments: Sequence[str], loader: Any) -> list[Combination]:
-    """Every combination of the values of an experiment (`params`) and of the command line (`arguments`).
-
-    Raises:
-        UserError: values that cannot be listed, no combination, or far too many.
-    """
+    """Every combination of the values of an experiment (`params`) and of the command line (`arguments`)."""
     own = keep_texts([f"{key}={value}" for key, value in (params or {}).items()])
     given = [*own, *arguments]
     choices: dict[str, list[str]] = {}  # a later value of a key replaces an earlier one

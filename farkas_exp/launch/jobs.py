@@ -57,11 +57,7 @@ def groups(all_runs: Sequence[Run], runs_per_job: int) -> list[Group]:
 
 
 def whole_number(settings: Mapping[str, Any], key: str, least: int) -> int:
-    """The setting `hydra.launcher.<key>`.
-
-    Raises:
-        UserError: it is not a whole number of at least `least`.
-    """
+    """The setting `hydra.launcher.<key>`."""
     value = settings[key]
     if type(value) is not int or value < least:
         raise UserError(f"hydra.launcher.{key}: expected a whole number of at least {least}, got {value!r}")

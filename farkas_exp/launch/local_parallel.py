@@ -58,9 +58,6 @@ def plan(settings: Mapping[str, Any], found: Sequence[str], cores: int) -> Plan:
     """Complete the settings of the launcher: by default a job for each device, or a job with one thread for each core.
 
     `found` are the devices of this machine, `cores` the number that this process may use.
-
-    Raises:
-        UserError: a setting is out of range.
     """
     chosen = settings["devices"]
     if chosen is not None and not isinstance(chosen, (list, tuple)):

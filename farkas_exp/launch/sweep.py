@@ -73,9 +73,6 @@ class Sweep:
         """The folder for the outcomes of this sweep alone, made at its first use.
 
         It is hydra.sweep.dir if that is new, else a numbered folder in it.
-
-        Raises:
-            UserError: it cannot be made.
         """
         candidates = itertools.chain([self.wanted], (self.wanted / f"sweep_{n}" for n in itertools.count(2)))
         try:

@@ -157,11 +157,7 @@ def tanh(channels: int, config: Any, spatial: bool) -> nn.Module:
 
 
 def build_normalization(config: NormalizationConfig, channels: int, spatial: bool = True) -> nn.Module:
-    """The normalization of `config` over `channels` channels, or features where not `spatial`.
-
-    Raises:
-        UserError: an unknown name, or a normalization of maps where there are none.
-    """
+    """The normalization of `config` over `channels` channels, or features where not `spatial`."""
     entry = NORMALIZATIONS[config.name]
     if entry.maps_only and not spatial:
         others = [name for name in NORMALIZATIONS if not NORMALIZATIONS[name].maps_only]

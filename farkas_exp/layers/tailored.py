@@ -49,11 +49,7 @@ def slope_for(depth: int, target: float) -> float:
 
 
 def tailor(model: nn.Module, config: Any) -> None:
-    """Give every activation of `model` the slope for their number.
-
-    Raises:
-        UserError: it is no chain of plain layers, for which alone this equation holds.
-    """
+    """Give every activation of `model` the slope for their number."""
     if not getattr(model, "is_chain", False) or any(isinstance(module, FarkasLayer) for module in model.modules()):
         raise UserError(
             "activation.name: tailored is for networks of plain layers without shortcuts: mlp, rect_conv; use another"

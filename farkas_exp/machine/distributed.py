@@ -132,11 +132,7 @@ def _part() -> None:
 
 
 def from_environment(environment: Mapping[str, str]) -> Processes:
-    """The processes as described by `torchrun`, or by Slurm if `srun` has started several tasks.
-
-    Raises:
-        UserError: the variables contradict each other.
-    """
+    """The processes as described by `torchrun`, or by Slurm if `srun` has started several tasks."""
     if "RANK" in environment and "WORLD_SIZE" in environment:
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     elif environment.get("SLURM_STEP_NUM_TASKS", "1") != "1" and "SLURM_PROCID" in environment:
@@ -156,9 +152,6 @@ def meeting_point(environment: Mapping[str, str]) -> tuple[str, int]:
     """Host and port where the processes meet: MASTER_ADDR and MASTER_PORT, or derived from the Slurm step.
 
     On Slurm these are the first node, and a port made of the numbers of job and step.
-
-    Raises:
-        UserError: neither is given.
     """
     nodes = environment.get("SLURM_STEP_NODELIST", "")
     host = environment.get("MASTER_ADDR") or first_host(nodes)

@@ -58,11 +58,7 @@ STOP_SIGNALS = tuple(dict.fromkeys((signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 
 
 def check_environment() -> None:
-    """Check the name of the preemption signal.
-
-    Raises:
-        UserError: submitit would not understand it.
-    """
+    """Check the name of the preemption signal."""
     name = os.environ.get(_VARIABLE)
     if name is not None and name not in _names():
         raise unknown(_VARIABLE, name, _names())

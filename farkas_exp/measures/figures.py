@@ -92,11 +92,7 @@ def robustness(subject: Subject) -> dict[str, Any]:
 
 
 def check_measures(config: Config, world_size: int = 1) -> None:
-    """Check the requested measurements, before the run begins.
-
-    Raises:
-        UserError: an unknown name, a measurement of other data, or one that needs a single process.
-    """
+    """Check the requested measurements, before the run begins."""
     for name in config.diagnostics.measures:
         entry = MEASURES[name]
         if entry.plane and config.dataset.name != "moons":

@@ -19,9 +19,6 @@ def plane_figures(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str,
     """The points with their labels, the activations of some layers at them, and the probability of class 1 around.
 
     The layers are the fourth, the middle and the last one (Figures 6 to 11 of the separation paper), numbered from 1.
-
-    Raises:
-        UserError: the images are no points of the plane.
     """
     points = images.flatten(1).float()
     if points.shape[1] != 2:

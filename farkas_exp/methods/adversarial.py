@@ -73,11 +73,7 @@ class AdversarialTraining(Method):
 
 
 def check_pixels(config: Config, what: str) -> None:
-    """Check that an attack works on pixels in [0, 1].
-
-    Raises:
-        UserError: normalized images, or points.
-    """
+    """Check that an attack works on pixels in [0, 1]."""
     if config.dataset.normalize or not DATASETS[config.dataset.name].pixels:
         why = "dataset.normalize=true" if config.dataset.normalize else "the points of dataset=moons"
         raise UserError(f"{what} attacks pixels in [0, 1], not {why}")

@@ -141,11 +141,7 @@ def register(method: type[Method]) -> type[Method]:
 
 
 def chosen(config: Config) -> list[type[Method]]:
-    """The methods of a configuration.
-
-    Raises:
-        UserError: a group names an unknown method.
-    """
+    """The methods of a configuration."""
     import_module(CATALOGUE)
     groups = {method.group for method in _METHODS if method.names}
     if not all(_is_known(config, group) for group in groups):
@@ -158,11 +154,7 @@ def chosen(config: Config) -> list[type[Method]]:
 
 
 def execution_mode(config: Config, mode: str, world_size: int = 1) -> str:
-    """The mode in which steps run with all methods, where `mode` is intended.
-
-    Raises:
-        UserError: a method refuses the configuration, or the mode that the user requested.
-    """
+    """The mode in which steps run with all methods, where `mode` is intended."""
     for method in chosen(config):
         method.refuses(config, world_size)
         mode = method.executed_as(config, mode)

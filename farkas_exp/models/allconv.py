@@ -72,11 +72,7 @@ class AllConvNet(nn.Module):
 
 
 def build_allconv(plan: Plan) -> AllConvNet:
-    """An all-convolutional residual network; a normalization goes after (or before) the activation of each block.
-
-    Raises:
-        UserError: sizes that do not fit.
-    """
+    """An all-convolutional residual network; a normalization goes after (or before) the activation of each block."""
     skeleton = choose_skeleton(plan, BasicBlock)
     check_growing(plan, skeleton)
     check_image_size(plan, 1, len(skeleton.blocks))

@@ -105,11 +105,7 @@ _KEYS: Mapping[Any, str] = {
 
 
 def _group(kind: type[G], given: Any, options: Mapping[str, Any] | None = None) -> G:
-    """A group of the configuration, given as such, as a mapping of its keys, or by its name and other keys.
-
-    Raises:
-        UserError: a key that the group does not have, or a value out of its range.
-    """
+    """A group of the configuration, given as such, as a mapping of its keys, or by its name and other keys."""
     group: Any = _made(kind, given, options)
     for f in dataclasses.fields(group):
         declared(f).check_range(f"{_KEYS[kind]}.{f.name}", getattr(group, f.name))
@@ -184,12 +180,7 @@ def _head(network: Network, head: HeadConfig) -> HeadConfig:
 
 
 def scale_residuals(model: nn.Module, name: str, config: ResidualConfig) -> None:
-    """Scale every residual block of `model`; beta is `beta` times the number of branches to `depth_exponent`.
-
-    Raises:
-        UserError: the network has no residual branches, a factor is not positive, or there is no place for a learned
-            multiplier.
-    """
+    """Scale every residual block of `model`; beta is `beta` times the number of branches to `depth_exponent`."""
     if config == UNSCALED:
         return
     blocks = [module for module in model.modules() if isinstance(module, ResidualBlock)]

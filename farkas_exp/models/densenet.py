@@ -52,11 +52,7 @@ class DenseNet(nn.Module):
 
 
 def build_densenet(plan: Plan) -> DenseNet:
-    """A DenseNet.
-
-    Raises:
-        UserError: sizes that do not fit.
-    """
+    """A DenseNet."""
     blocks, growth, least = plan.options.blocks, plan.options.width, plan.kit.least
     assert blocks is not None
     assert growth is not None

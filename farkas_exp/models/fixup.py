@@ -122,11 +122,7 @@ class FixupNet(nn.Module):
 
 
 def build_fixup(plan: Plan) -> FixupNet:
-    """A FixUp network.
-
-    Raises:
-        UserError: sizes that do not fit, or widths that shrink.
-    """
+    """A FixUp network."""
     skeleton = choose_skeleton(plan, BasicBlock)
     check_growing(plan, skeleton)
     return FixupNet(plan.kit, skeleton, plan.in_channels, plan.num_classes)

@@ -155,11 +155,7 @@ class ImageNetResNet(nn.Module):
 
 
 def build_imagenet(plan: Plan) -> nn.Module:
-    """The plain network as in torchvision, or the FarkasNet for large images; `downsample` as the options say.
-
-    Raises:
-        UserError: an unknown way to halve the images, or sizes that do not fit.
-    """
+    """The plain network as in torchvision, or the FarkasNet for large images; `downsample` as the options say."""
     kit, downsample = plan.kit, plan.options.downsample
     if downsample not in DOWNSAMPLING:
         raise unknown("model.downsample", downsample, DOWNSAMPLING)

@@ -96,11 +96,7 @@ class NFResNet(nn.Module):
 
 
 def build_nf_resnet(plan: Plan) -> NFResNet:
-    """An NF-ResNet with basic blocks.
-
-    Raises:
-        UserError: sizes that do not fit.
-    """
+    """An NF-ResNet with basic blocks."""
     skeleton = choose_skeleton(plan, BasicBlock)
     check_image_size(plan, 1, len(skeleton.blocks))
     return NFResNet(plan, skeleton)

@@ -62,11 +62,7 @@ class RectangularNet(nn.Module):
 
 
 def build_rectangular(plan: Plan, spatial: bool) -> RectangularNet:
-    """`depth` hidden layers of `width` units (channels) for images of in_channels x image_size x image_size.
-
-    Raises:
-        UserError: a width that is too small, or shortcuts in a network of Farkas layers.
-    """
+    """`depth` hidden layers of `width` units (channels) for images of in_channels x image_size x image_size."""
     kit = plan.kit
     options: Any = plan.options
     depth, width, least = options.depth, options.width, kit.least

@@ -125,11 +125,7 @@ class ResidualNet(nn.Module):
 
 
 def build_cifar(plan: Plan, block: Block) -> ResidualNet:
-    """A network of the CIFAR skeleton.
-
-    Raises:
-        UserError: sizes that do not fit.
-    """
+    """A network of the CIFAR skeleton."""
     kit = plan.kit
     skeleton = choose_skeleton(plan, block)
     check_image_size(plan, 1, len(skeleton.blocks))
@@ -145,11 +141,7 @@ build_bottleneck = partial(build_cifar, block=Bottleneck)
 
 
 def choose_skeleton(plan: Plan, block: Block) -> Skeleton:
-    """The chosen blocks and widths.
-
-    Raises:
-        UserError: lists of different lengths, or a width too small for the block.
-    """
+    """The chosen blocks and widths."""
     blocks, widths = plan.options.blocks, plan.options.widths
     assert blocks is not None
     assert widths is not None
@@ -166,11 +158,7 @@ def choose_skeleton(plan: Plan, block: Block) -> Skeleton:
 
 
 def check_image_size(plan: Plan, stem_stride: int, stages: int) -> None:
-    """Check that images are large enough for the network's pooling.
-
-    Raises:
-        UserError: the last stage would have no pixel, or a single one with instance normalization.
-    """
+    """Check that images are large enough for the network's pooling."""
     shrink = stem_stride * 2 ** (stages - 1)
     least = 2 * shrink if plan.kit.normalization.name == "instance" else shrink
     if plan.image_size < least:
@@ -182,11 +170,7 @@ def check_image_size(plan: Plan, stem_stride: int, stages: int) -> None:
 
 
 def check_growing(plan: Plan, skeleton: Skeleton) -> None:
-    """Check that widths do not shrink, for a network that pads its shortcuts with zero channels.
-
-    Raises:
-        UserError: a width is smaller than the one before.
-    """
+    """Check that widths do not shrink, for a network that pads its shortcuts with zero channels."""
     if list(skeleton.widths) != sorted(skeleton.widths):
         raise UserError(
             f"model.widths: {list(skeleton.widths)} shrinks; {plan.name} pads its shortcuts with zero channels,"

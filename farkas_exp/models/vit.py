@@ -112,11 +112,7 @@ class VisionTransformer(nn.Module):
 
 
 def build_vit(plan: Plan) -> VisionTransformer:
-    """A vision transformer.
-
-    Raises:
-        UserError: patches that do not fill the image, heads that do not share the width, or an MLP that is too narrow.
-    """
+    """A vision transformer."""
     options: Any = plan.options
     width, heads, patch, hidden = options.width, options.heads, options.patch, options.expansion * options.width
     if plan.image_size % patch:

@@ -109,11 +109,7 @@ def render_experiment(experiment: str, runs_dir: Path, paths: Sequence[Path]) ->
 
 
 def parse_request(arguments: Sequence[str]) -> Request:
-    """The request of a command line.
-
-    Raises:
-        UserError: an unknown word, key, format or filter, or one given twice.
-    """
+    """The request of a command line."""
     words = [argument if "=" in argument else f"what={argument}" for argument in arguments]
     own = {
         "what": _report,

@@ -86,9 +86,6 @@ def kinds_table(
 
     Runs of no kind are ignored; a kind without runs is shown if it has numbers of the paper. `papers` is the setting of
     the paper, by dotted key: a note says if no run has it.
-
-    Raises:
-        UserError: no run is of any kind.
     """
     by_kind: dict[str, list[RunRecord]] = {}
     for run in records:

@@ -12,11 +12,7 @@ from farkas_exp.runs.best import overrides_text, rank
 
 
 def report(records: Sequence[RunRecord]) -> Report:
-    """One row per setting, the best first, and the curves of all.
-
-    Raises:
-        UserError: no run with a result has held images out.
-    """
+    """One row per setting, the best first, and the curves of all."""
     ranked = rank(records)
     if not ranked:
         raise UserError("runs_dir: no run there is done and has held images out; search with dataset.validation=0.1")

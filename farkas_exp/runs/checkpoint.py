@@ -48,11 +48,7 @@ def has_weights_only(saved: dict[str, Any]) -> bool:
 
 
 def keep(run: RunDirectory, what: str) -> None:
-    """Keep all, the weights, or none of the checkpoint of a run that is done.
-
-    Raises:
-        UserError: the weights are to be kept, and the newest checkpoint is damaged: an earlier one has others.
-    """
+    """Keep all, the weights, or none of the checkpoint of a run that is done."""
     if what == "all":
         return
     damaged: list[str] = []
@@ -85,9 +81,6 @@ def load(run: RunDirectory, warn: Callable[[str], object] = lambda line: None) -
     """The newest complete checkpoint, on the CPU, or None. Loading executes no code.
 
     `warn` is called with one line for each checkpoint that cannot be used.
-
-    Raises:
-        UserError: a checkpoint was written by another version of the format.
     """
     for path in (run.checkpoint, run.previous_checkpoint):
         if not path.exists():
@@ -110,11 +103,7 @@ def name_of(record: dict[str, Any]) -> str:
 
 
 def load_of(run: RunDirectory, record: dict[str, Any]) -> dict[str, Any] | None:
-    """The newest complete checkpoint of the run with this record, or None; warn of a damaged one.
-
-    Raises:
-        UserError: it is the checkpoint of another run, or of another version of the format.
-    """
+    """The newest complete checkpoint of the run with this record, or None; warn of a damaged one."""
     saved = load(run, warn=lambda line: print(f"warning: {line}", file=sys.stderr, flush=True))
     if saved is not None and saved.get("run") != name_of(record):
         raise UserError(f"{run.checkpoint}: a checkpoint of another run ({saved.get('run')}); move it away")
@@ -122,11 +111,7 @@ def load_of(run: RunDirectory, record: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def restoring(run: RunDirectory, restore: Callable[[], T]) -> T:
-    """Call `restore`, which loads the run's checkpoint, and return its result.
-
-    Raises:
-        UserError: the checkpoint does not fit.
-    """
+    """Call `restore`, which loads the run's checkpoint, and return its result."""
     try:
         return restore()
     except (RuntimeError, KeyError, ValueError, TypeError) as error:

@@ -100,11 +100,7 @@ def _data_name(record: RunRecord) -> str:
 
 
 def record_at(path: str | os.PathLike[str]) -> RunRecord:
-    """The record of the run directory that somebody named.
-
-    Raises:
-        UserError: there is no run, or its record cannot be read.
-    """
+    """The record of the run directory that somebody named."""
     folder = Path(home(os.fspath(path), "run"))
     record = read_run(folder)
     if record is not None:
@@ -140,9 +136,6 @@ def scan(runs_dir: str | Path) -> Iterator[Path]:
     """The seed folders below `runs_dir`, in no order, readable or not.
 
     A folder that cannot be listed, such as a broken link, is yielded itself.
-
-    Raises:
-        UserError: there is no such folder, or it cannot be read.
     """
     root = Path(home(os.fspath(runs_dir), "runs_dir"))
     try:

@@ -13,11 +13,7 @@ from farkas_exp.runs.query import filter_keys
 def read_words(
     arguments: Sequence[str], own: Mapping[str, Callable[[str], Any]]
 ) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]]:
-    """The values of the command's own keys, each read by its function, and the filters: values by configuration key.
-
-    Raises:
-        UserError: an unknown key, a missing or wrong value, or a key given twice.
-    """
+    """The values of the command's own keys, each read by its function, and the filters: values by configuration key."""
     keys, values, filters = filter_keys(), {}, {}
     for argument in arguments:
         key, _, value = argument.partition("=")
@@ -38,9 +34,6 @@ def paths_and_words(arguments: Sequence[str], known: Collection[str]) -> tuple[l
     """The paths among the arguments, and the values of the KEY=VALUE words by key.
 
     A key that ends in `.` stands for all that begin with it; a path may have an equals sign, too.
-
-    Raises:
-        UserError: an unknown key, a missing value, or a key given twice.
     """
     paths: list[str] = []
     words: dict[str, str] = {}

@@ -22,11 +22,7 @@ class Mirror(Protocol):
 
 
 def check_mirrors(names: Sequence[str]) -> None:
-    """Check that there is what the mirrors need.
-
-    Raises:
-        UserError: a package is missing.
-    """
+    """Check that there is what the mirrors need."""
     if "tensorboard" in names and importlib.util.find_spec("tensorboard") is None:
         raise UserError("tracking: tensorboard needs the package tensorboard; pip install 'farkas-exp[tracking]'")
 

@@ -16,9 +16,6 @@ def run_path(config: Config) -> Path:
     """The run directory of `config`: the one that holds the run, whatever its slug, or a new one.
 
     A new seed goes beside the existing ones, or into a new folder named by slug and hash.
-
-    Raises:
-        UserError: two folders hold this run, and either could be the wrong one.
     """
     identity, seed = identify(config), f"seed_{config.seed}"
     root = f"{os.fspath(config.runs_dir)}/{DEBUG}" if config.debug else os.fspath(config.runs_dir)

@@ -28,9 +28,6 @@ def write_record(run: RunDirectory, config: Config, data: Mapping[str, str] | No
     """Write `run.json` and `config.yaml` of a new run, or read the record of one to be continued.
 
     `data` are the known fingerprints of its training files (`data.files.prints`).
-
-    Raises:
-        UserError: the directory holds another run, or a damaged record.
     """
     identity = identify(config)
     if run.record.exists():

@@ -74,11 +74,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def parse_request(arguments: Sequence[str]) -> Request:
-    """The request of a command line.
-
-    Raises:
-        UserError: an unknown key or value, or a key given twice.
-    """
+    """The request of a command line."""
     words = {
         "runs_dir": folder_at("runs_dir"), "state": lambda value: tuple(map(one_of("state", ORDER), value.split(","))),
         "format": one_of("format", FORMATS), "watch": one_of("watch", ("true", "false")), "every": _every,
@@ -249,11 +245,7 @@ def _cells(line: Line, head: Sequence[str]) -> tuple[str, ...]:
 
 
 def watch(request: Request) -> None:
-    """Keep the list up to date on the terminal, until Ctrl-C.
-
-    Raises:
-        UserError: standard output is no terminal.
-    """
+    """Keep the list up to date on the terminal, until Ctrl-C."""
     from rich.live import Live
 
     if not sys.stdout.isatty():

@@ -40,9 +40,6 @@ def told_by(settings: WandbConfig, environment: Mapping[str, str] = os.environ) 
 
     A value of the configuration wins over WANDB_MODE, WANDB_PROJECT and WANDB_ENTITY, and `wandb.mode` also over
     WANDB_DISABLED. An empty variable does not count.
-
-    Raises:
-        UserError: W&B would refuse a value.
     """
     mode = settings.mode
     if mode is None and environment.get("WANDB_DISABLED", "").strip().lower() in ("1", "true", "yes", "on", "t", "y"):
@@ -232,9 +229,6 @@ def log_files(files: Sequence[Path], name: str, settings: WandbConfig, directory
     """Log rendered tables and figures as one artifact (type `report`) in a W&B run of its own.
 
     That run shows the pictures. Offline, the artifact is in `directory`/wandb until it is synchronised.
-
-    Raises:
-        UserError: W&B does not start or answer.
     """
     told = told_by(settings)
     if told.mode == "disabled":

@@ -38,11 +38,7 @@ def markdown() -> str:
 
 
 def commands(name: str, overrides: Sequence[str]) -> list[list[str]]:
-    """The command line of an experiment, and then that of the one that goes on from it.
-
-    Raises:
-        UserError: there is no such experiment.
-    """
+    """The command line of an experiment, and then that of the one that goes on from it."""
     entry = EXPERIMENTS[name.replace("-", "_")]
     own = [sys.executable, "-m", "farkas_exp", f"experiment={entry.name}", *overrides]
     return [own, *(commands(entry.then, overrides) if entry.then else [])]

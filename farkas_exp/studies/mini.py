@@ -84,11 +84,7 @@ def write_page(names: Sequence[str], folder: Path) -> Path:
 
 
 def run(words: Sequence[str], run_command: Callable[[Sequence[str]], int]) -> int:
-    """Run the named experiments, by default all, and write the page; the first exit status that is not 0.
-
-    Raises:
-        UserError: an unknown experiment.
-    """
+    """Run the named experiments, by default all, and write the page; the first exit status that is not 0."""
     folders = [word.partition("=")[2] for word in words if word.startswith("runs_dir=")]
     names = [word.replace("-", "_") for word in words if not word.startswith("runs_dir=")]
     for name in names:

@@ -41,11 +41,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def parse_arguments(arguments: Sequence[str]) -> tuple[str, dict[str, Any]]:
-    """The run directory, and the other words by their keys, `dataset.` left out.
-
-    Raises:
-        UserError: no run directory or more than one, an unknown key, or a value that cannot be read.
-    """
+    """The run directory, and the other words by their keys, `dataset.` left out."""
     paths, words = paths_and_words(arguments, ("dataset", "dataset.", "device"))
     if len(paths) != 1:
         raise UserError(f"evaluate: expected one run directory, got {' '.join(paths) or 'none'}; see evaluate --help")

@@ -22,11 +22,7 @@ from farkas_exp.registry import INITIALIZATIONS, NETWORKS
 
 
 def choose_device(name: str, processes: Processes = ALONE) -> torch.device:
-    """The device of `device=auto|cpu|cuda`; each process of a machine has a GPU of its own.
-
-    Raises:
-        UserError: cuda is requested but missing, or there are fewer GPUs than processes.
-    """
+    """The device of `device=auto|cpu|cuda`; each process of a machine has a GPU of its own."""
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("device: PyTorch sees no GPU for cuda here; use device=auto or device=cpu")
     if name == "auto":
@@ -39,11 +35,7 @@ def choose_device(name: str, processes: Processes = ALONE) -> torch.device:
 
 
 def gpu_index(local_rank: int, visible: int) -> int:
-    """The GPU of process `local_rank` of a machine, or the only one that a scheduler shows this process.
-
-    Raises:
-        UserError: there are fewer GPUs than processes.
-    """
+    """The GPU of process `local_rank` of a machine, or the only one that a scheduler shows this process."""
     if local_rank >= visible > 1 or (local_rank and visible == 1 and "SLURM_LOCALID" not in os.environ):
         raise UserError(
             f"device: process {local_rank} of this machine has no GPU of its own, PyTorch sees {visible}; start at most"
@@ -108,11 +100,7 @@ def _farkas_twin(config: Config, data: ImageData) -> torch.nn.Module | None:
 
 
 def check_memory(model: torch.nn.Module) -> None:
-    """Check that the weights of a network, given on the meta device, fit into this machine's memory.
-
-    Raises:
-        UserError: they do not.
-    """
+    """Check that the weights of a network, given on the meta device, fit into this machine's memory."""
     size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     if size > memory():
         raise UserError(
@@ -125,9 +113,6 @@ def check_batch(model: torch.nn.Module, image_shape: Sequence[int], images: int)
     """Check that no normalization gets a single value a channel, which is its own mean.
 
     `images` are the fewest in a batch of a process, each (C, H, W).
-
-    Raises:
-        UserError: some normalization does.
     """
     if images > 1:
         return

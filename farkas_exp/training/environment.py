@@ -26,11 +26,7 @@ COMPARED = ("farkas_exp", "commit", "torch", "cuda", "device", "threads", "world
 
 
 def check_same_data(run: RunDirectory, config: Config, info: DataInfo) -> None:
-    """Check that the run goes on with the data it began with.
-
-    Raises:
-        UserError: their fingerprint differs.
-    """
+    """Check that the run goes on with the data it began with."""
     record = read_run(run.path)
     if record is not None:
         check_same(record.data, dict(info.files), config.dataset, run.path)

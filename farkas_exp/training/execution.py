@@ -25,11 +25,7 @@ Recorder = Callable[[Callable[[], Tensor]], tuple[Callable[[], Any], Tensor]]
 
 
 def choose_mode(config: Config, device: torch.device, world_size: int = 1) -> str:
-    """The mode of `compile` for a device; `auto` is `graph` for one process on a GPU and `none` elsewhere.
-
-    Raises:
-        UserError: a graph is requested without a GPU, or for several processes.
-    """
+    """The mode of `compile` for a device; `auto` is `graph` for one process on a GPU and `none` elsewhere."""
     if config.compile == "auto":
         return "graph" if device.type == "cuda" and world_size == 1 else "none"
     if config.compile == "graph" and world_size > 1:

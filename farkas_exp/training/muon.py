@@ -27,11 +27,7 @@ def as_matrix(tensor: Tensor) -> Tensor:
 
 
 class MuonWithAdamW:
-    """Two optimizers as one, for the groups with and without `hidden`.
-
-    Raises:
-        UserError: this PyTorch has no Muon.
-    """
+    """Two optimizers as one, for the groups with and without `hidden`."""
 
     def __init__(self, groups: Iterable[dict[str, Any]], lr: float) -> None:
         if not hasattr(torch.optim, "Muon"):

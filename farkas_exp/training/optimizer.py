@@ -85,11 +85,7 @@ def adamw(groups: Iterable[dict[str, Any]], lr: float, config: OptimizerConfig, 
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig, lr: float) -> torch.optim.Optimizer:
-    """The optimizer for `model`; its fused form, which does one pass over the parameters.
-
-    Raises:
-        UserError: `optimizer.name` is none of `OPTIMIZERS`.
-    """
+    """The optimizer for `model`; its fused form, which does one pass over the parameters."""
     entry = OPTIMIZERS[config.name]
     groups = parameter_groups(model, config.weight_decay, config.decay, config.scalars)
     return entry.build(hidden_apart(groups, model) if entry.matrices else groups, lr, config, True)

@@ -11,11 +11,7 @@ from farkas_exp.machine.errors import UserError
 
 
 def set_precision(precision: str, device: torch.device) -> None:
-    """Compute in it from now on in this process, as far as single precision goes; `autocast` does the rest.
-
-    Raises:
-        UserError: TF32 without a GPU.
-    """
+    """Compute in it from now on in this process, as far as single precision goes; `autocast` does the rest."""
     if precision == "tf32" and device.type != "cuda":
         raise UserError("precision: tf32 needs a GPU; use precision=fp32")
     allow_tf32(precision == "tf32", precision == "tf32")

@@ -24,11 +24,7 @@ for _name, _classes in (("cifar10", 10), ("cifar100", 100)):
 
 
 def load(config: DatasetConfig, device: "torch.device") -> Arrays:
-    """50,000 training and 10,000 test images (N, 32, 32, 3) from `dataset.root` (default: `data`).
-
-    Raises:
-        UserError: the files are missing or damaged, or could not be downloaded.
-    """
+    """50,000 training and 10,000 test images (N, 32, 32, 3) from `dataset.root` (default: `data`)."""
     from torchvision import datasets  # takes a second to import
     from torchvision.datasets.utils import check_integrity
 

@@ -27,11 +27,7 @@ DATASETS.register(
 
 
 def load(config: DatasetConfig, device: "torch.device") -> Arrays:
-    """60,000 training and 10,000 test images (N, 28, 28, 1) from `dataset.root` (default: `data`).
-
-    Raises:
-        UserError: the files are missing or damaged, or could not be downloaded.
-    """
+    """60,000 training and 10,000 test images (N, 28, 28, 1) from `dataset.root` (default: `data`)."""
     from farkas_exp.data.resize import resize
 
     root = _root(config)

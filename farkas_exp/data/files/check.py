@@ -16,11 +16,7 @@ SHOW_EVERY = 5.0  # seconds
 
 
 def check_data(dataset: DatasetConfig) -> int:
-    """Print a line for each broken file and return their number.
-
-    Raises:
-        UserError: the data are no folder of images, or one of another layout.
-    """
+    """Print a line for each broken file and return their number."""
     if not DATASETS[dataset.name].image_files:
         known = ", ".join(f"dataset={name}" for name in sorted(DATASETS) if DATASETS[name].image_files)
         raise UserError(f"--check-data: {dataset.name} is not a folder of images; it is for {known}")

@@ -30,11 +30,7 @@ def copy_root(root: Path, size: int) -> Path:
 
 
 def list_copy(whole: ImageSets, size: int) -> ImageSets:
-    """The files of a copy of `whole`.
-
-    Raises:
-        UserError: there is none, or it has other files than `whole`.
-    """
+    """The files of a copy of `whole`."""
     target = copy_root(whole.root, size)
     command = f"python scripts/resize_images.py {shown(whole.root)} {shown(target)} size={size}"
     if not target.is_dir():

@@ -209,11 +209,7 @@ class Piece(NamedTuple):
 
 
 def image_sizes(paths: Sequence[str]) -> list[tuple[int, int]]:
-    """(width, height) of each image, from the headers of the files.
-
-    Raises:
-        UserError: a file is no image.
-    """
+    """(width, height) of each image, from the headers of the files."""
     sizes = []
     for path in paths:
         with opened(path) as image:

@@ -18,11 +18,7 @@ SHOWN_KINDS = 6
 
 
 def entries(folder: str | Path) -> Iterator[os.DirEntry[str]]:
-    """The entries of a folder.
-
-    Raises:
-        UserError: it cannot be read.
-    """
+    """The entries of a folder."""
     try:
         with os.scandir(folder) as found:
             yield from found
@@ -31,11 +27,7 @@ def entries(folder: str | Path) -> Iterator[os.DirEntry[str]]:
 
 
 def facts_of(entry: os.DirEntry[str]) -> os.stat_result:
-    """The status of an entry, or of what it links to.
-
-    Raises:
-        UserError: a broken link, or one to something inaccessible.
-    """
+    """The status of an entry, or of what it links to."""
     try:
         return entry.stat()
     except OSError as error:

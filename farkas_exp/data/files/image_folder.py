@@ -32,11 +32,7 @@ WHOLE = CentreCrop(1.0)
 
 
 def load(config: DatasetConfig, device: torch.device) -> Arrays:
-    """RGB images (N, H, W, 3), `image_size` pixels square or as large as the first training image.
-
-    Raises:
-        UserError: another layout, an unreadable image, or more than fits into memory.
-    """
+    """RGB images (N, H, W, 3), `image_size` pixels square or as large as the first training image."""
     sets = list_images(config.root)
     images = torch.from_numpy(_images(config, sets))
     border = len(sets.train)

@@ -97,10 +97,6 @@ def list_images(root_name: str | None, num_classes: int | None = None, allow_emp
 
     The evaluation set is `test`, or `val` if there is no `test`, or one without train's classes: ImageNet's and
     Tiny-ImageNet's have no labels.
-
-    Raises:
-        UserError: another layout or number of classes, a class that is missing from one set or has no images, an empty
-            file, or something unreadable.
     """
     if root_name is None:
         raise UserError(f"dataset.root: missing; set it to the folder of the images; {LAYOUT}")

@@ -233,11 +233,7 @@ def _quietly(function: Callable[..., Any], argument: Any, memory: memoryview | N
 
 
 def _make_file(room: int) -> tuple[str, mmap.mmap]:
-    """A file of `room` bytes in memory, or else on disk, and its mapping.
-
-    Raises:
-        UserError: neither has room.
-    """
+    """A file of `room` bytes in memory, or else on disk, and its mapping."""
     folders = [folder for folder in ("/dev/shm", tempfile.gettempdir()) if os.path.isdir(folder)]
     for folder in folders:
         descriptor, path = tempfile.mkstemp(prefix="farkas_exp-", dir=folder)

@@ -32,11 +32,7 @@ def prints_of_sets(sets: ImageSets, copies: Mapping[int, ImageSets]) -> Prints:
 
 
 def prints_of_files(paths: Iterable[Path]) -> Prints:
-    """The fingerprint of a data set of a few files, contents included.
-
-    Raises:
-        UserError: one of them cannot be read.
-    """
+    """The fingerprint of a data set of a few files, contents included."""
     digest = hashlib.sha256()
     for path in paths:
         digest.update(f"{path.name}\0".encode())
@@ -89,11 +85,7 @@ def of_folder(dataset: DatasetConfig, phases: PhasesConfig) -> Prints | None:
 
 
 def check_same(recorded: Mapping[str, str], now: Prints | None, dataset: DatasetConfig, run: Path) -> str:
-    """Check that a run was trained on the present data; return a remark if that is unknown.
-
-    Raises:
-        UserError: it was trained on others.
-    """
+    """Check that a run was trained on the present data; return a remark if that is unknown."""
     if now is None:
         return "its data are not on this machine"
     if not recorded:

@@ -50,11 +50,7 @@ class Reduction:
     test: int | None = None
 
     def chosen(self, sets: ImageSets) -> tuple[ImageFiles, ImageFiles]:
-        """The files of both sets that are copied.
-
-        Raises:
-            UserError: a class with too few.
-        """
+        """The files of both sets that are copied."""
         wanted = (("train", sets.train, self.train), ("evaluation", sets.test, self.test))
         train, test = (
             files if count is None else _spaced(files, count, f"{name} images", sets) for name, files, count in wanted
@@ -62,11 +58,7 @@ class Reduction:
         return train, test
 
     def named(self, copies: ImageFiles) -> ImageFiles:
-        """The copies with the names that they get.
-
-        Raises:
-            UserError: two of a folder would get one name.
-        """
+        """The copies with the names that they get."""
         if not self.area:
             return copies
         names = np.array([os.path.splitext(name)[0] + b".png" for name in copies.names.tolist()])
@@ -146,9 +138,6 @@ def resize_folder(
 
     Returns:
         A line for each broken image.
-
-    Raises:
-        UserError: a class has too few images, or the target cannot be written or holds other images.
     """
     chosen = [(files, reduction.named(files.moved(sets.root, target.absolute()))) for files in reduction.chosen(sets)]
     resize = partial(resize_files, size=reduction.size, area=reduction.area)

@@ -40,9 +40,6 @@ class StreamedData:
 
     The training crops take `flip` and `min_scale` of the augmentation, whose crop padding and cutout must be 0. Phases
     give image size and global batch by epoch; without a schedule they are `dataset.image_size` and `batch_size`.
-
-    Raises:
-        UserError: another layout, an option that does not fit, or a batch larger than the training set.
     """
 
     def __init__(
@@ -184,11 +181,7 @@ class StreamedData:
             yield index, height, width
 
     def _test_aspects(self) -> np.ndarray:
-        """(N,) width / height of the evaluation images, cached, since reading 50,000 headers takes time.
-
-        Raises:
-            UserError: an image that cannot be read.
-        """
+        """(N,) width / height of the evaluation images, cached, since reading 50,000 headers takes time."""
         path = self._sets.root / CACHE_FOLDER / f"sizes_{self.info.fingerprint}.npz"
         sizes = None
         if self._dataset.cache:
@@ -276,11 +269,7 @@ def _name(dataset: DatasetConfig) -> str:
 
 
 def _listed(dataset: DatasetConfig, phases: PhasesConfig) -> tuple[ImageSets, Prints]:
-    """The files of the run, and the fingerprints of all that it reads.
-
-    Raises:
-        UserError: another layout, or an incomplete copy.
-    """
+    """The files of the run, and the fingerprints of all that it reads."""
     whole = list_images(dataset.root, dataset.num_classes)
     files = prints_of_sets(whole, {size: list_copy(whole, size) for size in copies_in_use(dataset, phases)})
     train, test, classes = whole.train, whole.test, whole.classes

@@ -162,9 +162,6 @@ def find_methods(
     """The methods that have runs in one setting, as they rank, and what was left out (`Arms.choose`).
 
     The `arms` are by default those of the comparison's file.
-
-    Raises:
-        UserError: there are none.
     """
     chosen = (arms or arms_of(comparison)).choose(records)
     if not chosen.runs:

@@ -121,11 +121,7 @@ def measure(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Cost]:
 
 
 def report(records: Sequence[RunRecord]) -> Report:
-    """Measure the methods that have runs; the comparisons of these runs then show the figures.
-
-    Raises:
-        UserError: no run is one of a method.
-    """
+    """Measure the methods that have runs; the comparisons of these runs then show the figures."""
     from farkas_exp.studies.without_normalization.comparison import COMPARISONS, arms_of
 
     chosen = {name: arms_of(name).choose(records).runs for name in COMPARISONS}

@@ -86,9 +86,6 @@ def separating_threshold(points: Tensor, others: Tensor, failure: str) -> float:
         points: z, (n, k).
         others: (m, k).
         failure: how the message begins where there is nothing between them.
-
-    Raises:
-        UserError: the largest inner product is not below the smallest |z_i|^2, or that is not positive.
     """
     products = points @ points.T
     lengths = products.diagonal().clone()

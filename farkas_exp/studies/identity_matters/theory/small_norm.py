@@ -80,9 +80,6 @@ def small_norm_weights(target: Tensor, depth: int) -> list[Tensor]:
     Args:
         target: R, (d, d), with a positive determinant.
         depth: l, at least 3 gamma, and at least 3.
-
-    Raises:
-        UserError: the determinant is not positive, or the depth is too small.
     """
     target = target.double()
     if not torch.linalg.det(target) > 0:
