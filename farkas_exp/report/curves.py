@@ -123,7 +123,7 @@ def draw_curves(
             most = 100.0 if "error" in key else math.inf
             low, high = (curve.mean - curve.sd).clip(min=0), (curve.mean + curve.sd).clip(max=most)
             axes.fill_between(curve.epochs, low, high, color=look.color, alpha=style.BAND_ALPHA, linewidth=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], integer=True))
     axes.set_xlabel("epoch")
 
 

@@ -45,12 +45,20 @@ def over_seeds(counts: Collection[int]) -> str:
     return "one seed" if high == 1 else f"mean over n = {low if low == high else f'{low}–{high}'} seeds"
 
 
-def welch_interval(samples: Sequence[Sequence[float]], weights: Sequence[float], confidence: float = 0.95) -> Interval:
+def resolution(values: Collection[float]) -> float:
+    """The smallest step between figures that are counts, such as one image of a test set; 1 where all are equal."""
+    ordered = sorted({round(value, 6) for value in values})
+    return min((b - a for a, b in itertools.pairwise(ordered)), default=1.0)
+
+
+def welch_interval(
+    samples: Sequence[Sequence[float]], weights: Sequence[float], confidence: float = 0.95, least_sd: float = 0.0
+) -> Interval:
     """The interval of a weighted sum of the means of independent samples, each with a variance of its own.
 
     The degrees of freedom are Welch and Satterthwaite's; with one sample this is Student's t interval, with two and the
     weights 1 and -1 Welch's. With three values a sample 93 to 97 of 100 intervals of 95 % hold the truth; where one of
-    seven samples varies ten times as much as the others, 92.
+    seven samples varies ten times as much as the others, 92. `least_sd` is as in `paired_test`.
 
     Raises:
         ValueError: no sample, or one of fewer than two values.
@@ -60,7 +68,8 @@ def welch_interval(samples: Sequence[Sequence[float]], weights: Sequence[float],
     arrays = [np.asarray(sample, dtype=float) for sample in samples]
     if not arrays or min(map(len, arrays)) < 2:
         raise ValueError("an interval needs at least two values in every sample")
-    parts = [weight**2 * array.var(ddof=1) / len(array) for array, weight in zip(arrays, weights, strict=True)]
+    variances = [max(array.var(ddof=1), least_sd**2) for array in arrays]
+    parts = [w**2 * variance / len(array) for w, variance, array in zip(weights, variances, arrays, strict=True)]
     estimate = sum(weight * float(array.mean()) for array, weight in zip(arrays, weights, strict=True))
     squares = sum(part**2 / (len(array) - 1) for part, array in zip(parts, arrays, strict=True))
     freedom = sum(parts) ** 2 / squares if squares > 0 else 1.0

@@ -117,7 +117,7 @@ def test_control_arms_stand_below_the_table(tmp_path: Path) -> None:
     render_experiment("table1_controls", tmp_path, paths)
     text = (tmp_path / "report" / "table1.md").read_text()
     assert "12.00 (1)" in text
-    assert "Other arms in the setting of table1" in text
+    assert "Other arms in the setting of Table 1" in text
 
 
 def test_the_cpu_edition_has_the_papers_numbers_and_says_what_is_not_the_papers(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_sentences_of_the_paper_have_tables_of_their_own(tmp_path: Path) -> None
         )
     assert main(["fixup_rates", f"runs_dir={tmp_path}", "format=md,png"]) == 0
     text = (tmp_path / "report" / "fixup_rates.md").read_text()
-    first, second = text.split("**FixUp by learning rate, normalized inputs**")
+    first, second = text.split("**Claim (d), normalized inputs: FixUp by learning rate**")
     assert "8.00 (1)" in first
     assert "9.00 (1)" in second
     assert "missing" in first

@@ -40,7 +40,8 @@ def _table(findings: Sequence[tuple[Claim, Finding]], title: str, name: str, fol
 
 def _row(claim: Claim, finding: Finding) -> tuple[Cell, ...]:
     interval, failures = finding.interval, finding.failures
-    span = f"{signed(interval.estimate)} [{signed(interval.low)}, {signed(interval.high)}]" if interval else "–"
+    number = "{:.0%}".format if finding.share else signed
+    span = f"{number(interval.estimate)} [{number(interval.low)}, {number(interval.high)}]" if interval else "–"
     p = "–" if finding.p is None else f"{finding.p:.3g}"
     failed = ("–",)
     if failures:

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from farkas_exp.report.arms import Arm
-from farkas_exp.report.statistics import Interval, boschloo_test, permutation_test, welch_interval
+from farkas_exp.report.statistics import Interval, boschloo_test, permutation_test, resolution, welch_interval
 from farkas_exp.runs import RunRecord
 from farkas_exp.runs.query import chance_error, has_failed, number, ranked_error
 from farkas_exp.studies.farkas.filling import Filled
@@ -76,6 +76,11 @@ class Failures:
         return boschloo_test(self.worse, self.worse_runs, self.better, self.better_runs)
 
     @property
+    def always(self) -> bool:
+        """Whether one of the networks has runs, and none that trained."""
+        return self.worse == self.worse_runs > 0 or self.better == self.better_runs > 0
+
+    @property
     def text(self) -> str:
         """In words; empty where every run trained."""
         if not self.worse and not self.better:
@@ -107,6 +112,11 @@ class Contrast:
     def interval(self, confidence: float = 1 - LEVEL) -> Interval | None:
         """Welch's interval of the gain; None with a single run on a side."""
         return Comparison((self,)).interval(confidence)
+
+    @property
+    def least_runs(self) -> int:
+        """The smaller number of runs of the two."""
+        return min(len(self.worse), len(self.better))
 
 
 def contrast(
@@ -140,12 +150,14 @@ class Comparison:
         """Welch's interval of the gain, averaged over the cells.
 
         Where a cell has a single run on a side, the gains of the cells are the sample; None where there is only one.
+        Equal errors of a few runs are no certainty: they vary at least by the step between errors, up to a point.
         """
         samples = [sample for cell in self.cells for sample in (cell.worse, cell.better)]
+        step = min(1.0, resolution([error for sample in samples for error in sample]))
         if samples and min(map(len, samples)) > 1:
             share = 1 / len(self.cells)
-            return welch_interval(samples, [share, -share] * len(self.cells), confidence)
-        return welch_interval([self.gains], [1.0], confidence) if len(self.cells) > 1 else None
+            return welch_interval(samples, [share, -share] * len(self.cells), confidence, step)
+        return welch_interval([self.gains], [1.0], confidence, step) if len(self.cells) > 1 else None
 
     def joint_intervals(self, confidence: float = 1 - LEVEL) -> list[Interval | None]:
         """An interval for the gain of each cell, which all hold at once with this confidence (Bonferroni)."""
@@ -174,7 +186,7 @@ class Comparison:
     @property
     def least_runs(self) -> int:
         """The smallest number of runs of a network in a cell."""
-        return min((len(sample) for cell in self.cells for sample in (cell.worse, cell.better)), default=0)
+        return min((cell.least_runs for cell in self.cells), default=0)
 
     @property
     def runs(self) -> int:

@@ -134,7 +134,7 @@ def panels_figure(
                 draw_curves(axes, arms, view.key, {arm.identity: look[arm.label] for arm in arms}, view.shown)
                 if view.zoomed:
                     axes.set_visible(bool(axes.get_lines()))
-                    axes.locator_params(axis="x", nbins=4)
+                    axes.locator_params(axis="x", nbins=4, steps=[1, 2, 5, 10])
                 if show_failed and not view.zoomed:
                     _draw_failed(axes, panel.arms, view.key, look)
                 if not axes.get_lines() and axes.get_visible():
@@ -216,6 +216,9 @@ def table_figure(
         return None
     arms = [arm for panel in panels for arm in panel.arms]
     wanted = views(panels) if views else [*with_ends(panels), View(*training_loss(arms))]
+    if not table.has_numbers:  # a sentence on who trains: failed runs are its answer
+        norms = {setting(arm.config, "normalization.name") for arm in arms}
+        options = {"show_failed": True, "line": (lambda arm: "-") if len(norms) == 1 else None} | options
     notes = [*options.pop("notes", ()), *(n for n in narrowing_notes(filled) if n.startswith("Not the paper's"))]
     wrapped = [line for note in notes for line in textwrap.wrap(note, 100)]
     return panels_figure(panels, title, wanted, notes=wrapped, **options)
@@ -240,9 +243,7 @@ FIGURES: dict[str, Callable[[Sequence[RunRecord]], Any | None]] = {
     ),
     "figure3": lambda records: table_figure(TABLES["table4"], records, "Figure 3: best practice on CIFAR-10"),
     "figure4": lambda records: table_figure(TABLES["table1"], records, "Figure 4: training curves, CIFAR-10"),
-    "figure5": lambda records: table_figure(
-        FIGURE5, records, "Figure 5: 101 layers, large learning rate, no BN", show_failed=True, line=lambda arm: "-"
-    ),
+    "figure5": lambda records: table_figure(FIGURE5, records, FIGURE5.title),
     "figure6": lambda records: table_figure(TABLES["table2"], records, "Figure 6: training curves, CIFAR-100"),
     "figure7": lambda records: _imagenet(
         records, "Figure 7: training curves, ImageNet", lambda panels: with_ends(panels, *_TOP1)

@@ -68,6 +68,11 @@ class PaperTable:
         """The title without what the table shows."""
         return self.title.partition(":")[0]
 
+    @property
+    def has_numbers(self) -> bool:
+        """Whether the paper gives any."""
+        return any(cell.value is not None for cell in self.cells)
+
     def pair(self, column: str, normalization: str) -> tuple[PaperCell, PaperCell]:
         """The ResNet and the FarkasNet of a column and a normalization."""
         plain, farkas = (c for c in self.cells if c.column == column and c.row.normalization == normalization)
@@ -293,14 +298,16 @@ def _sentence(name: str, title: str, rows: Sequence[PaperRow], depth: int, setti
 
 
 FIGURE5 = _sentence(
-    "figure5", "101 layers with the large learning rate, no BN", _DEEP_ROWS, 101, {"dataset.name": "cifar10"}
+    "figure5", "Figure 5: 101 layers, large learning rate, no BN", _DEEP_ROWS, 101, {"dataset.name": "cifar10"}
 )
 DEEP_MEAN, DEEP_PLAIN, DEEP_SUM = FIGURE5.cells[:3]
 """Claims (e) and (k): the networks with the default initialization."""
 
-FIXUP_RATES = _sentence("fixup_rates", "FixUp by learning rate", _FIXUP_ROWS, 34, {"dataset.name": "cifar10"})
+FIXUP_RATES = _sentence(
+    "fixup_rates", "Claim (d): FixUp by learning rate", _FIXUP_ROWS, 34, {"dataset.name": "cifar10"}
+)
 FIXUP_RATES_NORMALIZED = _sentence(
-    "fixup_rates_normalized", "FixUp by learning rate, normalized inputs", _FIXUP_ROWS, 34,
+    "fixup_rates_normalized", "Claim (d), normalized inputs: FixUp by learning rate", _FIXUP_ROWS, 34,
     {"dataset.name": "cifar10", "dataset.normalize": True},
 )  # fmt: skip
 """Claim (d): the same networks without and with input normalization."""

@@ -8,7 +8,7 @@ from farkas_exp.report.arms import Arm, arms_table, failed_text, group_arms, mea
 from farkas_exp.report.arms import failure_note as arm_failure_note
 from farkas_exp.report.tables import Cell, Table, cell
 from farkas_exp.studies.farkas.filling import Filled, arm_text, describe_setting, pretty_setting
-from farkas_exp.studies.farkas.paper import PaperCell, PaperTable
+from farkas_exp.studies.farkas.paper import PaperCell
 
 
 def paper_table(filled: Filled) -> Table:
@@ -37,8 +37,8 @@ def other_arms_tables(filled: Filled) -> list[Table]:
     """
     found = []
     for runs, title, name in (
-        (filled.others, f"Other arms in the setting of {filled.table.name}", "others"),
-        (filled.held_out, f"Errors on held-out images: no part of {filled.table.name}", "held_out"),
+        (filled.others, f"Other arms in the setting of {filled.table.short}", "others"),
+        (filled.held_out, f"Errors on held-out images: no part of {filled.table.short}", "held_out"),
     ):
         if runs:
             arms = group_arms(runs)
@@ -95,8 +95,8 @@ def signed(value: float) -> str:
 
 def _notes(filled: Filled) -> list[str]:
     table = filled.table
-    papers = "; below it the paper's number" * _has_numbers(table)
-    papers += ", and ours − paper's" * (_has_numbers(table) and is_papers_dataset(filled))
+    papers = "; below it the paper's number" * table.has_numbers
+    papers += ", and ours − paper's" * (table.has_numbers and is_papers_dataset(filled))
     notes = [f"Mean ± standard deviation (n) of the last epoch's error{papers}."]
     notes += narrowing_notes(filled)
     notes += [arm_failure_note(cell_arm(each, filled)) for each in table.cells if cell_arm(each, filled).failed]
@@ -112,16 +112,12 @@ def _notes(filled: Filled) -> list[str]:
     return [*notes, *table.notes]
 
 
-def _has_numbers(table: PaperTable) -> bool:
-    return any(each.value is not None for each in table.cells)
-
-
 def narrowing_notes(filled: Filled) -> list[str]:
     """Where we depart from the paper: in the setting, and in the number of runs a cell."""
     notes = []
     if filled.deviations:
         notes.append(f"Not the paper's setting: {describe_setting(filled.deviations, filled.table)}.")
-    if filled.runs and not is_papers_dataset(filled) and _has_numbers(filled.table):
+    if filled.runs and not is_papers_dataset(filled) and filled.table.has_numbers:
         notes.append("Other data than the paper's: no differences are shown.")
     counts = [len(filled.runs.get(each, ())) for each in filled.table.cells]
     low, high, wanted = min(counts), max(counts), filled.table.runs_per_cell
@@ -129,7 +125,7 @@ def narrowing_notes(filled: Filled) -> list[str]:
         empty = sum(count == 0 for count in counts)
         there = f"{low}" if low == high else f"{low} to {high}"
         gaps = f"; {empty} of {len(counts)} cells have none" if empty else ""
-        whose = "paper" if _has_numbers(filled.table) else "wanted"
+        whose = "paper" if filled.table.has_numbers else "wanted"
         notes.append(f"Runs in a cell: {there} ({whose}: {wanted}){gaps}.")
     return notes
 

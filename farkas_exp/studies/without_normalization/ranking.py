@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from farkas_exp.report import style
-from farkas_exp.report.statistics import Interval, holm, paired_test, welch_interval
+from farkas_exp.report.statistics import Interval, holm, paired_test, resolution, welch_interval
 from farkas_exp.report.tables import Table, cell
 
 LEVEL = 0.05
@@ -47,7 +47,7 @@ def standings(methods: Mapping[str, Errors]) -> list[Standing]:
     """The methods that have runs, the smallest mean error first."""
     known = {name: errors for name, errors in methods.items() if errors}
     order = sorted(known, key=lambda name: (sum(known[name].values()) / len(known[name]), name))
-    step = _resolution(known)
+    step = resolution([error for errors in known.values() for error in errors.values()])
     pairs = [(a, b) for a, b in itertools.combinations(order, 2) if len(_differences(known, a, b)) > 1]
     values = [paired_test(_differences(known, a, b), least_sd=step) for a, b in pairs]
     apart = {pair for pair, is_apart in zip(pairs, holm(values, LEVEL), strict=True) if is_apart}
@@ -68,15 +68,7 @@ def _behind(methods: Mapping[str, Errors], name: str, first: str, step: float) -
     found = _differences(methods, first, name)
     if name == first or len(found) < 2:
         return None
-    if max(found) == min(found):  # of equal differences the spread is that of the figures' own steps
-        return Interval(found[0], found[0] - step, found[0] + step, 0.95)
-    return welch_interval([found], [1.0])
-
-
-def _resolution(methods: Mapping[str, Errors]) -> float:
-    """The smallest step between two errors: that of one image of the test set, or more."""
-    values = sorted({round(value, 6) for errors in methods.values() for value in errors.values()})
-    return min((b - a for a, b in itertools.pairwise(values)), default=1.0)
+    return welch_interval([found], [1.0], least_sd=step)
 
 
 def ranks_table(methods: Mapping[str, Errors], name: str) -> Table:

@@ -231,6 +231,28 @@ def test_b_fails_with_a_network_that_fails_more_often(tmp_path: Path) -> None:
     assert one_claim(tmp_path, "b").verdict == NOT_SUPPORTED
 
 
+@pytest.mark.parametrize(("seeds", "verdict"), [(3, NOT_SUPPORTED), (2, NOT_ENOUGH)])
+def test_b_is_not_shown_by_networks_that_never_train(tmp_path: Path, seeds: int, verdict: str) -> None:
+    make_cifar(tmp_path, lambda c, s: None, normalizations=("batch",), seeds=seeds)
+    found = one_claim(tmp_path, "b")
+    assert found.verdict == verdict
+    assert "within ±0.5 in 0 of 7 cells" in found.evidence
+
+
+def test_equal_errors_of_a_few_runs_are_no_certainty(tmp_path: Path) -> None:
+    """On 360 test images 0.56 points are two images: neither shown to be less than half a point nor to be more."""
+    for name in ("table1", "table2"):
+        for wanted in TABLES[name].cells:
+            error = 0.83 if wanted.row.family == "resnet" else 0.28
+            for seed in range(3 if wanted.row.normalization == "batch" else 0):
+                make_run(tmp_path, cell_settings(wanted, name), seed=seed, test_error=error)
+    found = one_claim(tmp_path, "b")
+    assert found.verdict == NOT_ENOUGH
+    assert found.interval is not None
+    reach = stats.t.ppf(0.95, 4) * 0.55 * (2 / 3) ** 0.5
+    assert (found.interval.low, found.interval.high) == pytest.approx((0.55 - reach, 0.55 + reach))
+
+
 @pytest.mark.parametrize(
     ("key", "said"),
     [
@@ -331,6 +353,9 @@ def test_f_asks_for_failures_beside_successes(tmp_path: Path, outcomes: str, ver
         state, error = TRAINING[outcome]
         make_run(tmp_path, cell_settings(wanted, "table2"), seed=seed, state=state, test_error=error and 1.1 * error)
     assert one_claim(tmp_path, "f").verdict == verdict
+    if outcomes == "tft":
+        first, *_ = claims_tables(check_claims(collect(tmp_path)))
+        assert first.rows[0][2].lines == ("33% [1%, 91%]",), "a share, not points"
 
 
 @pytest.mark.parametrize(

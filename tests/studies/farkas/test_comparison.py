@@ -112,12 +112,12 @@ def test_the_interval_of_several_cells_is_that_of_their_average_gain():
     both = Comparison((ONE, TWO))
     samples = [ONE.worse, ONE.better, TWO.worse, TWO.better]
     assert both.gains == [pytest.approx(11 - 19 / 3), 0.5]
-    assert both.interval() == welch_interval(samples, [0.5, -0.5, 0.5, -0.5], 0.95)
+    assert both.interval() == welch_interval(samples, [0.5, -0.5, 0.5, -0.5], 0.95, least_sd=1.0)
     assert ONE.interval(0.9) == welch_interval([ONE.worse, ONE.better], [1, -1], 0.9)
     assert both.joint_intervals() == [ONE.interval(0.975), TWO.interval(0.975)]
     single = cell((10.0,), (5.0, 6.0))
     assert single.interval() is None
-    assert Comparison((ONE, single)).interval() == welch_interval([[ONE.gain, 4.5]], [1.0])
+    assert Comparison((ONE, single)).interval() == welch_interval([[ONE.gain, 4.5]], [1.0], least_sd=1.0)
     assert Comparison(()).interval() is None
 
 

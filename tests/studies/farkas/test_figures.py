@@ -1,6 +1,7 @@
 """The paper's figures: their lines, bands, labels and captions, read off the figure objects."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from farkas_exp.report import style
 from farkas_exp.report.command import main
 from farkas_exp.runs import collect
 from farkas_exp.studies.farkas.figure1 import batch_normalize, clouds, farkas_layer, figure1, plain_layer, train
-from farkas_exp.studies.farkas.figures import FIGURES
+from farkas_exp.studies.farkas.figures import FIGURES, table_figure
 from farkas_exp.studies.farkas.paper import FIGURE5, TABLES
 from tests.made_runs import make_run
 from tests.paper_cells import cell_settings
@@ -112,12 +113,13 @@ def test_no_band_leaves_0_to_100_percent(
     assert (min(last), max(last)) == pytest.approx(ends, abs=0.001)
 
 
-def test_figure5_shows_the_failed_runs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("draw", [FIGURES["figure5"], lambda records: table_figure(FIGURE5, records, "its report")])
+def test_figure5_shows_the_failed_runs(tmp_path: Path, draw: Any) -> None:
     farkas, plain = FIGURE5.cells[:2]
     for seed in range(3):
         make_run(tmp_path, cell_settings(farkas, epochs=9), seed=seed, test_error=9.0)
         make_run(tmp_path, cell_settings(plain, epochs=9), seed=seed, state="failed", epoch=5, test_error=90.0)
-    figure = FIGURES["figure5"](collect(tmp_path))
+    figure = draw(collect(tmp_path))
     assert figure is not None
     axes = figure.axes[0]
     crosses = [line for line in axes.get_lines() if line.get_marker() == "x"]
