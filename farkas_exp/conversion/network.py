@@ -10,25 +10,46 @@ The network is traced by `torch.fx`; its modules keep their names. Before each o
   features that a DenseNet has collected. A completion takes the place of its last channel (`layers.completion`, with
   the proof). What is before it, normalizations too, stays as it is.
 
-Other activations (GELU, SiLU, ...) are left alone.
+Other activations (GELU, SiLU, ...) are left alone. Of a part that cannot be traced, because it branches on values or is
+another network in training, the parts are converted; what its own forward does between them is not looked into.
 """
 
-import inspect
 import itertools
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import fx, nn
 from torch.nn.parameter import is_lazy
 
 from farkas_exp.conversion.activations import Found, find, is_in_place
-from farkas_exp.conversion.nodes import channels_of, is_norm, is_single, module_of, modules_of, name_of, source, why_not
+from farkas_exp.conversion.nodes import (
+    Modules,
+    channels_of,
+    is_single,
+    module_of,
+    modules_of,
+    name_of,
+    norm_of,
+    source,
+    tied_parameters,
+    why_not,
+)
 from farkas_exp.conversion.removal import remove_norms
+from farkas_exp.conversion.tracing import (
+    Chain,
+    Traced,
+    Untraceable,
+    keep_attributes,
+    reason,
+    takes_one_argument,
+    traced,
+    uninspected,
+)
+from farkas_exp.layers.certificate import check_network
 from farkas_exp.layers.completion import FarkasCompletion
 from farkas_exp.layers.farkas import FarkasConv2d, FarkasLayer, FarkasLinear
-from farkas_exp.layers.paths import in_mode
 from farkas_exp.layers.rule import FarkasRule
 from farkas_exp.machine.errors import UserError, unknown
 from farkas_exp.models.kernels import plain_copy
@@ -60,7 +81,8 @@ class Conversion:
 
     Attributes:
         network: the network, a `torch.fx.GraphModule` where it could be traced. It has the names and the single layers
-            of the original, but not its methods, nor the hooks of its blocks.
+            of the original, but not its methods, nor the hooks of its blocks. Where it could not, it is of the
+            original's class, with graph modules in it.
         places: its activations in the order of the computation.
         notes: what concerns no single activation.
     """
@@ -89,105 +111,151 @@ def convert(
         certify(conversion.network, images).active
 
     Args:
-        model: any network that `torch.fx` can trace with its optional arguments at their defaults; of another one, the
-            plain sequences are converted.
+        model: any network that `torch.fx` can trace with its optional arguments at their defaults; of a part that it
+            cannot trace, the parts of this. What compiles a network or distributes it over devices is taken off.
         rule: of the Farkas layers, without a cutoff: each activation has its own.
         normalization: what becomes of a normalization between a layer and its activation: `after` the activation (its
             running statistics begin anew); `remove` all, batch norm folded into the layer as it evaluates; or `keep`.
         options: fields of the rule, such as `aggregation="mean"`.
 
     Raises:
-        UserError: another `normalization`, a rule with a cutoff, or lazy layers without a shape.
+        UserError: what is given is no network or no rule, or cannot be copied; another `normalization`, a rule with a
+            cutoff, or lazy layers without a shape.
     """
     if normalization not in NORMALIZATION:
         raise unknown("normalization", normalization, NORMALIZATION)
     given = FarkasRule.of(rule, options)
     if given.cutoff:
         raise UserError(f"cutoff: {given.cutoff!r} has no place in a conversion: each activation has its own cutoff")
-    if any(is_lazy(each) for each in (*model.parameters(), *model.buffers())):
-        raise UserError("model: it has lazy layers without a shape; call it on images before its conversion")
-    model = plain_copy(model)
+    model, notes = _copied(model)
+    wanted = _Wanted(given, normalization, tied_parameters(model))
     try:
-        graph, notes = _traced(model)
-    except Exception as error:  # noqa: BLE001 - a forward may do anything with what it is given
-        reason = " ".join(str(error).split())[:200]
-        return _in_sequences(model, given, normalization, reason or type(error).__name__)
-    done = _converted(fx.GraphModule(model, graph, type(model).__name__), given, normalization)
+        done = _as_a_whole(model, wanted, "")
+    except Untraceable as error:
+        done = _by_parts(model, wanted, "", str(error))
     return replace(done, notes=notes + done.notes)
 
 
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return m.__module__.startswith("farkas_exp.layers") or super().is_leaf_module(m, module_qualified_name)
+class _Wanted(NamedTuple):
+    """What is asked for, and which parameters of the whole network are shared by layers."""
+
+    rule: FarkasRule
+    normalization: str
+    tied: set[nn.Parameter]
 
 
-def _traced(model: nn.Module) -> tuple[fx.Graph, list[str]]:
-    """The graph of a network, which follows the network's mode, and what the tracing did not look into."""
-    parameters = inspect.signature(model.forward).parameters.values()
-    defaults = {each.name: each.default for each in parameters if each.default is not each.empty}
-    with in_mode(model, training=True):
-        graph = _Tracer().trace(model, defaults)
-    with in_mode(model, training=False):
-        other = _Tracer().trace(model, defaults)
-    _follow_mode(model, graph, other)
-    modules, notes = modules_of(model), []
-    for name in {str(node.target): None for node in graph.nodes if node.op == "call_module"}:
-        if list(modules[name].children()) and modules[name].__module__.startswith("torch.nn.modules."):
-            notes.append(f"{name}: left alone, the inside of a {type(modules[name]).__name__}")
-    return graph, notes
+def _copied(model: Any) -> tuple[nn.Module, list[str]]:
+    """A copy of the network without what compiles it or distributes it, and a line for each of these."""
+    check_network(model)
+    if isinstance(model, torch.jit.ScriptModule):
+        raise UserError("model: a network of TorchScript cannot be converted; give the one that it was made of")
+    notes: list[str] = []
+    model = _bare(model, notes)
+    if any(is_lazy(each) for each in (*model.parameters(), *model.buffers())):
+        raise UserError("model: it has lazy layers without a shape; call it on images before its conversion")
+    try:
+        made = plain_copy(model)
+    except Exception as error:  # a module may hold anything
+        raise UserError(f"model: it cannot be copied ({reason(error)})") from error
+    for parent in made.modules():
+        for name, child in parent._modules.items():
+            parent._modules[name] = child if child is None else _bare(child, notes)
+    return made, notes
 
 
-class Mode(nn.Module):
-    """Whether the network is in training, for the functions of a traced network that ask for it."""
+def _bare(model: nn.Module, notes: list[str]) -> nn.Module:
+    """The network inside of what `torch.compile` or data parallelism has put around it."""
+    while True:
+        parallel = isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel))
+        inner = model._modules.get("module" if parallel else "_orig_mod")
+        if inner is None:
+            return model
+        notes.append(f"{type(model).__name__}: taken off; it can be put around the converted network again")
+        model = inner
 
-    def forward(self) -> bool:
-        """The mode."""
-        return self.training
 
-
-def _follow_mode(model: nn.Module, graph: fx.Graph, other: fx.Graph) -> None:
-    """Let what is True in the graph of training and False in that of evaluation follow the mode.
+def _as_a_whole(model: nn.Module, wanted: _Wanted, prefix: str) -> Conversion:
+    """Convert a network in place, by the parts of what cannot be traced in it.
 
     Raises:
-        ValueError: the graphs differ in more.
+        Untraceable: it cannot be traced itself.
     """
-    flag: fx.Node | None = None
-
-    def chosen(node: fx.Node, here: Any, there: Any) -> Any:
-        nonlocal flag
-        if here is True and there is False:
-            if flag is None:
-                with graph.inserting_before(node):
-                    flag = graph.call_module("training_mode")
-            return flag
-        if repr(here) != repr(there):
-            raise ValueError("it computes other things in training than in evaluation")
-        return here
-
-    for node, its in itertools.zip_longest(list(graph.nodes), list(other.nodes)):
-        shapes = [each and (each.target, len(each.args), *each.kwargs) for each in (node, its)]
-        if shapes[0] != shapes[1]:
-            raise ValueError("it computes other things in training than in evaluation")
-        node.args = tuple(chosen(node, *pair) for pair in zip(node.args, its.args, strict=True))
-        node.kwargs = {key: chosen(node, value, its.kwargs[key]) for key, value in node.kwargs.items()}
-    if flag is not None:
-        model.add_module("training_mode", Mode())
+    graph, opaque = traced(model)
+    notes = [f"{prefix}{note}" for note in uninspected(model, graph)]
+    done = _converted(model, graph, wanted, prefix)
+    done.notes[:0] = notes
+    for name, why in opaque.items():
+        _join(done, _by_parts(model.get_submodule(name), wanted, f"{prefix}{name}.", why))
+    return done
 
 
-def _converted(network: fx.GraphModule, rule: FarkasRule, normalization: str, prefix: str = "") -> Conversion:
+def _by_parts(model: nn.Module, wanted: _Wanted, prefix: str, why: str) -> Conversion:
+    """Convert the parts of a network that cannot be traced: those with one argument, and the sequences."""
+    name = prefix.rstrip(".") or type(model).__name__
+    done = Conversion(model, notes=[f"{name}: only its parts, as it cannot be traced: {why}"])
+    _convert_parts(model, wanted, prefix, done, {})
+    return done
+
+
+def _convert_parts(
+    model: nn.Module, wanted: _Wanted, prefix: str, done: Conversion, made: dict[nn.Module, nn.Module]
+) -> None:
+    for name, part in [(name, part) for name, part in model._modules.items() if part is not None]:
+        if part not in made and list(part.children()):
+            made[part] = _converted_part(part, wanted, f"{prefix}{name}.", done, made)
+        model._modules[name] = made.get(part, part)
+    if type(model).forward is nn.Sequential.forward:
+        _join(done, _chain(model, wanted, prefix))
+
+
+def _converted_part(
+    part: nn.Module, wanted: _Wanted, prefix: str, done: Conversion, made: dict[nn.Module, nn.Module]
+) -> nn.Module:
+    if takes_one_argument(part) and not isinstance(part, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
+        try:
+            inner = _as_a_whole(part, wanted, prefix)
+        except Untraceable:
+            pass
+        else:
+            _join(done, inner)
+            keep_attributes(inner.network, part)
+            return inner.network
+    _convert_parts(part, wanted, prefix, done, made)
+    return part
+
+
+def _chain(sequence: nn.Module, wanted: _Wanted, prefix: str) -> Conversion:
+    """Convert the layers of a sequence, which stays one."""
+    done = _converted(sequence, Chain().trace(sequence), wanted, prefix)
+    graph = done.network.graph
+    assert isinstance(graph, fx.Graph)
+    sequence._modules.clear()
+    for node in graph.nodes:
+        if node.op == "call_module":  # a module may be called twice
+            called = name_of(node) if name_of(node) not in sequence._modules else node.name
+            sequence.add_module(called, done.network.get_submodule(name_of(node)))
+    return done
+
+
+def _join(done: Conversion, other: Conversion) -> None:
+    done.places += other.places
+    done.notes += other.notes
+
+
+def _converted(model: nn.Module, graph: fx.Graph, wanted: _Wanted, prefix: str) -> Conversion:
     """Convert a traced network in place."""
-    done, modules = Conversion(network), modules_of(network)
-    for node in list(network.graph.nodes):
+    modules = modules_of(model)
+    for node in list(graph.nodes):
         before = source(node)
         if before is not None and type(module_of(node, modules)) is nn.Identity:
             node.replace_all_uses_with(before)
-            network.graph.erase_node(node)
-    if normalization == "remove":
-        lost = remove_norms(network)
-        done.notes = [f"{prefix}{name}: removed, with no layer to fold it into" for name in lost]
-    placing = _Placing(network, rule, normalization)
+            graph.erase_node(node)
+    lost = remove_norms(graph, modules, wanted.tied) if wanted.normalization == "remove" else []
+    network = Traced(model, graph, type(model).__name__)
+    done = Conversion(network, notes=[f"{prefix}{name}: removed, with no layer to fold it into" for name in lost])
+    placing = _Placing(network, modules, wanted)
     for node in list(network.graph.nodes):
-        found = find(node, placing.modules)
+        found = find(node, modules)
         if found is not None:
             place = placing.at(node, found)
             done.places.append(replace(place, activation=prefix + place.activation, before=prefix + place.before))
@@ -200,9 +268,8 @@ def _converted(network: fx.GraphModule, rule: FarkasRule, normalization: str, pr
 class _Placing:
     """Puts Farkas layers and completions before the activations of a network."""
 
-    def __init__(self, network: fx.GraphModule, rule: FarkasRule, normalization: str) -> None:
-        self.network, self.rule, self.normalization = network, rule, normalization
-        self.modules = modules_of(network)
+    def __init__(self, network: fx.GraphModule, modules: Modules, wanted: _Wanted) -> None:
+        self.network, self.modules, self.wanted = network, modules, wanted
 
     def at(self, activation: fx.Node, found: Found) -> Place:
         """Convert what stands before an activation."""
@@ -210,7 +277,7 @@ class _Placing:
         place = Place(name_of(activation), name_of(before), LEFT, found.note)
         if found.cutoff is None or before is None:
             return place
-        rule = replace(self.rule, cutoff=found.cutoff)
+        rule = replace(self.wanted.rule, cutoff=found.cutoff)
         if isinstance(module_of(before, self.modules), (FarkasLayer, FarkasCompletion)):
             return replace(place, why="is one already")
         if is_in_place(activation, self.modules):  # what is used later has been overwritten
@@ -218,11 +285,11 @@ class _Placing:
                 activation
             }
             before.replace_all_uses_with(activation, delete_user_cb=later.__contains__)
-        norm = before if is_norm(before, self.modules) else None
-        layer = before if norm is None else source(norm)
+        norm = norm_of(before, self.modules)
+        layer = before if norm is None else source(before)
         assert layer is not None
-        why = why_not(layer, self.modules)
-        if norm is not None and not why and (self.normalization == "keep" or not is_single(norm)):
+        why = why_not(layer, self.modules, self.wanted.tied)
+        if norm and not why and (self.wanted.normalization == "keep" or not is_single(before, norm[0])):
             why = "normalized before the activation"
         if why:
             return self._complete(
@@ -231,27 +298,26 @@ class _Placing:
         module = self.modules[str(layer.target)]
         self._set(str(layer.target), as_farkas(module, rule))
         added = "" if isinstance(module.bias, nn.Parameter) else "with a bias"
-        moved = "" if norm is None else f"{norm.target} moved behind the activation"
+        moved = "" if norm is None else f"{norm[0]} moved behind the activation"
         if norm is not None:
-            self._move_behind(norm, activation)
+            self._move_behind(before, norm[1], activation)
         return replace(place, before=name_of(layer), form=LAYER, why=_joined(added, moved, found.note))
 
     def _set(self, target: str, module: nn.Module) -> None:
         parent, _, last = target.rpartition(".")
-        setattr(self.modules[parent], last, module)
+        setattr(self.network.get_submodule(parent), last, module)
         self.modules[target] = module
 
-    def _move_behind(self, norm: fx.Node, activation: fx.Node) -> None:
-        module = self.modules[str(norm.target)]
+    def _move_behind(self, norm: fx.Node, module: nn.Module, activation: fx.Node) -> None:
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.reset_running_stats()  # they are those of other values
         before = source(norm)
         assert before is not None
         norm.replace_all_uses_with(before)
-        self.network.graph.erase_node(norm)
         with self.network.graph.inserting_after(activation):
-            moved = self.network.graph.call_module(str(norm.target), (activation,))
+            moved = self.network.graph.node_copy(norm, lambda each: activation if each is before else each)
         activation.replace_all_uses_with(moved, delete_user_cb=lambda user: user is not moved)
+        self.network.graph.erase_node(norm)
 
     def _complete(self, activation: fx.Node, before: fx.Node, rule: FarkasRule, place: Place) -> Place:
         channels = channels_of(before, self.modules)
@@ -292,27 +358,3 @@ def as_farkas(layer: nn.Module, rule: FarkasRule) -> FarkasLayer:
     else:
         made.bias.copy_(layer.bias).requires_grad_(layer.bias.requires_grad)
     return made.train(layer.training)
-
-
-def _in_sequences(model: nn.Module, rule: FarkasRule, normalization: str, why: str) -> Conversion:
-    """Convert the plain sequences of a network whose forward cannot be traced, and nothing else."""
-    done = Conversion(model, notes=[f"{type(model).__name__}: only its sequences, as it cannot be traced: {why}"])
-    for name, part in list(model.named_modules()):
-        if type(part).forward is not nn.Sequential.forward or not all(_is_plain(child) for child in part.children()):
-            continue
-        inner = _converted(fx.GraphModule(part, _Tracer().trace(part)), rule, normalization, f"{name}." if name else "")
-        done.places += inner.places
-        done.notes += inner.notes
-        graph = inner.network.graph
-        assert isinstance(graph, fx.Graph)
-        part._modules.clear()
-        for node in graph.nodes:
-            if node.op == "call_module":  # a module may be called twice
-                called = name_of(node) if name_of(node) not in part._modules else node.name
-                part.add_module(called, inner.network.get_submodule(name_of(node)))
-    return done
-
-
-def _is_plain(module: nn.Module) -> bool:
-    """Whether this is a single module of PyTorch's or ours."""
-    return module.__module__.startswith(("torch.nn.", "farkas_exp.layers")) and not list(module.children())

@@ -1,6 +1,7 @@
 """What the nodes of a traced network are: layers that can be Farkas layers, normalizations, channels."""
 
 import operator
+from collections import Counter
 from typing import Any, NamedTuple
 
 import torch
@@ -8,26 +9,35 @@ import torch.nn.functional as F
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.modules.padding import _ConstantPadNd, _ReflectionPadNd, _ReplicationPadNd
+from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd, _AvgPoolNd, _MaxPoolNd
 
 from farkas_exp.conversion.activations import find
 from farkas_exp.layers.completion import FarkasCompletion
 from farkas_exp.layers.farkas import FarkasConv2d, FarkasLayer
-from farkas_exp.layers.normalization import GroupNorm
+from farkas_exp.layers.normalization import DynamicTanh, GroupNorm, RMSNorm
 from farkas_exp.layers.residual import ResidualConv2d
 
-_NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm, GroupNorm)
+_NORMS = (
+    _BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.LocalResponseNorm, GroupNorm, RMSNorm,
+    DynamicTanh,
+)  # fmt: skip
+_NORM_FUNCTIONS: tuple[Any, ...] = (F.batch_norm, F.instance_norm, F.group_norm, F.layer_norm, F.rms_norm)
 _SUMS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add, "add", "add_")
 _ELEMENTWISE: tuple[Any, ...] = (
     *_SUMS, operator.sub, torch.sub, "sub", operator.mul, operator.imul, torch.mul, "mul", "mul_", operator.truediv,
     torch.div, "div",
 )  # fmt: skip
 _KEEPING_MODULES = (
-    *_NORMS, FarkasCompletion, nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d,
-    nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Dropout, nn.Dropout2d, nn.Identity, nn.Upsample,
+    *_NORMS, FarkasCompletion, _MaxPoolNd, _AvgPoolNd, _AdaptiveMaxPoolNd, _AdaptiveAvgPoolNd, _DropoutNd, nn.Identity,
+    nn.Upsample, _ConstantPadNd, _ReflectionPadNd, _ReplicationPadNd,
 )  # fmt: skip
 _KEEPING: tuple[Any, ...] = (
-    F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.dropout, F.interpolate, "contiguous", "clone",
+    F.max_pool1d, F.max_pool2d, F.max_pool3d, F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool1d,
+    F.adaptive_avg_pool2d, F.adaptive_avg_pool3d, F.dropout, F.dropout2d, F.dropout3d, F.interpolate, "contiguous",
+    "clone", "float", "to",
 )  # fmt: skip
 """Modules, functions and methods that keep the channels."""
 
@@ -61,26 +71,46 @@ def module_of(node: fx.Node | None, modules: Modules) -> nn.Module | None:
     return modules[str(node.target)] if node is not None and node.op == "call_module" else None
 
 
-def is_norm(node: fx.Node | None, modules: Modules) -> bool:
-    """Whether the node is a normalization."""
-    return isinstance(module_of(node, modules), _NORMS)
+def norm_of(node: fx.Node | None, modules: Modules) -> tuple[str, nn.Module] | None:
+    """The name and module of the normalization that a node computes, also where its module calls PyTorch's function."""
+    if node is None:
+        return None
+    names = [str(node.target)] if node.op == "call_module" else []
+    if node.op == "call_function" and node.target in _NORM_FUNCTIONS:
+        names = [str(each.target).rpartition(".")[0] for each in node.all_input_nodes if each.op == "get_attr"]
+    return next(((name, modules[name]) for name in names if isinstance(modules.get(name), _NORMS)), None)
 
 
-def is_single(node: fx.Node) -> bool:
-    """Whether the network uses a module, which `node` calls, and its output only once."""
-    names = [f"{other.target}." for other in node.graph.nodes if other.op in ("call_module", "get_attr")]
-    return len(node.users) == 1 and sum(name.startswith(f"{node.target}.") for name in names) == 1
+def is_single(node: fx.Node, name: str) -> bool:
+    """Whether the network uses the output of `node`, and the module `name` in it, only once."""
+    uses = [
+        other
+        for other in node.graph.nodes
+        if (other.op == "call_module" and other.target == name)
+        or any(each.op == "get_attr" and str(each.target).startswith(f"{name}.") for each in other.all_input_nodes)
+    ]
+    return uses == [node] and sum(not _asks_for_shape(user) for user in node.users) == 1
 
 
-def has_more(layer: nn.Module, modules: Modules) -> str:
+def _asks_for_shape(node: fx.Node) -> bool:
+    """Whether a node takes no values of what it is given."""
+    return node.target in ("size", "dim") or (node.target is getattr and node.args[1] in ("shape", "ndim", "dtype"))
+
+
+def tied_parameters(network: nn.Module) -> set[nn.Parameter]:
+    """The parameters that more than one module of a network has."""
+    counts = Counter(each for module in network.modules() for each in module._parameters.values() if each is not None)
+    return {each for each, count in counts.items() if count > 1}
+
+
+def has_more(layer: nn.Module, tied: set[nn.Parameter]) -> str:
     """What a layer of PyTorch's has beside its weight and bias that would be lost with it."""
     if layer._forward_pre_hooks or layer._forward_hooks or layer._backward_hooks:
         return "it has hooks"
-    tied = sum(layer.weight is other for module in modules.values() for other in module._parameters.values())
-    return "its weight is shared" if tied > 1 else ""
+    return "its weight is shared" if layer.weight in tied else ""
 
 
-def why_not(node: fx.Node, modules: Modules) -> str:
+def why_not(node: fx.Node, modules: Modules, tied: set[nn.Parameter]) -> str:
     """Why what `node` computes is no layer that can become a Farkas layer; empty where it is one."""
     module = module_of(node, modules)
     if node.target in _SUMS or isinstance(module, ResidualConv2d):
@@ -95,9 +125,9 @@ def why_not(node: fx.Node, modules: Modules) -> str:
         return f"groups={module.groups}: its filters see different channels"
     if isinstance(module, nn.Conv2d) and module.padding_mode != "zeros":
         return f"padding_mode={module.padding_mode}"
-    if not is_single(node):
+    if not is_single(node, str(node.target)):
         return "used more than once"
-    return has_more(module, modules) or ("a single output" if module.weight.shape[0] < 2 else "")
+    return has_more(module, tied) or ("a single output" if module.weight.shape[0] < 2 else "")
 
 
 def channels_of(node: fx.Node | None, modules: Modules) -> Channels | None:
@@ -116,10 +146,11 @@ def channels_of(node: fx.Node | None, modules: Modules) -> Channels | None:
     if node.target in _ELEMENTWISE:
         known = [channels_of(each, modules) for each in node.all_input_nodes]
         return max((each for each in known if each is not None), default=None)
-    keeps = isinstance(module, _KEEPING_MODULES) or node.target in _KEEPING or find(node, modules) is not None
+    norm = norm_of(node, modules)
+    keeps = norm or isinstance(module, _KEEPING_MODULES) or node.target in _KEEPING or find(node, modules)
     found = channels_of(source(node), modules) if keeps else None
-    if found is None and isinstance(module, (nn.BatchNorm2d, nn.GroupNorm)):
-        return Channels(module.num_features if isinstance(module, nn.BatchNorm2d) else module.num_channels, 1)
+    if found is None and norm and isinstance(norm[1], (nn.BatchNorm2d, nn.GroupNorm)):
+        return Channels(norm[1].num_features if isinstance(norm[1], nn.BatchNorm2d) else norm[1].num_channels, 1)
     return found
 
 

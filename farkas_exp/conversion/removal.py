@@ -4,23 +4,26 @@ import torch
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from farkas_exp.conversion.nodes import has_more, is_norm, is_single, module_of, modules_of, source
+from farkas_exp.conversion.nodes import Modules, has_more, is_single, module_of, norm_of, source
 
 _FOLDS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
-def remove_norms(network: fx.GraphModule) -> list[str]:
+def remove_norms(graph: fx.Graph, modules: Modules, tied: set[nn.Parameter]) -> list[str]:
     """Remove every normalization in place; return the names of those that no layer could take over."""
-    modules, lost = modules_of(network), []
-    for node in list(network.graph.nodes):
-        before = source(node)
-        if before is None or not is_norm(node, modules):
+    lost = []
+    for node in list(graph.nodes):
+        before, norm, inputs = source(node), norm_of(node, modules), node.all_input_nodes
+        if before is None or norm is None:
             continue
-        norm, layer = modules[str(node.target)], module_of(before, modules)
-        if layer is None or not is_single(before) or has_more(layer, modules) or not fold(layer, norm):
-            lost.append(str(node.target))
+        layer = module_of(before, modules)
+        single = type(layer) in _FOLDS and is_single(before, str(before.target))
+        if layer is None or not single or has_more(layer, tied) or not fold(layer, norm[1]):
+            lost.append(norm[0])
         node.replace_all_uses_with(before)
-        network.graph.erase_node(node)
+        for each in (node, *inputs):  # its weights, too, where it is a function
+            if each.op == "get_attr" or each is node:
+                graph.erase_node(each)
     return lost
 
 
@@ -28,12 +31,14 @@ def remove_norms(network: fx.GraphModule) -> list[str]:
 def fold(layer: nn.Module, norm: nn.Module) -> bool:
     """Give the layer what the batch norm behind it does when it evaluates; whether that was possible."""
     transposed = isinstance(layer, nn.modules.conv._ConvTransposeNd)
-    if type(layer) not in _FOLDS or (transposed and layer.groups > 1):
+    assert isinstance(layer.weight, nn.Parameter)
+    assert isinstance(layer.bias, nn.Parameter | None)
+    if transposed and layer.groups > 1:
         return False
     if not isinstance(norm, _BatchNorm) or norm.running_mean is None or norm.running_var is None:
         return False
-    assert isinstance(layer.weight, nn.Parameter)
-    assert isinstance(layer.bias, nn.Parameter | None)
+    if norm.num_features != layer.weight.shape[1 if transposed else 0]:  # it normalizes another dimension
+        return False
     scale = (norm.running_var + norm.eps).rsqrt() * (1.0 if norm.weight is None else norm.weight)
     shift = (0.0 if norm.bias is None else norm.bias) - norm.running_mean * scale
     sides = [1] * layer.weight.dim()

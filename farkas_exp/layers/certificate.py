@@ -13,6 +13,7 @@ from farkas_exp.layers.completion import FarkasCompletion
 from farkas_exp.layers.farkas import FarkasConv2d, FarkasLayer
 from farkas_exp.layers.paths import in_mode, plain_path, single_precision
 from farkas_exp.layers.residual import FarkasResidualConv2d
+from farkas_exp.machine.errors import UserError
 
 FARKAS = (FarkasLayer, FarkasCompletion)
 
@@ -95,12 +96,27 @@ def certify(layer: nn.Module, input: Tensor, shortcut: Tensor | None = None) -> 
 
     Raises:
         ValueError: a residual layer without a shortcut, or another layer with one, or a network without Farkas layers.
+        UserError: what is given is no network.
     """
+    check_network(layer)
     if not isinstance(layer, FARKAS):
         return _certify_network(layer, input)
     if isinstance(layer, FarkasResidualConv2d) != (shortcut is not None):
         raise ValueError("a residual Farkas layer is certified with its shortcut, any other layer without one")
     return _certificate(layer, _margin(layer, layer(input) if shortcut is None else layer(input, shortcut)))
+
+
+def check_network(model: Any) -> None:
+    """Refuse what is no network, such as its name, its class or a conversion.
+
+    Raises:
+        UserError: it is none.
+    """
+    if isinstance(model, nn.Module):
+        return
+    got = repr(model) if isinstance(model, str) else getattr(model, "__name__", f"a {type(model).__name__}")
+    hint = "; call it first" if callable(model) else "; give its .network" if hasattr(model, "network") else ""
+    raise UserError(f"model: expected a network (torch.nn.Module), got {got}{hint}")
 
 
 def _margin(layer: nn.Module, outputs: Tensor) -> float:
@@ -124,7 +140,8 @@ def _certify_network(network: nn.Module, images: Tensor) -> Certificates:
     def note(layer: nn.Module, inputs: Any, outputs: Tensor) -> None:
         margins[layer].append(_margin(layer, outputs))
 
-    with ExitStack() as hooks, plain_path(), in_mode(network, training=False):
+    eager = torch.compiler.set_stance("force_eager")  # compiled code calls no hooks
+    with ExitStack() as hooks, eager, plain_path(), in_mode(network, training=False):
         for layer in names:
             hooks.enter_context(layer.register_forward_hook(note))
         network(images)

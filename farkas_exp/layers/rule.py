@@ -1,5 +1,6 @@
 """The rule by which a Farkas layer forms its last component."""
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -20,7 +21,7 @@ class FarkasRule:
         learn_lambda: whether lambda is trained, from the aggregation on.
 
     Raises:
-        UserError: an unknown aggregation, or a negative margin.
+        UserError: an unknown aggregation, or a margin or cutoff that is out of range.
     """
 
     aggregation: str = "sum"
@@ -31,16 +32,22 @@ class FarkasRule:
     def __post_init__(self) -> None:
         # looked up once, since `torch.compile` cannot trace the registry
         object.__setattr__(self, "_coefficient", AGGREGATIONS[self.aggregation].build)
-        if self.margin < 0:
-            raise UserError(f"aggregation.margin: {self.margin!r} is out of range; it must be at least 0")
+        for name, least in (("margin", 0.0), ("cutoff", -math.inf)):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not least <= value < math.inf:
+                raise UserError(
+                    f"aggregation.{name}: {value!r} is out of range; it must be a number, at least {least:g}"
+                )
 
     @classmethod
     def of(cls, rule: "FarkasRule | None", options: dict[str, Any]) -> "FarkasRule":
         """The rule of a layer, given as a whole or by its fields, such as `aggregation="mean"`.
 
         Raises:
-            UserError: there is no such field.
+            UserError: there is no such field, or what is given is no rule.
         """
+        if not isinstance(rule, cls | None):
+            raise UserError(f"rule: expected a FarkasRule, or its fields (aggregation='mean', ...), got {rule!r}")
         names = [field.name for field in fields(cls)]
         for key in options:
             if key not in names:

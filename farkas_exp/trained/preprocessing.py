@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 Images: TypeAlias = "Tensor | np.ndarray | Picture | Sequence[Picture]"
 Picture: TypeAlias = "str | PathLike[str] | Image"
 
+ROUNDING = 1e-3
+"""By how much floats may leave [0, 1]."""
 LUMINANCE = (0.299, 0.587, 0.114)
 """The shares of red, green and blue in grey (ITU-R BT.601), as Pillow has them."""
 
@@ -32,6 +34,7 @@ class Preprocessing:
         std: what each channel is divided by then.
         scale: the image of a file is scaled to this many times the shorter side before its centre is cut out.
         draft: whether a JPEG is read no larger than needed.
+        pixels: whether its data are images; otherwise they are points, of any floats.
     """
 
     shape: tuple[int, int, int]
@@ -39,29 +42,50 @@ class Preprocessing:
     std: tuple[float, ...] = ()
     scale: float = 1.0
     draft: bool = False
+    pixels: bool = True
 
     def __call__(self, images: Images) -> Tensor:
         """The batch (N, C, H, W) of float32 that the network takes.
 
         Args:
-            images: a batch (N, C, H, W) or one image (C, H, W), of bytes or of floats in [0, 1]; or the path of a JPEG
-                or PNG file, or a PIL image, or a sequence of these.
+            images: a batch (N, C, H, W) or one image (C, H, W) of the run's size, of bytes or of floats in [0, 1],
+                not standardized; or the path of a JPEG or PNG file, or a PIL image, or a sequence of these, of any
+                size.
 
         Raises:
-            UserError: they have another shape or are none, or a file cannot be read.
+            UserError: they have another shape or other values or are none, or a file cannot be read.
         """
-        if isinstance(images, (Tensor, np.ndarray)):
-            batch = torch.as_tensor(images)
+        if isinstance(images, Tensor):
+            batch = images
+        elif isinstance(images, np.ndarray):
+            batch = _tensor(images)
         else:
             pictures = list(images) if isinstance(images, Sequence) and not isinstance(images, str) else [images]
             batch = torch.stack([self._pixels(picture) for picture in pictures or [None]])
         batch = batch[None] if batch.dim() == 3 else batch
         if batch.shape[1:] != self.shape:
-            wanted = ", ".join(map(str, self.shape))
-            raise UserError(f"images: expected the shape (N, {wanted}), got {tuple(batch.shape)}")
+            wanted, channels = ", ".join(map(str, self.shape)), self.shape[0]
+            last = "; its channels are last: permute(0, 3, 1, 2)" * (batch.shape[1:] == (*self.shape[1:], channels))
+            raise UserError(f"images: expected the shape (N, {wanted}), got {tuple(batch.shape)}{last}")
+        self._check_values(batch)
+        return self.standardized(batch.float().div(255) if batch.dtype == torch.uint8 else batch.float())
+
+    def _check_values(self, batch: Tensor) -> None:
+        """Refuse what would be taken for other values than it has, such as floats up to 255."""
+        if not self.pixels:
+            if not batch.is_floating_point():
+                raise UserError(f"images: expected points of floats, got {batch.dtype}")
+            return
         if batch.dtype != torch.uint8 and not batch.is_floating_point():
             raise UserError(f"images: expected bytes (uint8), or floats in [0, 1], got {batch.dtype}")
-        return self.standardized(batch.float().div(255) if batch.dtype == torch.uint8 else batch.float())
+        if batch.dtype == torch.uint8 or not batch.numel():
+            return
+        least, most = (float(value) for value in batch.aminmax())
+        if not (least >= -ROUNDING and most <= 1 + ROUNDING):
+            raise UserError(
+                f"images: expected floats in [0, 1], not standardized, or bytes (uint8); got floats from {least:g} to"
+                f" {most:g}"
+            )
 
     def standardized(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) of values in [0, 1], the training set's mean and deviation taken out."""
@@ -72,7 +96,7 @@ class Preprocessing:
 
     def _pixels(self, picture: Any) -> Tensor:
         channels, height, width = self.shape
-        if channels not in (1, 3):
+        if channels not in (1, 3) or not self.pixels:
             raise UserError(f"images: a picture has 1 or 3 channels, and this network takes {channels}; give a tensor")
         view = CentreCrop(self.scale)
         if isinstance(picture, (str, PathLike)):
@@ -87,6 +111,13 @@ class Preprocessing:
             made = cut(picture, view.box(columns, rows, width, height), height, width)
         pixels = torch.from_numpy(made.copy()).permute(2, 0, 1)
         return pixels if channels == 3 else grey(pixels[None])[0]
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    try:
+        return torch.from_numpy(array.copy())  # which may be read-only, or turned round
+    except TypeError:
+        raise UserError(f"images: expected bytes (uint8), or floats in [0, 1], got {array.dtype}") from None
 
 
 def grey(pixels: Tensor) -> Tensor:

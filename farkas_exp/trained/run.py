@@ -110,12 +110,13 @@ class Run:
     def preprocessing(self) -> Preprocessing:
         """What images go through before the network sees them: call it with images."""
         info, dataset, phases = self.info, self.config.dataset, self.config.phases.schedule
-        streamed = DATASETS[dataset.name].streamed
+        entry, streamed = DATASETS[dataset.name], DATASETS[dataset.name].streamed
         channels, height, width = info.image_shape
         if phases:
             height = width = phases[-1].image_size
         scale = EVALUATION_SCALE if streamed else 1.0
-        return Preprocessing((channels, height, width), info.mean, info.std, scale, streamed and dataset.draft)
+        shape, draft = (channels, height, width), streamed and dataset.draft
+        return Preprocessing(shape, info.mean, info.std, scale, draft, entry.pixels)
 
     @cached_property
     def network(self) -> nn.Module:

@@ -1,6 +1,8 @@
 """Converted networks: what becomes of each layer, the certificate of the whole, and that they train."""
 
+import copy
 import math
+import warnings
 from collections import Counter, OrderedDict
 
 import pytest
@@ -80,6 +82,13 @@ def test_a_kept_normalization_is_completed():
     assert min(each.margin - each.lambda_b for each in found.values()) > -1e-5
 
 
+class Halved(nn.Conv2d):
+    """A convolution as other packages have them, which computes on its weight."""
+
+    def forward(self, images):
+        return F.conv2d(images, self.weight / 2, self.bias)
+
+
 @pytest.mark.parametrize(
     ("layer", "why"),
     [
@@ -90,6 +99,7 @@ def test_a_kept_normalization_is_completed():
         (nn.Conv2d(4, 8, 3, stride=2, dilation=2, padding="valid"), ""),
         (nn.Conv2d(4, 8, 3, bias=False), "with a bias"),
         (nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 8, 3)), "a ParametrizedConv2d"),
+        (Halved(4, 8, 3), "a Halved"),
     ],
 )
 def test_convolutions_of_every_kind(layer, why):
@@ -117,17 +127,42 @@ def test_what_cannot_be_converted_says_why():
     assert inside.notes == ["0: left alone, the inside of a TransformerEncoderLayer"]
 
 
+def scripted():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.trace(nn.ReLU(), IMAGES)
+
+
+def weight_normed():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return nn.Sequential(nn.utils.weight_norm(nn.Linear(2, 2)))
+
+
 @pytest.mark.parametrize(
     ("net", "options", "message"),
     [
         (nn.ReLU(), {"normalization": "before"}, "normalization: unknown 'before'"),
         (nn.ReLU(), {"cutoff": 0.5}, "cutoff: 0.5 has no place"),
         (nn.LazyLinear(3), {}, "model: it has lazy layers"),
+        ("resnet18", {}, r"model: expected a network \(torch.nn.Module\), got 'resnet18'$"),
+        (torchvision.models.resnet18, {}, r"model: expected .*, got resnet18; call it first"),
+        (nn.ReLU, {}, r"model: expected .*, got ReLU; call it first"),
+        (convert(nn.ReLU()), {}, r"model: expected .*, got a Conversion; give its .network"),
+        (None, {}, r"model: expected .*, got a NoneType$"),
+        (scripted(), {}, "model: a network of TorchScript cannot be converted"),
+        (weight_normed(), {}, r"model: it cannot be copied \(Only Tensors created explicitly"),
+        (nn.ReLU(), {"rule": "mean"}, r"rule: expected a FarkasRule, or its fields .*, got 'mean'"),
+        (nn.ReLU(), {"margin": "0.1"}, "aggregation.margin: '0.1' is out of range"),
+        (nn.ReLU(), {"margin": math.nan}, "aggregation.margin: nan is out of range"),
     ],
 )
 def test_what_is_asked_wrongly_is_refused(net, options, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=f"^{message}"):
         convert(net, **options)
+    if "model: expected" in message:
+        with pytest.raises(UserError, match=f"^{message}"):
+            certify(net, IMAGES)
 
 
 @pytest.mark.parametrize(
@@ -141,6 +176,13 @@ def test_what_is_asked_wrongly_is_refused(net, options, message):
         (lambda z: F.relu(input=z), 0.0),
         (lambda z: F.elu(z, 2.0), math.log(0.005)),
         (lambda z: z.relu(), 0.0),
+        (lambda z: z.clamp(min=0), 0.0),
+        (lambda z: torch.clamp(z, 0, 1), 0.0),
+        (lambda z: torch.clamp_min(z, 0), 0.0),
+        (nn.Hardtanh(0, 2), 0.0),
+        (nn.Threshold(0.5, 0), 0.5),
+        (lambda z: F.threshold(z, 0.5, 0), 0.5),
+        (nn.CELU(2.0), 2 * math.log(0.01)),
     ],
 )
 def test_each_activation_has_its_cutoff(activation, cutoff):
@@ -220,6 +262,69 @@ def test_functions_follow_the_mode_of_the_converted_network():
         assert not torch.equal(network(features), network(features))
 
 
+@pytest.mark.parametrize(
+    ("activation", "why"),
+    [
+        (nn.Hardtanh(), "flat on both sides"),
+        (lambda z: F.hardtanh(z, -2, 0), "flat on both sides"),
+        (torch.rrelu, "no cutoff is known for it"),
+        (F.logsigmoid, "no cutoff is known for it"),
+        (lambda z: z.clamp(max=1), None),
+        (lambda z: z.clamp(1e-6), None),
+    ],
+)
+def test_what_has_no_cutoff_is_left_alone(activation, why):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.activation = nn.Linear(3, 4), activation
+
+        def forward(self, features):
+            return self.activation(self.layer(features))
+
+    assert [place.why for place in convert(Net()).places] == [why] * (why is not None)
+
+
+class NormAct(nn.BatchNorm2d):
+    """A normalization with its activation, as timm has them."""
+
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.drop, self.act = nn.Identity(), nn.ReLU(inplace=True)
+
+    def forward(self, images):
+        torch._assert(images.ndim == 4, "expected four dimensions")
+        normed = F.batch_norm(
+            images, self.running_mean, self.running_var, self.weight, self.bias, self.training, self.momentum, self.eps
+        )
+        return self.act(self.drop(normed))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("normalization", ["after", "remove", "keep"])
+def test_a_normalization_with_its_activation_is_as_the_two_are(normalization):
+    apart = conv_norm(bias=False)
+    together = nn.Sequential(apart[0], NormAct(6), *apart[3:]).eval()
+    together[1].load_state_dict(apart[1].state_dict())
+    expected, found = (convert(net, margin=0.1, normalization=normalization) for net in (apart, together))
+    assert forms(found) == forms(expected)
+    assert [place.why for place in found.places] == [place.why for place in expected.places]
+    for training in (False, True):
+        outputs = [conversion.network.train(training)(IMAGES) for conversion in (expected, found)]
+        torch.testing.assert_close(outputs[1], outputs[0])
+    parameters = [len(list(conversion.network.parameters())) for conversion in (expected, found)]
+    assert parameters[0] == parameters[1]
+
+
+def test_a_normalization_that_no_layer_can_take_over_is_left_out():
+    over_tokens = nn.Sequential(nn.Linear(8, 6), nn.BatchNorm1d(3), nn.ReLU())  # of (N, 3, 8)
+    dropped = nn.Sequential(nn.Linear(8, 6), nn.Dropout(), nn.LayerNorm(6), nn.ReLU())
+    for net, name in ((over_tokens, "1"), (dropped, "2")):
+        conversion = convert(net, normalization="remove")
+        assert conversion.notes == [f"{name}: removed, with no layer to fold it into"]
+        assert conversion.network(torch.rand(2, 3, 8)).shape == (2, 3, 6)
+
+
 class Named(nn.Sequential):
     pass
 
@@ -245,13 +350,80 @@ def test_a_network_that_cannot_be_traced_has_its_sequences_converted(kind):
     conversion = convert(kind().eval(), margin=0.1)
     assert forms(conversion) == ["Farkas layer"] * 3
     (note,) = conversion.notes
-    assert note.startswith(f"{kind.__name__}: only its sequences, as it cannot be traced: ")
+    assert note.startswith(f"{kind.__name__}: only its parts, as it cannot be traced: ")
     network = conversion.network
     assert [type(m).__name__ for m in network.body][:3] == ["FarkasConv2d", "ReLU", "BatchNorm2d"]
     assert [type(m).__name__ for m in network.named] == ["FarkasLinear", "ReLU", "FarkasLinear", "ReLU"]
     assert isinstance(network.named.c, FarkasLinear)
     assert certify(network, IMAGES).strict
     assert not network.training
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.facts = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3), ["read by others"]
+
+    def forward(self, images):
+        return F.relu(self.norm(self.conv(images)) + images)
+
+
+class Branching(nn.Module):
+    """Cannot be traced, and holds what can: a block twice, blocks in a sequence, one that has a second argument."""
+
+    def __init__(self):
+        super().__init__()
+        self.block = Residual()
+        self.blocks = nn.Sequential(self.block, Residual(), nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU())
+        self.last = Masked()
+
+    def forward(self, images):
+        images = self.block(images if images.sum() > 0 else -images)
+        assert self.block.facts
+        for block in self.blocks:
+            images = block(images)
+        return self.last(images, mask=2)
+
+
+class Masked(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(4, 4, 1)
+
+    def forward(self, images, mask=None):
+        return F.relu(self.layer(images)) if mask is None else mask * self.layer(images)
+
+
+def test_the_parts_of_a_network_that_cannot_be_traced():
+    conversion = convert(Branching(), margin=0.1)
+    (note,) = conversion.notes
+    assert note.startswith("Branching: only its parts, as it cannot be traced: ")
+    assert {place.activation: place.form for place in conversion.places} == {
+        "block.relu": "completion", "blocks.1.relu": "completion", "blocks.4": "Farkas layer",
+    }  # fmt: skip
+    network = copy.deepcopy(conversion.network)
+    assert network.block is network.blocks[0]
+    assert type(network.last) is Masked
+    assert certify(network, IMAGES).active
+
+
+def test_what_cannot_be_traced_in_a_network_is_converted_by_parts():
+    net = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(), Branching(), nn.Conv2d(4, 4, 1), nn.ReLU())
+    conversion = convert(net, margin=0.1)
+    (note,) = conversion.notes
+    assert note.startswith("2: only its parts, as it cannot be traced: ")
+    assert forms(conversion) == ["Farkas layer"] * 2 + ["completion"] * 2 + ["Farkas layer"]
+    assert [place.activation for place in conversion.places][:2] == ["1", "4"]
+    assert certify(conversion.network, IMAGES).active
+
+
+def test_what_compiles_or_distributes_a_network_is_taken_off():
+    inner = torch.compile(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU()), backend="eager")
+    conversion = convert(nn.DataParallel(nn.Sequential(inner, nn.Conv2d(4, 4, 1), nn.ReLU())), margin=0.1)
+    assert forms(conversion) == ["Farkas layer"] * 2
+    assert [note.partition(":")[0] for note in conversion.notes] == ["DataParallel", "OptimizedModule"]
+    compiled = torch.compile(conversion.network, backend="eager")
+    assert certify(compiled, IMAGES).active
 
 
 def test_layers_that_are_not_reached_are_not_active():
@@ -303,6 +475,13 @@ def test_a_descent_finds_a_dead_point_of_a_plain_layer_and_none_of_a_farkas_laye
         assert largest(net, name, images).min() < 0
         assert_certified(converted, images)
         assert_certified(converted, descended(converted, name, IMAGES.double()))
+
+
+def test_the_branches_of_googlenet_are_converted_though_it_is_another_network_in_training():
+    conversion = convert(torchvision.models.googlenet(num_classes=10, init_weights=False), margin=0.1)
+    assert Counter(forms(conversion)) == {"Farkas layer": 61}
+    outputs = conversion.network.train()(torch.rand(2, 3, 64, 64))
+    assert [output.shape for output in outputs] == [(2, 10)] * 3
 
 
 NETWORKS = {
@@ -369,3 +548,6 @@ def test_networks_of_timm():
     assert Counter(forms(conversion)) == NETWORKS["resnet18"]
     assert certify(conversion.network, torch.rand(2, 3, 32, 32)).strict
     assert set(forms(convert(timm.create_model("convnext_atto", num_classes=10)))) == {"left alone"}
+    mobile = convert(timm.create_model("mobilenetv2_035", num_classes=10), margin=0.1)
+    assert Counter(forms(mobile)) == NETWORKS["mobilenet_v2"]
+    assert certify(mobile.network, torch.rand(2, 3, 64, 64)).strict

@@ -84,12 +84,13 @@ def test_images_are_taken_as_bytes_floats_arrays_files_and_pictures(path, tmp_pa
     files = [tmp_path / "test" / NAMES[int(arrays.test_labels[i])] / f"{i}.png" for i in range(2)]
     with Image.open(files[0]) as picture:
         first = run.probabilities(picture)
-    for given in (pixels.float() / 255, pixels.numpy(), [str(file) for file in files]):
+    turned = pixels.numpy()[:, :, ::-1].copy()[:, :, ::-1]  # of negative strides
+    turned.flags.writeable = False
+    for given in (pixels.float() / 255, pixels.numpy(), turned, [str(file) for file in files], pixels.double() / 255):
         assert torch.allclose(run.probabilities(given), expected, atol=1e-6)
     assert torch.allclose(first, expected[:1], atol=1e-6)
     assert torch.allclose(run.probabilities(pixels[0]), expected[:1], atol=1e-6)
-    with pytest.raises(UserError, match=r"images: expected the shape \(N, 1, 8, 8\), got \(2, 1, 8, 4\)"):
-        run.predict(pixels[..., :4])
+    assert run.predict(pixels[:0]).shape == (0,)
 
 
 @pytest.mark.parametrize(
@@ -103,11 +104,33 @@ def test_images_are_taken_as_bytes_floats_arrays_files_and_pictures(path, tmp_pa
             torch.zeros(1, 1, 8, 8, dtype=torch.int64),
             r"expected bytes \(uint8\), or floats in \[0, 1\], got torch.int64",
         ),
+        (np.array([[[[None]]]]), r"expected bytes \(uint8\), or floats in \[0, 1\], got object"),
+        (torch.zeros(2, 1, 8, 4), r"expected the shape \(N, 1, 8, 8\), got \(2, 1, 8, 4\)$"),
+        (np.zeros((2, 8, 8, 1)), r"expected the shape \(N, 1, 8, 8\), got .*; its channels are last: permute"),
+        (torch.full((1, 1, 8, 8), 255.0), r"expected floats in \[0, 1\], .*; got floats from 255 to 255"),
+        (torch.full((1, 1, 8, 8), -0.5), r"expected floats in \[0, 1\], not standardized, .* from -0.5 to -0.5"),
+        (torch.full((1, 1, 8, 8), torch.nan), r"expected floats in \[0, 1\], .* from nan to nan"),
     ],
 )
 def test_what_is_no_image_is_one_line(path, images, expected):
     with pytest.raises(UserError, match=f"^images: {expected}"):
         farkas_exp.load(path).predict(images)
+
+
+def test_points_are_floats_of_any_size(tmp_path):
+    points = {"name": "moons", "train_size": 40, "test_size": 20, "train_limit": None}
+    run = farkas_exp.load(
+        trained(
+            tmp_path,
+            model={"name": "mlp", "width": 4, "depth": 2, "blocks": None, "widths": None},
+            dataset=points,
+            augmentation={"crop_padding": 0, "flip": False, "cutout": 0},
+            epochs=1,
+        )
+    )
+    assert run.predict(torch.full((3, *run.preprocessing.shape), -7.0)).shape == (3,)
+    with pytest.raises(UserError, match=r"^images: expected points of floats, got torch.uint8"):
+        run.predict(torch.ones(3, *run.preprocessing.shape, dtype=torch.uint8))
 
 
 def test_other_data_are_standardized_as_the_runs_own_and_their_classes_found_by_name(tmp_path):
