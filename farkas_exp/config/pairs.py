@@ -7,6 +7,8 @@ from farkas_exp.registry import NETWORKS, NORMALIZATIONS
 
 MOST_WEIGHTS = 10_000_000_000
 """About 40 GB in single precision, and four times that with gradients and momentum."""
+LEAST_ALPHA = 0.01
+"""Of a Beta distribution; for smaller ones PyTorch draws 1/2 again and again, where it should draw 0 or 1."""
 MOST_BYTES = 2**36
 """Of synthetic images."""
 
@@ -16,6 +18,9 @@ def check_pairs(config: Config) -> None:
     _check_phases(config)
     _check_sizes(config)
     require(config.lr.warmup <= config.epochs, "lr.warmup", config.lr.warmup, f"at most {config.epochs}, the epochs")
+    for key in ("mixup", "cutmix"):
+        alpha = getattr(config.augmentation, key)
+        require(not 0 < alpha < LEAST_ALPHA, f"augmentation.{key}", alpha, f"0 (without), or at least {LEAST_ALPHA}")
     regularizer, limit = config.regularizer, config.regularizer.coefficient
     require(abs(regularizer.rho) <= limit, "regularizer.rho", regularizer.rho, f"between -{limit:g} and {limit:g}")
     if config.batch_size == 1 and not config.phases.schedule:

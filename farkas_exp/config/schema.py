@@ -117,8 +117,8 @@ class AugmentationConfig:
         "paper", needs=(IN_MEMORY, positive("augmentation.cutout", 4), MEAN_FILL)
     )
     min_scale: float | None = option(None, above=0, at_most=1, needs=STREAMED)
-    mixup: float = option(0.0, at_least=0, needs=PIXELS)
-    cutmix: float = option(0.0, at_least=0, needs=PIXELS)
+    mixup: float = option(0.0, at_least=0, at_most=1000, needs=PIXELS)
+    cutmix: float = option(0.0, at_least=0, at_most=1000, needs=PIXELS)
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,11 @@ class RankProjection(Method):
                 f"callback.name: {config.callback.name} cuts singular values that weight={config.weight.name} changes"
                 " again; use weight=none"
             )
+        if config.optimizer.ema:
+            raise UserError(
+                f"callback.name: {config.callback.name} cuts the weights, and not their average, which is evaluated;"
+                " use optimizer.ema=0"
+            )
         if not config.callback.threshold:
             raise UserError(
                 f"callback.threshold: {config.callback.name} needs the singular value to clip at; give a number above 0"

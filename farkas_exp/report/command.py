@@ -9,7 +9,7 @@ from typing import Literal
 from farkas_exp.config import WandbConfig
 from farkas_exp.machine.commands import command
 from farkas_exp.machine.errors import UserError, unknown
-from farkas_exp.machine.terminal import unreadable_text
+from farkas_exp.machine.terminal import printable, unreadable_text
 from farkas_exp.registry import EXPERIMENTS, REPORTS
 from farkas_exp.report.render import FORMATS, formats_of, show
 from farkas_exp.runs import Survey, survey
@@ -81,7 +81,7 @@ def run(request: Request) -> list[Path]:
         )  # fmt: skip
     files = show(rendering.build(records), request.folder, request.formats, sys.stdout, found.unreadable, records)
     for path in files:
-        print(path)
+        print(printable(path))
     if request.log and files:
         from farkas_exp.runs.wandb import log_files
 

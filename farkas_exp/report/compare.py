@@ -10,6 +10,7 @@ from farkas_exp.config.options import shown
 from farkas_exp.machine.commands import command
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.output import say
+from farkas_exp.machine.terminal import printable
 from farkas_exp.report import style
 from farkas_exp.report.render import FORMATS, Report, formats_of, show
 from farkas_exp.report.tables import Table, cell
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str]) -> None:
     records = [record_at(path) for path in paths]
     out = folder_at("out")(given["out"]) if "out" in given else records[0].path.parent.parent / "report"
     for file in show(report(records), out, formats, sys.stdout, records=records):
-        say(str(file))
+        say(printable(file))
 
 
 def report(records: Sequence[RunRecord]) -> Report:

@@ -4,8 +4,8 @@ What is exported takes images (N, C, H, W) of values in [0, 1], N of any size, a
 of the run is a part of it. The weights alone (safetensors) are those of the network itself.
 """
 
+import io
 import json
-import os
 import warnings
 from collections.abc import Sequence
 from os import PathLike
@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from farkas_exp.machine.commands import command
 from farkas_exp.machine.errors import UserError, unknown
-from farkas_exp.machine.files import scratch_folder
+from farkas_exp.machine.files import replacing
 from farkas_exp.machine.output import say
+from farkas_exp.machine.terminal import printable
 from farkas_exp.runs.command import folder_at, paths_and_words
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str]) -> None:
     out = folder_at("out")(given["out"]) if "out" in given else None
     from farkas_exp.trained.run import load
 
-    say(str(load(paths[0], "cpu").export(given["format"], out)))
+    say(printable(load(paths[0], "cpu").export(given["format"], out)))
 
 
 def check_format(format: str) -> None:
@@ -73,11 +74,11 @@ def export(run: "Run", format: str, path: str | PathLike[str] | None = None) -> 
     target = run.record.path / f"network{SUFFIXES[format]}" if path is None else Path(path)
     if target.is_dir() or not target.absolute().parent.is_dir():
         raise UserError(f"out: {target} is a folder" if target.is_dir() else f"out: no folder {target.parent}")
-    with scratch_folder(target.absolute().parent, ".export-") as folder, warnings.catch_warnings():
+    run.network  # noqa: B018 - if it cannot be loaded, no format is to blame
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that an exporter is going to be replaced by another one
-        made = folder / target.name
         try:
-            _write(run, format, made)
+            content = _content(run, format)
         except ImportError as error:
             raise UserError(
                 f"format: {format} needs the package {error.name}; pip install {_PACKAGES[format]}"
@@ -85,7 +86,8 @@ def export(run: "Run", format: str, path: str | PathLike[str] | None = None) -> 
         except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
             reason = " ".join(str(error).split())[:300]
             raise UserError(f"format: PyTorch cannot export this network to {format} ({reason})") from error
-        os.replace(made, target)
+    with replacing(target) as file:  # PyTorch itself ends the process where the disk is full
+        file.write(content)
     return target
 
 
@@ -114,28 +116,31 @@ def plain(run: "Run") -> "nn.Module":
     return model.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
-def _write(run: "Run", format: str, path: Path) -> None:
+def _content(run: "Run", format: str) -> bytes:
     import torch
 
     if format == "safetensors":
-        from safetensors.torch import save_file  # type: ignore[import-not-found]
+        from safetensors.torch import save  # type: ignore[import-not-found]
 
         facts = {"config": run.record.config, "classes": run.classes, "preprocessing": vars(run.preprocessing)}
-        save_file(plain(run).state_dict(), path, {key: json.dumps(value) for key, value in facts.items()})
-        return
+        return save(plain(run).state_dict(), {key: json.dumps(value) for key, value in facts.items()})
+    file = io.BytesIO()
     if format == "onnx":
         import onnxscript  # type: ignore[import-not-found]  # noqa: F401 - asked for before PyTorch works for seconds
     example = torch.rand(2, *run.preprocessing.shape)
     if format == "torchscript":
         with torch.no_grad():
-            torch.jit.save(torch.jit.trace(deployed(run), example), path)
-        return
+            torch.jit.save(torch.jit.trace(deployed(run), example), file)
+        return file.getvalue()
     sizes = ({0: torch.export.Dim("images", min=1)},)
     program = torch.export.export(deployed(run), (example,), dynamic_shapes=sizes)
     if format == "pt2":
-        torch.export.save(program, path)
+        torch.export.save(program, file)
     else:
-        torch.onnx.export(program, f=path, input_names=["images"], output_names=["logits"], external_data=False)
+        made = torch.onnx.export(program, input_names=["images"], output_names=["logits"])
+        assert made is not None
+        file.write(made.model_proto.SerializeToString())
+    return file.getvalue()
 
 
 _PACKAGES = {"safetensors": "safetensors", "onnx": "onnx onnxscript"}

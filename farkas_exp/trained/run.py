@@ -20,7 +20,7 @@ from farkas_exp.data.files.decode import EVALUATION_SCALE
 from farkas_exp.machine.errors import UserError
 from farkas_exp.methods.base import Method, Training, chosen
 from farkas_exp.registry import DATASETS
-from farkas_exp.runs import RunDirectory, RunRecord, checkpoint, read_data, record_at
+from farkas_exp.runs import DONE, FAILED, RunDirectory, RunRecord, checkpoint, read_data, record_at
 from farkas_exp.runs.found import frame
 from farkas_exp.trained.preprocessing import Images, Preprocessing, grey
 from farkas_exp.training.building import choose_device, network, placed
@@ -173,9 +173,9 @@ class Run:
         """
         wanted = self._dataset(dataset, options)
         own = _same_images(wanted, self.config.dataset)
-        if wanted.validation and not own:
-            self._refuse_trained_on(wanted)
         with self._data(wanted, own) as data:
+            if wanted.validation and not own:
+                self._refuse_trained_on(wanted, data.info)
             batches = data.test_batches(self.epoch - 1) if own else self._translated(data)
             metrics = metrics_on(data.info)
             *sums, count = evaluation_sums(self.network, batches, metrics, self.config.precision, self.device)
@@ -193,16 +193,19 @@ class Run:
         record = {"identity": self.record.identity, "seed": self.record.seed}
         saved = checkpoint.load_of(RunDirectory(self.record.path), record)
         if saved is None:
-            why = "was not kept (checkpoint.keep=none, or prune)" if self.record.result else "is not there yet"
-            raise UserError(
-                f"{self.record.path}: no network to load: the run is {self.record.state}, and its checkpoint {why}"
-            )
+            why = "its checkpoint was not kept (checkpoint.keep=none, or prune)"
+            if self.record.state not in DONE:
+                why = "has no checkpoint yet"
+            elif self.record.state == FAILED and self.record.epoch <= 1:
+                why = "ended before its first checkpoint"
+            raise UserError(f"{self.record.path}: no network to load: the run is {self.record.state}, and {why}")
         return saved
 
-    def _refuse_trained_on(self, wanted: DatasetConfig) -> None:
+    def _refuse_trained_on(self, wanted: DatasetConfig, info: DataInfo) -> None:
         """Raise a `UserError` if a part of the run's own training set is asked for as held out."""
         own = self.config.dataset
-        if _same_images(replace(wanted, **{name: getattr(own, name) for name in VIEWS}), own):
+        same_files = bool(info.files) and info.files == self.record.data
+        if same_files or _same_images(replace(wanted, **{name: getattr(own, name) for name in VIEWS}), own):
             kept = f"what it held out (dataset.validation={own.validation:g}) or " if own.validation else ""
             raise UserError(
                 f"dataset.validation: the run was trained on images of this part; evaluate it on {kept}the test set"

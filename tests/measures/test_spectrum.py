@@ -108,6 +108,9 @@ def test_a_callback_acts_on_the_last_epochs_only(monkeypatch):
     rates = [learning_rate_at(healing, epoch, 0, 10) for epoch in range(5, 10)]
     assert rates == pytest.approx([1e-3, 1e-4, 1e-5, 1e-5, 1e-5])  # after a fifth and a third of five
     assert learning_rate_at(healing, 4, 0, 10) == learning_rate_at(made, 4, 0, 10)
+    averaged = dataclasses.replace(made, optimizer=dataclasses.replace(made.optimizer, ema=0.9))
+    with pytest.raises(UserError, match=r"^callback.name: rank_m.. cuts the weights, and not their average"):
+        execution_mode(averaged, "none")
     with pytest.raises(UserError, match=r"callback.healing_epochs: 5 leaves no epoch to project after"):
         execution_mode(dataclasses.replace(made, callback=dataclasses.replace(own, healing_epochs=5)), "none")
     with pytest.raises(UserError, match=r"callback.threshold: rank_max needs the singular value"):

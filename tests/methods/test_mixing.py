@@ -61,3 +61,11 @@ def test_points_are_not_mixed():
     points["augmentation"] |= {"flip": False, "mixup": 0.5}
     with pytest.raises(UserError, match=r"^augmentation.mixup: 0.5 does nothing here; it needs images, not points"):
         config(**points)
+
+
+@pytest.mark.parametrize("alpha", [1e-3, 1e4])
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_a_distribution_that_cannot_be_drawn_from_is_refused(kind, alpha):
+    with pytest.raises(UserError, match=rf"^augmentation\.{kind}: {alpha} is out of range; it must be "):
+        config(augmentation={kind: alpha})
+    assert config(augmentation={kind: 0.01}).augmentation

@@ -1,6 +1,7 @@
 """Exported networks compute what the run's network computes, for any number of images."""
 
 import json
+import resource
 
 import pytest
 import torch
@@ -52,6 +53,18 @@ def test_the_weights_alone(run, tmp_path):
         weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - no mapping
         assert json.loads(stored.metadata()["classes"]) == list(run.classes)
     assert all(torch.equal(weights[name], value) for name, value in run.network.state_dict().items())
+
+
+@pytest.mark.parametrize("format", ["torchscript", "pt2"])
+def test_a_full_disk_is_an_error_and_leaves_no_file(run, tmp_path, format):
+    sizes = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, sizes[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            run.export(format, tmp_path / "network")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, sizes)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("format", "module"), [("onnx", "onnxscript"), ("safetensors", "safetensors")])

@@ -63,6 +63,18 @@ def test_what_a_run_was_trained_on_is_not_evaluated_as_held_out(path, tmp_path):
     folder_of_digits(tmp_path / "other")
     found = run.evaluate("image_folder", root=str(tmp_path / "other"), validation=0.5)  # other images
     assert "validation_error" in found
+    shutil.copytree(tmp_path / "other", tmp_path / "copy")
+    own = {"name": "image_folder", "root": str(tmp_path / "other"), "train_limit": None}
+    run = farkas_exp.load(trained(tmp_path / "runs", dataset=own, epochs=1))
+    with pytest.raises(UserError, match=r"evaluate it on the test set \(dataset.validation=0\)$"):
+        run.evaluate("image_folder", root=str(tmp_path / "copy"), validation=0.5)
+
+
+def test_a_run_that_failed_before_its_first_checkpoint_has_no_network(path, tmp_path):
+    run = farkas_exp.load(trained(tmp_path, lr={"value": 1e30}, epochs=2))
+    for ask in (run.evaluate, lambda: run.export("pt2")):
+        with pytest.raises(UserError, match=r"^[^:]*: no network to load: .* ended before its first checkpoint"):
+            ask()
 
 
 def test_a_run_that_a_list_of_runs_has_told_apart_by_its_data(path, tmp_path):
