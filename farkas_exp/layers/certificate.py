@@ -59,10 +59,12 @@ class Certificates(dict[str, Certificate]):
 
 @torch.no_grad()
 def lambda_b(layer: FarkasLayer | FarkasCompletion) -> float:
-    """lambda^T b of a Farkas layer, in float64.
+    """lambda^T b of a Farkas layer, in float64; NaN if a parameter is not finite, as nothing is guaranteed then.
 
     With b_m = max(t + margin - Agg(b), b_m) it is lambda_m * max(t + margin, Agg(b) + b_m), free of cancellation.
     """
+    if not all(torch.isfinite(parameter).all() for parameter in layer.parameters()):
+        return nan
     coefficient, lambda_m = layer.coefficients()
     bias = (layer.free()[1] if isinstance(layer, FarkasLayer) else layer.bias).double()
     attained = aggregate(bias[:-1], coefficient) + bias[-1]

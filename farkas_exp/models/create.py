@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from numbers import Integral
 from typing import Any, TypeVar
 
 from torch import nn
 
 from farkas_exp.config.extensions import extended
-from farkas_exp.config.options import declared
+from farkas_exp.config.options import declared, require
 from farkas_exp.config.schema import (
     ActivationConfig,
     AggregationConfig,
@@ -74,6 +75,8 @@ def create_model(
     Raises:
         UserError: an unknown name, an option that the network does not have, or a combination that cannot be built.
     """
+    for key, size in (("num_classes", num_classes), ("in_channels", in_channels), ("image_size", image_size)):
+        require(isinstance(size, Integral) and size >= 1, key, size, "a whole number of at least 1")
     given = _group(ModelConfig, model, options)
     network = NETWORKS[given.name]
     plan = Plan(

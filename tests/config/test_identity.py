@@ -91,6 +91,13 @@ def test_a_slug_is_safe_as_a_folder_name():
     assert len(long.encode()) <= 255
 
 
+@pytest.mark.parametrize("label", ["é" * 150, "x" + "é" * 150])
+def test_a_long_slug_is_cut_between_characters(label):
+    augmentation = {"crop_padding": 0, "cutout": 0}
+    slug = identify(config(dataset={"name": "image_folder", "label": label}, augmentation=augmentation)).slug
+    assert 198 < len(slug.encode()) <= 200
+
+
 def test_a_slug_tells_what_people_look_for():
     plain = {"model": {"name": "resnet18"}}
     assert identify(config(**plain, normalization={"name": "none"})).slug == "resnet18-none-digits-lr0.05-e3"

@@ -1,5 +1,7 @@
 """Theorem 3.2, Corollary 3.3 and Algorithm 1 for linear and convolutional Farkas layers."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -326,6 +328,16 @@ def test_certify_gives_the_attained_margin_over_samples_and_positions():
     flat = scatter_parameters(linear("sum"), 2)
     x = normal(20, 6)
     assert certify(flat, x).margin == pytest.approx(min(max(row) for row in flat(x).tolist()), abs=1e-15)
+
+
+def test_weights_that_are_not_finite_guarantee_nothing():
+    layer = FarkasLinear(3, 4, margin=0.5)
+    assert certify(layer, torch.ones(2, 3)).strict
+    with torch.no_grad():
+        layer.weight[0, 0] = math.nan
+    found = certify(layer, torch.ones(2, 3))
+    assert math.isnan(found.lambda_b)
+    assert not found.strict
 
 
 def test_certify_refuses_a_shortcut_for_a_layer_without_one():

@@ -223,3 +223,9 @@ def test_an_unknown_name_gives_the_nearest_one():
         NETWORKS["resnet43"]
     assert NETWORKS.get("resnet43") is None
     assert "resnet43" not in NETWORKS
+
+
+@pytest.mark.parametrize(("key", "size"), [("num_classes", 0), ("in_channels", -1), ("image_size", 8.0)])
+def test_sizes_are_whole_numbers_above_zero(key, size):
+    with pytest.raises(UserError, match=rf"^{key}: {size} is out of range; it must be a whole number of at least 1"):
+        create_model("mlp", **{key: size})
