@@ -122,8 +122,8 @@ def load_plugins(modules: Iterable[str] = ()) -> None:
     for module in [modules] if isinstance(modules, str) else modules:
         try:
             import_module(str(module))
-        except Exception as error:
-            raise UserError(f"plugins: cannot import {module!r} ({type(error).__name__}: {error})") from error
+        except (Exception, SystemExit) as error:
+            raise UserError(f"plugins: cannot import {module!r} ({_in_one_line(error)})") from error
 
 
 @cache
@@ -131,10 +131,12 @@ def _load_entry_points() -> None:
     for plugin in entry_points(group=PLUGINS):
         try:
             plugin.load()
-        except Exception as error:
-            raise UserError(
-                f"plugin {plugin.name}: cannot import {plugin.value!r} ({type(error).__name__}: {error})"
-            ) from error
+        except (Exception, SystemExit) as error:
+            raise UserError(f"plugin {plugin.name}: cannot import {plugin.value!r} ({_in_one_line(error)})") from error
+
+
+def _in_one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ Exit status: 0 every run is done, 75 some are to be continued, 1 one crashed, 2 
 
 import argparse
 import io
+import math
 import os
 import re
 import shutil
@@ -180,7 +181,8 @@ class Volumes(io.RawIOBase):
 def pack(runs_dir: Path, out: Path, most_bytes: int = MOST_BYTES, most_files: int = MOST_FILES) -> list[Path]:
     """Pack the folder of runs into files, and return what there was no room for, the least needed first of all.
 
-    The last file is named `.last`, so that a missing one is noticed.
+    Links are left out: they may lead out of the folder, and `unpack` would refuse all. The last file is named `.last`,
+    so that a missing one is noticed.
     """
     out.mkdir(parents=True, exist_ok=True)
     for old in volumes_in(out):
@@ -188,7 +190,7 @@ def pack(runs_dir: Path, out: Path, most_bytes: int = MOST_BYTES, most_files: in
     room, left_out = most_bytes * most_files - 2 * tarfile.RECORDSIZE, []
     volumes = Volumes(out, most_bytes)
     with tarfile.open(fileobj=volumes, mode="w|", format=tarfile.PAX_FORMAT) as archive:
-        for path in sorted(filter(Path.is_file, runs_dir.rglob("*")), key=lambda path: (_rank(path), path)):
+        for path in sorted(filter(_is_plain, runs_dir.rglob("*")), key=lambda path: (_rank(path), path)):
             needed = path.stat().st_size + 4 * tarfile.BLOCKSIZE
             if _rank(path) > LEAST_NEEDED or needed > room:
                 left_out += [path] if _rank(path) <= LEAST_NEEDED else []
@@ -201,6 +203,10 @@ def pack(runs_dir: Path, out: Path, most_bytes: int = MOST_BYTES, most_files: in
 
 
 LEAST_NEEDED = 2
+
+
+def _is_plain(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
 
 
 def _rank(path: Path) -> int:
@@ -253,12 +259,14 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--at-once", type=int, help="runs side by side (default: by memory and cores)")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for every run")
     options = parser.parse_args(given)
+    if not 0 < options.minutes < math.inf or (options.at_once is not None and options.at_once < 1):
+        parser.error("--minutes and --at-once must be above 0")
     try:
         common = [*ALWAYS, f"runs_dir={options.runs_dir}", *options.overrides]
         cells = [[*cell, *common] for cell in read_cells(options.cells.read_text())]
         if options.go_on:
             unpack(options.go_on, options.runs_dir)
-    except (UserError, OSError) as error:
+    except (UserError, OSError, UnicodeDecodeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE
     options.runs_dir.mkdir(parents=True, exist_ok=True)

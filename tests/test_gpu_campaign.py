@@ -72,6 +72,23 @@ def test_what_is_packed_is_unpacked_in_volumes_and_without_what_need_not_travel(
     assert content(tmp_path / "again") == {name: (runs / name).read_bytes() for name in carried}
 
 
+def test_a_link_is_not_packed_and_so_cannot_spoil_the_rest(tmp_path):
+    runs = made(tmp_path / "runs", {"a/seed_0/metrics.jsonl": 700})
+    (runs / "a" / "notes").symlink_to(tmp_path / "elsewhere")
+    (runs / "passwords").symlink_to("/etc/passwd")
+    campaign.pack(runs, tmp_path / "out")
+    campaign.unpack(tmp_path / "out", tmp_path / "again")
+    assert list(content(tmp_path / "again")) == ["a/seed_0/metrics.jsonl"]
+
+
+@pytest.mark.parametrize("options", [["--minutes=nan"], ["--minutes=-1"], ["--minutes=1", "--at-once=0"]])
+def test_a_call_that_could_never_train_is_a_mistake(tmp_path, capsys, options):
+    with pytest.raises(SystemExit) as left:
+        campaign.main([*options, f"--out={tmp_path}"])
+    assert left.value.code == 2
+    assert "must be above 0" in capsys.readouterr().err
+
+
 def test_where_room_is_short_weights_of_finished_runs_stay_behind_first(tmp_path):
     runs = made(tmp_path / "runs", {
         "a/seed_0/checkpoint.pt": 40_000, "a/seed_0/result.json": 20,

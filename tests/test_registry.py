@@ -25,6 +25,7 @@ from farkas_exp.registry import (
     NORMALIZATIONS,
     Entry,
     Registry,
+    load_plugins,
 )
 
 
@@ -85,6 +86,14 @@ def test_the_modules_of_plugins_are_imported_when_a_name_is_not_known(shapes, tm
     assert shapes["square"].corners == 4
     assert list(shapes) == ["triangle", "square"]
     sys.modules.pop("shapes_plugin")
+
+
+@pytest.mark.parametrize("content", ["raise ValueError('two\\nlines')", "import sys; sys.exit('two\\nlines')"])
+def test_a_plugin_that_fails_is_one_line_and_ends_nothing(tmp_path, monkeypatch, content):
+    (tmp_path / "broken_plugin.py").write_text(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=r"^plugins: cannot import 'broken_plugin' \(\w+: two lines"):
+        load_plugins("broken_plugin")
 
 
 def test_a_broken_plugin_is_named(shapes, monkeypatch):

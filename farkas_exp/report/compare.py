@@ -58,7 +58,10 @@ def main(arguments: Sequence[str]) -> None:
 def report(records: Sequence[RunRecord]) -> Report:
     """What differs between the runs, and what came of them; the curves of all."""
     named = dict(zip(string.ascii_uppercase, records, strict=False))
-    notes = tuple(f"{letter}: {record.path}" for letter, record in named.items())
+    notes = tuple(
+        f"{letter}: {record.path}" + (f" ({record.damage}; the run counts as not done)" if record.damage else "")
+        for letter, record in named.items()
+    )
     differ = _table("What differs", "setting", _different(records), named, notes, "compare")
     if not differ.rows:
         differ = Table("Nothing differs", differ.columns, (), notes, (), "compare")
@@ -141,7 +144,7 @@ def curves(named: Mapping[str, RunRecord]) -> Any:
         sets = " or ".join(sorted({record.evaluated_on for record in named.values()}))
         looks = zip(named.items(), itertools.cycle((*style.FAMILY_COLORS.values(), *style.SPARE_COLORS)), strict=False)
         for index, ((letter, record), color) in enumerate(looks):
-            rows = record.metrics()
+            rows = [row for row in record.metrics() if type(row.get("epoch")) is int]  # others are damaged
             line = ("-", "--", ":")[index % 3]
             on = f", {record.evaluated_on} error" if " or " in sets else ""
             for axes, key in ((error, record.key("error")), (loss, "train_loss")):

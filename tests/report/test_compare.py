@@ -93,3 +93,12 @@ def test_none_is_the_only_format_and_home_is_home(tmp_path, monkeypatch, capsys)
     assert capsys.readouterr().err == "error: format: given twice\n"
     assert compare.main([*paths, "format=md,md", "out=~/new"]) == 0
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["compare.md"]
+
+
+def test_damaged_files_are_named_and_their_rows_left_out(tmp_path):
+    path = make_run(tmp_path, settings(epochs=2), rows=[{"epoch": 1, "test_error": 50.0}, {"test_error": 7.0}])
+    (path / "result.json").write_text("{")
+    runs = [record_at(path), record_at(made(tmp_path))]
+    differ, _ = compare.report(runs).tables
+    assert differ.notes[0] == f"A: {path} ({path}/result.json: damaged; the run counts as not done)"
+    assert list(compare.curves({"A": runs[0]}).axes[0].get_lines()[0].get_xdata()) == [1]
