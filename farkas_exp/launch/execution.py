@@ -124,7 +124,7 @@ def _measured(run: runs.RunDirectory, config: Config, done: Outcome) -> Outcome:
 
 def _with_gaps(run: runs.RunDirectory, config: Config, done: Outcome) -> Outcome:
     """The outcome, with a note on what was requested and is not measured."""
-    if done.status != SKIPPED or not config.diagnostics.epochs:
+    if done.status != SKIPPED or not (config.diagnostics.epochs or config.diagnostics.train_eval):
         return done
     measurable, lost = _unmeasured(run, config)
     lacks = Measurements(run, config.diagnostics).unmeasured([*measurable, *lost], config.epochs)

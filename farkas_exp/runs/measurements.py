@@ -69,10 +69,12 @@ class Measurements:
         return [gap for gap in gaps if gap.epoch in kept], [gap for gap in gaps if gap.epoch not in kept]
 
     def unmeasured(self, lost: Iterable[Gap], epochs: int) -> str:
-        """What a run of `epochs` epochs cannot be measured at, in words: lost gaps, and epochs after its end."""
+        """What of a run of `epochs` epochs cannot be measured, in words: lost gaps, and what its epochs had to do."""
         after = sorted({epoch for epoch in self.asked.epochs if epoch > epochs})
         parts = [f"{described(lost)}, whose network is not kept"] if (lost := list(lost)) else []
         parts += [f"epoch {', '.join(map(str, after))}, after the last one ({epochs})"] if after else []
+        if self.asked.train_eval and (over := sum("train_eval_loss" not in row for row in read_rows(self.run.metrics))):
+            parts += [f"train_eval of {over} epoch{'s' * (over > 1)} that went without it"]
         return "; ".join(parts)
 
     def put(self, gap: Gap, figures: dict[str, Any]) -> None:

@@ -182,3 +182,15 @@ def test_rows_of_older_versions_are_known_by_the_record(tmp_path, whole):
     write_text(run.diagnostics, "".join(json.dumps(row) + "\n" for row in old))
     assert Measurements(run, made.diagnostics).gaps(3) == []
     assert "measured" not in execution.execute(made).note
+
+
+def test_training_images_that_were_not_evaluated_on_the_way_are_named(tmp_path, monkeypatch, capsys):
+    asked = {"epochs": [], "train_eval": True}
+    made, later = config(tmp_path, **TINY), config(tmp_path, **TINY, diagnostics=asked)
+    stop_after(3, monkeypatch)
+    assert execution.execute(made).status == runs.INTERRUPTED
+    assert execution.execute(later).status == runs.FINISHED
+    assert "not measured: train_eval of 1 epoch that went without it" in open_run(later).log.read_text()
+    assert ["train_eval_error" in row for row in read_rows(open_run(later).metrics)] == [False, True, True]
+    assert execution.execute(later).note.endswith("not measured: train_eval of 1 epoch that went without it")
+    assert "not measured" not in execution.execute(made).note
