@@ -445,3 +445,8 @@ def test_the_command_prints_and_writes_the_verdicts_with_the_claims_without_runs
     check_latex(latex)
     assert "FixUp needs the small" not in latex
     assert r"\begin{tabular}{p{0.3\linewidth}rrrrr}" in latex, "a claim is longer than a line"
+
+
+def test_every_claim_says_what_it_is_where_it_stands_and_when_it_holds() -> None:
+    assert [claim.key for claim in CLAIMS] == list("abcdefghijk")
+    assert all(" " in text for claim in CLAIMS for text in (claim.statement, claim.source, claim.rule))
