@@ -137,7 +137,7 @@ def _content(run: "Run", format: str) -> bytes:
     if format == "pt2":
         torch.export.save(program, file)
     else:
-        made = torch.onnx.export(program, input_names=["images"], output_names=["logits"])
+        made = torch.onnx.export(program, input_names=["images"], output_names=["logits"], verbose=False)
         assert made is not None
         file.write(made.model_proto.SerializeToString())
     return file.getvalue()
