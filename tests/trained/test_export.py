@@ -38,12 +38,13 @@ def test_the_file_is_in_the_run_directory_by_default(run):
     assert run.export("torchscript") == run.record.path / "network.ts"
 
 
-def test_onnx(run, images, tmp_path):
+def test_onnx(run, images, tmp_path, capfd):
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")
     session = runtime.InferenceSession(run.export("onnx", tmp_path / "network.onnx"))
     (found,) = session.run(["logits"], {"images": images.numpy()})
     assert torch.allclose(torch.from_numpy(found), logits(run, images), atol=1e-5)
+    assert capfd.readouterr().out == ""  # PyTorch would tell of its steps where a command prints its file
 
 
 def test_the_weights_alone(run, tmp_path):
