@@ -5,6 +5,7 @@ import importlib
 import json
 import pkgutil
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -205,11 +206,22 @@ def test_every_page_and_heading_that_the_documentation_links_is_there():
     assert broken == []
 
 
+def test_the_notebook_is_a_page_of_the_site():
+    hook = runpy.run_path(str(ROOT / "scripts" / "notebook_page.py"))
+    notebook = (ROOT / "docs" / hook["NOTEBOOK"]).read_text()
+    text, cells = hook["page"](notebook), json.loads(notebook)["cells"]
+    assert text.count("```python\n") == sum(cell["cell_type"] == "code" for cell in cells)
+    assert all("".join(cell["source"]) in text for cell in cells)
+    assert hook["on_page_markdown"]("[a](first_figure.ipynb)") == "[a](first_figure.md)"
+    assert "hooks: [../scripts/notebook_page.py]" in (ROOT / "docs" / "mkdocs.yml").read_text()
+
+
 def test_the_site_shows_every_page_and_all_that_the_package_offers():
     config = (ROOT / "docs" / "mkdocs.yml").read_text()
     pages = re.findall(r"(\S+\.md)$", config.partition("\nnav:")[2], flags=re.M)
     wanted = {str(path) for path in tracked("docs", "*.md") if path.suffix == ".md" and len(path.parts) < 3}
-    assert sorted(pages) == sorted(wanted - {str(path) for path in tracked("results")} | {"results/README.md"})
+    made = {"results/README.md", "docs/first_figure.md"}
+    assert sorted(pages) == sorted(wanted - {str(path) for path in tracked("results")} | made)
     names = re.findall(r"^::: (.+)$", (ROOT / "docs" / "api.md").read_text(), flags=re.M)
     assert not [name for name in names if isinstance(pkgutil.resolve_name(name), ModuleType)]
     assert {name.rpartition(".")[2] for name in names} >= {*farkas_exp.__all__, "find", "Runs"}
