@@ -5,14 +5,17 @@ Here each file is read once, Hydra gives the order of merging once for all choic
 dictionaries are merged. Anything else (an added or deleted key, a value with `hydra:...`) is left to Hydra.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hydra._internal import defaults_list, hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.defaults_list import create_defaults_list
-from hydra.core.default_element import ResultDefault
+from hydra.core.default_element import InputDefault, ResultDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -53,6 +56,9 @@ def _for_dataset(name: str, value: Any, *, _root_: DictConfig) -> Any:
     return value if OmegaConf.select(_root_, "dataset.name") == name else None
 
 
+_READS = {"without_phases": "phases", "in_memory": "dataset", "for_dataset": "dataset"}
+"""The group that a resolver looks at, where it is one."""
+
 for _name, _value in {
     "best": _best, "beyond": _beyond, "without_phases": _without_phases, "in_memory": _in_memory,
     "for_dataset": _for_dataset,
@@ -69,6 +75,53 @@ def values_of(composed: DictConfig) -> Values:
     own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     values: Values = with_sources(OmegaConf.to_container(own, resolve=True), OmegaConf.to_container(own))
     return values
+
+
+class CommandLoader(ConfigLoaderImpl):
+    """Hydra's loader, which composes a command once; Hydra asks twice, first to learn whether it is a sweep."""
+
+    _asked: tuple[list[str], DictConfig] | None = None
+
+    def load_configuration(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,
+    ) -> DictConfig:
+        """What Hydra composes; for the second question the answer to the first, with the mode that Hydra chose."""
+        asked, self._asked = self._asked, None
+        given, composed = asked or ([], None)
+        added = overrides[len(given) :]
+        if composed is None or [*given, *added] != overrides or added[1:] or _lacks_choice(composed):
+            args = (config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
+            composed = super().load_configuration(*args)
+            if not validate_sweep_overrides:
+                self._asked = ([*overrides], composed)
+            return composed
+        self.validate_sweep_overrides_legal(OverridesParser.create().parse_overrides(given), run_mode, from_shell)
+        for text in added:
+            OmegaConf.update(composed, "hydra.mode", text.removeprefix("hydra.mode="))
+            composed.hydra.overrides.hydra.append(text)
+        return composed
+
+
+def _lacks_choice(composed: DictConfig) -> bool:
+    """Whether a group has no choice yet, which Hydra accepts in the configuration of a whole sweep only."""
+    return bool(OmegaConf.missing_keys(composed.hydra.runtime.choices))
+
+
+_interpolation_map = defaults_list._create_interpolation_map
+
+
+def _map_if_needed(overrides: Any, defaults: list[InputDefault], self_added: bool) -> Any:
+    """What `${...}` in a defaults list can refer to; Hydra makes it for each file, in a fifth of a composition."""
+    return _interpolation_map(overrides, defaults, self_added) if any(d.is_interpolation() for d in defaults) else None
+
+
+hydra.ConfigLoaderImpl = CommandLoader  # type: ignore[misc] - the one place where Hydra makes it
+defaults_list._create_interpolation_map = _map_if_needed
 
 
 class Compositions:
@@ -234,11 +287,30 @@ def _resolved(values: Values) -> Values | None:
         return values
     if any("hydra" in text or "now:" in text for text in texts):
         return None
+    read = _read_by(texts)
+    part = {
+        key: value for key, value in values.items() if read is None or key in read or "${" in "".join(_texts(value))
+    }
     try:
-        resolved: Any = OmegaConf.to_container(OmegaConf.create(values), resolve=True)
+        resolved: Any = OmegaConf.to_container(OmegaConf.create(part), resolve=True)
     except OmegaConfBaseException:
         return None  # Hydra's message names the key
-    return with_sources(resolved, values)
+    return {**values, **with_sources(resolved, part)}
+
+
+_INTERPOLATION = re.compile(r"\$\{(?:(?P<resolver>\w+):[^${}]*|(?P<key>[A-Za-z_]\w*)(?:\.\w+)*)\}")
+
+
+def _read_by(texts: Sequence[str]) -> set[str] | None:
+    """The groups and keys that interpolations look at, or None for all: OmegaConf takes its time for each value."""
+    if any("${" in _INTERPOLATION.sub("", text) for text in texts):
+        return None
+    found = {
+        _READS.get(m["resolver"]) if m["resolver"] else m["key"]
+        for text in texts
+        for m in _INTERPOLATION.finditer(text)
+    }
+    return None if None in found else found
 
 
 def _texts(values: Any) -> list[str]:

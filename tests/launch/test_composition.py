@@ -2,15 +2,21 @@
 
 import itertools
 import random
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
+from hydra.types import RunMode
+from omegaconf import OmegaConf
 
 from farkas_exp.config import parse
 from farkas_exp.config.help import choices
 from farkas_exp.config.identity import identify
-from farkas_exp.config.store import config_dir
-from farkas_exp.launch import grid
+from farkas_exp.config.store import config_dir, tell_hydra
+from farkas_exp.launch import cli, composition, grid
+from farkas_exp.launch.composition import CommandLoader
 from tests.composing import made_for, of_experiment
 
 
@@ -76,3 +82,58 @@ def _counting(calls):
         return create_defaults_list(*arguments)
 
     return counted
+
+
+@pytest.mark.parametrize(
+    ("given", "mode", "added"),
+    [
+        (["epochs=3", "model=resnet34", "hydra.job.name=mine"], RunMode.RUN, ["hydra.mode=RUN"]),
+        (["hydra.mode=RUN", "+new=1"], RunMode.RUN, []),
+        (["seed=1,2"], RunMode.RUN, ["hydra.mode=RUN"]),  # refused, without -m
+        (["model=???"], RunMode.RUN, ["hydra.mode=RUN"]),
+        (["lr=none_such"], RunMode.RUN, ["hydra.mode=RUN"]),
+        (["experiment=demo", "lr.value=0.1,0.2"], RunMode.MULTIRUN, []),
+        (["hydra.mode=RUN", "model=resnet18,resnet34", "seed=range(3)"], RunMode.MULTIRUN, ["hydra.mode=MULTIRUN"]),
+        (["hydra.job.num=1,2"], RunMode.MULTIRUN, ["hydra.mode=MULTIRUN"]),  # refused, of Hydra's own
+    ],
+)
+def test_a_commands_second_composition_is_what_hydra_makes_of_it_anew(given, mode, added):
+    tell_hydra(Path(config_dir()))
+
+    def second(kind):
+        loader, overrides = kind(create_config_search_path(config_dir())), [*given]
+        with suppress(Exception):
+            loader.load_configuration("config", overrides, RunMode.MULTIRUN, validate_sweep_overrides=False)
+        overrides.extend(added)
+        try:
+            return OmegaConf.to_container(loader.load_configuration("config", overrides, mode))
+        except Exception as error:  # noqa: BLE001 - the same error is as good
+            return type(error), str(error)
+
+    assert second(CommandLoader) == second(ConfigLoaderImpl)
+
+
+def test_a_command_is_composed_once(monkeypatch):
+    compose, composed = ConfigLoaderImpl._load_configuration_impl, []
+    monkeypatch.setattr(cli, "Task", lambda outcomes: lambda values: None)
+    monkeypatch.setattr(
+        ConfigLoaderImpl, "_load_configuration_impl",
+        lambda *given, **options: composed.append([*options["overrides"]]) or compose(*given, **options),
+    )  # fmt: skip
+    assert cli.main(["model=mlp", "seed=3"]) == 0
+    assert composed == [["model=mlp", "seed=3"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("${epochs}", {"epochs"}),
+        ("a ${lr.value} and ${in_memory:4}", {"lr", "dataset"}),
+        ("${best:lr.value}", None),
+        ("${oc.env:HOME}", None),
+        ("${in_memory:${epochs}}", None),
+        ("${..epochs}", None),
+    ],
+)
+def test_what_an_interpolation_looks_at(text, read):
+    assert composition._read_by(["plain", text]) == read
