@@ -1,5 +1,6 @@
 """scikit-learn's bundled handwritten digits: 8 x 8 grey, 1,797 images, available offline."""
 
+import functools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,17 +19,24 @@ DATASETS.register("digits", f"{__name__}:load", classes=10, options={"image_size
 
 def load(config: DatasetConfig, device: "torch.device") -> Arrays:
     """1,437 training and 360 test images (N, 8, 8, 1), the split fixed, the test set exactly balanced."""
+    from farkas_exp.data.resize import resize
+
+    images, labels, test = _read()
+    if config.image_size is not None:
+        images = resize(images, config.image_size)
+    names = tuple(str(digit) for digit in range(10))
+    return Arrays(config.name, names, images[~test], labels[~test], images[test], labels[test])
+
+
+@functools.cache
+def _read() -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
+    """All images and labels, and which are for the test; read once, since scikit-learn parses a text."""
     import torch
     from sklearn.datasets import load_digits  # takes a second to import
 
-    from farkas_exp.data.resize import resize
     from farkas_exp.data.subset import rank_in_class
 
     values, target = load_digits(return_X_y=True)
     pixels = np.rint(np.asarray(values) * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
     images, labels = torch.from_numpy(pixels), torch.from_numpy(np.asarray(target, dtype=np.int64))
-    if config.image_size is not None:
-        images = resize(images, config.image_size)
-    test = torch.from_numpy(rank_in_class(labels, "digits split") < TEST_PER_CLASS)
-    names = tuple(str(digit) for digit in range(10))
-    return Arrays(config.name, names, images[~test], labels[~test], images[test], labels[test])
+    return images, labels, torch.from_numpy(rank_in_class(labels, "digits split") < TEST_PER_CLASS)
