@@ -8,8 +8,9 @@ PIP    := $(PY) -m pip --quiet --disable-pip-version-check
 RUNS   ?= runs
 WORKERS ?= 2
 
-# One thread a test worker: two workers with two threads each would fight for two cores.
-PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PY) -m pytest
+# One thread a test worker: two workers with two threads each would fight for two cores. And compiled files are kept
+# whatever the shell says: pytest would rewrite every test, and each process of a test compile the package, each time.
+PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(PY) -m pytest
 
 SOURCES := farkas_exp hydra_plugins tests scripts benchmarks setup.py
 

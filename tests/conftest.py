@@ -1,3 +1,4 @@
+import functools
 import gc
 import os
 import sys
@@ -5,16 +6,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from farkas_exp.machine import signals
 
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # Triton reads it when it is imported: its kernels run on the CPU
+
+@functools.cache
+def has_gpu() -> bool:
+    import torch  # seconds, for which nobody waits where nothing is collected: the process that leads the workers
+
+    return torch.cuda.is_available()
+
+
+def pytest_collectstart() -> None:
+    if not has_gpu():
+        os.environ["TRITON_INTERPRET"] = "1"  # Triton reads it when it is imported: its kernels run on the CPU
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if torch.cuda.is_available():
+    if has_gpu():
         return
     for item in items:
         if "gpu" in item.keywords:
