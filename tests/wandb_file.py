@@ -63,7 +63,7 @@ def _payloads(content: bytes) -> list[bytes]:
 
 def complete(path: Path) -> dict[str, Any]:
     """The content of the file once W&B's own process has written the end of the run: `finish` does not wait for it."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 240
     while True:
         found = read_wandb_file(path)
         if found["exit_code"] is not None or time.monotonic() > deadline:

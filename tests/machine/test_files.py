@@ -41,9 +41,9 @@ def test_two_writers_of_one_path_in_one_process_do_not_share_a_temporary_file(tm
 
     def write(text):
         with replacing(path) as file:
-            barrier.wait(10)
+            barrier.wait(240)
             file.write(text)
-            barrier.wait(10)
+            barrier.wait(240)
 
     writers = [threading.Thread(target=write, args=(text,)) for text in (b"x" * 1000, b"y" * 1000)]
     for writer in writers:

@@ -140,7 +140,7 @@ def test_a_claim_is_kept_alive(tmp_path, monkeypatch):
     assert lock is not None
     made = tmp_path / "lock.claim"
     os.utime(made, (1, 1))
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 240
     while made.stat().st_mtime < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert made.stat().st_mtime > 2

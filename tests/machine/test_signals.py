@@ -7,6 +7,7 @@ import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -221,12 +222,14 @@ def test_processes_started_while_signals_are_held_never_see_one_and_pass_it_on()
     process = begun("""
         import subprocess
         with signals.held():
-            child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1.5); print('unharmed')"])
+            child = subprocess.Popen([sys.executable, "-c", "input(); print('unharmed')"])
         print("ready", flush=True)
         with signals.at_stake():
             child.wait()
-        """, start_new_session=True)  # fmt: skip
+        """, start_new_session=True, stdin=subprocess.PIPE)  # fmt: skip
     os.killpg(process.pid, signal.SIGTERM)
+    process.stdin.write("\n")
+    process.stdin.close()
     assert end(process) == (75, "unharmed\n")
 
 
@@ -307,11 +310,20 @@ def test_a_wrong_name_of_the_preemption_signal_is_one_line(monkeypatch, capsys, 
 # --- the command line
 
 
-def start(*arguments):
-    return subprocess.Popen(
-        [sys.executable, "-m", "farkas_exp", *SMALL, *arguments], env=ENVIRONMENT, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, start_new_session=True,
+def start(*arguments, module="farkas_exp"):
+    """A command that has taken the signals over, as it does first of all."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, *arguments], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, start_new_session=True,
     )  # fmt: skip
+    caught, bit = Path(f"/proc/{process.pid}/status"), 1 << (PREEMPTION - 1)
+    while (
+        caught.exists()
+        and process.poll() is None
+        and not bit & int(caught.read_text().split("SigCgt:")[1].split()[0], 16)
+    ):
+        time.sleep(0.001)
+    return process
 
 
 def check_stopped(process, runs_dir):
@@ -325,9 +337,9 @@ def check_stopped(process, runs_dir):
     return out
 
 
-@pytest.mark.parametrize(("number", "seconds"), [(signal.SIGINT, 0.3), (signal.SIGTERM, 0.8), (signal.SIGUSR2, 2.0)])
+@pytest.mark.parametrize(("number", "seconds"), [(signal.SIGINT, 0.0), (signal.SIGTERM, 0.8), (signal.SIGUSR2, 2.0)])
 def test_a_signal_while_a_command_starts_leaves_status_75(tmp_path, number, seconds):
-    process = start("epochs=5000", f"runs_dir={tmp_path}")
+    process = start(*SMALL, "epochs=5000", f"runs_dir={tmp_path}")
     time.sleep(seconds)
     process.send_signal(number)
     check_stopped(process, tmp_path)
@@ -340,8 +352,8 @@ def test_a_signal_while_a_command_starts_leaves_status_75(tmp_path, number, seco
 def test_a_signal_at_any_moment_leaves_status_75_or_0(tmp_path, number, sweep):
     for turn in range(24):
         runs_dir = tmp_path / str(turn)
-        process = start("epochs=40", f"runs_dir={runs_dir}", *sweep)
-        time.sleep(0.1 + 0.3 * turn)
+        process = start(*SMALL, "epochs=40", f"runs_dir={runs_dir}", *sweep)
+        time.sleep(0.3 * turn)
         if process.poll() is None:
             process.send_signal(number)
         out = check_stopped(process, runs_dir)
@@ -353,11 +365,8 @@ def test_a_signal_at_any_moment_leaves_status_75_or_0(tmp_path, number, sweep):
 @pytest.mark.parametrize("module", ["farkas_exp.report", "farkas_exp.status", "farkas_exp.best"])
 def test_the_other_commands_end_without_a_traceback_too(tmp_path, module):
     for turn in range(8):
-        process = subprocess.Popen(
-            [sys.executable, "-m", module, f"runs_dir={tmp_path}"], env=ENVIRONMENT, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
-        time.sleep(0.1 + 0.1 * turn)
+        process = start(f"runs_dir={tmp_path}", module=module)
+        time.sleep(0.1 * turn)
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=240)
         assert process.returncode in (0, 2, 75), out

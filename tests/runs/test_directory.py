@@ -27,7 +27,7 @@ def make_run(tmp_path, seed=0, state=None, result=None):
 def hold_lock(path, ready, release):
     with runs.RunDirectory(path).locked():
         ready.set()
-        release.wait(30)
+        release.wait(240)
 
 
 def test_record_holds_identity_seed_and_config(tmp_path):
@@ -69,7 +69,7 @@ def test_a_running_state_without_a_living_process_is_an_interrupted_run(tmp_path
     holder = context.Process(target=hold_lock, args=(run.path, ready, release))
     holder.start()
     try:
-        assert ready.wait(30)
+        assert ready.wait(240)
         assert runs.read_run(run.path).state == runs.RUNNING
         with pytest.raises(runs.RunBusy, match=f"being trained by process {holder.pid} on"), run.locked():
             pass

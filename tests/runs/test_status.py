@@ -222,8 +222,8 @@ def test_it_is_readable_while_runs_are_written(tmp_path):
         writer = threading.Thread(target=write)
         writer.start()
         try:
-            survey, last, end = status.Survey(status.Request(tmp_path)), 0, time.monotonic() + 0.5
-            while time.monotonic() < end:
+            survey, last = status.Survey(status.Request(tmp_path)), 0
+            while writer.is_alive() and (looks < 50 or last < 50):
                 (line,) = survey.look()
                 assert line.state == "running"
                 assert line.epoch >= last
@@ -231,8 +231,8 @@ def test_it_is_readable_while_runs_are_written(tmp_path):
         finally:
             stop.set()
             writer.join()
-    assert looks > 5
-    assert last > 5
+    assert looks >= 50
+    assert last >= 50
 
 
 @pytest.mark.slow
@@ -240,9 +240,9 @@ def test_a_thousand_runs_are_listed_in_a_second(tmp_path):
     config = settings()
     for number in range(1000):
         make_run(tmp_path, {**config, "lr": {"value": 0.001 * (1 + number // 10)}}, seed=number % 10, rows=[])
-    begin = time.perf_counter()
+    begin = time.process_time()
     assert len(status.Survey(status.Request(tmp_path)).look()) == 1000
-    assert time.perf_counter() - begin < 1.5  # a tenth of ten thousand, on a busy machine
+    assert time.process_time() - begin < 1.5  # a tenth of ten thousand
 
 
 def test_the_settings_that_differ_are_shown_as_they_are_given(tmp_path, capsys):
