@@ -102,7 +102,7 @@ def draw_curves(
 ) -> None:  # fmt: skip
     """Draw one line and one band (± one standard deviation) per arm that has something to draw.
 
-    `shown` selects the epochs to draw.
+    `shown` selects the epochs to draw, of those that a run is to have: an unfinished one has no end yet.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -110,8 +110,10 @@ def draw_curves(
         curve, look = arm_curve(arm, key), looks_by_identity[arm.identity]
         if curve is None:
             continue
-        part = shown(len(curve.epochs))
+        part = shown(max(run.epochs for run in arm.runs))
         curve = Curve(curve.epochs[part], curve.mean[part], curve.sd[part], curve.n)
+        if not len(curve.epochs):
+            continue
         marker = look.marker or ("o" if len(curve.epochs) == 1 else None)
         every = max(1, math.ceil(len(curve.epochs) / 8))
         axes.plot(

@@ -73,6 +73,7 @@ def test_the_table_and_the_picture_have_every_method() -> None:
     assert table.rows[1][3].lines[0].startswith("+88.50 [")
     axes = ranks_figure(errors).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["Farkas sum   [1]", "plain   [2]"]
+    assert [label.get_text() for label in axes.get_xticklabels()][-3:] == ["10", "20", "50"], "plain numbers"
 
 
 def pair(method: str, init: str, rate: float, validation: float) -> dict:

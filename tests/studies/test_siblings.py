@@ -145,6 +145,9 @@ def test_the_points_of_the_plane_are_drawn_by_layer_and_by_epoch(tmp_path):
     assert titles == ["losses", "training accuracy", "epoch 0", "epoch 4"]
     heads = [axes.get_title() for axes in report.figures["sep_representations"]().axes]
     assert heads[1:3] == ["layer 3, units 1, 2", "layer 3, units 3, 4"]
+    write_text(RunDirectory(path).diagnostics, json.dumps(rows[0]) + "\n")
+    axes = representations.report(collect(tmp_path)).figures["sep_representations"]().axes
+    assert axes[0].get_ylabel() == "Sep-UP\nepoch 0", "not after training"
     with pytest.raises(UserError, match="points of the plane; use dataset=moons"):
         check_measures(config(diagnostics={"measures": ["plane"]}))
 
@@ -222,6 +225,8 @@ def test_ranks_are_drawn_by_layer_and_kernels_over_width_and_epochs(tmp_path):
     panels = rank(collect(tmp_path)).figures["rank"]().axes
     assert [axes.get_title() for axes in panels] == ["ResNet18", "ResNet18 without shortcuts"]
     assert list(panels[0].lines[0].get_ydata()) == [2.0, 5.0]
+    assert all(tick == int(tick) for tick in panels[0].get_xticks()), "layers"
+    assert not any("mlp" in row[0].lines[0] for row in rank(collect(tmp_path)).tables[0].rows), "none was trained"
     for width in (8, 16):
         made = settings("mlp", model__width=width, model__depth=3)
         path = make_run(tmp_path / "ntk", made, result={"parameters": 100 * width})
@@ -232,6 +237,7 @@ def test_ranks_are_drawn_by_layer_and_kernels_over_width_and_epochs(tmp_path):
     assert [row[0].lines[0] for row in report.tables[0].rows] == ["mlp 3 deep, width 8", "mlp 3 deep, width 16"]
     axes = report.figures["ntk_width"]().axes
     assert list(axes[1].lines[0].get_xdata()) == [800, 1600]
+    assert [label.get_text() for label in axes[3].get_xticklabels()] == ["0", "1"]
 
 
 def test_the_experiments_of_the_siblings_have_an_edition_in_small_that_composes(tmp_path):

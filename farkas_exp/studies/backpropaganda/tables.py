@@ -196,8 +196,15 @@ _KEYS = {
 }
 
 
+_RANK_PINNED = (*_METHODS, "residual.")
+
+
+def _without_method(kind: Kind) -> str:
+    return kind.label.partition(", ")[0]
+
+
 def rank(records: Sequence[RunRecord]) -> Report:
-    """Tables 4, 9 and 10: the paper's accuracies as errors; and Figure 2, the effective rank layer by layer."""
+    """Tables 4, 9 and 10, of the networks that have runs: the paper's accuracies as errors; and Figure 2, the ranks."""
     columns = [
         Column("error at 8/255 (%)", at_end("robust_error 8/255", last=True)),
         Column("error at 1/255 (%)", at_end("robust_error 1/255", last=True)),
@@ -217,7 +224,8 @@ def rank(records: Sequence[RunRecord]) -> Report:
             paper = {head: f"{100 - value:.2f}" for head, value in zip(heads, numbers.get(label, ()), strict=False)}
             name = f"{model_name(network)}{'' if skip else ' without shortcuts'}, {label}"
             rows += _of_network([Kind(name, needs, paper)], network)
-    kinds = Kinds(rows, (*_METHODS, "residual."))
+    trained = {_without_method(kind) for run in records if (kind := Kinds(rows, _RANK_PINNED).of(run))}
+    kinds = Kinds([row for row in rows if _without_method(row) in trained], _RANK_PINNED)
     notes = ("Errors are 100 minus the paper's accuracies.",)
     report = _report("rank", "RankMin and RankMax", records, kinds, columns, notes, data)
     return replace(report, figures={"rank": lambda: rank_figure(records, kinds)})
@@ -230,8 +238,9 @@ def rank_figure(records: Sequence[RunRecord], kinds: Kinds) -> Any:
         for run in sorted((run for run in records if kinds.of(run) is kind), key=lambda run: run.seed):
             ranks = [row["effective_rank"] for row in run.diagnostics() if isinstance(row.get("effective_rank"), dict)]
             if ranks:
-                network, _, label = kind.label.partition(", ")
-                network += "" if is_plain(run.config["model"]["name"]) else ", Farkas"
+                model = run.config["model"]["name"]
+                network, _, label = kind.label.removesuffix(f", {model_name(model)}").partition(", ")
+                network += "" if is_plain(model) else ", Farkas"
                 lines.setdefault(network, {}).setdefault(label, [number(value) for value in ranks[-1].values()])
     with style.new_figure(6.4, 2.6 * max(1, len(lines)) + 0.6) as figure:
         panels = figure.subplots(max(1, len(lines)), 1, squeeze=False)[:, 0]
@@ -239,6 +248,7 @@ def rank_figure(records: Sequence[RunRecord], kinds: Kinds) -> Any:
             for (label, values), color in zip(own.items(), itertools.cycle(style.SPARE_COLORS), strict=False):
                 axes.plot(range(1, len(values) + 1), values, marker=".", color=color, label=style.text(label))
             axes.set(title=style.text(network), xlabel="layer", ylabel="effective rank")
+            axes.locator_params(axis="x", integer=True)
             axes.legend(fontsize=7.5)
     return figure
 
@@ -303,6 +313,7 @@ def ntk_figure(runs: Sequence[RunRecord]) -> Any:
                 axes.plot(xs, ys, marker="o", markersize=4, color=colors[family], label=style.text(family))
             axes.set(xlabel="parameters", title=label, xscale="log")
         panels[0][0].set_yscale("log")
+        epochs = sorted({row["epoch"] for run in runs for row in run.diagnostics() if "ntk_norm" in row})
         for axes, (key, label) in zip(
             panels[1],
             {"ntk_norm": "NTK: norm", "ntk_correlation": "NTK: correlation", "param_norm": "parameter norm"}.items(),
@@ -313,6 +324,8 @@ def ntk_figure(runs: Sequence[RunRecord]) -> Any:
                 color = colors[_network(run)[2]]
                 axes.plot([r["epoch"] for r in rows], [r[key] for r in rows], color=color, linewidth=1, alpha=0.7)
             axes.set(xlabel="epoch", title=f"{label}, every run", xscale="symlog")
+            axes.set_xticks(epochs, map(str, epochs))
+            axes.set_xticks([], minor=True)
         panels[1][0].set_yscale("log")
         figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     return figure

@@ -46,7 +46,9 @@ def layers_figure(shown: Mapping[str, RunRecord]) -> Any:
         for row, (label, plane) in zip(panels, last.items(), strict=True):
             labels = plane["labels"]
             _scatter(row[0], plane["points"], labels)
-            row[0].set_ylabel(style.text(label), fontsize=9)
+            measured = max(planes(shown[label]))
+            under_way = f"\nepoch {measured}" * (measured < shown[label].epochs)
+            row[0].set_ylabel(style.text(label) + under_way, fontsize=9)
             for index, layer in enumerate(layers):
                 values = _array(plane["activations"].get(str(layer)))
                 for axes, first in zip(row[1 + 2 * index : 3 + 2 * index], (0, 2), strict=True):
@@ -102,8 +104,9 @@ def _curves(losses: Any, accuracy: Any, run: RunRecord) -> None:
     losses.set_yscale("log")
     losses.set_ylim(3e-4, 30)
     accuracy.plot(epochs, [1 - number(row.get("train_error")) / 100 for row in rows], color="black", linewidth=1.0)
-    accuracy.set_ylim(0.4, 1.03)
+    accuracy.set_ylim(0, 1.03)
     for axes in (losses, accuracy):
+        axes.set_xlim(0, run.epochs)
         axes.tick_params(labelsize=7)
 
 
@@ -112,6 +115,8 @@ def _scatter(axes: Any, points: Any, labels: Sequence[int]) -> None:
     axes.scatter(values[:, 0], values[:, 1], s=6, c=[_COLORS[label % 2] for label in labels], alpha=0.8, linewidths=0)
     axes.tick_params(labelsize=6)
     axes.locator_params(nbins=4)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.get_offset_text().set_fontsize(6)
 
 
 def _classes(axes: Any, plane: Plane) -> None:
@@ -120,7 +125,8 @@ def _classes(axes: Any, plane: Plane) -> None:
         _array(plane["class_1"]).T, origin="lower", extent=plane["extent"], vmin=0, vmax=1, cmap="RdBu", aspect="auto"
     )
     points = _array(plane["points"])
-    axes.scatter(points[:, 0], points[:, 1], s=4, c=[_COLORS[label % 2] for label in plane["labels"]], linewidths=0)
+    colors = [_COLORS[label % 2] for label in plane["labels"]]
+    axes.scatter(points[:, 0], points[:, 1], s=9, c=colors, edgecolors="white", linewidths=0.4)
     axes.grid(visible=False)
     axes.set_xticks([])
     axes.set_yticks([])

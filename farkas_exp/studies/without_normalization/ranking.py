@@ -114,6 +114,10 @@ def ranks_figure(methods: Mapping[str, Errors]) -> Any:
         axes.set_yticks(range(len(found)), [f"{style.text(each.name)}   [{each.ranks}]" for each in found], fontsize=8)
         axes.set_xscale("symlog", linthresh=1.0)
         axes.set_xlim(left=0)
+        most = axes.get_xlim()[1]
+        ticks = [value for value in (0, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if value <= most]
+        axes.set_xticks(ticks, [f"{value:g}" for value in ticks])
+        axes.set_xticks([], minor=True)
         axes.invert_yaxis()
         axes.set_xlabel("test error (%)")
         figure.supxlabel(

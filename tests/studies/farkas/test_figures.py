@@ -113,6 +113,16 @@ def test_no_band_leaves_0_to_100_percent(
     assert (min(last), max(last)) == pytest.approx(ends, abs=0.001)
 
 
+def test_a_run_under_way_has_no_end_yet(tmp_path: Path) -> None:
+    plain, farkas = (TABLES["table4"].cells[index] for index in (0, 3))
+    make_run(tmp_path, cell_settings(plain, "table4", epochs=20), test_error=7.0)
+    make_run(tmp_path, cell_settings(farkas, "table4", epochs=20), state="running", epoch=5, test_error=40.0)
+    figure = FIGURES["figure3"](collect(tmp_path))
+    assert figure is not None
+    lengths = [[len(line.get_xdata()) for line in axes.get_lines()] for axes in figure.axes]
+    assert lengths == [[20, 5], [4], [20, 5]], "the whole, the last fifth, and the loss"
+
+
 @pytest.mark.parametrize("draw", [FIGURES["figure5"], lambda records: table_figure(FIGURE5, records, "its report")])
 def test_figure5_shows_the_failed_runs(tmp_path: Path, draw: Any) -> None:
     farkas, plain = FIGURE5.cells[:2]
