@@ -17,6 +17,8 @@ from farkas_exp.machine.signals import STATUS
 from farkas_exp.registry import EXPERIMENTS, REPORTS
 
 _DIGITS = ("dataset=digits", "batch_size=64")
+_SHIFTED = (*_DIGITS, "augmentation=digits")
+"""In place of an experiment's own crops and flips, for which digits are too small."""
 _SMALL = ("model.blocks=[1,1,1]", "model.widths=[8,16,32]")
 SMALL: Mapping[str, Sequence[str]] = {
     "sep_moons_table1": ("epochs=300", "diagnostics.epochs=[0,300]"),
@@ -28,19 +30,19 @@ SMALL: Mapping[str, Sequence[str]] = {
                        "diagnostics.epochs=[0,5]"),
     "sep_cifar_depth": (*_DIGITS, "epochs=5", "lr.value=0.003", "model.depth=2,10", "diagnostics.epochs=[0,5]"),
     "sep_zero_init": ("epochs=300", "model.depth=1,10", "model.width=10", "diagnostics.epochs=[0,300]"),
-    "allconv_cifar10": ("dataset=digits", "batch_size=32", "epochs=40", "lr.value=0.03", "model.blocks=[2,2]",
-                        "model.widths=[16,32]"),
+    "allconv_cifar10": ("dataset=digits", "augmentation=digits", "batch_size=16", "epochs=30", "lr.value=0.03",
+                        "model.blocks=[2,2]", "model.widths=[16,32]"),
     "local_minima_mlp": (*_DIGITS, "epochs=20", "model.width=16", "diagnostics.epochs=[0,20]",
                          "diagnostics.images=500", "diagnostics.lanczos_steps=30"),
     "local_minima_resnet": (*_DIGITS, *_SMALL, "epochs=20", "diagnostics.epochs=[0,20]", "diagnostics.images=500"),
-    "norm_bias": (*_DIGITS, "epochs=5", "dataset.normalize=true", "diagnostics.epochs=[0,5]",
+    "norm_bias": (*_SHIFTED, "epochs=5", "dataset.normalize=true", "diagnostics.epochs=[0,5]",
                   "arm=fixup20_none,fixup20_decay,fixup20_bias,mlp_none,mlp_decay,mlp_bias,farkas_mlp_none,"
                   "farkas_mlp_decay,farkas_mlp_bias"),
     "ntk_width": (*_DIGITS, "epochs=5", "model.width=8,32,128", "diagnostics.epochs=[0,1,5]",
                   "diagnostics.ntk_images=10"),
     "ntk_resnet": (*_DIGITS, "epochs=5", "model.blocks=[1,1,1]", "diagnostics.epochs=[0,1,5]",
                    "diagnostics.ntk_images=5", "arm=default_1,no_bn_1,no_skips_1,neither_1"),
-    "rank": (*_DIGITS, *_SMALL, "epochs=20", "diagnostics.epochs=[0,20]", "model=resnet18",
+    "rank": (*_SHIFTED, *_SMALL, "epochs=20", "diagnostics.epochs=[0,20]", "model=resnet18",
              "arm=natural,min,max,adversarial,natural_skipless,min_skipless,max_skipless"),
     "rank_mlp": (*_DIGITS, "epochs=20", "model.width=32", "diagnostics.epochs=[0,20]"),
 }  # fmt: skip

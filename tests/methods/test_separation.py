@@ -22,6 +22,7 @@ from farkas_exp.methods.separation import separation_penalty, slack_sum
 from farkas_exp.models.create import create_model
 from farkas_exp.runs import read_run
 from farkas_exp.training.building import build_model
+from scripts import separation_seeds as by_hand
 from tests.composing import composed
 from tests.configs import config
 
@@ -274,3 +275,18 @@ def initial_weights(made):
         made.dataset, made.augmentation, batch_size=made.batch_size, seed=made.seed, device=torch.device("cpu")
     )
     return build_model(made, data, torch.device("cpu")).state_dict()
+
+
+@pytest.mark.parametrize("reduction", ["sum", "balanced"])
+@pytest.mark.parametrize("method", ["sep_u", "sep_p", "sep_up"])
+def test_the_trainer_written_by_hand_has_the_same_penalty_for_every_seed(method: str, reduction: str) -> None:
+    z = 2 * torch.randn(3, 4, 7, 5, generator=torch.Generator().manual_seed(0))  # layers, seeds, points, units
+    chosen = {"units": method != "sep_p", "points": method != "sep_u", "reduction": reduction}
+    ours = sum(separation_penalty(list(z[:, seed]), **chosen) for seed in range(4))
+    assert float(by_hand.penalty(z, method, reduction)) == pytest.approx(float(ours))
+
+
+def test_the_trainer_written_by_hand_trains() -> None:
+    best, last = by_hand.train("sep_up", depth=3, width=4, seeds=3, epochs=60)
+    assert float(best.min()) > 0.8
+    assert bool((best >= last).all())
