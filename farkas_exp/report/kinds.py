@@ -92,7 +92,7 @@ def kinds_table(
         if kind := kinds.of(run):
             by_kind.setdefault(kind.label, []).append(run)
     if not by_kind:
-        raise UserError(f"runs_dir: no run there is of a row of {title!r}; see the experiments' list in docs/")
+        raise UserError(f"runs_dir: no run there is of a row of {title or name!r}; see the experiments' list in docs/")
     sets = evaluation_sets(run for runs in by_kind.values() for run in runs)
     heads = ("arm", *(f"{on} error (%)" for on in sets), *(column.title for column in columns), "n", "failed")
     rows, flat, below = [], [], []

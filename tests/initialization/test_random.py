@@ -94,6 +94,14 @@ def test_xavier_is_uniform_with_glorots_bound():
     assert float(layer.weight.detach().std()) == pytest.approx(bound / math.sqrt(3), rel=0.05)
 
 
+def test_the_gain_of_xavier_scales_its_bound():
+    nets = [create_model("resnet18", blocks=(1, 1), widths=(4, 8)) for _ in range(2)]
+    initialize(nets[0], "xavier", seed=1)
+    initialize(nets[1], "xavier", gain=2.0, seed=1)
+    plain, scaled = (next(iter(weight_layers(net))).weight for net in nets)
+    torch.testing.assert_close(scaled, 2 * plain)
+
+
 def test_orthogonal_rows_are_orthogonal_with_the_gain_of_relu():
     net = network()
     initialize(net, "orthogonal", seed=1)

@@ -164,6 +164,24 @@ def test_other_data_are_standardized_as_the_runs_own_and_their_classes_found_by_
     assert found["test_error"] == expected["test_error"]
 
 
+def test_a_run_in_phases_is_evaluated_at_the_size_of_its_last_epoch(tmp_path):
+    folder_of_digits(tmp_path / "digits")
+    sizes = [
+        {"until": until, "image_size": size, "batch_size": 20, "lr_from": 0.1, "lr_to": 0.01}
+        for until, size in ((1, 8), (2, 16))
+    ]
+    run = farkas_exp.load(
+        trained(
+            tmp_path / "runs", epochs=2, batch_size=128, lr={"value": 0.01}, phases={"name": "two", "schedule": sizes},
+            dataset={"name": "streamed_folder", "root": str(tmp_path / "digits"), "train_limit": None, "workers": 0},
+            augmentation={"crop_padding": 0, "cutout": 0},
+        )
+    )  # fmt: skip
+    found = run.evaluate()
+    assert found == {name: run.result[name] for name in found}
+    assert run.preprocessing.shape == (3, 16, 16)
+
+
 def test_colour_images_fade_for_a_network_of_grey_ones(path, tmp_path):
     run = farkas_exp.load(path)
     folder_of_digits(tmp_path / "colours")
