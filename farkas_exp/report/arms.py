@@ -5,6 +5,7 @@ Failed runs are left out of a mean, counted, and marked with an asterisk, as in 
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -83,19 +84,22 @@ def arm_labels(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """A label for each configuration: network and normalization, and every other setting in which they differ."""
     flats = {name: effective_settings(config) for name, config in configs.items()}
     telling = [key for key in different_keys(flats.values()) if key not in _ALWAYS]
-    labels = {}
-    for name, flat in flats.items():
+
+    def label(flat: Mapping[str, Any], exact: bool = False) -> str:
         parts = [pretty(key, flat[key]) for key in _ALWAYS if flat.get(key) is not None]
-        parts += [pretty(key, flat[key]) for key in telling if key in flat]
-        labels[name] = ", ".join(part for part in parts if part)
-    return labels
+        parts += [pretty(key, flat[key], exact) for key in telling if key in flat]
+        return ", ".join(part for part in parts if part)
+
+    labels = {name: label(flat) for name, flat in flats.items()}
+    several = Counter(labels.values())  # rounded to the same digits
+    return {name: text if several[text] == 1 else label(flats[name], exact=True) for name, text in labels.items()}
 
 
 _ALWAYS = ("model.name", "normalization.name")
 
 
-def pretty(key: str, value: Any) -> str:
-    """A setting in a label or note."""
+def pretty(key: str, value: Any, exact: bool = False) -> str:
+    """A setting in a label or note, numbers to six digits unless `exact`."""
     if key == "model.name":
         return model_name(str(value))
     if key == "normalization.name":
@@ -104,7 +108,8 @@ def pretty(key: str, value: Any) -> str:
     if key == "aggregation.append":
         return "" if value else "without append"
     if isinstance(value, float):
-        value = f"{value:g}"
+        short = f"{value:g}"
+        value = repr(value) if exact and float(short) != value else short
     if isinstance(value, (list, tuple)):
         value = [_phase_text(item) if isinstance(item, Mapping) else item for item in value]
         value = "[" + ",".join(map(str, value)) + "]"

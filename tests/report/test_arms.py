@@ -342,3 +342,8 @@ def test_help_names_what_can_be_asked_for(capsys: pytest.CaptureFixture[str]) ->
 )
 def test_a_caption_speaks_of_means_and_bands_where_there_are_some(counts: list[int], said: str) -> None:
     assert line_text(counts) == said
+
+
+def test_settings_that_differ_after_six_digits_have_labels_of_their_own() -> None:
+    configs = {str(rate): settings(lr__value=rate) for rate in (0.1, 0.1000001, 0.2)}
+    assert [label.rpartition(" ")[2] for label in arm_labels(configs).values()] == ["0.1", "0.1000001", "0.2"]
