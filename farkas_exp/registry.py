@@ -39,18 +39,22 @@ class Entry:
 
     @cached_property
     def build(self) -> Callable[..., Any]:
-        """The builder, imported at its first use.
+        """The builder, imported at its first use."""
+        return self.imported(self.source)
+
+    def imported(self, source: Callable[..., Any] | str) -> Callable[..., Any]:
+        """A function, or the one at "module:function".
 
         Raises:
-            UserError: there is nothing at `source`.
+            UserError: there is nothing there.
         """
-        if not isinstance(self.source, str):
-            return self.source
-        module, _, function = self.source.partition(":")
+        if not isinstance(source, str):
+            return source
+        module, _, function = source.partition(":")
         try:
             return getattr(import_module(module), function)
         except (ImportError, AttributeError, ValueError) as error:
-            raise UserError(f"{self.name}: cannot load {self.source!r} ({error})") from error
+            raise UserError(f"{self.name}: cannot load {source!r} ({error})") from error
 
 
 E = TypeVar("E", bound=Entry)
@@ -202,7 +206,7 @@ class ActivationFunction(Entry):
     def fit_to(self, network: Any, config: Any) -> None:
         """Call `fit`, if there is one."""
         if self.fit is not None:
-            Entry(name=self.name, source=self.fit).build(network, config)
+            self.imported(self.fit)(network, config)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,7 +269,7 @@ class Dataset(Entry):
 
     def prints_of(self, *groups: Any) -> Any:
         """The fingerprints for the groups `dataset` and `phases`; empty without `prints`."""
-        return {} if self.prints is None else Entry(name=self.name, source=self.prints).build(*groups)
+        return {} if self.prints is None else self.imported(self.prints)(*groups)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -327,7 +331,7 @@ class Rendering(Entry):
     @cached_property
     def shared_setting(self) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
         """The function at `shared`."""
-        return Entry(name=self.name, source=self.shared).build
+        return self.imported(self.shared)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import json
 import pkgutil
 import re
@@ -12,7 +13,7 @@ import sys
 import tomllib
 import zipfile
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 
 import pytest
 import yaml
@@ -20,6 +21,9 @@ import yaml
 import farkas_exp
 from farkas_exp.config.extensions import registries
 from tests.paths import ROOT, tracked
+
+NOT_IMPORTED = {"farkas_exp.kernels.triton_conv", "farkas_exp.launch.slurm"}
+"""Modules of packages that may not be installed."""
 
 
 def settings():
@@ -163,6 +167,21 @@ def test_no_name_that_a_package_offers_is_one_of_its_modules():
             if (path.parent / f"{name}.py").exists() or (path.parent / name).exists()
         ]
     assert taken == []
+
+
+def test_every_public_method_has_a_docstring_of_its_own_or_of_the_method_that_it_overrides():
+    found = pkgutil.walk_packages(farkas_exp.__path__, "farkas_exp.")
+    modules = [importlib.import_module(each.name) for each in found if each.name not in NOT_IMPORTED]
+    bare = [
+        f"{module.__name__}.{kind.__qualname__}.{name}"
+        for module in modules
+        for kind in vars(module).values()
+        if isinstance(kind, type) and kind.__module__ == module.__name__ and not kind.__name__.startswith("_")
+        for name, member in vars(kind).items()
+        if not name.startswith("_") and isinstance(member, (FunctionType, classmethod, property))
+        if not inspect.getdoc(getattr(kind, name)) and getattr(member, "__name__", "") != "<lambda>"
+    ]
+    assert bare == []
 
 
 def test_what_tests_share_is_in_helper_modules():

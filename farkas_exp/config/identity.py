@@ -42,11 +42,6 @@ def identify(config: Config) -> Identity:
     return Identity(hashlib.sha256(text.encode()).hexdigest()[:12], _slug(config))
 
 
-def has_farkas_layers(config: Config) -> bool:
-    """Whether the network is registered as one of Farkas layers."""
-    return NETWORKS[config.model.name].farkas
-
-
 def deciding_values(config: Any, whole: Any = None) -> dict[str, Any]:
     """The values that belong to the identity and differ from the schema's defaults, nested as in `config`.
 
@@ -81,7 +76,7 @@ def _slug(config: Config) -> str:
     parts += [config.model.name, config.normalization.name]
     if config.weight.name != "none":
         parts.append(config.weight.name)
-    if has_farkas_layers(config):
+    if NETWORKS[config.model.name].farkas:
         parts.append(config.aggregation.name)
     if config.init.name != "pytorch":
         parts.append(config.init.name)

@@ -75,7 +75,7 @@ def option(default: Any = dataclasses.MISSING, *, needs: Need | tuple[Need, ...]
 
 def outside(default: Any, **declared: Any) -> Any:
     """A field outside of a run's identity: it does not change the numbers of a run."""
-    return field(default=default, metadata={"option": Option(decides=False, **declared)})
+    return option(default, decides=False, **declared)
 
 
 def declared(f: "dataclasses.Field[Any]") -> Option:
@@ -111,6 +111,15 @@ def walk(config: Any, prefix: str = "") -> Iterator[tuple[str, "dataclasses.Fiel
                 for index, item in enumerate(value):
                     if dataclasses.is_dataclass(item):
                         yield from walk(item, f"{where}[{index}].")
+
+
+def keys_of(schema: Any, prefix: str = "") -> Iterator[tuple[str, "dataclasses.Field[Any]"]]:
+    """Every dotted key of a schema with its field, also those inside of groups."""
+    for f in dataclasses.fields(schema):
+        if dataclasses.is_dataclass(f.type):
+            yield from keys_of(f.type, f"{prefix}{f.name}.")
+        else:
+            yield prefix + f.name, f
 
 
 @functools.cache

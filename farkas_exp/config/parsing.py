@@ -48,11 +48,10 @@ def schema_defaults() -> dict[str, Any]:
     """Every key of the schema with its default ("???" if it has none), on which Hydra composes."""
 
     def defaults(schema: Any, path: str = "") -> dict[str, Any]:
-        hints = typing.get_type_hints(schema)
         values: dict[str, Any] = {key: _plain(extra.field.default) for key, extra in extras(path, schema).items()}
         for f in dataclasses.fields(schema):
-            if dataclasses.is_dataclass(hints[f.name]):
-                values[f.name] = defaults(hints[f.name], f.name)
+            if dataclasses.is_dataclass(f.type):
+                values[f.name] = defaults(f.type, f.name)
             elif f.default is dataclasses.MISSING:
                 values[f.name] = "???"
             else:
@@ -71,20 +70,20 @@ def unknown_key(path: str) -> UserError:
     schema: Any = Config
     parts = path.split(".")
     for depth, part in enumerate(parts):
-        hints = typing.get_type_hints(schema)
-        if part not in hints or (depth + 1 < len(parts) and not dataclasses.is_dataclass(hints[part])):
-            return unknown(path, part, [*hints, *extras(".".join(parts[:depth]), schema)])
-        schema = hints[part]
+        fields = _fields(schema)
+        if part not in fields or (depth + 1 < len(parts) and not dataclasses.is_dataclass(fields[part].type)):
+            return unknown(path, part, [*fields, *extras(".".join(parts[:depth]), schema)])
+        schema = fields[part].type
     return UserError(f"{path}: cannot be changed here")
 
 
 def _build(schema: type, values: Any, path: str) -> Any:
     if not isinstance(values, Mapping):
         raise UserError(f"{path or 'config'}: expected a group of keys, got {values!r}")
-    brought, plain = extras(path, schema), _shape(schema)[0]
+    brought = extras(path, schema)
     if brought:
-        schema = extended(path, schema, values.get("name", plain["name"].default))
-    fields, hints = _shape(schema)
+        schema = extended(path, schema, values.get("name", _fields(schema)["name"].default))
+    fields = _fields(schema)
     arguments = {}
     for key, value in values.items():
         where = f"{path}.{key}" if path else str(key)
@@ -95,7 +94,7 @@ def _build(schema: type, values: Any, path: str) -> Any:
             continue
         if key not in fields:
             raise unknown(where, key, [*fields, *brought])
-        arguments[key] = _convert(hints[key], value, where)
+        arguments[key] = _convert(fields[key].type, value, where)
         if declared(fields[key]).is_path and arguments[key] is not None:
             arguments[key] = home(arguments[key], where)
     for name, f in fields.items():
@@ -106,9 +105,9 @@ def _build(schema: type, values: Any, path: str) -> Any:
 
 
 @functools.cache
-def _shape(schema: type) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The fields and types of a group, by name."""
-    return {f.name: f for f in dataclasses.fields(schema)}, typing.get_type_hints(schema)
+def _fields(schema: type) -> dict[str, Any]:
+    """The fields of a group, by name."""
+    return {f.name: f for f in dataclasses.fields(schema)}
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

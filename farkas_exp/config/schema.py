@@ -134,7 +134,7 @@ class DatasetConfig:
     """
 
     name: str = option()
-    root: str | None = outside(None, is_path=True)
+    root: str | None = outside(None, is_path=True, needs=data_option("root", "image_folder"))
     label: str | None = option(None, needs=IMAGE_FOLDER)
     image_size: int | None = option(None, at_least=1, at_most=MOST_PIXELS, needs=(PIXELS, NO_PHASES))
     normalize: bool = option(False)
@@ -182,6 +182,14 @@ class PhasesConfig:
     name: str = option("none")
     schedule: tuple[PhaseConfig, ...] = option((), needs=STREAMED)
     batch_scale: float = option(1.0, above=0, needs=PHASES)
+
+    def at(self, epoch: int) -> PhaseConfig:
+        """The phase that epoch (from 0) belongs to; the last one for every later epoch."""
+        return next((phase for phase in self.schedule if epoch < phase.until), self.schedule[-1])
+
+    def batch_of(self, phase: PhaseConfig) -> int:
+        """The images in a step of `phase` over all devices."""
+        return max(1, round(phase.batch_size * self.batch_scale))
 
 
 @dataclass(frozen=True)
@@ -277,7 +285,10 @@ class CheckpointConfig:
 
 @dataclass(frozen=True)
 class WandbConfig:
-    """The Weights & Biases mirror of the run directory."""
+    """The Weights & Biases mirror of the run directory.
+
+    Null is what W&B's own variables say (WANDB_MODE, WANDB_PROJECT, ...), else offline and the project farkas-layers.
+    """
 
     mode: Literal["offline", "online", "disabled"] | None = outside(None)
     project: str | None = outside(None)
@@ -310,24 +321,25 @@ class Config:
     callback: CallbackConfig = CallbackConfig()
     failure: FailureConfig = FailureConfig()
     epochs: int = option(200, at_least=1, at_most=MOST_EPOCHS)
-    batch_size: int = option(128, at_least=1, at_most=MOST_IMAGES, needs=NO_PHASES)
-    precision: Literal["fp32", "tf32", "bf16"] = option("fp32")
+    batch_size: int = option(128, at_least=1, at_most=MOST_IMAGES, needs=NO_PHASES)  # over all devices
+    precision: Literal["fp32", "tf32", "bf16"] = option("fp32")  # bf16 by autocast
     label_smoothing: float = option(0.0, at_least=0, below=1)
     debug: Literal["fast", "overfit", "anomaly"] | None = option(None)
 
     seed: int = outside(0, at_least=0, at_most=2**32 - 1)
     experiment: str | None = outside(None)
     arm: str | None = outside(None)
-    plugins: tuple[str, ...] = outside(())
+    plugins: tuple[str, ...] = outside(())  # modules of other packages that register networks, data sets, ...
     device: Literal["auto", "cpu", "cuda"] = outside("auto")
     compile: Literal["auto", "none", "graph", "default", "reduce-overhead", "max-autotune"] = outside("auto")
-    packing: int = outside(1, at_least=1, at_most=1024)
+    """By `auto` a CUDA graph on a GPU; the last three are torch.compile's."""
+    packing: int = outside(1, at_least=1, at_most=1024)  # runs of a sweep at once on each GPU, or on the CPU's cores
     channels_last: bool = outside(True)
     runs_dir: str = outside("runs", is_path=True)
-    retry_failed: bool = outside(False)
-    fail_fast: bool = outside(False)
+    retry_failed: bool = outside(False)  # whether failed and crashed runs are trained again
+    fail_fast: bool = outside(False)  # whether a crash ends the sweep
     progress: Literal["auto", "live", "plain", "none"] = outside("auto")
     diagnostics: DiagnosticsConfig = DiagnosticsConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     wandb: WandbConfig = WandbConfig()
-    tracking: tuple[Literal["csv", "tensorboard"], ...] = outside(())
+    tracking: tuple[Literal["csv", "tensorboard"], ...] = outside(())  # further mirrors of the metrics

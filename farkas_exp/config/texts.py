@@ -24,7 +24,7 @@ from omegaconf._utils import get_yaml_loader
 
 from farkas_exp.config.extensions import extras
 from farkas_exp.config.folders import home
-from farkas_exp.config.options import declared
+from farkas_exp.config.options import declared, keys_of
 from farkas_exp.config.schema import Config
 
 SWEPT = "hydra.sweeper.params"
@@ -33,27 +33,17 @@ SWEPT = "hydra.sweeper.params"
 
 def text_keys() -> Mapping[str, bool]:
     """The dotted keys of texts and lists of texts, also of other packages, and whether they are paths."""
-    found = dict(_texts_of(Config))
+    found = dict(_own_texts())
     for f in dataclasses.fields(Config):
-        if dataclasses.is_dataclass(f.default) or f.default is dataclasses.MISSING:
-            brought = extras(f.name, _hints(Config)[f.name])
+        if dataclasses.is_dataclass(f.type):
+            brought = extras(f.name, typing.cast(type, f.type))
             found |= {f"{f.name}.{key}": False for key, extra in brought.items() if _is_text(extra.type)}
     return found
 
 
 @functools.cache
-def _texts_of(schema: Any, prefix: str = "") -> Mapping[str, bool]:
-    found: dict[str, bool] = {}
-    for f in dataclasses.fields(schema):
-        hint, key = _hints(schema)[f.name], prefix + f.name
-        if dataclasses.is_dataclass(hint):
-            found |= _texts_of(hint, f"{key}.")
-        elif _is_text(hint):
-            found[key] = declared(f).is_path
-    return found
-
-
-_hints = functools.cache(typing.get_type_hints)
+def _own_texts() -> Mapping[str, bool]:
+    return {key: declared(f).is_path for key, f in keys_of(Config) if _is_text(f.type)}
 
 
 def _is_text(hint: Any) -> bool:

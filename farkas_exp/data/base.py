@@ -1,6 +1,5 @@
 """What a dataset is to the trainer (`ImageData`), and what its loader returns (`Arrays`)."""
 
-import dataclasses
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -123,23 +122,6 @@ def say_left_out(line: str | None) -> None:
     """Warn of unused files of a data set, if any."""
     if line:
         print(f"warning: dataset.root: {line}", file=sys.stderr, flush=True)
-
-
-COMMON = ("name", "normalize", "train_limit", "validation")
-"""The keys of `dataset` that every data set has."""
-HARMLESS = ("download", "cache", "workers")
-"""Keys that decide no number, and are accepted for every data set."""
-
-
-def check_options(config: DatasetConfig) -> None:
-    """Raise a `UserError` for an option that the dataset does not have."""
-    known = DATASETS[config.name].options
-    for f in dataclasses.fields(config):
-        if f.name not in (*known, *COMMON, *HARMLESS) and getattr(config, f.name) != f.default:
-            others = [name for name in sorted(DATASETS) if f.name in DATASETS[name].options]
-            raise UserError(
-                f"dataset.{f.name}: {config.name} does not have this option; it is for {' and '.join(others)}"
-            )
 
 
 def check_least(config: DatasetConfig, **sizes: tuple[int, int]) -> None:

@@ -3,11 +3,10 @@
 import torch
 
 from farkas_exp.config import AugmentationConfig, DatasetConfig, PhasesConfig
-from farkas_exp.data.base import Arrays, ImageData, batch_share, check_options, say_left_out
+from farkas_exp.data.base import Arrays, ImageData, batch_share, say_left_out
 from farkas_exp.data.device import DeviceData
 from farkas_exp.data.few import debugged
 from farkas_exp.data.subset import hold_out, limit_training
-from farkas_exp.machine.errors import UserError
 from farkas_exp.registry import DATASETS
 
 
@@ -30,12 +29,11 @@ def build_data(
     decoded when a batch is needed.
 
     Raises:
-        UserError: an unknown dataset or option, missing or broken files, or a batch size, limit or augmentation that
+        UserError: an unknown dataset, missing or broken files, or a batch size, limit or augmentation that
             does not fit the images or the number of processes.
     """
     device = torch.device(device)
     entry = DATASETS[dataset.name]
-    check_options(dataset)
     if entry.streamed:
         streamed = entry.build(
             dataset, augmentation, phases, batch_size=batch_size, seed=seed, device=device,
@@ -43,7 +41,6 @@ def build_data(
         )  # fmt: skip
         return debugged(streamed, debug)
     batch_share(batch_size, world_size)
-    _refuse_streaming(dataset, augmentation, phases)
     arrays: Arrays = entry.build(dataset, device)
     if rank == 0:
         say_left_out(arrays.left_out)
@@ -56,12 +53,3 @@ def build_data(
         channels_last=channels_last, rank=rank, world_size=world_size,
     )  # fmt: skip
     return debugged(in_memory, debug)
-
-
-def _refuse_streaming(dataset: DatasetConfig, augmentation: AugmentationConfig, phases: PhasesConfig) -> None:
-    """Raise a `UserError` for an option of streamed images in another group."""
-    given = {"phases": bool(phases.schedule), "augmentation.min_scale": augmentation.min_scale is not None}
-    streamed = " and ".join(name for name in sorted(DATASETS) if DATASETS[name].streamed)
-    for key, is_set in given.items():
-        if is_set:
-            raise UserError(f"{key}: {dataset.name} does not have this option; it is for {streamed}")

@@ -9,7 +9,7 @@ BATCHES = {"fast": 2, "overfit": 1}
 """How many batches there are of everything."""
 
 
-class FewBatches:
+class FewBatches(ImageData):
     """The first batches of each epoch and of the evaluation set.
 
     `repeated`: every epoch has the batches of the first one, with the same augmentation.
@@ -20,27 +20,21 @@ class FewBatches:
 
     @property
     def info(self) -> DataInfo:
-        """See `ImageData`."""
         return self._data.info
 
     def steps_in(self, epoch: int) -> int:
-        """See `ImageData`."""
         return min(self._batches, self._data.steps_in(self._of(epoch)))
 
     def train_batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
-        """See `ImageData`."""
         yield from islice(self._data.train_batches(self._of(epoch), start_step), self._batches - start_step)
 
     def test_batches(self, epoch: int | None = None) -> Iterator[Batch]:
-        """See `ImageData`."""
         yield from islice(self._data.test_batches(epoch), self._batches)
 
     def fixed_batch(self, n: int) -> Batch:
-        """See `ImageData`."""
         return self._data.fixed_batch(n)
 
     def close(self) -> None:
-        """See `ImageData`."""
         self._data.close()
 
     def _of(self, epoch: int) -> int:

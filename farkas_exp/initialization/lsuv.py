@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from farkas_exp.initialization.random import orthogonal_, weight_layers
 from farkas_exp.layers.paths import in_mode, plain_path
-from farkas_exp.layers.residual import FarkasResidualConv2d, ResidualConv2d
+from farkas_exp.layers.residual import ResidualLayer
 from farkas_exp.machine.errors import UserError
 
 TOLERANCE = 0.1
@@ -57,9 +58,8 @@ def watching(layers: Sequence[nn.Module], see: Callable[[nn.Module, Tensor], obj
     """Call `see(layer, output)` with each layer's own output; that of a residual layer is its branch."""
     with ExitStack() as hooks:
         for layer in layers:
-            if isinstance(layer, (ResidualConv2d, FarkasResidualConv2d)):
-                branch: Callable[[Tensor], Tensor] = layer.branch
-                layer.branch = _watched(layer, branch, see)  # type: ignore[method-assign]
+            if isinstance(layer, ResidualLayer):
+                layer.branch = partial(_watched, layer, layer.branch, see)  # type: ignore[method-assign]
                 hooks.callback(vars(layer).pop, "branch")
             else:
                 hook = layer.register_forward_hook(lambda layer, inputs, output: (see(layer, output), None)[1])
@@ -68,11 +68,8 @@ def watching(layers: Sequence[nn.Module], see: Callable[[nn.Module, Tensor], obj
 
 
 def _watched(
-    layer: nn.Module, branch: Callable[[Tensor], Tensor], see: Callable[[nn.Module, Tensor], object]
-) -> Callable[[Tensor], Tensor]:
-    def watched(hidden: Tensor) -> Tensor:
-        output = branch(hidden)
-        see(layer, output)
-        return output
-
-    return watched
+    layer: nn.Module, branch: Callable[[Tensor], Tensor], see: Callable[[nn.Module, Tensor], object], hidden: Tensor
+) -> Tensor:
+    output = branch(hidden)
+    see(layer, output)
+    return output

@@ -16,7 +16,7 @@ from torch import device as Device
 from torch import nn
 
 from farkas_exp.kernels import batch_last, fused, one_pass, whole_network
-from farkas_exp.kernels.swapping import restore_class, swapped_by
+from farkas_exp.kernels.swapping import Swapped
 
 KERNELS = {
     "fused": fused.swap,
@@ -41,13 +41,14 @@ def restore(model: nn.Module) -> nn.Module:
     """Remove all kernels from `model`, in place, and return it."""
     whole_network.remove(model)
     for module in model.modules():
-        restore_class(module)
+        if isinstance(module, Swapped):
+            module.__class__ = module.plain  # type: ignore[assignment]
     return model
 
 
 def in_use(model: nn.Module) -> list[str]:
     """The names of the kernels in `model`."""
-    swapped = {swapped_by(module) for module in model.modules()}
+    swapped = {type(module).__module__ for module in model.modules() if isinstance(module, Swapped)}
     if whole_network.of_model(model):
         swapped.add(whole_network.__name__)
     return [name for name, swap in KERNELS.items() if swap.__module__ in swapped]

@@ -28,7 +28,6 @@ class BatchLastFarkasConv2d(FusedFarkasConv2d):
     """A Farkas convolution by the kernel, on batch-last maps."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """(N, in_channels, H, W) to the pre-activations (N, out_channels, H', W')."""
         if _suits(self, input):
             return _convolve(self, input, None, relu=False)[0]
         return super().forward(input)
@@ -42,19 +41,16 @@ class BatchLastFarkasResidualConv2d(FusedFarkasResidualConv2d):
     """The end of a residual branch by the kernel, shortcut, sum and ReLU included, on batch-last maps."""
 
     def branch(self, hidden: Tensor) -> Tensor:
-        """The augmented convolution with its bias: (N, channels + 1, H', W')."""
         if _suits(self, hidden):
             return _convolve(self, hidden, None, relu=False)[0]
         return super().branch(hidden)
 
     def forward(self, hidden: Tensor, shortcut: Tensor) -> Tensor:  # type: ignore[override]
-        """The pre-activation of (N, channels + 1, H', W')."""
         if self._sums(hidden, shortcut):
             return _convolve(self, hidden, shortcut, relu=False)[0]
         return super().forward(hidden, shortcut)
 
     def activate(self, hidden: Tensor, shortcut: Tensor, activation: Activation) -> Tensor:
-        """activation(forward(hidden, shortcut))."""
         if is_plain_relu(activation) and self._sums(hidden, shortcut):
             return _convolve(self, hidden, shortcut, relu=True)[0]
         return super().activate(hidden, shortcut, activation)
@@ -75,7 +71,6 @@ class BatchLastUnit(ForkingUnit):
     """A unit whose convolution includes its ReLU."""
 
     def fork(self, input: Tensor) -> tuple[Tensor, Tensor]:
-        """See `ForkingUnit`."""
         layer = self.layer
         included = self.norm_after and is_plain_relu(self.activation)
         if isinstance(layer, BatchLastFarkasConv2d) and included and _suits(layer, input):
@@ -90,7 +85,6 @@ class BatchLastTransition(Swapped, Transition):
     plain = Transition
 
     def forward(self, input: Tensor) -> Tensor:
-        """(N, inputs, H, W) to (N, outputs, H // 2, W // 2)."""
         maps = self.project(input)
         if not native_conv.is_batch_last(maps):
             return self.pool(maps)
@@ -104,7 +98,6 @@ class BatchLastNet(Swapped, ResidualNet):
     plain = ResidualNet
 
     def features(self, images: Tensor) -> Tensor:
-        """Images (N, C, H, W) to the features for the head, (N, F)."""
         count = worth_it(self, images.shape[-1]) if usable(images) else 0
         if not count:
             return super().features(images)

@@ -23,7 +23,6 @@ class ForkingUnit(Swapped, Unit):
         return super().forward(input), input
 
     def forward(self, input: Tensor) -> Tensor:
-        """The layer's input to its activated, normalized output."""
         return self.fork(input)[0]
 
 
@@ -34,7 +33,6 @@ class ForkingBasicBlock(Swapped, BasicBlock):
     first: ForkingUnit
 
     def forward(self, input: Tensor) -> Tensor:
-        """The block."""
         return self.last(*self.first.fork(input))
 
 
@@ -45,6 +43,5 @@ class ForkingBottleneck(Swapped, Bottleneck):
     down: ForkingUnit
 
     def forward(self, input: Tensor) -> Tensor:
-        """The block."""
         hidden, shortcut = self.down.fork(input)
         return self.last(self.middle(hidden), shortcut)

@@ -4,6 +4,7 @@ They compute the plain formulas in a third of the calls, which cost most for sma
 lambda and float32 or float64; `torch.compile` gets the plain formulas, which it fuses itself.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -85,7 +86,6 @@ class FusedLayer(Swapped, FarkasLayer):
     given: tuple[Tensor, Tensor] | None = None
 
     def augmented(self) -> tuple[Tensor, Tensor]:
-        """The full weight (m, ...) and bias (m,) that the layer applies."""
         if self.given is not None:
             return self.given
         if not allowed(self) or self.weight.dtype not in (torch.float32, torch.float64):
@@ -133,6 +133,15 @@ def constants(layer: FarkasLayer) -> tuple[float, float]:
     assert isinstance(coefficient, float)
     assert isinstance(bound, float)
     return coefficient, bound
+
+
+def gradients_of(
+    output: Tensor, inputs: Sequence[Tensor | None], needed: Sequence[bool], gradient: Tensor
+) -> tuple[Tensor | None, ...]:
+    """The gradients of those inputs that are needed, by PyTorch's operations, which can be differentiated again."""
+    wanted: list[Any] = [tensor for tensor, is_needed in zip(inputs, needed, strict=True) if is_needed]
+    found = iter(torch.autograd.grad(output, wanted, gradient, create_graph=True))
+    return tuple(next(found) if is_needed else None for is_needed in needed)
 
 
 def keeps_size(weight: Tensor, stride: Any, padding: Any, dilation: Any) -> bool:

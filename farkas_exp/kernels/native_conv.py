@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from farkas_exp.kernels.fused import keeps_size
+from farkas_exp.kernels.fused import gradients_of, keeps_size
 from farkas_exp.kernels.native_library import available, call, lanes
 from farkas_exp.layers.paths import fused_allowed
 
@@ -122,17 +122,14 @@ class _Convolve(torch.autograd.Function):
 
 
 def _differentiable_gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-    """The gradients by PyTorch's operations, which can be differentiated again."""
     input, weight, bias, shortcut, output = ctx.saved_tensors
     coefficient, bound = ctx.rule
     z = F.conv2d(input, weight, padding=weight.shape[2] // 2)
     z = z if shortcut is None else z + shortcut
     last = torch.maximum(bound - coefficient * bias[:-1].sum(0, keepdim=True), bias[-1:])
     z = torch.cat((z, -coefficient * z.sum(1, keepdim=True)), 1) + torch.cat((bias[:-1], last)).view(-1, 1, 1)
-    inputs: tuple[Any, ...] = (input, weight, bias, shortcut)
-    wanted = [t for t, needed in zip(inputs, ctx.needs_input_grad, strict=False) if needed]
-    found = iter(torch.autograd.grad(z if output is None else z.relu(), wanted, gradient, create_graph=True))
-    return tuple(next(found) if needed else None for needed in ctx.needs_input_grad)
+    inputs, z = (input, weight, bias, shortcut), z if output is None else z.relu()
+    return *gradients_of(z, inputs, ctx.needs_input_grad[:4], gradient), None, None, None
 
 
 def _layer(input: Tensor, weight: Tensor, channels: int) -> tuple[Any, int, int]:

@@ -19,6 +19,7 @@ from farkas_exp.kernels.fused import (
     FusedFarkasResidualConv2d,
     allowed,
     constants,
+    gradients_of,
     is_plain_relu,
     keeps_size,
 )
@@ -90,11 +91,8 @@ def _differentiable_gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None
         z = F.conv2d(input.float(), weight.float(), bias, padding=weight.shape[2] // 2)
     if shortcut is not None:
         z = z + shortcut if coefficient is None else append_shortcut(z, shortcut.float(), coefficient)
-    inputs: tuple[Any, ...] = (input, weight, bias, shortcut)
-    wanted = [tensor for tensor, needed in zip(inputs, ctx.needs_input_grad, strict=False) if needed]
     z = z.relu() if relu else z
-    found = iter(torch.autograd.grad(z, wanted, gradient.to(z.dtype), create_graph=True))
-    return tuple(next(found) if needed else None for needed in ctx.needs_input_grad[:4])
+    return gradients_of(z, (input, weight, bias, shortcut), ctx.needs_input_grad[:4], gradient.to(z.dtype))
 
 
 def one_pass(
@@ -138,7 +136,6 @@ class OnePassUnit(ForkingUnit):
     """A unit whose convolution includes its ReLU."""
 
     def fork(self, input: Tensor) -> tuple[Tensor, Tensor]:
-        """See `ForkingUnit`."""
         layer = self.layer
         plain = type(layer) is nn.Conv2d and layer.groups == 1 and layer.padding_mode == "zeros"
         included = is_plain_relu(self.activation) and (self.norm_after or isinstance(self.norm, nn.Identity))
@@ -157,7 +154,6 @@ class OnePassTransition(Swapped, Transition):
     plain = Transition
 
     def forward(self, input: Tensor) -> Tensor:
-        """(N, inputs, H, W) to (N, outputs, H // 2, W // 2)."""
         maps = self.project(input)
         known = maps.is_cuda and fused_allowed() and not torch.compiler.is_compiling()
         if known and maps.shape[2] % 2 == maps.shape[3] % 2 == 0 and maps.dtype in (torch.float32, torch.bfloat16):
@@ -173,7 +169,6 @@ class OnePassResidualConv2d(Swapped, ResidualConv2d):
     plain = ResidualConv2d
 
     def activate(self, hidden: Tensor, shortcut: Tensor, activation: Activation) -> Tensor:
-        """activation(forward(hidden, shortcut))."""
         fits = self.scaling == UNSCALED and self.groups == 1 and self.padding_mode == "zeros"
         if fits and is_plain_relu(activation) and suits(hidden, self.weight, self.stride, self.padding, self.dilation):
             return one_pass(hidden, *multiplied(self.used_weight(), self.bias, self.multiplier), shortcut)[0]
@@ -184,7 +179,6 @@ class OnePassFarkasResidualConv2d(FusedFarkasResidualConv2d):
     """The Farkas end of a residual branch, with shortcut, aggregate and ReLU in the kernel."""
 
     def activate(self, hidden: Tensor, shortcut: Tensor, activation: Activation) -> Tensor:
-        """activation(forward(hidden, shortcut))."""
         fits = allowed(self) and self.scaling == UNSCALED and is_plain_relu(activation)
         if fits and suits(hidden, self.weight, self.stride, self.padding, self.dilation):
             return one_pass(hidden, *self.augmented(), shortcut, constants(self)[0])[0]

@@ -16,14 +16,3 @@ def swap_classes(model: nn.Module, classes: Mapping[type[nn.Module], type[nn.Mod
     for module in model.modules():
         if type(module) in classes:
             module.__class__ = classes[type(module)]
-
-
-def restore_class(module: nn.Module) -> None:
-    """Give a module its plain class again."""
-    if isinstance(module, Swapped):
-        module.__class__ = module.plain  # type: ignore[assignment]
-
-
-def swapped_by(module: nn.Module) -> str | None:
-    """The name of the Python module whose class was swapped in, or None."""
-    return type(module).__module__ if isinstance(module, Swapped) else None

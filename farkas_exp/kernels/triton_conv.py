@@ -253,7 +253,7 @@ def convolve(
     n_unit, n_end = (w_unit, w_end) if flipped else (1, outputs)
     unit, x_row, x_end = _row(input)
     s_unit, s_row, s_end = (1, 0, 0) if added is None else _row(added)
-    tile = convolution_tile(pixels, inputs, outputs, precision)
+    tile = convolution_tile(pixels, inputs, outputs)
     grid = triton.cdiv(pixels, tile["BM"]), triton.cdiv(outputs, tile["BN"])
     _convolve[grid](
         input, weight, input if bias is None else bias, input if added is None else added, output,
@@ -268,7 +268,7 @@ def convolve(
     return output
 
 
-def convolution_tile(pixels: int, inputs: int, outputs: int, precision: str) -> dict[str, int]:
+def convolution_tile(pixels: int, inputs: int, outputs: int) -> dict[str, int]:
     """The pixels, outputs and inputs that a program of `_convolve` takes at once, and its warps and stages."""
     lines = 128 if pixels >= MULTIPROCESSORS * 128 else 64
     columns = _block(outputs, 64 if outputs <= 64 or outputs % 64 == 0 else 32)
@@ -296,15 +296,11 @@ def through_relu(
     columns, pixels = triton.next_power_of_2(_up(outputs)), count * height * width
     lines = max(1, 4096 // columns)
     _through_relu[(triton.cdiv(pixels, lines),)](
-        gradient, output, masked, to_shortcut, pixels, height, width, outputs, added, *_strides(gradient),
+        gradient, output, masked, to_shortcut, pixels, height, width, outputs, added, *gradient.stride(),
         *(maps.stride(3) // ALIGNED for maps in (output, masked, to_shortcut)),
         coefficient or 0.0, RELU=relu, APPENDS=coefficient is not None, BM=lines, BN=columns, num_warps=4,
     )  # fmt: skip
     return masked, None if coefficient is None else to_shortcut
-
-
-def _strides(maps: Tensor) -> tuple[int, int, int, int]:
-    return maps.stride(0), maps.stride(1), maps.stride(2), maps.stride(3)
 
 
 def weight_gradients(input: Tensor, gradient: Tensor, kernel: int, precision: str) -> tuple[Tensor, Tensor]:
@@ -318,7 +314,7 @@ def weight_gradients(input: Tensor, gradient: Tensor, kernel: int, precision: st
     """
     count, inputs, height, width = input.shape
     outputs, pixels = gradient.shape[1], count * height * width
-    tile = weights_tile(inputs, outputs, kernel, precision)
+    tile = weights_tile(inputs, outputs, precision)
     blocks = triton.cdiv(outputs, tile["BO"]) * triton.cdiv(inputs, tile["BI"])
     chunk = tile["BM"] * max(1, round(pixels * kernel * blocks / PROGRAMS / tile["BM"]))
     splits, size = triton.cdiv(pixels, chunk), outputs * (kernel * kernel * inputs + 1)
@@ -334,7 +330,7 @@ def weight_gradients(input: Tensor, gradient: Tensor, kernel: int, precision: st
     return weight.view(outputs, kernel, kernel, inputs).permute(0, 3, 1, 2), bias
 
 
-def weights_tile(inputs: int, outputs: int, kernel: int, precision: str) -> dict[str, int]:
+def weights_tile(inputs: int, outputs: int, precision: str) -> dict[str, int]:
     """The pixels, outputs and inputs that a program of `_weights` takes at once, and its warps and stages."""
     most = 64 if outputs % 64 == 0 else 32
     lines = 128 if precision == "bf16" or max(inputs, outputs) <= 32 else 64

@@ -35,5 +35,4 @@ class Activation(nn.Module):
         return F.dropout(output, self.dropout, self.training) if self.dropout else output
 
     def extra_repr(self) -> str:
-        """Name and cutoff, for `print(model)`."""
         return f"{self.name}, cutoff={self.cutoff:.4g}{self._about}"

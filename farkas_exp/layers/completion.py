@@ -57,5 +57,4 @@ class FarkasCompletion(nn.Module):
         return torch.cat((free, bias - aggregate(free, coefficient, self.dim, keepdim=True)), self.dim)
 
     def extra_repr(self) -> str:
-        """The sizes and the aggregation, for `print(model)`."""
         return f"{self.outputs}, {self.rule.aggregation}, margin={self.rule.margin}, cutoff={self.rule.cutoff:.4g}"

@@ -153,7 +153,6 @@ class FarkasLayer(Standardizable):
         return augmented_parameters(*self.free(), self.rule, self.simplex())
 
     def extra_repr(self) -> str:
-        """The sizes and the aggregation, for `print(model)`."""
         shape = "x".join(map(str, self.weight.shape[1:]))
         rule = self.rule
         lam = ", learn_lambda=True" if rule.learn_lambda else ""

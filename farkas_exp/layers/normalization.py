@@ -56,11 +56,9 @@ class GroupNorm(nn.Module):
         self.register_parameter("bias", nn.Parameter(torch.zeros(channels)) if affine else None)
 
     def forward(self, input: Tensor) -> Tensor:
-        """(N, C, ...) to the same shape."""
         return group_norm(input, self.groups, self.weight, self.bias, self.eps, self.channels)
 
     def extra_repr(self) -> str:
-        """The sizes, for `print(model)`."""
         return f"{self.groups}, {self.channels}, affine={self.weight is not None}"
 
 
@@ -98,7 +96,6 @@ class RMSNorm(nn.Module):
         self.register_parameter("weight", nn.Parameter(torch.ones(channels)) if affine else None)
 
     def forward(self, input: Tensor) -> Tensor:
-        """(N, C, ...) to the same shape."""
         return rms_norm(input, self.weight)
 
 
@@ -114,7 +111,6 @@ class DynamicTanh(nn.Module):
         self.register_parameter("bias", nn.Parameter(torch.zeros(channels)) if affine else None)
 
     def forward(self, input: Tensor) -> Tensor:
-        """(N, C, ...) to the same shape."""
         return dynamic_tanh(input, self.alpha, self.weight, self.bias)
 
 

@@ -26,7 +26,6 @@ from torch import Tensor, nn
 from farkas_exp.layers.activation import Activation
 from farkas_exp.layers.augmented import aggregate
 from farkas_exp.layers.farkas import FarkasConv2d
-from farkas_exp.layers.rule import FarkasRule
 from farkas_exp.layers.standardization import Standardizable
 
 
@@ -89,11 +88,8 @@ def multiplied(weight: Tensor, bias: B, multiplier: Tensor | None) -> tuple[Tens
     return multiplier * weight, bias if bias is None else multiplier * bias
 
 
-class ResidualConv2d(Standardizable, nn.Conv2d):
-    """The plain end of a residual branch: `forward(hidden, shortcut)` = conv(hidden) + shortcut.
-
-    Takes the arguments of `nn.Conv2d`. The shortcut is (N, out_channels, H', W').
-    """
+class _ResidualEnd(Standardizable):
+    """The end of a residual branch: `forward(hidden, shortcut)` forms the sum."""
 
     scaling = UNSCALED
     multiplier: nn.Parameter | None
@@ -107,16 +103,15 @@ class ResidualConv2d(Standardizable, nn.Conv2d):
         self.scaling = scaling
 
     def branch(self, hidden: Tensor) -> Tensor:
-        """The convolution alone: (N, out_channels, H', W')."""
-        return self._conv_forward(hidden, *multiplied(self.used_weight(), self.bias, self.multiplier))
+        """The branch with its bias, without the shortcut."""
+        raise NotImplementedError
 
     def merge(self, branch: Tensor, shortcut: Tensor) -> Tensor:
         """The pre-activation from the branch and the shortcut."""
-        branch, shortcut = self.scaling.terms(branch, shortcut)
-        return branch + shortcut
+        raise NotImplementedError
 
     def forward(self, hidden: Tensor, shortcut: Tensor) -> Tensor:  # type: ignore[override]
-        """The pre-activation, (N, out_channels, H', W')."""
+        """The pre-activation from hidden (N, in_channels, H, W) and the shortcut (N, channels, H', W')."""
         return self.merge(self.branch(hidden), shortcut)
 
     def activate(self, hidden: Tensor, shortcut: Tensor, activation: Activation) -> Tensor:
@@ -124,32 +119,26 @@ class ResidualConv2d(Standardizable, nn.Conv2d):
         return activation(self(hidden, shortcut))
 
 
-class FarkasResidualConv2d(FarkasConv2d):
-    """The Farkas end of a residual branch (Algorithm 2): `forward(hidden, shortcut)` returns `channels` + 1 channels.
+class ResidualConv2d(_ResidualEnd, nn.Conv2d):  # type: ignore[override]
+    """The plain end: conv(hidden) + shortcut, (N, out_channels, H', W'). Takes the arguments of `nn.Conv2d`."""
+
+    def branch(self, hidden: Tensor) -> Tensor:
+        """The convolution alone: (N, out_channels, H', W')."""
+        return self._conv_forward(hidden, *multiplied(self.used_weight(), self.bias, self.multiplier))
+
+    def merge(self, branch: Tensor, shortcut: Tensor) -> Tensor:
+        branch, shortcut = self.scaling.terms(branch, shortcut)
+        return branch + shortcut
+
+
+class FarkasResidualConv2d(_ResidualEnd, FarkasConv2d):  # type: ignore[override]
+    """The Farkas end (Algorithm 2), which returns `channels` + 1 channels. Takes the arguments of `FarkasConv2d`.
 
     The weight is (channels, in_channels, k, k), the bias (channels + 1,).
     """
 
-    scaling = UNSCALED
-    multiplier: nn.Parameter | None
-
-    def __init__(
-        self,
-        in_channels: int,
-        channels: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] = 1,
-        padding: int | tuple[int, int] | str = 0,
-        dilation: int | tuple[int, int] = 1,
-        rule: FarkasRule | None = None,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        **options: Any,
-    ) -> None:
-        super().__init__(
-            in_channels, channels + 1, kernel_size, stride, padding, dilation, rule, device, dtype, **options
-        )
-        self.register_parameter("multiplier", None)
+    def __init__(self, in_channels: int, channels: int, *arguments: Any, **options: Any) -> None:
+        super().__init__(in_channels, channels + 1, *arguments, **options)
 
     def free(self) -> tuple[Tensor, Tensor]:
         """See `FarkasLayer`; times the multiplier."""
@@ -159,23 +148,15 @@ class FarkasResidualConv2d(FarkasConv2d):
         """Scale the branch and the sum from now on; cutoff and margin stay those of the sum."""
         change = scaling.of_branch / self.scaling.of_branch
         self.rule = replace(self.rule, cutoff=self.rule.cutoff / change, margin=self.rule.margin / change)
-        self.scaling = scaling
+        super().set_scaling(scaling)
 
     def branch(self, hidden: Tensor) -> Tensor:
-        """The augmented convolution with its bias: (N, channels + 1, H', W')."""
-        return super().forward(hidden)
+        """The augmented convolution: (N, channels + 1, H', W')."""
+        return FarkasConv2d.forward(self, hidden)
 
     def merge(self, branch: Tensor, shortcut: Tensor) -> Tensor:
         """The pre-activation from the branch (channels + 1) and the shortcut (channels)."""
         return append_shortcut(*self.scaling.terms(branch, shortcut), self.coefficients()[0])
-
-    def forward(self, hidden: Tensor, shortcut: Tensor) -> Tensor:  # type: ignore[override]
-        """The pre-activation of (N, channels + 1, H', W') from hidden (N, in_channels, H, W) and the shortcut."""
-        return self.merge(self.branch(hidden), shortcut)
-
-    def activate(self, hidden: Tensor, shortcut: Tensor, activation: Activation) -> Tensor:
-        """activation(forward(hidden, shortcut)): Algorithm 2 with its ReLU."""
-        return activation(self(hidden, shortcut))
 
 
 ResidualLayer = ResidualConv2d | FarkasResidualConv2d

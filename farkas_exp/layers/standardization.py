@@ -14,7 +14,6 @@ guarantee, which asks nothing of the free rows.
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -33,17 +32,13 @@ def standardize(weight: Tensor, gain: Tensor | None = None, scale: float = 1.0) 
     return (weight - mean) * (factor if gain is None else factor * gain.view_as(factor))
 
 
-@dataclass(frozen=True)
-class Standardization:
-    """What a layer does with its weight before it uses it."""
-
-    scale: float
-
-
 class Standardizable(nn.Module):
-    """A layer that may standardize its weight; it then has a `gain`, a parameter or None."""
+    """A layer that may standardize its weight; it then has a `gain`, a parameter or None.
 
-    standardization: Standardization | None = None
+    `standardization` is the standard deviation that each filter gets; None leaves the weight as it is.
+    """
+
+    standardization: float | None = None
     weight: Tensor
     gain: nn.Parameter | None
 
@@ -51,14 +46,13 @@ class Standardizable(nn.Module):
         """The weight as the layer uses it."""
         if self.standardization is None:
             return self.weight
-        return standardize(self.weight, self.gain, self.standardization.scale)
+        return standardize(self.weight, self.gain, self.standardization)
 
 
 class StandardizedConv2d(Standardizable, nn.Conv2d):
     """What a plain convolution becomes."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """As `nn.Conv2d`."""
         return self._conv_forward(input, self.used_weight(), self.bias)
 
 
@@ -87,7 +81,7 @@ def _set(model: nn.Module, gamma: float | None) -> None:
         fan_in = weight[0].numel()
         if fan_in < 2:
             raise UserError(f"weight.name: the filters of {name} have a single entry, which is their mean; use none")
-        layer.standardization = Standardization(1.0 if gamma is None else (1.0 if first else gamma) / math.sqrt(fan_in))
+        layer.standardization = 1.0 if gamma is None else (1.0 if first else gamma) / math.sqrt(fan_in)
         first = False
         layer.register_parameter("gain", None if gamma is None else nn.Parameter(weight.new_ones(len(weight))))
 

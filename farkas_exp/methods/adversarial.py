@@ -56,7 +56,6 @@ class AdversarialTraining(Method):
 
     @classmethod
     def refuses(cls, config: Config, world_size: int) -> None:
-        """See `Method`."""
         check_pixels(config, "attack.name: pgd")
 
     def prepare(self, images: Tensor, labels: Tensor) -> Tensor:

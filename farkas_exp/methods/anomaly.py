@@ -25,28 +25,23 @@ class Anomaly(Method):
 
     @classmethod
     def is_asked(cls, config: Config) -> bool:
-        """See `Method`."""
         return config.debug == "anomaly"
 
     @classmethod
     def executed_as(cls, config: Config, mode: str) -> str:
-        """See `Method`."""
         if config.compile not in ("auto", "none"):
             raise UserError(f"compile: {config.compile} hides what debug=anomaly looks at; use compile=none")
         return "none"
 
     def begin_epoch(self, epoch: int) -> None:
-        """See `Method`."""
         self.epoch = epoch
 
     def change_gradients(self) -> None:
-        """See `Method`."""
         for name, parameter in self.model.named_parameters():
             if parameter.grad is not None:
                 self._check(f"the gradient of the parameter {name}", parameter.grad)
 
     def after_step(self) -> None:
-        """See `Method`."""
         for name, parameter in self.model.named_parameters():
             self._check(f"the parameter {name} after a step", parameter)
 

@@ -28,7 +28,6 @@ class Averaging(Method):
 
     @classmethod
     def is_asked(cls, config: Config) -> bool:
-        """See `Method`."""
         return config.optimizer.ema > 0
 
     @torch.no_grad()

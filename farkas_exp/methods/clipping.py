@@ -45,11 +45,9 @@ class UnitClipping(Method):
 
     @classmethod
     def is_asked(cls, config: Config) -> bool:
-        """See `Method`."""
         return config.optimizer.clip_units is not None
 
     def change_gradients(self) -> None:
-        """Clip them."""
         limit = self.config.optimizer.clip_units
         assert limit is not None
         clip_units(self.parameters, limit)
@@ -63,11 +61,9 @@ class NormClipping(Method):
 
     @classmethod
     def is_asked(cls, config: Config) -> bool:
-        """See `Method`."""
         return config.optimizer.clip_norm is not None
 
     def change_gradients(self) -> None:
-        """Clip them."""
         limit = self.config.optimizer.clip_norm
         assert limit is not None
         nn.utils.clip_grad_norm_(self.model.parameters(), limit)

@@ -33,7 +33,6 @@ class Dropout(Method):
 
     @classmethod
     def is_asked(cls, config: Config) -> bool:
-        """See `Method`."""
         return config.dropout.rate > 0
 
     @classmethod

@@ -32,7 +32,6 @@ class Mixing(Method):
 
     @classmethod
     def is_asked(cls, config: Config) -> bool:
-        """See `Method`."""
         return config.augmentation.mixup > 0 or config.augmentation.cutmix > 0
 
     def mix(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

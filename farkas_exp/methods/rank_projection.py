@@ -96,7 +96,6 @@ class RankProjection(Method):
 
     @classmethod
     def refuses(cls, config: Config, world_size: int) -> None:
-        """See `Method`."""
         if config.weight.name != "none":
             raise UserError(
                 f"callback.name: {config.callback.name} cuts singular values that weight={config.weight.name} changes"

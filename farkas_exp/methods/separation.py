@@ -102,7 +102,6 @@ class Separation(Method):
 
     @classmethod
     def refuses(cls, config: Config, world_size: int) -> None:
-        """See `Method`."""
         if world_size > 1:
             raise UserError(
                 f"regularizer.name: {config.regularizer.name} looks at the units and points of a whole batch, so it is"
@@ -111,7 +110,6 @@ class Separation(Method):
 
     @classmethod
     def executed_as(cls, config: Config, mode: str) -> str:
-        """See `Method`."""
         if mode in TORCH_COMPILE_MODES:
             raise UserError(
                 f"regularizer.name: {config.regularizer.name} watches the pre-activations, which compiled networks do"

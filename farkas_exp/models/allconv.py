@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from farkas_exp.layers.residual import BranchEnd, ResidualBlock, ResidualConv2d
 from farkas_exp.models.kit import LayerKit, Unit
 from farkas_exp.models.plan import Plan
-from farkas_exp.models.resnet import BasicBlock, Skeleton, check_growing, check_image_size, choose_skeleton
+from farkas_exp.models.resnet import check_growing, check_image_size, choose_skeleton
 
 
 class AllConvBlock(ResidualBlock):
@@ -41,19 +41,20 @@ class AllConvBlock(ResidualBlock):
         return F.pad(self.pool(input), (0, 0, 0, 0, 0, self.extra_channels))
 
     def forward(self, input: Tensor) -> Tensor:
-        """The block."""
         return self.last(self.first(input), self.shortcut(input))
 
     def branch_end(self) -> tuple[BranchEnd, nn.Module | None]:
-        """The second convolution."""
         return self.last, None
 
 
 class AllConvNet(nn.Module):
-    """Stem, residual blocks, global average pooling, head."""
+    """Stem, residual blocks, global average pooling, head; a normalization stands at the activation of each block."""
 
-    def __init__(self, plan: Plan, skeleton: Skeleton) -> None:
+    def __init__(self, plan: Plan) -> None:
         super().__init__()
+        skeleton = choose_skeleton(plan)
+        check_growing(plan, skeleton)
+        check_image_size(plan, 1, len(skeleton.blocks))
         bias = bool(plan.options.bias)
         channels = max(1, skeleton.widths[0] // 4)
         self.stem = nn.Conv2d(plan.in_channels, channels, 3, 1, 1, bias=bias)
@@ -69,11 +70,3 @@ class AllConvNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) images to (N, num_classes) logits."""
         return self.classifier(self.blocks(self.stem(images)).mean((2, 3)))
-
-
-def build_allconv(plan: Plan) -> AllConvNet:
-    """An all-convolutional residual network; a normalization goes after (or before) the activation of each block."""
-    skeleton = choose_skeleton(plan, BasicBlock)
-    check_growing(plan, skeleton)
-    check_image_size(plan, 1, len(skeleton.blocks))
-    return AllConvNet(plan, skeleton)

@@ -46,11 +46,11 @@ for _layers, (_source, _blocks, _widths) in _SKELETONS.items():
         )  # fmt: skip
 
 NETWORKS.register(
-    "fixup34", "farkas_exp.models.fixup:build_fixup", label="FixUp34", positions=(), scalars=True,
+    "fixup34", "farkas_exp.models.fixup:FixupNet", label="FixUp34", positions=(), scalars=True,
     options={"blocks": (5, 5, 5), "widths": (16, 32, 64)},
 )  # fmt: skip
 _pair(
-    "allconv_residual", "farkas_allconv_residual", "farkas_exp.models.allconv:build_allconv", chooses_head=True,
+    "allconv_residual", "farkas_allconv_residual", "farkas_exp.models.allconv:AllConvNet", chooses_head=True,
     options={"blocks": (9, 9, 9), "widths": (64, 128, 256), "bias": False},
 )  # fmt: skip
 for _name, _own in {
@@ -58,15 +58,15 @@ for _name, _own in {
     "nf_farkasnet34": {"farkas": True, "appends": True, "label": "NF-FarkasNet34"},
 }.items():
     NETWORKS.register(
-        _name, "farkas_exp.models.nf_resnet:build_nf_resnet", positions=(), chooses_head=True,
+        _name, "farkas_exp.models.nf_resnet:NFResNet", positions=(), chooses_head=True,
         options={"blocks": (5, 5, 5), "widths": (16, 32, 64)}, **_own,
     )  # fmt: skip
 _pair(
-    "densenet40", "farkas_densenet40", "farkas_exp.models.densenet:build_densenet",
+    "densenet40", "farkas_densenet40", "farkas_exp.models.densenet:DenseNet",
     options={"blocks": (12, 12, 12), "width": 12},
 )  # fmt: skip
 _pair(
-    "vit", "farkas_vit", "farkas_exp.models.vit:build_vit", labels=("ViT", "Farkas ViT"), positions=("branch",),
+    "vit", "farkas_vit", "farkas_exp.models.vit:VisionTransformer", labels=("ViT", "Farkas ViT"), positions=("branch",),
     affine=True, spatial=False, chooses_head=True,
     options={
         "depth": 6, "width": 64, "heads": option(4, at_least=1, at_most=1000),
@@ -75,7 +75,7 @@ _pair(
 )  # fmt: skip
 NETWORKS.register("mobilenet_v2", "farkas_exp.models.mobilenet:build_mobilenet", positions=("before",), affine=True)
 NETWORKS.register(
-    "linear_residual", "farkas_exp.models.linear_residual:build_linear_residual", positions=(), activated=False,
+    "linear_residual", "farkas_exp.models.linear_residual:LinearResidualNet", positions=(), activated=False,
     spatial=False, chooses_head=True, options={"depth": 10},
 )  # fmt: skip
 

@@ -7,6 +7,8 @@ come first), so a Farkas layer's active unit stays among the channels of every l
 `model.blocks` and `model.width` change the layers per stage and the growth rate.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -33,10 +35,15 @@ class DenseLayer(nn.Module):
 class DenseNet(nn.Module):
     """Stem, dense stages with transitions between them, global average pooling, linear classifier."""
 
-    def __init__(self, kit: LayerKit, in_channels: int, blocks: tuple[int, ...], growth: int, num_classes: int) -> None:
+    def __init__(self, plan: Plan) -> None:
         super().__init__()
+        options: Any = plan.options
+        kit, blocks, growth = plan.kit, options.blocks, options.width
+        if growth < kit.least:
+            raise UserError(f"model.width: {growth} is too narrow for {plan.name}; it must be >= {kit.least}")
+        check_image_size(plan, 1, len(blocks))
         channels = STEM
-        layers: list[nn.Module] = [Unit(kit, kit.conv(in_channels, channels, 3), channels)]
+        layers: list[nn.Module] = [Unit(kit, kit.conv(plan.in_channels, channels, 3), channels)]
         for stage, count in enumerate(blocks):
             if stage:
                 layers.append(Transition(kit, channels, channels))
@@ -44,19 +51,8 @@ class DenseNet(nn.Module):
                 layers.append(DenseLayer(kit, channels, growth))
                 channels += growth
         self.features = nn.Sequential(*layers)
-        self.classifier = nn.Linear(channels, num_classes)
+        self.classifier = nn.Linear(channels, plan.num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) images to (N, num_classes) logits."""
         return self.classifier(self.features(images).mean((2, 3)))
-
-
-def build_densenet(plan: Plan) -> DenseNet:
-    """A DenseNet."""
-    blocks, growth, least = plan.options.blocks, plan.options.width, plan.kit.least
-    assert blocks is not None
-    assert growth is not None
-    if growth < least:
-        raise UserError(f"model.width: {growth} is too narrow for {plan.name}; it must be >= {least}")
-    check_image_size(plan, 1, len(blocks))
-    return DenseNet(plan.kit, plan.in_channels, blocks, growth, plan.num_classes)

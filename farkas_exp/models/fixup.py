@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from farkas_exp.layers.residual import ResidualBlock, ResidualConv2d, ResidualLayer
 from farkas_exp.models.kit import LayerKit
 from farkas_exp.models.plan import Plan
-from farkas_exp.models.resnet import BasicBlock, Skeleton, check_growing, choose_skeleton
+from farkas_exp.models.resnet import check_growing, choose_skeleton
 
 
 class ScalarBias(nn.Module):
@@ -32,7 +32,6 @@ class ScalarBias(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1))
 
     def forward(self, input: Tensor) -> Tensor:
-        """The same shape as the input."""
         return input + self.bias
 
 
@@ -44,7 +43,6 @@ class ScalarScale(nn.Module):
         self.scale = nn.Parameter(torch.ones(1))
 
     def forward(self, input: Tensor) -> Tensor:
-        """The same shape as the input."""
         return input * self.scale
 
 
@@ -66,7 +64,6 @@ class FixupBlock(ResidualBlock):
         self.downsample = nn.AvgPool2d(1, stride) if stride > 1 or self.extra_channels else None
 
     def forward(self, input: Tensor) -> Tensor:
-        """The block."""
         shifted = self.bias1a(input)
         hidden = self.bias2a(self.activation1(self.bias1b(self.conv1(shifted))))
         branch = self.bias2b(self.scale(self.conv2.branch(hidden)))
@@ -83,10 +80,12 @@ class FixupBlock(ResidualBlock):
 class FixupNet(nn.Module):
     """3x3 stem, stages of FixUp blocks, global average pooling, linear classifier; initialized as FixUp asks."""
 
-    def __init__(self, kit: LayerKit, skeleton: Skeleton, in_channels: int, num_classes: int) -> None:
+    def __init__(self, plan: Plan) -> None:
         super().__init__()
+        kit, skeleton = plan.kit, choose_skeleton(plan)
+        check_growing(plan, skeleton)
         channels = skeleton.widths[0]
-        self.stem = nn.Conv2d(in_channels, channels, 3, 1, 1, bias=False)
+        self.stem = nn.Conv2d(plan.in_channels, channels, 3, 1, 1, bias=False)
         self.stem_bias = ScalarBias()
         self.activation = kit.act()
         blocks: list[nn.Module] = []
@@ -96,7 +95,7 @@ class FixupNet(nn.Module):
                 channels = width
         self.blocks = nn.Sequential(*blocks)
         self.classifier_bias = ScalarBias()
-        self.classifier = nn.Linear(channels, num_classes)
+        self.classifier = nn.Linear(channels, plan.num_classes)
         self.reset_parameters()
 
     @torch.no_grad()
@@ -119,10 +118,3 @@ class FixupNet(nn.Module):
         """(N, C, H, W) images to (N, num_classes) logits."""
         features = self.blocks(self.activation(self.stem_bias(self.stem(images)))).mean((2, 3))
         return self.classifier(self.classifier_bias(features))
-
-
-def build_fixup(plan: Plan) -> FixupNet:
-    """A FixUp network."""
-    skeleton = choose_skeleton(plan, BasicBlock)
-    check_growing(plan, skeleton)
-    return FixupNet(plan.kit, skeleton, plan.in_channels, plan.num_classes)

@@ -25,5 +25,4 @@ class RandomProjection(nn.Module):
         return F.linear(input, self.weight)
 
     def extra_repr(self) -> str:
-        """The sizes, for `print(model)`."""
         return f"{self.weight.shape[1]}, {self.weight.shape[0]}"

@@ -100,7 +100,6 @@ class ProjectionBottleneck(ResidualBlock):
             self.downsample = nn.Sequential(*projection)
 
     def forward(self, input: Tensor) -> Tensor:
-        """The block."""
         hidden = _activate(self.conv1(input), self.bn1, self.relu1, self.norm_after)
         hidden = _activate(self.conv2(hidden), self.bn2, self.relu2, self.norm_after)
         shortcut = self.downsample(input)
@@ -109,7 +108,6 @@ class ProjectionBottleneck(ResidualBlock):
         return self.relu3(self.conv3.merge(self.bn3(self.conv3.branch(hidden)), shortcut))
 
     def branch_end(self) -> tuple[ResidualLayer, nn.Module | None]:
-        """The last 1x1 convolution."""
         return self.conv3, None if self.norm_after else self.bn3
 
     def projection(self) -> nn.Module:
@@ -159,7 +157,7 @@ def build_imagenet(plan: Plan) -> nn.Module:
     kit, downsample = plan.kit, plan.options.downsample
     if downsample not in DOWNSAMPLING:
         raise unknown("model.downsample", downsample, DOWNSAMPLING)
-    skeleton = choose_skeleton(plan, Bottleneck)
+    skeleton = choose_skeleton(plan, bottlenecks=True)
     check_image_size(plan, 4, len(skeleton.blocks))
     if downsample == "conv":
         return ImageNetResNet(kit, skeleton, plan.in_channels, plan.num_classes)
@@ -169,4 +167,4 @@ def build_imagenet(plan: Plan) -> nn.Module:
         nn.MaxPool2d(3, 2, 1),
         Unit(kit, kit.conv(width // 4, width, 1), width),
     )
-    return ResidualNet(plan, skeleton, stem)
+    return ResidualNet(plan, skeleton, Bottleneck, stem)

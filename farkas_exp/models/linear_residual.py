@@ -19,12 +19,10 @@ class LinearResidualLayer(ResidualBlock):
         self.layer = nn.Linear(width, width, bias=False)
 
     def forward(self, input: Tensor) -> Tensor:
-        """The layer."""
         branch, shortcut = self.terms(self.layer(input), input)
         return shortcut + branch
 
     def branch_end(self) -> tuple[BranchEnd, nn.Module | None]:
-        """The only layer."""
         return self.layer, None
 
 
@@ -45,26 +43,20 @@ class LinearResidual(nn.Module):
         return self(torch.eye(first.shape[0], dtype=first.dtype, device=first.device)).T
 
     def forward(self, input: Tensor) -> Tensor:
-        """The network."""
         return self.layers(input)
 
 
 class LinearResidualNet(nn.Module):
-    """A linear residual network on the pixels of an image, and a head: a linear classifier of many layers."""
+    """A linear residual network as wide as an image has values, and a head: a linear classifier of many layers."""
 
-    def __init__(self, depth: int, inputs: int, classifier: nn.Module) -> None:
+    def __init__(self, plan: Plan) -> None:
         super().__init__()
-        self.hidden = LinearResidual(depth, inputs)
+        assert plan.options.depth is not None
+        inputs = plan.in_channels * plan.image_size**2
+        classifier = plan.classifier(inputs)
+        self.hidden = LinearResidual(plan.options.depth, inputs)
         self.classifier = classifier
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) images to (N, num_classes) logits."""
         return self.classifier(self.hidden(images.flatten(1)))
-
-
-def build_linear_residual(plan: Plan) -> LinearResidualNet:
-    """`depth` layers as wide as the image has values, in_channels x image_size x image_size."""
-    depth = plan.options.depth
-    assert depth is not None
-    inputs = plan.in_channels * plan.image_size**2
-    return LinearResidualNet(depth, inputs, plan.classifier(inputs))

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from farkas_exp.layers.residual import ResidualBlock, ResidualLayer
 from farkas_exp.models.kit import LayerKit
 from farkas_exp.models.plan import Plan
-from farkas_exp.models.resnet import BasicBlock, Skeleton, check_image_size, choose_skeleton
+from farkas_exp.models.resnet import check_image_size, choose_skeleton
 
 
 class NFBlock(ResidualBlock):
@@ -48,7 +48,6 @@ class NFBlock(ResidualBlock):
         return scaling.alpha**2 * (before + scaling.beta**2)
 
     def branch_end(self) -> tuple[ResidualLayer, nn.Module | None]:
-        """The second convolution."""
         return self.conv2, None
 
 
@@ -73,9 +72,11 @@ class NFTransition(nn.Module):
 class NFResNet(nn.Module):
     """Stem, stages of blocks with transitions between them, activation, global average pooling, a head."""
 
-    def __init__(self, plan: Plan, skeleton: Skeleton) -> None:
+    def __init__(self, plan: Plan) -> None:
         super().__init__()
-        kit, channels = plan.kit, skeleton.widths[0]
+        kit, skeleton = plan.kit, choose_skeleton(plan)
+        check_image_size(plan, 1, len(skeleton.blocks))
+        channels = skeleton.widths[0]
         self.stem = kit.conv(plan.in_channels, channels, 3)
         layers: list[NFBlock | NFTransition] = []
         for number, (count, width) in enumerate(zip(skeleton.blocks, skeleton.widths, strict=True)):
@@ -93,10 +94,3 @@ class NFResNet(nn.Module):
             assert isinstance(layer, NFBlock | NFTransition)
             maps, variance = layer(maps, variance), layer.variance(variance)
         return self.classifier(self.activation(maps).mean((2, 3)))
-
-
-def build_nf_resnet(plan: Plan) -> NFResNet:
-    """An NF-ResNet with basic blocks."""
-    skeleton = choose_skeleton(plan, BasicBlock)
-    check_image_size(plan, 1, len(skeleton.blocks))
-    return NFResNet(plan, skeleton)

@@ -34,7 +34,6 @@ class ShortcutUnit(ResidualBlock):
         return unit.norm(hidden) if unit.norm_after else hidden
 
     def branch_end(self) -> tuple[BranchEnd, nn.Module | None]:
-        """The only layer."""
         layer = self.unit.layer
         assert isinstance(layer, nn.Linear | nn.Conv2d)
         return layer, None if self.unit.norm_after else self.unit.norm

@@ -20,6 +20,7 @@ initialized as if its fan-in were 9 * channels, six times smaller (weight and bi
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -32,8 +33,17 @@ from farkas_exp.models.kit import LayerKit, ResidualUnit, Unit
 from farkas_exp.models.plan import Plan
 
 
-class BasicBlock(ResidualBlock):
-    """Two 3x3 convolutions, the second one with the shortcut: (N, c, H, W) to (N, c + growth, H, W)."""
+class Block(ResidualBlock):
+    """A block that ends in a `ResidualUnit`: (N, c, H, W) to (N, c + growth, H, W)."""
+
+    last: ResidualUnit
+
+    def branch_end(self) -> tuple[ResidualLayer, nn.Module | None]:
+        return self.last.layer, None if self.last.norm_after else self.last.norm
+
+
+class BasicBlock(Block):
+    """Two 3x3 convolutions, the second one with the shortcut."""
 
     def __init__(self, kit: LayerKit, channels: int) -> None:
         super().__init__()
@@ -41,16 +51,11 @@ class BasicBlock(ResidualBlock):
         self.last = ResidualUnit(kit, kit.residual(channels, channels, 3), channels + kit.growth)
 
     def forward(self, input: Tensor) -> Tensor:
-        """The block."""
         return self.last(self.first(input), input)
 
-    def branch_end(self) -> tuple[ResidualLayer, nn.Module | None]:
-        """The second convolution."""
-        return self.last.layer, None if self.last.norm_after else self.last.norm
 
-
-class Bottleneck(ResidualBlock):
-    """1x1 down to c // 4, 3x3, and 1x1 back to c with the shortcut: (N, c, H, W) to (N, c + growth, H, W)."""
+class Bottleneck(Block):
+    """1x1 down to c // 4, 3x3, and 1x1 back to c with the shortcut."""
 
     def __init__(self, kit: LayerKit, channels: int) -> None:
         super().__init__()
@@ -60,12 +65,7 @@ class Bottleneck(ResidualBlock):
         self.last = ResidualUnit(kit, kit.residual(inner, channels, 1), channels + kit.growth)
 
     def forward(self, input: Tensor) -> Tensor:
-        """The block."""
         return self.last(self.middle(self.down(input)), input)
-
-    def branch_end(self) -> tuple[ResidualLayer, nn.Module | None]:
-        """The last 1x1 convolution."""
-        return self.last.layer, None if self.last.norm_after else self.last.norm
 
 
 class Transition(nn.Module):
@@ -84,14 +84,14 @@ class Transition(nn.Module):
         return self.pool(self.project(input))
 
 
-Block = type[BasicBlock] | type[Bottleneck]
+BlockOf = Callable[[LayerKit, int], Block]
+"""Makes a block with the kit, for so many channels."""
 
 
 @dataclass(frozen=True)
 class Skeleton:
-    """The block type, the blocks per stage and the widths of a network."""
+    """The blocks per stage and the widths of a network."""
 
-    block: Block
     blocks: tuple[int, ...]
     widths: tuple[int, ...]
 
@@ -99,7 +99,14 @@ class Skeleton:
 class ResidualNet(nn.Module):
     """Stem, stages of residual blocks with transitions between them, global average pooling, a head."""
 
-    def __init__(self, plan: Plan, skeleton: Skeleton, stem: nn.Module, head_bn: bool = False) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        skeleton: Skeleton,
+        block: BlockOf,
+        stem: nn.Module,
+        head_bn: bool = False,
+    ) -> None:
         super().__init__()
         kit = plan.kit
         self.stem = stem
@@ -107,7 +114,7 @@ class ResidualNet(nn.Module):
         channels = skeleton.widths[0]
         for number, (count, width) in enumerate(zip(skeleton.blocks, skeleton.widths, strict=True)):
             layers: list[nn.Module] = [] if number == 0 else [Transition(kit, channels, width)]
-            layers += [skeleton.block(kit, width + j * kit.growth) for j in range(count)]
+            layers += [block(kit, width + j * kit.growth) for j in range(count)]
             stages.append(nn.Sequential(*layers))
             channels = width + count * kit.growth
         self.stages = nn.Sequential(*stages)
@@ -124,13 +131,13 @@ class ResidualNet(nn.Module):
         return self.stages(self.stem(images)).mean((2, 3))
 
 
-def build_cifar(plan: Plan, block: Block) -> ResidualNet:
+def build_cifar(plan: Plan, block: BlockOf) -> ResidualNet:
     """A network of the CIFAR skeleton."""
     kit = plan.kit
-    skeleton = choose_skeleton(plan, block)
+    skeleton = choose_skeleton(plan, bottlenecks=block is Bottleneck)
     check_image_size(plan, 1, len(skeleton.blocks))
     stem = Unit(kit, kit.conv(plan.in_channels, skeleton.widths[0], 3), skeleton.widths[0])
-    net = ResidualNet(plan, skeleton, stem, bool(plan.options.head_bn))
+    net = ResidualNet(plan, skeleton, block, stem, bool(plan.options.head_bn))
     if plan.options.variant == "authors" and block is Bottleneck:
         shrink_last_layers(net)
     return net
@@ -140,7 +147,7 @@ build_basic = partial(build_cifar, block=BasicBlock)
 build_bottleneck = partial(build_cifar, block=Bottleneck)
 
 
-def choose_skeleton(plan: Plan, block: Block) -> Skeleton:
+def choose_skeleton(plan: Plan, bottlenecks: bool = False) -> Skeleton:
     """The chosen blocks and widths."""
     blocks, widths = plan.options.blocks, plan.options.widths
     assert blocks is not None
@@ -151,10 +158,10 @@ def choose_skeleton(plan: Plan, block: Block) -> Skeleton:
             f"model.{key}: {len(blocks)} stages in blocks {list(blocks)} but {len(widths)} in widths {list(widths)};"
             " give both with the same length"
         )
-    least = (4 if block is Bottleneck else 1) * plan.kit.least
+    least = (4 if bottlenecks else 1) * plan.kit.least
     if min(widths) < least:
         raise UserError(f"model.widths: {list(widths)} is too narrow for {plan.name}; each width must be >= {least}")
-    return Skeleton(block, blocks, widths)
+    return Skeleton(blocks, widths)
 
 
 def check_image_size(plan: Plan, stem_stride: int, stages: int) -> None:

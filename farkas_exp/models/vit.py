@@ -54,7 +54,6 @@ class AttentionBlock(ResidualBlock):
         self.output = nn.Linear(width, width)
 
     def forward(self, input: Tensor) -> Tensor:
-        """The block."""
         parts = self.inputs(self.norm(input)).unflatten(-1, (3, self.heads, -1)).unflatten(0, (-1, self.tokens))
         query, key, value = parts.permute(2, 0, 3, 1, 4).unbind(0)  # (N, heads, T, width / heads) each
         mixed = attention(query, key, value).transpose(1, 2).flatten(2).flatten(0, 1)
@@ -62,7 +61,6 @@ class AttentionBlock(ResidualBlock):
         return shortcut + branch
 
     def branch_end(self) -> tuple[BranchEnd, nn.Module | None]:
-        """The layer behind the attention."""
         return self.output, None
 
 
@@ -77,20 +75,27 @@ class MLPBlock(ResidualBlock):
         self.output = nn.Linear(hidden, width)
 
     def forward(self, input: Tensor) -> Tensor:
-        """The block."""
         branch, shortcut = self.terms(self.output(self.activation(self.layer(self.norm(input)))), input)
         return shortcut + branch
 
     def branch_end(self) -> tuple[BranchEnd, nn.Module | None]:
-        """The second layer."""
         return self.output, None
 
 
 class VisionTransformer(nn.Module):
     """Patches, tokens with their places, `depth` times attention and an MLP, normalization, mean, a head."""
 
-    def __init__(self, plan: Plan, width: int, depth: int, heads: int, patch: int, hidden: int) -> None:
+    def __init__(self, plan: Plan) -> None:
         super().__init__()
+        options: Any = plan.options
+        depth, width, heads, patch = options.depth, options.width, options.heads, options.patch
+        hidden = options.expansion * width
+        if plan.image_size % patch:
+            raise UserError(f"model.patch: {patch} does not divide the {plan.image_size} pixels of an image's side")
+        if width % heads:
+            raise UserError(f"model.heads: {heads} do not share the width {width} evenly; choose a divisor of it")
+        if hidden < plan.kit.least:
+            raise UserError(f"model.width: {width} is too narrow for {plan.name}; give its MLPs at least 2 units")
         kit, self.patch, self.count = plan.kit, patch, (plan.image_size // patch) ** 2
         self.embedding = nn.Linear(plan.in_channels * patch**2, width)
         self.places = nn.Parameter(torch.randn(self.count, width) * POSITION_STD)
@@ -109,16 +114,3 @@ class VisionTransformer(nn.Module):
         """(N, C, H, W) images to their patches, (N, T, C * patch * patch), row by row."""
         cut = images.unflatten(3, (-1, self.patch)).unflatten(2, (-1, self.patch))
         return cut.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
-
-
-def build_vit(plan: Plan) -> VisionTransformer:
-    """A vision transformer."""
-    options: Any = plan.options
-    width, heads, patch, hidden = options.width, options.heads, options.patch, options.expansion * options.width
-    if plan.image_size % patch:
-        raise UserError(f"model.patch: {patch} does not divide the {plan.image_size} pixels of an image's side")
-    if width % heads:
-        raise UserError(f"model.heads: {heads} do not share the width {width} evenly; choose a divisor of it")
-    if hidden < plan.kit.least:
-        raise UserError(f"model.width: {width} is too narrow for {plan.name}; give its MLPs at least 2 units")
-    return VisionTransformer(plan, width, options.depth, heads, patch, hidden)

@@ -4,14 +4,14 @@ import csv
 import importlib.util
 import io
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.files import appending, write_text
 from farkas_exp.runs import RunDirectory, finite, read_rows
 
 
-class Mirror(Protocol):
+class Mirror:
     """Follows the metrics of a run."""
 
     def log(self, row: dict[str, Any]) -> None:
@@ -33,7 +33,7 @@ def mirrors(names: Sequence[str], run: RunDirectory, epochs: int) -> list[Mirror
     return [made[name]() for name in dict.fromkeys(names)]
 
 
-class CsvMirror:
+class CsvMirror(Mirror):
     """`metrics.csv`: the rows of `metrics.jsonl` as a table, a number that is not finite as an empty cell."""
 
     def __init__(self, run: RunDirectory) -> None:
@@ -41,15 +41,11 @@ class CsvMirror:
         self._write()
 
     def log(self, row: dict[str, Any]) -> None:
-        """See `Mirror`."""
         if tuple(row) != self._columns:  # the first row, or one with a further figure
             self._write()
             return
         with appending(self._run.table) as file:
             csv.writer(file, lineterminator="\n").writerow(finite(row).values())
-
-    def close(self) -> None:
-        """See `Mirror`."""
 
     def _write(self) -> None:
         """Write the whole table again, as after an interruption."""
@@ -62,7 +58,7 @@ class CsvMirror:
         write_text(self._run.table, text.getvalue() if rows else "")
 
 
-class TensorBoardMirror:
+class TensorBoardMirror(Mirror):
     """Events in `tensorboard/`, with the epoch as the step; those of epochs that are trained again are replaced."""
 
     def __init__(self, run: RunDirectory, epochs: int) -> None:
@@ -71,12 +67,10 @@ class TensorBoardMirror:
         self._writer = SummaryWriter(str(run.events), purge_step=epochs + 1)
 
     def log(self, row: dict[str, Any]) -> None:
-        """See `Mirror`."""
         for key, value in row.items():
             if isinstance(value, (int, float)) and key not in ("epoch", "time"):
                 self._writer.add_scalar(key, value, row["epoch"], row.get("time"))
         self._writer.flush()
 
     def close(self) -> None:
-        """See `Mirror`."""
         self._writer.close()

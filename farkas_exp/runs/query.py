@@ -11,7 +11,7 @@ from typing import Any
 from farkas_exp.config import Config, declared
 from farkas_exp.config.extensions import extras, registries
 from farkas_exp.config.needs import choice
-from farkas_exp.config.options import Option, shown
+from farkas_exp.config.options import Option, keys_of, shown
 from farkas_exp.config.parsing import schema_defaults
 from farkas_exp.registry import DATASETS, NETWORKS
 from farkas_exp.runs import FAILED, FINISHED, RunDirectory, RunRecord, read_data
@@ -92,17 +92,13 @@ def settings_in_full(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @cache
-def _options(registered: tuple[int, ...], schema: Any = Config, group: str = "") -> Mapping[str, Option]:
+def _options(registered: tuple[int, ...]) -> Mapping[str, Option]:
     """The declarations of the keys that need something, also of those that a choice brings."""
-    hints = typing.get_type_hints(schema)
-    found = {
-        f"{group}.{key}": Option(needs=(choice(group, *extra.names),)) for key, extra in extras(group, schema).items()
-    }
-    for f in dataclasses.fields(schema):
-        if dataclasses.is_dataclass(hints[f.name]):
-            found |= _options(registered, hints[f.name], f.name)
-        elif declared(f).needs:
-            found[f"{group}.{f.name}" if group else f.name] = declared(f)
+    found = {key: declared(f) for key, f in keys_of(Config) if declared(f).needs}
+    for f in dataclasses.fields(Config):
+        brought = extras(f.name, typing.cast(type, f.type)) if dataclasses.is_dataclass(f.type) else {}
+        for key, extra in brought.items():
+            found[f"{f.name}.{key}"] = Option(needs=(choice(f.name, *extra.names),))
     return found
 
 
@@ -166,26 +162,15 @@ def filter_keys() -> dict[str, str]:
 
     A group means its name (`dataset=digits`) or its value (`lr=0.1`).
     """
-    keys: dict[str, str] = {}
-    hints = typing.get_type_hints(Config)
-    for f in dataclasses.fields(Config):
-        if not dataclasses.is_dataclass(hints[f.name]):
-            keys[f.name] = f.name
-            continue
-        names = [inner.name for inner in dataclasses.fields(hints[f.name])]
-        keys |= {f"{f.name}.{name}": f"{f.name}.{name}" for name in names}
-        if f.name in _SHORT:
-            keys[f.name] = f"{f.name}.{_SHORT[f.name]}"
+    keys = {key: key for key, _ in keys_of(Config)} | {group: f"{group}.{name}" for group, name in _SHORT.items()}
     del keys["runs_dir"]
     return keys
 
 
 _SHORT = {
     group: name
-    for group, hint in typing.get_type_hints(Config).items()
-    if dataclasses.is_dataclass(hint)
-    for name in ("name", "value")
-    if name in {inner.name for inner in dataclasses.fields(hint)}
+    for group, _, name in (key.rpartition(".") for key, _ in keys_of(Config))
+    if group and name in ("name", "value")
 }
 """The main key of each group that has one."""
 

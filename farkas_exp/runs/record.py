@@ -5,7 +5,7 @@ import time
 import typing
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import UnionType
@@ -208,8 +208,7 @@ _Kinds = dict[str, "tuple[type, ...] | _Kinds"]
 @cache
 def _kinds(schema: Any = Config) -> _Kinds:
     """The JSON types at each key of the schema, or those of a group's keys."""
-    hints = typing.get_type_hints(schema)
-    return {name: _kinds(hint) if is_dataclass(hint) else _types(hint) for name, hint in hints.items()}
+    return {f.name: _kinds(f.type) if is_dataclass(f.type) else _types(f.type) for f in fields(schema)}
 
 
 def _types(hint: Any) -> tuple[type, ...]:

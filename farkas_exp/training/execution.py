@@ -6,7 +6,7 @@ so `compile=auto` chooses it on a GPU.
 """
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -84,7 +84,8 @@ class CapturedStep:
                 self._on_failure(reason)
                 return self._step(images, labels)
         assert self._output is not None
-        copy_all(self._batch, (images, labels))
+        for mine, new in zip(self._batch, (images, labels), strict=True):
+            mine.copy_(new, non_blocking=True)
         self._replay()
         return self._output
 
@@ -116,12 +117,6 @@ class CapturedStep:
         return output
 
 
-def copy_all(into: Sequence[Tensor], values: Sequence[Tensor]) -> None:
-    """Overwrite tensors in place."""
-    for target, value in zip(into, values, strict=True):
-        target.copy_(value, non_blocking=True)
-
-
 def record_cuda_graph(function: Callable[[], Tensor]) -> tuple[Callable[[], Any], Tensor]:
     """Record `function` as a CUDA graph. Recording executes nothing.
 
@@ -148,19 +143,3 @@ def record_cuda_graph(function: Callable[[], Tensor]) -> tuple[Callable[[], Any]
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-class PeakMemory:
-    """The most memory that a run has had allocated on its device so far.
-
-    Counted over the whole run, since a graph allocates only when it is recorded, not in every epoch.
-    """
-
-    def __init__(self, device: torch.device, statistics: Any = torch.cuda) -> None:
-        self._device, self._statistics = device, statistics
-        if device.type == "cuda":
-            statistics.reset_peak_memory_stats(device)
-
-    def read(self) -> int | None:
-        """In bytes; None on a CPU."""
-        return self._statistics.max_memory_allocated(self._device) if self._device.type == "cuda" else None

@@ -1,14 +1,12 @@
-"""The optimizer, its parameter groups by module type, and the learning-rate schedule."""
+"""The optimizer, and its parameter groups by module type."""
 
-import bisect
-import math
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from farkas_exp.config import LRConfig, OptimizerConfig
+from farkas_exp.config import OptimizerConfig
 from farkas_exp.initialization.matched import classifier_of
 from farkas_exp.initialization.random import weight_layers
 from farkas_exp.models.create import SCALAR_MODULES, WEIGHT_MODULES
@@ -89,21 +87,6 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, lr: float) -> tor
     entry = OPTIMIZERS[config.name]
     groups = parameter_groups(model, config.weight_decay, config.decay, config.scalars)
     return entry.build(hidden_apart(groups, model) if entry.matrices else groups, lr, config, True)
-
-
-def learning_rate(config: LRConfig, epoch: float, epochs: int) -> float:
-    """The learning rate at an epoch (counted from 0, with its part that has passed) of a run of `epochs`.
-
-    The paper's schedule: times 0.2 from epochs 60, 120 and 160 of 200 on. In a run of another length each milestone
-    moves to the same share of the run, rounded up to a whole epoch: the first epoch has the full learning rate. The
-    cosine falls from the end of the warm-up to zero at the end of the run (Loshchilov and Hutter 2017).
-    """
-    if config.schedule == "cosine":
-        share = 0.0 if epoch <= config.warmup else (epoch - config.warmup) / (epochs - config.warmup)
-        return config.value * (1 + math.cos(math.pi * share)) / 2
-    reference = config.reference_epochs or epochs
-    milestones = [-(-milestone * epochs // reference) for milestone in config.milestones]
-    return config.value * config.gamma ** bisect.bisect_right(milestones, epoch)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -1,15 +1,15 @@
 """What changes during a run: the learning rate by step, the batch size by phase."""
 
-from farkas_exp.config import Config
-from farkas_exp.config.phases import global_batch, phase_at
-from farkas_exp.training.optimizer import learning_rate
+import bisect
+import math
+
+from farkas_exp.config import Config, LRConfig
 
 
 def batch_size_at(config: Config, epoch: int) -> int:
     """The images in a step of an epoch (from 0), over all devices."""
-    if not config.phases.schedule:
-        return config.batch_size
-    return global_batch(config.phases, phase_at(config.phases, epoch))
+    phases = config.phases
+    return phases.batch_of(phases.at(epoch)) if phases.schedule else config.batch_size
 
 
 def learning_rate_at(config: Config, epoch: int, step: int, steps: int) -> float:
@@ -26,8 +26,23 @@ def learning_rate_at(config: Config, epoch: int, step: int, steps: int) -> float
         warmup = config.lr.warmup
         share = min(1.0, (epoch + (step + 1) / steps) / warmup) if warmup else 1.0
         return share * learning_rate(config.lr, epoch + step / steps, config.epochs)
-    phase = phase_at(config.phases, epoch)
+    phase = config.phases.at(epoch)
     begin = max((other.until for other in config.phases.schedule if other.until < phase.until), default=0)
     share = (epoch + step / steps - begin) / (phase.until - begin)
-    scale = global_batch(config.phases, phase) / phase.batch_size
+    scale = config.phases.batch_of(phase) / phase.batch_size
     return scale * (phase.lr_from + (phase.lr_to - phase.lr_from) * share)
+
+
+def learning_rate(config: LRConfig, epoch: float, epochs: int) -> float:
+    """The learning rate at an epoch (counted from 0, with its part that has passed) of a run of `epochs`.
+
+    The paper's schedule: times 0.2 from epochs 60, 120 and 160 of 200 on. In a run of another length each milestone
+    moves to the same share of the run, rounded up to a whole epoch: the first epoch has the full learning rate. The
+    cosine falls from the end of the warm-up to zero at the end of the run (Loshchilov and Hutter 2017).
+    """
+    if config.schedule == "cosine":
+        share = 0.0 if epoch <= config.warmup else (epoch - config.warmup) / (epochs - config.warmup)
+        return config.value * (1 + math.cos(math.pi * share)) / 2
+    reference = config.reference_epochs or epochs
+    milestones = [-(-milestone * epochs // reference) for milestone in config.milestones]
+    return config.value * config.gamma ** bisect.bisect_right(milestones, epoch)

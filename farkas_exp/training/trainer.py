@@ -28,7 +28,7 @@ from farkas_exp.machine.signals import StopRequest
 from farkas_exp.methods.base import Method, Training, build_methods, changes_gradients, execution_mode, penalized
 from farkas_exp.registry import OPTIMIZERS
 from farkas_exp.training.evaluation import counted, evaluation_sums
-from farkas_exp.training.execution import CapturedStep, PeakMemory, Recorder, Step, choose_mode, compile_model
+from farkas_exp.training.execution import CapturedStep, Recorder, Step, choose_mode, compile_model
 from farkas_exp.training.metrics import means, metrics_on
 from farkas_exp.training.optimizer import keep_rates, optimizer_state, set_learning_rate
 from farkas_exp.training.precision import autocast, set_precision
@@ -83,10 +83,10 @@ class Trainer:
         self.is_penalized = any(type(method).penalty is not Method.penalty for method in self.methods)
         self.train_metrics = metrics_on(data.info, in_training=True)
         self.metrics = metrics_on(data.info)
-        self.peak_memory = PeakMemory(device)
         set_precision(config.precision, device)
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # shapes are fixed
+            torch.cuda.reset_peak_memory_stats(device)  # once: a graph allocates when it is recorded, not in an epoch
         self._choose_steps()
         torch.manual_seed(derive_seed(config.seed, "training", *([processes.rank] if processes.rank else [])))
 
@@ -243,7 +243,7 @@ class Trainer:
             **evaluated,
             "images_per_second": seen / training_seconds if training_seconds else None,
             "epoch_seconds": training_seconds + time.perf_counter() - started,
-            "peak_memory_bytes": self.peak_memory.read(),
+            "peak_memory_bytes": torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None,
             "time": time.time(),
         }
         state.epoch, state.step, state.totals, state.epoch_seconds = state.epoch + 1, 0, {}, 0.0

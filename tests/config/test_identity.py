@@ -34,12 +34,16 @@ def test_known_identities_are_frozen():
         {"wandb": {"mode": "online", "project": "other"}},
         {"checkpoint": {"every_epochs": 10}},
         {"diagnostics": {"epochs": [0, 5]}},
-        {"dataset": {"root": "/elsewhere"}},
         {"retry_failed": True},
     ],
 )
 def test_what_does_not_decide_the_numbers_is_left_out(change):
     assert identify(config(**change)) == identify(config())
+
+
+def test_where_the_files_of_the_data_are_is_left_out():
+    cifar = {"name": "cifar10"}
+    assert identify(config(dataset={**cifar, "root": "/elsewhere"})) == identify(config(dataset=cifar))
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,11 @@ def test_a_refusal_says_what_is_wrong_and_what_would_be_right(change, said):
     assert str(caught.value) == said
 
 
+def test_a_folder_is_refused_for_data_that_are_in_none():
+    with pytest.raises(UserError, match=r"^dataset.root: x does nothing here; it needs .*\(else null\)$"):
+        parse(values(dataset={"root": "x"}))
+
+
 def test_a_value_is_shown_as_one_writes_it_on_the_command_line():
     phase = PhaseConfig(1, 8, 4, 0.5, 1.0)
     assert [shown(value) for value in (None, True, False, 3, 0.5, "x", (1, (2, None)), {"a": [True]})] == [

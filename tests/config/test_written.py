@@ -81,7 +81,7 @@ def test_every_way_to_write_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (kept["experiment"], kept["plugins"]) == ("${wandb.name}", ["${oc.env:P,re}"])
     assert identify(made) == identify(plain)
     assert recorded(parsed(wandb="${oc.create:{name:${oc.env:TEAM}}}"))["wandb"]["name"].startswith("${oc.create:")
-    folder = parsed(dataset={**values()["dataset"], "root": "${oc.env:FOLDER}"})
+    folder = parsed(dataset={**values()["dataset"], "name": "cifar10", "root": "${oc.env:FOLDER}"})
     assert (folder.dataset.root, recorded(folder)["dataset"]["root"]) == ("/home/me/pictures", "${oc.env:FOLDER}")
     assert recorded(plain)["runs_dir"] == plain.runs_dir
 

@@ -13,6 +13,7 @@ from farkas_exp.data.files import prints
 from farkas_exp.launch import execution, outcomes
 from farkas_exp.launch.cli import main
 from farkas_exp.machine.errors import UserError
+from farkas_exp.registry import DATASETS
 from farkas_exp.report.arms import arms_table, group_arms
 from farkas_exp.runs import open_run, read_json, read_run
 from tests.configs import config
@@ -96,7 +97,8 @@ def test_roots_that_are_no_path_are_one_line(tmp_path):
 @pytest.mark.parametrize("name", ["digits", "cifar10", "cifar100", "mnist", "moons", "synthetic", "imagenet"])
 def test_data_that_their_name_tells_have_no_label(name):
     off = {"crop_padding": 0, "flip": False, "cutout": 0}
-    made = config("runs", augmentation=off, dataset={"name": name, "root": "/data/somewhere"})
+    root = {"root": "/data/somewhere"} if "root" in DATASETS[name].options else {}
+    made = config("runs", augmentation=off, dataset={"name": name, **root})
     assert made.dataset.label is None
     assert identify(made).hash == identify(config("runs", augmentation=off, dataset={"name": name})).hash
 

@@ -17,7 +17,8 @@ from farkas_exp.measures.activity import measure_activity
 from farkas_exp.models.create import create_model
 from farkas_exp.models.head import RandomProjection
 from farkas_exp.runs import RunDirectory
-from farkas_exp.training.optimizer import build_optimizer, learning_rate
+from farkas_exp.training.optimizer import build_optimizer
+from farkas_exp.training.schedule import learning_rate
 from farkas_exp.training.session import train
 from tests.composing import composed, jobs
 from tests.configs import config, values

@@ -18,7 +18,6 @@ from farkas_exp.training.building import build_model
 from farkas_exp.training.execution import (
     WARM_UP_STEPS,
     CapturedStep,
-    PeakMemory,
     RecordingFailed,
     choose_mode,
     record_cuda_graph,
@@ -315,24 +314,6 @@ def test_a_recording_that_cannot_be_ended_asks_for_no_graph(monkeypatch):
 def test_a_recording_gives_its_replay_and_its_output(monkeypatch):
     FakeCuda(monkeypatch)
     assert record_cuda_graph(lambda: torch.ones(1)) == ("replay", torch.ones(1))
-
-
-def test_the_peak_memory_of_a_recording_is_that_of_every_later_epoch():
-    class Statistics:
-        peak = 7
-
-        def reset_peak_memory_stats(self, device):
-            self.peak = 0
-
-        def max_memory_allocated(self, device):
-            return self.peak
-
-    statistics = Statistics()
-    memory = PeakMemory(torch.device("cuda"), statistics)
-    assert memory.read() == 0  # that of another run is not this one's
-    statistics.peak = 100  # the recording; replays allocate nothing
-    assert [memory.read() for _ in range(3)] == [100, 100, 100]
-    assert PeakMemory(torch.device("cpu")).read() is None
 
 
 def test_a_network_is_built_without_touching_the_random_numbers_of_a_gpu(monkeypatch):

@@ -1,55 +1,18 @@
-import math
-
 import pytest
 import torch
 from torch import nn
 
-from farkas_exp.config import LRConfig, OptimizerConfig
+from farkas_exp.config import OptimizerConfig
 from farkas_exp.machine.errors import UserError
 from farkas_exp.models.create import create_model
 from farkas_exp.training.optimizer import (
     build_optimizer,
     keep_rates,
-    learning_rate,
     optimizer_state,
     parameter_groups,
     set_learning_rate,
 )
-from farkas_exp.training.schedule import learning_rate_at
 from tests.configs import config
-
-
-def test_the_papers_schedule_value_by_value():
-    lr = LRConfig(0.1)
-    expected = [0.1] * 60 + [0.02] * 60 + [0.004] * 40 + [0.0008] * 40
-    assert [learning_rate(lr, epoch, 200) for epoch in range(200)] == pytest.approx(expected, rel=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("epochs", "changes"), [(20, [6, 12, 16]), (10, [3, 6, 8]), (400, [120, 240, 320]), (3, [1, 2]), (1, [])]
-)
-def test_the_milestones_keep_their_share_of_a_run_of_other_length(epochs, changes):
-    rates = [learning_rate(LRConfig(1.0), epoch, epochs) for epoch in range(epochs)]
-    assert [epoch for epoch in range(1, epochs) if rates[epoch] != rates[epoch - 1]] == changes
-    assert [learning_rate(LRConfig(1.0), epoch + 0.99, epochs) for epoch in range(epochs)] == rates, "by whole epochs"
-
-
-def test_without_reference_epochs_the_milestones_stay():
-    assert learning_rate(LRConfig(1.0, (5,), 0.5, None), 4, 1000) == 1.0
-    assert learning_rate(LRConfig(1.0, (5,), 0.5, None), 5, 1000) == 0.5
-
-
-def test_the_cosine_falls_to_zero_behind_the_warm_up_that_rises_step_by_step():
-    own = config(lr={"value": 0.4, "schedule": "cosine", "warmup": 1.5}, epochs=4)
-    rates = [learning_rate_at(own, epoch, step, 4) for epoch in range(4) for step in range(4)]
-    rising = [0.4 * (step + 1) / 6 for step in range(6)]
-    falling = [0.4 * (1 + math.cos(math.pi * (step - 6) / 10)) / 2 for step in range(6, 16)]
-    assert rates == pytest.approx(rising + falling)
-    stepped = config(lr={"value": 0.4, "warmup": 0.5}, epochs=4)
-    rates = [learning_rate_at(stepped, 0, step, 4) for step in range(4)]
-    assert rates == pytest.approx([0.2, 0.4, 0.4, 0.4])
-    with pytest.raises(UserError, match=r"^lr.warmup: 5.0 is out of range; it must be at most 4, the epochs"):
-        config(lr={"warmup": 5.0}, epochs=4)
 
 
 def test_adamw_decays_beside_the_gradient():

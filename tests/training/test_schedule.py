@@ -1,15 +1,15 @@
-"""The phases: learning rate by step, batch by epoch, as the published schedules have them."""
+"""The schedule of the learning rate; phases: rate by step, batch by epoch, as the published schedules have them."""
 
+import math
 from typing import Any
 
 import pytest
 
-from farkas_exp.config import parse
+from farkas_exp.config import LRConfig, parse
 from farkas_exp.config.identity import deciding_values, identify
-from farkas_exp.config.phases import phase_at
 from farkas_exp.machine.errors import UserError
-from farkas_exp.training.optimizer import learning_rate
-from farkas_exp.training.schedule import batch_size_at, learning_rate_at
+from farkas_exp.training.schedule import batch_size_at, learning_rate, learning_rate_at
+from tests import configs
 from tests.composing import composed
 
 ONE = {"until": 3, "image_size": 32, "batch_size": 16, "lr_from": 0.2, "lr_to": 0.5}
@@ -21,6 +21,39 @@ def made(schedule=(ONE, TWO), batch_scale=1.0, epochs=4, **overrides: Any):
     base |= {"augmentation": {"crop_padding": 0, "cutout": 0}}
     phases = {"name": "test" if schedule else "none", "schedule": list(schedule), "batch_scale": batch_scale}
     return parse({**base, "phases": phases, "epochs": epochs, **overrides})
+
+
+def test_the_papers_schedule_value_by_value():
+    lr = LRConfig(0.1)
+    expected = [0.1] * 60 + [0.02] * 60 + [0.004] * 40 + [0.0008] * 40
+    assert [learning_rate(lr, epoch, 200) for epoch in range(200)] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "changes"), [(20, [6, 12, 16]), (10, [3, 6, 8]), (400, [120, 240, 320]), (3, [1, 2]), (1, [])]
+)
+def test_the_milestones_keep_their_share_of_a_run_of_other_length(epochs, changes):
+    rates = [learning_rate(LRConfig(1.0), epoch, epochs) for epoch in range(epochs)]
+    assert [epoch for epoch in range(1, epochs) if rates[epoch] != rates[epoch - 1]] == changes
+    assert [learning_rate(LRConfig(1.0), epoch + 0.99, epochs) for epoch in range(epochs)] == rates, "by whole epochs"
+
+
+def test_without_reference_epochs_the_milestones_stay():
+    assert learning_rate(LRConfig(1.0, (5,), 0.5, None), 4, 1000) == 1.0
+    assert learning_rate(LRConfig(1.0, (5,), 0.5, None), 5, 1000) == 0.5
+
+
+def test_the_cosine_falls_to_zero_behind_the_warm_up_that_rises_step_by_step():
+    own = configs.config(lr={"value": 0.4, "schedule": "cosine", "warmup": 1.5}, epochs=4)
+    rates = [learning_rate_at(own, epoch, step, 4) for epoch in range(4) for step in range(4)]
+    rising = [0.4 * (step + 1) / 6 for step in range(6)]
+    falling = [0.4 * (1 + math.cos(math.pi * (step - 6) / 10)) / 2 for step in range(6, 16)]
+    assert rates == pytest.approx(rising + falling)
+    stepped = configs.config(lr={"value": 0.4, "warmup": 0.5}, epochs=4)
+    rates = [learning_rate_at(stepped, 0, step, 4) for step in range(4)]
+    assert rates == pytest.approx([0.2, 0.4, 0.4, 0.4])
+    with pytest.raises(UserError, match=r"^lr.warmup: 5.0 is out of range; it must be at most 4, the epochs"):
+        configs.config(lr={"warmup": 5.0}, epochs=4)
 
 
 def test_the_rate_is_a_straight_line_over_the_steps_of_a_phase():
@@ -130,5 +163,5 @@ def test_a_wrong_schedule_is_named_with_its_key(change, message):
 
 def test_the_last_phase_goes_on_and_a_batch_has_one_image_at_least():
     config = made()
-    assert [phase_at(config.phases, epoch).until for epoch in range(6)] == [3, 3, 3, 4, 4, 4]
+    assert [config.phases.at(epoch).until for epoch in range(6)] == [3, 3, 3, 4, 4, 4]
     assert [batch_size_at(made(batch_scale=0.01), epoch) for epoch in (0, 3)] == [1, 1]

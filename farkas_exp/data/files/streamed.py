@@ -14,7 +14,6 @@ from torch import Tensor
 
 from farkas_exp.config import AugmentationConfig, DatasetConfig, PhaseConfig, PhasesConfig
 from farkas_exp.config.folders import labelled
-from farkas_exp.config.phases import global_batch, phase_at
 from farkas_exp.data.base import Batch, DataInfo, say_left_out, test_share
 from farkas_exp.data.files.cache import CACHE_FOLDER, read_cached, write_cached
 from farkas_exp.data.files.copies import copies_in_use, copy_for, copy_root, list_copy
@@ -38,8 +37,8 @@ FIXED_PART = 256
 class StreamedData:
     """An `ImageData` that decodes images as they are needed; see `DeviceData` for what both have.
 
-    The training crops take `flip` and `min_scale` of the augmentation, whose crop padding and cutout must be 0. Phases
-    give image size and global batch by epoch; without a schedule they are `dataset.image_size` and `batch_size`.
+    The training crops take `flip` and `min_scale` of the augmentation. Phases give image size and global batch by
+    epoch; without a schedule they are `dataset.image_size` and `batch_size`.
     """
 
     def __init__(
@@ -56,7 +55,6 @@ class StreamedData:
         world_size: int = 1,
     ) -> None:
         self._phases = _single_phase(dataset, batch_size) if not phases.schedule else phases
-        _check_options(dataset, augmentation)
         self._dataset, self._augmentation, self._seed = dataset, augmentation, seed
         self._device, self._channels_last = device, channels_last
         self._rank, self._world_size = rank, world_size
@@ -88,12 +86,12 @@ class StreamedData:
 
     def steps_in(self, epoch: int) -> int:
         """Full training batches in an epoch (from 0)."""
-        return self.info.train_size // global_batch(self._phases, phase_at(self._phases, epoch))
+        return self.info.train_size // self._phases.batch_of(self._phases.at(epoch))
 
     def train_batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """This rank's rows of the augmented batches of `epoch` (from 0), from batch `start_step` on."""
-        phase = phase_at(self._phases, epoch)
-        batch = global_batch(self._phases, phase)
+        phase = self._phases.at(epoch)
+        batch = self._phases.batch_of(phase)
         share = batch // self._world_size
         generator = torch.Generator().manual_seed(derive_seed(self._seed, "train", epoch))
         order = torch.randperm(self.info.train_size, generator=generator)
@@ -121,7 +119,7 @@ class StreamedData:
 
         Over all ranks each image comes once, without padding; the shares differ by at most one image a batch.
         """
-        phase = self._phases.schedule[-1] if epoch is None else phase_at(self._phases, epoch)
+        phase = self._phases.schedule[-1] if epoch is None else self._phases.at(epoch)
         files = self._files(phase)[1]
         shares = []
         for index, height, width in self._test_groups(phase):
@@ -167,7 +165,7 @@ class StreamedData:
 
     def _test_groups(self, phase: PhaseConfig) -> Iterator[tuple[np.ndarray, int, int]]:
         """The evaluation batches of a phase over all ranks: indices, height and width."""
-        count, batch, size = self.info.test_size, global_batch(self._phases, phase), phase.image_size
+        count, batch, size = self.info.test_size, self._phases.batch_of(phase), phase.image_size
         order = np.arange(count)
         if phase.rectangular:
             assert self._aspects is not None
@@ -227,7 +225,7 @@ class StreamedData:
 
     def _check_batches(self, phased: bool) -> None:
         for number, phase in enumerate(self._phases.schedule):
-            batch = global_batch(self._phases, phase)
+            batch = self._phases.batch_of(phase)
             where = f"phases.schedule[{number}].batch_size" if phased else "batch_size"
             if batch > self.info.train_size:
                 raise UserError(
@@ -251,16 +249,6 @@ def _single_phase(dataset: DatasetConfig, batch_size: int) -> PhasesConfig:
         )
     phase = PhaseConfig(until=1, image_size=dataset.image_size, batch_size=batch_size, lr_from=1.0, lr_to=1.0)
     return PhasesConfig("single", (phase,))
-
-
-def _check_options(dataset: DatasetConfig, augmentation: AugmentationConfig) -> None:
-    for name in ("crop_padding", "cutout"):
-        value = getattr(augmentation, name)
-        if value:
-            raise UserError(
-                f"augmentation.{name}: {value} is for small images; {dataset.name} takes random resized crops, use"
-                " augmentation=resized_crop"
-            )
 
 
 def _name(dataset: DatasetConfig) -> str:

@@ -60,7 +60,7 @@ def is_papers_dataset(filled: Filled) -> bool:
 
 def _cell(wanted: PaperCell, filled: Filled) -> Cell:
     arm = cell_arm(wanted, filled)
-    lines = [_ours(wanted, arm)]
+    lines = [_ours(arm)]
     if wanted.value is not None:
         difference = _difference(wanted, arm) if is_papers_dataset(filled) else None
         top5 = f"/{wanted.top5:.2f}" if wanted.top5 is not None else ""
@@ -71,7 +71,7 @@ def _cell(wanted: PaperCell, filled: Filled) -> Cell:
     return cell(*lines, marker="*" if arm.failed else "")
 
 
-def _ours(wanted: PaperCell, arm: Arm) -> str:
+def _ours(arm: Arm) -> str:
     summary = arm.summary("test_error")
     if summary is not None:
         text = mean_sd(summary)

@@ -36,8 +36,6 @@ def test_missing_and_damaged_files_are_the_users_to_mend(tmp_path):
     (folder / "t10k-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01\0\0")
     with pytest.raises(UserError, match=r"the t10k files of mnist .* are missing or damaged"):
         load(tmp_path)
-    with pytest.raises(UserError, match=r"dataset.noise: mnist does not have this option"):
-        load(tmp_path, noise=0.1)
 
 
 def test_moons_have_the_noise_they_are_given():

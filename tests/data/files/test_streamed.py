@@ -219,11 +219,6 @@ def test_a_phase_reads_the_smallest_copy_that_is_large_enough(tmp_path):
     [
         ({"phases": PhasesConfig()}, r"dataset.image_size: missing; set it \(for example 224\), or choose phases"),
         (
-            {"augmentation": AugmentationConfig(0, True, 8)},
-            r"augmentation.cutout: 8 is for small images; .*resized_crop",
-        ),
-        ({"augmentation": AugmentationConfig()}, r"augmentation.crop_padding: 4 is for small images"),
-        (
             {"phases": PhasesConfig("x", PHASES.schedule, 3.0)},
             r"phases.schedule\[0\].batch_size: 36 is larger than the t",
         ),
@@ -232,29 +227,12 @@ def test_a_phase_reads_the_smallest_copy_that_is_large_enough(tmp_path):
             {"phases": PhasesConfig(), "image_size": 8, "batch_size": 30},
             r"^batch_size: 30 is larger than .*at most 29$",
         ),
-        ({"noise": 0.5}, r"dataset.noise: streamed_folder does not have this option"),
         ({"train_limit": 30}, r"dataset.train_limit: 30 is larger"),
     ],
 )
 def test_what_does_not_fit_is_named(coloured, given, message):
     with pytest.raises(UserError, match=message):
         build(coloured, **given)
-
-
-@pytest.mark.parametrize(
-    ("dataset", "augmentation", "phases", "key"),
-    [
-        ({}, CROP, PHASES, "phases"),
-        ({"copies": (160,)}, CROP, PhasesConfig(), "dataset.copies"),
-        ({"draft": False}, CROP, PhasesConfig(), "dataset.draft"),
-        ({}, AugmentationConfig(0, True, 0, min_scale=0.5), PhasesConfig(), "augmentation.min_scale"),
-    ],
-)
-def test_data_in_memory_refuse_what_is_for_streamed_images(dataset, augmentation, phases, key):
-    with pytest.raises(UserError, match=rf"{key}: digits does not have this option; it is for imagenet and"):
-        build_data(
-            DatasetConfig("digits", **dataset), augmentation, batch_size=8, seed=0, device="cpu", phases=phases
-        )  # fmt: skip
 
 
 @pytest.mark.gpu

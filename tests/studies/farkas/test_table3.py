@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from farkas_exp import runs
-from farkas_exp.config.phases import phase_at
 from farkas_exp.data.build import build_data
 from farkas_exp.data.files.made import make_folder
 from farkas_exp.data.files.resize import main as resize
@@ -88,7 +87,7 @@ def test_every_step_has_its_own_rate_and_every_epoch_is_evaluated_at_its_own_siz
     execution.execute(made)
     rates = iter(found)
     for epoch, steps in enumerate(STEPS):
-        phase = phase_at(made.phases, epoch)
+        phase = made.phases.at(epoch)
         for number in range(steps):
             lr, batch, size = next(rates)
             assert lr == pytest.approx(learning_rate_at(made, epoch, number, steps))

@@ -29,7 +29,6 @@ class ReluMap(nn.Module):
         self.u, self.s, self.v = nn.Parameter(u), nn.Parameter(s), nn.Parameter(v)
 
     def forward(self, input: Tensor) -> Tensor:
-        """The map."""
         return torch.relu(input @ self.u.T + self.s) @ self.v.T
 
 
@@ -43,7 +42,6 @@ class ExactFitNet(nn.Module):
         self.output = output
 
     def forward(self, points: Tensor) -> Tensor:
-        """The network."""
         hidden = points @ self.projection.T
         for block in self.blocks:
             hidden = hidden + block(hidden)
