@@ -60,8 +60,10 @@ def _with_options(name: str, values: list[Any]) -> Found | None:
         if low == 0:
             return Found(0.0, "" if high is None else f"flat above {high} too")
         return Found(None, "flat on both sides") if name == "hardtanh" else None
-    (value,) = values or (None,)
-    if values and not isinstance(value, (int, float)):
+    if not values:
+        return Found(0.0, "flat above 6 too") if name == "relu6" else Found(ACTIVATIONS[name].cutoff)
+    value = values[0]
+    if not isinstance(value, (int, float)):
         return Found(None, f"its {next(iter(_OPTIONS[name]))} is computed")
     if name == "elu":  # its slope below zero is alpha * exp(x)
         return Found(min(0.0, math.log(FLAT_SLOPE / max(abs(value), FLAT_SLOPE))))
@@ -71,9 +73,8 @@ def _with_options(name: str, values: list[Any]) -> Found | None:
         return Found(ACTIVATIONS[name].cutoff / value)
     if name == "threshold":
         return Found(float(value))
-    if name == "leaky_relu":
-        return _of_cutoff(-math.inf if abs(value) > FLAT_SLOPE else 0.0)
-    return Found(0.0, "flat above 6 too") if name == "relu6" else Found(ACTIVATIONS[name].cutoff)
+    assert name == "leaky_relu"
+    return _of_cutoff(-math.inf if abs(value) > FLAT_SLOPE else 0.0)
 
 
 def _of_cutoff(cutoff: float) -> Found:

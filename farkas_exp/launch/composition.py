@@ -305,12 +305,11 @@ def _read_by(texts: Sequence[str]) -> set[str] | None:
     """The groups and keys that interpolations look at, or None for all: OmegaConf takes its time for each value."""
     if any("${" in _INTERPOLATION.sub("", text) for text in texts):
         return None
-    found = {
-        _READS.get(m["resolver"]) if m["resolver"] else m["key"]
-        for text in texts
-        for m in _INTERPOLATION.finditer(text)
-    }
-    return None if None in found else found
+    found = [match for text in texts for match in _INTERPOLATION.finditer(text)]
+    resolvers = {match["resolver"] for match in found if match["resolver"]}
+    if not resolvers <= _READS.keys():
+        return None
+    return {match["key"] for match in found if match["key"]} | {_READS[name] for name in resolvers}
 
 
 def _texts(values: Any) -> list[str]:

@@ -12,6 +12,7 @@ A Python program that only uses the package is never ended: `handled` sets the m
 the handlers.
 """
 
+import atexit
 import importlib
 import os
 import signal
@@ -247,6 +248,7 @@ def take_over() -> None:
     for number in _signals():
         signal.signal(number, _mark)
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_let_go)
+    atexit.register(_ignore)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
@@ -264,6 +266,12 @@ def held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _ignore() -> None:
+    """Ignore stop signals while the interpreter ends: without its handlers, one would kill the process."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _mark(number: int, frame: FrameType | None) -> None:

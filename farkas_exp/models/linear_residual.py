@@ -53,9 +53,8 @@ class LinearResidualNet(nn.Module):
         super().__init__()
         assert plan.options.depth is not None
         inputs = plan.in_channels * plan.image_size**2
-        classifier = plan.classifier(inputs)
         self.hidden = LinearResidual(plan.options.depth, inputs)
-        self.classifier = classifier
+        self.classifier = plan.classifier(inputs)
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) images to (N, num_classes) logits."""

@@ -63,6 +63,18 @@ def test_where_nothing_is_at_stake_a_signal_ends_the_process_and_what_was_printe
     assert end(process) == (75, "half a line")
 
 
+@pytest.mark.parametrize("number", ALL)
+def test_a_signal_while_the_interpreter_ends_leaves_the_status_of_the_work(number):
+    process = begun(f"""
+        class Last:
+            def __del__(self, kill=os.kill, own=os.getpid()):
+                kill(own, {int(number)})
+        last = Last()
+        print("ready", flush=True)
+        """)
+    assert end(process) == (0, "")
+
+
 def test_a_process_that_hangs_in_a_system_call_is_ended(tmp_path):
     """A handler that returns would let Python open the pipe again, for ever."""
     os.mkfifo(tmp_path / "pipe")
