@@ -12,7 +12,7 @@ def choice_of(group: str, name: str) -> dict[str, Any]:
     """The keys that `GROUP=NAME` sets in its group; a name without a file sets nothing but the name."""
     if not is_choice(group, name):
         return {"name": name}
-    values: dict[str, Any] = yaml.safe_load(_file(group, name).read_text(encoding="utf-8"))
+    values: dict[str, Any] = yaml.safe_load(_file(group, name).read_text(encoding="utf-8")) or {}
     return values.get(group, values)
 
 

@@ -6,16 +6,22 @@ from pathlib import Path
 import pytest
 
 from farkas_exp import runs
+from farkas_exp.config.choices import choice_of
 from farkas_exp.config.store import config_dir
 from farkas_exp.launch import grid
 from farkas_exp.launch.cli import main
 from farkas_exp.machine.errors import UserError
-from farkas_exp.registry import NETWORKS
+from farkas_exp.registry import DATASETS, NETWORKS
 from farkas_exp.runs import collect
 from tests.composing import arm, composed, jobs, of_experiment, own_arms, sweep_of
 
 EVERY = {path.stem for path in Path(config_dir()).glob("dataset/*.yaml")}
 POINTS, STREAMED = {"moons"}, {"imagenet", "tiny_imagenet", "streamed_folder"}
+
+
+def root_of(name: str) -> list[str]:
+    """A folder for a data set of files; others refuse one."""
+    return ["dataset.root=x"] if "root" in DATASETS[name].options else []
 
 
 @pytest.mark.parametrize("datasets", ["one", pytest.param("all", marks=pytest.mark.slow)])
@@ -26,19 +32,21 @@ def test_an_experiment_composes_as_hydra_does_and_with_every_dataset_that_fits_i
     """Points are for networks without convolutions, phases for streamed images; everything else fits everything."""
     compositions, master = of_experiment(experiment)
     rate = ["lr.value=0.03"] if experiment.endswith(("_test", "_extended")) else []  # in place of a search
-    fixed = [f"experiment={experiment}", "seed=0", "dataset.root=x", *rate]
+    root = root_of(master.dataset.name)
+    fixed = [f"experiment={experiment}", "seed=0", *root, *rate]
     *_, last = grid.combinations(master.hydra.sweeper.params, fixed, compositions._loader)
     plain = compositions.plain_values(last)
     assert plain is not None, "left to Hydra, at a quarter of a second for each run"
     assert plain == compositions.by_hydra(last)
     sweep = {key: value.split(",")[0] for key, value in sweep_of(experiment).items() if key not in ("arm", "seed")}
     given = [f"{key}={value}" for key, value in sweep.items()] + [f"arm={arm}" for arm in own_arms(experiment)][:1]
-    own = composed(f"experiment={experiment}", *given, *rate, "dataset.root=x")
+    own = composed(f"experiment={experiment}", *given, *rate, *root)
     assert own is not None
     fitting = STREAMED if own.phases.schedule else EVERY - (POINTS if NETWORKS[own.model.name].spatial else set())
     another = sorted(fitting)[len(experiment) % len(fitting)]
     for dataset in fitting if datasets == "all" else {another}:
-        assert composed(f"experiment={experiment}", *given, *rate, f"dataset={dataset}", "dataset.root=x") is not None
+        folder = root_of(choice_of("dataset", dataset)["name"])
+        assert composed(f"experiment={experiment}", *given, *rate, f"dataset={dataset}", *folder) is not None
 
 
 def test_phases_go_before_a_datasets_default_size_and_not_before_the_users() -> None:
