@@ -110,7 +110,8 @@ def test_every_choice_of_every_group_composes(group):
         made = composed(f"{group}={path.stem}", *extra)
         assert made is not None
         named = getattr(getattr(made, group), "name", path.stem)
-        written = (yaml.safe_load(path.read_text()) or {}).get("name", path.stem)  # sgd_imagenet is sgd with other options
+        # A file may set another name than its own: sgd_imagenet is sgd with other options.
+        written = (yaml.safe_load(path.read_text()) or {}).get("name", path.stem)
         assert named == written.replace("rect_mlp", "mlp") or group == "dataset"
 
 
