@@ -165,7 +165,7 @@ def curves_figure(arms: Sequence[Arm]) -> Any:
         lines = [line_text(counts)] if counts else []
         empty = [arm for arm, curve in zip(drawn, curves, strict=True) if curve is None]
         lines += [f"{more} more arms are not drawn; choose some with KEY=VALUE."] if more > 0 else []
-        whys = [f"all {len(arm.failed)} runs failed" if arm.failed else "no epoch finished" for arm in empty]
+        whys = [f"failed runs: {len(arm.failed)}" if arm.failed else "no epoch finished" for arm in empty]
         told = [f"{arm.label} ({why})" for arm, why in zip(empty, whys, strict=True)]
         lines += [f"Not drawn: {'; '.join(told)}"] if told else []
         caption = "\n".join(style.text(part) for line in lines for part in textwrap.wrap(line, 140))

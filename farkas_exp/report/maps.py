@@ -111,7 +111,7 @@ def grids(records: Sequence[RunRecord], kinds: Kinds) -> tuple[list[Grid], list[
             found.append(Grid(kind.label, {place: tuple(runs) for place, runs in sorted(places.items())}))
             shown += sum(map(len, places.values()))
     left_out = sum(map(len, parts)) - shown
-    return found, [f"Left out: {left_out} runs in other settings; choose one with KEY=VALUE."] if left_out else []
+    return found, [f"Left out, runs in other settings: {left_out}; choose one with KEY=VALUE."] if left_out else []
 
 
 def _place(run: RunRecord) -> Place:

@@ -231,7 +231,7 @@ def test_figure_has_a_line_per_arm_a_band_per_arm_with_seeds_and_names_what_is_n
         "ResNet18, BN, lr 0.1 (n = 3)", "ResNet18, no BN, lr 0.01 (n = 2, 1 failed)",
         "FarkasNet18, no BN, lr 0.01 (n = 1)",
     ]  # fmt: skip
-    assert "Not drawn: ResNet101, no BN, lr 0.01 (all 2 runs failed)" in legend.get_title().get_text()
+    assert "Not drawn: ResNet101, no BN, lr 0.01 (failed runs: 2)" in legend.get_title().get_text()
     bn, plain, farkas = panels[0].get_lines()
     assert (bn.get_linestyle(), plain.get_linestyle(), farkas.get_linestyle()) == ("-", ":", ":")
     assert bn.get_color() == plain.get_color() == style.FAMILY_COLORS["resnet"]

@@ -165,7 +165,7 @@ def test_runs_that_differ_in_another_setting_are_never_averaged_in_a_map(tmp_pat
     moons_run(tmp_path, "ReLU", depth=2, test_error=60.0, seed=1, lr__value=0.5)
     (grid,), notes = maps.grids(collect(tmp_path), KINDS)
     assert {place: len(runs) for place, runs in grid.runs.items()} == {(2, 4): 1, (10, 4): 1}
-    assert notes == ["Left out: 1 runs in other settings; choose one with KEY=VALUE."]
+    assert notes == ["Left out, runs in other settings: 1; choose one with KEY=VALUE."]
 
 
 def test_who_trained_a_run_does_not_decide_its_row(tmp_path):

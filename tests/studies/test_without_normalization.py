@@ -113,8 +113,8 @@ def test_the_table_has_each_method_at_its_own_rate_and_its_capacity(tmp_path: Pa
     assert shown["Farkas sum"] == ["0.01", "12.00", "14.00", "1", "1", "0.01 – 0.03", "≥ 3"]
     assert shown["plain"] == ["0.03", "87.00", "–", "0", "0", "–", "–"]  # never trains
     notes = " ".join(table.notes)
-    assert "1 runs on the test set at a rate that is not the best" in notes
-    assert "1 runs have no result yet" in notes
+    assert "Left out, runs on the test set at a rate that is not the best: 1." in notes
+    assert "Runs that have no result yet: 1." in notes
     assert table.records[1]["held_out_error_at_0.1"] == 60.0
 
 

@@ -254,12 +254,12 @@ def _notes(methods: Sequence[Method]) -> tuple[str, ...]:
     if len(counts) > 1:
         notes.append(f"Not complete: the searches have from {counts[0]} to {counts[-1]} rates.")
     if waiting := sum(method.open_runs for method in methods):
-        notes.append(f"{waiting} runs have no result yet.")
+        notes.append(f"Runs that have no result yet: {waiting}.")
     at_ends = [m.name for m in methods if len(m.search) > 1 and m.best_rate in (min(m.search), max(m.search))]
     if at_ends:
         notes.append(f"The best rate lies at an end of its grid: {', '.join(at_ends)}; a rate beyond it may be better.")
     if others := sum(len(method.tests) - len(method.at_best) for method in methods):
-        notes.append(f"{others} runs on the test set at a rate that is not the best are left out.")
+        notes.append(f"Left out, runs on the test set at a rate that is not the best: {others}.")
     return tuple(notes)
 
 
