@@ -124,7 +124,7 @@ class _Seen:
     faults: list[runs.Unreadable]
 
 
-class Survey:
+class Watcher:
     """Reads all runs of a folder, again and again, but only those that have changed."""
 
     def __init__(self, request: Request) -> None:
@@ -194,7 +194,7 @@ def _number(value: Any) -> float | None:
 
 def print_once(request: Request) -> None:
     """Print the list as it is now."""
-    lines = Survey(request).look()
+    lines = Watcher(request).look()
     if request.format == "json":
         print(json.dumps({"count": _count(lines), "runs": [vars(line) for line in lines]}, indent=1))
         return
@@ -250,11 +250,11 @@ def watch(request: Request) -> None:
 
     if not sys.stdout.isatty():
         raise UserError("watch: true needs a terminal; use watch=false here")
-    survey = Survey(request)
+    watcher = Watcher(request)
     with StopRequest() as stop, Live(auto_refresh=False, screen=True) as live:
         while True:
             height = live.console.size.height
-            live.update(table(survey.look(), str(request.runs_dir), height), refresh=True)
+            live.update(table(watcher.look(), str(request.runs_dir), height), refresh=True)
             if stop.wait(request.every):
                 return
 
