@@ -21,6 +21,7 @@ from farkas_exp.machine.output import warn
 from farkas_exp.machine.processes import RankFailed
 from farkas_exp.machine.signals import free_to_leave, last_words
 from farkas_exp.runs.measurements import Gap, Measurements, described
+from farkas_exp.runs.mirrors import unmirrored
 from farkas_exp.runs.wandb import report_done
 
 
@@ -123,8 +124,12 @@ def _measured(run: runs.RunDirectory, config: Config, done: Outcome) -> Outcome:
 
 
 def _with_gaps(run: runs.RunDirectory, config: Config, done: Outcome) -> Outcome:
-    """The outcome, with a note on what was requested and is not measured."""
-    if done.status != SKIPPED or not (config.diagnostics.epochs or config.diagnostics.train_eval):
+    """The outcome, with a note on what was requested and is not there."""
+    if done.status != SKIPPED:
+        return done
+    if absent := unmirrored(config.tracking, run):
+        done = replace(done, note=f"{done.note}; no {' and no '.join(absent)}: a mirror follows a run while it trains")
+    if not (config.diagnostics.epochs or config.diagnostics.train_eval):
         return done
     measurable, lost = _unmeasured(run, config)
     lacks = Measurements(run, config.diagnostics).unmeasured([*measurable, *lost], config.epochs)

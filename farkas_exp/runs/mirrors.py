@@ -33,6 +33,12 @@ def mirrors(names: Sequence[str], run: RunDirectory, epochs: int) -> list[Mirror
     return [made[name]() for name in dict.fromkeys(names)]
 
 
+def unmirrored(names: Sequence[str], run: RunDirectory) -> list[str]:
+    """The mirrors that a finished run does not have."""
+    places = {"csv": run.table, "tensorboard": run.events}
+    return [name for name in dict.fromkeys(names) if not places[name].exists()]
+
+
 class CsvMirror(Mirror):
     """`metrics.csv`: the rows of `metrics.jsonl` as a table, a number that is not finite as an empty cell."""
 

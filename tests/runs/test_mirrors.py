@@ -32,6 +32,13 @@ def test_the_table_has_the_rows_of_the_metrics_over_an_interruption(tmp_path, mo
     assert [row["peak_memory_bytes"] for row in table(run)] == [""] * 3
 
 
+def test_a_finished_run_says_which_mirrors_it_lacks(tmp_path):
+    execute(config(tmp_path, tracking=["csv"]))
+    skipped = execute(config(tmp_path, tracking=["csv", "tensorboard"]))
+    assert skipped.note.endswith("; no tensorboard: a mirror follows a run while it trains")
+    assert "a mirror follows" not in execute(config(tmp_path, tracking=["csv"])).note
+
+
 def test_a_number_that_is_not_finite_is_an_empty_cell(tmp_path):
     run = RunDirectory(tmp_path)
     mirror = mirrors.CsvMirror(run)
