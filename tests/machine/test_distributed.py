@@ -142,7 +142,7 @@ def test_random_numbers_are_a_function_of_seed_and_rank(undisturbed):
         ),
         pytest.param(
             ["diagnostics.measures=[robustness]", "diagnostics.epochs=[1]"],
-            "diagnostics.measures: robustness attacks",
+            "diagnostics.measures: robustness works on the whole test set",
             marks=pytest.mark.slow,
         ),
     ],
