@@ -326,7 +326,7 @@ def start(*arguments, module="farkas_exp"):
     """A command that has taken the signals over, as it does first of all."""
     process = subprocess.Popen(
         [sys.executable, "-m", module, *arguments], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, start_new_session=True,
+        text=True, start_new_session=True, preexec_fn=from_a_terminal,
     )  # fmt: skip
     caught, bit = Path(f"/proc/{process.pid}/status"), 1 << (PREEMPTION - 1)
     while (
