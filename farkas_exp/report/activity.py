@@ -26,7 +26,7 @@ def units_table(records: Sequence[RunRecord]) -> Table | None:
         for kind in KINDS:
             cells.append(cell(_series(_percent(row.get(kind)) for row in found if kind in row) or "–"))
         cells.append(cell(_series(_percent(row["dead"]) for row in found)))
-        silent = [f"{row['silent']:g}" for row in found if "silent" in row]
+        silent = [f"{round(row['silent'], 1):g}" for row in found if "silent" in row]
         cells.append(cell(f"{_series(silent)} of {found[0]['appending']:g}" if silent else "–"))
         rows.append(tuple(cells))
         flat += [{"arm": arm.label, "identity": arm.identity, **row} for row in found]
