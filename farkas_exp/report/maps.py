@@ -74,8 +74,8 @@ MEASURES = {
     "dead_at_end": lambda run: dead_points(run, last=True),
 }
 ROWS = {
-    "accuracy": "test accuracy (%)",
-    "train_accuracy": "training accuracy (%)",
+    "accuracy": "test\naccuracy (%)",
+    "train_accuracy": "training\naccuracy (%)",
     "dead_at_start": "dead points at\ninitialization (%)",
     "dead_at_end": "dead points after\ntraining (%)",
 }
