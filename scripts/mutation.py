@@ -239,7 +239,7 @@ class Examination:
         """Survey the tests, then try every fault; the verdicts go to a file of the folder."""
         survey = self.folder / "survey.json"
         importlib.import_module(".".join(self.path.relative_to(ROOT).with_suffix("").parts))  # tests may do it later
-        gc.unfreeze()  # functions that tests/conftest.py has put out of sight
+        gc.unfreeze()  # gc.get_objects() leaves out the functions that tests/conftest.py has frozen
         self.living = living_functions(self.path)
         if not self.living:
             raise SystemExit(f"{self.path}: none of its functions is found, so no fault can be put in")

@@ -80,12 +80,14 @@ def _each_once(records: Sequence[RunRecord]) -> tuple[list[RunRecord], list[Unre
         places.setdefault((record.identity, record.seed), []).append(record)
     kept, again = [], []
     for several in places.values():
+        if len(several) == 1:
+            kept += several
+            continue
         by_data: dict[str, RunRecord] = {}
-        for record in sorted(several, key=_as_copy) if len(several) > 1 else several:
-            data = str(read_data(RunDirectory(record.path)).get("fingerprint")) if len(several) > 1 else ""
-            if data in by_data:
-                again.append(Unreadable(record.path, f"the same run as {by_data[data].path}, counted once"))
-            by_data.setdefault(data, record)
+        for record in sorted(several, key=_as_copy):
+            first = by_data.setdefault(str(read_data(RunDirectory(record.path)).get("fingerprint")), record)
+            if first is not record:
+                again.append(Unreadable(record.path, f"the same run as {first.path}, counted once"))
         kept += by_data.values()
     return kept, again
 

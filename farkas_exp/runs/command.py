@@ -19,10 +19,7 @@ def read_words(
         key, _, value = argument.partition("=")
         if key not in own and key not in keys:
             raise unknown(key, key, [*own, *keys])
-        if not value:
-            raise UserError(f"{key}: a value is missing; write {key}=...")
-        if key in values or keys.get(key) in filters:
-            raise UserError(f"{key}: given twice")
+        _check_word(key, value, again=key in values or keys.get(key) in filters)
         if key in own:
             values[key] = own[key](value)
         else:
@@ -45,12 +42,16 @@ def paths_and_words(arguments: Sequence[str], known: Collection[str]) -> tuple[l
             continue
         if not is_known:
             raise unknown(key, key, [f"{each}KEY" if each.endswith(".") else each for each in known])
-        if not value:
-            raise UserError(f"{key}: a value is missing; write {key}=...")
-        if key in words:
-            raise UserError(f"{key}: given twice")
+        _check_word(key, value, again=key in words)
         words[key] = value
     return paths, words
+
+
+def _check_word(key: str, value: str, again: bool) -> None:
+    if not value:
+        raise UserError(f"{key}: a value is missing; write {key}=...")
+    if again:
+        raise UserError(f"{key}: given twice")
 
 
 def folder_at(key: str) -> Callable[[str], Path]:

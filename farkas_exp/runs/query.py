@@ -178,8 +178,8 @@ _SHORT = {
 def selected(records: Iterable[RunRecord], filters: Mapping[str, tuple[str, ...]]) -> list[RunRecord]:
     """The records whose configuration has one of the given values at every key of `filters`.
 
-    A key that an older record does not know has its default. What names a setting (`arm`, `experiment`) chooses all of
-    its runs, whoever trained them, and under which name.
+    A key that an older record does not know has its default. `arm` and `experiment`, which only name a setting, select
+    all runs of that setting, also those trained under another name or none.
     """
     records = list(records)
 
