@@ -22,6 +22,7 @@ from farkas_exp.machine.processes import RankFailed
 from farkas_exp.machine.signals import free_to_leave, last_words
 from farkas_exp.runs.measurements import Gap, Measurements, described
 from farkas_exp.runs.mirrors import unmirrored
+from farkas_exp.runs.record import CONTRADICTION
 from farkas_exp.runs.wandb import report_done
 
 
@@ -148,8 +149,10 @@ def _standing(run: runs.RunDirectory, config: Config) -> Outcome | None:
 
 def _earlier(record: runs.RunRecord, config: Config) -> Outcome | None:
     path = str(record.path)
+    if record.damage == CONTRADICTION:
+        raise UserError(f"{path}: {CONTRADICTION}; restore what was changed, or move the run away to train afresh")
     if record.damage:
-        warn(f"warning: {record.damage}; the run counts as not done")
+        warn(f"warning: {path}: {record.damage}; the run counts as not done")
     if record.state == runs.FINISHED:
         return Outcome(SKIPPED, path, f"done before: {result_text(record.result or {}, record.evaluated_on)}")
     if record.state == runs.FAILED and not config.retry_failed:

@@ -8,7 +8,7 @@ from farkas_exp.report.curves import curves_figure
 from farkas_exp.report.render import Report
 from farkas_exp.report.tables import Table, cell
 from farkas_exp.runs import RunRecord
-from farkas_exp.runs.best import overrides_text, rank
+from farkas_exp.runs.best import overrides_text, rank, unequal_seeds
 
 
 def report(records: Sequence[RunRecord]) -> Report:
@@ -25,7 +25,11 @@ def report(records: Sequence[RunRecord]) -> Report:
         )
         flat.append({**candidate.values, "validation_error": candidate.mean, "sd": candidate.sd, "n": candidate.n,
                      "failed": candidate.failed})  # fmt: skip
-    notes = ("Mean ± standard deviation of the error on held-out images over n seeds, a failed run at chance.",)
+    notes: tuple[str, ...] = (
+        "Mean ± standard deviation of the error on held-out images over n seeds, a failed run at chance.",
+    )
+    if unequal := unequal_seeds(ranked):
+        notes += (f"Not settled: {unequal}.",)
     columns = ("setting", "validation error (%)", "n", "failed")
     table = Table("The settings of the search, the best first", columns, tuple(rows), notes, tuple(flat), "search")
     held_out = [run for run in records if run.evaluated_on == "validation"]

@@ -60,6 +60,7 @@ class Setting:
     sd: float | None
     n: int
     failed: int
+    seeds: tuple[int, ...]
     config: Mapping[str, Any]
 
 
@@ -76,7 +77,7 @@ def main(arguments: Sequence[str]) -> None:
             f"runs_dir: no run in {runs_dir} is done and has held images out; search with dataset.validation=0.1"
             + (f" ({left_out})" if left_out else "")
         )
-    _print(ranked[:top], len(ranked))
+    _print(ranked, top)
     if left_out:
         print(left_out)
 
@@ -108,8 +109,22 @@ def rank(records: Sequence[RunRecord]) -> list[Setting]:
         sd = statistics.stdev(errors) if len(errors) > 1 else None
         values = {name: configs[key].get(name) for name in different}
         failed = sum(map(has_failed, group))
-        ranked.append(Setting(values, statistics.fmean(errors), sd, len(errors), failed, configs[key]))
+        seeds = tuple(sorted(record.seed for record in group))
+        ranked.append(Setting(values, statistics.fmean(errors), sd, len(errors), failed, seeds, configs[key]))
     return sorted(ranked, key=lambda candidate: candidate.mean)
+
+
+def unequal_seeds(ranked: Sequence[Setting]) -> str:
+    """What to know of settings that were tried with different seeds; empty if all have the same."""
+    seeds = sorted({seed for candidate in ranked for seed in candidate.seeds})
+    short = [candidate for candidate in ranked if len(candidate.seeds) < len(seeds)]
+    if not short:
+        return ""
+    lacking = ",".join(str(seed) for seed in seeds if seed not in short[0].seeds)
+    return (
+        f"{len(short)} of {len(ranked)} settings lack seeds that others have ({overrides_text(short[0])} lacks"
+        f" seed={lacking}), and a mean over fewer seeds may be luck"
+    )
 
 
 def best_value(key: str, config: Mapping[str, Any], beyond: bool = False) -> Any:
@@ -120,8 +135,8 @@ def best_value(key: str, config: Mapping[str, Any], beyond: bool = False) -> Any
     beyond the end at which the best one lies, as `${beyond:KEY}`. The configuration is nested, not resolved.
 
     Raises:
-        UserError: the search has no such run, is not finished, may have unreadable runs, or has runs on different data;
-            a choice made from part of a search could change.
+        UserError: the search has no such run, is not finished, has not the same seeds for every value, may have
+            unreadable runs, or has runs on different data; a choice made from part of a search could change.
     """
     defaults = default_settings()
     own = deciding_settings(config)
@@ -145,6 +160,8 @@ def best_value(key: str, config: Mapping[str, Any], beyond: bool = False) -> Any
             " command with dataset.validation > 0 and the values to choose from), or give a value"
         )
     ranked = rank(records)
+    if unequal := unequal_seeds(ranked):
+        raise UserError(f"{key}: of its search {unequal}; train them first, or give a value")
     values = [candidate.config.get(key) for candidate in ranked if candidate.mean == ranked[0].mean]
     best = min(values, key=_size)
     return _beyond(best, [candidate.config.get(key) for candidate in ranked]) if beyond else best
@@ -183,15 +200,17 @@ def _without(settings: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in keys}
 
 
-def _print(ranked: Sequence[Setting], count: int) -> None:
+def _print(ranked: Sequence[Setting], top: int) -> None:
     print("Error on held-out images, mean over seeds, a failed run at chance:")
-    for place, candidate in enumerate(ranked, 1):
+    for place, candidate in enumerate(ranked[:top], 1):
         spread = "" if candidate.sd is None else f" ± {candidate.sd:.2f}"
         failed = f", {candidate.failed} failed to train" if candidate.failed else ""
         error = f"{candidate.mean:6.2f} %{spread} (n = {candidate.n}{failed})"
         print(f"{place:3d}.  {error}  {overrides_text(candidate)}")
-    if count > len(ranked):
-        print(f"      ... {count - len(ranked)} more; top={count} lists them")
+    if len(ranked) > top:
+        print(f"      ... {len(ranked) - top} more; top={len(ranked)} lists them")
+    if unequal := unequal_seeds(ranked):
+        print(f"Not settled: {unequal}.")
     held_out = {"dataset.validation"}
     best = replace(ranked[0], values={**_without(ranked[0].values, held_out), "dataset.validation": 0})
     print(f"To train the best on the whole training set and test it: add {overrides_text(best)}")

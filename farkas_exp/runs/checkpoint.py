@@ -13,6 +13,7 @@ import torch
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.files import replacing
 from farkas_exp.runs import RunDirectory
+from farkas_exp.runs.record import name_of
 
 SCHEMA = 1
 
@@ -95,11 +96,6 @@ def load(run: RunDirectory, warn: Callable[[str], object] = lambda line: None) -
             )
         return state
     return None
-
-
-def name_of(record: dict[str, Any]) -> str:
-    """How a checkpoint names its run."""
-    return f"{record['identity']} seed {record['seed']}"
 
 
 def load_of(run: RunDirectory, record: dict[str, Any]) -> dict[str, Any] | None:

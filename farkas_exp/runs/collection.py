@@ -8,6 +8,7 @@ from pathlib import Path
 from farkas_exp.config.folders import home
 from farkas_exp.machine.errors import UserError
 from farkas_exp.runs.directory import DONE, RunDirectory
+from farkas_exp.runs.jsonfiles import is_altered, read_json
 from farkas_exp.runs.record import RunRecord, read_data, read_run
 
 
@@ -123,7 +124,7 @@ def faults(path: Path, record: RunRecord | None) -> list[Unreadable]:
     if record is not None:
         again = read_run(path) if record.damage else None  # it may have been written just now
         if again is not None and again.damage:
-            return [Unreadable(path, "result.json is damaged; the run counts as not done")]
+            return [Unreadable(path, f"{again.damage}; the run counts as not done")]
         return []
     try:
         names = set(os.listdir(path))
@@ -131,7 +132,11 @@ def faults(path: Path, record: RunRecord | None) -> list[Unreadable]:
         return [Unreadable(path, f"it cannot be read: {error.strerror}")]
     if not names & {"run.json", "state.json", "metrics.jsonl", "result.json", "checkpoint.pt"}:
         return []
-    return [Unreadable(path, "run.json is damaged, or of another version" if "run.json" in names else "no run.json")]
+    if "run.json" not in names:
+        return [Unreadable(path, "no run.json")]
+    record = read_json(path / "run.json")
+    changed = isinstance(record, dict) and is_altered(record)
+    return [Unreadable(path, f"run.json is damaged, or {'changed by hand' if changed else 'of another version'}")]
 
 
 def scan(runs_dir: str | Path) -> Iterator[Path]:

@@ -1,5 +1,6 @@
 """JSON files that may be damaged: read without waiting and within limits, written whole, with finite numbers."""
 
+import hashlib
 import json
 import math
 import os
@@ -13,6 +14,21 @@ from farkas_exp.machine.files import write_text
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as JSON, whole or not at all; a number that is not finite becomes null."""
     write_text(path, json.dumps(finite(value), indent=1, allow_nan=False) + "\n")
+
+
+def sealed(value: dict[str, Any]) -> dict[str, Any]:
+    """`value` with a checksum of its content, by which `is_altered` knows what was changed by hand."""
+    return {**value, "checksum": _digest(finite(value))}
+
+
+def is_altered(value: dict[str, Any]) -> bool:
+    """Whether the content does not fit its checksum; False without one, as older versions wrote it."""
+    return "checksum" in value and value["checksum"] != _digest(value)
+
+
+def _digest(value: dict[str, Any]) -> str:
+    content = {key: inner for key, inner in value.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def json_line(row: dict[str, Any]) -> str:
@@ -33,6 +49,8 @@ def finite(value: Any) -> Any:
 
 LARGEST_JSON, LARGEST_ROWS = 16 * 2**20, 256 * 2**20
 """The most bytes of a JSON and of a JSONL file, far more than any run writes."""
+LONGEST_ROW = 2**16
+"""The most bytes of a row of metrics, far more than any run writes."""
 DEEPEST = 32
 """The most levels of nested values in a record."""
 
@@ -60,6 +78,13 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
     return rows
 
 
+def read_last_row(path: str | Path) -> dict[str, Any] | None:
+    """The last row of a JSONL file that `read_rows` can read whole, at little cost; None without one."""
+    lines = (_content(path, LARGEST_ROWS, LONGEST_ROW) or b"").splitlines(keepends=True)
+    row = parse_json(lines[-1]) if lines and lines[-1].endswith(b"\n") else None
+    return row if isinstance(row, dict) else None
+
+
 def parse_json(content: bytes) -> Any:
     """The JSON value of `content`, or None if it is invalid, too deep or null. Numbers are finite or None."""
     try:
@@ -79,8 +104,8 @@ def _is_shallow(value: Any) -> bool:
     return False
 
 
-def _content(path: str | Path, most: int) -> bytes | None:
-    """The content of a regular file of at most `most` bytes, else None."""
+def _content(path: str | Path, most: int, last: int | None = None) -> bytes | None:
+    """The content of a regular file of at most `most` bytes, or its `last` ones, else None."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     except (OSError, ValueError):
@@ -89,6 +114,8 @@ def _content(path: str | Path, most: int) -> bytes | None:
         facts = os.fstat(handle)
         if not stat.S_ISREG(facts.st_mode) or facts.st_size > most:
             return None
+        if last is not None:
+            os.lseek(handle, max(0, facts.st_size - last), os.SEEK_SET)
         parts, left = [], most + 1  # a file of /proc has no size, and perhaps no end
         while left and (part := os.read(handle, min(left, 2**20))):
             parts.append(part)

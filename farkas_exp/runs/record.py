@@ -18,7 +18,7 @@ from farkas_exp.config.identity import identify
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.files import write_text
 from farkas_exp.runs.directory import EMPTY, FAILED, FINISHED, INTERRUPTED, RUNNING, STATES, RunDirectory
-from farkas_exp.runs.jsonfiles import read_json, read_rows, write_json
+from farkas_exp.runs.jsonfiles import is_altered, read_json, read_last_row, read_rows, sealed, write_json
 
 SCHEMA = 1
 """Version of `run.json`."""
@@ -49,9 +49,20 @@ def write_record(run: RunDirectory, config: Config, data: Mapping[str, str] | No
         "data": dict(data or {}),
         "config": recorded(config),
     }
+    record = sealed(record)
     write_text(run.config, yaml.safe_dump(record["config"], sort_keys=False))
     write_json(run.record, record)
     return record
+
+
+def write_result(run: RunDirectory, record: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+    """Write `result.json` of the run with this record: the run is done."""
+    write_json(run.result, sealed({**result, "run": name_of(record)}))
+
+
+def name_of(record: Mapping[str, Any]) -> str:
+    """How a checkpoint and a result name their run."""
+    return f"{record['identity']} seed {record['seed']}"
 
 
 def agent_run(environment: Mapping[str, str] = os.environ) -> str | None:
@@ -82,7 +93,7 @@ class RunRecord:
     progress: dict[str, Any] = field(default_factory=dict)
     data: dict[str, str] = field(default_factory=dict)
     damage: str = ""
-    """What is wrong with a file of the run that cannot be used; empty if nothing is."""
+    """What is wrong with the run's files, so that it counts as not done; empty if nothing is."""
 
     @property
     def evaluated_on(self) -> str:
@@ -97,12 +108,17 @@ class RunRecord:
         return f"{self.evaluated_on}_{name}"
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The rows of `metrics.jsonl`, one per finished epoch."""
-        return [by_evaluation_set(row, self.evaluated_on) for row in read_rows(RunDirectory(self.path).metrics)]
+        """The rows of `metrics.jsonl`, one per finished epoch; none that may be another run's."""
+        rows = [] if self.damage == CONTRADICTION else read_rows(RunDirectory(self.path).metrics)
+        return [by_evaluation_set(row, self.evaluated_on) for row in rows]
 
     def diagnostics(self) -> list[dict[str, Any]]:
         """The rows of `diagnostics.jsonl`."""
         return read_rows(RunDirectory(self.path).diagnostics)
+
+
+CONTRADICTION = "metrics.jsonl and result.json contradict each other"
+"""The damage of a run of which nobody can say which figures are its own."""
 
 
 def read_run(path: Path) -> RunRecord | None:
@@ -112,13 +128,13 @@ def read_run(path: Path) -> RunRecord | None:
     if not _is_record(record):
         return None
     result, progress = read_json(f"{folder}/result.json"), read_json(f"{folder}/state.json")
-    result = by_evaluation_set(result, evaluated_on(record["config"])) if _is_result(result) else None
+    damage = _damage(record, result, f"{folder}/metrics.jsonl") if os.path.lexists(f"{folder}/result.json") else ""
+    result = by_evaluation_set(result, evaluated_on(record["config"])) if isinstance(result, dict) else None
+    if result is not None:  # said already
+        result = {key: value for key, value in result.items() if key not in ("run", "checksum")}
     progress = by_evaluation_set(progress, evaluated_on(record["config"])) if isinstance(progress, dict) else {}
-    damage = ""
-    if result is None or (
-        result["status"] == FINISHED and result.get(f"{evaluated_on(record['config'])}_error") is None
-    ):
-        result, damage = None, f"{folder}/result.json: damaged" if os.path.lexists(f"{folder}/result.json") else ""
+    if damage:
+        result = None
     state = result["status"] if result else progress.get("state")
     if result is None and state in (RUNNING, FINISHED, FAILED):  # the last two: stopped while it wrote its result
         state = RUNNING if RunDirectory(path).is_locked() else INTERRUPTED
@@ -185,6 +201,7 @@ def _is_record(record: Any) -> bool:
     return (
         isinstance(record, dict)
         and record.get("schema") == SCHEMA
+        and not is_altered(record)
         and isinstance(record.get("identity"), str)
         and type(record.get("seed")) is int
         and isinstance(record.get("config"), dict)
@@ -192,6 +209,29 @@ def _is_record(record: Any) -> bool:
         and isinstance(data := record.get("data", {}), dict)
         and all(isinstance(value, str) for value in data.values())
     )
+
+
+def _damage(record: dict[str, Any], result: Any, metrics: str) -> str:
+    """What is wrong with the outcome of a run, or with its `metrics` beside it; empty if nothing is."""
+    if not _is_result(result) or not _is_length(result, record["config"].get("epochs")):
+        return "result.json is damaged"
+    if is_altered(result) or result.get("run", name_of(record)) != name_of(record):
+        return "result.json is damaged, changed by hand or another run's"
+    on = evaluated_on(record["config"])
+    if result["status"] == FINISHED and by_evaluation_set(result, on).get(f"{on}_error") is None:
+        return "result.json is damaged"
+    last = read_last_row(metrics) if "checksum" in result else None  # without one nothing tells which is right
+    if last is None or type(last.get("epoch")) is not int or last["epoch"] < result["epochs"]:
+        return ""  # lost, or torn
+    shared = [key for key in last if key in result and key.endswith(("error", "loss"))]
+    alike = last["epoch"] == result["epochs"] and all(last[key] == result[key] for key in shared)
+    return "" if alike else CONTRADICTION
+
+
+def _is_length(result: dict[str, Any], epochs: Any) -> bool:
+    """Whether a run of so many epochs can have ended as this result says."""
+    done = result.get("epochs", epochs)
+    return type(epochs) is not int or done == epochs or (result["status"] == FAILED and 0 <= _count(done) <= epochs)
 
 
 def _is_result(result: Any) -> bool:

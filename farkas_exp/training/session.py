@@ -11,10 +11,11 @@ from farkas_exp.machine.errors import Interrupted, UserError
 from farkas_exp.machine.processes import Processes
 from farkas_exp.machine.signals import StopRequest, free_to_leave
 from farkas_exp.measures.figures import check_measures
-from farkas_exp.runs import RunDirectory, RunLost, by_evaluation_set, checkpoint, write_json, write_record, write_state
+from farkas_exp.runs import RunDirectory, RunLost, by_evaluation_set, checkpoint, write_record, write_state
 from farkas_exp.runs.console import Progress
 from farkas_exp.runs.jsonl import append_row, truncate_rows
 from farkas_exp.runs.mirrors import check_mirrors, mirrors
+from farkas_exp.runs.record import name_of, write_result
 from farkas_exp.runs.wandb import mirror_of, summary_of, told_by
 from farkas_exp.training.building import build_model, check_batch, choose_device, load_data
 from farkas_exp.training.environment import check_same_data, correct_mode, record_start
@@ -152,7 +153,7 @@ class _Session(Listener):
             self.run.check_own()
             for file in (self.run.previous_checkpoint, self.run.error):
                 file.unlink(missing_ok=True)
-            write_json(self.run.result, result)  # last: until it is there, the same command does the rest
+            write_result(self.run, self.record, result)  # last: until it is there, the same command does the rest
             checkpoint.keep(self.run, self.config.checkpoint.keep)
             summary = summary_of(result, self.trainer.evaluated_on)
             exit_code = int(result["status"] != runs.FINISHED)
@@ -218,7 +219,7 @@ class _Session(Listener):
 
     def save(self, snapshot: dict[str, Any]) -> None:
         self.run.check_own()
-        checkpoint.save(self.run, {"run": checkpoint.name_of(self.record), **snapshot})
+        checkpoint.save(self.run, {"run": name_of(self.record), **snapshot})
         self.saved_at = time.monotonic()
 
     def goes_on(self) -> None:

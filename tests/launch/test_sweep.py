@@ -221,7 +221,7 @@ def test_a_damaged_result_is_named_and_the_run_is_brought_to_its_end(tmp_path, c
     capsys.readouterr()
     assert execution.settled(made) is None
     assert execution.execute(made).status == runs.FINISHED
-    assert f"{run.result}: damaged" in capsys.readouterr().err
+    assert f"warning: {run.path}: result.json is damaged" in capsys.readouterr().err
     assert read_json(run.result) == before
     assert execution.execute(made).status == outcomes.SKIPPED
 

@@ -100,5 +100,5 @@ def test_damaged_files_are_named_and_their_rows_left_out(tmp_path):
     (path / "result.json").write_text("{")
     runs = [record_at(path), record_at(made(tmp_path))]
     differ, _ = compare.report(runs).tables
-    assert differ.notes[0] == f"A: {path} ({path}/result.json: damaged; the run counts as not done)"
+    assert differ.notes[0] == f"A: {path} (result.json is damaged; the run counts as not done)"
     assert list(compare.curves({"A": runs[0]}).axes[0].get_lines()[0].get_xdata()) == [1]

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from farkas_exp.machine.errors import UserError
+from farkas_exp.report import search
 from farkas_exp.runs import RunDirectory, collect, write_json
 from farkas_exp.runs.best import _size, best_value, main, overrides_text, rank
 from tests.made_runs import make_run, settings
@@ -49,11 +50,11 @@ def test_a_search_on_two_data_sets_is_two_settings(tmp_path):
 def test_the_best_value_is_that_of_the_same_setting_and_of_equal_ones_the_smaller(tmp_path):
     searched(tmp_path, 0.1, 10.0, 14.0)
     searched(tmp_path, 0.01, 12.0, 12.0)
-    searched(tmp_path, 0.5, 12.1)
+    searched(tmp_path, 0.5, 12.1, 12.1)
     searched(tmp_path, 0.9, 1.0, model="farkasnet18")
     assert best_value("lr.value", asked(tmp_path)) == 0.01
     assert best_value("lr.value", asked(tmp_path, model="farkasnet18")) == 0.9
-    searched(tmp_path, 0.7, 11.0, validation=0.2)  # another part held out is the same question
+    searched(tmp_path, 0.7, 11.0, 11.0, validation=0.2)  # another part held out is the same question
     assert best_value("lr.value", asked(tmp_path)) == 0.7
     with pytest.raises(UserError, match=r"^lr\.value: its search has no run of this setting"):
         best_value("lr.value", asked(tmp_path, batch_size=7))
@@ -86,6 +87,28 @@ def test_part_of_a_search_chooses_nothing(tmp_path):
     (broken / "run.json").write_text("{")
     with pytest.raises(UserError, match=r"^lr\.value: .* may belong to its search; restore it"):
         best_value("lr.value", asked(tmp_path / "other"))
+
+
+def test_a_lucky_seed_of_few_is_no_best_value(tmp_path, capsys):
+    searched(tmp_path, 0.1, 10.0, 14.0, 12.0)
+    searched(tmp_path, 0.2, 11.0, 13.0)
+    searched(tmp_path, 0.3, 9.0)
+    unequal = (
+        "2 of 3 settings lack seeds that others have (lr.value=0.3 lacks seed=1,2),"
+        " and a mean over fewer seeds may be luck"
+    )
+    with pytest.raises(UserError) as error:
+        best_value("lr.value", asked(tmp_path))
+    assert str(error.value) == f"lr.value: of its search {unequal}; train them first, or give a value"
+    assert main([f"runs_dir={tmp_path}", "top=2"]) == 0
+    assert f"\nNot settled: {unequal}.\n" in capsys.readouterr().out
+    (table,) = search.report(collect(tmp_path)).tables
+    assert table.notes[-1] == f"Not settled: {unequal}."
+    for path in (*searched(tmp_path, 0.2, 11.0, 13.0, None), *searched(tmp_path, 0.3, 9.0, 20.0, 20.0)):
+        assert path.is_dir()
+    assert best_value("lr.value", asked(tmp_path)) == 0.1
+    assert main([f"runs_dir={tmp_path}"]) == 0
+    assert "Not settled" not in capsys.readouterr().out
 
 
 def test_the_command_lists_the_best_and_how_to_go_on(tmp_path, capsys):

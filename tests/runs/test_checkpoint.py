@@ -6,6 +6,7 @@ import torch
 
 from farkas_exp.machine.errors import UserError
 from farkas_exp.runs import RunDirectory, checkpoint
+from farkas_exp.runs.record import name_of
 
 
 @pytest.fixture
@@ -121,13 +122,13 @@ RECORD = {"identity": "abc", "seed": 3}
 
 def test_a_run_goes_on_from_its_own_checkpoint_only(run, capsys):
     assert checkpoint.load_of(run, RECORD) is None
-    checkpoint.save(run, {"run": checkpoint.name_of(RECORD), "value": 1})
+    checkpoint.save(run, {"run": name_of(RECORD), "value": 1})
     assert checkpoint.load_of(run, RECORD)["value"] == 1
     assert capsys.readouterr().err == ""
     for other in ({**RECORD, "identity": "abd"}, {**RECORD, "seed": 4}):
         with pytest.raises(UserError, match=r"a checkpoint of another run \(abc seed 3\); move it away"):
             checkpoint.load_of(run, other)
-    checkpoint.save(run, {"run": checkpoint.name_of(RECORD), "value": 2})
+    checkpoint.save(run, {"run": name_of(RECORD), "value": 2})
     run.checkpoint.write_bytes(b"half")
     assert checkpoint.load_of(run, RECORD)["value"] == 1
     assert capsys.readouterr().err.startswith(f"warning: {run.checkpoint}: ")

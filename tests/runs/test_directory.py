@@ -10,6 +10,7 @@ import yaml
 from farkas_exp import runs
 from farkas_exp.config.identity import identify
 from farkas_exp.machine.errors import UserError
+from farkas_exp.runs.jsonfiles import sealed
 from tests.configs import config
 
 
@@ -172,7 +173,7 @@ def test_a_run_with_a_strange_file_is_read_as_far_as_it_goes_and_named(tmp_path,
 )  # fmt: skip
 def test_a_record_that_is_none_is_named_and_not_read(tmp_path, change):
     run = make_run(tmp_path, result=runs.FINISHED)
-    runs.write_json(run.record, runs.read_json(run.record) | change)
+    runs.write_json(run.record, sealed(runs.read_json(run.record) | change))
     found = runs.survey(tmp_path)
     assert (found.records, len(found.unreadable)) == ([], 1)
     assert "run.json is damaged, or of another version" in str(found.unreadable[0])

@@ -11,6 +11,7 @@ import farkas_exp
 from farkas_exp.data.base import DataInfo
 from farkas_exp.machine.errors import UserError
 from farkas_exp.runs import read_json, read_run, write_json
+from farkas_exp.runs.jsonfiles import sealed
 from tests.configs import config
 from tests.trained.conftest import trained
 
@@ -81,7 +82,7 @@ def test_a_run_that_a_list_of_runs_has_told_apart_by_its_data(path, tmp_path):
     for seed, data in enumerate(("cats", "cars")):
         copy = tmp_path / path.parent.name / f"seed_{seed}"
         shutil.copytree(path, copy)
-        write_json(copy / "run.json", {**read_json(copy / "run.json"), "seed": seed, "data": {"files": data}})
+        write_json(copy / "run.json", sealed({**read_json(copy / "run.json"), "seed": seed, "data": {"files": data}}))
     first, _ = farkas_exp.runs(tmp_path)
     assert first.identity.endswith("+cars")
     assert farkas_exp.load(farkas_exp.runs(tmp_path, seed=0)[0]).classes == tuple(NAMES)
