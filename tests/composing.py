@@ -55,12 +55,12 @@ def own_arms(experiment: str) -> dict[str, arms.Arm]:
     return arms.arms_of(experiment, [Path(config_dir())])
 
 
-def of_experiment(experiment: str) -> tuple[Compositions, DictConfig]:
+def of_experiment(experiment: str, *for_hydra: str) -> tuple[Compositions, DictConfig]:
     """What composes an experiment's runs ("": those of none), and the configuration of its whole sweep."""
     repo = ConfigStore.instance().repo
     repo.pop(arms.GROUP, None)  # another experiment's
     repo.update(offers(experiment))
-    return made_for(experiment)
+    return made_for(experiment, *for_hydra)
 
 
 @cache
@@ -72,11 +72,12 @@ def offers(experiment: str) -> dict[str, Any]:
 
 
 @cache
-def made_for(experiment: str) -> tuple[Compositions, DictConfig]:
+def made_for(experiment: str, *for_hydra: str) -> tuple[Compositions, DictConfig]:
     """`of_experiment`, once its arms are offered."""
     tell_hydra(Path(config_dir()))
+    of_it = [f"experiment={experiment}"] if experiment else []
     with initialize_config_dir(config_dir(), version_base="1.3"):
-        master = compose("config", [f"experiment={experiment}"] if experiment else [], return_hydra_config=True)
+        master = compose("config", [*of_it, *for_hydra], return_hydra_config=True)
         return Compositions(GlobalHydra.instance().config_loader(), master), master
 
 

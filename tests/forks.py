@@ -1,5 +1,6 @@
 """Work in forks of this process, which has imported everything: in milliseconds instead of seconds."""
 
+import importlib
 import os
 import sys
 import traceback
@@ -13,6 +14,7 @@ class Fork:
     """A fork that does `work`, with one thread, and ends with the status that it returns; it writes into `said`."""
 
     def __init__(self, work: Callable[[], Any], said: Path) -> None:
+        importlib.import_module("torch._dynamo")  # by the first optimizer otherwise, in each fork
         self._said = said
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads

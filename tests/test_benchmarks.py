@@ -56,7 +56,7 @@ def test_the_quick_benchmark_writes_figures_and_a_picture(tmp_path, monkeypatch,
 def test_the_decoding_benchmark_says_rates_and_cores(tmp_path, capsys):
     arguments = [
         "--images",
-        "16",
+        "8",
         "--rounds",
         "1",
         "--workers",

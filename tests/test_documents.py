@@ -13,21 +13,18 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 
 from farkas_exp.__main__ import COMMANDS
 from farkas_exp.config import arms
-from farkas_exp.config.store import config_dir, tell_hydra
 from farkas_exp.config.texts import keep_texts
 from farkas_exp.launch.arguments import checked
 from farkas_exp.launch.cli import main
-from farkas_exp.launch.composition import Compositions
 from farkas_exp.launch.grid import combinations
 from farkas_exp.launch.planned import Planned
 from farkas_exp.registry import EXPERIMENTS, NORMALIZATIONS
 from farkas_exp.report import command as report
 from farkas_exp.runs import best, status
+from tests.composing import of_experiment
 from tests.paths import ROOT
 
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md")]
@@ -183,18 +180,14 @@ def check_own(words, capsys):
 
 def check_composition(words):
     """The first and the last run of the command are composed and checked."""
-    tell_hydra(Path(config_dir()), words)
     given = checked(keep_texts(words))
-    whole = [word for word in given if word.startswith(("experiment=", "hydra"))]
+    experiment = next((word.partition("=")[2] for word in given if word.startswith("experiment=")), "")
+    compositions, master = of_experiment(experiment, *(word for word in given if word.startswith("hydra")))
+    params = master.hydra.sweeper.get("params") if experiment else None
     searched = [word for word in given if not word.startswith("hydra") and "interval(" not in word]
-    with initialize_config_dir(config_dir(), version_base="1.3"):
-        master = compose("config", whole, return_hydra_config=True)
-        loader = GlobalHydra.instance().config_loader()
-        params = dict(master.hydra.sweeper.get("params") or {}) if any("experiment=" in word for word in whole) else {}
-        found = combinations(params, searched, loader)
-        for combination in (found[0], found[-1]):
-            Planned.of(Compositions(loader, master).values(combination))
-    arms.offer({})
+    found = combinations(params, searched, compositions._loader)
+    for combination in {found[0], found[-1]}:
+        Planned.of(compositions.values(combination))
 
 
 def check_target(target, *words):

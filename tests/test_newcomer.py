@@ -6,36 +6,37 @@ A normalization and an initialization with options of their own are in test_plug
 import csv
 from pathlib import Path
 
+from farkas_exp.config import parse
+from farkas_exp.config.help import help_text
+from farkas_exp.launch.cli import main
+from farkas_exp.machine.errors import UserError
+from farkas_exp.measures.figures import check_measures
+from farkas_exp.report import command as report
 from farkas_exp.runs import collect, read_json
 from tests.paths import ROOT
-from tests.plugin_commands import SMALL, command, python
+from tests.plugin_commands import SMALL, forked, run
 
 DIGITS = [*SMALL, "dataset=digits", "dataset.train_limit=100"]
-OWN = {"installed": "farkas_newcomer"}
-TABLE_AND_HELP = f"""
-import sys
-from pathlib import Path
-from farkas_exp.config import parse
-from farkas_exp.report.command import main
-from farkas_exp.config.help import help_text
+OWN = "farkas_newcomer"
 
-assert main(["by_steps", *sys.argv[1:], "format=csv,md"]) == 0
-print("help:")
-print(help_text(Path({str(ROOT / "conf")!r})))
-main(["--help"])
-base = dict(model=dict(name="resnet18", steps=4), lr=dict(value=0.1), dataset=dict(name="digits"))
-try:
-    parse(base)
-except Exception as error:
-    print(error)
-"""
+
+def print_refusals(*parts: dict[str, dict[str, object]]) -> None:
+    """Print why each of these configurations is refused."""
+    base = {"model": {"name": "mlp"}, "lr": {"value": 0.1}, "dataset": {"name": "digits"}}
+    print("refused:")
+    for part in parts:
+        try:
+            check_measures(parse({**base, **part}))
+        except UserError as error:
+            print(error)
 
 
 def test_a_residual_network_and_a_table(tmp_path: Path) -> None:
     runs_dir = f"runs_dir={tmp_path / 'runs'}"
     scaled = ["model=stairs", "residual.depth_exponent=-0.5", "init=zero_last"]  # needs residual branches
-    done = command("-m", "model.steps=2,5", *scaled, *DIGITS, runs_dir, tmp_path=tmp_path, **OWN)
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    status, said = run("-m", "model.steps=2,5", *scaled, *DIGITS, runs_dir, folder=tmp_path, installed=OWN)
+    assert status == 0, said
+    assert "warning" not in said
 
     records = collect(tmp_path / "runs")
     assert sorted(record.config["model"]["steps"] for record in records) == [2, 5]
@@ -43,61 +44,53 @@ def test_a_residual_network_and_a_table(tmp_path: Path) -> None:
     parameters = {r.config["model"]["steps"]: read_json(r.path / "result.json")["parameters"] for r in records}
     assert parameters[5] - parameters[2] == 3 * (12 * 12 + 12)
 
-    shown = python("-c", TABLE_AND_HELP, runs_dir, tmp_path=tmp_path, **OWN)
-    assert (shown.returncode, shown.stderr) == (0, "")
+    def show() -> int:
+        assert report.main(["by_steps", runs_dir, "format=csv,md"]) == 0
+        print("help:", help_text(ROOT / "conf"))
+        report.main(["--help"])
+        print_refusals({"model": {"name": "resnet18", "steps": 4}})
+        return 0
+
+    status, shown = forked(show, tmp_path, OWN)
+    assert status == 0, shown
     (file,) = (tmp_path / "runs" / "report").glob("*.csv")
     rows = list(csv.DictReader(file.read_text().splitlines()))
     assert [row["steps"] for row in rows] == ["2", "5"]
     errors = {str(r.config["model"]["steps"]): r.result["test_error"] for r in records if r.result}
     assert {row["steps"]: float(row["test_error"]) for row in rows} == errors
-    seen = shown.stdout.partition("help:\n")[2]
+    seen = shown.partition("help:")[2]
     assert "stairs" in seen
     assert "by_steps" in seen
     assert "model.steps: 4 does nothing here; it needs model.name=stairs (else 3)" in seen
-
-
-SWEEP_AND_REFUSALS = """
-import sys
-from farkas_exp.launch.cli import main
-
-assert main(["-m", *sys.argv[1:]]) == 0
-print("refused:")
-
-from farkas_exp.config import parse
-from farkas_exp.machine.errors import UserError
-from farkas_exp.measures.figures import check_measures
-
-base = dict(model=dict(name="mlp"), lr=dict(value=0.1), dataset=dict(name="digits"))
-for part in (
-    dict(optimizer=dict(name="sgd", share=0.5)),
-    dict(optimizer=dict(name="signs", share=0)),
-    dict(optimizer=dict(name="signs", nesterov=True)),
-    dict(optimizer=dict(name="adam", momentum=0.5)),
-    dict(diagnostics=dict(measures=["larges"])),
-    dict(diagnostics=dict(measures=["brightest"]), dataset=dict(name="digits", normalize=True)),
-):
-    try:
-        check_measures(parse({**base, **part}))
-    except UserError as error:
-        print(error)
-"""
 
 
 def test_an_optimizer_and_a_measure(tmp_path: Path) -> None:
     asked = ["diagnostics.epochs=[0,1]", "diagnostics.measures=[largest]", "diagnostics.images=8"]
     chosen = ["model=mlp", "model.width=8", "optimizer=signs", "optimizer.momentum=0", "lr.value=0.001", *asked]
     runs_dir = f"runs_dir={tmp_path / 'runs'}"
-    done = python(
-        "-c", SWEEP_AND_REFUSALS, "optimizer.share=1,0.5", *chosen, *DIGITS, runs_dir, tmp_path=tmp_path, **OWN
-    )
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+
+    def sweep_and_refusals() -> int:
+        status = main(["-m", "optimizer.share=1,0.5", *chosen, *DIGITS, runs_dir])
+        print_refusals(
+            {"optimizer": {"name": "sgd", "share": 0.5}},
+            {"optimizer": {"name": "signs", "share": 0}},
+            {"optimizer": {"name": "signs", "nesterov": True}},
+            {"optimizer": {"name": "adam", "momentum": 0.5}},
+            {"diagnostics": {"measures": ["larges"]}},
+            {"diagnostics": {"measures": ["brightest"]}, "dataset": {"name": "digits", "normalize": True}},
+        )
+        return status
+
+    status, said = forked(sweep_and_refusals, tmp_path, OWN)
+    assert status == 0, said
+    assert "warning" not in said
     whole, half = sorted(collect(tmp_path / "runs"), key=lambda record: -record.config["optimizer"]["share"])
     assert whole.identity != half.identity
     moved = [record.diagnostics()[1]["largest"] - record.diagnostics()[0]["largest"] for record in (whole, half)]
     assert moved[0] != moved[1]
     assert all(abs(step) <= 2 * 0.001 * share + 1e-6 for step, share in zip(moved, (1, 0.5), strict=True)), "two steps"
 
-    lines = done.stdout.partition("refused:\n")[2].splitlines()
+    lines = said.partition("refused:\n")[2].splitlines()
     expected = (
         "optimizer.share: 0.5 does nothing here; it needs optimizer.name=signs (else 1.0)",
         "optimizer.share: 0.0 is out of range; it must be positive",

@@ -1,33 +1,32 @@
-"""A package from outside registers things with options of their own: they are seen by everything that sees options.
-
-Each in a process of its own: what is registered stays registered.
-"""
+"""A package from outside registers things with options of their own: they are seen by everything that sees options."""
 
 import json
 from pathlib import Path
 
 import pytest
 
+from farkas_exp.config import parse, schema_defaults, to_dict
+from farkas_exp.config.help import help_text
+from farkas_exp.config.identity import identify
+from farkas_exp.config.texts import keep_texts
+from farkas_exp.launch.cli import main
+from farkas_exp.machine.errors import UserError
+from farkas_exp.models.create import create_model
+from farkas_exp.registry import load_plugins
 from farkas_exp.runs import collect
 from tests.paths import ROOT
-from tests.plugin_commands import SMALL, command, python
+from tests.plugin_commands import SMALL, command, forked, python, run
 
 
 @pytest.mark.parametrize("installed", [True, False])
 def test_a_run_with_everything_from_another_package(tmp_path: Path, installed: bool) -> None:
-    named = [] if installed else ["plugins=[farkas_shiny]"]
-    shiny = [
-        "dataset=gems",
-        "dataset.carats=4",
-        "model=shiny_net",
-        "model.width=8",
-        "normalization=shiny",
-        "init=shiny_start",
-    ]
-    sweep = ["-m", "model.facets=4,2", "normalization.polish=1.5", "seed=0"]
-    runs_dir = f"runs_dir={tmp_path / 'runs'}"
-    done = command(*SMALL, *named, *shiny, *sweep, runs_dir, installed=installed, tmp_path=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
+    shiny = ["dataset=gems", "dataset.carats=4", "model=shiny_net", "model.width=8", "normalization=shiny"]
+    sweep = ["-m", "init=shiny_start", "model.facets=4,2", "normalization.polish=1.5", "seed=0"]
+    given = [*SMALL, *shiny, *sweep, f"runs_dir={tmp_path / 'runs'}", *(["plugins=[farkas_shiny]"] * (not installed))]
+    place = {"folder": tmp_path, "installed": "farkas_shiny" if installed else None}
+    status, said = run(*given, **place)
+    assert status == 0, said
+    assert "warning" not in said
     records = collect(tmp_path / "runs")
     assert {(r.config["model"]["facets"], r.config["normalization"]["polish"]) for r in records} == {
         (4, 1.5), (2, 1.5),
@@ -37,60 +36,49 @@ def test_a_run_with_everything_from_another_package(tmp_path: Path, installed: b
     assert {(record.config["dataset"]["name"], record.config["dataset"]["carats"]) for record in records} == {
         ("gems", 4)
     }
-    again = command(*SMALL, *named, *shiny, *sweep, runs_dir, installed=installed, tmp_path=tmp_path)
-    assert "2 skipped" in again.stdout
+    assert "2 skipped" in run(*given, **place)[1]
 
 
-CODE = """
-import json, sys
-from farkas_exp.config import parse, schema_defaults, to_dict
-from farkas_exp.config.texts import keep_texts
-from farkas_exp.machine.errors import UserError
-from farkas_exp.config.identity import identify
-from farkas_exp.models.create import create_model
-from farkas_exp.registry import load_plugins
-from farkas_exp.config.help import help_text
-from pathlib import Path
+def what_is_seen() -> None:
+    """Print what the package changes."""
+    base = {"model": {"name": "resnet18"}, "lr": {"value": 0.01}, "dataset": {"name": "digits"}}
+    before = identify(parse(base)).hash
+    load_plugins(["farkas_shiny"])
 
-base = {"model": {"name": "resnet18"}, "lr": {"value": 0.01}, "dataset": {"name": "digits"}}
-before = identify(parse(base)).hash
-load_plugins(["farkas_shiny"])
+    def made(**groups):
+        return parse({**base, **groups})
 
-def made(**groups):
-    return parse({**base, **groups})
+    def refusal(**groups):
+        with pytest.raises(UserError) as raised:
+            made(**groups)
+        return str(raised.value)
 
-def refusal(**groups):
-    try:
-        made(**groups)
-    except UserError as error:
-        return str(error)
-
-shiny = {"name": "shiny", "polish": 1}
-print(json.dumps({
-    "unmoved": before == identify(made()).hash == identify(made(normalization={"name": "none", "polish": 0.5})).hash,
-    "hashes": [identify(made(normalization=n)).hash for n in ({"name": "shiny"}, shiny, {**shiny, "coats": 2})],
-    "default": made(normalization={**shiny, "polish": 0.5}) == made(normalization={"name": "shiny"}),
-    "round": parse(to_dict(made(normalization=shiny))) == made(normalization=shiny),
-    "equal": made(normalization=shiny) == made(normalization={**shiny, "polish": 2}),
-    "hashable": len({made(normalization=shiny), made(normalization=shiny)}),
-    "text": keep_texts(["normalization.finish=1e3", "normalization.polish=1e3"]),
-    "defaults": schema_defaults()["normalization"]["polish"],
-    "without": refusal(normalization={"name": "batch", "polish": 1.0}),
-    "groups": refusal(normalization={"name": "shiny", "groups": 4}),
-    "range": refusal(normalization={"name": "shiny", "polish": 3}),
-    "type": refusal(normalization={"name": "shiny", "coats": 1.5}),
-    "typo": refusal(normalization={"name": "shiny", "polsh": 1}),
-    "name": refusal(model={"name": "resnet18", "facets": 2}),
-    "help": help_text(Path("conf")),
-    "built": [len(create_model("shiny_net", facets=3)[1]), len(create_model({"name": "shiny_net"})[1])],
-}))
-"""
+    shiny = {"name": "shiny", "polish": 1}
+    unmoved = before == identify(made()).hash == identify(made(normalization={"name": "none", "polish": 0.5})).hash
+    print(json.dumps({
+        "unmoved": unmoved,
+        "hashes": [identify(made(normalization=n)).hash for n in ({"name": "shiny"}, shiny, {**shiny, "coats": 2})],
+        "default": made(normalization={**shiny, "polish": 0.5}) == made(normalization={"name": "shiny"}),
+        "round": parse(to_dict(made(normalization=shiny))) == made(normalization=shiny),
+        "equal": made(normalization=shiny) == made(normalization={**shiny, "polish": 2}),
+        "hashable": len({made(normalization=shiny), made(normalization=shiny)}),
+        "text": keep_texts(["normalization.finish=1e3", "normalization.polish=1e3"]),
+        "defaults": schema_defaults()["normalization"]["polish"],
+        "without": refusal(normalization={"name": "batch", "polish": 1.0}),
+        "groups": refusal(normalization={"name": "shiny", "groups": 4}),
+        "range": refusal(normalization={"name": "shiny", "polish": 3}),
+        "type": refusal(normalization={"name": "shiny", "coats": 1.5}),
+        "typo": refusal(normalization={"name": "shiny", "polsh": 1}),
+        "name": refusal(model={"name": "resnet18", "facets": 2}),
+        "help": help_text(ROOT / "conf"),
+        "built": [len(create_model("shiny_net", facets=3)[1]), len(create_model({"name": "shiny_net"})[1])],
+    }))  # fmt: skip
 
 
-def test_identity_checks_and_help_see_the_options_of_another_package() -> None:
-    done = python("-c", CODE, tmp_path=ROOT)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+def test_identity_checks_and_help_see_the_options_of_another_package(tmp_path: Path) -> None:
+    status, said = forked(what_is_seen, tmp_path)
+    assert status == 0, said
+    found = json.loads(said)
     assert found["unmoved"]
     assert len(set(found["hashes"])) == 3
     assert (found["default"], found["round"], found["equal"], found["hashable"]) == (True, True, False, 1)
@@ -109,18 +97,20 @@ def test_identity_checks_and_help_see_the_options_of_another_package() -> None:
     assert found["built"] == [3, 4]
 
 
-def test_a_missing_plugin_is_one_line_and_an_unknown_name_lists_those_of_plugins(tmp_path: Path) -> None:
-    done = command("plugins=[no_such_package]", tmp_path=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr == (
+def test_a_missing_plugin_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["plugins=[no_such_package]"]) == 2
+    assert capfd.readouterr().err == (
         "error: plugins: cannot import 'no_such_package' (ModuleNotFoundError: No module named 'no_such_package')\n"
     )
-    done = command("plugins=[farkas_shiny]", "normalization=shyni", tmp_path=tmp_path)
+
+
+def test_an_unknown_name_lists_those_of_plugins(tmp_path: Path) -> None:
+    done = command("plugins=[farkas_shiny]", "normalization=shyni", folder=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("error: normalization: unknown 'shyni'; did you mean 'shiny'")
 
 
 def test_without_plugins_nothing_heavy_is_imported() -> None:
     code = "import sys, farkas_exp.launch.cli; from farkas_exp.config import schema_defaults; schema_defaults();"
-    done = python("-c", code + "sys.exit('torch' in sys.modules)", tmp_path=ROOT)
+    done = python("-c", code + "sys.exit('torch' in sys.modules)", folder=ROOT)
     assert done.returncode == 0, done.stderr

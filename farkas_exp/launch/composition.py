@@ -5,11 +5,14 @@ Here each file is read once, Hydra gives the order of merging once for all choic
 dictionaries are merged. Anything else (an added or deleted key, a value with `hydra:...`) is left to Hydra.
 """
 
+import copy
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hydra._internal import defaults_list, hydra
+from hydra import version
+from hydra._internal import config_repository, defaults_list, hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.defaults_list import create_defaults_list
 from hydra.core.default_element import InputDefault, ResultDefault
@@ -122,6 +125,10 @@ def _map_if_needed(overrides: Any, defaults: list[InputDefault], self_added: boo
 
 hydra.ConfigLoaderImpl = CommandLoader  # type: ignore[misc] - the one place where Hydra makes it
 defaults_list._create_interpolation_map = _map_if_needed
+# a tenth of a composition: Hydra copies a whole repository, of which it replaces the list of sources only, and reads
+# the version "1.1" hundreds of times
+config_repository.ConfigRepository.__deepcopy__ = lambda self, memo: copy.copy(self)  # type: ignore[attr-defined]
+version._get_version = functools.cache(version._get_version)
 
 
 class Compositions:

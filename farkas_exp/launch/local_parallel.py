@@ -87,7 +87,8 @@ def launch(settings: Mapping[str, Any], work: Work, all_runs: Sequence[Run]) -> 
     """
     planned = plan(settings, [] if work.config.get("device") == "cpu" else visible_gpus(), cores())
     groups = jobs.groups(jobs.skip_done(work, all_runs), jobs.whole_number(settings, "runs_per_job", 1))
-    pool = _Pool(work, planned, retries=jobs.whole_number(settings, "retries", 0))
+    retries = jobs.whole_number(settings, "retries", 0)
+    pool = _Pool(work, planned, retries, _context(on_cpu=not planned.devices))
     with StopRequest(patience=False) as stop:  # the jobs have their own limit, and `_Pool` waits for them
         complete = pool.run(groups, stop)
     if not complete:
@@ -122,8 +123,8 @@ class _Pool:
     work: Work
     plan: Plan
     retries: int
+    context: BaseContext
     payload: bytes = b""
-    context: BaseContext = field(default_factory=lambda: _context())
     running: dict[int, "_Started"] = field(default_factory=dict)
     ending: bool = False
     deadline: float = math.inf
@@ -212,11 +213,13 @@ def _end(exitcode: int) -> tuple[str, str]:
     return f"its process ended with status {exitcode} and no message", CRASHED
 
 
-def _context() -> BaseContext:
+def _context(on_cpu: bool) -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["farkas_exp.launch.cli", "farkas_exp.training.session"])
+    # a process's first optimizer imports PyTorch's compiler, for seconds; the server does not, lest it look for GPUs
+    compiler = ["torch._dynamo"] if on_cpu else []
+    context.set_forkserver_preload(["farkas_exp.launch.cli", "farkas_exp.training.session", *compiler])
     return context
 
 
