@@ -97,10 +97,13 @@ def certify(layer: nn.Module, input: Tensor, shortcut: Tensor | None = None) -> 
         shortcut: (N, channels, H', W'), for a residual layer only.
 
     Raises:
-        ValueError: a residual layer without a shortcut, or another layer with one, or a network without Farkas layers.
+        ValueError: an empty input, a residual layer without a shortcut, or another layer with one, or a network without
+            Farkas layers.
         UserError: what is given is no network.
     """
     check_network(layer)
+    if not input.numel():
+        raise ValueError("nothing is certified on no input")
     if not isinstance(layer, FARKAS):
         return _certify_network(layer, input)
     if isinstance(layer, FarkasResidualConv2d) != (shortcut is not None):

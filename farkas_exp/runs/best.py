@@ -25,11 +25,13 @@ from farkas_exp.machine.terminal import printable, unreadable_text
 from farkas_exp.runs import DONE, RunRecord, Survey, survey
 from farkas_exp.runs.command import folder_at, read_words
 from farkas_exp.runs.query import (
+    TOLERATED,
     by_data,
     deciding_settings,
     default_settings,
     different_keys,
     has_failed,
+    is_plain,
     ranked_error,
     selected,
     setting,
@@ -146,6 +148,7 @@ def best_value(key: str, config: Mapping[str, Any], beyond: bool = False) -> Any
     runs_dir = Path(str(config.get("runs_dir")))
     found = survey(runs_dir)
     held_out = [record for record in found.records if record.evaluated_on == "validation"]
+    free |= TOLERATED if is_plain(str(own.get("model.name"))) else set()
     records = [
         record for record in held_out
         if _without({**defaults, **deciding_settings(record.config)}, free) == _without({**defaults, **own}, free)

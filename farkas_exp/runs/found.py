@@ -66,7 +66,10 @@ class Runs(Sequence[RunRecord]):
         for each in states:
             if each not in STATES:
                 raise unknown("state", each, STATES)
-        filters = {keys[k]: (*map(shown, _several(value)), shown(value)) for k, value in settings.items()}
+        filters = {}
+        for key, value in settings.items():
+            values = _several(value)
+            filters[keys[key]] = (*map(shown, values), shown(values))  # also a setting that is a list
         kept = [record for record in selected(self, filters) if not states or record.state in states]
         return Runs(kept, self.unreadable)
 
@@ -119,4 +122,5 @@ def _row(record: RunRecord, differ: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _several(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, (list, tuple, set, range)) else [value]
+    value = value.tolist() if hasattr(value, "tolist") else value  # of numpy, pandas and torch
+    return list(value) if isinstance(value, Iterable) and not isinstance(value, (str, Mapping)) else [value]

@@ -71,6 +71,10 @@ def is_plain(name: str) -> bool:
     return network is not None and not network.farkas
 
 
+TOLERATED = frozenset(key for key, f in keys_of(Config) if declared(f).tolerated)
+"""The settings that may have any value where they have no effect: of a plain network."""
+
+
 def effective_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """All deciding settings that have an effect (`Option.needs`), including those that an older record does not know.
 
@@ -178,8 +182,8 @@ _SHORT = {
 def selected(records: Iterable[RunRecord], filters: Mapping[str, tuple[str, ...]]) -> list[RunRecord]:
     """The records whose configuration has one of the given values at every key of `filters`.
 
-    A key that an older record does not know has its default. `arm` and `experiment`, which only name a setting, select
-    all runs of that setting, also those trained under another name or none.
+    A key that an older record does not know has its default. `arm` and `experiment`, which only name a setting, and a
+    setting without effect, such as the aggregation of a plain network, select all runs of one identity, if any.
     """
     records = list(records)
 
@@ -189,7 +193,7 @@ def selected(records: Iterable[RunRecord], filters: Mapping[str, tuple[str, ...]
 
     for key in filters:
         found = [record for record in records if has(record, key)]
-        if key in _NAMES:
+        if key in _NAMES or key in default_settings():
             identities = {record.identity for record in found}
             found = [record for record in records if record.identity in identities]
         records = found

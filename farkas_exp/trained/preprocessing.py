@@ -115,7 +115,7 @@ class Preprocessing:
 
 def _tensor(array: np.ndarray) -> Tensor:
     try:
-        return torch.from_numpy(array.copy())  # which may be read-only, or turned round
+        return torch.from_numpy(array.astype(array.dtype.newbyteorder("=")))  # a copy: it may be read-only, or turned
     except TypeError:
         raise UserError(f"images: expected bytes (uint8), or floats in [0, 1], got {array.dtype}") from None
 

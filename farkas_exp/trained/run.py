@@ -145,6 +145,7 @@ class Run:
     def probabilities(self, images: Images) -> Tensor:
         """The probability of each class for each image, (N, classes), on the CPU."""
         parts = []
+        self.network.eval()  # it is the caller's, who may train it
         for part in self.preprocessing(images).split(AT_ONCE):
             with computing_in(self.config.precision, self.device):
                 parts.append(self.network(part.to(self.device)).float().softmax(1).cpu())

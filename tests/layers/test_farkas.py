@@ -412,3 +412,10 @@ def test_a_single_image_is_certified_like_a_batch_of_one():
     layer = FarkasConv2d(3, 5, 3)
     image = torch.randn(3, 8, 8)
     assert certify(layer, image).margin == pytest.approx(certify(layer, image[None]).margin)
+
+
+def test_nothing_is_certified_on_no_input():
+    layer = FarkasLinear(4, 6)
+    for network in (layer, nn.Sequential(layer)):
+        with pytest.raises(ValueError, match="^nothing is certified on no input"):
+            certify(network, torch.rand(0, 4))

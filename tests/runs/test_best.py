@@ -60,6 +60,17 @@ def test_the_best_value_is_that_of_the_same_setting_and_of_equal_ones_the_smalle
         best_value("lr.value", asked(tmp_path, batch_size=7))
 
 
+def test_a_setting_without_effect_hides_no_part_of_a_search(tmp_path):
+    searched(tmp_path, 0.1, 10.0, aggregation__name="mean")
+    searched(tmp_path, 0.2, 9.0)
+    assert best_value("lr.value", asked(tmp_path, model="resnet18", aggregation__margin=0.5)) == 0.2
+    searched(tmp_path, 0.3, 8.0, aggregation__name="mean")
+    assert best_value("lr.value", asked(tmp_path)) == 0.3
+    searched(tmp_path, 0.4, 7.0, model="farkasnet18", aggregation__name="mean")
+    with pytest.raises(UserError, match="has no run of this setting"):
+        best_value("lr.value", asked(tmp_path, model="farkasnet18"))
+
+
 def test_several_keys_are_free_together(tmp_path):
     searched(tmp_path, 0.1, 10.0, optimizer__momentum=0.5)
     searched(tmp_path, 0.2, 9.0, optimizer__momentum=0.8)

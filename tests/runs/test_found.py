@@ -4,6 +4,7 @@ import subprocess
 import sys
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 import farkas_exp
@@ -42,6 +43,11 @@ def test_runs_are_chosen_by_state_and_by_any_key_as_on_the_command_line(folder):
     assert [record.seed for record in found] == [0, 1]
     assert len(found[1:]) == 1
     assert repr(farkas_exp.runs(folder, lr=7)) == "<0 runs>"
+    assert len(farkas_exp.runs(folder, seed=np.arange(1, 5))) == len(farkas_exp.runs(folder, seed=(1, 2, 3, 4))) > 0
+    assert (
+        len(farkas_exp.runs(folder, seed=(seed for seed in [1]))) == len(farkas_exp.runs(folder, seed=np.int64(1))) > 0
+    )
+    assert len(farkas_exp.runs(folder, **{"diagnostics.epochs": []})) == 5  # a setting that is a list
     for where, expected in (({"modle": "x"}, "modle: unknown 'modle'; did you mean 'model'?"),
                             ({"state": "done"}, "state: unknown 'done'")):  # fmt: skip
         with pytest.raises(UserError, match="^" + expected.replace("?", r"\?")):

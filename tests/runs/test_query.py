@@ -184,6 +184,16 @@ def test_a_name_of_a_setting_chooses_all_its_runs_whoever_trained_them():
     assert selected([named, by_hand, other], {**filters, "seed": ("1",)}) == [by_hand]
 
 
+def test_a_setting_without_effect_chooses_no_part_of_the_seeds():
+    by_sum, by_mean = (
+        run(config=settings(aggregation__name="sum")),
+        run(seed=1, config=settings(aggregation__name="mean")),
+    )
+    other = dataclasses.replace(run(config=settings("farkasnet18", aggregation__name="sum")), identity="other")
+    assert selected([by_sum, by_mean, other], {"aggregation.name": ("mean",)}) == [by_sum, by_mean]
+    assert selected([by_sum, by_mean, other], {"aggregation.name": ("sum",)}) == [by_sum, by_mean, other]
+
+
 def test_a_failed_run_counts_as_a_guess_among_the_classes_of_its_data(tmp_path):
     of_four = on_data(tmp_path / "four", classes=4)
     assert chance_error(of_four) == 75.0

@@ -99,11 +99,15 @@ def test_images_are_taken_as_bytes_floats_arrays_files_and_pictures(path, tmp_pa
         first = run.probabilities(picture)
     turned = pixels.numpy()[:, :, ::-1].copy()[:, :, ::-1]  # of negative strides
     turned.flags.writeable = False
-    for given in (pixels.float() / 255, pixels.numpy(), turned, [str(file) for file in files], pixels.double() / 255):
+    swapped = (pixels.numpy() / 255).astype(">f4")
+    plain = (pixels.float() / 255, pixels.numpy(), turned, [str(file) for file in files], pixels.double() / 255)
+    for given in (*plain, swapped):
         assert torch.allclose(run.probabilities(given), expected, atol=1e-6)
     assert torch.allclose(first, expected[:1], atol=1e-6)
     assert torch.allclose(run.probabilities(pixels[0]), expected[:1], atol=1e-6)
     assert run.predict(pixels[:0]).shape == (0,)
+    run.network.train()  # in which batch norm and dropout would change the answer
+    assert torch.equal(run.probabilities(pixels), expected)
 
 
 @pytest.mark.parametrize(
