@@ -12,8 +12,8 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from farkas_exp.config import Config, arms, parse
+from farkas_exp.config.composition import Compositions
 from farkas_exp.config.store import config_dir, tell_hydra
-from farkas_exp.launch.composition import Compositions
 
 
 def composed(*overrides: str) -> Config | None:

@@ -12,8 +12,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from farkas_exp.config import arms
+from farkas_exp.config.composition import Compositions
 from farkas_exp.config.texts import keep_texts
-from farkas_exp.launch.composition import Compositions
 from farkas_exp.launch.planned import Planned
 from farkas_exp.launch.sweep import SweepWatch
 from farkas_exp.machine.errors import UserError

@@ -12,8 +12,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from farkas_exp.config.composition import Compositions
 from farkas_exp.launch import outcomes
-from farkas_exp.launch.composition import Compositions
 from farkas_exp.launch.execution import ended_for_memory
 from farkas_exp.launch.outcomes import LOST, Outcome
 from farkas_exp.launch.planned import Planned, objective

@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from farkas_exp import runs
+from farkas_exp.config.composition import values_of
 from farkas_exp.launch.complaints import one_line
-from farkas_exp.launch.composition import values_of
 from farkas_exp.launch.outcomes import ENDS_A_FAST_SWEEP, LOST, REFUSED, TO_BE_CONTINUED, Outcome, record_outcome
 from farkas_exp.launch.planned import Planned, objective
 from farkas_exp.launch.sweep import NEEDS_VALIDATION, SweepWatch, is_search

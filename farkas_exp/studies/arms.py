@@ -16,9 +16,10 @@ def experiment_arms(experiment: str, *swept: str) -> Arms:
 def _configs(experiment: str) -> dict[str, dict[str, Any]]:
     """The nested configuration of each arm by its label, without what is interpolated."""
     from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
+    from hydra.core.global_hydra import GlobalHydra
 
     from farkas_exp.config import arms
+    from farkas_exp.config.composition import Compositions
     from farkas_exp.config.store import config_dir, tell_hydra
 
     tell_hydra(Path(config_dir()))
@@ -26,8 +27,9 @@ def _configs(experiment: str) -> dict[str, dict[str, Any]]:
     own = arms.arms_of(experiment, [Path(config_dir())])
     arms.offer(own)
     with initialize_config_dir(config_dir(), version_base="1.3"):
+        master = compose("config", return_hydra_config=True)
+        compositions = Compositions(GlobalHydra.instance().config_loader(), master)
         for name, arm in own.items():
-            composed = compose("config", [f"experiment={experiment}", f"arm={name}"])
-            values: Any = OmegaConf.to_container(composed, resolve=False)
+            values = compositions.unresolved([f"experiment={experiment}", f"arm={name}"])
             found[arm.label or name], _ = arms.of_run(values)
     return found

@@ -19,6 +19,11 @@ EVERY = {path.stem for path in Path(config_dir()).glob("dataset/*.yaml")}
 POINTS, STREAMED = {"moons"}, {"imagenet", "tiny_imagenet", "streamed_folder"}
 
 
+EACH_KIND = {"demo", "initializations", "ntk_resnet", "sep_zero_init", "table1_controls", "table1_small_images",
+             "table3", "without_normalization_extended"}  # fmt: skip
+"""Experiments whose files differ in kind: with arms, inherited once and twice, with phases, searches, resolvers."""
+
+
 def root_of(name: str) -> list[str]:
     """A folder for a data set of files; others refuse one."""
     return ["dataset.root=x"] if "root" in DATASETS[name].options else []
@@ -37,7 +42,8 @@ def test_an_experiment_composes_as_hydra_does_and_with_every_dataset_that_fits_i
     *_, last = grid.combinations(master.hydra.sweeper.params, fixed, compositions._loader)
     plain = compositions.plain_values(last)
     assert plain is not None, "left to Hydra, at a quarter of a second for each run"
-    assert plain == compositions.by_hydra(last)
+    if datasets == "all" or experiment in EACH_KIND:
+        assert plain == compositions.by_hydra(last)
     sweep = {key: value.split(",")[0] for key, value in sweep_of(experiment).items() if key not in ("arm", "seed")}
     given = [f"{key}={value}" for key, value in sweep.items()] + [f"arm={arm}" for arm in own_arms(experiment)][:1]
     own = composed(f"experiment={experiment}", *given, *rate, *root)

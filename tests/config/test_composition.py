@@ -11,13 +11,13 @@ from hydra._internal.utils import create_config_search_path
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from farkas_exp.config import parse
+from farkas_exp.config import composition, parse
+from farkas_exp.config.composition import CommandLoader
 from farkas_exp.config.help import choices
 from farkas_exp.config.identity import identify
 from farkas_exp.config.store import config_dir, tell_hydra
-from farkas_exp.launch import cli, composition, grid
-from farkas_exp.launch.composition import CommandLoader
-from tests.composing import made_for, of_experiment
+from farkas_exp.launch import cli, grid
+from tests.composing import made_for, of_experiment, own_arms
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_all_runs_of_a_sweep_ask_hydra_once(monkeypatch):
     compositions, _ = made_for.__wrapped__("")
     monkeypatch.setattr(compositions, "by_hydra", lambda overrides: pytest.fail("composed by Hydra"))
     lists = []
-    monkeypatch.setattr("farkas_exp.launch.composition.create_defaults_list", _counting(lists))
+    monkeypatch.setattr("farkas_exp.config.composition.create_defaults_list", _counting(lists))
     axes = (["resnet18", "resnet34", "farkasnet18"], ["batch", "none", "group"], ["small", "large"], range(10))
     found = [
         (f"model={m}", f"normalization={n}", f"lr={r}", f"seed={s}", "epochs=3")
@@ -72,6 +72,27 @@ def test_all_runs_of_a_sweep_ask_hydra_once(monkeypatch):
     assert len(lists) == 1
     hashes = {identify(parse(compositions.values(each))).hash for each in found}
     assert len(hashes) == 18
+
+
+def test_arms_ask_hydra_once_for_each_set_of_groups_that_they_choose(monkeypatch):
+    _, master = of_experiment("table1_controls")
+    compositions = composition.Compositions(made_for("table1_controls")[0]._loader, master)
+    monkeypatch.setattr(compositions, "by_hydra", lambda overrides: pytest.fail("composed by Hydra"))
+    lists = []
+    monkeypatch.setattr("farkas_exp.config.composition.create_defaults_list", _counting(lists))
+    own = own_arms("table1_controls")
+    for arm in own:
+        compositions.values(["experiment=table1_controls", f"arm={arm}", "model=farkasnet18"])
+    assert len(lists) == len({frozenset(arm.choices) for arm in own.values()}) < len(own) / 2
+
+
+@pytest.mark.parametrize("given", [[], ["normalization=group"], ["init=pytorch", "lr=small"]])
+def test_the_command_line_wins_over_the_choices_of_an_arm_and_these_over_the_experiments(given):
+    """`authors_bn_large` chooses normalization and rate, `he` the initialization, which the experiment has too."""
+    compositions, _ = of_experiment("table1_controls")
+    for arm in ("authors_bn_large", "he"):
+        words = ["experiment=table1_controls", *given, f"arm={arm}", "model=farkasnet18"]
+        assert compositions.plain_values(words) == compositions.by_hydra(words)
 
 
 def _counting(calls):

@@ -9,6 +9,7 @@ import copy
 import functools
 import re
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 from hydra import version
@@ -31,11 +32,9 @@ Values = dict[str, Any]
 
 def _best(key: str, beyond: bool = False, *, _root_: DictConfig) -> Any:
     """The value of `${best:KEY}`; see `best.best_value`."""
-    from farkas_exp.runs.best import best_value
-
     values: Any = OmegaConf.to_container(_root_, resolve=False)
     run, _ = arms.of_run({name: value for name, value in values.items() if name != "hydra"})
-    return best_value(key, run, beyond)
+    return import_module("farkas_exp.runs.best").best_value(key, run, beyond)
 
 
 def _beyond(key: str, *, _root_: DictConfig) -> Any:
@@ -158,6 +157,10 @@ class Compositions:
         found = self.plain_values(overrides)
         return self.by_hydra(overrides) if found is None else found
 
+    def unresolved(self, choices: Sequence[str]) -> Values:
+        """The values with these choices of groups, `${...}` as they are written."""
+        return _copy(self._chosen([self._parse(text) for text in choices]))
+
     def by_hydra(self, overrides: Sequence[str]) -> Values:
         """The values as Hydra itself composes them."""
         return values_of(self._loader.load_sweep_config(self._master, list(overrides)))
@@ -192,11 +195,27 @@ class Compositions:
         key = tuple(str(override.input_line) for override in groups)
         if key not in self._merged:
             merged: Values = {}
-            for default in self._order(groups):
+            for default in self._order(self._with_an_arms(groups)):
                 _merge(merged, self._file(default))
             merged.pop("hydra", None)
             self._merged[key] = merged
         return self._merged[key]
+
+    def _with_an_arms(self, groups: Sequence[Override]) -> list[Override]:
+        """The choices, with those of an arm as if they were given too, so that arms need no lists of their own."""
+        given = {override.key_or_group for override in groups}
+        own = [
+            self._parse(f"{default.group.removeprefix('/')}={default.value}")
+            for override in groups
+            if override.key_or_group == arms.GROUP and isinstance(override.value(), str)
+            for default in self._defaults(override) if default.is_override()
+        ]  # fmt: skip
+        return [*groups, *(override for override in own if override.key_or_group not in given)]
+
+    def _defaults(self, override: Override) -> Sequence[InputDefault]:
+        """The defaults list of the chosen file; empty if there is none."""
+        loaded = self._repository.load_config(f"{override.key_or_group}/{override.value()}")
+        return () if loaded is None else loaded.defaults_list
 
     def _order(self, groups: Sequence[Override]) -> list[ResultDefault]:
         """The files in the order of merging; one list for all choices between plain files."""
@@ -212,13 +231,14 @@ class Compositions:
         return [_with_choice(default, chosen) for default in self._orders[key]]
 
     def _package(self, override: Override) -> str | None:
-        """The package of a choice if it is a file without a defaults list, else None."""
+        """The package of a choice if it is a file without a defaults list, or an arm, else None."""
         choice = override.value()
         changes = override.is_add() or override.is_force_add() or override.is_delete() or override.package is not None
         if changes or not isinstance(choice, str):
             return None
         loaded = self._repository.load_config(f"{override.key_or_group}/{choice}")
-        if loaded is None or any(not default.is_self() for default in loaded.defaults_list):
+        is_arm = override.key_or_group == arms.GROUP
+        if loaded is None or not all(d.is_self() or (is_arm and d.is_override()) for d in loaded.defaults_list):
             return None
         return str(loaded.header["package"] or "in its group")
 
