@@ -121,10 +121,8 @@ class WandbMirror:
     is the epoch.
     """
 
-    def __init__(
-        self, run: Any, directory: Path, warn: Callable[[str], object], finish_timeout: float = FINISH_TIMEOUT
-    ) -> None:
-        self._run, self._directory, self._warn, self._finish_timeout = run, directory, warn, finish_timeout
+    def __init__(self, run: Any, directory: Path, warn: Callable[[str], object]) -> None:
+        self._run, self._directory, self._warn = run, directory, warn
         self._warned, self._online = False, False
 
     @classmethod
@@ -137,17 +135,14 @@ class WandbMirror:
         group: str | None,
         tags: Sequence[str],
         config: Mapping[str, Any],
-        *,
-        init_timeout: float = INIT_TIMEOUT,
-        finish_timeout: float = FINISH_TIMEOUT,
-        warn: Callable[[str], object] | None = None,
+        warn: Callable[[str], object] = print_warning,
     ) -> "WandbMirror":
         """Start the W&B run of a run directory, or continue it; W&B keeps its files there, in `wandb/`.
 
         Name and group of the settings win over the arguments, and tags are added up. `warn` is called with a line on
-        trouble, which is by default printed on standard error.
+        trouble.
         """
-        mirror = cls(None, run_dir, warn or print_warning, finish_timeout)
+        mirror = cls(None, run_dir, warn)
         told = told_by(settings)
         if told.mode == "disabled":
             return mirror
@@ -165,13 +160,12 @@ class WandbMirror:
         refused = None
         if told.mode == "online":
             try:
-                mirror._run = _init("online", arguments, init_timeout, finish_timeout)
-                mirror._online = True
+                mirror._run, mirror._online = _init("online", arguments), True
                 return mirror
             except Exception as error:  # noqa: BLE001 - whatever W&B raises, the training goes on
                 refused = error
         try:
-            mirror._run = _init("offline", arguments, init_timeout, finish_timeout)
+            mirror._run = _init("offline", arguments)
         except Exception as error:  # noqa: BLE001
             mirror._complain(error, "W&B does not start, going on without it")
         if refused is not None:
@@ -194,10 +188,10 @@ class WandbMirror:
             values = {key: value for key, value in summary.items() if value is not None}
             self._guarded(lambda run: run.summary.update(values))
         begin = time.monotonic()
-        self._guarded(lambda run: run.finish(exit_code=exit_code), self._finish_timeout)
+        self._guarded(lambda run: run.finish(exit_code=exit_code), FINISH_TIMEOUT)
         # W&B raises no error for a silent server: it just gives up when the time is over.
-        if self._online and time.monotonic() - begin >= self._finish_timeout:
-            self._complain(TimeoutError(f"no answer in {self._finish_timeout:.0f} s"), "W&B did not take everything")
+        if self._online and time.monotonic() - begin >= FINISH_TIMEOUT:
+            self._complain(TimeoutError(f"no answer in {FINISH_TIMEOUT:.0f} s"), "W&B did not take everything")
         self._run = None
 
     def _guarded(self, call: Callable[[Any], object], more_seconds: float = 0.0) -> None:
@@ -239,7 +233,7 @@ def log_files(files: Sequence[Path], name: str, settings: WandbConfig, directory
         "group": told.group or "reports", "job_type": "report", "tags": list(told.tags),
     }  # fmt: skip
     try:
-        run = _init(told.mode, arguments, INIT_TIMEOUT, FINISH_TIMEOUT)
+        run = _init(told.mode, arguments)
     except Exception as error:  # noqa: BLE001 - whatever W&B raises
         raise UserError(f"wandb: does not start ({' '.join(str(error).split())[:160]})") from None
     try:
@@ -262,7 +256,7 @@ def _log_all(run: Any, files: Sequence[Path], name: str) -> None:
     run.finish()
 
 
-def _init(mode: str, arguments: dict[str, Any], init_timeout: float, finish_timeout: float) -> Any:
+def _init(mode: str, arguments: dict[str, Any]) -> Any:
     """Start a W&B run. On failure end W&B's own process, whose state would spoil the next start.
 
     A process of an earlier run that dies between the look at it and the call is replaced by a new one.
@@ -270,28 +264,26 @@ def _init(mode: str, arguments: dict[str, Any], init_timeout: float, finish_time
     service.prepare()
     is_old = service.is_known()
     try:
-        run = service.within(
-            2 * init_timeout + CALL_TIMEOUT, lambda: _started(mode, arguments, init_timeout, finish_timeout)
-        )
+        run = service.within(2 * INIT_TIMEOUT + CALL_TIMEOUT, lambda: _started(mode, arguments))
     except Exception as error:
         service.forget()
         if is_old and type(error).__name__ == service.HUNG_UP:
-            return _init(mode, arguments, init_timeout, finish_timeout)
+            return _init(mode, arguments)
         raise
     service.guard()
     return run
 
 
-def _started(mode: str, arguments: dict[str, Any], init_timeout: float, finish_timeout: float) -> Any:
+def _started(mode: str, arguments: dict[str, Any]) -> Any:
     # or W&B's error reports make a process wait 20 s at its end for a silent server
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
     settings = wandb.Settings(
         mode=mode,  # type: ignore[arg-type]
-        init_timeout=init_timeout,
-        finish_timeout=finish_timeout,
-        login_timeout=init_timeout,
+        init_timeout=INIT_TIMEOUT,
+        finish_timeout=FINISH_TIMEOUT,
+        login_timeout=INIT_TIMEOUT,
         silent=True,
         console="off",
         disable_git=True,
@@ -300,7 +292,7 @@ def _started(mode: str, arguments: dict[str, Any], init_timeout: float, finish_t
         x_disable_stats=True,
         x_disable_machine_info=True,
         x_graphql_retry_max=2,
-        x_graphql_timeout_seconds=math.ceil(init_timeout),
+        x_graphql_timeout_seconds=math.ceil(INIT_TIMEOUT),
     )
     wandb.setup(wandb.Settings(silent=True, console="off"))  # or the login prints its own lines
     # "create_new": a second init without a finish would return the first run

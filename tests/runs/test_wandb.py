@@ -133,10 +133,10 @@ def run_online(tmp_path: Path, base_url: str, key: str | None, timeout: float = 
     """Start online in a process of its own, log, finish; what it printed, and whether it recorded."""
     code = (
         "import sys, json\nfrom pathlib import Path\n"
-        "from farkas_exp.config import WandbConfig\nfrom farkas_exp.runs.wandb import WandbMirror\n"
-        "warnings = []\n"
-        f"m = WandbMirror.start(WandbConfig(mode='online'), Path(sys.argv[1]), 'run', 'n', None, [], {{'a': 1}},\n"
-        f"    init_timeout={timeout}, finish_timeout={timeout}, warn=warnings.append)\n"
+        "from farkas_exp.config import WandbConfig\nfrom farkas_exp.runs import wandb\n"
+        f"warnings = []\nwandb.INIT_TIMEOUT = wandb.FINISH_TIMEOUT = {timeout}\n"
+        "m = wandb.WandbMirror.start(WandbConfig(mode='online'), Path(sys.argv[1]), 'run', 'n', None, [], {'a': 1},\n"
+        "    warnings.append)\n"
         "for epoch in (1, 2): m.log({'epoch': epoch, 'train_loss': 1.0})\n"
         "active = m.active\nm.finish(0, {'x': 1})\n"
         "print(json.dumps({'warnings': warnings, 'active': active}))\n"
@@ -176,7 +176,9 @@ def test_a_server_that_falls_silent_under_way_costs_bounded_time_and_one_warning
     warnings: list[str] = []
     with wandb_server() as (address, speaking):
         monkeypatch.setenv("WANDB_BASE_URL", address)
-        mirror = start(tmp_path, "online", init_timeout=10.0, finish_timeout=2.0, warn=warnings.append)
+        monkeypatch.setattr(wandb_mirror, "INIT_TIMEOUT", 10.0)
+        monkeypatch.setattr(wandb_mirror, "FINISH_TIMEOUT", 2.0)
+        mirror = start(tmp_path, "online", warn=warnings.append)
         mirror.log({"epoch": 1, "train_loss": 2.0})
         if falls_silent:
             speaking.clear()
@@ -325,9 +327,9 @@ def test_a_stopped_process_of_wandb_does_not_hang_the_end_of_the_command(tmp_pat
     code = (
         "import os, signal, sys\nfrom pathlib import Path\nfrom farkas_exp.config import WandbConfig\n"
         "from farkas_exp.runs import wandb\nfrom farkas_exp.runs import wandb_service as service\n"
-        "wandb.CALL_TIMEOUT = 1.0\nwarnings = []\n"
+        "wandb.CALL_TIMEOUT = wandb.FINISH_TIMEOUT = 1.0\nwarnings = []\n"
         "m = wandb.WandbMirror.start(WandbConfig(mode='offline'), Path(sys.argv[1]), 'i', 'n', None, [], {},\n"
-        "    finish_timeout=1.0, warn=warnings.append)\n"
+        "    warnings.append)\n"
         "m.log({'epoch': 1, 'train_loss': 1.0})\n"
         "if sys.argv[2] == 'after the finish': m.finish()\n"
         "[os.kill(pid, signal.SIGSTOP) for pid in service._children()]\n"
