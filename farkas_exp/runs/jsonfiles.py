@@ -1,4 +1,7 @@
-"""JSON files that may be damaged: read without waiting and within limits, written whole, with finite numbers."""
+"""JSON files, and JSONL files with a row on each line, safe against a kill at any moment.
+
+They may be damaged, so they are read without waiting and within limits. A number that is not finite becomes null.
+"""
 
 import hashlib
 import json
@@ -8,11 +11,12 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from farkas_exp.machine.files import write_text
+from farkas_exp.machine.files import appending, cut_torn_line, write_text
+from farkas_exp.machine.signals import at_stake
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON, whole or not at all; a number that is not finite becomes null."""
+    """Write `value` as JSON, whole or not at all."""
     write_text(path, json.dumps(finite(value), indent=1, allow_nan=False) + "\n")
 
 
@@ -32,8 +36,39 @@ def _digest(value: dict[str, Any]) -> str:
 
 
 def json_line(row: dict[str, Any]) -> str:
-    """A row as a line of JSON; a number that is not finite becomes null."""
+    """A row as a line of JSON."""
     return json.dumps(finite(row), allow_nan=False) + "\n"
+
+
+def append_row(path: Path, row: dict[str, Any]) -> None:
+    """Append a row as one line, and wait for the disk: it survives the death of the machine.
+
+    The torn last line of an earlier process is cut off first.
+    """
+    cut_torn_line(path)
+    with at_stake(), appending(path) as file:
+        file.write(json_line(row))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def truncate_rows(path: Path, epochs: int) -> list[dict[str, Any]]:
+    """Keep only the rows of the first `epochs` epochs, once each, and return them.
+
+    For a run that goes on from a checkpoint of `epochs` finished epochs: it writes the later rows again. Rows count by
+    their "epoch" (from 1; 0 is before the first), so a file need not have a row for every epoch. The file is replaced
+    as a whole.
+    """
+    rows: list[dict[str, Any]] = []
+    last = -1
+    for row in read_rows(path):
+        epoch = row.get("epoch")
+        if isinstance(epoch, int) and last < epoch <= epochs:
+            rows.append(row)
+            last = epoch
+    if path.exists():
+        write_text(path, "".join(map(json_line, rows)))
+    return rows
 
 
 def finite(value: Any) -> Any:

@@ -13,7 +13,7 @@ from farkas_exp.machine.signals import StopRequest, free_to_leave
 from farkas_exp.measures.figures import check_measures
 from farkas_exp.runs import RunDirectory, RunLost, by_evaluation_set, checkpoint, write_record, write_state
 from farkas_exp.runs.console import Progress
-from farkas_exp.runs.jsonl import append_row, truncate_rows
+from farkas_exp.runs.jsonfiles import append_row, truncate_rows
 from farkas_exp.runs.mirrors import check_mirrors, mirrors
 from farkas_exp.runs.record import name_of, write_result
 from farkas_exp.runs.wandb import mirror_of, summary_of, told_by

@@ -9,7 +9,7 @@ from farkas_exp import runs
 from farkas_exp.launch.execution import execute
 from farkas_exp.machine.errors import UserError
 from farkas_exp.runs import RunDirectory, mirrors, open_run, read_rows
-from farkas_exp.runs.jsonl import append_row
+from farkas_exp.runs.jsonfiles import append_row
 from tests.configs import config
 from tests.stopping import stop_after
 

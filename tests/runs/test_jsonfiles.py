@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from farkas_exp.runs import read_rows
-from farkas_exp.runs.jsonl import append_row, truncate_rows
+from farkas_exp.runs.jsonfiles import append_row, truncate_rows
 
 
 def test_a_row_is_in_the_file_before_append_returns(tmp_path: Path) -> None:
