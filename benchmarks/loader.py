@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from farkas_exp.data.files.decode import Piece, RandomCrop, View
+from farkas_exp.data.files.decode import RandomCrop, View
 from farkas_exp.data.files.listing import list_images
 from farkas_exp.data.files.made import make_folder
 from farkas_exp.data.files.pool import DecodingPool, Request
@@ -30,7 +30,7 @@ SIZE, BATCH, ROUNDS = 128, 128, 3
 class Pieces:
     """A data set whose items are pieces of a batch, decoded."""
 
-    def __getitem__(self, piece: Piece) -> "torch.Tensor":
+    def __getitem__(self, piece: Request) -> "torch.Tensor":
         import torch
 
         pixels = np.empty((len(piece.paths), piece.height, piece.width, 3), np.uint8)
@@ -44,7 +44,7 @@ class Loader:
     def __init__(self, workers: int) -> None:
         from torch.utils.data import DataLoader
 
-        self._pieces: list[Piece] = []
+        self._pieces: list[Request] = []
         data: Any = Pieces()
         self._loader: Any = DataLoader(
             data, batch_size=None, sampler=self._pieces, num_workers=workers, persistent_workers=True,

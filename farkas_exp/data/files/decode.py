@@ -189,25 +189,6 @@ def to_rgb(image: "Image.Image") -> "Image.Image":
     return image.convert("RGB")
 
 
-class Piece(NamedTuple):
-    """A part of a batch for one worker: images of bytes (height, width, 3), from `offset` on."""
-
-    offset: int
-    height: int
-    width: int
-    paths: Sequence[str]
-    views: Sequence[View]
-    draft: bool
-
-    def decode_into(self, memory: memoryview) -> None:
-        """Decode the images into `memory`, one after the other."""
-        size = self.height * self.width * 3
-        for number, (path, view) in enumerate(zip(self.paths, self.views, strict=True)):
-            part = memory[self.offset + number * size : self.offset + (number + 1) * size]
-            target = np.frombuffer(part, dtype=np.uint8).reshape(self.height, self.width, 3)
-            target[:] = decode(path, self.height, self.width, view, self.draft)
-
-
 def image_sizes(paths: Sequence[str]) -> list[tuple[int, int]]:
     """(width, height) of each image, from the headers of the files."""
     sizes = []

@@ -18,14 +18,13 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.util import Finalize
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from farkas_exp.data.files.decode import Piece, View, quiet
+from farkas_exp.data.files.decode import View, decode, quiet
 from farkas_exp.machine.cores import cores
 from farkas_exp.machine.errors import UserError
 
@@ -40,27 +39,39 @@ def default_workers(ranks: int = 1) -> int:
     return max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", ranks)))
 
 
-@dataclass(frozen=True)
-class Request:
-    """A batch to decode: a path and a view for each image, all of `height` x `width` pixels."""
+class Request(NamedTuple):
+    """A batch to decode, or a piece of it: a path and a view for each image, all of `height` x `width` pixels.
+
+    `offset` is the byte in the shared memory from which on they lie, one after the other.
+    """
 
     paths: Sequence[str]
     views: Sequence[View]
     height: int
     width: int
     draft: bool = True
+    offset: int = 0
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the decoded batch."""
+        """Bytes of the decoded images."""
         return len(self.paths) * self.height * self.width * 3
 
-    def pieces(self, offset: int) -> Iterator[Piece]:
+    def pieces(self, offset: int) -> "Iterator[Request]":
         """The batch in pieces, from byte `offset` on."""
         for start in range(0, len(self.paths), PIECE):
-            part = slice(start, start + PIECE)
-            place = offset + start * self.height * self.width * 3
-            yield Piece(place, self.height, self.width, self.paths[part], self.views[part], self.draft)
+            part, place = slice(start, start + PIECE), offset + start * self.height * self.width * 3
+            yield self._replace(paths=self.paths[part], views=self.views[part], offset=place)
+
+    def images_in(self, memory: "memoryview | mmap.mmap | bytearray") -> np.ndarray:
+        """The images in the memory: their bytes, (n, height, width, 3)."""
+        flat = np.frombuffer(memory, np.uint8, self.nbytes, self.offset)
+        return flat.reshape(len(self.paths), self.height, self.width, 3)
+
+    def decode_into(self, memory: memoryview) -> None:
+        """Decode the images into the memory."""
+        for target, path, view in zip(self.images_in(memory), self.paths, self.views, strict=True):
+            target[:] = decode(path, self.height, self.width, view, self.draft)
 
 
 class DecodingPool:
@@ -90,19 +101,19 @@ class DecodingPool:
         """
         self._begin(AHEAD * largest)
         own, slots = self._pass, itertools.cycle(range(AHEAD))
-        waiting: deque[tuple[Request, int, int]] = deque()
+        waiting: deque[tuple[Request, int]] = deque()
         upcoming = iter(requests)
         while True:
             while len(waiting) < (AHEAD if self.workers else 1) and (request := next(upcoming, None)) is not None:
                 offset = next(slots) * largest
-                waiting.append((request, offset, self._send(Piece.decode_into, request.pieces(offset))))
+                count = self._send(Request.decode_into, request.pieces(offset))
+                waiting.append((request._replace(offset=offset), count))
             if not waiting:
                 return
-            request, offset, count = waiting.popleft()
+            request, count = waiting.popleft()
             for _ in range(count):
                 self._receive()
-            shape = (len(request.paths), request.height, request.width, 3)
-            yield np.frombuffer(self._memory, np.uint8, request.nbytes, offset).reshape(shape)
+            yield request.images_in(self._memory)
             assert own == self._pass, "another pass over the data has begun"
 
     def map(self, function: Callable[[Sequence[Any]], Any], items: Sequence[Any], size: int = 64) -> Iterator[Any]:
@@ -229,7 +240,7 @@ def _work(connection: Connection) -> None:
 
 def _quietly(function: Callable[..., Any], argument: Any, memory: memoryview | None = None) -> Any:
     with quiet():
-        return function(argument, memory) if isinstance(argument, Piece) else function(argument)
+        return function(argument, memory) if isinstance(argument, Request) else function(argument)
 
 
 def _make_file(room: int) -> tuple[str, mmap.mmap]:
