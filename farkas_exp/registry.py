@@ -17,7 +17,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
-from farkas_exp.machine.errors import UserError, unknown
+from farkas_exp.machine.errors import UserError, in_one_line, unknown
 
 PLUGINS = "farkas_exp.plugins"
 """The group of entry points whose modules register things when they are imported."""
@@ -127,7 +127,7 @@ def load_plugins(modules: Iterable[str] = ()) -> None:
         try:
             import_module(str(module))
         except (Exception, SystemExit) as error:
-            raise UserError(f"plugins: cannot import {module!r} ({_in_one_line(error)})") from error
+            raise UserError(f"plugins: cannot import {module!r} ({in_one_line(error)})") from error
 
 
 @cache
@@ -136,11 +136,7 @@ def _load_entry_points() -> None:
         try:
             plugin.load()
         except (Exception, SystemExit) as error:
-            raise UserError(f"plugin {plugin.name}: cannot import {plugin.value!r} ({_in_one_line(error)})") from error
-
-
-def _in_one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise UserError(f"plugin {plugin.name}: cannot import {plugin.value!r} ({in_one_line(error)})") from error
 
 
 @dataclass(frozen=True, kw_only=True)

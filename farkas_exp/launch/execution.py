@@ -15,7 +15,7 @@ from farkas_exp.data.files.prints import Prints, check_same, prints
 from farkas_exp.launch import workers
 from farkas_exp.launch.outcomes import BUSY, DISK, SKIPPED, Outcome, result_text
 from farkas_exp.machine import distributed
-from farkas_exp.machine.errors import Interrupted, UserError
+from farkas_exp.machine.errors import Interrupted, UserError, in_one_line
 from farkas_exp.machine.files import write_text
 from farkas_exp.machine.output import warn
 from farkas_exp.machine.processes import RankFailed
@@ -177,7 +177,7 @@ def _disk_note(error: OSError) -> str:
 
 def _crash(run: runs.RunDirectory, config: Config, error: Exception) -> Outcome:
     failed = isinstance(error, RankFailed)  # its message names the error and the process
-    note = str(error) if failed else f"{type(error).__name__}: {' '.join(str(error).split())}"
+    note = str(error) if failed else in_one_line(error)
     try:
         write_text(run.error, error.details if failed else "".join(traceback.format_exception(error)))
         if not run.record.exists():

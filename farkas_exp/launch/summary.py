@@ -29,7 +29,7 @@ from farkas_exp.launch.outcomes import (
     read_outcomes,
 )
 from farkas_exp.launch.sweep import Sweep
-from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.errors import UserError, in_one_line
 from farkas_exp.machine.files import write_text
 from farkas_exp.machine.output import say, warn
 from farkas_exp.machine.signals import free_to_leave
@@ -140,4 +140,4 @@ def _render(experiment: str, outcomes: Sequence[Outcome]) -> None:
     except UserError as error:
         warn(f"no report: {error}")
     except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 - the runs are done, whatever happens here
-        warn(f"no report: {type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": "))
+        warn(f"no report: {in_one_line(error)}".removesuffix(": "))

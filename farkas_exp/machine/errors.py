@@ -16,6 +16,11 @@ class Interrupted(Exception):  # noqa: N818 - not an error: the run goes on wher
     """The run was asked to stop and has written its checkpoint; the same command continues it."""
 
 
+def in_one_line(error: BaseException) -> str:
+    """The type of an error, and its message without line breaks."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
 def unknown(where: str, got: object, choices: Iterable[str]) -> UserError:
     """The error for a name that is none of `choices`, with the nearest valid name and all of them."""
     names = sorted(choices)

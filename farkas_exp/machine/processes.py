@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from farkas_exp.machine.errors import Interrupted, UserError
+from farkas_exp.machine.errors import Interrupted, UserError, in_one_line
 from farkas_exp.machine.liveness import Watch
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def _described(rank: int, error: BaseException) -> tuple[bool, str, str]:
     """An error for other processes: whether it is a user's mistake, its message, its traceback."""
     if isinstance(error, UserError):
         return True, str(error), ""
-    message = f"process {rank}: {type(error).__name__}: {' '.join(str(error).split())}"
+    message = f"process {rank}: {in_one_line(error)}"
     return False, message, "".join(traceback.format_exception(error))
 
 
