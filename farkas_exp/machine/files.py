@@ -30,7 +30,7 @@ def replacing(path: str | os.PathLike[str], keep: Path | None = None) -> Iterato
     temporary = os.path.join(folder, f".{name[:40]}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     with at_stake():
         try:
-            with open(temporary, "xb", opener=_without_links) as handle:
+            with open(temporary, "xb", opener=without_links) as handle:
                 yield handle
                 handle.flush()
                 os.fsync(handle.fileno())
@@ -54,12 +54,12 @@ def appending(path: str | os.PathLike[str]) -> TextIO:
     Raises:
         OSError: it cannot be opened, or is a link or no regular file.
     """
-    return open(path, "a", encoding="utf-8", opener=_without_links)
+    return open(path, "a", encoding="utf-8", opener=without_links)
 
 
 def cut_torn_line(path: str | os.PathLike[str]) -> None:
     """Cut off an unfinished last line, as a killed process leaves it."""
-    with suppress(FileNotFoundError), open(path, "r+b", opener=_without_links) as handle:
+    with suppress(FileNotFoundError), open(path, "r+b", opener=without_links) as handle:
         content = handle.read()
         if content and not content.endswith(b"\n"):
             handle.truncate(content.rfind(b"\n") + 1)
@@ -67,7 +67,7 @@ def cut_torn_line(path: str | os.PathLike[str]) -> None:
 
 def open_or_make(path: str | os.PathLike[str]) -> TextIO:
     """Open a text file to read and write, and make it if needed; see `appending`."""
-    return open(path, "a+", encoding="utf-8", opener=_without_links)
+    return open(path, "a+", encoding="utf-8", opener=without_links)
 
 
 @contextmanager
@@ -79,7 +79,7 @@ def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
             yield made
 
 
-def _without_links(path: str, flags: int) -> int:
+def without_links(path: str, flags: int) -> int:
     """An opener for regular files only, which a pipe does not block."""
     try:
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)

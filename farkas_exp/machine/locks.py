@@ -16,7 +16,6 @@ import json
 import os
 import secrets
 import socket
-import stat
 import sys
 import threading
 import time
@@ -24,7 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from farkas_exp.machine.files import open_or_make
+from farkas_exp.machine.files import open_or_make, without_links
 from farkas_exp.machine.pids import born, lives
 
 TRIES, PAUSE = 10, 0.02
@@ -221,18 +220,12 @@ def _remove_void(target: Path, by_flock: bool) -> bool:
 def _read_claim(target: Path) -> dict[str, Any] | None:
     """The content of a claim, {} if it is not readable (yet), None if there is none."""
     try:
-        descriptor = os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(target, "rb", opener=without_links) as handle:
+            value = json.loads(handle.read(4096))
     except FileNotFoundError:
         return None
-    except OSError:
+    except (OSError, ValueError):
         return {}
-    with open(descriptor, "rb") as handle:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return {}
-        try:
-            value = json.loads(handle.read(4096))
-        except ValueError:
-            return {}
     return value if isinstance(value, dict) else {}
 
 
