@@ -9,7 +9,7 @@ from os import PathLike
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from farkas_exp.runs.collection import Survey, Unreadable, collect, faults, record_at, scan, survey, told_apart
+from farkas_exp.runs.collection import Survey, Unreadable, collect, faults, record_at, scan, survey
 from farkas_exp.runs.directory import (
     CRASHED,
     DONE,
@@ -18,7 +18,6 @@ from farkas_exp.runs.directory import (
     FINISHED,
     INTERRUPTED,
     RUNNING,
-    STATES,
     RunBusy,
     RunDirectory,
     RunLost,
@@ -26,25 +25,14 @@ from farkas_exp.runs.directory import (
     open_run,
     write_state,
 )
-from farkas_exp.runs.jsonfiles import LARGEST_JSON, LARGEST_ROWS, finite, parse_json, read_json, read_rows, write_json
-from farkas_exp.runs.record import (
-    SCHEMA,
-    RunRecord,
-    by_evaluation_set,
-    evaluated_on,
-    note_end,
-    read_data,
-    read_run,
-    read_starts,
-    write_record,
-)
+from farkas_exp.runs.jsonfiles import finite, read_json, read_rows, write_json
+from farkas_exp.runs.record import SCHEMA, RunRecord, note_end, read_data, read_run, read_starts, write_record
 
 __all__ = [
-    "CRASHED", "DONE", "EMPTY", "FAILED", "FINISHED", "INTERRUPTED", "LARGEST_JSON", "LARGEST_ROWS", "RUNNING",
-    "SCHEMA", "STATES", "RunBusy", "RunDirectory", "RunLost", "RunRecord", "Survey", "Unreadable",
-    "by_evaluation_set", "change_state", "collect", "evaluated_on", "faults", "finite", "note_end", "open_run",
-    "parse_json", "read_data", "read_json", "read_rows", "read_run", "read_starts", "record_at", "scan", "survey",
-    "told_apart", "write_json", "write_record", "write_state",
+    "CRASHED", "DONE", "EMPTY", "FAILED", "FINISHED", "INTERRUPTED", "RUNNING", "SCHEMA", "RunBusy", "RunDirectory",
+    "RunLost", "RunRecord", "Survey", "Unreadable", "change_state", "collect", "faults", "finite", "note_end",
+    "open_run", "read_data", "read_json", "read_rows", "read_run", "read_starts", "record_at", "scan", "survey",
+    "write_json", "write_record", "write_state",
 ]  # fmt: skip
 
 if TYPE_CHECKING:

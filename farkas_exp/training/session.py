@@ -11,11 +11,11 @@ from farkas_exp.machine.errors import Interrupted, UserError
 from farkas_exp.machine.processes import Processes
 from farkas_exp.machine.signals import StopRequest, free_to_leave
 from farkas_exp.measures.figures import check_measures
-from farkas_exp.runs import RunDirectory, RunLost, by_evaluation_set, checkpoint, write_record, write_state
+from farkas_exp.runs import RunDirectory, RunLost, checkpoint, write_record, write_state
 from farkas_exp.runs.console import Progress
 from farkas_exp.runs.jsonfiles import append_row, truncate_rows
 from farkas_exp.runs.mirrors import check_mirrors, mirrors
-from farkas_exp.runs.record import name_of, write_result
+from farkas_exp.runs.record import by_evaluation_set, name_of, write_result
 from farkas_exp.runs.wandb import mirror_of, summary_of, told_by
 from farkas_exp.training.building import build_model, check_batch, choose_device, load_data
 from farkas_exp.training.environment import check_same_data, correct_mode, record_start

@@ -10,7 +10,7 @@ import yaml
 from farkas_exp import runs
 from farkas_exp.config.identity import identify
 from farkas_exp.machine.errors import UserError
-from farkas_exp.runs.jsonfiles import sealed
+from farkas_exp.runs.jsonfiles import LARGEST_JSON, sealed
 from tests.configs import config
 
 
@@ -108,7 +108,7 @@ HOSTILE = {
     "binary": bytes(range(256)),
     "empty": "",
     "torn": '{"a": 1',
-    "large": " " * (runs.LARGEST_JSON + 1),
+    "large": " " * (LARGEST_JSON + 1),
 }
 
 
