@@ -1,8 +1,10 @@
-"""Prepare Hydra: the schema's defaults, and the choices that other packages register."""
+"""The choices of the groups: their files, and those that other packages register, told to Hydra with the schema."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -17,6 +19,23 @@ def config_dir() -> str:
     package = Path(__file__).resolve().parent.parent
     installed = package / "conf"
     return str(installed if installed.is_dir() else package.parent / "conf")
+
+
+def choice_of(group: str, name: str) -> dict[str, Any]:
+    """The keys that `GROUP=NAME` sets in its group; a name without a file sets nothing but the name."""
+    if not is_choice(group, name):
+        return {"name": name}
+    values: dict[str, Any] = yaml.safe_load(_file(group, name).read_text(encoding="utf-8")) or {}
+    return values.get(group, values)
+
+
+def is_choice(group: str, name: str) -> bool:
+    """Whether `GROUP=NAME` is a choice."""
+    return _file(group, name).is_file()
+
+
+def _file(group: str, name: str) -> Path:
+    return Path(config_dir()) / group / f"{name}.yaml"
 
 
 def tell_hydra(config_dir: Path, overrides: Sequence[str] = ()) -> None:

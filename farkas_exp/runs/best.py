@@ -17,25 +17,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from farkas_exp.config.choices import is_choice
 from farkas_exp.config.options import shown
+from farkas_exp.config.store import is_choice
 from farkas_exp.machine.commands import command
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.terminal import printable, unreadable_text
-from farkas_exp.runs import DONE, RunRecord, Survey, survey
+from farkas_exp.runs import DONE, RunRecord, Survey, query, survey
 from farkas_exp.runs.command import folder_at, read_words
-from farkas_exp.runs.query import (
-    TOLERATED,
-    by_data,
-    deciding_settings,
-    default_settings,
-    different_keys,
-    has_failed,
-    is_plain,
-    ranked_error,
-    selected,
-    setting,
-)
 
 HELP = """\
 python -m farkas_exp.best [KEY=VALUE ...]
@@ -72,7 +60,7 @@ def main(arguments: Sequence[str]) -> None:
     values, filters = read_words(arguments, {"runs_dir": folder_at("runs_dir"), "top": _top})
     runs_dir, top = values.get("runs_dir", Path("runs")), values.get("top", 5)
     found = survey(runs_dir)
-    ranked = rank(selected(found.records, filters))
+    ranked = rank(query.selected(found.records, filters))
     left_out = unreadable_text(found.unreadable)
     if not ranked:
         raise UserError(
@@ -102,15 +90,15 @@ def rank(records: Sequence[RunRecord]) -> list[Setting]:
         if record.state in DONE and record.evaluated_on == "validation":
             by_identity[record.identity].append(record)
     for identity, group in by_identity.items():
-        groups |= {(identity, data): part for data, part in by_data(group).items()}
-    configs = {key: deciding_settings(group[0].config) for key, group in groups.items()}
-    different = different_keys(configs.values())
+        groups |= {(identity, data): part for data, part in query.by_data(group).items()}
+    configs = {key: query.deciding_settings(group[0].config) for key, group in groups.items()}
+    different = query.different_keys(configs.values())
     ranked = []
     for key, group in groups.items():
-        errors = [ranked_error(record) for record in group]
+        errors = [query.ranked_error(record) for record in group]
         sd = statistics.stdev(errors) if len(errors) > 1 else None
         values = {name: configs[key].get(name) for name in different}
-        failed = sum(map(has_failed, group))
+        failed = sum(map(query.has_failed, group))
         seeds = tuple(sorted(record.seed for record in group))
         ranked.append(Setting(values, statistics.fmean(errors), sd, len(errors), failed, seeds, configs[key]))
     return sorted(ranked, key=lambda candidate: candidate.mean)
@@ -140,18 +128,18 @@ def best_value(key: str, config: Mapping[str, Any], beyond: bool = False) -> Any
         UserError: the search has no such run, is not finished, has not the same seeds for every value, may have
             unreadable runs, or has runs on different data; a choice made from part of a search could change.
     """
-    defaults = default_settings()
-    own = deciding_settings(config)
+    defaults = query.default_settings()
+    own = query.deciding_settings(config)
     choices = ("${best:", "${beyond:")
     free = {name for name, value in own.items() if isinstance(value, str) and value.startswith(choices)}
     free.add("dataset.validation")
     runs_dir = Path(str(config.get("runs_dir")))
     found = survey(runs_dir)
     held_out = [record for record in found.records if record.evaluated_on == "validation"]
-    free |= TOLERATED if is_plain(str(own.get("model.name"))) else set()
+    free |= query.TOLERATED if query.is_plain(str(own.get("model.name"))) else set()
     records = [
         record for record in held_out
-        if _without({**defaults, **deciding_settings(record.config)}, free) == _without({**defaults, **own}, free)
+        if _without({**defaults, **query.deciding_settings(record.config)}, free) == _without({**defaults, **own}, free)
     ]  # fmt: skip
     _refuse_part(key, found, records)
     unfinished = [record for record in records if record.state not in DONE]
@@ -192,8 +180,8 @@ def _refuse_part(key: str, found: Survey, records: Sequence[RunRecord]) -> None:
         raise UserError(f"{key}: {found.unreadable[0]} may belong to its search; restore it or move it away")
     parts = defaultdict(list)  # another part of the training set held out is another evaluation set, by intent
     for record in records:
-        parts[setting(record.config, "dataset.validation")].append(record)
-    if any(len(by_data(part)) > 1 for part in parts.values()):
+        parts[query.setting(record.config, "dataset.validation")].append(record)
+    if any(len(query.by_data(part)) > 1 for part in parts.values()):
         raise UserError(
             f"{key}: the runs of its search are on different data; keep each data set's runs in a runs_dir of their own"
         )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from farkas_exp.config import Config, DatasetConfig, PhasesConfig, declared, parse, to_dict
-from farkas_exp.config.choices import choice_of
+from farkas_exp.config.store import choice_of
 from farkas_exp.data.base import Batch, DataInfo, ImageData
 from farkas_exp.data.build import build_data
 from farkas_exp.data.device import NO_AUGMENTATION

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from farkas_exp import runs
-from farkas_exp.config.choices import choice_of
-from farkas_exp.config.store import config_dir
+from farkas_exp.config.store import choice_of, config_dir
 from farkas_exp.launch import grid
 from farkas_exp.launch.cli import main
 from farkas_exp.machine.errors import UserError
