@@ -14,17 +14,8 @@ from farkas_exp.machine.terminal import printable
 from farkas_exp.report import style
 from farkas_exp.report.render import FORMATS, Report, formats_of, show
 from farkas_exp.report.tables import Table, cell
-from farkas_exp.runs import RunDirectory, RunRecord, read_starts, record_at
+from farkas_exp.runs import RunDirectory, RunRecord, query, read_starts, record_at
 from farkas_exp.runs.command import folder_at, paths_and_words
-from farkas_exp.runs.query import (
-    deciding_settings,
-    default_settings,
-    different_keys,
-    effective_settings,
-    fingerprint,
-    number,
-    short,
-)
 
 MOST = len(string.ascii_uppercase)
 
@@ -71,25 +62,25 @@ def report(records: Sequence[RunRecord]) -> Report:
 
 def _different(records: Sequence[RunRecord]) -> dict[str, list[str]]:
     """A row for each difference: settings that decide numbers, seed, data, other settings, software and machine."""
-    settings = [effective_settings(record.config) for record in records]
+    settings = [query.effective_settings(record.config) for record in records]
     facts = [_facts(record) for record in records]
     rows: dict[str, list[str]] = {}
     for flats in (settings, facts, [_others(record.config) for record in records]):
-        for key in dict.fromkeys(itertools.chain(different_keys(flats), _partly(flats))):
-            rows[short(key)] = [shown(flat[key]) if key in flat else "–" for flat in flats]
+        for key in dict.fromkeys(itertools.chain(query.different_keys(flats), _partly(flats))):
+            rows[query.short(key)] = [shown(flat[key]) if key in flat else "–" for flat in flats]
     return rows
 
 
 def _partly(flats: Sequence[Mapping[str, Any]]) -> list[str]:
     """The keys that some have and others lack, unless they are at their default."""
-    defaults = default_settings()
+    defaults = query.default_settings()
     told = [key for flat in flats for key in flat if key not in defaults or flat[key] != defaults[key]]
     return [key for key in told if any(key not in other for other in flats)]
 
 
 def _others(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that decide no number, apart from where the run is."""
-    deciding = deciding_settings(config)
+    deciding = query.deciding_settings(config)
     return {key: value for key, value in _flat(config).items() if key not in (*deciding, "seed", "runs_dir")}
 
 
@@ -106,7 +97,11 @@ STARTED = ("farkas_exp", "commit", "torch", "cuda", "host", "device", "threads",
 
 def _facts(record: RunRecord) -> dict[str, Any]:
     start = next(reversed(read_starts(RunDirectory(record.path))), {})
-    return {"seed": record.seed, "data": fingerprint(record), **{key: start[key] for key in STARTED if key in start}}
+    return {
+        "seed": record.seed,
+        "data": query.fingerprint(record),
+        **{key: start[key] for key in STARTED if key in start},
+    }
 
 
 def _outcomes(records: Sequence[RunRecord]) -> dict[str, list[str]]:
@@ -148,7 +143,7 @@ def curves(named: Mapping[str, RunRecord]) -> Any:
             line = ("-", "--", ":")[index % 3]
             on = f", {record.evaluated_on} error" if " or " in sets else ""
             for axes, key in ((error, record.key("error")), (loss, "train_loss")):
-                epochs, values = [row["epoch"] for row in rows], [number(row.get(key)) for row in rows]
+                epochs, values = [row["epoch"] for row in rows], [query.number(row.get(key)) for row in rows]
                 marker = "o" if len(rows) == 1 else None
                 label = style.text(f"{letter}: {record.slug}, seed {record.seed} ({record.state}{on})")
                 axes.plot(epochs, values, color=color, linestyle=line, marker=marker, label=label)

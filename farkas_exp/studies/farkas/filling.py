@@ -12,17 +12,7 @@ from typing import Any
 
 from farkas_exp.registry import NETWORKS
 from farkas_exp.report.arms import model_name, pretty
-from farkas_exp.runs import DONE, RunRecord
-from farkas_exp.runs.query import (
-    by_data,
-    common_setting,
-    deciding_settings,
-    default_settings,
-    fingerprint,
-    is_arm_setting,
-    is_plain,
-    setting,
-)
+from farkas_exp.runs import DONE, RunRecord, query
 from farkas_exp.studies.farkas.paper import TABLES, PaperCell, PaperRow, PaperTable
 
 
@@ -32,7 +22,7 @@ def required_settings(row: PaperRow, model: str) -> dict[str, tuple[Any, ...]]:
     null stands for the default of the network's builder, which is the paper's.
     """
     needs: dict[str, tuple[Any, ...]] = {
-        **{key: (value,) for key, value in default_settings().items() if key.startswith(_DEFAULT_GROUPS)},
+        **{key: (value,) for key, value in query.default_settings().items() if key.startswith(_DEFAULT_GROUPS)},
         "model.name": (model,),
         "model.variant": (None, "paper") if row.variant is None else (row.variant,),
         "model.head_bn": (None, False),
@@ -46,8 +36,8 @@ def required_settings(row: PaperRow, model: str) -> dict[str, tuple[Any, ...]]:
         needs["normalization.affine"] = (None, network.affine)
     if row.lr is not None:
         needs["lr.value"] = (row.lr,)
-    if not is_plain(model):
-        needs |= {key: (value,) for key, value in default_settings().items() if key.startswith("aggregation.")}
+    if not query.is_plain(model):
+        needs |= {key: (value,) for key, value in query.default_settings().items() if key.startswith("aggregation.")}
         needs["aggregation.name"] = (row.aggregation,)
     return needs
 
@@ -58,8 +48,8 @@ _DEFAULT_GROUPS = ("model.", "residual.", "weight.", "activation.", "init.", "op
 
 def deviations(config: Mapping[str, Any], table: PaperTable) -> dict[str, Any]:
     """Where the setting of a run is not the paper's, by dotted key. What makes the arm is not looked at."""
-    paper = {**default_settings(), **table.setting}
-    found = {key: value for key, value in common_setting(config).items() if value != paper.get(key)}
+    paper = {**query.default_settings(), **table.setting}
+    found = {key: value for key, value in query.common_setting(config).items() if value != paper.get(key)}
     if "phases.name" in found:
         found.pop("phases.schedule", None)  # another name says that it is another schedule
     return found
@@ -138,7 +128,7 @@ def _settings(table: PaperTable, records: Sequence[RunRecord]) -> list[_Setting]
     return [
         _Setting(where[key], data, [(cell, run) for run in runs for cell in cells[run.identity]])
         for key, each in matches.items()
-        for data, runs in by_data(each).items()
+        for data, runs in query.by_data(each).items()
     ]
 
 
@@ -149,10 +139,10 @@ def _others(table: PaperTable, records: Sequence[RunRecord], best: _Setting) -> 
         record
         for record in records
         if record.path not in taken
-        and setting(record.config, "model.name") in models
+        and query.setting(record.config, "model.name") in models
         and deviations(record.config, table) == best.deviations
     ]
-    return [record for record in others if not best.data or fingerprint(record) in ("", best.data)]
+    return [record for record in others if not best.data or query.fingerprint(record) in ("", best.data)]
 
 
 def _with_data(each: _Setting, best: _Setting) -> Mapping[str, Any]:
@@ -168,7 +158,7 @@ def _key(found: Mapping[str, Any]) -> str:
 def _cells_of(record: RunRecord, table: PaperTable) -> list[PaperCell]:
     """The cells of a table that a run belongs to."""
     own = {str(other.setting["dataset.name"]) for other in TABLES.values()} - {str(table.setting["dataset.name"])}
-    flat = {**default_settings(), **deciding_settings(record.config)}
+    flat = {**query.default_settings(), **query.deciding_settings(record.config)}
     if flat["dataset.name"] in own or flat["dataset.normalize"] != table.setting.get("dataset.normalize", False):
         return []
     return [
@@ -184,7 +174,7 @@ def _cells_of(record: RunRecord, table: PaperTable) -> list[PaperCell]:
 
 def describe_setting(found: Mapping[str, Any], table: PaperTable) -> str:
     """The deviations of a setting in one line: `epochs 20 (paper: 200), dataset digits (paper: cifar10)`."""
-    paper = {**default_settings(), **table.setting}
+    paper = {**query.default_settings(), **table.setting}
     return ", ".join(f"{pretty_setting(key, value)} (paper: {_plain(paper.get(key))})" for key, value in found.items())
 
 
@@ -201,16 +191,16 @@ def _plain(value: Any) -> str:
 
 def arm_text(config: Mapping[str, Any]) -> str:
     """Everything that makes an arm, where it is not the default: for arms that the paper does not have."""
-    defaults = default_settings()
-    flat = deciding_settings(config)
+    defaults = query.default_settings()
+    flat = query.deciding_settings(config)
     model = str(flat.get("model.name"))
     parts = [model_name(model), pretty("normalization.name", flat.get("normalization.name"))]
-    parts += [pretty("aggregation.name", flat.get("aggregation.name"))] if not is_plain(model) else []
+    parts += [pretty("aggregation.name", flat.get("aggregation.name"))] if not query.is_plain(model) else []
     parts.append(pretty("lr.value", flat.get("lr.value")))
     said = ("model.name", "normalization.name", "aggregation.name", "lr.value")
     for key, value in flat.items():
-        if is_arm_setting(key) and key not in said and value != defaults.get(key):
-            if key.startswith("aggregation.") and is_plain(model):
+        if query.is_arm_setting(key) and key not in said and value != defaults.get(key):
+            if key.startswith("aggregation.") and query.is_plain(model):
                 continue
             parts.append(pretty(key, value))
     return ", ".join(parts)

@@ -6,28 +6,19 @@ from dataclasses import replace
 from farkas_exp.report.activity import units_table
 from farkas_exp.report.render import Renderer, Report
 from farkas_exp.runs import RunRecord
+from farkas_exp.studies.farkas import paper
 from farkas_exp.studies.farkas.claims import check_claims
 from farkas_exp.studies.farkas.claims_table import claims_tables
 from farkas_exp.studies.farkas.figures import FIGURES, table_figure
 from farkas_exp.studies.farkas.filling import fill
-from farkas_exp.studies.farkas.paper import (
-    FIGURE5,
-    FIXUP_RATES,
-    FIXUP_RATES_NORMALIZED,
-    TABLE1_MINI,
-    TABLE1_SMALL_IMAGES,
-    TABLE3_MINI,
-    TABLES,
-    PaperTable,
-)
 from farkas_exp.studies.farkas.paper_table import other_arms_tables, paper_table
 
 
-def _tables(name: str, *wanted: PaperTable) -> Renderer:
+def _tables(name: str, *wanted: paper.PaperTable) -> Renderer:
     """Tables of the paper, the other arms of their settings, and the curves of their cells."""
 
     def report(records: Sequence[RunRecord]) -> Report:
-        filled = [fill(paper, records) for paper in wanted]
+        filled = [fill(each, records) for each in wanted]
         shown = [table for each in filled for table in (paper_table(each), *other_arms_tables(each))]
         units = units_table([run for each in filled for runs in (*each.runs.values(), each.others) for run in runs])
         shown += [units] if units else []
@@ -41,15 +32,15 @@ def _tables(name: str, *wanted: PaperTable) -> Renderer:
     return report
 
 
-table1 = _tables("table1", TABLES["table1"])
-table2 = _tables("table2", TABLES["table2"])
-table3 = _tables("table3", TABLES["table3"])
-table4 = _tables("table4", TABLES["table4"])
-table1_mini = _tables("table1_mini", TABLE1_MINI)
-table1_small_images = _tables("table1_small_images", TABLE1_SMALL_IMAGES)
-table3_mini = _tables("table3_mini", TABLE3_MINI)
-figure5 = _tables("figure5", FIGURE5)
-fixup_rates = _tables("fixup_rates", FIXUP_RATES, FIXUP_RATES_NORMALIZED)
+table1 = _tables("table1", paper.TABLES["table1"])
+table2 = _tables("table2", paper.TABLES["table2"])
+table3 = _tables("table3", paper.TABLES["table3"])
+table4 = _tables("table4", paper.TABLES["table4"])
+table1_mini = _tables("table1_mini", paper.TABLE1_MINI)
+table1_small_images = _tables("table1_small_images", paper.TABLE1_SMALL_IMAGES)
+table3_mini = _tables("table3_mini", paper.TABLE3_MINI)
+figure5 = _tables("figure5", paper.FIGURE5)
+fixup_rates = _tables("fixup_rates", paper.FIXUP_RATES, paper.FIXUP_RATES_NORMALIZED)
 
 
 def claims(records: Sequence[RunRecord]) -> Report:

@@ -17,22 +17,7 @@ from farkas_exp.registry import NETWORKS as MODELS
 from farkas_exp.report import style
 from farkas_exp.report.render import Report
 from farkas_exp.report.tables import Table, table_of
-from farkas_exp.studies.init_lecture.theory.propagation import (
-    expected_ratio,
-    expected_variance,
-    norm_ratios,
-    root_mean_square,
-    scaled_variances,
-)
-from farkas_exp.studies.init_lecture.theory.toys import (
-    ACTIVATED,
-    STATIONARY,
-    TOYS,
-    Analysis,
-    activated,
-    analyse,
-    descend,
-)
+from farkas_exp.studies.init_lecture.theory import propagation, toys
 
 WIDTH, DRAWS = 100, 100
 RATIOS = (
@@ -88,11 +73,11 @@ def ratio_table() -> Table:
     """||y|| / ||x|| of linear residual networks, for each initialization and depth, beside the expectation."""
     records = []
     for init, depth in RATIOS:
-        ratios = norm_ratios(init, depth, WIDTH, DRAWS)
+        ratios = propagation.norm_ratios(init, depth, WIDTH, DRAWS)
         low, middle, high = (float(torch.quantile(ratios, q)) for q in (0.0, 0.5, 1.0))
         records.append(
-            {"init": init, "depth": depth, "draws": DRAWS, "rms": root_mean_square(ratios),
-             "expected": expected_ratio(init, depth), "median": middle, "min": low, "max": high}
+            {"init": init, "depth": depth, "draws": DRAWS, "rms": propagation.root_mean_square(ratios),
+             "expected": propagation.expected_ratio(init, depth), "median": middle, "min": low, "max": high}
         )  # fmt: skip
     columns = {
         "init": "{init}", "layers": "{depth}", "root mean square": "{rms:.4g}", "expected": "{expected:.4g}",
@@ -112,8 +97,8 @@ def variance_records() -> list[dict[str, Any]]:
     return [
         {
             "scaling": name, "alpha": scaling.alpha, "beta": scaling.beta, "batch_norm": normalize,
-            "variances": scaled_variances(scaling, BRANCHES, 400, 400, normalize).tolist(),
-            "expected": expected_variance(scaling, BRANCHES, normalize),
+            "variances": propagation.scaled_variances(scaling, BRANCHES, 400, 400, normalize).tolist(),
+            "expected": propagation.expected_variance(scaling, BRANCHES, normalize),
         }
         for name, scaling, normalize in SCALINGS
     ]  # fmt: skip
@@ -167,8 +152,8 @@ def features_growth(name: str, aggregation: str, alpha: float, beta: float, dept
 def toys_table() -> Table:
     """Value, gradient and eigenvalues of the Hessian at the stationary points of every toy."""
     records: list[dict[str, Any]] = []
-    for name, points in STATIONARY.items():
-        for found in [analyse(TOYS[name], point) for point in points]:
+    for name, points in toys.STATIONARY.items():
+        for found in [toys.analyse(toys.TOYS[name], point) for point in points]:
             records.append(
                 {"toy": name, "point": _point(found), "value": found.value, "gradient": found.gradient,
                  "eigenvalues": ", ".join(f"{value:.4g}" for value in found.eigenvalues), "kind": found.kind}
@@ -188,7 +173,7 @@ def toys_table() -> Table:
     return table_of("Landscape toys: stationary points", columns, records, notes, "toys")
 
 
-def _point(found: Analysis) -> str:
+def _point(found: toys.Analysis) -> str:
     values = ", ".join(f"{value:.4g}" for value in found.point)
     return values if len(found.point) == 1 else f"({values})"
 
@@ -231,15 +216,15 @@ def toys_figure() -> Any:
 
 
 def _contours(axes: Any, name: str, starts: Sequence[tuple[float, float]]) -> None:
-    toy = TOYS[name]
+    toy = toys.TOYS[name]
     ticks = torch.linspace(-2.2, 2.2, 121, dtype=torch.float64)
     points = torch.stack(torch.meshgrid(ticks, ticks, indexing="xy"), -1)
     axes.contourf(ticks, ticks, np.log1p(toy(points).numpy()), levels=18, cmap="Greys", alpha=0.7)
     for start, color in zip(starts, _COLORS, strict=False):
-        path = descend(toy, start)
+        path = toys.descend(toy, start)
         axes.plot(path[:, 0], path[:, 1], color=color)
         axes.plot(*start, "s", color=color, markersize=4)
-    found = [analyse(toy, point) for point in STATIONARY[name]]
+    found = [toys.analyse(toy, point) for point in toys.STATIONARY[name]]
     if name.startswith("(1"):
         for side in (ticks[ticks >= 0.45], ticks[ticks <= -0.45]):
             axes.plot(side, 1 / side, color="black", linestyle="--", linewidth=1)
@@ -256,14 +241,14 @@ def _contours(axes: Any, name: str, starts: Sequence[tuple[float, float]]) -> No
 
 def _curves(axes: Any) -> None:
     ticks = torch.linspace(-4.5, 3, 301, dtype=torch.float64)
-    for (name, _), color in zip(ACTIVATED.items(), _COLORS, strict=False):
-        toy = activated(name)
+    for (name, _), color in zip(toys.ACTIVATED.items(), _COLORS, strict=False):
+        toy = toys.activated(name)
         axes.plot(ticks, toy(ticks[:, None]), color=color, label=name)
-        for point in STATIONARY[f"(1 - {name}(w))^2"]:
-            found = analyse(toy, point)
+        for point in toys.STATIONARY[f"(1 - {name}(w))^2"]:
+            found = toys.analyse(toy, point)
             axes.plot(point[0], found.value, "o" if found.second_order else "X", color=color, markersize=7,
                       markeredgecolor="white", zorder=3)  # fmt: skip
-        path = descend(toy, (START,))
+        path = toys.descend(toy, (START,))
         axes.plot(path, toy(path), color=color, linewidth=6, alpha=0.35)
         axes.plot(START, float(toy(path[0])), "s", color=color, markersize=4)
     axes.set_ylim(-0.15, 4)

@@ -18,16 +18,7 @@ from farkas_exp.report.methods import Arms
 from farkas_exp.report.render import Report
 from farkas_exp.report.statistics import Summary, summarize
 from farkas_exp.report.tables import Cell, Table, cell
-from farkas_exp.runs import DONE, RunRecord
-from farkas_exp.runs.query import (
-    budget,
-    chance_error,
-    deciding_settings,
-    has_failed,
-    outcome,
-    ranked_error,
-    setting,
-)
+from farkas_exp.runs import DONE, RunRecord, query
 from farkas_exp.studies.without_normalization.costs import COLUMNS, Cost, known_costs
 from farkas_exp.studies.without_normalization.ranking import color_of, ranks_figure, ranks_table
 
@@ -44,9 +35,9 @@ CHOSEN = ("lr.value", "dataset.validation")
 
 def shared_setting(config: Mapping[str, Any]) -> dict[str, Any]:
     """What all methods share: the data, the sizes of the network and the length of the training."""
-    flat = deciding_settings(config)
+    flat = query.deciding_settings(config)
     sizes = {key: flat.get(key) for key in (*SIZES, "lr.milestones", "lr.gamma")}
-    return {key: value for key, value in budget(config).items() if key not in CHOSEN} | sizes
+    return {key: value for key, value in query.budget(config).items() if key not in CHOSEN} | sizes
 
 
 @dataclass(frozen=True)
@@ -65,7 +56,7 @@ class Method:
     @property
     def held_out(self) -> dict[float, float]:
         """The mean error on held-out images by rate, in percent, over all runs, a failed one at chance."""
-        return {rate: sum(map(ranked_error, runs)) / len(runs) for rate, runs in self.search.items()}
+        return {rate: sum(map(query.ranked_error, runs)) / len(runs) for rate, runs in self.search.items()}
 
     @property
     def best_rate(self) -> float | None:
@@ -75,33 +66,33 @@ class Method:
     @property
     def at_best(self) -> list[RunRecord]:
         """The runs on the test set at the best rate; those at another rate do not count."""
-        return [run for run in self.tests if setting(run.config, "lr.value") == self.best_rate]
+        return [run for run in self.tests if query.setting(run.config, "lr.value") == self.best_rate]
 
     @property
     def test_error(self) -> Summary | None:
         """Over the runs at the best rate that have not failed."""
-        return summarize([outcome(run, "test_error") for run in self.at_best if not has_failed(run)])
+        return summarize([query.outcome(run, "test_error") for run in self.at_best if not query.has_failed(run)])
 
     @property
     def ranks_with(self) -> float | None:
         """The mean test error at the best rate, a failed run at chance: the figure by which methods are ranked."""
-        errors = [ranked_error(run) for run in self.at_best]
+        errors = [query.ranked_error(run) for run in self.at_best]
         return sum(errors) / len(errors) if errors else None
 
     @property
     def errors(self) -> dict[int, float]:
         """The test error at the best rate by seed, a failed run at chance."""
-        return {run.seed: ranked_error(run) for run in self.at_best}
+        return {run.seed: query.ranked_error(run) for run in self.at_best}
 
     @property
     def failed(self) -> int:
         """How many of the runs on the test set have failed."""
-        return sum(map(has_failed, self.at_best))
+        return sum(map(query.has_failed, self.at_best))
 
     @property
     def trains_below(self) -> float:
         """The held-out error in percent above which the method does not train."""
-        return TRAINS * max(chance_error(run) for runs in self.search.values() for run in runs)
+        return TRAINS * max(query.chance_error(run) for runs in self.search.values() for run in runs)
 
     @property
     def usable(self) -> list[float]:
@@ -172,7 +163,7 @@ def find_methods(
         search: dict[float, list[RunRecord]] = {}
         for run in done:
             if run.evaluated_on == "validation":
-                search.setdefault(setting(run.config, "lr.value"), []).append(run)
+                search.setdefault(query.setting(run.config, "lr.value"), []).append(run)
         tests = tuple(run for run in done if run.evaluated_on == "test")
         by_rate = {rate: tuple(search[rate]) for rate in sorted(search)}
         methods.append(Method(name, by_rate, tests, len(runs) - len(done), costs[name]))
@@ -264,8 +255,8 @@ def _notes(methods: Sequence[Method]) -> tuple[str, ...]:
 
 
 def _setting_note(config: Mapping[str, Any]) -> str:
-    sizes = [pretty(key, value) for key in SIZES if (value := setting(config, key))]
-    parts = [f"dataset {setting(config, 'dataset.name')}", f"{config.get('epochs')} epochs",
+    sizes = [pretty(key, value) for key in SIZES if (value := query.setting(config, key))]
+    parts = [f"dataset {query.setting(config, 'dataset.name')}", f"{config.get('epochs')} epochs",
              f"batches of {config.get('batch_size')}", *sizes]  # fmt: skip
     return "Setting: " + ", ".join(parts) + "."
 
@@ -303,7 +294,7 @@ def _draw(axes: Any, method: Method) -> None:
     color = color_of(method.name)
     rates, errors = list(method.held_out), list(method.held_out.values())
     axes.plot(rates, errors, color=color, marker="o", markersize=4)
-    broken = [rate for rate in rates if any(map(has_failed, method.search[rate]))]
+    broken = [rate for rate in rates if any(map(query.has_failed, method.search[rate]))]
     axes.plot(broken, [method.held_out[rate] for rate in broken], "x", color="black", markersize=7, zorder=3)
     best = method.best_rate
     assert best is not None
