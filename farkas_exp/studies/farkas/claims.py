@@ -7,6 +7,7 @@ separately (`comparison`).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -44,18 +45,8 @@ FIRST_EPOCH_GAIN, LARGEST_GAIN = 10.0, 5.0
 CELLS = sum(len(TABLES[name].columns) for name in ("table1", "table2"))
 
 
-class FilledTables:
-    """The paper's tables, each filled once with the same runs."""
-
-    def __init__(self, records: Sequence[RunRecord]) -> None:
-        self._records = records
-        self._filled: dict[str, Filled] = {}
-
-    def fill(self, table: PaperTable) -> Filled:
-        """The table with its runs."""
-        if table.name not in self._filled:
-            self._filled[table.name] = fill(table, self._records)
-        return self._filled[table.name]
+Tables = Callable[[PaperTable], Filled]
+"""Each table of the paper, filled with the same runs."""
 
 
 @dataclass(frozen=True)
@@ -84,19 +75,19 @@ class Claim:
     statement: str
     source: str
     rule: str
-    test: Callable[[FilledTables], Finding]
+    test: Callable[[Tables], Finding]
     paper: str = ""
 
 
 def check_claims(records: Sequence[RunRecord]) -> list[tuple[Claim, Finding]]:
     """Test every claim on the runs; the same runs give the same findings."""
-    tables = FilledTables(records)
+    tables = cache(lambda table: fill(table, records))
     return [(claim, claim.test(tables)) for claim in CLAIMS]
 
 
-def _cifar(tables: FilledTables, normalization: str) -> tuple[Comparison, str]:
+def _cifar(tables: Tables, normalization: str) -> tuple[Comparison, str]:
     """ResNet against FarkasNet in the cells of Tables 1 and 2, and the settings of the tables that have any."""
-    filled = [tables.fill(TABLES[name]) for name in ("table1", "table2")]
+    filled = [tables(TABLES[name]) for name in ("table1", "table2")]
     found = in_pairs(filled, normalization)
     there = {cell.where.partition(",")[0] for cell in found.cells}
     return found, _settings([each for each in filled if each.table.short in there])
@@ -119,12 +110,12 @@ def _better_everywhere(found: Comparison, wanted: int) -> str:
     return NOT_SUPPORTED if len(found.cells) == wanted and found.least_runs >= RUNS_WANTED else NOT_ENOUGH
 
 
-def _farkas_wins_without_norm(tables: FilledTables) -> Finding:
+def _farkas_wins_without_norm(tables: Tables) -> Finding:
     found, where = _cifar(tables, "none")
     return _finding(_better_everywhere(found, CELLS), _gains_text(found), found, where)
 
 
-def _equal_with_norm(tables: FilledTables) -> Finding:
+def _equal_with_norm(tables: Tables) -> Finding:
     found, where = _cifar(tables, "batch")
     bounds = [cell.interval(1 - 2 * LEVEL) for cell in found.cells]  # two one-sided tests (Schuirmann 1987)
     joint = found.joint_intervals(1 - 2 * LEVEL)
@@ -142,8 +133,8 @@ def _equal_with_norm(tables: FilledTables) -> Finding:
     return Finding(verdict, text, interval, None, failed, found.runs, where)
 
 
-def _first_epoch(tables: FilledTables) -> Finding:
-    filled = tables.fill(TABLES["table3"])
+def _first_epoch(tables: Tables) -> Finding:
+    filled = tables(TABLES["table3"])
     found = in_pairs([filled], "batch", first_error)
     interval = found.interval()
     verdict = _at_least(interval, FIRST_EPOCH_GAIN)
@@ -154,7 +145,7 @@ def _at_least(interval: Interval | None, points: float) -> str:
     return NOT_ENOUGH if interval is None else _verdict(interval.low >= points, interval.high < points)
 
 
-def _largest_gain(tables: FilledTables) -> Finding:
+def _largest_gain(tables: Tables) -> Finding:
     found, where = _cifar(tables, "none")
     joint = found.joint_intervals()
     verdicts = [_at_least(each, LARGEST_GAIN) for each in joint]
@@ -166,11 +157,11 @@ def _largest_gain(tables: FilledTables) -> Finding:
     return Finding(verdict, text, interval, None, found.failures, found.runs, where)
 
 
-def _fixup_needs_small_rate(tables: FilledTables) -> Finding:
-    filled = tables.fill(paper.FIXUP_RATES)
+def _fixup_needs_small_rate(tables: Tables) -> Finding:
+    filled = tables(paper.FIXUP_RATES)
     small, *larger = [cell_arm(wanted, filled) for wanted in paper.FIXUP_RATES.cells]
     text = "; ".join(f"{arm.label}: {_trained(arm)}" for arm in (small, *larger))
-    normalized = tables.fill(paper.FIXUP_RATES_NORMALIZED)
+    normalized = tables(paper.FIXUP_RATES_NORMALIZED)
     for wanted in paper.FIXUP_RATES_NORMALIZED.cells:
         if normalized.runs.get(wanted):
             text += f"; normalized inputs, {wanted.label}: {_trained(cell_arm(wanted, normalized))}"
@@ -194,11 +185,11 @@ def _needed(found: Comparison) -> str:
     return NOT_SUPPORTED if interval is not None and interval.high < NEED else NOT_ENOUGH
 
 
-def _trains_where(wanted: PaperCell, other: PaperCell) -> Callable[[FilledTables], Finding]:
+def _trains_where(wanted: PaperCell, other: PaperCell) -> Callable[[Tables], Finding]:
     """A test of `wanted` training where `other` fails."""
 
-    def test(tables: FilledTables) -> Finding:
-        filled = tables.fill(paper.FIGURE5)
+    def test(tables: Tables) -> Finding:
+        filled = tables(paper.FIGURE5)
         better, worse = cell_arm(wanted, filled), cell_arm(other, filled)
         counts = failures(worse, better)
         text = f"{better.label}: {_trained(better)}; {worse.label}: {_trained(worse)}"
@@ -212,8 +203,8 @@ def _trains_where(wanted: PaperCell, other: PaperCell) -> Callable[[FilledTables
     return test
 
 
-def _plain_fails_sometimes(tables: FilledTables) -> Finding:
-    filled = tables.fill(TABLES["table2"])
+def _plain_fails_sometimes(tables: Tables) -> Finding:
+    filled = tables(TABLES["table2"])
     arm = cell_arm(TABLES["table2"].pair("50 layers", "none")[0], filled)
     runs = with_result(arm)
     n, failed = len(runs), sum(not trains(run) for run in runs)
@@ -228,11 +219,11 @@ def _plain_fails_sometimes(tables: FilledTables) -> Finding:
 
 def _better_in(
     table: PaperTable, worse: PaperCell, better: PaperCell, score: Score = ranked_error
-) -> Callable[[FilledTables], Finding]:
+) -> Callable[[Tables], Finding]:
     """A test of one network of a table having a smaller score than another."""
 
-    def test(tables: FilledTables) -> Finding:
-        filled = tables.fill(table)
+    def test(tables: Tables) -> Finding:
+        filled = tables(table)
         made = contrast(cell_arm(worse, filled), cell_arm(better, filled), score)
         found = Comparison((made,) if made else ())
         return _finding(_better_everywhere(found, 1), _gains_text(found), found, _settings([filled]))

@@ -139,7 +139,6 @@ class Comparison:
     """The same two kinds of networks in several cells."""
 
     cells: tuple[Contrast, ...]
-    seed: int = 0
 
     @property
     def gains(self) -> list[float]:
@@ -167,7 +166,7 @@ class Comparison:
     def p(self) -> float | None:
         """The p value of a gain of zero, against one above it, by permutations within the cells."""
         pairs = [(cell.worse, cell.better) for cell in self.cells]
-        return permutation_test(pairs, alternative="greater", seed=self.seed) if pairs else None
+        return permutation_test(pairs, alternative="greater") if pairs else None
 
     @property
     def failures(self) -> Failures | None:
@@ -194,7 +193,7 @@ class Comparison:
         return sum(len(cell.worse) + len(cell.better) for cell in self.cells)
 
 
-def in_pairs(filled: Sequence[Filled], normalization: str, score: Score = ranked_error, seed: int = 0) -> Comparison:
+def in_pairs(filled: Sequence[Filled], normalization: str, score: Score = ranked_error) -> Comparison:
     """ResNet against FarkasNet in each cell of the tables that has runs of both; no run counts in two cells."""
     used: set[str] = set()
     found = []
@@ -206,4 +205,4 @@ def in_pairs(filled: Sequence[Filled], normalization: str, score: Score = ranked
             if made and not paths & used:
                 found.append(made)
             used |= paths
-    return Comparison(tuple(found), seed)
+    return Comparison(tuple(found))

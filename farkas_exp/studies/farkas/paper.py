@@ -1,8 +1,10 @@
 """The paper's tables as data: rows, networks, settings and numbers; and the arms of its sentences and figures."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+from farkas_exp.config import PhaseConfig
 
 ONLY_COLUMN = "test error"
 
@@ -42,7 +44,7 @@ class PaperCell:
         return self.row.label if self.column == ONLY_COLUMN else f"{self.row.label}, {self.column}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PaperTable:
     """A table of the paper; `setting` holds where the paper's setting is not the default of the schema.
 
@@ -109,16 +111,13 @@ _BEST_ROWS = (
 )
 
 
-def _phase(
-    until: int, size: int, batch: int, rates: tuple[float, float], min_scale: float | None = None, last: bool = False
-) -> dict[str, Any]:
-    """A phase as a run's configuration has it."""
-    return {
-        "until": until, "image_size": size, "batch_size": batch, "lr_from": rates[0], "lr_to": rates[1],
-        "min_scale": min_scale, "rectangular": last,
-    }  # fmt: skip
-
-
+_PHASES = (
+    PhaseConfig(8, 128, 1024, 0.5, 1.0),
+    PhaseConfig(15, 128, 1024, 1.0, 0.125),
+    PhaseConfig(25, 224, 448, 0.22, 0.022, 0.087),
+    PhaseConfig(28, 224, 448, 0.022, 0.0022, 0.087),
+    PhaseConfig(29, 288, 256, 1.25e-3, 1.25e-4, 0.5, rectangular=True),
+)
 TABLE3_SETTING: dict[str, Any] = {
     "dataset.name": "imagenet",
     "dataset.num_classes": 1000,
@@ -128,13 +127,7 @@ TABLE3_SETTING: dict[str, Any] = {
     "optimizer.weight_decay": 1e-4,
     "optimizer.decay": "all_but_biases",
     "phases.name": "finlay29",
-    "phases.schedule": [
-        _phase(8, 128, 1024, (0.5, 1.0)),
-        _phase(15, 128, 1024, (1.0, 0.125)),
-        _phase(25, 224, 448, (0.22, 0.022), 0.087),
-        _phase(28, 224, 448, (0.022, 0.0022), 0.087),
-        _phase(29, 288, 256, (1.25e-3, 1.25e-4), 0.5, True),
-    ],
+    "phases.schedule": [asdict(phase) for phase in _PHASES],
     "epochs": 29,
     "precision": "bf16",
 }

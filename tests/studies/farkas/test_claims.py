@@ -14,7 +14,6 @@ from farkas_exp.studies.farkas.claims import (
     NOT_ENOUGH,
     NOT_SUPPORTED,
     SUPPORTED,
-    FilledTables,
     Finding,
     check_claims,
 )
@@ -71,8 +70,7 @@ def verdicts(runs: Path) -> dict[str, Finding]:
 
 
 def one_claim(runs: Path, key: str) -> Finding:
-    claim = next(each for each in CLAIMS if each.key == key)
-    return claim.test(FilledTables(collect(runs)))
+    return next(finding for claim, finding in check_claims(collect(runs)) if claim.key == key)
 
 
 def is_cell(wanted: PaperCell, model: str, normalization: str = "none") -> bool:
