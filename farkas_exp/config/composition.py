@@ -31,15 +31,10 @@ Values = dict[str, Any]
 
 
 def _best(key: str, beyond: bool = False, *, _root_: DictConfig) -> Any:
-    """The value of `${best:KEY}`; see `best.best_value`."""
+    """The value of `${best:KEY}` or `${beyond:KEY}`; see `best.best_value`."""
     values: Any = OmegaConf.to_container(_root_, resolve=False)
     run, _ = arms.of_run({name: value for name, value in values.items() if name != "hydra"})
     return import_module("farkas_exp.runs.best").best_value(key, run, beyond)
-
-
-def _beyond(key: str, *, _root_: DictConfig) -> Any:
-    """The value of `${beyond:KEY}`; see `best.best_value`."""
-    return _best(key, beyond=True, _root_=_root_)
 
 
 def _without_phases(value: Any, *, _root_: DictConfig) -> Any:
@@ -62,7 +57,7 @@ _READS = {"without_phases": "phases", "in_memory": "dataset", "for_dataset": "da
 """The group that a resolver looks at, where it is one."""
 
 for _name, _value in {
-    "best": _best, "beyond": _beyond, "without_phases": _without_phases, "in_memory": _in_memory,
+    "best": _best, "beyond": functools.partial(_best, beyond=True), "without_phases": _without_phases, "in_memory": _in_memory,
     "for_dataset": _for_dataset,
 }.items():  # fmt: skip
     OmegaConf.register_new_resolver(_name, _value, replace=True)

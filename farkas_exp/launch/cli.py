@@ -77,7 +77,8 @@ def _run(given: Sequence[str]) -> int:
     SweepWatch.current = SweepWatch.refusal = None
     cut = None
     try:
-        sys.argv[1:] = checked(_for_hydra(given))
+        arguments = keep_texts(given) + packing(given)
+        sys.argv[1:] = checked(sorted(arguments, key=lambda text: text not in ("-m", "--multirun")))  # for argparse
         with prints.remembered(), signals.handled(), last_words(partial(_stopped, given)):
             hydra.main(config_path=config_dir(), config_name="config", version_base="1.3")(Task(outcomes))()
     except (KeyboardInterrupt, SystemExit) as stop:
@@ -98,11 +99,6 @@ def _run(given: Sequence[str]) -> int:
     if not outcomes:  # stopped before the first run, or --cfg and the like
         return TO_BE_CONTINUED if cut else OK
     return _complain(outcomes[-1].note) if outcomes[-1].status == REFUSED else outcomes[-1].exit_status
-
-
-def _for_hydra(given: Sequence[str]) -> list[str]:
-    """The arguments for Hydra: texts quoted, the launcher of `packing=N` added, and `-m` first, for argparse."""
-    return sorted(keep_texts(given) + packing(given), key=lambda argument: argument not in ("-m", "--multirun"))
 
 
 def _check_data(arguments: Sequence[str]) -> int:

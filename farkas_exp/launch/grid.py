@@ -1,6 +1,7 @@
 """The runs of a grid: every combination of its values, each once."""
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -63,10 +64,7 @@ def combinations(params: Mapping[str, Any] | None, arguments: Sequence[str], loa
     choices: dict[str, list[str]] = {}  # a later value of a key replaces an earlier one
     for override in OverridesParser.create(config_loader=loader).parse_overrides(given):
         choices[override.get_key_element()] = _values(override)
-    count = 1
-    for values in choices.values():
-        count *= len(values)
-    if count > MOST_RUNS:
+    if (count := math.prod(map(len, choices.values()))) > MOST_RUNS:
         raise UserError(f"this sweep has {count:,} combinations; at most {MOST_RUNS:,} at once")
     return list(itertools.product(*choices.values()))
 

@@ -110,11 +110,6 @@ class _Started:
         """Whether it still runs, even as an orphan of a killed server."""
         return self.process.is_alive() or (self.born is not None and pids.born(self.process.pid) == self.born)
 
-    def kill(self) -> None:
-        """Kill it if it still runs."""
-        if self.lives():
-            os.kill(self.process.pid, signal.SIGKILL)
-
 
 @dataclass
 class _Pool:
@@ -165,8 +160,8 @@ class _Pool:
         else:  # the server is dead, so nothing reports the end of its jobs
             time.sleep(_POLL_SECONDS)
         if time.monotonic() > self.deadline:
-            for started in self.running.values():
-                started.kill()
+            for started in filter(_Started.lives, self.running.values()):
+                os.kill(started.process.pid, signal.SIGKILL)
 
     def _collect(self) -> list[tuple[Group, int]]:
         """Remove ended processes from `running`; return the jobs to retry."""

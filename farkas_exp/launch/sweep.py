@@ -105,9 +105,8 @@ class SweepWatch(Callback):
             SweepWatch.known.clear()
             if is_search(config.hydra.sweeper) and not _holds_out_images(config):
                 raise UserError(NEEDS_VALIDATION)
-            in_this_process = str(config.hydra.launcher.get("_target_")).endswith(
-                ("SequentialLauncher", "BasicLauncher")
-            )
+            launcher = str(config.hydra.launcher.get("_target_"))
+            in_this_process = launcher.endswith(("SequentialLauncher", "BasicLauncher"))
             if distributed.current().are_several and not in_this_process:
                 raise UserError(ONE_LAUNCHER)
         except (UserError, OmegaConfBaseException, AttributeError, TypeError) as error:

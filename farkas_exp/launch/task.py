@@ -17,7 +17,7 @@ from farkas_exp.launch.outcomes import ENDS_A_FAST_SWEEP, LOST, REFUSED, TO_BE_C
 from farkas_exp.launch.planned import Planned, objective
 from farkas_exp.launch.sweep import NEEDS_VALIDATION, SweepWatch, is_search
 from farkas_exp.machine import distributed
-from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.errors import UserError, in_one_line
 from farkas_exp.machine.output import say, warn
 from farkas_exp.machine.signals import StopRequest, last_words
 
@@ -66,11 +66,12 @@ def _execute(composed: DictConfig, stop: StopRequest) -> tuple[Outcome, float | 
         if stop.requested:
             raise SystemExit(TO_BE_CONTINUED)
         run = Planned.of(values_of(composed))
-        searches = _in_sweep() and is_search(HydraConfig.get().sweeper)
+        job, sweep = HydraConfig.get(), SweepWatch.current if _in_sweep() else None
+        searches = _in_sweep() and is_search(job.sweeper)
         if searches and run.config is not None and run.config.dataset.validation == 0:
             raise UserError(NEEDS_VALIDATION)
         with last_words(lambda: _record(not_trained)):
-            outcome = run.execute(_title())
+            outcome = run.execute(sweep.title(int(job.job.num), _overrides()) if sweep else None)
         return outcome, objective(run.config, outcome)
     except (UserError, OmegaConfBaseException) as error:  # not raised, or Hydra would report it again
         return Outcome(REFUSED, _name(), one_line(error)), None
@@ -79,7 +80,7 @@ def _execute(composed: DictConfig, stop: StopRequest) -> tuple[Outcome, float | 
         raise
     except Exception as error:  # noqa: BLE001 - it must not end the other runs
         warn(traceback.format_exc())
-        return Outcome(runs.CRASHED, _name(), f"{type(error).__name__}: {' '.join(str(error).split())}"), None
+        return Outcome(runs.CRASHED, _name(), in_one_line(error)), None
 
 
 def _in_sweep() -> bool:
@@ -92,11 +93,6 @@ def _overrides() -> list[str]:
 
 def _name() -> str:
     return " ".join(_overrides())
-
-
-def _title() -> str | None:
-    sweep = SweepWatch.current if _in_sweep() else None
-    return sweep.title(int(HydraConfig.get().job.num), _overrides()) if sweep else None
 
 
 def _record(outcome: Outcome, objective: float | None = None) -> None:

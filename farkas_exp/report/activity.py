@@ -24,8 +24,8 @@ def units_table(records: Sequence[RunRecord]) -> Table | None:
             continue
         cells = [cell(arm.label), cell(str(len(arm.runs))), cell(_series(str(row["epoch"]) for row in found))]
         for kind in KINDS:
-            cells.append(cell(_series(_percent(row.get(kind)) for row in found if kind in row) or "–"))
-        cells.append(cell(_series(_percent(row["dead"]) for row in found)))
+            cells.append(cell(_series(f"{100 * row[kind]:.1f}" for row in found if kind in row) or "–"))
+        cells.append(cell(_series(f"{100 * row['dead']:.1f}" for row in found)))
         silent = [f"{round(row['silent'], 1):g}" for row in found if "silent" in row]
         cells.append(cell(f"{_series(silent)} of {found[0]['appending']:g}" if silent else "–"))
         rows.append(tuple(cells))
@@ -78,7 +78,3 @@ def _mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
 
 def _series(texts: Any) -> str:
     return " → ".join(texts)
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f}"

@@ -13,16 +13,7 @@ from typing import Any
 from farkas_exp.registry import NETWORKS, NORMALIZATIONS
 from farkas_exp.report.statistics import Summary, summarize
 from farkas_exp.report.tables import Cell, Table, cell
-from farkas_exp.runs import CRASHED, EMPTY, FAILED, FINISHED, RunRecord
-from farkas_exp.runs.query import (
-    by_data,
-    deciding_settings,
-    different_keys,
-    effective_settings,
-    has_failed,
-    outcome,
-    setting,
-)
+from farkas_exp.runs import CRASHED, EMPTY, FAILED, FINISHED, RunRecord, query
 
 
 @dataclass(frozen=True)
@@ -37,12 +28,12 @@ class Arm:
     @property
     def finished(self) -> list[RunRecord]:
         """Runs that trained to the end, with a finite error on the evaluation set."""
-        return [run for run in self.runs if run.state == FINISHED and not has_failed(run)]
+        return [run for run in self.runs if run.state == FINISHED and not query.has_failed(run)]
 
     @property
     def failed(self) -> list[RunRecord]:
         """Runs that failed to train, or finished without a finite error."""
-        return [run for run in self.runs if has_failed(run)]
+        return [run for run in self.runs if query.has_failed(run)]
 
     @property
     def unfinished(self) -> list[RunRecord]:
@@ -56,7 +47,7 @@ class Arm:
 
     def summary(self, key: str) -> Summary | None:
         """Mean, standard deviation and n of one figure of the results, over the finished runs."""
-        values = [outcome(run, key) for run in self.finished]
+        values = [query.outcome(run, key) for run in self.finished]
         return summarize([value for value in values if math.isfinite(value)])
 
 
@@ -72,7 +63,7 @@ def group_arms(records: Iterable[RunRecord], labels: Mapping[str, str] | None = 
     made = arm_labels({identity: runs[0].config for identity, runs in groups.items()}) | dict(labels or {})
     arms = []
     for identity, runs in groups.items():
-        parts = by_data(runs)
+        parts = query.by_data(runs)
         for data, part in sorted(parts.items()):
             label = made[identity] + (f", data {data or 'unknown'}" if len(parts) > 1 else "")
             own = f"{identity} {data}" if len(parts) > 1 else identity
@@ -82,8 +73,8 @@ def group_arms(records: Iterable[RunRecord], labels: Mapping[str, str] | None = 
 
 def arm_labels(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """A label for each configuration: network and normalization, and every other setting in which they differ."""
-    flats = {name: effective_settings(config) for name, config in configs.items()}
-    telling = [key for key in different_keys(flats.values()) if key not in _ALWAYS]
+    flats = {name: query.effective_settings(config) for name, config in configs.items()}
+    telling = [key for key in query.different_keys(flats.values()) if key not in _ALWAYS]
 
     def label(flat: Mapping[str, Any], exact: bool = False) -> str:
         parts = [pretty(key, flat[key]) for key in _ALWAYS if flat.get(key) is not None]
@@ -144,22 +135,11 @@ def depth_of(name: str) -> int:
 
 
 def _order(arm: Arm) -> tuple[Any, ...]:
-    model = str(setting(arm.config, "model.name"))
-    norm = setting(arm.config, "normalization.name")
-    return (
-        str(setting(arm.config, "dataset.name")),
-        depth_of(model),
-        norm == "none",
-        _place(model),
-        str(norm),
-        arm.label,
-    )
-
-
-def _place(model: str) -> int:
-    """Where a network stands in the catalogue: a plain one before its Farkas twin."""
-    names = list(NETWORKS)
-    return names.index(model) if model in names else len(names)
+    model = str(query.setting(arm.config, "model.name"))
+    norm = query.setting(arm.config, "normalization.name")
+    networks = [*NETWORKS, model]  # a plain one stands before its Farkas twin
+    data = str(query.setting(arm.config, "dataset.name"))
+    return (data, depth_of(model), norm == "none", networks.index(model), str(norm), arm.label)
 
 
 def arms_table(arms: Sequence[Arm], title: str = "Error of the last epoch") -> Table:
@@ -261,4 +241,4 @@ def arm_record(arm: Arm) -> dict[str, Any]:
         record[f"{key}_mean"], record[f"{key}_sd"] = (summary.mean, summary.sd) if summary else (None, None)
     record |= {"n": len(arm.finished), "failed": len(arm.failed), "unfinished": len(arm.unfinished)}
     record["seeds"] = " ".join(str(run.seed) for run in arm.finished)
-    return record | deciding_settings(arm.config)
+    return record | query.deciding_settings(arm.config)

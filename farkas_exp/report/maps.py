@@ -39,16 +39,6 @@ class Grid:
         return found
 
 
-def accuracy(run: RunRecord) -> float:
-    """The accuracy of the last epoch, in percent; chance for a run that failed to train."""
-    return 100.0 - ranked_error(run)
-
-
-def training_accuracy(run: RunRecord) -> float:
-    """The accuracy on the training set in the last epoch, in percent; chance for a run that failed to train."""
-    return 100.0 - (chance_error(run) if has_failed(run) else outcome(run, "train_error"))
-
-
 def dead_points(run: RunRecord, last: bool) -> float:
     """The percentage of dead points in the layer where it is largest, at initialization or at the end.
 
@@ -68,11 +58,12 @@ def layers_of(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 MEASURES = {
-    "accuracy": accuracy,
-    "train_accuracy": training_accuracy,
+    "accuracy": lambda run: 100.0 - ranked_error(run),
+    "train_accuracy": lambda run: 100.0 - (chance_error(run) if has_failed(run) else outcome(run, "train_error")),
     "dead_at_start": lambda run: dead_points(run, last=False),
     "dead_at_end": lambda run: dead_points(run, last=True),
 }
+"""What is measured of a run, in percent; the accuracies are those of the last epoch, of a failed run chance."""
 ROWS = {
     "accuracy": "test\naccuracy (%)",
     "train_accuracy": "training\naccuracy (%)",

@@ -94,16 +94,14 @@ class Progress:
 
     def close(self, line: str | None = None) -> None:
         """End the display with a last `line`; a second call does nothing."""
-        if self._live is not None:
-            live, self._live = self._live, None
+        live, self._live = self._live, None
+        if live is not None:
             self._guard(live.stop)
-            if line is not None:
+        if line is not None:
+            if live is not None or self._mode == "plain":
                 self._print(f"[{self.title}] {line}")
-        elif self._mode == "plain" and line is not None:
-            self._print(f"[{self.title}] {line}")
+            self._write_log(line)
         if self._log is not None:
-            if line is not None:
-                self._write_log(line)
             with suppress(OSError):
                 self._log.close()
             self._log = None
@@ -195,15 +193,11 @@ def _figures(row: Mapping[str, Any]) -> str:
     for part in ("train", "test", "validation"):
         for key, value in row.items():
             if key.startswith(f"{part}_"):
-                parts.append(f"{_name(key)} {_number(key, value)}")
+                name = "error" if key == "train_error" else key.replace("_", " ")
+                parts.append(f"{name} {_number(key, value)}")
     if row.get("images_per_second") is not None:
         parts.append(f"{row['images_per_second']:,.0f} images/s")
     return "  ".join(parts)
-
-
-def _name(key: str) -> str:
-    """The name of a figure: train loss, error (of the training), test error, test error top5."""
-    return "error" if key == "train_error" else key.replace("_", " ")
 
 
 def _number(key: str, value: float | None) -> str:

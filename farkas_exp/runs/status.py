@@ -225,6 +225,8 @@ def _head(lines: Sequence[Line]) -> tuple[str, ...]:
 def _cells(line: Line, head: Sequence[str]) -> tuple[str, ...]:
     from farkas_exp.runs.console import duration
 
+    settings = [printable(" ".join(f"{key}={as_written(value)}" for key, value in line.settings.items()))]
+
     def shown(value: float | None, form: Callable[[float], str]) -> str:
         return "" if value is None else form(value)
 
@@ -235,11 +237,7 @@ def _cells(line: Line, head: Sequence[str]) -> tuple[str, ...]:
         shown(line.eta_seconds, duration),
         printable(line.host or ""),
         shown(line.seconds_since_update if line.state == runs.RUNNING else None, lambda age: f"{duration(age)} ago"),
-        *(
-            [printable(" ".join(f"{k}={as_written(v)}" for k, v in line.settings.items()))]
-            if "settings" in head
-            else []
-        ),
+        *(settings if "settings" in head else []),
         printable(line.run + (f"  ({line.note})" if line.note else "")),
     )
 

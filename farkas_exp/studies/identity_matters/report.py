@@ -14,7 +14,7 @@ from farkas_exp.report import style
 from farkas_exp.report.arms import arm_record, error_cell, failure_note, group_arms
 from farkas_exp.report.curves import curves_figure
 from farkas_exp.report.render import Report
-from farkas_exp.report.tables import Cell, Table, cell, table_of
+from farkas_exp.report.tables import Table, cell, table_of
 from farkas_exp.runs import RunRecord
 from farkas_exp.runs.query import setting
 from farkas_exp.studies.identity_matters.theory import exact_fit as construction
@@ -81,7 +81,10 @@ def table2(runs: Sequence[RunRecord]) -> Table:
     flat: list[Mapping[str, Any]] = [
         {"arm": f"{name} (paper)", **dict(zip(DATASETS, errors, strict=True))} for name, errors in TABLE2.items()
     ]
-    rows = [(cell(paper["arm"]), *[_error(paper.get(each)) for each in data], cell("–")) for paper in flat]
+    rows = [
+        (cell(paper["arm"]), *(cell(f"{paper[n]:.2f}" if paper.get(n) else "–") for n in data), cell("–"))
+        for paper in flat
+    ]
     notes = ["Top-1 test error in percent; the paper gives one run each, ours are means over n seeds."]
     for arm in group_arms(on_test):
         dataset = str(setting(arm.config, "dataset.name"))
@@ -93,10 +96,6 @@ def table2(runs: Sequence[RunRecord]) -> Table:
     if len(on_test) < len(runs):
         notes.append(f"Left out: {len(runs) - len(on_test)} whose error is on held-out images, not on the test set.")
     return Table("Table 2", columns, tuple(rows), tuple(notes), tuple(flat), "table2")
-
-
-def _error(value: float | None) -> Cell:
-    return cell("–" if value is None else f"{value:.2f}")
 
 
 def small_norm_records() -> list[dict[str, float]]:
