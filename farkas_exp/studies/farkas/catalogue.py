@@ -23,57 +23,32 @@ REPORTS.register(
 )
 REPORTS.register("figures", f"{_HERE}:figures", summary="Figures 1 to 7, as far as there are runs", needs_runs=False)
 
-EXPERIMENTS.register(
-    "demo", "demo", title="the first look: 20 layers on digits, plain, with He initialization, Farkas, batch norm",
-    runs="12", cost="77 s on two CPU cores",
+_EXPERIMENTS = (
+    ("demo", "demo", "12", "77 s on two CPU cores",
+     "the first look: 20 layers on digits, plain, with He initialization, Farkas, batch norm"),
+    ("table1", "table1", "48", "95 PFLOP a seed; 2 to 3 days on one GPU",
+     "Table 1: CIFAR-10, 18 to 101 layers, with and without batch norm"),
+    ("table2", "table2", "36", "85 PFLOP a seed", "Table 2: the same on CIFAR-100, 34 to 101 layers"),
+    ("table3", "table3", "6", "7.5 EFLOP; 34 hours on a GPU of 2,500 images/s",
+     "Table 3: ImageNet, 50 to 152 layers (docs/imagenet.md)", {"arguments": "dataset.root=DIR"}),
+    ("table4", "table4", "12", "18 PFLOP a seed", "Table 4: best practice on CIFAR-10, 34 layers"),
+    ("table1_controls", "table1", "246", "five times Table 1", "the control arms beside Table 1, rendered below it"),
+    ("table4_controls", "table4", "12", "18 PFLOP a seed",
+     "the control arms beside Table 4: both readings of how FixUp is trained"),
+    ("figure5", "figure5", "18", "64 PFLOP a seed",
+     "Figure 5 and claim (e): 101 layers at the large rate, mean, sum, and other starts"),
+    ("fixup_rates", "fixup_rates", "18", "26 PFLOP a seed",
+     "claim (d): FixUp at each learning rate, with and without normalized inputs"),
+    ("table1_mini", "table1_mini", "40", "15 minutes on two CPU cores",
+     "Table 1 and Figure 4 in small, on handwritten digits"),
+    ("table1_mini_cifar10", "table1_mini", "4", "20 minutes on two CPU cores, by arithmetic",
+     "the 18-layer networks on 2,000 images of CIFAR-10"),
+    ("table1_small_images", "table1_small_images", "81", "days on two CPU cores",
+     "Table 1 with control arms on real images of 16x16", {"arguments": "dataset.root=DIR"}),
+    ("table3_mini", "table3_mini", "2", "half a minute on two CPU cores",
+     "Table 3's pipeline on any small folder of images", {"arguments": "dataset.root=DIR"}),
+    ("lr_search", "search", "14", "4 times a run of 200 epochs",
+     "the learning rate for a network, on images held out of the training set"),
 )  # fmt: skip
-EXPERIMENTS.register(
-    "table1", "table1", title="Table 1: CIFAR-10, 18 to 101 layers, with and without batch norm", runs="48",
-    cost="95 PFLOP a seed; 2 to 3 days on one GPU",
-)  # fmt: skip
-EXPERIMENTS.register(
-    "table2", "table2", title="Table 2: the same on CIFAR-100, 34 to 101 layers", runs="36", cost="85 PFLOP a seed"
-)
-EXPERIMENTS.register(
-    "table3", "table3", title="Table 3: ImageNet, 50 to 152 layers (docs/imagenet.md)", runs="6",
-    cost="7.5 EFLOP; 34 hours on a GPU of 2,500 images/s", arguments="dataset.root=DIR",
-)  # fmt: skip
-EXPERIMENTS.register(
-    "table4", "table4", title="Table 4: best practice on CIFAR-10, 34 layers", runs="12", cost="18 PFLOP a seed"
-)
-EXPERIMENTS.register(
-    "table1_controls", "table1", title="the control arms beside Table 1, rendered below it", runs="246",
-    cost="five times Table 1",
-)  # fmt: skip
-EXPERIMENTS.register(
-    "table4_controls", "table4", title="the control arms beside Table 4: both readings of how FixUp is trained",
-    runs="12", cost="18 PFLOP a seed",
-)  # fmt: skip
-EXPERIMENTS.register(
-    "figure5", "figure5", title="Figure 5 and claim (e): 101 layers at the large rate, mean, sum, and other starts",
-    runs="18", cost="64 PFLOP a seed",
-)  # fmt: skip
-EXPERIMENTS.register(
-    "fixup_rates", "fixup_rates", title="claim (d): FixUp at each learning rate, with and without normalized inputs",
-    runs="18", cost="26 PFLOP a seed",
-)  # fmt: skip
-EXPERIMENTS.register(
-    "table1_mini", "table1_mini", title="Table 1 and Figure 4 in small, on handwritten digits", runs="40",
-    cost="15 minutes on two CPU cores",
-)  # fmt: skip
-EXPERIMENTS.register(
-    "table1_mini_cifar10", "table1_mini", title="the 18-layer networks on 2,000 images of CIFAR-10", runs="4",
-    cost="20 minutes on two CPU cores, by arithmetic",
-)  # fmt: skip
-EXPERIMENTS.register(
-    "table1_small_images", "table1_small_images", title="Table 1 with control arms on real images of 16x16", runs="81",
-    cost="days on two CPU cores", arguments="dataset.root=DIR",
-)  # fmt: skip
-EXPERIMENTS.register(
-    "table3_mini", "table3_mini", title="Table 3's pipeline on any small folder of images", runs="2",
-    cost="half a minute on two CPU cores", arguments="dataset.root=DIR",
-)  # fmt: skip
-EXPERIMENTS.register(
-    "lr_search", "search", title="the learning rate for a network, on images held out of the training set", runs="14",
-    cost="4 times a run of 200 epochs",
-)  # fmt: skip
+for _name, _report, _runs, _cost, _title, *_more in _EXPERIMENTS:
+    EXPERIMENTS.register(_name, _report, runs=_runs, cost=_cost, title=_title, **dict(*_more))

@@ -2,58 +2,41 @@
 
 from farkas_exp.registry import EXPERIMENTS, REPORTS
 
-REPORTS.register(
-    "without_normalization", "farkas_exp.studies.without_normalization.comparison:report",
-    summary="every method at its own best learning rate",
-    shared="farkas_exp.studies.without_normalization.comparison:shared_setting",
-)  # fmt: skip
-EXPERIMENTS.register(
-    "without_normalization", "without_normalization",
-    title="every method at every learning rate, on held-out images; then at its own best, on test images", runs="540",
-    cost="33 minutes on two CPU cores for one seed of 22 methods", then="without_normalization_extended",
-)  # fmt: skip
-EXPERIMENTS.register(
-    "without_normalization_extended", "without_normalization",
-    title="the next learning rate for methods whose best one lies at an end of the grid", runs="up to 90",
-    cost="less than the search", then="without_normalization_test",
-)  # fmt: skip
-EXPERIMENTS.register(
-    "without_normalization_test", "without_normalization",
-    title="every method at its own best learning rate, on the test images", runs="150",
-    cost="17 minutes on two CPU cores for three seeds of 22 methods",
-)  # fmt: skip
+_HERE = "farkas_exp.studies.without_normalization"
+_SHARED = {"shared": f"{_HERE}.comparison:shared_setting"}
 
+for _name, _source, _summary in (
+    ("without_normalization", "comparison:report", "every method at its own best learning rate"),
+    ("initializations", "crossed:report",
+     "every method with every initialization, each pair at its own best learning rate"),
+    ("transformers", "comparison:transformers_report", "the same of vision transformers"),
+):  # fmt: skip
+    REPORTS.register(_name, f"{_HERE}.{_source}", summary=_summary, **_SHARED)
 REPORTS.register(
-    "initializations", "farkas_exp.studies.without_normalization.crossed:report",
-    summary="every method with every initialization, each pair at its own best learning rate",
-    shared="farkas_exp.studies.without_normalization.comparison:shared_setting",
-)  # fmt: skip
-EXPERIMENTS.register(
-    "initializations", "initializations",
-    title="every method with every initialization, on held-out images; then at its own best rate, on test images",
-    runs="216", cost="not measured", then="initializations_test",
-)  # fmt: skip
-EXPERIMENTS.register(
-    "initializations_test", "initializations", runs="108", cost="not measured",
-    title="every method with every initialization at its own best learning rate, on the test images",
-)  # fmt: skip
-
-REPORTS.register(
-    "transformers", "farkas_exp.studies.without_normalization.comparison:transformers_report",
-    summary="the same of vision transformers",
-    shared="farkas_exp.studies.without_normalization.comparison:shared_setting",
-)  # fmt: skip
-EXPERIMENTS.register(
-    "transformers", "transformers",
-    title="the same with a vision transformer, on held-out images; then at its own best, on test images", runs="42",
-    cost="not measured as a whole", then="transformers_test",
-)  # fmt: skip
-EXPERIMENTS.register(
-    "transformers_test", "transformers",
-    title="every vision transformer at its own best learning rate, on the test images", runs="21",
-    cost="not measured as a whole",
-)  # fmt: skip
-REPORTS.register(
-    "costs", "farkas_exp.studies.without_normalization.costs:report",
+    "costs", f"{_HERE}.costs:report",
     summary="a training step, parameters and needs of each method of these two comparisons",
 )  # fmt: skip
+
+_EXPERIMENTS = (
+    ("without_normalization", "without_normalization", "540", "33 minutes on two CPU cores for one seed of 22 methods",
+     "every method at every learning rate, on held-out images; then at its own best, on test images",
+     {"then": "without_normalization_extended"}),
+    ("without_normalization_extended", "without_normalization", "up to 90", "less than the search",
+     "the next learning rate for methods whose best one lies at an end of the grid",
+     {"then": "without_normalization_test"}),
+    ("without_normalization_test", "without_normalization", "150",
+     "17 minutes on two CPU cores for three seeds of 22 methods",
+     "every method at its own best learning rate, on the test images"),
+    ("initializations", "initializations", "216", "not measured",
+     "every method with every initialization, on held-out images; then at its own best rate, on test images",
+     {"then": "initializations_test"}),
+    ("initializations_test", "initializations", "108", "not measured",
+     "every method with every initialization at its own best learning rate, on the test images"),
+    ("transformers", "transformers", "42", "not measured as a whole",
+     "the same with a vision transformer, on held-out images; then at its own best, on test images",
+     {"then": "transformers_test"}),
+    ("transformers_test", "transformers", "21", "not measured as a whole",
+     "every vision transformer at its own best learning rate, on the test images"),
+)  # fmt: skip
+for _name, _report, _runs, _cost, _title, *_more in _EXPERIMENTS:
+    EXPERIMENTS.register(_name, _report, runs=_runs, cost=_cost, title=_title, **dict(*_more))
