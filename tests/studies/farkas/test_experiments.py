@@ -12,7 +12,7 @@ from farkas_exp.config import Config, OptimizerConfig, to_dict
 from farkas_exp.config.identity import identify
 from farkas_exp.config.schema import InitConfig
 from farkas_exp.registry import NETWORKS
-from farkas_exp.report.arms import deciding_settings
+from farkas_exp.runs.query import deciding_settings
 from farkas_exp.studies.farkas.filling import deviations, required_settings
 from farkas_exp.studies.farkas.paper import TABLE3_MINI, TABLES
 from tests.composing import arm, composed, jobs, sweep_of
