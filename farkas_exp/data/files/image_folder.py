@@ -84,14 +84,8 @@ def _decode_all(config: DatasetConfig, paths: list[str], height: int, width: int
 
     shown = time.monotonic()
     with ThreadPoolExecutor(cores()) as pool:
-        futures = [pool.submit(decode_into, index) for index in range(len(paths))]
-        try:
-            for done, future in enumerate(futures, start=1):
-                future.result()
-                if len(paths) >= PROGRESS_FROM and (done == len(paths) or time.monotonic() - shown > PROGRESS_EVERY):
-                    shown = time.monotonic()
-                    print(f"{config.name}: decoded {done:,} of {len(paths):,} images", file=sys.stderr, flush=True)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        for done, _ in enumerate(pool.map(decode_into, range(len(paths))), start=1):  # an error cancels the others
+            if len(paths) >= PROGRESS_FROM and (done == len(paths) or time.monotonic() - shown > PROGRESS_EVERY):
+                shown = time.monotonic()
+                print(f"{config.name}: decoded {done:,} of {len(paths):,} images", file=sys.stderr, flush=True)
     return pixels

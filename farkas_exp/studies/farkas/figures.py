@@ -130,18 +130,7 @@ def panels_figure(
         for index, view in enumerate(views):
             row = [grid[0][index]] if single else grid[index]
             for axes, panel in zip(row, panels, strict=True):
-                arms = [arm for arm in panel.arms if view.arms is None or arm.label in view.arms]
-                draw_curves(axes, arms, view.key, {arm.identity: look[arm.label] for arm in arms}, view.shown)
-                if view.zoomed:
-                    axes.set_visible(bool(axes.get_lines()))
-                    axes.locator_params(axis="x", nbins=4, steps=[1, 2, 5, 10])
-                if show_failed and not view.zoomed:
-                    _draw_failed(axes, panel.arms, view.key, look)
-                if not axes.get_lines() and axes.get_visible():
-                    axes.text(
-                        0.5, 0.5, "no run to draw", transform=axes.transAxes, ha="center", color=style.COLORS["grey"]
-                    )
-                    axes.set_xticks([])
+                _draw_panel(axes, panel, view, look, show_failed)
                 axes.set_xlabel("epoch" if single or index == len(views) - 1 else "")
                 if index == 0 and not single:
                     axes.set_title(panel.title)
@@ -152,6 +141,19 @@ def panels_figure(
         ends = ["End: the last fifth of the epochs."] * any(view.zoomed for view in views)
         _legend(figure, list(by_label), look, [*_captions(panels, show_failed), *ends, *notes])
     return figure
+
+
+def _draw_panel(axes: Any, panel: Panel, view: View, look: Mapping[str, Look], show_failed: bool) -> None:
+    arms = [arm for arm in panel.arms if view.arms is None or arm.label in view.arms]
+    draw_curves(axes, arms, view.key, {arm.identity: look[arm.label] for arm in arms}, view.shown)
+    if view.zoomed:
+        axes.set_visible(bool(axes.get_lines()))
+        axes.locator_params(axis="x", nbins=4, steps=[1, 2, 5, 10])
+    elif show_failed:
+        _draw_failed(axes, panel.arms, view.key, look)
+    if not axes.get_lines() and axes.get_visible():
+        axes.text(0.5, 0.5, "no run to draw", transform=axes.transAxes, ha="center", color=style.COLORS["grey"])
+        axes.set_xticks([])
 
 
 def _label_looks(arms: Sequence[Arm], line: Callable[[Arm], Any] | None) -> dict[str, Look]:

@@ -240,20 +240,20 @@ TABLES = {
 }
 
 
-def _in_small(name: str, title: str, columns: tuple[str, ...], note: str) -> PaperTable:
+def _in_small(name: str, title: str, columns: tuple[str, ...]) -> PaperTable:
     """Columns of Table 1 as a CPU edition runs them: with the small rate throughout."""
     full = TABLES["table1"]
     rows = [replace(row, label=row.label.replace("large LR", "small LR"), lr=SMALL) for row in full.rows]
     cells = [replace(each, row=rows[full.rows.index(each.row)]) for each in full.cells if each.column in columns]
+    rate = "The learning rate is the small one with batch norm, too (paper: the large one, 0.1, at a batch of 128)."
     return PaperTable(
         name, f"{title}: percent misclassification", columns, tuple(rows), tuple(cells), full.setting,
-        notes=(note, _PAIR18, _HEAD_BN, *((_LAST_SIXTH,) if "50 layers" in columns else ())),
+        notes=(rate, _PAIR18, _HEAD_BN, *((_LAST_SIXTH,) if "50 layers" in columns else ())),
     )  # fmt: skip
 
 
-_RATE = "The learning rate is the small one with batch norm, too (paper: the large one, 0.1, at a batch of 128)."
-TABLE1_MINI = _in_small("table1_mini", "Table 1 in small", ("18 layers", "34 layers"), _RATE)
-TABLE1_SMALL_IMAGES = _in_small("table1_small_images", "Table 1 on small images", ("18 layers", "50 layers"), _RATE)
+TABLE1_MINI = _in_small("table1_mini", "Table 1 in small", ("18 layers", "34 layers"))
+TABLE1_SMALL_IMAGES = _in_small("table1_small_images", "Table 1 on small images", ("18 layers", "50 layers"))
 """The CPU editions of Table 1, on digits and on images of 16x16."""
 
 
