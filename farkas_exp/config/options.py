@@ -101,7 +101,7 @@ LONGEST_SHOWN = 200
 
 def walk(config: Any, prefix: str = "") -> Iterator[tuple[str, "dataclasses.Field[Any]", Any]]:
     """Every key of a configuration with its field and value, also inside of lists of groups."""
-    for f in _fields(type(config)):
+    for f in fields_of(type(config)).values():
         value, where = getattr(config, f.name), prefix + f.name
         if dataclasses.is_dataclass(value):
             yield from walk(value, f"{where}.")
@@ -123,8 +123,9 @@ def keys_of(schema: Any, prefix: str = "") -> Iterator[tuple[str, "dataclasses.F
 
 
 @functools.cache
-def _fields(schema: type) -> tuple["dataclasses.Field[Any]", ...]:
-    return dataclasses.fields(schema)
+def fields_of(schema: type) -> Mapping[str, "dataclasses.Field[Any]"]:
+    """The fields of a group, by name."""
+    return {f.name: f for f in dataclasses.fields(schema)}
 
 
 def check_options(config: Any) -> None:

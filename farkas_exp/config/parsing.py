@@ -1,7 +1,6 @@
 """From the nested mapping that Hydra composes to a frozen `Config`, or to one line that says what is wrong."""
 
 import dataclasses
-import functools
 import math
 import sys
 import types
@@ -11,7 +10,7 @@ from typing import Any, Literal
 
 from farkas_exp.config.extensions import extended, extras
 from farkas_exp.config.folders import home, labelled
-from farkas_exp.config.options import check_options, declared, without_effect
+from farkas_exp.config.options import check_options, declared, fields_of, without_effect
 from farkas_exp.config.pairs import check_pairs
 from farkas_exp.config.schema import Config
 from farkas_exp.machine.errors import UserError, unknown
@@ -70,7 +69,7 @@ def unknown_key(path: str) -> UserError:
     schema: Any = Config
     parts = path.split(".")
     for depth, part in enumerate(parts):
-        fields = _fields(schema)
+        fields = fields_of(schema)
         if part not in fields or (depth + 1 < len(parts) and not dataclasses.is_dataclass(fields[part].type)):
             return unknown(path, part, [*fields, *extras(".".join(parts[:depth]), schema)])
         schema = fields[part].type
@@ -82,8 +81,8 @@ def _build(schema: type, values: Any, path: str) -> Any:
         raise UserError(f"{path or 'config'}: expected a group of keys, got {values!r}")
     brought = extras(path, schema)
     if brought:
-        schema = extended(path, schema, values.get("name", _fields(schema)["name"].default))
-    fields = _fields(schema)
+        schema = extended(path, schema, values.get("name", fields_of(schema)["name"].default))
+    fields = fields_of(schema)
     arguments = {}
     for key, value in values.items():
         where = f"{path}.{key}" if path else str(key)
@@ -102,12 +101,6 @@ def _build(schema: type, values: Any, path: str) -> Any:
             where = f"{path}.{name}" if path else name
             raise UserError(f"{where}: missing; give it a value on the command line ({where}=...)")
     return schema(**arguments)
-
-
-@functools.cache
-def _fields(schema: type) -> dict[str, Any]:
-    """The fields of a group, by name."""
-    return {f.name: f for f in dataclasses.fields(schema)}
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

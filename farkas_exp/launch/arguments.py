@@ -56,7 +56,8 @@ def _check_override(text: str, override: Override, groups: Mapping[str, Sequence
         raise UserError(f"{text}: a key is missing before the equals sign; write KEY=VALUE")
     if key in ("hydra", "hydra.callbacks") or key.startswith("hydra.callbacks.sweep"):
         raise UserError(f"{key}: cannot be changed as a whole; single values: hydra.KEY=VALUE")
-    if key == "hydra/sweeper" and override.value() in ("tpe", "optuna") and not _has_optuna():
+    by_optuna = key == "hydra/sweeper" and override.value() in ("tpe", "optuna")
+    if by_optuna and importlib.util.find_spec("hydra_plugins.hydra_optuna_sweeper") is None:
         raise UserError(f"{text}: needs hydra-optuna-sweeper; pip install 'farkas-exp[search]'")
     is_choice = key in groups and not override.is_delete() and not override.is_sweep_override()
     if is_choice and not isinstance(override.value(), str):
@@ -85,13 +86,6 @@ def _check_arm(text: str, experiment: str | None, found: dict[str, arms.Arm], fo
     for each in list(override.sweep_iterator()) if discrete else [override.value()]:
         if each is not None and str(each) not in found:
             raise unknown("arm", str(each), found)
-
-
-def _has_optuna() -> bool:
-    try:
-        return importlib.util.find_spec("hydra_plugins.hydra_optuna_sweeper") is not None
-    except ImportError:
-        return False
 
 
 def _refuse_flag(message: str) -> NoReturn:

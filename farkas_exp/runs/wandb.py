@@ -4,7 +4,6 @@ Nothing that W&B does may stop or change a training: every call is guarded. Trou
 that refuses or is silent) costs a bounded time; then the run goes on offline, with a line on how to upload it later.
 """
 
-import dataclasses
 import math
 import os
 import time
@@ -49,19 +48,12 @@ def told_by(settings: WandbConfig, environment: Mapping[str, str] = os.environ) 
         mode = _MODE_WORDS.get(said, said)
         if mode not in MODES:
             raise unknown("WANDB_MODE (in the environment)", said, MODES)
-    told = dataclasses.replace(
-        settings,
-        mode=mode,
-        project=_first(settings.project, environment.get("WANDB_PROJECT") or "farkas-layers"),
-        entity=_first(settings.entity, environment.get("WANDB_ENTITY") or None),
-    )
+    project, entity = environment.get("WANDB_PROJECT") or "farkas-layers", environment.get("WANDB_ENTITY") or None
+    own = {key: value for key, value in vars(settings).items() if value is not None}
+    told = WandbConfig(**{"project": project, "entity": entity, **own, "mode": mode})
     if mode != "disabled":
         _check_names(told)
     return told
-
-
-def _first(given: str | None, otherwise: str | None) -> str | None:
-    return otherwise if given is None else given
 
 
 def _check_names(told: WandbConfig) -> None:

@@ -110,8 +110,11 @@ def fill(table: PaperTable, records: Sequence[RunRecord]) -> Filled:
         if record.seed not in seeds or seeds[record.seed].state not in DONE:
             seeds[record.seed] = record
     filled = {cell: tuple(seeds[seed] for seed in sorted(seeds)) for cell, seeds in runs.items()}
-    left_out = tuple((_with_data(each, best), len(each.matches)) for each in rest)
-    return Filled(table, filled, tuple(_others(table, tested, best)), best.deviations, left_out, held_out)
+    left_out = []
+    for each in rest:  # named with their data where these alone tell them from those that are shown
+        data = {"data": each.data or "unknown"} if each.deviations == best.deviations else {}
+        left_out.append(({**each.deviations, **data}, len(each.matches)))
+    return Filled(table, filled, tuple(_others(table, tested, best)), best.deviations, tuple(left_out), held_out)
 
 
 def _settings(table: PaperTable, records: Sequence[RunRecord]) -> list[_Setting]:
@@ -143,12 +146,6 @@ def _others(table: PaperTable, records: Sequence[RunRecord], best: _Setting) -> 
         and deviations(record.config, table) == best.deviations
     ]
     return [record for record in others if not best.data or query.fingerprint(record) in ("", best.data)]
-
-
-def _with_data(each: _Setting, best: _Setting) -> Mapping[str, Any]:
-    """The setting of runs that are left out; with their data where these alone tell them from those that are shown."""
-    same = each.deviations == best.deviations
-    return {**each.deviations, "data": each.data or "unknown"} if same else each.deviations
 
 
 def _key(found: Mapping[str, Any]) -> str:

@@ -154,8 +154,10 @@ def toys_table() -> Table:
     records: list[dict[str, Any]] = []
     for name, points in toys.STATIONARY.items():
         for found in [toys.analyse(toys.TOYS[name], point) for point in points]:
+            point = ", ".join(f"{value:.4g}" for value in found.point)
             records.append(
-                {"toy": name, "point": _point(found), "value": found.value, "gradient": found.gradient,
+                {"toy": name, "point": point if len(found.point) == 1 else f"({point})", "value": found.value,
+                 "gradient": found.gradient,
                  "eigenvalues": ", ".join(f"{value:.4g}" for value in found.eigenvalues), "kind": found.kind}
             )  # fmt: skip
         if not points:
@@ -171,11 +173,6 @@ def toys_table() -> Table:
         " uv = 1 is a minimum. With a ReLU every w < 0 is one of value 1, far from the minimum 0.",
     )
     return table_of("Landscape toys: stationary points", columns, records, notes, "toys")
-
-
-def _point(found: toys.Analysis) -> str:
-    values = ", ".join(f"{value:.4g}" for value in found.point)
-    return values if len(found.point) == 1 else f"({values})"
 
 
 def scaling_figure(records: Sequence[dict[str, Any]]) -> Any:

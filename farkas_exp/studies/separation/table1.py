@@ -73,13 +73,10 @@ SIZES = ((50, 4), (60, 3))
 def report(records: Sequence[RunRecord]) -> Report:
     """The paper's Table 1, and the same at 60 layers of 3 units; one table of all runs where none is of these sizes."""
     tested = [run for run in records if run.evaluated_on == "test"]
-    sizes = {size: [run for run in tested if _size(run) == size] for size in SIZES}
+    size_of = {run.path: (setting(run.config, "model.depth"), setting(run.config, "model.width")) for run in tested}
+    sizes = {size: [run for run in tested if size_of[run.path] == size] for size in SIZES}
     tables = [separation_table(runs, size) for size, runs in sizes.items() if any(map(KINDS.of, runs))]
     return Report("separation", tuple(tables) or (separation_table(tested),))
-
-
-def _size(run: RunRecord) -> tuple[Any, Any]:
-    return setting(run.config, "model.depth"), setting(run.config, "model.width")
 
 
 def separation_table(records: Sequence[RunRecord], size: tuple[int, int] | None = None) -> Table:
