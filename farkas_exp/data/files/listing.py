@@ -161,9 +161,7 @@ def _evaluation_folder(root: Path, classes: Sequence[str], left_out: LeftOut) ->
     return used
 
 
-def _evaluation_files(
-    folder: Path, train_folder: Path, classes: Sequence[str], left_out: LeftOut
-) -> ImageFiles:  # fmt: skip
+def _evaluation_files(folder: Path, train_folder: Path, classes: Sequence[str], left_out: LeftOut) -> ImageFiles:
     if os.path.isfile(folder / ANNOTATIONS):
         files = _annotated_files(folder, classes, left_out)
     else:
@@ -237,9 +235,7 @@ def _other(entry: os.DirEntry[str]) -> tuple[str, str, int]:
     return (f"with the suffix {shown(suffix)}" if suffix else "without a suffix", entry.path, 1)
 
 
-def _class_files(
-    folder: Path, names: Sequence[str], classes: Sequence[str], left_out: LeftOut
-) -> ImageFiles:  # fmt: skip
+def _class_files(folder: Path, names: Sequence[str], classes: Sequence[str], left_out: LeftOut) -> ImageFiles:
     """The images of all class folders, or of Tiny-ImageNet's `images` in them."""
     places = [folder / name for name in names]
     tiny = all(os.path.isdir(place / "images") for place in places)
