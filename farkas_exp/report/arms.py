@@ -172,9 +172,9 @@ def evaluation_sets(arms: Iterable[Arm | RunRecord]) -> list[str]:
     return [name for name in ("test", "validation") if name in found]
 
 
-def error_cells(arm: Arm, sets: Sequence[str]) -> list[Cell]:
-    """The error of an arm in the column of its evaluation set."""
-    return [error_cell(arm) if arm.evaluated_on == name else cell("–") for name in sets]
+def error_cells(arm: Arm, sets: Sequence[str], *below: str) -> list[Cell]:
+    """The error of an arm, with lines below it, in the column of its evaluation set."""
+    return [error_cell(arm, *below) if arm.evaluated_on == name else cell("–") for name in sets]
 
 
 def error_cell(arm: Arm, *below: str) -> Cell:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from farkas_exp.machine.errors import UserError
-from farkas_exp.report.arms import Arm, arm_record, error_cell, evaluation_sets, failure_note, group_arms, mean_sd
+from farkas_exp.report.arms import Arm, arm_record, error_cells, evaluation_sets, failure_note, group_arms, mean_sd
 from farkas_exp.report.statistics import Summary, summarize
 from farkas_exp.report.tables import Cell, Table, cell
 from farkas_exp.runs import RunRecord
@@ -99,8 +99,7 @@ def kinds_table(
     for kind in kinds.rows:
         arms = _labelled(kind, by_kind.get(kind.label, []))
         for arm in arms:
-            error = error_cell(arm, *_paper_line(kind, f"{arm.evaluated_on} error (%)"))
-            errors = [error if arm.evaluated_on == on else cell("–") for on in sets]
+            errors = error_cells(arm, sets, *_paper_line(kind, f"{arm.evaluated_on} error (%)"))
             shown = [_figure(arm, column, kind) for column in columns]
             rows.append((cell(arm.label), *errors, *shown, cell(str(len(arm.finished))), cell(str(len(arm.failed)))))
             flat.append(_record(arm, columns, kind))

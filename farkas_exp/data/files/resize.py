@@ -182,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="resize_images.py", description=__doc__)
     parser.add_argument("source", type=Path, help="a folder that holds train/<class>/* and val/<class>/*")
     parser.add_argument("target", type=Path, nargs="?", help="where the copy goes (default: <source>-<size>)")
-    parser.add_argument("size", type=_key("size"), help="size=160: pixels of the shorter side")
+    parser.add_argument("size", type=partial(_count, key="size"), help="size=160: pixels of the shorter side")
     parser.add_argument("--workers", type=int, default=default_workers(), help="processes (default: one for each core)")
     parser.add_argument("--area", action="store_true", help="average areas, and write PNG: for very small copies")
     parser.add_argument(
@@ -211,17 +211,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if lines else 0
 
 
-def _key(name: str) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        key, equals, value = text.rpartition("=")
-        if (equals and key != name) or not value.isdecimal() or int(value) < 1:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {name}=N with N from 1 on")
-        return int(value)
-
-    return read
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
-    return int(text)
+def _count(text: str, key: str = "") -> int:
+    """A number from 1 on, which may be written as KEY=N."""
+    value = text.removeprefix(f"{key}=") if key else text
+    if not value.isdecimal() or int(value) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {f'{key}=N with N' if key else 'a number'} from 1 on")
+    return int(value)
