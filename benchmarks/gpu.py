@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from benchmarks.measure import interleaved, machine, macs, medians, ratio
 from benchmarks.networks import Steps
 from farkas_exp.config import parse
+from farkas_exp.data.base import Batching
 from farkas_exp.data.build import build_data
 from farkas_exp.layers.paths import single_precision
 from farkas_exp.machine.signals import StopRequest
@@ -221,7 +222,7 @@ def bench_trainer(rounds: int) -> dict[str, float]:
         "dataset": {"name": "synthetic", "image_size": 32, "train_size": 12_800, "test_size": 64, "num_classes": 10},
     }  # fmt: skip
     config = parse(values)
-    data = build_data(config.dataset, config.augmentation, batch_size=BATCH, seed=0, device=GPU, channels_last=True)
+    data = build_data(config.dataset, config.augmentation, Batching(BATCH, 0, GPU))
     model = build_model(config, data, GPU)
     trainer = Trainer(config, model, build_optimizer(model, config.optimizer, 0.01), data, GPU)
     steps = RunOfSteps("farkasnet34")

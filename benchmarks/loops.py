@@ -17,7 +17,7 @@ from torchvision.transforms import functional as image_ops
 
 from benchmarks.measure import device, interleaved, medians, ratio
 from farkas_exp.config import AugmentationConfig, parse
-from farkas_exp.data.base import Arrays
+from farkas_exp.data.base import Arrays, Batching
 from farkas_exp.data.build import build_data
 from farkas_exp.data.device import DeviceData
 from farkas_exp.machine.signals import StopRequest
@@ -62,7 +62,7 @@ def bench_pipeline(quick: bool = False) -> dict[str, Any]:
     pixels = torch.randint(256, (count, 32, 32, 3), generator=generator, dtype=torch.uint8)
     labels = torch.randint(10, (count,), generator=generator)
     arrays = Arrays("random", tuple(map(str, range(10))), pixels, labels, pixels[:128], labels[:128])
-    ours = DeviceData(arrays, AugmentationConfig(), batch_size=128, seed=0, device=device())
+    ours = DeviceData(arrays, AugmentationConfig(), Batching(128, 0, device()))
     loader = DataLoader(
         _Pictures(arrays, sampled), 128, shuffle=True, drop_last=True, num_workers=LOADER_WORKERS,
         persistent_workers=True, pin_memory=torch.cuda.is_available(),
@@ -109,9 +109,7 @@ def _synthetic(size: int, count: int) -> dict[str, Any]:
 
 def _parts(values: dict[str, Any]) -> tuple[Any, ...]:
     config = parse(values)
-    data = build_data(
-        config.dataset, config.augmentation, batch_size=config.batch_size, seed=0, device=device(), channels_last=True
-    )
+    data = build_data(config.dataset, config.augmentation, Batching(config.batch_size, 0, device()))
     model = build_model(config, data, device())
     return config, data, model, build_optimizer(model, config.optimizer, config.lr.value)
 

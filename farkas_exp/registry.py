@@ -247,7 +247,7 @@ class Dataset(Entry):
 
     Attributes:
         streamed: whether images are decoded during training. Its builder then takes the arguments of `data.build_data`
-            and returns a `data.base.ImageData`.
+            but `debug`, and returns a `data.base.ImageData`.
         pixels: whether its values are pixels, which are augmented, or points.
         classes: the number of classes, unless its files or an option give it.
         image_files: whether it is a folder of image files, with a folder for each class.

@@ -3,8 +3,9 @@
 import torch
 
 from farkas_exp.config import AugmentationConfig
-from farkas_exp.data.base import Arrays
+from farkas_exp.data.base import Arrays, Batching
 from farkas_exp.data.device import DeviceData
+from farkas_exp.machine.processes import Processes
 
 AUGMENTATION = AugmentationConfig(crop_padding=1, flip=True, cutout=3)
 
@@ -16,9 +17,8 @@ def numbered(count=50, tests=23) -> Arrays:
     return Arrays("numbers", ("even", "odd"), images, torch.arange(count) % 2, test, torch.arange(tests) % 2)
 
 
-def made(settings=AUGMENTATION, **options) -> DeviceData:
-    options = {"batch_size": 8, "seed": 0, "device": "cpu", **options}
-    return DeviceData(numbered(), settings, **options)
+def made(settings=AUGMENTATION, batch_size=8, seed=0, rank=0, world_size=1) -> DeviceData:
+    return DeviceData(numbered(), settings, Batching(batch_size, seed, processes=Processes(rank, world_size)))
 
 
 def same(a, b) -> bool:

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from farkas_exp.data.base import Batching
 from farkas_exp.data.build import build_data
 from farkas_exp.training.building import build_model
 from farkas_exp.training.optimizer import build_optimizer
@@ -18,7 +19,7 @@ SMALL = {"model": {"name": "mlp", "depth": 1, "width": 6, "blocks": None, "width
 
 def made_trainer(**overrides: Any) -> Trainer:
     made = config(**{**SMALL, "normalization": {"name": "none"}, **overrides})
-    data = build_data(made.dataset, made.augmentation, batch_size=made.batch_size, seed=made.seed, device="cpu")
+    data = build_data(made.dataset, made.augmentation, Batching(made.batch_size, made.seed))
     model = build_model(made, data, CPU)
     return Trainer(made, model, build_optimizer(model, made.optimizer, made.lr.value), data, CPU)
 

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from farkas_exp.config import DatasetConfig
 from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.processes import ALONE, Processes
 from farkas_exp.registry import DATASETS
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 Batch: TypeAlias = "tuple[Tensor, Tensor]"
@@ -97,6 +99,25 @@ class Arrays:
     test_labels: "Tensor"
     files: Mapping[str, str] = field(default_factory=dict)
     left_out: str | None = None
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How images become batches.
+
+    Attributes:
+        size: the images of a training batch over all processes.
+        seed: of what is random in an epoch.
+        device: where the batches are.
+        channels_last: their memory format.
+        processes: those that share each batch, as one of them sees them.
+    """
+
+    size: int
+    seed: int
+    device: "torch.device | str" = "cpu"
+    channels_last: bool = True
+    processes: Processes = ALONE
 
 
 def batch_share(batch_size: int, world_size: int) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from farkas_exp.config import AugmentationConfig
 from farkas_exp.data.augmentation import EpochPlan, crop_windows, cutout_, cutout_squares, plan_epoch
-from farkas_exp.data.base import Arrays, Batch, DataInfo, batch_share, test_share
+from farkas_exp.data.base import Arrays, Batch, Batching, DataInfo, batch_share, test_share
 from farkas_exp.data.subset import fixed_order
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.seeding import derive_seed
@@ -32,28 +32,17 @@ class DeviceData:
 
     Batches are float32 in [0, 1], or have mean 0 and standard deviation 1 per channel over the training set
     (`normalize`). Training images are cropped, flipped and cut out, in this order; padding and zero-filled cutout are
-    black pixels before all else. Points are never augmented. `batch_size` counts the images of a training batch over
-    all processes; the last incomplete batch is left out. Process `rank` of `world_size` gets its share of every batch
-    and of the evaluation set.
+    black pixels before all else. Points are never augmented. The last incomplete batch is left out; a process gets its
+    share of every batch and of the evaluation set.
     """
 
     def __init__(
-        self,
-        arrays: Arrays,
-        augmentation: AugmentationConfig,
-        *,
-        batch_size: int,
-        seed: int,
-        device: torch.device | str,
-        normalize: bool = False,
-        channels_last: bool = True,
-        rank: int = 0,
-        world_size: int = 1,
+        self, arrays: Arrays, augmentation: AugmentationConfig, batching: Batching, normalize: bool = False
     ) -> None:
         count, height, width, channels = arrays.train_images.shape
         pixels = arrays.train_images.dtype == torch.uint8
         self._augmentation = augmentation if pixels else NO_AUGMENTATION
-        _check(arrays.name, count, height, width, self._augmentation, batch_size)
+        _check(arrays.name, count, height, width, self._augmentation, batching.size)
         mean, std = _standardisation(arrays.train_images) if normalize else ((), ())
         self.info = DataInfo(
             name=arrays.name,
@@ -67,23 +56,22 @@ class DeviceData:
             mean=mean,
             std=std,
         )
-        self._batch_size, self._seed = batch_size, seed
-        self._share, self._rank = batch_share(batch_size, world_size), rank
-        self._device = torch.device(device)
-        self._channels_last = channels_last
+        self._batching, self._device = batching, torch.device(batching.device)
+        processes = batching.processes
+        self._share = batch_share(batching.size, processes.world_size)
         self._range = 255.0 if pixels else 1.0
-        self._shift_scale = [torch.tensor(values * width, device=device) for values in (mean, std)]
+        self._shift_scale = [torch.tensor(values * width, device=self._device) for values in (mean, std)]
         images = arrays.train_images.to(self._device)
         self._windows = crop_windows(images, self._augmentation.crop_padding, self._augmentation.flip)
         self._labels = arrays.train_labels.to(self._device)
         self._squares = cutout_squares(height, width, channels, self._augmentation.cutout, self._device)
-        own = test_share(self.info.test_size, rank, world_size)
+        own = test_share(self.info.test_size, processes.rank, processes.world_size)
         self._test_images = arrays.test_images[own.start : own.stop].to(self._device).flatten(2)
         self._test_labels = arrays.test_labels[own.start : own.stop].to(self._device)
 
     def steps_in(self, epoch: int) -> int:
         """Full training batches in an epoch, the same in all."""
-        return self.info.train_size // self._batch_size
+        return self.info.train_size // self._batching.size
 
     def train_batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """The augmented batches of `epoch` (from 0), from batch `start_step` on.
@@ -129,16 +117,16 @@ class DeviceData:
 
     def plan(self, epoch: int) -> EpochPlan:
         """The random choices of `epoch`, on the CPU."""
-        generator = torch.Generator().manual_seed(derive_seed(self._seed, "train", epoch))
+        generator = torch.Generator().manual_seed(derive_seed(self._batching.seed, "train", epoch))
         _, height, width = self.info.image_shape
         return plan_epoch(self.info.train_size, height, width, self._augmentation, generator)
 
     def _own_rows(self, plan: EpochPlan) -> EpochPlan:
         """The choices for this process's rows of every batch."""
-        if self._share == self._batch_size:
+        if self._share == self._batching.size:
             return plan
-        first = self._rank * self._share
-        rows = torch.arange(self.steps_in(0) * self._batch_size).view(-1, self._batch_size)
+        first = self._batching.processes.rank * self._share
+        rows = torch.arange(self.steps_in(0) * self._batching.size).view(-1, self._batching.size)
         return plan.rows(rows[:, first : first + self._share].flatten())
 
     def _batches_in_a_block(self) -> int:
@@ -166,7 +154,7 @@ class DeviceData:
             mean, std = self._shift_scale
             images.sub_(mean).div_(std)
         images = images.view(-1, height, width, channels).permute(0, 3, 1, 2)
-        return images if self._channels_last else images.contiguous()
+        return images if self._batching.channels_last else images.contiguous()
 
 
 def _standardisation(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from farkas_exp.config import Config, DatasetConfig, PhasesConfig, declared, parse, to_dict
 from farkas_exp.config.store import choice_of
-from farkas_exp.data.base import Batch, DataInfo, ImageData
+from farkas_exp.data.base import Batch, Batching, DataInfo, ImageData
 from farkas_exp.data.build import build_data
 from farkas_exp.data.device import NO_AUGMENTATION
 from farkas_exp.data.files.decode import EVALUATION_SCALE
@@ -236,10 +236,8 @@ class Run:
                 _, height, width = self.preprocessing.shape
                 if dataset.image_size is None and height == width and DATASETS[dataset.name].pixels:
                     dataset = replace(dataset, image_size=height)
-        data = build_data(
-            dataset, augmentation, batch_size=batch_size, seed=config.seed, device=self.device,
-            channels_last=config.channels_last, phases=phases, debug=config.debug if own else None,
-        )  # fmt: skip
+        batching = Batching(batch_size, config.seed, self.device, config.channels_last)
+        data = build_data(dataset, augmentation, batching, phases, config.debug if own else None)
         try:
             if own:
                 check_same_data(RunDirectory(self.record.path), replace(config, dataset=dataset), data.info)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from farkas_exp.config import AggregationConfig, Config, ModelConfig
-from farkas_exp.data.base import DataInfo, ImageData
+from farkas_exp.data.base import Batching, DataInfo, ImageData
 from farkas_exp.data.build import build_data
 from farkas_exp.initialization.apply import initialize
 from farkas_exp.layers.paths import plain_path
@@ -46,11 +46,8 @@ def gpu_index(local_rank: int, visible: int) -> int:
 
 def load_data(config: Config, device: torch.device, processes: Processes = ALONE) -> ImageData:
     """The images of `config`, this process's share of each batch; see `build_data`."""
-    return build_data(
-        config.dataset, config.augmentation, batch_size=config.batch_size, seed=config.seed, device=device,
-        channels_last=config.channels_last, rank=processes.rank, world_size=processes.world_size,
-        phases=config.phases, debug=config.debug,
-    )  # fmt: skip
+    batching = Batching(config.batch_size, config.seed, device, config.channels_last, processes)
+    return build_data(config.dataset, config.augmentation, batching, config.phases, config.debug)
 
 
 def build_model(config: Config, data: ImageData, device: torch.device) -> torch.nn.Module:

@@ -6,7 +6,7 @@ import torch
 
 from farkas_exp.config import AugmentationConfig
 from farkas_exp.data.augmentation import EpochPlan, crop_windows, cutout_, cutout_squares, plan_epoch
-from farkas_exp.data.base import Arrays
+from farkas_exp.data.base import Arrays, Batching
 from farkas_exp.data.device import DeviceData
 
 NAMES = ("a", "b")
@@ -63,7 +63,7 @@ def augment_one(
 )
 def test_batches_equal_the_reference_image_by_image(settings, shape, channels_last):
     source = arrays(40, *shape)
-    data = DeviceData(source, settings, batch_size=8, seed=3, device="cpu", channels_last=channels_last)
+    data = DeviceData(source, settings, Batching(8, 3, channels_last=channels_last))
     plan = data.plan(epoch=5)
     images = torch.cat([batch for batch, _ in data.train_batches(5)])
     labels = torch.cat([batch for _, batch in data.train_batches(5)])
@@ -80,8 +80,8 @@ def test_normalization_comes_after_the_augmentation():
     """Padding and zero-filled squares are black pixels, which normalization moves like any other pixel."""
     settings = AugmentationConfig(crop_padding=3, flip=True, cutout=4, cutout_fill="zero")
     source = arrays()
-    plain = DeviceData(source, settings, batch_size=8, seed=0, device="cpu")
-    normalized = DeviceData(source, settings, batch_size=8, seed=0, device="cpu", normalize=True)
+    plain = DeviceData(source, settings, Batching(8, 0))
+    normalized = DeviceData(source, settings, Batching(8, 0), normalize=True)
     pixels = source.train_images.double() / 255
     mean, std = pixels.mean((0, 1, 2)), pixels.std((0, 1, 2), correction=0)
     for (a, _), (b, _) in zip(plain.train_batches(0), normalized.train_batches(0), strict=True):
@@ -164,7 +164,7 @@ def test_windows_cover_the_first_and_the_last_pixels(mirror):
 
 def test_autocast_around_the_loop_does_not_round_the_colours():
     settings = AugmentationConfig(crop_padding=1, flip=True, cutout=4)
-    data = DeviceData(arrays(), settings, batch_size=8, seed=0, device="cpu")
+    data = DeviceData(arrays(), settings, Batching(8, 0))
     plain = [images for images, _ in data.train_batches(0)]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = [images for images, _ in data.train_batches(0)]

@@ -8,7 +8,7 @@ import torch
 
 from farkas_exp.config import AugmentationConfig, DatasetConfig
 from farkas_exp.data.arrays.moons import make_moons
-from farkas_exp.data.base import Arrays
+from farkas_exp.data.base import Arrays, Batching
 from farkas_exp.data.build import build_data
 from farkas_exp.data.resize import resize
 from farkas_exp.data.subset import held_out, hold_out, limit_training, limited
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 
 def build(name: str, batch_size=10, **options):
-    return build_data(DatasetConfig(name, **options), OFF, batch_size=batch_size, seed=0, device="cpu")
+    return build_data(DatasetConfig(name, **options), OFF, Batching(batch_size, 0))
 
 
 def load(name: str, **options) -> Arrays:
@@ -78,7 +78,7 @@ def test_moons_are_points_on_two_half_circles():
 
 def test_points_are_neither_scaled_nor_augmented():
     arrays = load("moons")
-    data = build_data(DatasetConfig("moons"), AugmentationConfig(), batch_size=85, seed=0, device="cpu")
+    data = build_data(DatasetConfig("moons"), AugmentationConfig(), Batching(85, 0))
     images, labels = next(data.train_batches(0))
     found = sorted(zip(labels.tolist(), images.flatten(1).tolist(), strict=True))
     assert found == sorted(zip(arrays.train_labels.tolist(), arrays.train_images.flatten(1).tolist(), strict=True))
@@ -133,7 +133,7 @@ def test_evaluation_and_info_use_the_held_out_part():
 
 def test_limits_do_not_depend_on_the_seed():
     config = DatasetConfig("digits", train_limit=60, validation=0.5)
-    prints = {build_data(config, OFF, batch_size=10, seed=seed, device="cpu").info.fingerprint for seed in range(3)}
+    prints = {build_data(config, OFF, Batching(10, seed)).info.fingerprint for seed in range(3)}
     assert len(prints) == 1
 
 
@@ -173,7 +173,7 @@ def test_classes_of_unequal_size():
 )
 def test_each_mistake_is_one_line_that_names_the_key(config, message):
     with pytest.raises(UserError) as error:
-        build_data(DatasetConfig(**config), OFF, batch_size=1, seed=0, device="cpu")
+        build_data(DatasetConfig(**config), OFF, Batching(1, 0))
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
 

@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from farkas_exp.config import AugmentationConfig, DatasetConfig
 from farkas_exp.data import device
 from farkas_exp.data.augmentation import plan_epoch
-from farkas_exp.data.base import Arrays
+from farkas_exp.data.base import Arrays, Batching
 from farkas_exp.data.build import build_data
 from farkas_exp.data.device import DeviceData
 from farkas_exp.data.subset import fixed_order
@@ -96,10 +96,7 @@ def test_memory_format_and_device(channels_last):
     data = build_data(
         DatasetConfig("synthetic", train_size=20, test_size=5, image_size=6),
         AUGMENTATION,
-        batch_size=4,
-        seed=0,
-        device="cpu",
-        channels_last=channels_last,
+        Batching(4, 0, channels_last=channels_last),
     )
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     for images, labels in (next(data.train_batches(0)), next(data.test_batches()), data.fixed_batch(3)):
@@ -114,9 +111,7 @@ def test_normalize_gives_mean_zero_and_standard_deviation_one_on_the_training_se
     data = build_data(
         DatasetConfig("synthetic", train_size=64, test_size=9, image_size=8, normalize=True),
         OFF,
-        batch_size=64,
-        seed=0,
-        device="cpu",
+        Batching(64, 0),
     )
     assert (data.info.name, len(data.info.mean), len(data.info.std)) == ("synthetic", 3, 3)
     assert all(0.1 < std < 0.5 for std in data.info.std)
@@ -141,13 +136,13 @@ def test_levels_are_counted_where_the_images_are(monkeypatch):
 def test_a_constant_channel_survives_normalize():
     source = numbered()
     source.train_images.fill_(7)
-    data = DeviceData(source, OFF, batch_size=8, seed=0, device="cpu", normalize=True)
+    data = DeviceData(source, OFF, Batching(8, 0), normalize=True)
     assert next(data.train_batches(0))[0].abs().max() < 1e-6
 
 
 def test_no_global_random_state_is_read_or_changed():
     def everything() -> list:
-        data = build_data(DatasetConfig("digits"), AUGMENTATION, batch_size=64, seed=0, device="cpu")
+        data = build_data(DatasetConfig("digits"), AUGMENTATION, Batching(64, 0))
         return [*data.train_batches(0), *data.test_batches(), data.fixed_batch(9)]
 
     everything()  # the first call imports scikit-learn, which draws numbers of its own
@@ -246,7 +241,7 @@ def test_the_shares_of_all_processes_are_the_batches_of_one(world_size):
 def test_points_come_out_the_same_each_time_they_are_evaluated():
     points = torch.randn(12, 1, 1, 2, generator=torch.Generator().manual_seed(0)) * 3 + 1
     arrays = Arrays("points", ("a", "b"), points, torch.arange(12) % 2, points[:6].clone(), torch.arange(6) % 2)
-    data = DeviceData(arrays, OFF, batch_size=4, seed=0, device="cpu", normalize=True)
+    data = DeviceData(arrays, OFF, Batching(4, 0), normalize=True)
     first = [images.clone() for images, _ in data.test_batches()]
     assert same(data.test_batches(), data.test_batches())
     mean, std = points.mean((0, 1, 2)), points.std((0, 1, 2), correction=0)

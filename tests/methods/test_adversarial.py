@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from farkas_exp import runs
 from farkas_exp.config import AttackConfig, AugmentationConfig, DatasetConfig
+from farkas_exp.data.base import Batching
 from farkas_exp.data.build import build_data
 from farkas_exp.launch import execution
 from farkas_exp.machine.errors import UserError
@@ -67,7 +68,7 @@ def test_the_attack_of_training_leaves_batch_norms_statistics_and_the_mode_alone
 
 def test_robust_error_is_at_least_the_clean_one_and_grows_with_the_radius():
     dataset, augmentation = DatasetConfig("digits"), AugmentationConfig(0, False, 0)
-    data = build_data(dataset, augmentation, batch_size=40, seed=0, device="cpu")
+    data = build_data(dataset, augmentation, Batching(40, 0))
     torch.manual_seed(0)
     model = create_model("mlp", 10, in_channels=1, image_size=8, depth=1, width=32)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
@@ -87,7 +88,7 @@ def test_robust_error_is_at_least_the_clean_one_and_grows_with_the_radius():
 
 def test_the_random_starts_come_from_the_seed_of_the_run_and_the_attack_alone(monkeypatch):
     assert ROBUST_TESTS == {"8/255": (8 / 255, 2 / 255), "1/255": (1 / 255, 1 / 1020)}, "the paper's Table 4"
-    data = build_data(DatasetConfig("digits"), AugmentationConfig(0, False, 0), batch_size=1000, seed=0, device="cpu")
+    data = build_data(DatasetConfig("digits"), AugmentationConfig(0, False, 0), Batching(1000, 0))
     starts = []
 
     def attack(forward, images, labels, *, start, **how):

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from farkas_exp.config.identity import deciding_values, identify
 from farkas_exp.data.arrays.moons import make_moons
+from farkas_exp.data.base import Batching
 from farkas_exp.data.build import build_data
 from farkas_exp.initialization.apply import initialize
 from farkas_exp.launch import execution
@@ -271,9 +272,7 @@ def test_the_constraints_alone_train_without_the_cross_entropy(tmp_path):
 
 
 def initial_weights(made):
-    data = build_data(
-        made.dataset, made.augmentation, batch_size=made.batch_size, seed=made.seed, device=torch.device("cpu")
-    )
+    data = build_data(made.dataset, made.augmentation, Batching(made.batch_size, made.seed))
     return build_model(made, data, torch.device("cpu")).state_dict()
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from farkas_exp.config import parse
+from farkas_exp.data.base import Batching
 from farkas_exp.initialization.apply import initialize
 from farkas_exp.layers.activation import Activation
 from farkas_exp.layers.certificate import certify
@@ -159,7 +160,7 @@ def test_a_run_is_built_as_its_configuration_says(tmp_path) -> None:
     made = config(
         tmp_path, residual={"alpha": 0.5, "beta": 0.4, "depth_exponent": -0.5}, normalization={"name": "none"}
     )
-    data = build_data(made.dataset, made.augmentation, batch_size=40, seed=0, device="cpu")
+    data = build_data(made.dataset, made.augmentation, Batching(40, 0))
     model = build_model(made, data, torch.device("cpu"))
     (first, *_) = [block for block in model.modules() if isinstance(block, ResidualBlock)]
     layer, _ = first.branch_end()

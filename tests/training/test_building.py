@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from farkas_exp.data.base import Batching
 from farkas_exp.data.build import build_data
 from farkas_exp.layers.farkas import FarkasLayer
 from farkas_exp.machine.distributed import ALONE, Processes
@@ -25,7 +26,7 @@ CPU = torch.device("cpu")
 
 def network(**overrides) -> nn.Module:
     made = config(**overrides)
-    data = build_data(made.dataset, made.augmentation, batch_size=40, seed=made.seed, device="cpu")
+    data = build_data(made.dataset, made.augmentation, Batching(40, made.seed))
     return build_model(made, data, CPU)
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from farkas_exp.data.base import Batching
 from farkas_exp.data.build import build_data
 from farkas_exp.launch import execution
 from farkas_exp.machine.errors import UserError
@@ -31,7 +32,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 def make_trainer(device=DEVICE, **overrides):
     made = config(**{"device": "cpu", "compile": "none", **overrides})
-    data = build_data(made.dataset, made.augmentation, batch_size=made.batch_size, seed=made.seed, device=device)
+    data = build_data(made.dataset, made.augmentation, Batching(made.batch_size, made.seed, device))
     model = build_model(made, data, device)
     return Trainer(made, model, build_optimizer(model, made.optimizer, made.lr.value), data, device)
 
@@ -320,5 +321,5 @@ def test_a_network_is_built_without_touching_the_random_numbers_of_a_gpu(monkeyp
     """A network is also built in the middle of a run, to be measured."""
     monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("the GPU is seeded"))
     made = config()
-    data = build_data(made.dataset, made.augmentation, batch_size=40, seed=0, device="cpu")
+    data = build_data(made.dataset, made.augmentation, Batching(40, 0))
     build_model(made, data, torch.device("cpu"))

@@ -9,6 +9,7 @@ import torch
 
 from farkas_exp import runs
 from farkas_exp.config import parse
+from farkas_exp.data.base import Batching
 from farkas_exp.launch import execution, outcomes
 from farkas_exp.machine.errors import UserError
 from farkas_exp.runs import open_run, read_json, read_rows, read_run
@@ -202,7 +203,7 @@ def test_a_network_depends_on_its_seed_alone():
     from farkas_exp.data.build import build_data
 
     made = config()
-    data = build_data(made.dataset, made.augmentation, batch_size=40, seed=0, device=torch.device("cpu"))
+    data = build_data(made.dataset, made.augmentation, Batching(40, 0))
     torch.manual_seed(1)
     first = build_model(made, data, torch.device("cpu"))
     state = torch.get_rng_state()
@@ -218,7 +219,7 @@ def test_another_seed_is_another_network():
     from farkas_exp.data.build import build_data
 
     made, other = config(), config(seed=1)
-    data = build_data(made.dataset, made.augmentation, batch_size=40, seed=0, device=torch.device("cpu"))
+    data = build_data(made.dataset, made.augmentation, Batching(40, 0))
     first, second = (build_model(each, data, torch.device("cpu")) for each in (made, other))
     weights = [(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True) if a.dim() > 1]
     assert weights
@@ -231,7 +232,7 @@ def test_match_farkas_scales_the_network_of_the_same_seed_and_needs_no_normaliza
     def built(init, **more):
         options = {"model": {"name": "resnet34"}, "normalization": {"name": "none"}, "init": {"name": init}, **more}
         made = config(**options)
-        data = build_data(made.dataset, made.augmentation, batch_size=40, seed=0, device=torch.device("cpu"))
+        data = build_data(made.dataset, made.augmentation, Batching(40, 0))
         return build_model(made, data, torch.device("cpu"))
 
     before, after = built("pytorch"), built("match_farkas")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from farkas_exp.config import AugmentationConfig, DatasetConfig, PhaseConfig, PhasesConfig
 from farkas_exp.config.folders import labelled
-from farkas_exp.data.base import Batch, DataInfo, say_left_out, test_share
+from farkas_exp.data.base import Batch, Batching, DataInfo, say_left_out, test_share
 from farkas_exp.data.files.cache import CACHE_FOLDER, read_cached, write_cached
 from farkas_exp.data.files.copies import copies_in_use, copy_for, copy_root, list_copy
 from farkas_exp.data.files.decode import CentreCrop, RandomCrop, View, image_sizes
@@ -42,24 +42,14 @@ class StreamedData:
     """
 
     def __init__(
-        self,
-        dataset: DatasetConfig,
-        augmentation: AugmentationConfig,
-        phases: PhasesConfig,
-        *,
-        batch_size: int,
-        seed: int,
-        device: torch.device,
-        channels_last: bool = True,
-        rank: int = 0,
-        world_size: int = 1,
+        self, dataset: DatasetConfig, augmentation: AugmentationConfig, batching: Batching, phases: PhasesConfig
     ) -> None:
-        self._phases = _single_phase(dataset, batch_size) if not phases.schedule else phases
-        self._dataset, self._augmentation, self._seed = dataset, augmentation, seed
-        self._device, self._channels_last = device, channels_last
-        self._rank, self._world_size = rank, world_size
+        self._phases = _single_phase(dataset, batching.size) if not phases.schedule else phases
+        self._dataset, self._augmentation = dataset, augmentation
+        self._batching, self._device = batching, torch.device(batching.device)
+        self._rank, self._world_size = batching.processes.rank, batching.processes.world_size
         sets, files = _listed(dataset, self._phases)
-        if rank == 0:
+        if batching.processes.is_first:
             say_left_out(sets.left_out)
         self._sets = sets
         classes, least = len(sets.classes), min(phase.image_size for phase in self._phases.schedule)
@@ -79,8 +69,8 @@ class StreamedData:
         self._check_batches(bool(phases.schedule))
         self._train_labels, self._test_labels = (torch.from_numpy(s.labels) for s in (sets.train, sets.test))
         scale, shift = (STD, MEAN) if dataset.normalize else ((1.0,) * 3, (0.0,) * 3)
-        self._shift, self._scale = (255 * torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (shift, scale))
-        self._pool = DecodingPool(default_workers(world_size) if dataset.workers is None else dataset.workers)
+        self._shift, self._scale = (255 * torch.tensor(v, device=self._device).view(1, 3, 1, 1) for v in (shift, scale))
+        self._pool = DecodingPool(default_workers(self._world_size) if dataset.workers is None else dataset.workers)
         rectangular = any(phase.rectangular for phase in self._phases.schedule)
         self._aspects = self._test_aspects() if rectangular else None
 
@@ -93,7 +83,7 @@ class StreamedData:
         phase = self._phases.at(epoch)
         batch = self._phases.batch_of(phase)
         share = batch // self._world_size
-        generator = torch.Generator().manual_seed(derive_seed(self._seed, "train", epoch))
+        generator = torch.Generator().manual_seed(derive_seed(self._batching.seed, "train", epoch))
         order = torch.randperm(self.info.train_size, generator=generator)
         seeds = torch.randint(2**62, (self.info.train_size,), generator=generator)
         files = self._files(phase)[0]
@@ -221,7 +211,7 @@ class StreamedData:
         """Bytes (N, H, W, 3) as scaled float32 images (N, 3, H, W), in new memory."""
         images = pixels.permute(0, 3, 1, 2).to(torch.float32)
         images.sub_(self._shift).div_(self._scale)
-        return images if self._channels_last else images.contiguous()
+        return images if self._batching.channels_last else images.contiguous()
 
     def _check_batches(self, phased: bool) -> None:
         for number, phase in enumerate(self._phases.schedule):

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from farkas_exp.config import AugmentationConfig, DatasetConfig
+from farkas_exp.data.base import Batching
 from farkas_exp.data.build import build_data
 from farkas_exp.machine.errors import UserError
 from tests.mnist_files import make_mnist
@@ -9,7 +10,7 @@ from tests.mnist_files import make_mnist
 
 def load(root, **options):
     dataset = DatasetConfig("mnist", root=str(root), download=False, **options)
-    return build_data(dataset, AugmentationConfig(0, False, 0), batch_size=10, seed=0, device="cpu")
+    return build_data(dataset, AugmentationConfig(0, False, 0), Batching(10, 0))
 
 
 def test_images_and_labels_are_those_of_the_files(tmp_path):
@@ -41,7 +42,7 @@ def test_missing_and_damaged_files_are_the_users_to_mend(tmp_path):
 def test_moons_have_the_noise_they_are_given():
     def spread(noise):
         dataset = DatasetConfig("moons", train_size=400, test_size=2, noise=noise)
-        data = build_data(dataset, AugmentationConfig(0, False, 0), batch_size=10, seed=0, device="cpu")
+        data = build_data(dataset, AugmentationConfig(0, False, 0), Batching(10, 0))
         images, labels = data.fixed_batch(400)
         x, y = images[labels == 0, :, 0, 0].unbind(1)
         return float(((x**2 + y**2).sqrt() - 1).std())  # the upper moon is half a unit circle

@@ -10,9 +10,11 @@ import torch
 from PIL import Image
 
 from farkas_exp.config import AugmentationConfig, DatasetConfig
+from farkas_exp.data.base import Batching
 from farkas_exp.data.build import build_data
 from farkas_exp.data.files import image_folder
 from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.processes import Processes
 
 OFF = AugmentationConfig(crop_padding=0, flip=False, cutout=0)
 COLOURS = {"blue": (0, 0, 255), "red": (255, 0, 0)}
@@ -36,7 +38,7 @@ def load(root: Path, **options):
 
 def build(root: Path, **options):
     config = DatasetConfig("image_folder", root=str(root), **options)
-    return build_data(config, OFF, batch_size=2, seed=0, device="cpu")
+    return build_data(config, OFF, Batching(2, 0))
 
 
 @pytest.mark.parametrize("test_name", ["test", "val"])
@@ -86,7 +88,7 @@ def test_what_is_left_out_is_said_once_in_one_line(root, capsys):
     line = f"warning: dataset.root: '{root}': left out 1 with the suffix .gif (such as 'train/red/notes.gif')\n"
     assert capsys.readouterr().err == line
     config = DatasetConfig("image_folder", root=str(root))
-    build_data(config, OFF, batch_size=2, seed=0, device="cpu", rank=1, world_size=2)
+    build_data(config, OFF, Batching(2, 0, processes=Processes(1, 2)))
     assert capsys.readouterr().err == ""
 
 
@@ -325,4 +327,4 @@ def test_images_that_do_not_fit_into_memory_are_refused_before_decoding(root):
 
 def test_the_batch_size_message_names_the_folder(root):
     with pytest.raises(UserError, match=r"^batch_size: 7 is larger than the training set of shapes \(6 images\)"):
-        build_data(DatasetConfig("image_folder", root=str(root)), OFF, batch_size=7, seed=0, device="cpu")
+        build_data(DatasetConfig("image_folder", root=str(root)), OFF, Batching(7, 0))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from farkas_exp.config import DatasetConfig, PhaseConfig, PhasesConfig
+from farkas_exp.data.base import Batching
 from farkas_exp.data.build import build_data
 from farkas_exp.data.files import prints
 from farkas_exp.data.files.listing import list_images
@@ -151,7 +152,7 @@ def test_the_copies_that_are_read_are_a_part_of_the_data(tmp_path):
     assert known is not None
     assert list(known) == ["files", "copy 20"], "the other one suffices for neither phase"
     off = config("runs", augmentation={"crop_padding": 0, "cutout": 0}).augmentation
-    data = build_data(dataset, off, batch_size=4, seed=0, device="cpu", phases=phases)
+    data = build_data(dataset, off, Batching(4, 0), phases=phases)
     assert dict(data.info.files) == known, "the trainer's and the sweep's are the same"
     file = next((tmp_path / "made-20" / "train").glob("*/*"))
     file.write_bytes(file.read_bytes() + b"\0")

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from farkas_exp.config import AugmentationConfig, DatasetConfig, PhaseConfig, PhasesConfig
+from farkas_exp.data.base import Batching
 from farkas_exp.data.build import build_data
 from farkas_exp.data.files.copies import copy_for
 from farkas_exp.data.files.listing import list_images
@@ -15,6 +16,7 @@ from farkas_exp.data.files.made import make_folder
 from farkas_exp.data.files.resize import Reduction, resize_folder
 from farkas_exp.data.files.streamed import MEAN, STD, rectangle
 from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.processes import Processes
 
 CROP = AugmentationConfig(crop_padding=0, flip=True, cutout=0)
 PHASES = PhasesConfig(
@@ -41,10 +43,8 @@ def coloured(tmp_path_factory) -> Path:
 
 def build(root, phases=PHASES, augmentation=CROP, batch_size=6, seed=0, rank=0, world_size=1, device="cpu", **options):
     config = DatasetConfig("streamed_folder", root=str(root), **{"workers": 0, "cache": False, **options})
-    return build_data(
-        config, augmentation, batch_size=batch_size, seed=seed, device=device, rank=rank, world_size=world_size,
-        phases=phases,
-    )  # fmt: skip
+    batching = Batching(batch_size, seed, device, processes=Processes(rank, world_size))
+    return build_data(config, augmentation, batching, phases)
 
 
 def numbers(batches):

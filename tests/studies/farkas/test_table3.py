@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from farkas_exp import runs
+from farkas_exp.data.base import Batching
 from farkas_exp.data.build import build_data
 from farkas_exp.data.files.made import make_folder
 from farkas_exp.data.files.resize import main as resize
@@ -125,9 +126,7 @@ def test_fewer_epochs_stop_early_on_the_same_schedule(whole, root, tmp_path):
 
 def test_the_evaluation_counts_every_image_and_both_errors(root):
     made = job(root, "unused", "dataset.normalize=false")
-    data = build_data(
-        made.dataset, made.augmentation, batch_size=8, seed=0, device="cpu", phases=made.phases
-    )  # fmt: skip
+    data = build_data(made.dataset, made.augmentation, Batching(8, 0), made.phases)
     model = build_model(made, data, torch.device("cpu"))
     trainer = Trainer(made, model, torch.optim.SGD(model.parameters(), lr=0.1), data, torch.device("cpu"))
     model.eval()
