@@ -57,8 +57,8 @@ _READS = {"without_phases": "phases", "in_memory": "dataset", "for_dataset": "da
 """The group that a resolver looks at, where it is one."""
 
 for _name, _value in {
-    "best": _best, "beyond": functools.partial(_best, beyond=True), "without_phases": _without_phases, "in_memory": _in_memory,
-    "for_dataset": _for_dataset,
+    "best": _best, "beyond": functools.partial(_best, beyond=True), "without_phases": _without_phases,
+    "in_memory": _in_memory, "for_dataset": _for_dataset,
 }.items():  # fmt: skip
     OmegaConf.register_new_resolver(_name, _value, replace=True)
 
