@@ -108,8 +108,13 @@ class RunRecord:
         return f"{self.evaluated_on}_{name}"
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The rows of `metrics.jsonl`, one per finished epoch; none that may be another run's."""
+        """The rows of `metrics.jsonl`, one per finished epoch: all of a run with a result, or none.
+
+        None, too, that may be another run's.
+        """
         rows = [] if self.damage == CONTRADICTION else read_rows(RunDirectory(self.path).metrics)
+        if self.result and [row.get("epoch") for row in rows] != list(range(1, self.epoch + 1)):
+            return []  # some are lost: what is left would be drawn at other epochs, or as the last one
         return [by_evaluation_set(row, self.evaluated_on) for row in rows]
 
     def diagnostics(self) -> list[dict[str, Any]]:

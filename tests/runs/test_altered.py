@@ -7,7 +7,7 @@ import pytest
 
 import farkas_exp
 from farkas_exp import runs
-from farkas_exp.launch import execution
+from farkas_exp.launch import execution, outcomes
 from farkas_exp.machine.errors import UserError
 from farkas_exp.report import command, compare
 from farkas_exp.runs import RunDirectory, best, read_json, read_run, status, survey, write_json
@@ -108,17 +108,28 @@ def test_metrics_that_are_not_those_of_the_result_are_named_and_not_drawn(folder
         execution.execute(config(folder, epochs=2))
 
 
-@pytest.mark.parametrize("lost", ["all", "the last row", "half of the last row"])
-def test_lost_rows_of_metrics_are_no_contradiction(folder, lost):
+@pytest.mark.parametrize("lost", ["all", "the first row", "the last row", "half of the last row"])
+def test_of_a_run_that_has_lost_rows_of_its_metrics_only_the_result_counts(folder, lost):
     run = run_of(folder)
     first, last = run.metrics.read_text().splitlines(keepends=True)
-    left = {"all": "", "the last row": first, "half of the last row": first + last[: len(last) // 2]}
+    left = {
+        "all": "",
+        "the first row": last,
+        "the last row": first,
+        "half of the last row": first + last[: len(last) // 2],
+    }
     run.metrics.write_text(left[lost])
-    assert survey(folder).unreadable == []
+    found = survey(folder)
+    assert found.unreadable == []
+    assert [(record.state, len(record.metrics())) for record in found.records] == [
+        (runs.FINISHED, 0),
+        (runs.FINISHED, 2),
+    ]
+    assert execution.execute(config(folder, epochs=2)).status == outcomes.SKIPPED
     run.metrics.unlink()
     record = read_run(run.path)
     assert record is not None
-    assert (record.state, record.damage) == (runs.FINISHED, "")
+    assert (record.state, record.damage, record.metrics()) == (runs.FINISHED, "", [])
 
 
 @pytest.mark.parametrize(
