@@ -55,13 +55,19 @@ def result_text(result: dict[str, Any], evaluated_on: str) -> str:
 def record_outcome(
     directory: Path, number: int, overrides: Sequence[str], outcome: Outcome, objective: float | None = None
 ) -> None:
-    """Write the outcome of one job into the sweep's folder."""
+    """Write the outcome of one job into the sweep's folder; keep it in this process if that fails."""
+    row = {"overrides": list(overrides), **asdict(outcome), "objective": objective}
+    _unwritten.pop((directory, number), None)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"overrides": list(overrides), **asdict(outcome), "objective": objective}, indent=1)
-        write_text(_outcome_file(directory, number), text + "\n")
+        write_text(_outcome_file(directory, number), json.dumps(row, indent=1) + "\n")
     except OSError as error:
-        warn(f"warning: {directory}: {error.strerror}; the sweep's summary will miss this run")
+        _unwritten[directory, number] = row
+        warn(f"warning: {directory}: {error.strerror}; the outcome of this run is not written there")
+
+
+_unwritten: dict[tuple[Path, int], dict[str, Any]] = {}
+"""Outcomes that the disk had no room for: a full disk is no reason to count a run as killed."""
 
 
 def _outcome_file(directory: Path, number: int) -> Path:
@@ -70,7 +76,9 @@ def _outcome_file(directory: Path, number: int) -> Path:
 
 def read_outcome(directory: Path, number: int) -> dict[str, Any] | None:
     """The outcome file of a job: overrides, status, path, note and objective; None without a complete one."""
-    row = runs.read_json(_outcome_file(directory, number))
+    row, kept = runs.read_json(_outcome_file(directory, number)), _unwritten.get((directory, number))
+    if kept and (row is None or kept["status"] != LOST):  # a job of another process may have written its own since
+        row = kept
     whole = isinstance(row, dict) and all(isinstance(row.get(key), str) for key in ("status", "path", "note"))
     return row if whole else None
 
@@ -78,8 +86,8 @@ def read_outcome(directory: Path, number: int) -> dict[str, Any] | None:
 def outcome_rows(directory: Path) -> list[dict[str, Any]]:
     """The outcome files of a sweep, in the order of its jobs; see `read_outcome`."""
     names = [path.stem.removeprefix("job_") for path in directory.glob("job_*.json")]
-    numbers = sorted(int(name) for name in names if name.isdecimal())
-    return [row for number in numbers if (row := read_outcome(directory, number)) is not None]
+    numbers = {int(name) for name in names if name.isdecimal()} | {n for where, n in _unwritten if where == directory}
+    return [row for number in sorted(numbers) if (row := read_outcome(directory, number)) is not None]
 
 
 def read_outcomes(directory: Path) -> list[Outcome]:

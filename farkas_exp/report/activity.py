@@ -22,7 +22,7 @@ def units_table(records: Sequence[RunRecord]) -> Table | None:
         found = arm_activity(arm)
         if not found:
             continue
-        cells = [cell(arm.label), cell(str(len(arm.runs))), cell(_series(str(row["epoch"]) for row in found))]
+        cells = [cell(arm.label), cell(str(found[0]["n"])), cell(_series(str(row["epoch"]) for row in found))]
         for kind in KINDS:
             cells.append(cell(_series(f"{100 * row[kind]:.1f}" for row in found if kind in row) or "–"))
         cells.append(cell(_series(f"{100 * row['dead']:.1f}" for row in found)))
@@ -43,7 +43,7 @@ def units_table(records: Sequence[RunRecord]) -> Table | None:
 
 
 def arm_activity(arm: Arm) -> list[dict[str, Any]]:
-    """A row for each epoch at which every run of an arm was measured: the mean share of each kind.
+    """A row for each epoch at which all `n` measured runs of an arm were: the mean share of each kind.
 
     `dead` is the share of dead points in the layer where most are, `silent` the mean number of layers, out of
     `appending`, whose appended unit is active at no point.
@@ -54,7 +54,7 @@ def arm_activity(arm: Arm) -> list[dict[str, Any]]:
     if not series:
         return []
     common = sorted(set(series[0]).intersection(*series[1:]))
-    return [{"epoch": epoch} | _mean([each[epoch] for each in series]) for epoch in common]
+    return [{"epoch": epoch, "n": len(series)} | _mean([each[epoch] for each in series]) for epoch in common]
 
 
 def by_kind(row: Any) -> dict[str, float]:

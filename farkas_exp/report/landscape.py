@@ -56,7 +56,10 @@ def at_end(key: str, last: bool) -> Callable[[RunRecord], float]:
 
 
 def landscape_table(records: Sequence[RunRecord]) -> Table:
-    """One row per arm: its error, and each figure before and after training, means over the seeds."""
+    """One row per arm: its error, and each figure before and after training, means over the seeds.
+
+    Below a figure stands over how many of the runs it is a mean, if these are not all.
+    """
     arms = group_arms(records)
     measured = {arm.identity: _ends(arm) for arm in arms}
     shown = [key for key in FIGURES if any(key in end for ends in measured.values() for end in ends.values())]
@@ -65,30 +68,45 @@ def landscape_table(records: Sequence[RunRecord]) -> Table:
     for arm in arms:
         first, last = measured[arm.identity].values()
         cells = [cell(arm.label), *error_cells(arm, sets), cell(str(len(arm.finished)))]
-        rows.append((*cells, *[_change(first.get(key), last.get(key)) for key in shown]))
+        rows.append((*cells, *[_change(first.get(key, []), last.get(key, []), len(arm.finished)) for key in shown]))
     flat = tuple(
         {"arm": arm.label, "identity": arm.identity}
-        | {f"{key} {when}": end.get(key) for key in shown for when, end in measured[arm.identity].items()}
+        | {f"{key} {when}": _mean(end.get(key, [])) for key in shown for when, end in measured[arm.identity].items()}
         for arm in arms
     )
-    notes = ("Means over n finished runs: at the first measurement → at the last one (diagnostics.epochs).",)
+    notes = (
+        "Means over n finished runs: at the first epoch → at the last one at which all that were measured are"
+        " (diagnostics.epochs).",
+    )
     columns = ("arm", *(f"{name} error (%)" for name in sets), "n", *[FIGURES[key] for key in shown])
     return Table("Before and after training", columns, tuple(rows), notes, flat, "landscape")
 
 
-def _ends(arm: Arm) -> dict[str, dict[str, float]]:
-    """The mean figures of the first and of the last measurement."""
-    rows = [run.diagnostics() for run in arm.finished]
-    rows = [each for each in rows if each]
-    return {when: _mean([flat_figures(each[i]) for each in rows]) for when, i in (("first", 0), ("last", -1))}
+def _ends(arm: Arm) -> dict[str, dict[str, list[float]]]:
+    """The figures of the first and of the last epoch at which all measured runs of an arm were measured."""
+    found = [{row["epoch"]: row for row in run.diagnostics() if type(row.get("epoch")) is int} for run in arm.finished]
+    found = [rows for rows in found if rows]
+    common = sorted(set(found[0]).intersection(*found[1:])) if found else []
+    trained = [epoch for epoch in common if epoch > 0][-1:]
+    return {
+        when: _values([flat_figures(rows[epoch]) for epoch in epochs for rows in found])
+        for when, epochs in (("first", [epoch for epoch in common if epoch not in trained][:1]), ("last", trained))
+    }
 
 
-def _mean(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def _values(figures: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
     keys = dict.fromkeys(key for each in figures for key in each)
     values = {key: [each[key] for each in figures if math.isfinite(each.get(key, math.nan))] for key in keys}
-    return {key: sum(each) / len(each) for key, each in values.items() if each}
+    return {key: each for key, each in values.items() if each}
 
 
-def _change(first: float | None, last: float | None) -> Cell:
-    texts = ["–" if value is None else f"{value:.4g}" for value in (first, last)]
-    return cell(" → ".join(texts) if texts != ["–", "–"] else "–")
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _change(first: Sequence[float], last: Sequence[float], runs: int) -> Cell:
+    texts = ["–" if (mean := _mean(values)) is None else f"{mean:.4g}" for values in (first, last)]
+    if texts == ["–", "–"]:
+        return cell("–")
+    counts = dict.fromkeys(len(values) for values in (first, last) if values)
+    return cell(" → ".join(texts), *([] if set(counts) == {runs} else [f"n = {' → '.join(map(str, counts))}"]))

@@ -40,12 +40,11 @@ class Grid:
 
 
 def dead_points(run: RunRecord, last: bool) -> float:
-    """The percentage of dead points in the layer where it is largest, at initialization or at the end.
+    """The percentage of dead points in the layer where it is largest, at initialization or after the last epoch.
 
     NaN if it was not measured.
     """
-    rows = run.diagnostics()
-    rows = [row for row in rows if (row.get("epoch") == 0) != last]
+    rows = [row for row in run.diagnostics() if row.get("epoch") == (run.epochs if last else 0)]
     if not rows:
         return float("nan")
     return 100.0 * max((number(layer.get("dead_points")) for layer in layers_of(rows[-1])), default=float("nan"))

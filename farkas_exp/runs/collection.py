@@ -7,6 +7,8 @@ from pathlib import Path
 
 from farkas_exp.config.folders import home
 from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.output import warn
+from farkas_exp.machine.terminal import printable
 from farkas_exp.runs.directory import DONE, RunDirectory
 from farkas_exp.runs.jsonfiles import is_altered, read_json
 from farkas_exp.runs.record import RunRecord, read_data, read_run
@@ -107,6 +109,8 @@ def record_at(path: str | os.PathLike[str]) -> RunRecord:
     folder = Path(home(os.fspath(path), "run"))
     record = read_run(folder)
     if record is not None:
+        if record.damage:
+            warn(f"warning: {printable(folder)}: {record.damage}; the run counts as not done")
         return record
     seeds = sorted(folder.glob("seed_*")) if folder.is_dir() else []
     hint = f"it holds the seeds of one experiment; give one of them, such as {seeds[0]}" if seeds else ""

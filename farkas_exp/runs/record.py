@@ -113,7 +113,7 @@ class RunRecord:
         None, too, that may be another run's.
         """
         rows = [] if self.damage == CONTRADICTION else read_rows(RunDirectory(self.path).metrics)
-        if self.result and [row.get("epoch") for row in rows] != list(range(1, self.epoch + 1)):
+        if "epochs" in (self.result or {}) and [row.get("epoch") for row in rows] != list(range(1, self.epoch + 1)):
             return []  # some are lost: what is left would be drawn at other epochs, or as the last one
         return [by_evaluation_set(row, self.evaluated_on) for row in rows]
 

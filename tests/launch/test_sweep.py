@@ -1,5 +1,6 @@
 """A sweep as a whole: which runs it has, what it counts, what it says, and the exit status that follows."""
 
+import errno
 import json
 import os
 import pickle
@@ -88,6 +89,19 @@ def test_only_what_the_same_command_can_continue_is_status_75(tmp_path):
     assert {summary.failure_of_sweep(begun, error).status for error in passing} == {outcomes.TO_BE_CONTINUED}
     outcomes.record_outcome(begun.directory, 1, [], Outcome(runs.INTERRUPTED, "b"))
     assert summary.failure_of_sweep(begun, ValueError("no trial")).status == outcomes.TO_BE_CONTINUED
+
+
+def test_an_outcome_that_the_disk_has_no_room_for_counts_all_the_same(tmp_path, monkeypatch):
+    """Taken for killed (75), the runs of a full disk (1) would be started again for ever."""
+    with monkeypatch.context() as full:
+        full.setattr(outcomes, "write_text", lambda *arguments: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+        outcomes.record_outcome(tmp_path, 1, [], Outcome(outcomes.LOST, "b"))  # noted as it begins
+        outcomes.record_outcome(tmp_path, 0, [], Outcome(outcomes.DISK, "a"))
+    assert [outcome.exit_status for outcome in outcomes.read_outcomes(tmp_path)] == [1, 75]
+    write_json(tmp_path / "job_1.json", {"status": runs.FINISHED, "path": "b", "note": ""})  # by its own process
+    assert [outcome.exit_status for outcome in outcomes.read_outcomes(tmp_path)] == [1, 0]
+    outcomes.record_outcome(tmp_path, 0, [], Outcome(runs.FINISHED, "a"))
+    assert [outcome.status for outcome in outcomes.read_outcomes(tmp_path)] == [runs.FINISHED] * 2
 
 
 @pytest.mark.parametrize("name", [None, "job_x.json", "job_1.json"])

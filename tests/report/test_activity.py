@@ -24,6 +24,7 @@ def test_the_shares_are_averaged_over_layers_and_runs_and_silent_layers_are_coun
     measured(tmp_path, farkas, 0, {0: [first, last, last], 2: [first, {"free": 0.2, "appended": 0.5}, last]})
     measured(tmp_path, farkas, 1, {0: [first, last, last], 1: [first], 2: [first, last, last]})
     measured(tmp_path, settings("resnet18", epochs=2), 0, {0: [{"free": 0.5}]})
+    make_run(tmp_path, settings("resnet18", epochs=2), seed=1)  # which was not measured
     table = units_table(collect(tmp_path))
     assert table is not None
     texts = {row[0].lines[0].split(",")[0]: [each.lines[0] for each in row[1:]] for row in table.rows}

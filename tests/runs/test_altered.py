@@ -87,6 +87,8 @@ def test_a_changed_result_or_that_of_another_run_is_named_and_made_again(folder,
     (fault,) = found.unreadable
     assert fault.why == "result.json is damaged, changed by hand or another run's; the run counts as not done"
     assert [record.state for record in found.records] == [runs.INTERRUPTED, runs.FINISHED]
+    assert farkas_exp.load(run.path).result == {}
+    assert capsys.readouterr().err == f"warning: {fault.path}: {fault.why}\n"
     assert execution.execute(made).status == runs.FINISHED
     assert "warning" in capsys.readouterr().err
     assert read_json(run.result) == before

@@ -56,6 +56,16 @@ def moons(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_dead_points_after_training_are_those_of_the_last_epoch(tmp_path: Path) -> None:
+    path = narrow(tmp_path, "plain", 2, 4, 10.0, (0.25, 0.5))
+    assert grids(collect(tmp_path))[0].values("dead_at_end", [2], [4]).tolist() == [[50.0]]
+    measured = (path / "diagnostics.jsonl").read_text()
+    (path / "diagnostics.jsonl").write_text(measured.replace('"epoch": 3', '"epoch": 1'))
+    (grid,) = grids(collect(tmp_path))
+    assert np.isnan(grid.values("dead_at_end", [2], [4])).all()
+    assert grid.values("dead_at_start", [2], [4]).tolist() == [[25.0]]
+
+
 def test_the_maps_hold_means_over_seeds_and_gaps_where_no_run_is(moons: Path) -> None:
     figure = deep_narrow_figure(grids(collect(moons)))
     maps = [axes for axes in figure.axes if axes.images]
