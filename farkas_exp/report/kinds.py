@@ -136,7 +136,8 @@ def _figure(arm: Arm, column: Column, kind: Kind) -> Cell:
     found = _over(arm, column)
     text = "–" if found is None else mean_sd(found, column.form)
     marker = "*" if found is not None and not arm.finished else ""
-    return cell(text, *_paper_line(kind, column.title), marker=marker)
+    few = [f"n = {found.n}"] if found and found.n < len(arm.finished or arm.failed) else []
+    return cell(text, *few, *_paper_line(kind, column.title), marker=marker)
 
 
 def _paper_line(kind: Kind, head: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from farkas_exp.report.arms import Arm, error_cells, evaluation_sets, group_arms
 from farkas_exp.report.render import Report
 from farkas_exp.report.tables import Cell, Table, cell
 from farkas_exp.runs import RunRecord
-from farkas_exp.runs.query import number
+from farkas_exp.runs.query import has_failed, number
 
 FIGURES: Mapping[str, str] = {
     "loss": "loss",
@@ -46,13 +46,22 @@ def report(records: Sequence[RunRecord]) -> Report:
 
 
 def at_end(key: str, last: bool) -> Callable[[RunRecord], float]:
-    """One of `FIGURES` at a run's measurement before its training, or at the last one after it has begun."""
+    """One of `FIGURES` at a run's measurement before its training, or after it."""
 
     def value(run: RunRecord) -> float:
-        rows = [row for row in run.diagnostics() if (row.get("epoch") != 0) == last]
-        return flat_figures(rows[-1]).get(key, math.nan) if rows else math.nan
+        return flat_figures(measurement(run, last)).get(key, math.nan)
 
     return value
+
+
+def measurement(run: RunRecord, last: bool) -> Mapping[str, Any]:
+    """The measurement of a run before its training, or after its last epoch; empty if there is none.
+
+    Of a run that failed to train the last one after it had begun: the network of its end is gone.
+    """
+    rows = {row["epoch"]: row for row in run.diagnostics() if type(row.get("epoch")) is int}
+    end = max(rows, default=0) if has_failed(run) else run.epochs
+    return rows.get(end, {}) if last and end else {} if last else rows.get(0, {})
 
 
 def landscape_table(records: Sequence[RunRecord]) -> Table:

@@ -12,6 +12,7 @@ import numpy as np
 
 from farkas_exp.report import style
 from farkas_exp.report.kinds import Kinds
+from farkas_exp.report.landscape import measurement
 from farkas_exp.report.statistics import over_seeds
 from farkas_exp.report.tables import Table, cell
 from farkas_exp.runs import DONE, RunRecord
@@ -40,14 +41,12 @@ class Grid:
 
 
 def dead_points(run: RunRecord, last: bool) -> float:
-    """The percentage of dead points in the layer where it is largest, at initialization or after the last epoch.
+    """The percentage of dead points in the layer where it is largest, before training or after it (`measurement`).
 
     NaN if it was not measured.
     """
-    rows = [row for row in run.diagnostics() if row.get("epoch") == (run.epochs if last else 0)]
-    if not rows:
-        return float("nan")
-    return 100.0 * max((number(layer.get("dead_points")) for layer in layers_of(rows[-1])), default=float("nan"))
+    layers = layers_of(measurement(run, last))
+    return 100.0 * max((number(layer.get("dead_points")) for layer in layers), default=float("nan"))
 
 
 def layers_of(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -198,6 +198,18 @@ def test_a_figure_before_or_after_training_is_one_of_the_same_epoch_of_as_many_r
     assert [each.lines for each in shown] == [("8 → 4", "n = 2"), ("8 → –",), ("– → 2",), ("–",)]
 
 
+def test_what_was_not_measured_after_the_last_epoch_is_not_shown_as_that_and_is_not_counted(tmp_path):
+    for seed, last in enumerate((4, 1)):
+        path = make_run(tmp_path, settings("mlp", epochs=4), seed=seed)
+        rows = [{"epoch": 0, "loss": 2.0}, {"epoch": last, "loss": 1.0}]
+        write_text(RunDirectory(path).diagnostics, "".join(json.dumps(row) + "\n" for row in rows))
+    (table,) = local_minima_mlp(collect(tmp_path)).tables
+    (shown,) = [row for row in table.rows if row[0].lines[0] == "default"]
+    cells = dict(zip(table.columns, shown, strict=True))
+    assert cells["loss, before"].lines[0] == "2.0000 ± 0.0000"
+    assert cells["loss, after"].lines[:2] == ("1.0000", "n = 1")
+
+
 def test_a_row_whose_runs_all_failed_keeps_what_was_measured_of_them(tmp_path):
     made = settings("mlp", init__name="bias_uniform", init__bias=50.0, epochs=4)
     path = make_run(tmp_path, made, state="failed", reason="loss is not finite", result={"test_error": None})
@@ -231,7 +243,7 @@ def test_runs_on_cifar_100_stand_beside_the_papers_numbers_of_cifar_100(tmp_path
 
 def test_ranks_are_drawn_by_layer_and_kernels_over_width_and_epochs(tmp_path):
     for more in ({}, {"residual__skip": False}):
-        path = make_run(tmp_path, settings("resnet18", **more))
+        path = make_run(tmp_path, settings("resnet18", epochs=1, **more))
         rows = [{"epoch": epoch, "effective_rank": {"a": 3.0 - epoch, "b": 5.0}} for epoch in (0, 1)]
         write_text(RunDirectory(path).diagnostics, "".join(json.dumps(row) + "\n" for row in rows))
     panels = rank(collect(tmp_path)).figures["rank"]().axes
@@ -240,7 +252,7 @@ def test_ranks_are_drawn_by_layer_and_kernels_over_width_and_epochs(tmp_path):
     assert all(tick == int(tick) for tick in panels[0].get_xticks()), "layers"
     assert not any("mlp" in row[0].lines[0] for row in rank(collect(tmp_path)).tables[0].rows), "none was trained"
     for width in (8, 16):
-        made = settings("mlp", model__width=width, model__depth=3)
+        made = settings("mlp", epochs=1, model__width=width, model__depth=3)
         path = make_run(tmp_path / "ntk", made, result={"parameters": 100 * width})
         figures = {"ntk_correlation": 0.9, "ntk_relative": 0.2, "ntk_norm": 7.0, "param_change": 1.5, "param_norm": 3.0}
         rows = [{"epoch": epoch, **figures} for epoch in (0, 1)]

@@ -9,7 +9,7 @@ from farkas_exp.registry import NETWORKS
 from farkas_exp.report import style
 from farkas_exp.report.arms import model_name
 from farkas_exp.report.kinds import ANY, Column, Kind, Kinds, kinds_table
-from farkas_exp.report.landscape import at_end
+from farkas_exp.report.landscape import at_end, measurement
 from farkas_exp.report.render import Report
 from farkas_exp.runs import RunRecord
 from farkas_exp.runs.query import is_plain, number, setting
@@ -236,12 +236,12 @@ def rank_figure(records: Sequence[RunRecord], kinds: Kinds) -> Any:
     lines: dict[str, dict[str, list[float]]] = {}
     for kind in kinds.rows:
         for run in sorted((run for run in records if kinds.of(run) is kind), key=lambda run: run.seed):
-            ranks = [row["effective_rank"] for row in run.diagnostics() if isinstance(row.get("effective_rank"), dict)]
-            if ranks:
+            ranks = measurement(run, last=True).get("effective_rank")
+            if isinstance(ranks, dict):
                 model = run.config["model"]["name"]
                 network, _, label = kind.label.removesuffix(f", {model_name(model)}").partition(", ")
                 network += "" if is_plain(model) else ", Farkas"
-                lines.setdefault(network, {}).setdefault(label, [number(value) for value in ranks[-1].values()])
+                lines.setdefault(network, {}).setdefault(label, [number(value) for value in ranks.values()])
     with style.new_figure(6.4, 2.6 * max(1, len(lines)) + 0.6) as figure:
         panels = figure.subplots(max(1, len(lines)), 1, squeeze=False)[:, 0]
         for axes, (network, own) in zip(panels, lines.items(), strict=False):

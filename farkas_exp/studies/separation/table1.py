@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from farkas_exp.report.kinds import ANY, Column, Kind, Kinds, kinds_table
+from farkas_exp.report.landscape import measurement
 from farkas_exp.report.maps import DATA, layers_of
 from farkas_exp.report.render import Report
 from farkas_exp.report.tables import Table
@@ -36,13 +37,11 @@ def accuracy(key: str, best: bool) -> Values:
 
 
 def dead(run: RunRecord, key: str) -> float:
-    """The share of `dead_samples`, or of `dead_units` over all layers, in the last measurement of a run."""
-    rows = run.diagnostics()
-    if not rows:
-        return math.nan
+    """The share of `dead_samples`, or of `dead_units` over all layers, after the training of a run."""
+    row = measurement(run, last=True)
     if key == "dead_samples":
-        return number(rows[-1].get(key))
-    layers = [(number(layer.get(key)), number(layer.get("units"))) for layer in layers_of(rows[-1])]
+        return number(row.get(key))
+    layers = [(number(layer.get(key)), number(layer.get("units"))) for layer in layers_of(row)]
     units = sum(count for _, count in layers)
     return sum(share * count for share, count in layers) / units if units > 0 else math.nan
 
