@@ -68,11 +68,16 @@ NETWORKS = {
     "mobilenet_v2": {"Farkas layer": 18, "completion": 17},
     "densenet121": {"Farkas layer": 59, "completion": 62},
 }
+QUICK = [("resnet18", "after"), ("resnet18", "remove"), ("mobilenet_v2", "remove"), ("densenet121", "after")]
 
 
-@pytest.mark.parametrize("normalization", ["after", "remove"])
 @pytest.mark.parametrize(
-    "name", ["resnet18", "mobilenet_v2", "densenet121", pytest.param("vgg11", marks=pytest.mark.slow)]
+    ("name", "normalization"),
+    [
+        pytest.param(name, normalization, marks=[] if (name, normalization) in QUICK else pytest.mark.slow)
+        for name in NETWORKS
+        for normalization in ("after", "remove")
+    ],
 )
 def test_torchvisions_networks_are_converted_certified_and_train(name, normalization):
     torch.manual_seed(0)

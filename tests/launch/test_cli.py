@@ -1,9 +1,6 @@
-"""The command line as a user meets it, each in a process of its own where the process matters."""
+"""The command line as a user meets it."""
 
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,17 +12,8 @@ from farkas_exp.config.store import config_dir
 from farkas_exp.launch.cli import main
 from farkas_exp.runs import collect
 from tests.composing import composed
-from tests.paths import ROOT
 from tests.small_command import SMALL, small
 from tests.stopping import stop_after
-
-
-def command(*arguments, cwd=ROOT, **options):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "farkas_exp", *arguments], cwd=cwd, env=environment, capture_output=True, text=True,
-        check=False, **options,
-    )  # fmt: skip
 
 
 def test_one_run_trains_and_the_same_command_again_says_that_it_is_done(tmp_path, capsys):
@@ -66,8 +54,9 @@ def test_a_cuda_device_that_is_not_there_is_said_in_one_line(tmp_path, capfd):
     assert "device: PyTorch sees no GPU for cuda" in capfd.readouterr().err
 
 
-def test_help_names_every_group_with_its_choices_and_an_example():
-    shown = command("--help").stdout
+def test_help_names_every_group_with_its_choices_and_an_example(capsys):
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
     groups = [path.name for path in Path(config_dir()).iterdir() if path.is_dir() and path.name != "hydra"]
     for group in groups:
         (line,) = [line for line in shown.splitlines() if line.startswith(f"  {group}: ")]
@@ -77,9 +66,9 @@ def test_help_names_every_group_with_its_choices_and_an_example():
         assert f"  {group}=" in shown or f" {group}=" in shown
 
 
-def test_cfg_job_prints_a_config_that_the_schema_accepts():
-    shown = command("model=farkasnet34", "normalization=none", "aggregation=mean", "lr=small", "--cfg", "job")
-    made = parse(yaml.safe_load(shown.stdout))
+def test_cfg_job_prints_a_config_that_the_schema_accepts(capsys):
+    assert main(["model=farkasnet34", "normalization=none", "aggregation=mean", "lr=small", "--cfg", "job"]) == 0
+    made = parse(yaml.safe_load(capsys.readouterr().out))
     assert (made.model.name, made.aggregation.name, made.lr.value, made.dataset.name) == (
         "farkasnet34", "mean", 0.01, "cifar10",
     )  # fmt: skip

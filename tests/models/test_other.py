@@ -329,7 +329,7 @@ PRETENDED = [
     for normalization in sorted(NORMALIZATIONS)
     if (normalization == "none" or NETWORKS[name].positions)
     and (NETWORKS[name].spatial or not NORMALIZATIONS[normalization].maps_only)
-    for quick in [name in EVERY_NORMALIZATION or normalization in ("none", "batch")]
+    for quick in [name in EVERY_NORMALIZATION or normalization == "none"]
 ]
 
 
