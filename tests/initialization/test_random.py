@@ -226,6 +226,16 @@ def test_match_farkas_is_one_gain_that_gives_the_features_the_twins_variance(mod
     assert all(torch.equal(a.bias, b.bias) for a, b in hidden)
 
 
+def test_match_farkas_looks_at_64_images():
+    twin, first = network("farkasnet34", seed=7), images(64)
+    found = []
+    for batch in (first, torch.cat([first, 100 * images(8)])):
+        net = network("resnet34")
+        initialize(net, "match_farkas", images=batch, twin=twin)
+        found.append(net.state_dict())
+    assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])
+
+
 def test_a_trainable_norm_before_the_sum_is_scaled_instead_of_the_layer():
     net = network("resnet34", normalization={"name": "batch", "position": "before", "affine": True})
     initialize(net, "zero_last")
