@@ -26,52 +26,129 @@ PROGRAMS = 4 * MULTIPROCESSORS
 
 
 @jit
-def _convolve(
-    x, w, b, s, y, pixels, height, width, inputs, outputs, added, x_row, s_row, y_row, x_end, s_end,
-    w_out, w_in, w_tap, k_end, n_end, coefficient,
-    K: tl.constexpr, FLIPPED: tl.constexpr, BIAS: tl.constexpr, ADDS: tl.constexpr, APPENDS: tl.constexpr,
-    RELU: tl.constexpr, HALF: tl.constexpr, PRECISION: tl.constexpr, X: tl.constexpr, S: tl.constexpr,
-    WK: tl.constexpr, WN: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+def _inside(m, pixels, K: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr):
+    """A bit for each tap around pixels: whether it is in the image."""
+    bits = tl.where(m < pixels, 1, 0)
+    if K == 3:
+        column, line = m % WIDTH, (m // WIDTH) % HEIGHT
+        across = 2 + tl.where(column > 0, 1, 0) + tl.where(column + 1 < WIDTH, 4, 0)
+        bits *= across * (8 + tl.where(line > 0, 1, 0) + tl.where(line + 1 < HEIGHT, 64, 0))
+    return bits
+
+
+@jit
+def _around(x, m, k, inside, row, K: tl.constexpr, SPAN: tl.constexpr, WIDTH: tl.constexpr):
+    """Values k of those that a convolution reads around pixels m: tap after tap, SPAN channels of each."""
+    tap = k // SPAN
+    place = ((tap // K - K // 2) * WIDTH + tap % K - K // 2) * row + k % SPAN
+    there = (inside[:, None] & (1 << tap)[None, :]) != 0
+    return tl.load(x + (m * row)[:, None] + place[None, :], there, 0.0)
+
+
+@jit
+def _filters(
+    w, n, k, w_out, w_in, w_tap, k_end, n_end, K: tl.constexpr, SPAN: tl.constexpr, FLIPPED: tl.constexpr,
 ):  # fmt: skip
-    """Compute y = w * x (+ b) (+ s, and its negative aggregate in the channel behind): BM pixels, BN channels."""
-    m = tl.program_id(0) * BM + tl.arange(0, BM)
-    n = tl.program_id(1) * BN + tl.arange(0, BN)
-    column, line = m % width, (m // width) % height
-    sums = tl.zeros((BM, BN), tl.float32)
-    parts = tl.cdiv(inputs, BK)
-    for step in range(0, K * K * parts):  # one loop, so that the next tap's values are on their way
-        tap = step // parts
-        k = (step % parts) * BK + tl.arange(0, BK)
-        down, right = tap // K - K // 2, tap % K - K // 2
-        inside = (m < pixels) & (line + down >= 0) & (line + down < height)
-        inside = inside & (column + right >= 0) & (column + right < width)
-        place = x + (m + down * width + right) * (x_row * X)
-        values = tl.load(place[:, None] + k[None, :], inside[:, None] & (k < x_end * X)[None, :], 0.0)
-        filters = w + ((K * K - 1 - tap) if FLIPPED else tap) * w_tap
-        known = (k < k_end * WK)[:, None] & (n < n_end * WN)[None, :]
-        weights = tl.load(filters + k[:, None] * w_in + n[None, :] * w_out, known, 0.0)
-        if HALF:
-            sums = tl.dot(values.to(tl.bfloat16), weights.to(tl.bfloat16), sums)
-        else:
-            sums = tl.dot(values, weights, sums, input_precision=PRECISION)
+    """The factors of the values k for the outputs n."""
+    tap, channel = k // SPAN, k % SPAN
+    known = (tap < K * K) & (channel < k_end)
+    place = ((K * K - 1 - tap) if FLIPPED else tap) * w_tap + channel * w_in
+    return tl.load(w + place[:, None] + (n * w_out)[None, :], known[:, None] & (n < n_end)[None, :], 0.0)
+
+
+@jit
+def _plus_product(sums, values, factors, HALF: tl.constexpr, PRECISION: tl.constexpr):
+    if HALF:
+        sums = tl.dot(values.to(tl.bfloat16), factors.to(tl.bfloat16), sums)
+    else:
+        sums = tl.dot(values, factors, sums, input_precision=PRECISION)
+    return sums
+
+
+@jit
+def _finish(
+    sums, m, n, b, s, y, pixels, outputs, added, s_row, y_row, s_end, coefficient, first, last, BIAS: tl.constexpr,
+    ADDS: tl.constexpr, APPENDS: tl.constexpr, RELU: tl.constexpr, BM: tl.constexpr,
+):  # fmt: skip
+    """Add bias and shortcut to the outputs n, which are `first` to `last`, apply the ReLU and store them."""
     if BIAS:
         sums += tl.load(b + n, n < outputs, 0.0).to(tl.float32)[None, :]
     if ADDS:
-        place = s + m * (s_row * S)
-        shortcut = tl.load(place[:, None] + n[None, :], (m < pixels)[:, None] & (n < s_end * S)[None, :], 0.0)
+        place = (s + m * s_row)[:, None]
+        shortcut = tl.load(place + n[None, :], (m < pixels)[:, None] & (n < s_end)[None, :], 0.0)
         sums += tl.where((n < added)[None, :], shortcut.to(tl.float32), 0.0)
         if APPENDS:  # noqa: SIM102 - decided when it is compiled
-            if added // BN == tl.program_id(1):
+            if (first <= added) & (added < last):
                 total = tl.zeros((BM,), tl.float32)
-                for first in range(0, added, BN):
-                    k = first + tl.arange(0, BN)
-                    part = tl.load(place[:, None] + k[None, :], (m < pixels)[:, None] & (k < added)[None, :], 0.0)
-                    total += tl.sum(part.to(tl.float32), 1)
+                for start in range(0, added, 32):
+                    k = start + tl.arange(0, 32)
+                    part = tl.load(place + k[None, :], (m < pixels)[:, None] & (k < s_end)[None, :], 0.0)
+                    total += tl.sum(tl.where((k < added)[None, :], part.to(tl.float32), 0.0), 1)
                 sums = tl.where((n == added)[None, :], sums - coefficient * total[:, None], sums)
     if RELU:
         sums = tl.where(sums <= 0, 0.0, sums)  # NaN stays
     sums = tl.where((n < outputs)[None, :], sums, 0.0)
-    tl.store(y + (m * (y_row * 8))[:, None] + n[None, :], sums, (m < pixels)[:, None] & (n < y_row * 8)[None, :])
+    tl.store(y + (m * y_row)[:, None] + n[None, :], sums, (m < pixels)[:, None] & (n < y_row)[None, :])
+
+
+@jit
+def _convolve(
+    x, w, b, s, y, pixels, outputs, added, x_row, s_row, y_row, s_end, w_out, w_in, w_tap, k_end, n_end, coefficient,
+    K: tl.constexpr, SPAN: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, FLIPPED: tl.constexpr,
+    BIAS: tl.constexpr, ADDS: tl.constexpr, APPENDS: tl.constexpr, RELU: tl.constexpr, HALF: tl.constexpr,
+    PRECISION: tl.constexpr, X: tl.constexpr, S: tl.constexpr, WK: tl.constexpr, WN: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, MORE: tl.constexpr, BK: tl.constexpr, AHEAD: tl.constexpr,
+):  # fmt: skip
+    """Compute y = w * x (+ b) (+ s, and its negative aggregate in the channel behind).
+
+    A program computes BM pixels of BN + MORE channels. The values around a pixel are one line of factors, whose parts
+    of BK are read one ahead (AHEAD), through the cache that the next tap finds them in, or pipelined by Triton past it.
+    """
+    m = tl.program_id(0) * BM + tl.arange(0, BM)
+    first = tl.program_id(1) * (BN + MORE)
+    n = first + tl.arange(0, BN)
+    sums = tl.zeros((BM, BN), tl.float32)
+    if MORE:
+        more = first + BN + tl.arange(0, MORE)
+        others = tl.zeros((BM, MORE), tl.float32)
+    inside = _inside(m, pixels, K, HEIGHT, WIDTH)
+    if AHEAD:
+        k = tl.arange(0, BK)
+        next_values = _around(x, m, k, inside, x_row * X, K, SPAN, WIDTH)
+        next_factors = _filters(w, n, k, w_out, w_in, w_tap, k_end * WK, n_end * WN, K, SPAN, FLIPPED)
+        if MORE:
+            next_others = _filters(w, more, k, w_out, w_in, w_tap, k_end * WK, n_end * WN, K, SPAN, FLIPPED)
+        for start in tl.static_range(0, K * K * SPAN, BK):
+            values, factors = next_values, next_factors
+            if MORE:
+                other_factors = next_others
+            if start + BK < K * K * SPAN:
+                k = start + BK + tl.arange(0, BK)
+                next_values = _around(x, m, k, inside, x_row * X, K, SPAN, WIDTH)
+                next_factors = _filters(w, n, k, w_out, w_in, w_tap, k_end * WK, n_end * WN, K, SPAN, FLIPPED)
+                if MORE:
+                    next_others = _filters(w, more, k, w_out, w_in, w_tap, k_end * WK, n_end * WN, K, SPAN, FLIPPED)
+            sums = _plus_product(sums, values, factors, HALF, PRECISION)
+            if MORE:
+                others = _plus_product(others, values, other_factors, HALF, PRECISION)
+    else:
+        for start in range(0, K * K * SPAN, BK):
+            k = start + tl.arange(0, BK)
+            values = _around(x, m, k, inside, x_row * X, K, SPAN, WIDTH)
+            factors = _filters(w, n, k, w_out, w_in, w_tap, k_end * WK, n_end * WN, K, SPAN, FLIPPED)
+            sums = _plus_product(sums, values, factors, HALF, PRECISION)
+            if MORE:
+                factors = _filters(w, more, k, w_out, w_in, w_tap, k_end * WK, n_end * WN, K, SPAN, FLIPPED)
+                others = _plus_product(others, values, factors, HALF, PRECISION)
+    _finish(
+        sums, m, n, b, s, y, pixels, outputs, added, s_row * S, y_row * 8, s_end * S, coefficient, first, first + BN,
+        BIAS, ADDS, APPENDS, RELU, BM,
+    )  # fmt: skip
+    if MORE:
+        _finish(
+            others, m, more, b, s, y, pixels, outputs, added, s_row * S, y_row * 8, s_end * S, coefficient,
+            first + BN, first + BN + MORE, BIAS, ADDS, APPENDS, RELU, BM,
+        )  # fmt: skip
 
 
 @jit
@@ -81,7 +158,7 @@ def _through_relu(
 ):  # fmt: skip
     """The gradient behind the ReLU, and from there that of the shortcut, g_j - a g_m."""
     m = tl.program_id(0) * BM + tl.arange(0, BM)
-    n = tl.arange(0, BN)
+    n = tl.program_id(1) * BN + tl.arange(0, BN)
     column, line, image = m % width, (m // width) % height, m // (width * height)
     there = (m < pixels)[:, None] & (n < outputs)[None, :]
     place = g + image * g_n + line * g_h + column * g_w
@@ -91,60 +168,88 @@ def _through_relu(
         values = tl.where(output <= 0, 0.0, values)
     tl.store(masked + (m * (row * 8))[:, None] + n[None, :], values, (m < pixels)[:, None] & (n < row * 8)[None, :])
     if APPENDS:
-        last = tl.sum(tl.where((n == added)[None, :], values, 0.0), 1)
-        values -= coefficient * last[:, None]  # pyright: ignore[reportArgumentType]
-        values = tl.where((n < added)[None, :], values, 0.0)
+        last = tl.load(place + added * g_c, m < pixels, 0.0).to(tl.float32)
+        if RELU:
+            last = tl.where(tl.load(y + m * (y_row * 8) + added, m < pixels, 0.0) <= 0, 0.0, last)
+        values = tl.where((n < added)[None, :], values - coefficient * last[:, None], 0.0)
         place = to_shortcut + (m * (s_row * 8))[:, None] + n[None, :]
         tl.store(place, values, (m < pixels)[:, None] & (n < s_row * 8)[None, :])
 
 
 @jit
+def _gradients(g, m, n, last, row, end):
+    return tl.load(g + (m * row)[:, None] + n[None, :], (m < last)[:, None] & (n < end)[None, :], 0.0)
+
+
+@jit
 def _weights(
-    x, g, parts, pixels, height, width, inputs, outputs, x_row, g_row, x_end, chunk, size,
-    K: tl.constexpr, HALF: tl.constexpr, PRECISION: tl.constexpr, X: tl.constexpr,
-    BM: tl.constexpr, BO: tl.constexpr, BI: tl.constexpr,
+    x, g, parts, pixels, inputs, outputs, x_row, g_row, chunk, size,
+    K: tl.constexpr, SPAN: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, HALF: tl.constexpr,
+    PRECISION: tl.constexpr, X: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, MORE: tl.constexpr, BK: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
-    """The gradients of K x K weights (a line of taps in a program) and of the bias, from `chunk` pixels."""
-    split, down = tl.program_id(0), tl.program_id(1) - K // 2
-    blocks = tl.cdiv(inputs, BI)
-    o = (tl.program_id(2) // blocks) * BO + tl.arange(0, BO)
-    i = (tl.program_id(2) % blocks) * BI + tl.arange(0, BI)
-    left, middle, right = tl.zeros((BO, BI), tl.float32), tl.zeros((BO, BI), tl.float32), tl.zeros((BO, BI), tl.float32)
-    bias = tl.zeros((BO,), tl.float32)
-    for first in range(split * chunk, tl.minimum((split + 1) * chunk, pixels), BM):
-        m = first + tl.arange(0, BM)
-        column, line = m % width, (m // width) % height + down
-        inside = (m < pixels) & (line >= 0) & (line < height)
-        kept = (i < x_end * X)[None, :]
-        place = x + ((m + down * width) * (x_row * X))[:, None] + i[None, :]
-        gradient = tl.load(
-            g + (m * (g_row * 8))[:, None] + o[None, :], (m < pixels)[:, None] & (o < g_row * 8)[None, :], 0.0
-        )
-        bias += tl.sum(gradient.to(tl.float32), 0)
-        gradient = tl.trans(gradient)
-        values = tl.load(place, inside[:, None] & kept, 0.0)
-        if HALF:
-            gradient = gradient.to(tl.bfloat16)
-            middle = tl.dot(gradient, values.to(tl.bfloat16), middle)
+    """The gradients of BN + MORE outputs' weights for BK of the values around a pixel, and of the bias.
+
+    A program sums over `chunk` pixels, BM at once; those of the next BM are read one ahead (AHEAD).
+    """
+    split = tl.program_id(0)
+    last = tl.minimum((split + 1) * chunk, pixels)
+    k = tl.program_id(1) * BK + tl.arange(0, BK)
+    start = tl.program_id(2) * (BN + MORE)
+    n = start + tl.arange(0, BN)
+    sums, bias = tl.zeros((BK, BN), tl.float32), tl.zeros((BM, BN), tl.float32)
+    if MORE:
+        more = start + BN + tl.arange(0, MORE)
+        others, other_bias = tl.zeros((BK, MORE), tl.float32), tl.zeros((BM, MORE), tl.float32)
+    if AHEAD:
+        m = split * chunk + tl.arange(0, BM)
+        next_values = _around(x, m, k, _inside(m, last, K, HEIGHT, WIDTH), x_row * X, K, SPAN, WIDTH)
+        next_gradients = _gradients(g, m, n, last, g_row * 8, g_row * 8)
+        if MORE:
+            next_others = _gradients(g, m, more, last, g_row * 8, g_row * 8)
+    for first in range(split * chunk, last, BM):
+        if AHEAD:
+            values, gradients = next_values, next_gradients
+            if MORE:
+                other_gradients = next_others
+            m = first + BM + tl.arange(0, BM)
+            next_values = _around(x, m, k, _inside(m, last, K, HEIGHT, WIDTH), x_row * X, K, SPAN, WIDTH)
+            next_gradients = _gradients(g, m, n, last, g_row * 8, g_row * 8)
+            if MORE:
+                next_others = _gradients(g, m, more, last, g_row * 8, g_row * 8)
         else:
-            middle = tl.dot(gradient, values, middle, input_precision=PRECISION)
-        if K == 3:
-            before = tl.load(place - x_row * X, (inside & (column > 0))[:, None] & kept, 0.0)
-            after = tl.load(place + x_row * X, (inside & (column + 1 < width))[:, None] & kept, 0.0)
-            if HALF:
-                left = tl.dot(gradient, before.to(tl.bfloat16), left)
-                right = tl.dot(gradient, after.to(tl.bfloat16), right)
-            else:
-                left = tl.dot(gradient, before, left, input_precision=PRECISION)
-                right = tl.dot(gradient, after, right, input_precision=PRECISION)
-    there = (o < outputs)[:, None] & (i < inputs)[None, :]
-    place = parts + split * size + (o * (K * K * inputs))[:, None] + i[None, :] + (down + K // 2) * K * inputs
-    tl.store(place + (K // 2) * inputs, middle, there)
-    if K == 3:
-        tl.store(place, left, there)
-        tl.store(place + 2 * inputs, right, there)
-    if (down == 0) & (tl.program_id(2) % blocks == 0):
-        tl.store(parts + split * size + outputs * K * K * inputs + o, bias, o < outputs)
+            m = first + tl.arange(0, BM)
+            values = _around(x, m, k, _inside(m, last, K, HEIGHT, WIDTH), x_row * X, K, SPAN, WIDTH)
+            gradients = _gradients(g, m, n, last, g_row * 8, g_row * 8)
+            if MORE:
+                other_gradients = _gradients(g, m, more, last, g_row * 8, g_row * 8)
+        values = tl.trans(values)
+        sums = _plus_product(sums, values, gradients, HALF, PRECISION)
+        bias += gradients.to(tl.float32)
+        if MORE:
+            others = _plus_product(others, values, other_gradients, HALF, PRECISION)
+            other_bias += other_gradients.to(tl.float32)
+    own = n < tl.where(tl.program_id(1) == 0, outputs, 0)
+    channel, known = k % SPAN, (k < K * K * SPAN) & (k % SPAN < inputs)
+    place = parts + split * size + (k // SPAN) * inputs + channel
+    of_bias = parts + split * size + outputs * K * K * inputs
+    tl.store(place[:, None] + (n * (K * K * inputs))[None, :], sums, known[:, None] & (n < outputs)[None, :])
+    tl.store(of_bias + n, tl.sum(bias, 0), own)
+    if MORE:
+        own = more < tl.where(tl.program_id(1) == 0, outputs, 0)
+        tl.store(place[:, None] + (more * (K * K * inputs))[None, :], others, known[:, None] & (more < outputs)[None, :])
+        tl.store(of_bias + more, tl.sum(other_bias, 0), own)
+
+
+@jit
+def _sum(parts, total, splits, size, BS: tl.constexpr, BN: tl.constexpr):
+    """The sums over splits, always in the same order."""
+    n = tl.program_id(0) * BN + tl.arange(0, BN)
+    sums = tl.zeros((BS, BN), tl.float32)
+    for first in range(0, splits, BS):
+        row = first + tl.arange(0, BS)
+        sums += tl.load(parts + (row * size)[:, None] + n[None, :], (row < splits)[:, None] & (n < size)[None, :], 0.0)
+    tl.store(total + n, tl.sum(sums, 0), n < size)
 
 
 @jit
@@ -253,14 +358,14 @@ def convolve(
     n_unit, n_end = (w_unit, w_end) if flipped else (1, outputs)
     unit, x_row, x_end = _row(input)
     s_unit, s_row, s_end = (1, 0, 0) if added is None else _row(added)
-    tile = convolution_tile(pixels, inputs, outputs)
-    grid = triton.cdiv(pixels, tile["BM"]), triton.cdiv(outputs, tile["BN"])
+    kernel, span = weight.shape[2], x_end * unit
+    tile = convolution_tile(pixels, kernel * kernel * span, outputs, precision)
+    grid = triton.cdiv(pixels, tile["BM"]), triton.cdiv(outputs, tile["BN"] + tile["MORE"])
     _convolve[grid](
         input, weight, input if bias is None else bias, input if added is None else added, output,
-        pixels, height, width, inputs, outputs, 0 if added is None else added.shape[1],
-        x_row, s_row, output.stride(3) // ALIGNED, x_end, s_end,
+        pixels, outputs, 0 if added is None else added.shape[1], x_row, s_row, output.stride(3) // ALIGNED, s_end,
         out, into, weight.stride(3), k_end, n_end, coefficient or 0.0,
-        K=weight.shape[2], FLIPPED=flipped, BIAS=bias is not None, ADDS=added is not None,
+        K=kernel, SPAN=span, HEIGHT=height, WIDTH=width, FLIPPED=flipped, BIAS=bias is not None, ADDS=added is not None,
         APPENDS=coefficient is not None, RELU=relu, HALF=precision == "bf16",
         PRECISION="ieee" if precision == "bf16" else precision, X=unit, S=s_unit, WK=k_unit, WN=n_unit,
         **tile,
@@ -268,14 +373,21 @@ def convolve(
     return output
 
 
-def convolution_tile(pixels: int, inputs: int, outputs: int) -> dict[str, int]:
-    """The pixels, outputs and inputs that a program of `_convolve` takes at once, and its warps and stages."""
+def convolution_tile(pixels: int, values: int, outputs: int, precision: str) -> dict[str, Any]:
+    """How much a program of `_convolve` takes at once of the pixels, of the values around each, and of the outputs."""
     lines = 128 if pixels >= MULTIPROCESSORS * 128 else 64
-    columns = _block(outputs, 64 if outputs <= 64 or outputs % 64 == 0 else 32)
-    while columns > 16 and triton.cdiv(pixels, lines) * triton.cdiv(outputs, columns) < MULTIPROCESSORS:
-        columns //= 2
-    inner = _block(inputs, 64 if inputs % 64 == 0 else 32)
-    return {"BM": lines, "BN": columns, "BK": inner, "num_warps": 4, "num_stages": 2 if lines == 128 else 4}
+    columns, more = _columns(outputs)
+    inner = _block(values, 64 if precision == "bf16" else 32)
+    return {"BM": lines, "BN": columns, "MORE": more, "BK": inner, "AHEAD": True, "num_warps": 4, "num_stages": 1}
+
+
+def _columns(outputs: int) -> tuple[int, int]:
+    """Outputs that a program computes: a power of 2, and some more, so that few of its columns are empty."""
+    number = max(1, outputs // 64)
+    columns = max(16, _up(-(-outputs // number)))
+    power = 2 ** (columns.bit_length() - 1)
+    more = triton.next_power_of_2(columns - power) if columns > power else 0
+    return (2 * power, 0) if more == power else (power, more)
 
 
 def through_relu(
@@ -293,9 +405,9 @@ def through_relu(
     count, outputs, height, width = output.shape
     masked = rows(output, outputs, height, width, output.dtype)
     to_shortcut = masked if coefficient is None else rows(output, added, height, width, output.dtype)
-    columns, pixels = triton.next_power_of_2(_up(outputs)), count * height * width
-    lines = max(1, 4096 // columns)
-    _through_relu[(triton.cdiv(pixels, lines),)](
+    columns, pixels = _block(_up(outputs), 64), count * height * width
+    lines = 4096 // columns
+    _through_relu[(triton.cdiv(pixels, lines), triton.cdiv(outputs, columns))](
         gradient, output, masked, to_shortcut, pixels, height, width, outputs, added, *gradient.stride(),
         *(maps.stride(3) // ALIGNED for maps in (output, masked, to_shortcut)),
         coefficient or 0.0, RELU=relu, APPENDS=coefficient is not None, BM=lines, BN=columns, num_warps=4,
@@ -314,27 +426,37 @@ def weight_gradients(input: Tensor, gradient: Tensor, kernel: int, precision: st
     """
     count, inputs, height, width = input.shape
     outputs, pixels = gradient.shape[1], count * height * width
-    tile = weights_tile(inputs, outputs, precision)
-    blocks = triton.cdiv(outputs, tile["BO"]) * triton.cdiv(inputs, tile["BI"])
-    chunk = tile["BM"] * max(1, round(pixels * kernel * blocks / PROGRAMS / tile["BM"]))
+    unit, x_row, x_end = _row(input)
+    span = x_end * unit
+    tile = weights_tile(kernel * kernel * span, outputs, precision)
+    blocks = triton.cdiv(kernel * kernel * span, tile["BK"]), triton.cdiv(outputs, tile["BN"] + tile["MORE"])
+    chunk = tile["BM"] * max(1, round(pixels * blocks[0] * blocks[1] / PROGRAMS / tile["BM"]))
     splits, size = triton.cdiv(pixels, chunk), outputs * (kernel * kernel * inputs + 1)
     parts = torch.empty(splits, size, device=input.device)
-    unit, x_row, x_end = _row(input)
-    _weights[(splits, kernel, blocks)](
-        input, gradient, parts, pixels, height, width, inputs, outputs,
-        x_row, gradient.stride(3) // ALIGNED, x_end, chunk, size,
-        K=kernel, HALF=precision == "bf16", PRECISION="ieee" if precision == "bf16" else precision, X=unit,
+    _weights[(splits, *blocks)](
+        input, gradient, parts, pixels, inputs, outputs, x_row, gradient.stride(3) // ALIGNED, chunk, size,
+        K=kernel, SPAN=span, HEIGHT=height, WIDTH=width, HALF=precision == "bf16",
+        PRECISION="ieee" if precision == "bf16" else precision, X=unit,
         **tile,
     )  # fmt: skip
-    weight, bias = parts.sum(0).tensor_split([size - outputs])
+    weight, bias = _summed(parts).tensor_split([size - outputs])
     return weight.view(outputs, kernel, kernel, inputs).permute(0, 3, 1, 2), bias
 
 
-def weights_tile(inputs: int, outputs: int, precision: str) -> dict[str, int]:
-    """The pixels, outputs and inputs that a program of `_weights` takes at once, and its warps and stages."""
-    most = 64 if outputs % 64 == 0 else 32
-    lines = 128 if precision == "bf16" or max(inputs, outputs) <= 32 else 64
-    return {"BM": lines, "BO": _block(outputs, most), "BI": _block(inputs, 32), "num_warps": 4, "num_stages": 2}
+def weights_tile(values: int, outputs: int, precision: str) -> dict[str, Any]:
+    """How much a program of `_weights` takes at once of the pixels, of the values around each, and of the outputs."""
+    columns, more = _columns(outputs)
+    inner = _block(values, 128 if precision == "bf16" else 64)
+    return {"BM": 64, "BN": columns, "MORE": more, "BK": inner, "AHEAD": True, "num_warps": 4, "num_stages": 1}
+
+
+def _summed(parts: Tensor) -> Tensor:
+    """The sum over the first dimension, always in the same order."""
+    splits, size = parts.shape
+    total = torch.empty(size, device=parts.device)
+    columns = 32 if size < 32 * PROGRAMS else 128
+    _sum[(triton.cdiv(size, columns),)](parts, total, splits, size, BS=4096 // columns, BN=columns, num_warps=4)
+    return total
 
 
 class Pool(torch.autograd.Function):
