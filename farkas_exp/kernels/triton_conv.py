@@ -26,40 +26,46 @@ PROGRAMS = 4 * MULTIPROCESSORS
 
 
 @jit
-def _inside(m, pixels, K: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr):
-    """A bit for each tap around pixels: whether it is in the image."""
-    bits = tl.where(m < pixels, 1, 0)
+def _inside(start, r, end, K: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, BM: tl.constexpr):
+    """For pixels start + r up to `end`, `start` a multiple of BM: a bit for each tap, whether it is in the image."""
+    bits = tl.full((BM,), 1, tl.int32)
     if K == 3:
-        column, line = m % WIDTH, (m // WIDTH) % HEIGHT
+        column = (r if BM % WIDTH == 0 else start + r) % WIDTH
+        line = (start // WIDTH + r // WIDTH) if BM % WIDTH == 0 else (start + r) // WIDTH
+        line = (r // WIDTH if BM % (HEIGHT * WIDTH) == 0 else line) % HEIGHT  # where it is the same for each start
         across = 2 + tl.where(column > 0, 1, 0) + tl.where(column + 1 < WIDTH, 4, 0)
-        bits *= across * (8 + tl.where(line > 0, 1, 0) + tl.where(line + 1 < HEIGHT, 64, 0))
-    return bits
+        bits = across * 8 + tl.where(line > 0, across, 0) + tl.where(line + 1 < HEIGHT, across * 64, 0)
+    return tl.where(start + r < end, bits, 0)
 
 
 @jit
-def _around(x, m, k, inside, row, K: tl.constexpr, SPAN: tl.constexpr, WIDTH: tl.constexpr):
-    """Values k of those that a convolution reads around pixels m: tap after tap, SPAN channels of each."""
+def _around(x, r, k, inside, row, K: tl.constexpr, SPAN: tl.constexpr, WIDTH: tl.constexpr):
+    """Values k of those that a convolution reads around pixels r from x: tap after tap, SPAN channels of each."""
     tap = k // SPAN
     place = ((tap // K - K // 2) * WIDTH + tap % K - K // 2) * row + k % SPAN
     there = (inside[:, None] & (1 << tap)[None, :]) != 0
-    return tl.load(x + (m * row)[:, None] + place[None, :], there, 0.0)
+    return tl.load(x + ((r * row)[:, None] + place[None, :]), there, 0.0)
 
 
 @jit
 def _filters(
     w, n, k, w_out, w_in, w_tap, k_end, n_end, K: tl.constexpr, SPAN: tl.constexpr, FLIPPED: tl.constexpr,
+    HALF: tl.constexpr,
 ):  # fmt: skip
     """The factors of the values k for the outputs n."""
     tap, channel = k // SPAN, k % SPAN
     known = (tap < K * K) & (channel < k_end)
     place = ((K * K - 1 - tap) if FLIPPED else tap) * w_tap + channel * w_in
-    return tl.load(w + place[:, None] + (n * w_out)[None, :], known[:, None] & (n < n_end)[None, :], 0.0)
+    factors = tl.load(w + place[:, None] + (n * w_out)[None, :], known[:, None] & (n < n_end)[None, :], 0.0)
+    if HALF:
+        factors = factors.to(tl.bfloat16)
+    return factors
 
 
 @jit
 def _plus_product(sums, values, factors, HALF: tl.constexpr, PRECISION: tl.constexpr):
     if HALF:
-        sums = tl.dot(values.to(tl.bfloat16), factors.to(tl.bfloat16), sums)
+        sums = tl.dot(values.to(tl.bfloat16), factors, sums)
     else:
         sums = tl.dot(values, factors, sums, input_precision=PRECISION)
     return sums
@@ -97,58 +103,63 @@ def _convolve(
     K: tl.constexpr, SPAN: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, FLIPPED: tl.constexpr,
     BIAS: tl.constexpr, ADDS: tl.constexpr, APPENDS: tl.constexpr, RELU: tl.constexpr, HALF: tl.constexpr,
     PRECISION: tl.constexpr, X: tl.constexpr, S: tl.constexpr, WK: tl.constexpr, WN: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr, MORE: tl.constexpr, BK: tl.constexpr, AHEAD: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, MORE: tl.constexpr, BK: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
     """Compute y = w * x (+ b) (+ s, and its negative aggregate in the channel behind).
 
-    A program computes BM pixels of BN + MORE channels. The values around a pixel are one line of factors, whose parts
-    of BK are read one ahead (AHEAD), through the cache that the next tap finds them in, or pipelined by Triton past it.
+    A program computes TILES times BM pixels of BN + MORE channels. The values around a pixel are one line of factors,
+    of which it takes BK at once and reads the next ones meanwhile. For several tiles it holds all filters.
     """
-    m = tl.program_id(0) * BM + tl.arange(0, BM)
     first = tl.program_id(1) * (BN + MORE)
-    n = first + tl.arange(0, BN)
-    sums = tl.zeros((BM, BN), tl.float32)
-    if MORE:
-        more = first + BN + tl.arange(0, MORE)
-        others = tl.zeros((BM, MORE), tl.float32)
-    inside = _inside(m, pixels, K, HEIGHT, WIDTH)
-    if AHEAD:
-        k = tl.arange(0, BK)
-        next_values = _around(x, m, k, inside, x_row * X, K, SPAN, WIDTH)
-        next_factors = _filters(w, n, k, w_out, w_in, w_tap, k_end * WK, n_end * WN, K, SPAN, FLIPPED)
+    n, k = first + tl.arange(0, BN), tl.arange(0, BK)
+    more = first + BN + tl.arange(0, MORE or 1)  # read only if there are more
+    start, r, row = tl.program_id(0) * (TILES * BM), tl.arange(0, BM), x_row * X
+    inside = _inside(start, r, pixels, K, HEIGHT, WIDTH, BM)
+    values = _around(x + start * row, r, k, inside, row, K, SPAN, WIDTH)
+    if TILES == 1:
+        sums, others = tl.zeros((BM, BN), tl.float32), tl.zeros((BM, MORE or 1), tl.float32)
+        factors = _filters(w, n, k, w_out, w_in, w_tap, k_end * WK, n_end * WN, K, SPAN, FLIPPED, HALF)
         if MORE:
-            next_others = _filters(w, more, k, w_out, w_in, w_tap, k_end * WK, n_end * WN, K, SPAN, FLIPPED)
-        for start in tl.static_range(0, K * K * SPAN, BK):
-            values, factors = next_values, next_factors
+            others_factors = _filters(w, more, k, w_out, w_in, w_tap, k_end * WK, n_end * WN, K, SPAN, FLIPPED, HALF)
+        for ahead in range(BK, K * K * SPAN + BK, BK):
+            these, filters = values, factors
+            values = _around(x + start * row, r, k + ahead, inside, row, K, SPAN, WIDTH)
+            factors = _filters(w, n, k + ahead, w_out, w_in, w_tap, k_end * WK, n_end * WN, K, SPAN, FLIPPED, HALF)
+            sums = _plus_product(sums, these, filters, HALF, PRECISION)
             if MORE:
-                other_factors = next_others
-            if start + BK < K * K * SPAN:
-                k = start + BK + tl.arange(0, BK)
-                next_values = _around(x, m, k, inside, x_row * X, K, SPAN, WIDTH)
-                next_factors = _filters(w, n, k, w_out, w_in, w_tap, k_end * WK, n_end * WN, K, SPAN, FLIPPED)
-                if MORE:
-                    next_others = _filters(w, more, k, w_out, w_in, w_tap, k_end * WK, n_end * WN, K, SPAN, FLIPPED)
-            sums = _plus_product(sums, values, factors, HALF, PRECISION)
-            if MORE:
-                others = _plus_product(others, values, other_factors, HALF, PRECISION)
-    else:
-        for start in range(0, K * K * SPAN, BK):
-            k = start + tl.arange(0, BK)
-            values = _around(x, m, k, inside, x_row * X, K, SPAN, WIDTH)
-            factors = _filters(w, n, k, w_out, w_in, w_tap, k_end * WK, n_end * WN, K, SPAN, FLIPPED)
-            sums = _plus_product(sums, values, factors, HALF, PRECISION)
-            if MORE:
-                factors = _filters(w, more, k, w_out, w_in, w_tap, k_end * WK, n_end * WN, K, SPAN, FLIPPED)
-                others = _plus_product(others, values, factors, HALF, PRECISION)
-    _finish(
-        sums, m, n, b, s, y, pixels, outputs, added, s_row * S, y_row * 8, s_end * S, coefficient, first, first + BN,
-        BIAS, ADDS, APPENDS, RELU, BM,
-    )  # fmt: skip
-    if MORE:
+                filters = others_factors
+                others_factors = _filters(
+                    w, more, k + ahead, w_out, w_in, w_tap, k_end * WK, n_end * WN, K, SPAN, FLIPPED, HALF
+                )
+                others = _plus_product(others, these, filters, HALF, PRECISION)
         _finish(
-            others, m, more, b, s, y, pixels, outputs, added, s_row * S, y_row * 8, s_end * S, coefficient,
-            first + BN, first + BN + MORE, BIAS, ADDS, APPENDS, RELU, BM,
+            sums, start + r, n, b, s, y, pixels, outputs, added, s_row * S, y_row * 8, s_end * S, coefficient,
+            first, first + BN, BIAS, ADDS, APPENDS, RELU, BM,
         )  # fmt: skip
+        if MORE:
+            _finish(
+                others, start + r, more, b, s, y, pixels, outputs, added, s_row * S, y_row * 8, s_end * S, coefficient,
+                first + BN, first + BN + MORE, BIAS, ADDS, APPENDS, RELU, BM,
+            )  # fmt: skip
+    else:
+        factors = ()
+        for part in tl.static_range(0, K * K * SPAN, BK):
+            factors += (_filters(w, n, k + part, w_out, w_in, w_tap, k_end * WK, n_end * WN, K, SPAN, FLIPPED, HALF),)
+        for _ in range(TILES):
+            sums = tl.zeros((BM, BN), tl.float32)
+            for part in tl.static_range(0, K * K * SPAN, BK):
+                these = values
+                if part + BK < K * K * SPAN:
+                    values = _around(x + start * row, r, k + (part + BK), inside, row, K, SPAN, WIDTH)
+                else:
+                    inside = _inside(start + BM, r, pixels, K, HEIGHT, WIDTH, BM)
+                    values = _around(x + (start + BM) * row, r, k, inside, row, K, SPAN, WIDTH)
+                sums = _plus_product(sums, these, factors[part // BK], HALF, PRECISION)
+            _finish(
+                sums, start + r, n, b, s, y, pixels, outputs, added, s_row * S, y_row * 8, s_end * S, coefficient,
+                first, first + BN, BIAS, ADDS, APPENDS, RELU, BM,
+            )  # fmt: skip
+            start += BM
 
 
 @jit
@@ -177,79 +188,86 @@ def _through_relu(
 
 
 @jit
-def _gradients(g, m, n, last, row, end):
-    return tl.load(g + (m * row)[:, None] + n[None, :], (m < last)[:, None] & (n < end)[None, :], 0.0)
-
-
-@jit
 def _weights(
-    x, g, parts, pixels, inputs, outputs, x_row, g_row, chunk, size,
+    x, g, parts, pixels, x_row, g_row, chunk,
     K: tl.constexpr, SPAN: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, HALF: tl.constexpr,
-    PRECISION: tl.constexpr, X: tl.constexpr,
+    PRECISION: tl.constexpr, X: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, MORE: tl.constexpr, BK: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
     """The gradients of BN + MORE outputs' weights for BK of the values around a pixel, and of the bias.
 
-    A program sums over `chunk` pixels, BM at once; those of the next BM are read one ahead (AHEAD).
+    A program sums over `chunk` pixels, BM at once; those of the next BM are read one ahead (AHEAD). A part of the
+    result has ROWS, one for each value around a pixel and then the bias, and a column for each output.
     """
-    split = tl.program_id(0)
-    last = tl.minimum((split + 1) * chunk, pixels)
+    split, row, r = tl.program_id(0), x_row * X, tl.arange(0, BM)
+    end = tl.minimum((split + 1) * chunk, pixels)
     k = tl.program_id(1) * BK + tl.arange(0, BK)
-    start = tl.program_id(2) * (BN + MORE)
-    n = start + tl.arange(0, BN)
-    sums, bias = tl.zeros((BK, BN), tl.float32), tl.zeros((BM, BN), tl.float32)
-    if MORE:
-        more = start + BN + tl.arange(0, MORE)
-        others, other_bias = tl.zeros((BK, MORE), tl.float32), tl.zeros((BM, MORE), tl.float32)
+    first = tl.program_id(2) * (BN + MORE)
+    n, more = first + tl.arange(0, BN), first + BN + tl.arange(0, MORE or 1)
+    sums, others = tl.zeros((BK, BN), tl.float32), tl.zeros((BK, MORE or 1), tl.float32)
+    bias, other_bias = tl.zeros((BM, BN), tl.float32), tl.zeros((BM, MORE or 1), tl.float32)
     if AHEAD:
-        m = split * chunk + tl.arange(0, BM)
-        next_values = _around(x, m, k, _inside(m, last, K, HEIGHT, WIDTH), x_row * X, K, SPAN, WIDTH)
-        next_gradients = _gradients(g, m, n, last, g_row * 8, g_row * 8)
+        inside = _inside(split * chunk, r, end, K, HEIGHT, WIDTH, BM)
+        values = _around(x + split * chunk * row, r, k, inside, row, K, SPAN, WIDTH)
+        gradients = _gradients(g, split * chunk, r, n, end, g_row * 8)
         if MORE:
-            next_others = _gradients(g, m, more, last, g_row * 8, g_row * 8)
-    for first in range(split * chunk, last, BM):
+            other_gradients = _gradients(g, split * chunk, r, more, end, g_row * 8)
+    for start in range(split * chunk, end, BM):
         if AHEAD:
-            values, gradients = next_values, next_gradients
+            these, factors = values, gradients
             if MORE:
-                other_gradients = next_others
-            m = first + BM + tl.arange(0, BM)
-            next_values = _around(x, m, k, _inside(m, last, K, HEIGHT, WIDTH), x_row * X, K, SPAN, WIDTH)
-            next_gradients = _gradients(g, m, n, last, g_row * 8, g_row * 8)
+                other_factors = other_gradients
+            ahead = start + BM
+            inside = _inside(ahead, r, end, K, HEIGHT, WIDTH, BM)
+            values = _around(x + ahead * row, r, k, inside, row, K, SPAN, WIDTH)
+            gradients = _gradients(g, ahead, r, n, end, g_row * 8)
             if MORE:
-                next_others = _gradients(g, m, more, last, g_row * 8, g_row * 8)
+                other_gradients = _gradients(g, ahead, r, more, end, g_row * 8)
         else:
-            m = first + tl.arange(0, BM)
-            values = _around(x, m, k, _inside(m, last, K, HEIGHT, WIDTH), x_row * X, K, SPAN, WIDTH)
-            gradients = _gradients(g, m, n, last, g_row * 8, g_row * 8)
+            inside = _inside(start, r, end, K, HEIGHT, WIDTH, BM)
+            these = _around(x + start * row, r, k, inside, row, K, SPAN, WIDTH)
+            factors = _gradients(g, start, r, n, end, g_row * 8)
             if MORE:
-                other_gradients = _gradients(g, m, more, last, g_row * 8, g_row * 8)
-        values = tl.trans(values)
-        sums = _plus_product(sums, values, gradients, HALF, PRECISION)
-        bias += gradients.to(tl.float32)
+                other_factors = _gradients(g, start, r, more, end, g_row * 8)
+        these = tl.trans(these)
+        sums = _plus_product(sums, these, factors.to(tl.bfloat16) if HALF else factors, HALF, PRECISION)
         if MORE:
-            others = _plus_product(others, values, other_gradients, HALF, PRECISION)
-            other_bias += other_gradients.to(tl.float32)
-    own = n < tl.where(tl.program_id(1) == 0, outputs, 0)
-    channel, known = k % SPAN, (k < K * K * SPAN) & (k % SPAN < inputs)
-    place = parts + split * size + (k // SPAN) * inputs + channel
-    of_bias = parts + split * size + outputs * K * K * inputs
-    tl.store(place[:, None] + (n * (K * K * inputs))[None, :], sums, known[:, None] & (n < outputs)[None, :])
-    tl.store(of_bias + n, tl.sum(bias, 0), own)
+            others = _plus_product(others, these, other_factors.to(tl.bfloat16) if HALF else other_factors, HALF, PRECISION)
+        if tl.program_id(1) == 0:
+            bias += factors.to(tl.float32)
+            if MORE:
+                other_bias += other_factors.to(tl.float32)
+    parts += split * (ROWS * COLUMNS)
+    tl.store(parts + (k * COLUMNS)[:, None] + n[None, :], sums)
     if MORE:
-        own = more < tl.where(tl.program_id(1) == 0, outputs, 0)
-        tl.store(place[:, None] + (more * (K * K * inputs))[None, :], others, known[:, None] & (more < outputs)[None, :])
-        tl.store(of_bias + more, tl.sum(other_bias, 0), own)
+        tl.store(parts + (k * COLUMNS)[:, None] + more[None, :], others)
+    if tl.program_id(1) == 0:
+        tl.store(parts + (ROWS - 1) * COLUMNS + n, tl.sum(bias, 0))
+        if MORE:
+            tl.store(parts + (ROWS - 1) * COLUMNS + more, tl.sum(other_bias, 0))
 
 
 @jit
-def _sum(parts, total, splits, size, BS: tl.constexpr, BN: tl.constexpr):
-    """The sums over splits, always in the same order."""
-    n = tl.program_id(0) * BN + tl.arange(0, BN)
+def _gradients(g, start, r, n, end, row):
+    return tl.load(g + start * row + ((r * row)[:, None] + n[None, :]), (start + r < end)[:, None] & (n < row)[None, :], 0.0)
+
+
+@jit
+def _sum(
+    parts, weight, bias, splits, inputs, outputs, K: tl.constexpr, SPAN: tl.constexpr, COLUMNS: tl.constexpr,
+    ROWS: tl.constexpr, BS: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
+    """The sums of the parts, always in the same order, as dense weights (m, k, k, C) and biases."""
+    place, split = tl.program_id(0) * BN + tl.arange(0, BN), tl.arange(0, BS)
     sums = tl.zeros((BS, BN), tl.float32)
     for first in range(0, splits, BS):
-        row = first + tl.arange(0, BS)
-        sums += tl.load(parts + (row * size)[:, None] + n[None, :], (row < splits)[:, None] & (n < size)[None, :], 0.0)
-    tl.store(total + n, tl.sum(sums, 0), n < size)
+        there = (first + split < splits)[:, None] & (place < ROWS * COLUMNS)[None, :]
+        sums += tl.load(parts + first * (ROWS * COLUMNS) + (split * (ROWS * COLUMNS))[:, None] + place[None, :], there, 0.0)
+    total = tl.sum(sums, 0)
+    k, n = place // COLUMNS, place % COLUMNS
+    tap, channel = k // SPAN, k % SPAN
+    tl.store(weight + (n * (K * K) + tap) * inputs + channel, total, (tap < K * K) & (channel < inputs) & (n < outputs))
+    tl.store(bias + n, total, (k == ROWS - 1) & (n < outputs))
 
 
 @jit
@@ -360,7 +378,7 @@ def convolve(
     s_unit, s_row, s_end = (1, 0, 0) if added is None else _row(added)
     kernel, span = weight.shape[2], x_end * unit
     tile = convolution_tile(pixels, kernel * kernel * span, outputs, precision)
-    grid = triton.cdiv(pixels, tile["BM"]), triton.cdiv(outputs, tile["BN"] + tile["MORE"])
+    grid = triton.cdiv(pixels, tile["BM"] * tile["TILES"]), triton.cdiv(outputs, tile["BN"] + tile["MORE"])
     _convolve[grid](
         input, weight, input if bias is None else bias, input if added is None else added, output,
         pixels, outputs, 0 if added is None else added.shape[1], x_row, s_row, output.stride(3) // ALIGNED, s_end,
@@ -375,19 +393,26 @@ def convolve(
 
 def convolution_tile(pixels: int, values: int, outputs: int, precision: str) -> dict[str, Any]:
     """How much a program of `_convolve` takes at once of the pixels, of the values around each, and of the outputs."""
-    lines = 128 if pixels >= MULTIPROCESSORS * 128 else 64
-    columns, more = _columns(outputs)
-    inner = _block(values, 64 if precision == "bf16" else 32)
-    return {"BM": lines, "BN": columns, "MORE": more, "BK": inner, "AHEAD": True, "num_warps": 4, "num_stages": 1}
+    half = precision == "bf16"
+    tile = {"BM": 64, "BK": _block(values, 64 if half else 32), "TILES": 1, "num_warps": 4, "num_stages": 1}
+    if values <= 256 and outputs <= 32 and pixels >= PROGRAMS * 4 * 64:
+        return tile | {"BN": _block(outputs, 32), "MORE": 0, "TILES": 4}
+    lines = triton.cdiv(pixels, 64)
+    for most in (96, 64, 48, 32, 16):
+        number, columns, more = _columns(outputs, most)
+        if lines * number >= MULTIPROCESSORS:
+            break
+    return tile | {"BN": columns, "MORE": more}
 
 
-def _columns(outputs: int) -> tuple[int, int]:
-    """Outputs that a program computes: a power of 2, and some more, so that few of its columns are empty."""
-    number = max(1, outputs // 64)
-    columns = max(16, _up(-(-outputs // number)))
-    power = 2 ** (columns.bit_length() - 1)
-    more = triton.next_power_of_2(columns - power) if columns > power else 0
-    return (2 * power, 0) if more == power else (power, more)
+def _columns(outputs: int, most: int) -> tuple[int, int, int]:
+    """Blocks of at most so many outputs, few of them empty: their number, and a power of 2 and some more of each."""
+    least = -(-outputs // most)
+    widths = {number: -(-outputs // (16 * number)) * 16 for number in range(least, least + 3)}
+    number = min(widths, key=lambda number: number * (widths[number] + 24))  # each block reads the input again
+    power = 2 ** (widths[number].bit_length() - 1)
+    more = widths[number] - power
+    return number, power, triton.next_power_of_2(more) if more else 0
 
 
 def through_relu(
@@ -431,32 +456,28 @@ def weight_gradients(input: Tensor, gradient: Tensor, kernel: int, precision: st
     tile = weights_tile(kernel * kernel * span, outputs, precision)
     blocks = triton.cdiv(kernel * kernel * span, tile["BK"]), triton.cdiv(outputs, tile["BN"] + tile["MORE"])
     chunk = tile["BM"] * max(1, round(pixels * blocks[0] * blocks[1] / PROGRAMS / tile["BM"]))
-    splits, size = triton.cdiv(pixels, chunk), outputs * (kernel * kernel * inputs + 1)
-    parts = torch.empty(splits, size, device=input.device)
+    splits, rows, columns = triton.cdiv(pixels, chunk), blocks[0] * tile["BK"] + 1, blocks[1] * (tile["BN"] + tile["MORE"])
+    parts = torch.empty(splits, rows, columns, device=input.device)
     _weights[(splits, *blocks)](
-        input, gradient, parts, pixels, inputs, outputs, x_row, gradient.stride(3) // ALIGNED, chunk, size,
+        input, gradient, parts, pixels, x_row, gradient.stride(3) // ALIGNED, chunk,
         K=kernel, SPAN=span, HEIGHT=height, WIDTH=width, HALF=precision == "bf16",
-        PRECISION="ieee" if precision == "bf16" else precision, X=unit,
+        PRECISION="ieee" if precision == "bf16" else precision, X=unit, COLUMNS=columns, ROWS=rows,
         **tile,
     )  # fmt: skip
-    weight, bias = _summed(parts).tensor_split([size - outputs])
-    return weight.view(outputs, kernel, kernel, inputs).permute(0, 3, 1, 2), bias
+    weight = torch.empty(outputs, kernel, kernel, inputs, device=input.device)
+    bias, block = torch.empty(outputs, device=input.device), 32 if rows * columns < 32 * PROGRAMS else 128
+    _sum[(triton.cdiv(rows * columns, block),)](
+        parts, weight, bias, splits, inputs, outputs, K=kernel, SPAN=span, COLUMNS=columns, ROWS=rows,
+        BS=4096 // block, BN=block, num_warps=4,
+    )  # fmt: skip
+    return weight.permute(0, 3, 1, 2), bias
 
 
 def weights_tile(values: int, outputs: int, precision: str) -> dict[str, Any]:
     """How much a program of `_weights` takes at once of the pixels, of the values around each, and of the outputs."""
-    columns, more = _columns(outputs)
+    _, columns, more = _columns(outputs, 96 if precision == "bf16" else 64)
     inner = _block(values, 128 if precision == "bf16" else 64)
-    return {"BM": 64, "BN": columns, "MORE": more, "BK": inner, "AHEAD": True, "num_warps": 4, "num_stages": 1}
-
-
-def _summed(parts: Tensor) -> Tensor:
-    """The sum over the first dimension, always in the same order."""
-    splits, size = parts.shape
-    total = torch.empty(size, device=parts.device)
-    columns = 32 if size < 32 * PROGRAMS else 128
-    _sum[(triton.cdiv(size, columns),)](parts, total, splits, size, BS=4096 // columns, BN=columns, num_warps=4)
-    return total
+    return {"BM": 64, "BN": columns, "MORE": more, "BK": inner, "AHEAD": False, "num_warps": 4, "num_stages": 1}
 
 
 class Pool(torch.autograd.Function):

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-pytest.importorskip("triton")
+triton = pytest.importorskip("triton")
 from farkas_exp.kernels import triton_conv as kernels
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -72,6 +72,100 @@ def test_values_and_gradients_are_those_of_the_library(inputs, outputs, kernel, 
         assert_near(found, expected)
     for made in (output, masked, to_input):
         assert not padding_of(made).any(), "the next layer reads it"
+
+
+@pytest.fixture(autouse=True)
+def products_of_bfloat16(monkeypatch):
+    """Triton's interpreter, which keeps them as integers, would multiply these."""
+    if DEVICE == "cpu":
+        from triton.runtime import interpreter
+
+        plain = interpreter.InterpreterBuilder.create_dot
+
+        def create_dot(builder, a, b, *others):
+            halves = a.dtype == triton.language.bfloat16
+            a, b = (interpreter.TensorHandle(wide(each.data), triton.language.float32) if halves else each for each in (a, b))
+            return plain(builder, a, b, *others)
+
+        monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", create_dot)
+
+
+def wide(halves):
+    """The float32 numbers of bfloat16 ones, which are their upper halves."""
+    return (halves.astype("uint32") << 16).view("float32")
+
+
+def assert_derivatives_are_the_librarys(images: Tensor, weight: Tensor, precision: str) -> None:
+    """Of a convolution, in float64, with factors that are bfloat16 numbers and so multiplied exactly."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    (outputs, _, kernel, _), bias = weight.shape, random(len(weight))
+    gradient = maps(len(images), outputs, *images.shape[2:], seed=4)
+    images, weight, gradient = (factors.bfloat16() for factors in (images, weight, gradient))
+    exact = [each.double().requires_grad_() for each in (images, weight, bias)]
+    plain = F.conv2d(*exact, padding=kernel // 2)
+    theirs = torch.autograd.grad(plain, exact, gradient.double())
+    images, gradient = (kernels._in_aligned_rows(each.to(dtype, memory_format=torch.channels_last)) for each in (images, gradient))
+    how = {"relu": False, "precision": precision, "dtype": torch.float32}
+    output = kernels.convolve(images, weight.float(), bias, None, None, **how)
+    to_input = kernels.convolve(gradient, weight.float(), None, None, None, flipped=True, **how)
+    mine = output, to_input, *kernels.weight_gradients(images, gradient, kernel, precision)
+    for found, wanted in zip(mine, (plain.detach(), *theirs), strict=True):
+        assert_near(found, wanted.float())
+    for made in (output, to_input):
+        assert not padding_of(made).any()
+
+
+HELD = {"BM": 64, "BN": 32, "MORE": 0, "BK": 64, "TILES": 4}
+STREAMED = {"BM": 64, "BN": 32, "MORE": 16, "BK": 128, "TILES": 1}
+
+
+@pytest.mark.parametrize("precision", [PRECISION, "bf16"])
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "kernel", "size", "tile"),
+    [
+        (17, 18, 3, (2, 8, 32), HELD),  # lines, of which a tile has some
+        (21, 19, 3, (5, 8, 8), HELD),  # whole images
+        (17, 20, 3, (3, 5, 7), HELD),  # neither, and less than the tiles of a program
+        (3, 17, 3, (2, 9, 16), HELD),
+        (33, 37, 3, (1, 5, 7), STREAMED),
+        (20, 49, 1, (2, 8, 8), STREAMED),
+        (7, 5, 3, (1, 1, 1), STREAMED),
+    ],
+)
+def test_whatever_a_program_takes_at_once_the_results_are_the_librarys(
+    inputs, outputs, kernel, size, tile, precision, monkeypatch
+):
+    count, *sides = size
+    monkeypatch.setattr(kernels, "convolution_tile", lambda *shape: tile)
+    of_weights = {**tile, "AHEAD": outputs % 2 == 0}
+    del of_weights["TILES"]
+    monkeypatch.setattr(kernels, "weights_tile", lambda *shape: of_weights)
+    monkeypatch.setattr(kernels, "PROGRAMS", 3)  # several parts, of several steps
+    images, weight = maps(count, inputs, *sides), random(outputs, inputs, kernel, kernel, seed=1)
+    assert_derivatives_are_the_librarys(images, weight, precision)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "tf32"])
+def test_the_blocks_of_outputs_are_few_and_hardly_wider_than_they_are(precision):
+    for pixels, side in ((131_072, 32), (32_768, 16), (8192, 8), (2048, 4), (6, 1)):
+        for outputs in (1, 16, 17, 21, 33, 37, 64, 69, 134, 257, 279, 512, 514):
+            tile = kernels.convolution_tile(pixels, 9 * 24, outputs, precision)
+            width = tile["BN"] + tile["MORE"]
+            blocks = -(-outputs // width)
+            assert blocks * width < 1.25 * outputs + 16, (side, outputs)
+            assert not tile["MORE"] or tile["TILES"] == 1, "held filters have one block"
+    thin, wide = (kernels.convolution_tile(131_072, values, 18, precision) for values in (9 * 24, 9 * 40))
+    assert thin["TILES"] > 1 == wide["TILES"]
+
+
+def test_the_gradient_behind_a_relu_is_the_same_in_blocks_of_channels():
+    output, gradient = maps(1, 130, 2, 3), random(1, 130, 2, 3, seed=4)
+    masked, to_shortcut = kernels.through_relu(gradient, output, 129, 0.5, True)
+    wanted = gradient * (output > 0)
+    assert_near(masked, wanted)
+    assert_near(to_shortcut, wanted[:, :-1] - 0.5 * wanted[:, -1:])
+    assert not padding_of(masked).any()
+    assert not padding_of(to_shortcut).any()
 
 
 def test_a_filter_in_rows_is_read_to_the_end_of_its_row():
