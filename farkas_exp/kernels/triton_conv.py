@@ -21,8 +21,6 @@ ALIGNED = 8
 """Channels that a pixel's row is a multiple of."""
 MULTIPROCESSORS = 128
 """At least so many programs keep a large GPU busy."""
-PROGRAMS = 4 * MULTIPROCESSORS
-"""About so many programs share the pixels of a weight's gradient."""
 
 
 @jit
@@ -120,15 +118,15 @@ def _convolve(
         sums, others = tl.zeros((BM, BN), tl.float32), tl.zeros((BM, MORE or 1), tl.float32)
         factors = _filters(w, n, k, w_out, w_in, w_tap, k_end * WK, n_end * WN, K, SPAN, FLIPPED, HALF)
         if MORE:
-            others_factors = _filters(w, more, k, w_out, w_in, w_tap, k_end * WK, n_end * WN, K, SPAN, FLIPPED, HALF)
+            other_factors = _filters(w, more, k, w_out, w_in, w_tap, k_end * WK, n_end * WN, K, SPAN, FLIPPED, HALF)
         for ahead in range(BK, K * K * SPAN + BK, BK):
             these, filters = values, factors
             values = _around(x + start * row, r, k + ahead, inside, row, K, SPAN, WIDTH)
             factors = _filters(w, n, k + ahead, w_out, w_in, w_tap, k_end * WK, n_end * WN, K, SPAN, FLIPPED, HALF)
             sums = _plus_product(sums, these, filters, HALF, PRECISION)
             if MORE:
-                filters = others_factors
-                others_factors = _filters(
+                filters = other_factors
+                other_factors = _filters(
                     w, more, k + ahead, w_out, w_in, w_tap, k_end * WK, n_end * WN, K, SPAN, FLIPPED, HALF
                 )
                 others = _plus_product(others, these, filters, HALF, PRECISION)
@@ -232,24 +230,30 @@ def _weights(
         these = tl.trans(these)
         sums = _plus_product(sums, these, factors.to(tl.bfloat16) if HALF else factors, HALF, PRECISION)
         if MORE:
-            others = _plus_product(others, these, other_factors.to(tl.bfloat16) if HALF else other_factors, HALF, PRECISION)
+            others = _plus_product(
+                others, these, other_factors.to(tl.bfloat16) if HALF else other_factors, HALF, PRECISION
+            )
         if tl.program_id(1) == 0:
             bias += factors.to(tl.float32)
             if MORE:
                 other_bias += other_factors.to(tl.float32)
     parts += split * (ROWS * COLUMNS)
-    tl.store(parts + (k * COLUMNS)[:, None] + n[None, :], sums)
+    known = (k < K * K * SPAN)[:, None]
+    tl.store(parts + (k * COLUMNS)[:, None] + n[None, :], sums, known & (n < COLUMNS)[None, :])
     if MORE:
-        tl.store(parts + (k * COLUMNS)[:, None] + more[None, :], others)
+        tl.store(parts + (k * COLUMNS)[:, None] + more[None, :], others, known & (more < COLUMNS)[None, :])
     if tl.program_id(1) == 0:
-        tl.store(parts + (ROWS - 1) * COLUMNS + n, tl.sum(bias, 0))
+        parts += (ROWS - 1) * COLUMNS
+        tl.store(parts + n, tl.sum(bias, 0), n < COLUMNS)
         if MORE:
-            tl.store(parts + (ROWS - 1) * COLUMNS + more, tl.sum(other_bias, 0))
+            tl.store(parts + more, tl.sum(other_bias, 0), more < COLUMNS)
 
 
 @jit
 def _gradients(g, start, r, n, end, row):
-    return tl.load(g + start * row + ((r * row)[:, None] + n[None, :]), (start + r < end)[:, None] & (n < row)[None, :], 0.0)
+    return tl.load(
+        g + start * row + ((r * row)[:, None] + n[None, :]), (start + r < end)[:, None] & (n < row)[None, :], 0.0
+    )
 
 
 @jit
@@ -262,7 +266,9 @@ def _sum(
     sums = tl.zeros((BS, BN), tl.float32)
     for first in range(0, splits, BS):
         there = (first + split < splits)[:, None] & (place < ROWS * COLUMNS)[None, :]
-        sums += tl.load(parts + first * (ROWS * COLUMNS) + (split * (ROWS * COLUMNS))[:, None] + place[None, :], there, 0.0)
+        sums += tl.load(
+            parts + first * (ROWS * COLUMNS) + (split * (ROWS * COLUMNS))[:, None] + place[None, :], there, 0.0
+        )
     total = tl.sum(sums, 0)
     k, n = place // COLUMNS, place % COLUMNS
     tap, channel = k // SPAN, k % SPAN
@@ -395,7 +401,7 @@ def convolution_tile(pixels: int, values: int, outputs: int, precision: str) -> 
     """How much a program of `_convolve` takes at once of the pixels, of the values around each, and of the outputs."""
     half = precision == "bf16"
     tile = {"BM": 64, "BK": _block(values, 64 if half else 32), "TILES": 1, "num_warps": 4, "num_stages": 1}
-    if values <= 256 and outputs <= 32 and pixels >= PROGRAMS * 4 * 64:
+    if values <= 256 and outputs <= 32 and pixels >= 4 * 64 * 4 * MULTIPROCESSORS:
         return tile | {"BN": _block(outputs, 32), "MORE": 0, "TILES": 4}
     lines = triton.cdiv(pixels, 64)
     for most in (96, 64, 48, 32, 16):
@@ -453,10 +459,11 @@ def weight_gradients(input: Tensor, gradient: Tensor, kernel: int, precision: st
     outputs, pixels = gradient.shape[1], count * height * width
     unit, x_row, x_end = _row(input)
     span = x_end * unit
-    tile = weights_tile(kernel * kernel * span, outputs, precision)
-    blocks = triton.cdiv(kernel * kernel * span, tile["BK"]), triton.cdiv(outputs, tile["BN"] + tile["MORE"])
-    chunk = tile["BM"] * max(1, round(pixels * blocks[0] * blocks[1] / PROGRAMS / tile["BM"]))
-    splits, rows, columns = triton.cdiv(pixels, chunk), blocks[0] * tile["BK"] + 1, blocks[1] * (tile["BN"] + tile["MORE"])
+    values, rows, columns = kernel * kernel * span, kernel * kernel * span + 1, _up(outputs)
+    tile = weights_tile(values, outputs, precision)
+    blocks = triton.cdiv(values, tile["BK"]), triton.cdiv(outputs, tile["BN"] + tile["MORE"])
+    chunk = tile["BM"] * max(1, round(pixels * blocks[0] * blocks[1] / tile.pop("PROGRAMS") / tile["BM"]))
+    splits = triton.cdiv(pixels, chunk)
     parts = torch.empty(splits, rows, columns, device=input.device)
     _weights[(splits, *blocks)](
         input, gradient, parts, pixels, x_row, gradient.stride(3) // ALIGNED, chunk,
@@ -465,7 +472,7 @@ def weight_gradients(input: Tensor, gradient: Tensor, kernel: int, precision: st
         **tile,
     )  # fmt: skip
     weight = torch.empty(outputs, kernel, kernel, inputs, device=input.device)
-    bias, block = torch.empty(outputs, device=input.device), 32 if rows * columns < 32 * PROGRAMS else 128
+    bias, block = torch.empty(outputs, device=input.device), 32 if rows * columns < 32 * 4 * MULTIPROCESSORS else 128
     _sum[(triton.cdiv(rows * columns, block),)](
         parts, weight, bias, splits, inputs, outputs, K=kernel, SPAN=span, COLUMNS=columns, ROWS=rows,
         BS=4096 // block, BN=block, num_warps=4,
@@ -474,10 +481,18 @@ def weight_gradients(input: Tensor, gradient: Tensor, kernel: int, precision: st
 
 
 def weights_tile(values: int, outputs: int, precision: str) -> dict[str, Any]:
-    """How much a program of `_weights` takes at once of the pixels, of the values around each, and of the outputs."""
-    _, columns, more = _columns(outputs, 96 if precision == "bf16" else 64)
-    inner = _block(values, 128 if precision == "bf16" else 64)
-    return {"BM": 64, "BN": columns, "MORE": more, "BK": inner, "AHEAD": False, "num_warps": 4, "num_stages": 1}
+    """How much a program of `_weights` takes at once of the pixels, of the values around each, and of the outputs.
+
+    And about how many programs there are: as many as keep a GPU busy, but the parts that they write are read again.
+    """
+    large = values * outputs > 2**13
+    _, columns, more = _columns(outputs, 48 if large else 96)
+    inner = _block(values, 128 if precision == "bf16" and values > 144 and not large else 64)
+    programs = (2 if large else 4) * MULTIPROCESSORS
+    return {
+        "BM": 64, "BN": columns, "MORE": more, "BK": inner, "AHEAD": True, "num_warps": 4, "num_stages": 1,
+        "PROGRAMS": programs,
+    }  # fmt: skip
 
 
 class Pool(torch.autograd.Function):

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-triton = pytest.importorskip("triton")
+pytest.importorskip("triton")
 from farkas_exp.kernels import triton_conv as kernels
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -83,8 +83,10 @@ def products_of_bfloat16(monkeypatch):
         plain = interpreter.InterpreterBuilder.create_dot
 
         def create_dot(builder, a, b, *others):
-            halves = a.dtype == triton.language.bfloat16
-            a, b = (interpreter.TensorHandle(wide(each.data), triton.language.float32) if halves else each for each in (a, b))
+            halves = a.dtype == kernels.tl.bfloat16
+            a, b = (
+                interpreter.TensorHandle(wide(each.data), kernels.tl.float32) if halves else each for each in (a, b)
+            )
             return plain(builder, a, b, *others)
 
         monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", create_dot)
@@ -104,7 +106,9 @@ def assert_derivatives_are_the_librarys(images: Tensor, weight: Tensor, precisio
     exact = [each.double().requires_grad_() for each in (images, weight, bias)]
     plain = F.conv2d(*exact, padding=kernel // 2)
     theirs = torch.autograd.grad(plain, exact, gradient.double())
-    images, gradient = (kernels._in_aligned_rows(each.to(dtype, memory_format=torch.channels_last)) for each in (images, gradient))
+    images, gradient = (
+        kernels._in_aligned_rows(each.to(dtype, memory_format=torch.channels_last)) for each in (images, gradient)
+    )
     how = {"relu": False, "precision": precision, "dtype": torch.float32}
     output = kernels.convolve(images, weight.float(), bias, None, None, **how)
     to_input = kernels.convolve(gradient, weight.float(), None, None, None, flipped=True, **how)
@@ -137,10 +141,8 @@ def test_whatever_a_program_takes_at_once_the_results_are_the_librarys(
 ):
     count, *sides = size
     monkeypatch.setattr(kernels, "convolution_tile", lambda *shape: tile)
-    of_weights = {**tile, "AHEAD": outputs % 2 == 0}
-    del of_weights["TILES"]
-    monkeypatch.setattr(kernels, "weights_tile", lambda *shape: of_weights)
-    monkeypatch.setattr(kernels, "PROGRAMS", 3)  # several parts, of several steps
+    blocks = {name: tile[name] for name in ("BM", "BN", "MORE", "BK")}  # several parts, of several steps:
+    monkeypatch.setattr(kernels, "weights_tile", lambda *shape: {**blocks, "AHEAD": outputs % 2 == 0, "PROGRAMS": 3})
     images, weight = maps(count, inputs, *sides), random(outputs, inputs, kernel, kernel, seed=1)
     assert_derivatives_are_the_librarys(images, weight, precision)
 
