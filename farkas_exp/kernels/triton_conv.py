@@ -162,27 +162,29 @@ def _convolve(
 
 @jit
 def _through_relu(
-    g, y, masked, to_shortcut, pixels, height, width, outputs, added, g_n, g_c, g_h, g_w, y_row, row, s_row,
-    coefficient, RELU: tl.constexpr, APPENDS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    g, y, masked, to_shortcut, pixels, height, width, outputs, added, g_n, g_c, g_h, g_w, row, s_row, coefficient,
+    ROWS: tl.constexpr, RELU: tl.constexpr, APPENDS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
-    """The gradient behind the ReLU, and from there that of the shortcut, g_j - a g_m."""
+    """The gradient behind the ReLU, and from there that of the shortcut, g_j - a g_m; ROWS: it has aligned rows."""
     m = tl.program_id(0) * BM + tl.arange(0, BM)
     n = tl.program_id(1) * BN + tl.arange(0, BN)
-    column, line, image = m % width, (m // width) % height, m // (width * height)
-    there = (m < pixels)[:, None] & (n < outputs)[None, :]
-    place = g + image * g_n + line * g_h + column * g_w
-    values = tl.load(place[:, None] + (n * g_c)[None, :], there, 0.0).to(tl.float32)
+    known, there = (m < pixels)[:, None], (m < pixels)[:, None] & (n < row * 8)[None, :]
+    if ROWS:
+        place = g + m * (g_w * 8)
+        values = tl.load(place[:, None] + n[None, :], there, 0.0)
+    else:
+        place = g + (m // (width * height)) * g_n + (m // width) % height * g_h + (m % width) * g_w
+        values = tl.load(place[:, None] + (n * g_c)[None, :], known & (n < outputs)[None, :], 0.0)
+    values = tl.where((n < outputs)[None, :], values.to(tl.float32), 0.0)
     if RELU:
-        output = tl.load(y + (m * (y_row * 8))[:, None] + n[None, :], there, 0.0)
-        values = tl.where(output <= 0, 0.0, values)
-    tl.store(masked + (m * (row * 8))[:, None] + n[None, :], values, (m < pixels)[:, None] & (n < row * 8)[None, :])
+        values = tl.where(tl.load(y + (m * (row * 8))[:, None] + n[None, :], there, 0.0) <= 0, 0.0, values)
+    tl.store(masked + (m * (row * 8))[:, None] + n[None, :], values, there)
     if APPENDS:
         last = tl.load(place + added * g_c, m < pixels, 0.0).to(tl.float32)
         if RELU:
-            last = tl.where(tl.load(y + m * (y_row * 8) + added, m < pixels, 0.0) <= 0, 0.0, last)
+            last = tl.where(tl.load(y + m * (row * 8) + added, m < pixels, 0.0) <= 0, 0.0, last)
         values = tl.where((n < added)[None, :], values - coefficient * last[:, None], 0.0)
-        place = to_shortcut + (m * (s_row * 8))[:, None] + n[None, :]
-        tl.store(place, values, (m < pixels)[:, None] & (n < s_row * 8)[None, :])
+        tl.store(to_shortcut + (m * (s_row * 8))[:, None] + n[None, :], values, known & (n < s_row * 8)[None, :])
 
 
 @jit
@@ -435,13 +437,16 @@ def through_relu(
     """
     count, outputs, height, width = output.shape
     masked = rows(output, outputs, height, width, output.dtype)
+    assert masked.stride() == output.stride()
     to_shortcut = masked if coefficient is None else rows(output, added, height, width, output.dtype)
     columns, pixels = _block(_up(outputs), 64), count * height * width
     lines = 4096 // columns
+    in_order, (g_n, g_c, g_h, g_w) = is_aligned(gradient), gradient.stride()
     _through_relu[(triton.cdiv(pixels, lines), triton.cdiv(outputs, columns))](
-        gradient, output, masked, to_shortcut, pixels, height, width, outputs, added, *gradient.stride(),
-        *(maps.stride(3) // ALIGNED for maps in (output, masked, to_shortcut)),
-        coefficient or 0.0, RELU=relu, APPENDS=coefficient is not None, BM=lines, BN=columns, num_warps=4,
+        gradient, output, masked, to_shortcut, pixels, height, width, outputs, added,
+        g_n, g_c, g_h, g_w // ALIGNED if in_order else g_w,
+        masked.stride(3) // ALIGNED, to_shortcut.stride(3) // ALIGNED, coefficient or 0.0,
+        ROWS=in_order, RELU=relu, APPENDS=coefficient is not None, BM=lines, BN=columns, num_warps=4,
     )  # fmt: skip
     return masked, None if coefficient is None else to_shortcut
 
