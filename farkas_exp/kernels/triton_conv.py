@@ -403,7 +403,7 @@ def convolution_tile(pixels: int, values: int, outputs: int, precision: str) -> 
     """How much a program of `_convolve` takes at once of the pixels, of the values around each, and of the outputs."""
     half = precision == "bf16"
     tile = {"BM": 64, "BK": _block(values, 64 if half else 32), "TILES": 1, "num_warps": 4, "num_stages": 1}
-    if values <= 256 and outputs <= 32 and pixels >= 4 * 64 * 4 * MULTIPROCESSORS:
+    if values <= 256 and outputs <= 32 and pixels >= 4 * 64 * 2 * MULTIPROCESSORS:
         return tile | {"BN": _block(outputs, 32), "MORE": 0, "TILES": 4}
     lines = triton.cdiv(pixels, 64)
     for most in (96, 64, 48, 32, 16):
