@@ -22,7 +22,7 @@ import farkas_exp
 from farkas_exp.config.extensions import registries
 from tests.paths import ROOT, tracked
 
-NOT_IMPORTED = {"farkas_exp.kernels.triton_conv", "farkas_exp.launch.slurm"}
+NOT_IMPORTED = {"farkas_exp.kernels.triton_conv", "farkas_exp.kernels.triton_kernels", "farkas_exp.launch.slurm"}
 """Modules of packages that may not be installed."""
 
 

@@ -78,15 +78,14 @@ def test_values_and_gradients_are_those_of_the_library(inputs, outputs, kernel, 
 def products_of_bfloat16(monkeypatch):
     """Triton's interpreter, which keeps them as integers, would multiply these."""
     if DEVICE == "cpu":
+        from triton import language as tl
         from triton.runtime import interpreter
 
         plain = interpreter.InterpreterBuilder.create_dot
 
         def create_dot(builder, a, b, *others):
-            halves = a.dtype == kernels.tl.bfloat16
-            a, b = (
-                interpreter.TensorHandle(wide(each.data), kernels.tl.float32) if halves else each for each in (a, b)
-            )
+            halves = a.dtype == tl.bfloat16
+            a, b = (interpreter.TensorHandle(wide(each.data), tl.float32) if halves else each for each in (a, b))
             return plain(builder, a, b, *others)
 
         monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", create_dot)
@@ -142,7 +141,7 @@ def test_whatever_a_program_takes_at_once_the_results_are_the_librarys(
     count, *sides = size
     monkeypatch.setattr(kernels, "convolution_tile", lambda *shape: tile)
     blocks = {name: tile[name] for name in ("BM", "BN", "MORE", "BK")}  # several parts, of several steps:
-    monkeypatch.setattr(kernels, "weights_tile", lambda *shape: {**blocks, "AHEAD": outputs % 2 == 0, "PROGRAMS": 3})
+    monkeypatch.setattr(kernels, "weights_tile", lambda *shape: {**blocks, "PROGRAMS": 3})
     images, weight = maps(count, inputs, *sides), random(outputs, inputs, kernel, kernel, seed=1)
     assert_derivatives_are_the_librarys(images, weight, precision)
 
@@ -151,12 +150,12 @@ def test_whatever_a_program_takes_at_once_the_results_are_the_librarys(
 def test_the_blocks_of_outputs_are_few_and_hardly_wider_than_they_are(precision):
     for pixels, side in ((131_072, 32), (32_768, 16), (8192, 8), (2048, 4), (6, 1)):
         for outputs in (1, 16, 17, 21, 33, 37, 64, 69, 134, 257, 279, 512, 514):
-            tile = kernels.convolution_tile(pixels, 9 * 24, outputs, precision)
+            tile = kernels.convolution_tile(pixels, 3, 9 * 24, outputs, precision)
             width = tile["BN"] + tile["MORE"]
             blocks = -(-outputs // width)
             assert blocks * width < 1.25 * outputs + 16, (side, outputs)
             assert not tile["MORE"] or tile["TILES"] == 1, "held filters have one block"
-    thin, wide = (kernels.convolution_tile(131_072, values, 18, precision) for values in (9 * 24, 9 * 40))
+    thin, wide = (kernels.convolution_tile(131_072, 3, values, 18, precision) for values in (9 * 24, 9 * 72))
     assert thin["TILES"] > 1 == wide["TILES"]
 
 
