@@ -79,7 +79,6 @@ def test_robust_error_is_at_least_the_clean_one_and_grows_with_the_radius():
             optimizer.step()
     wrong = sum(int((model(images).argmax(1) != labels).sum()) for images, labels in data.test_batches())
     clean = 100 * wrong / data.info.test_size
-    data = build_data(dataset, augmentation, batch_size=1000, seed=0, device="cpu")
     errors = robust_errors(model, data, seed=0)
     assert list(errors) == list(ROBUST_TESTS)
     assert clean <= errors["1/255"] < errors["8/255"]
