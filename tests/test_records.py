@@ -22,14 +22,14 @@ def test_a_line_is_a_run_with_its_figures_by_epoch_and_no_path(tmp_path, monkeyp
     rows = [{"epoch": 1, "train_loss": 3.2e-06, "train_error": 80.0, "test_loss": None, "test_error": 70.123456}]
     layers = [{"active": {"free": 0.5, "appended": 0.0}, "dead_points": 0.25}]
     measured = [{"epoch": 0, "layers": layers}]
-    made = make_run(runs_dir, settings("farkasnet18"), test_error=12.345678, rows=rows)
+    made = make_run(runs_dir, settings("farkasnet18", epochs=1), test_error=70.123456, rows=rows)
     (made / "diagnostics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in measured))
     make_run(runs_dir, settings("resnet18"), seed=3, state="failed", reason="loss is not finite", rows=[])
     assert records(monkeypatch, runs_dir, tmp_path / "kept.jsonl") == 0
     text = (tmp_path / "kept.jsonl").read_text()
     farkas, plain = map(json.loads, text.splitlines())
     assert str(tmp_path) not in text
-    assert (farkas["seed"], farkas["state"], farkas["test_error"]) == (0, "finished", 12.3457)
+    assert (farkas["seed"], farkas["state"], farkas["test_error"]) == (0, "finished", 70.1235)
     assert farkas["arm"].startswith("FarkasNet18")
     assert farkas["by_epoch"] == {
         "test_error": [70.1235], "test_loss": [None], "train_error": [80.0], "train_loss": [3.2e-06],
