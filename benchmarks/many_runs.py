@@ -16,12 +16,14 @@ from io import StringIO
 from pathlib import Path
 
 from farkas_exp import runs
-from farkas_exp.config import parse, to_dict
+from farkas_exp.config import Config, parse, to_dict
 from farkas_exp.config.identity import identify
 from farkas_exp.launch import cli
 from farkas_exp.machine.errors import UserError
 from farkas_exp.report.arms import arms_table, group_arms
 from farkas_exp.runs import status
+from farkas_exp.runs.jsonfiles import sealed
+from farkas_exp.runs.record import name_of
 
 SEEDS = 10
 STATES = (runs.FINISHED,) * 7 + (runs.FAILED, runs.CRASHED, runs.RUNNING)
@@ -40,19 +42,27 @@ def make_runs(folder: Path, count: int) -> None:
         config = parse(values)
         identity = identify(config)
         run = runs.RunDirectory(folder / identity.folder / f"seed_{seed}")
-        run.path.mkdir(parents=True)
-        record = {"schema": runs.SCHEMA, "identity": identity.hash, "slug": identity.slug, "seed": seed}
-        run.record.write_text(json.dumps({**record, "wandb_id": str(number), "config": to_dict(config)}, indent=1))
         state = STATES[number % len(STATES)]
-        facts = {"state": state, "epoch": 100, "epochs": 200, "test_error": 9.5, "eta_seconds": 60.0}
+        epochs = 200 if state in runs.DONE else 100
+        _write(run, config, epochs, state)
+        facts = {"state": state, "epoch": epochs, "epochs": 200, "test_error": 90 / epochs, "eta_seconds": 60.0}
         run.state.write_text(json.dumps({**facts, "host": "node", "pid": 1, "updated": time.time()}))
-        rows = ({"epoch": epoch, "test_error": 90 / epoch, "train_loss": 1 / epoch} for epoch in range(1, 101))
-        run.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
         run.lock.touch()
-        if state in (runs.FINISHED, runs.FAILED):
-            figures = {"test_error": 9.5, "test_loss": 0.4, "best_test_error": 9.4, "seconds": 100.0, "parameters": 1}
-            result = {"schema": runs.SCHEMA, "status": state, "reason": None, "epochs": 200, **figures}
-            run.result.write_text(json.dumps(result))
+
+
+def _write(run: runs.RunDirectory, config: Config, epochs: int, state: str) -> None:
+    """Write record, metrics and result of a run, without waiting for the disk."""
+    run.path.mkdir(parents=True)
+    identity = identify(config)
+    named = {"schema": runs.SCHEMA, "identity": identity.hash, "slug": identity.slug, "seed": config.seed}
+    record = sealed({**named, "wandb_id": "x", "config": to_dict(config)})
+    run.record.write_text(json.dumps(record, indent=1))
+    rows = [{"epoch": epoch, "test_error": 90 / epoch, "train_loss": 1 / epoch} for epoch in range(1, epochs + 1)]
+    run.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if state in runs.DONE:
+        figures = {"best_test_error": 90 / epochs, "test_loss": 0.4, "seconds": 100.0, "parameters": 1}
+        result = {"schema": runs.SCHEMA, "status": state, "reason": None, "epochs": epochs, **rows[-1], **figures}
+        run.result.write_text(json.dumps(sealed({**result, "run": name_of(record)})))
 
 
 SWEEP = ("-m", "model=resnet18,farkasnet18", "normalization=none,batch", "lr=small,large", "epochs=3")
@@ -68,11 +78,7 @@ def make_sweep(folder: Path, seeds: int) -> list[str]:
         }  # fmt: skip
         for seed in range(seeds):
             config = parse({**values, "seed": seed, "runs_dir": str(folder)})
-            identity, run = identify(config), runs.open_run(config)
-            run.path.mkdir(parents=True)
-            record = {"schema": runs.SCHEMA, "identity": identity.hash, "slug": identity.slug, "seed": seed}
-            run.record.write_text(json.dumps({**record, "wandb_id": "x", "config": to_dict(config)}))
-            run.result.write_text(json.dumps({"status": runs.FINISHED, "test_error": 9.5, "epochs": 3}))
+            _write(runs.open_run(config), config, 3, runs.FINISHED)
     return [*SWEEP, "dataset=digits", f"seed=range({seeds})", f"runs_dir={folder}"]
 
 
@@ -94,16 +100,17 @@ def main() -> int:
         folder = Path(given.get("folder", temporary)) / "many_runs"
         if not folder.exists():
             timed(f"making {count} run directories", lambda: make_runs(folder, count))
-        survey = status.Survey(status.Request(folder))
+        watcher = status.Watcher(status.Request(folder))
         timed("python -m farkas_exp.status (without the imports)", lambda: status.main([f"runs_dir={folder}"]))
         timed("... state=running", lambda: status.main([f"runs_dir={folder}", "state=running"]))
-        timed("watch=true, the first look", survey.look)
-        timed("watch=true, every further look", survey.look)
+        timed("watch=true, the first look", watcher.look)
+        timed("watch=true, every further look", watcher.look)
         timed("runs.collect, for the report", lambda: runs.collect(folder))
         records = runs.collect(folder)
         timed("the table of all arms, from the collected runs", lambda: arms_table(group_arms(records)))
-        command = make_sweep(folder.parent / "sweep", 375)
-        timed("python -m farkas_exp -m ..., 3000 finished runs", lambda: cli.main(command))
+        seeds = max(1, 3 * count // 80)
+        command = make_sweep(folder.parent / "sweep", seeds)
+        timed(f"python -m farkas_exp -m ..., {8 * seeds} finished runs", lambda: cli.main(command))
         timed("the metrics of all runs", lambda: [record.metrics() for record in records])
     return 0
 

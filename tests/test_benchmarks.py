@@ -5,11 +5,12 @@ import json
 import pytest
 import torch
 
-from benchmarks import decoding
+from benchmarks import decoding, many_runs
 from benchmarks.__main__ import main
 from benchmarks.literal import make_literal
 from benchmarks.measure import kept_bytes, macs, ratio
 from farkas_exp.models.create import create_model
+from farkas_exp.runs import DONE, FINISHED, survey
 
 
 @pytest.mark.parametrize("normalization", ["none", "batch"])
@@ -79,3 +80,13 @@ def test_the_decoding_benchmark_says_rates_and_cores(tmp_path, capsys):
     assert gpu["128"] == pytest.approx(2500 * (224 / 128) ** 2, rel=0.05), "as many multiply-adds a second"
     needed = f"| 224 px, draft | {rates['224 px, draft']:,.0f} | {2500 / rates['224 px, draft']:.0f} (at 2,500/s) |"
     assert needed in capsys.readouterr().out
+
+
+def test_the_runs_of_the_benchmark_of_many_runs_are_read_as_the_trainers_are(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["many_runs.py", "runs=20", f"folder={tmp_path}"])
+    assert many_runs.main() == 0
+    assert "8 finished runs" in capsys.readouterr().out
+    found = survey(tmp_path / "many_runs")
+    assert (len(found.records), found.unreadable) == (20, [])
+    assert {len(record.metrics()) for record in found.records if record.state in DONE} == {200}
+    assert {record.state for record in survey(tmp_path / "sweep").records} == {FINISHED}

@@ -119,8 +119,8 @@ def _map_if_needed(overrides: Any, defaults: list[InputDefault], self_added: boo
 
 hydra.ConfigLoaderImpl = CommandLoader  # type: ignore[misc] - the one place where Hydra makes it
 defaults_list._create_interpolation_map = _map_if_needed
-# a tenth of a composition: Hydra copies a whole repository, of which it replaces the list of sources only, and reads
-# the version "1.1" hundreds of times
+# a tenth of a composition: Hydra makes deep copies of a repository, though it replaces nothing in it but the list of
+# sources, and parses the version "1.1" hundreds of times
 config_repository.ConfigRepository.__deepcopy__ = lambda self, memo: copy.copy(self)  # type: ignore[attr-defined]
 version._get_version = functools.cache(version._get_version)
 
@@ -190,14 +190,14 @@ class Compositions:
         key = tuple(str(override.input_line) for override in groups)
         if key not in self._merged:
             merged: Values = {}
-            for default in self._order(self._with_an_arms(groups)):
+            for default in self._order(self._with_choices_of_arm(groups)):
                 _merge(merged, self._file(default))
             merged.pop("hydra", None)
             self._merged[key] = merged
         return self._merged[key]
 
-    def _with_an_arms(self, groups: Sequence[Override]) -> list[Override]:
-        """The choices, with those of an arm as if they were given too, so that arms need no lists of their own."""
+    def _with_choices_of_arm(self, groups: Sequence[Override]) -> list[Override]:
+        """The choices, and those of a chosen arm as if given, too: one defaults list serves all arms alike."""
         given = {override.key_or_group for override in groups}
         own = [
             self._parse(f"{default.group.removeprefix('/')}={default.value}")

@@ -212,7 +212,8 @@ def _context(on_cpu: bool) -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    # a process's first optimizer imports PyTorch's compiler, for seconds; the server does not, lest it look for GPUs
+    # the first optimizer of a process imports PyTorch's compiler, for seconds: jobs on a CPU find it imported. It may
+    # look for GPUs, which no process forked afterwards could use.
     compiler = ["torch._dynamo"] if on_cpu else []
     context.set_forkserver_preload(["farkas_exp.launch.cli", "farkas_exp.training.session", *compiler])
     return context

@@ -77,7 +77,7 @@ def _outcome_file(directory: Path, number: int) -> Path:
 def read_outcome(directory: Path, number: int) -> dict[str, Any] | None:
     """The outcome file of a job: overrides, status, path, note and objective; None without a complete one."""
     row, kept = runs.read_json(_outcome_file(directory, number)), _unwritten.get((directory, number))
-    if kept and (row is None or kept["status"] != LOST):  # a job of another process may have written its own since
+    if kept and (row is None or kept["status"] != LOST):  # what begins as lost may have ended in another process
         row = kept
     whole = isinstance(row, dict) and all(isinstance(row.get(key), str) for key in ("status", "path", "note"))
     return row if whole else None

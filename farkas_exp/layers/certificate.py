@@ -103,7 +103,7 @@ def certify(layer: nn.Module, input: Tensor, shortcut: Tensor | None = None) -> 
     """
     check_network(layer)
     if not input.numel():
-        raise ValueError("nothing is certified on no input")
+        raise ValueError("an empty input certifies nothing")
     if not isinstance(layer, FARKAS):
         return _certify_network(layer, input)
     if isinstance(layer, FarkasResidualConv2d) != (shortcut is not None):

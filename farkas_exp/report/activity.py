@@ -43,7 +43,7 @@ def units_table(records: Sequence[RunRecord]) -> Table | None:
 
 
 def arm_activity(arm: Arm) -> list[dict[str, Any]]:
-    """A row for each epoch at which all `n` measured runs of an arm were: the mean share of each kind.
+    """A row for each epoch at which all `n` measured runs of an arm were measured: the mean share of each kind.
 
     `dead` is the share of dead points in the layer where most are, `silent` the mean number of layers, out of
     `appending`, whose appended unit is active at no point.

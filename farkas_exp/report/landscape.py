@@ -57,17 +57,23 @@ def at_end(key: str, last: bool) -> Callable[[RunRecord], float]:
 def measurement(run: RunRecord, last: bool) -> Mapping[str, Any]:
     """The measurement of a run before its training, or after its last epoch; empty if there is none.
 
-    Of a run that failed to train the last one after it had begun: the network of its end is gone.
+    A run that failed to train has no network of its end; of it the last measurement under way counts.
     """
-    rows = {row["epoch"]: row for row in run.diagnostics() if type(row.get("epoch")) is int}
+    rows = _by_epoch(run)
+    if not last:
+        return rows.get(0, {})
     end = max(rows, default=0) if has_failed(run) else run.epochs
-    return rows.get(end, {}) if last and end else {} if last else rows.get(0, {})
+    return rows.get(end, {}) if end else {}
+
+
+def _by_epoch(run: RunRecord) -> dict[int, Mapping[str, Any]]:
+    return {row["epoch"]: row for row in run.diagnostics() if type(row.get("epoch")) is int}
 
 
 def landscape_table(records: Sequence[RunRecord]) -> Table:
     """One row per arm: its error, and each figure before and after training, means over the seeds.
 
-    Below a figure stands over how many of the runs it is a mean, if these are not all.
+    A mean over fewer runs than the row has says below it over how many.
     """
     arms = group_arms(records)
     measured = {arm.identity: _ends(arm) for arm in arms}
@@ -84,7 +90,7 @@ def landscape_table(records: Sequence[RunRecord]) -> Table:
         for arm in arms
     )
     notes = (
-        "Means over n finished runs: at the first epoch → at the last one at which all that were measured are"
+        "Means over n finished runs: at the first → at the last epoch at which all measured runs were measured"
         " (diagnostics.epochs).",
     )
     columns = ("arm", *(f"{name} error (%)" for name in sets), "n", *[FIGURES[key] for key in shown])
@@ -93,8 +99,7 @@ def landscape_table(records: Sequence[RunRecord]) -> Table:
 
 def _ends(arm: Arm) -> dict[str, dict[str, list[float]]]:
     """The figures of the first and of the last epoch at which all measured runs of an arm were measured."""
-    found = [{row["epoch"]: row for row in run.diagnostics() if type(row.get("epoch")) is int} for run in arm.finished]
-    found = [rows for rows in found if rows]
+    found = [rows for run in arm.finished if (rows := _by_epoch(run))]
     common = sorted(set(found[0]).intersection(*found[1:])) if found else []
     trained = [epoch for epoch in common if epoch > 0][-1:]
     return {

@@ -138,8 +138,10 @@ def faults(path: Path, record: RunRecord | None) -> list[Unreadable]:
         return []
     if "run.json" not in names:
         return [Unreadable(path, "no run.json")]
-    record = read_json(path / "run.json")
-    changed = isinstance(record, dict) and is_altered(record)
+    if read_run(path) is not None:
+        return []  # written just now
+    content = read_json(path / "run.json")
+    changed = isinstance(content, dict) and is_altered(content)
     return [Unreadable(path, f"run.json is damaged, or {'changed by hand' if changed else 'of another version'}")]
 
 

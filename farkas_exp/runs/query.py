@@ -72,7 +72,7 @@ def is_plain(name: str) -> bool:
 
 
 TOLERATED = frozenset(key for key, f in keys_of(Config) if declared(f).tolerated)
-"""The settings that may have any value where they have no effect: of a plain network."""
+"""The settings that may have any value in a plain network, where they have no effect."""
 
 
 def effective_settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,7 +183,7 @@ def selected(records: Iterable[RunRecord], filters: Mapping[str, tuple[str, ...]
     """The records whose configuration has one of the given values at every key of `filters`.
 
     A key that an older record does not know has its default. `arm` and `experiment`, which only name a setting, and a
-    setting without effect, such as the aggregation of a plain network, select all runs of one identity, if any.
+    setting without effect, such as the aggregation of a plain network, select an identity with all of its runs.
     """
     records = list(records)
 

@@ -108,13 +108,13 @@ class RunRecord:
         return f"{self.evaluated_on}_{name}"
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The rows of `metrics.jsonl`, one per finished epoch: all of a run with a result, or none.
+        """The rows of `metrics.jsonl`, one per finished epoch.
 
-        None, too, that may be another run's.
+        None if a run with a result has lost some of them, or if they may be another run's.
         """
         rows = [] if self.damage == CONTRADICTION else read_rows(RunDirectory(self.path).metrics)
         if "epochs" in (self.result or {}) and [row.get("epoch") for row in rows] != list(range(1, self.epoch + 1)):
-            return []  # some are lost: what is left would be drawn at other epochs, or as the last one
+            return []  # what is left would be drawn at other epochs, or as the last one
         return [by_evaluation_set(row, self.evaluated_on) for row in rows]
 
     def diagnostics(self) -> list[dict[str, Any]]:
@@ -123,7 +123,7 @@ class RunRecord:
 
 
 CONTRADICTION = "metrics.jsonl and result.json contradict each other"
-"""The damage of a run of which nobody can say which figures are its own."""
+"""The damage of a run of which nobody can say which figures are its own: it is not trained further."""
 
 
 def read_run(path: Path) -> RunRecord | None:
@@ -132,8 +132,9 @@ def read_run(path: Path) -> RunRecord | None:
     record = read_json(f"{folder}/run.json")
     if not _is_record(record):
         return None
-    result, progress = read_json(f"{folder}/result.json"), read_json(f"{folder}/state.json")
-    damage = _damage(record, result, f"{folder}/metrics.jsonl") if os.path.lexists(f"{folder}/result.json") else ""
+    has_result = os.path.lexists(f"{folder}/result.json")  # before it is read: it may be written in between
+    result, progress = read_json(f"{folder}/result.json") if has_result else None, read_json(f"{folder}/state.json")
+    damage = _damage(record, result, f"{folder}/metrics.jsonl") if has_result else ""
     result = by_evaluation_set(result, evaluated_on(record["config"])) if isinstance(result, dict) else None
     if result is not None:  # said already
         result = {key: value for key, value in result.items() if key not in ("run", "checksum")}
@@ -226,10 +227,11 @@ def _damage(record: dict[str, Any], result: Any, metrics: str) -> str:
     if result["status"] == FINISHED and by_evaluation_set(result, on).get(f"{on}_error") is None:
         return "result.json is damaged"
     last = read_last_row(metrics) if "checksum" in result else None  # without one nothing tells which is right
-    if last is None or type(last.get("epoch")) is not int or last["epoch"] < result["epochs"]:
+    epochs = _count(result.get("epochs"))
+    if last is None or _count(last.get("epoch")) < epochs:
         return ""  # lost, or torn
     shared = [key for key in last if key in result and key.endswith(("error", "loss"))]
-    alike = last["epoch"] == result["epochs"] and all(last[key] == result[key] for key in shared)
+    alike = last.get("epoch") == epochs and all(last[key] == result[key] for key in shared)
     return "" if alike else CONTRADICTION
 
 

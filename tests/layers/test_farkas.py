@@ -414,8 +414,8 @@ def test_a_single_image_is_certified_like_a_batch_of_one():
     assert certify(layer, image).margin == pytest.approx(certify(layer, image[None]).margin)
 
 
-def test_nothing_is_certified_on_no_input():
+def test_an_empty_input_certifies_nothing():
     layer = FarkasLinear(4, 6)
     for network in (layer, torch.nn.Sequential(layer)):
-        with pytest.raises(ValueError, match="nothing is certified on no input"):
+        with pytest.raises(ValueError, match="an empty input certifies nothing"):
             certify(network, torch.rand(0, 4))

@@ -10,7 +10,8 @@ from farkas_exp import runs
 from farkas_exp.launch import execution, outcomes
 from farkas_exp.machine.errors import UserError
 from farkas_exp.report import command, compare
-from farkas_exp.runs import RunDirectory, best, read_json, read_run, status, survey, write_json
+from farkas_exp.runs import RunDirectory, best, faults, read_json, read_run, status, survey, write_json
+from farkas_exp.runs.jsonfiles import sealed
 from tests.configs import config
 
 
@@ -153,3 +154,34 @@ def test_what_seals_a_result_is_no_figure(folder):
     assert record is not None
     assert record.result is not None
     assert not {"run", "checksum"} & set(record.result)
+
+
+def test_a_result_or_record_written_while_it_is_looked_for_is_not_damaged(folder, monkeypatch):
+    run = run_of(folder)
+    content = run.result.read_text()
+    run.result.unlink()
+
+    def read_while_it_is_written(path):
+        found = read_json(path)
+        if path.endswith("state.json"):
+            run.result.write_text(content)
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr("farkas_exp.runs.record.read_json", read_while_it_is_written)
+        found = read_run(run.path)
+    assert found is not None
+    assert found.damage == ""
+    assert faults(run.path, None) == []
+
+
+@pytest.mark.parametrize("epochs", [None, "2", []])
+def test_a_seal_keeps_no_reader_from_a_strange_number_of_epochs(folder, epochs):
+    run = run_of(folder)
+    of_record, result = read_json(run.record), read_json(run.result)
+    del of_record["config"]["epochs"], result["epochs"]
+    write_json(run.record, sealed(of_record))
+    write_json(run.result, sealed(result | ({} if epochs is None else {"epochs": epochs})))
+    found = read_run(run.path)
+    assert found is not None
+    assert found.damage == "metrics.jsonl and result.json contradict each other"
