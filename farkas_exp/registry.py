@@ -246,7 +246,7 @@ class Dataset(Entry):
     `options` are the keys of the group that not every data set has.
 
     Attributes:
-        streamed: whether images are decoded during training. Its builder then takes the arguments of `data.build_data`
+        streamed: whether images are decoded during training. Its builder then takes what `data.build.build_data` takes
             but `debug`, and returns a `data.base.ImageData`.
         pixels: whether its values are pixels, which are augmented, or points.
         classes: the number of classes, unless its files or an option give it.

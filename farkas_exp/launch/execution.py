@@ -61,6 +61,8 @@ def _execute_locked(run: runs.RunDirectory, config: Config, title: str | None) -
     try:
         if done is not None:
             return _measured(run, config, done)
+        if (record := runs.read_run(run.path)) is not None and record.damage:
+            warn(f"warning: {path}: {record.damage}; the run counts as not done")
         with free_to_leave():
             from farkas_exp.training.session import train
 
@@ -151,8 +153,6 @@ def _earlier(record: runs.RunRecord, config: Config) -> Outcome | None:
     path = str(record.path)
     if record.damage == CONTRADICTION:
         raise UserError(f"{path}: {CONTRADICTION}; restore what was changed, or move the run away to train afresh")
-    if record.damage:
-        warn(f"warning: {path}: {record.damage}; the run counts as not done")
     if record.state == runs.FINISHED:
         return Outcome(SKIPPED, path, f"done before: {result_text(record.result or {}, record.evaluated_on)}")
     if record.state == runs.FAILED and not config.retry_failed:
