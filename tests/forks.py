@@ -14,7 +14,7 @@ class Fork:
     """A fork that does `work`, with one thread, and ends with the status that it returns; it writes into `said`."""
 
     def __init__(self, work: Callable[[], Any], said: Path) -> None:
-        importlib.import_module("torch._dynamo")  # by the first optimizer otherwise, in each fork
+        importlib.import_module("torch._dynamo")  # or the first optimizer imports it, in each fork
         self._said = said
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads

@@ -107,10 +107,10 @@ class Batching:
 
     Attributes:
         size: the images of a training batch over all processes.
-        seed: of what is random in an epoch.
+        seed: decides, with the epoch, all that is random in an epoch.
         device: where the batches are.
         channels_last: their memory format.
-        processes: those that share each batch, as one of them sees them.
+        processes: how many processes share each batch, and which of them this is.
     """
 
     size: int

@@ -76,7 +76,7 @@ def test_values_and_gradients_are_those_of_the_library(inputs, outputs, kernel, 
 
 @pytest.fixture(autouse=True)
 def products_of_bfloat16(monkeypatch):
-    """Triton's interpreter, which keeps them as integers, would multiply these."""
+    """Multiply them as numbers: Triton's interpreter keeps them as integers, and multiplies those."""
     if DEVICE == "cpu":
         from triton import language as tl
         from triton.runtime import interpreter

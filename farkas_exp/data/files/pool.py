@@ -42,7 +42,7 @@ def default_workers(ranks: int = 1) -> int:
 class Request(NamedTuple):
     """A batch to decode, or a piece of it: a path and a view for each image, all of `height` x `width` pixels.
 
-    `offset` is the byte in the shared memory from which on they lie, one after the other.
+    The images lie in the shared memory one after the other, from byte `offset` on.
     """
 
     paths: Sequence[str]
