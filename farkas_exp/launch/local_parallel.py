@@ -24,7 +24,7 @@ from hydra.core.utils import JobReturn
 
 from farkas_exp.launch import jobs
 from farkas_exp.launch.jobs import Group, Run, Work
-from farkas_exp.launch.outcomes import LOST, REFUSED, TO_BE_CONTINUED
+from farkas_exp.launch.outcomes import DISK, LOST, REFUSED, TO_BE_CONTINUED, UNWRITTEN, end_job
 from farkas_exp.machine import pids, signals
 from farkas_exp.machine.cores import cores
 from farkas_exp.machine.errors import UserError
@@ -174,7 +174,7 @@ class _Pool:
             del self.running[slot]
             if process.exitcode and not self.ending and jobs.left(self.work, group):
                 note, status = _end(process.exitcode)
-                may_go_on = True
+                may_go_on = status != DISK
                 if process.exitcode == -signal.SIGKILL and pids.ended_for_memory() > started.ended_for_memory:
                     may_go_on = jobs.mark_killed_for_memory(self.work, group, f"{note} (out of memory)")
                 else:
@@ -203,6 +203,8 @@ def _end(exitcode: int) -> tuple[str, str]:
         return f"its process was ended by {signal.Signals(-exitcode).name}", LOST
     if exitcode == TO_BE_CONTINUED:
         return "its process was stopped before it began", LOST
+    if exitcode == UNWRITTEN:
+        return "its outcome could not be written; mend the disk and give the same command again", DISK
     if exitcode == _UNKNOWN:
         return "the job server was killed", LOST
     return f"its process ended with status {exitcode} and no message", CRASHED
@@ -230,6 +232,7 @@ def _work(payload: bytes, group: Group, device: str | None, threads: int) -> Non
     with StopRequest() as stop:
         threading.Thread(target=_stop_with_parents, daemon=True).start()
         _train(cloudpickle.loads(payload), group, device, stop)
+    end_job()
     if stop.requested:
         sys.exit(TO_BE_CONTINUED)
 

@@ -23,6 +23,9 @@ the run.
 OK, CRASH, USAGE, TO_BE_CONTINUED = 0, 1, 2, 75
 """Exit statuses; 75, the system's EX_TEMPFAIL, means: give the same command again."""
 
+UNWRITTEN = 74
+"""The exit status of a launcher's job whose outcomes could not be written, the system's EX_IOERR."""
+
 ENDS_A_FAST_SWEEP = (runs.CRASHED, DISK, REFUSED)
 """The outcomes that end a sweep with fail_fast=true."""
 
@@ -62,12 +65,25 @@ def record_outcome(
         directory.mkdir(parents=True, exist_ok=True)
         write_text(_outcome_file(directory, number), json.dumps(row, indent=1) + "\n")
     except OSError as error:
-        _unwritten[directory, number] = row
+        _unwritten[directory, number] = (runs.read_json(_outcome_file(directory, number)), row)
         warn(f"warning: {directory}: {error.strerror}; the outcome of this run is not written there")
 
 
-_unwritten: dict[tuple[Path, int], dict[str, Any]] = {}
-"""Outcomes that the disk had no room for: a full disk is no reason to count a run as killed."""
+_unwritten: dict[tuple[Path, int], tuple[Any, dict[str, Any]]] = {}
+"""Outcomes that the disk had no room for, with what their files held then.
+
+A full disk is no reason to count a run as killed.
+"""
+
+
+def end_job() -> None:
+    """End a launcher's job.
+
+    Raises:
+        SystemExit: an outcome could not be written, and nobody else would know.
+    """
+    if _unwritten:
+        raise SystemExit(UNWRITTEN)
 
 
 def _outcome_file(directory: Path, number: int) -> Path:
@@ -76,8 +92,9 @@ def _outcome_file(directory: Path, number: int) -> Path:
 
 def read_outcome(directory: Path, number: int) -> dict[str, Any] | None:
     """The outcome file of a job: overrides, status, path, note and objective; None without a complete one."""
-    row, kept = runs.read_json(_outcome_file(directory, number)), _unwritten.get((directory, number))
-    if kept and (row is None or kept["status"] != LOST):  # what begins as lost may have ended in another process
+    row = runs.read_json(_outcome_file(directory, number))
+    before, kept = _unwritten.get((directory, number), (None, row))
+    if row == before:  # else another process has written since
         row = kept
     whole = isinstance(row, dict) and all(isinstance(row.get(key), str) for key in ("status", "path", "note"))
     return row if whole else None

@@ -17,7 +17,7 @@ from hydra.core.utils import JobReturn
 
 from farkas_exp.launch import jobs, workers
 from farkas_exp.launch.jobs import Group, Run, Work
-from farkas_exp.launch.outcomes import LOST, TO_BE_CONTINUED
+from farkas_exp.launch.outcomes import LOST, TO_BE_CONTINUED, end_job
 from farkas_exp.machine import distributed
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.output import say
@@ -61,6 +61,7 @@ class _Job:
             if stop.requested and _is_running():
                 say(f"{stop.signal_name}: asking Slurm to requeue this job")
                 _requeue(requeue)
+        end_job()
 
     def checkpoint(self) -> DelayedSubmission:
         """What submitit runs after the requeue: the same job, which skips finished runs and continues stopped ones."""

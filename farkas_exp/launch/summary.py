@@ -127,8 +127,8 @@ def _render(experiment: str, outcomes: Sequence[Outcome]) -> None:
     """Show the report of an experiment, as far as it is there; an error in it is no error of the runs."""
     paths: dict[Path, list[Path]] = {}
     for outcome in outcomes:
-        if outcome.status not in (PASSED_OVER, REFUSED, LOST):
-            path = Path(outcome.path)
+        path = Path(outcome.path)
+        if outcome.status not in (PASSED_OVER, REFUSED, LOST) and path.is_dir():  # else it may be the run's overrides
             paths.setdefault(path.parent.parent, []).append(path)
     try:
         with free_to_leave():

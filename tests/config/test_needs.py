@@ -102,6 +102,7 @@ def test_the_example_of_a_need_meets_it():
     assert needs.another("callback", "none", "rank_min").example == {"callback.name": "rank_min"}
     assert needs.optimizer("momentum", "sgd").example == {"optimizer.name": "sgd"}
     assert needs.STREAMED.example == {"dataset.name": "streamed_folder"}
+    assert needs.IMAGE_FOLDER.example == {"dataset.name": "image_folder"}
     (phase,) = needs.PHASES.example["phases.schedule"]
     assert PhaseConfig(**phase).until == 9
 

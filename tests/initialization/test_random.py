@@ -246,6 +246,15 @@ def test_a_trainable_norm_before_the_sum_is_scaled_instead_of_the_layer():
             assert float(layer.weight.detach().abs().sum()) > 0
 
 
+def test_a_norm_with_a_scale_and_no_bias_before_the_sum_is_scaled_too():
+    net = network("resnet34", normalization={"name": "rms", "position": "before", "affine": True})
+    norms = [block.branch_end()[1] for block in net.modules() if isinstance(block, ResidualBlock)]
+    assert norms
+    assert not any(getattr(norm, "bias", None) is not None for norm in norms)
+    initialize(net, "pytorch", last_scale=0.25)
+    assert all(torch.equal(norm.weight, torch.full_like(norm.weight, 0.25)) for norm in norms)
+
+
 def test_a_norm_without_a_scale_before_the_sum_leaves_nothing_to_scale():
     net = network("resnet34", normalization={"name": "batch", "position": "before"})
     for change in ({"init": "zero_last"}, {"init": "pytorch", "last_scale": 0.5}):

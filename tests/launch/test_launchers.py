@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import cloudpickle
 import pytest
 import torch
 import yaml
@@ -216,6 +217,35 @@ def test_a_job_with_a_device_never_trains_on_the_cpu_unasked(monkeypatch, given,
         ((note, status),) = refused
         assert status == outcomes.REFUSED
         assert note.startswith("hydra.launcher.devices: PyTorch sees no GPU with CUDA_VISIBLE_DEVICES=1")
+
+
+def in_process(monkeypatch):
+    """A job of the local launcher, in this process."""
+    for module, name in ((local_parallel.signals, "take_over"), (local_parallel, "_stop_with_parents")):
+        monkeypatch.setattr(module, name, lambda: None)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.setenv(name, "")
+    local_parallel._work(cloudpickle.dumps(None), (), None, torch.get_num_threads())
+
+
+def in_slurm(monkeypatch):
+    pytest.importorskip("farkas_exp.launch.slurm")._Job(None, ())()
+
+
+@pytest.mark.parametrize("job", [in_process, in_slurm])
+@pytest.mark.parametrize("full", [False, True])
+def test_a_job_whose_outcome_cannot_be_written_says_so_by_its_status(tmp_path, monkeypatch, job, full):
+    def train(*arguments, **options):
+        outcomes.record_outcome(tmp_path / "a" if full else tmp_path, 0, [], outcomes.Outcome(runs.FINISHED, "a"))
+
+    (tmp_path / "a").touch()  # no folder
+    monkeypatch.setattr(outcomes, "_unwritten", {})
+    monkeypatch.setattr(jobs, "run_group", train)
+    if not full:
+        return job(monkeypatch)
+    with pytest.raises(SystemExit) as ended:
+        job(monkeypatch)
+    assert ended.value.code == outcomes.UNWRITTEN
 
 
 @pytest.mark.parametrize("wrong", [{"n_jobs": 0}, {"threads": -1}, {"n_jobs": "two"}, {"devices": 3}])

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from farkas_exp import runs
-from farkas_exp.launch import execution, jobs, local_parallel, outcomes
+from farkas_exp.launch import execution, jobs, local_parallel, outcomes, summary
 from farkas_exp.launch.sweep import Sweep
 from farkas_exp.machine import pids
 from farkas_exp.runs import read_json, write_json
@@ -129,3 +129,17 @@ def test_the_other_runs_of_its_job_are_tried_again(tmp_path, monkeypatch, work):
     group = tuple(jobs.numbered([[*RUN, f"runs_dir={tmp_path}", f"seed={seed}"] for seed in (0, 1)], 0))
     in_processes(work, group, 1)
     assert [outcome.status for outcome in outcomes.read_outcomes(work.sweep.directory)] == [runs.CRASHED, outcomes.LOST]
+
+
+def test_a_job_whose_outcome_has_no_room_is_a_file_error_and_is_not_tried_again(tmp_path, monkeypatch, work, capsys):
+    """Taken for killed (75), or for nothing (0), the runs of a full disk would be started for ever, or forgotten."""
+    monkeypatch.setattr(local_parallel, "_POLL_SECONDS", 0)
+    monkeypatch.setattr(Killed, "exitcode", outcomes.UNWRITTEN)
+    starts = []
+    monkeypatch.setattr(Killed, "start", lambda process: starts.append(process))
+    in_processes(work, tuple(jobs.numbered([[*RUN, f"runs_dir={tmp_path}"]], 0)), 3)
+    (outcome,) = outcomes.read_outcomes(work.sweep.directory)
+    assert (outcome.status, outcome.exit_status, len(starts)) == (outcomes.DISK, outcomes.CRASH, 1)
+    work.sweep.experiment = "demo"
+    assert summary.end_of_sweep(work.sweep, ["-m"], None) == outcomes.CRASH
+    assert "no report" not in capsys.readouterr().err

@@ -104,6 +104,19 @@ def test_an_outcome_that_the_disk_has_no_room_for_counts_all_the_same(tmp_path, 
     assert [outcome.status for outcome in outcomes.read_outcomes(tmp_path)] == [runs.FINISHED] * 2
 
 
+def test_an_outcome_that_was_not_written_gives_way_to_a_later_one_of_another_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(outcomes, "_unwritten", {})
+    outcomes.record_outcome(tmp_path, 0, [], Outcome(outcomes.LOST, "a", "begun"))
+    with monkeypatch.context() as full:
+        full.setattr(outcomes, "write_text", lambda *arguments: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+        outcomes.record_outcome(tmp_path, 0, [], Outcome(runs.CRASHED, "a"))
+    assert [outcome.status for outcome in outcomes.read_outcomes(tmp_path)] == [runs.CRASHED]
+    write_json(tmp_path / "job_0.json", {"status": runs.FINISHED, "path": "a", "note": ""})  # the next try
+    assert [outcome.status for outcome in outcomes.read_outcomes(tmp_path)] == [runs.FINISHED]
+    outcomes.record_outcome(tmp_path, 0, [], Outcome(runs.FINISHED, "a"))
+    outcomes.end_job()  # nothing is unwritten now, so it raises nothing
+
+
 @pytest.mark.parametrize("name", [None, "job_x.json", "job_1.json"])
 def test_the_outcomes_of_a_sweep_are_read_whatever_lies_beside_them(tmp_path, name):
     outcomes.record_outcome(tmp_path, 0, [], Outcome(runs.FINISHED, "a"))
@@ -142,6 +155,7 @@ def test_a_report_that_fails_is_one_line_after_the_summary_and_changes_no_status
 
     monkeypatch.setattr(command, "render_experiment", fails)
     ended = Sweep(tmp_path / "sweep", tmp_path, experiment="table1")
+    (tmp_path / "x" / "seed_0").mkdir(parents=True)
     outcomes.record_outcome(ended.directory, 0, [], Outcome(runs.FINISHED, str(tmp_path / "x" / "seed_0")))
     assert summary.end_of_sweep(ended, [], None) == 0
     captured = capsys.readouterr()

@@ -11,7 +11,9 @@ from farkas_exp.config import parse
 from farkas_exp.config.identity import identify
 from farkas_exp.initialization.apply import initialize
 from farkas_exp.initialization.matched import classifier_of, feature_variance
+from farkas_exp.initialization.random import weight_layers
 from farkas_exp.layers.farkas import FarkasConv2d
+from farkas_exp.layers.residual import ResidualBlock
 from farkas_exp.machine.errors import UserError
 from farkas_exp.measures.activity import measure_activity
 from farkas_exp.models.create import create_model
@@ -127,6 +129,21 @@ def test_the_small_init_has_the_papers_standard_deviations(model, options):
         found += layer in branches
     assert found == 8
     assert torch.equal(net.classifier.weight, head)
+
+
+def test_the_small_init_of_linear_branches_has_kernel_size_1_and_leaves_other_layers_alone():
+    net = create_model("mlp", 10, image_size=4, depth=4, width=96, residual=True)
+    inside = [layer for block in net.modules() if isinstance(block, ResidualBlock) for layer in weight_layers(block)]
+    others = [layer for layer in weight_layers(net) if layer not in inside]
+    before = [layer.weight.clone() for layer in others]
+    initialize(net, "identity_small", seed=1)
+    for layer in inside:
+        count, std = layer.weight.numel(), 1 / len(layer.bias)
+        assert float(layer.weight.detach().std()) == pytest.approx(std, rel=5 / math.sqrt(2 * count))
+        assert not layer.bias.any()
+    assert inside
+    assert others
+    assert all(torch.equal(layer.weight, weight) for layer, weight in zip(others, before, strict=True))
 
 
 def test_the_small_init_needs_residual_branches():

@@ -229,3 +229,10 @@ def test_an_unknown_name_gives_the_nearest_one():
 def test_sizes_are_whole_numbers_above_zero(key, size):
     with pytest.raises(UserError, match=rf"^{key}: {size} is out of range; it must be a whole number of at least 1"):
         create_model("mlp", **{key: size})
+
+
+def test_options_beside_a_group_of_the_configuration_replace_its_own():
+    given = ModelConfig(name="mlp", depth=2, width=6)
+    hidden = [create_model(given, image_size=4, **options).hidden for options in ({}, {"depth": 3})]
+    assert [sum(isinstance(m, nn.Linear) for m in layers.modules()) for layers in hidden] == [2, 3]
+    assert given.depth == 2
