@@ -16,7 +16,7 @@ from hydra import version
 from hydra._internal import config_repository, defaults_list, hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.defaults_list import create_defaults_list
-from hydra.core.default_element import InputDefault, ResultDefault
+from hydra.core.default_element import GroupDefault, InputDefault, ResultDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
@@ -200,10 +200,10 @@ class Compositions:
         """The choices, and those of a chosen arm as if given, too: one defaults list serves all arms alike."""
         given = {override.key_or_group for override in groups}
         own = [
-            self._parse(f"{default.group.removeprefix('/')}={default.value}")
+            self._parse(f"{str(default.group).removeprefix('/')}={default.value}")
             for override in groups
             if override.key_or_group == arms.GROUP and isinstance(override.value(), str)
-            for default in self._defaults(override) if default.is_override()
+            for default in self._defaults(override) if isinstance(default, GroupDefault) and default.is_override()
         ]  # fmt: skip
         return [*groups, *(override for override in own if override.key_or_group not in given)]
 

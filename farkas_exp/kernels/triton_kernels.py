@@ -8,7 +8,9 @@ from typing import Any
 import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 
-jit: Any = triton.jit  # for type checkers: a kernel's numbers are no objects of Triton
+# `if MORE` and the unrolled loops are decided when a kernel is compiled, which a type checker cannot know:
+# pyright: reportPossiblyUnboundVariable=false, reportGeneralTypeIssues=false, reportAttributeAccessIssue=false
+jit: Any = triton.jit  # a kernel's numbers are no objects of Triton
 
 
 @jit
