@@ -110,7 +110,7 @@ class RunRecord:
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of `metrics.jsonl`, one per finished epoch.
 
-        None if a run with a result has lost some of them, or if they may be another run's.
+        Empty if a run with a result has lost some of them, or if they may be another run's.
         """
         rows = [] if self.damage == CONTRADICTION else read_rows(RunDirectory(self.path).metrics)
         if "epochs" in (self.result or {}) and [row.get("epoch") for row in rows] != list(range(1, self.epoch + 1)):
