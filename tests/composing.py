@@ -11,17 +11,17 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from farkas_exp.config import Config, arms, parse
+from farkas_exp.config import Config, arms
 from farkas_exp.config.composition import Compositions
 from farkas_exp.config.store import config_dir, tell_hydra
+from farkas_exp.launch.planned import Planned
 
 
 def composed(*overrides: str) -> Config | None:
     """The configuration with these overrides; None where the arm is not for the network."""
     experiment = dict(override.split("=", 1) for override in overrides).get("experiment", "")
     compositions, _ = of_experiment(experiment)
-    run, passed_over = arms.of_run(compositions.values(overrides))
-    return None if passed_over else parse(run)
+    return Planned.of(compositions.values(overrides)).config
 
 
 @cache

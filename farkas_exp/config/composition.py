@@ -9,7 +9,6 @@ import copy
 import functools
 import re
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from typing import Any
 
 from hydra import version
@@ -28,13 +27,6 @@ from farkas_exp.config.written import with_sources
 from farkas_exp.registry import DATASETS
 
 Values = dict[str, Any]
-
-
-def _best(key: str, beyond: bool = False, *, _root_: DictConfig) -> Any:
-    """The value of `${best:KEY}` or `${beyond:KEY}`; see `best.best_value`."""
-    values: Any = OmegaConf.to_container(_root_, resolve=False)
-    run, _ = arms.of_run({name: value for name, value in values.items() if name != "hydra"})
-    return import_module("farkas_exp.runs.best").best_value(key, run, beyond)
 
 
 def _without_phases(value: Any, *, _root_: DictConfig) -> Any:
@@ -57,8 +49,7 @@ _READS = {"without_phases": "phases", "in_memory": "dataset", "for_dataset": "da
 """The group that a resolver looks at, where it is one."""
 
 for _name, _value in {
-    "best": _best, "beyond": functools.partial(_best, beyond=True), "without_phases": _without_phases,
-    "in_memory": _in_memory, "for_dataset": _for_dataset,
+    "without_phases": _without_phases, "in_memory": _in_memory, "for_dataset": _for_dataset,
 }.items():  # fmt: skip
     OmegaConf.register_new_resolver(_name, _value, replace=True)
 

@@ -1,8 +1,11 @@
-"""The runs of a sweep before they begin, and the objective of a search."""
+"""The runs of a sweep before they begin, the values that they take from a search, and its objective."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
 
 from farkas_exp import runs
 from farkas_exp.config import Config, arms, parse
@@ -40,6 +43,19 @@ class Planned:
             assert self.outcome is not None
             return self.outcome
         return execute(self.config, title)
+
+
+def _best(key: str, beyond: bool = False, *, _root_: DictConfig) -> Any:
+    """The value of `${best:KEY}` or `${beyond:KEY}`; see `best.best_value`."""
+    from farkas_exp.runs.best import best_value
+
+    values: Any = OmegaConf.to_container(_root_, resolve=False)
+    run, _ = arms.of_run({name: value for name, value in values.items() if name != "hydra"})
+    return best_value(key, run, beyond)
+
+
+OmegaConf.register_new_resolver("best", _best, replace=True)
+OmegaConf.register_new_resolver("beyond", partial(_best, beyond=True), replace=True)
 
 
 def objective(config: Config | None, outcome: Outcome) -> float | None:
