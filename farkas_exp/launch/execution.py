@@ -62,7 +62,7 @@ def _execute_locked(run: runs.RunDirectory, config: Config, title: str | None) -
         if done is not None:
             return _measured(run, config, done)
         if (record := runs.read_run(run.path)) is not None and record.damage:
-            warn(f"warning: {path}: {record.damage}; the run counts as not done")
+            warn(f"warning: {path}: {record.damage_note}")
         with free_to_leave():
             from farkas_exp.training.session import train
 

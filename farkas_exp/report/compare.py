@@ -50,7 +50,7 @@ def report(records: Sequence[RunRecord]) -> Report:
     """What differs between the runs, and what came of them; the curves of all."""
     named = dict(zip(string.ascii_uppercase, records, strict=False))
     notes = tuple(
-        f"{letter}: {record.path}" + (f" ({record.damage}; the run counts as not done)" if record.damage else "")
+        f"{letter}: {record.path}" + (f" ({record.damage_note})" if record.damage else "")
         for letter, record in named.items()
     )
     differ = _table("What differs", "setting", _different(records), named, notes, "compare")

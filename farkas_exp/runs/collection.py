@@ -110,7 +110,7 @@ def record_at(path: str | os.PathLike[str]) -> RunRecord:
     record = read_run(folder)
     if record is not None:
         if record.damage:
-            warn(f"warning: {printable(folder)}: {record.damage}; the run counts as not done")
+            warn(f"warning: {printable(folder)}: {record.damage_note}")
         return record
     seeds = sorted(folder.glob("seed_*")) if folder.is_dir() else []
     hint = f"it holds the seeds of one experiment; give one of them, such as {seeds[0]}" if seeds else ""
@@ -128,7 +128,7 @@ def faults(path: Path, record: RunRecord | None) -> list[Unreadable]:
     if record is not None:
         again = read_run(path) if record.damage else None  # it may have been written just now
         if again is not None and again.damage:
-            return [Unreadable(path, f"{again.damage}; the run counts as not done")]
+            return [Unreadable(path, again.damage_note)]
         return []
     try:
         names = set(os.listdir(path))

@@ -96,6 +96,11 @@ class RunRecord:
     """What is wrong with the run's files, so that it counts as not done; empty if nothing is."""
 
     @property
+    def damage_note(self) -> str:
+        """`damage`, and what follows from it; empty if nothing is wrong."""
+        return f"{self.damage}; the run counts as not done" if self.damage else ""
+
+    @property
     def evaluated_on(self) -> str:
         """The evaluation set: "test", or "validation" if part of the training set is held out.
 
