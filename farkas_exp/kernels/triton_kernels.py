@@ -53,7 +53,7 @@ def _filters(
 @jit
 def _plus_product(sums, values, factors, HALF: tl.constexpr, PRECISION: tl.constexpr):
     if HALF:
-        sums = tl.dot(values.to(tl.bfloat16), factors, sums)
+        sums = tl.dot(values.to(tl.bfloat16), factors.to(tl.bfloat16), sums)
     else:
         sums = tl.dot(values, factors, sums, input_precision=PRECISION)
     return sums
@@ -212,11 +212,9 @@ def weights(
         if MORE:
             other_gradients = _gradients(g, ahead, r, more, end, g_row * 8)
         these = tl.trans(these)
-        sums = _plus_product(sums, these, factors.to(tl.bfloat16) if HALF else factors, HALF, PRECISION)
+        sums = _plus_product(sums, these, factors, HALF, PRECISION)
         if MORE:
-            others = _plus_product(
-                others, these, other_factors.to(tl.bfloat16) if HALF else other_factors, HALF, PRECISION
-            )
+            others = _plus_product(others, these, other_factors, HALF, PRECISION)
         if tl.program_id(1) == 0:
             bias += factors.to(tl.float32)
             if MORE:
