@@ -292,7 +292,17 @@ def processes_of_wandb() -> list[int]:
     return list(service._children())
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+
+
+def end(pid: int, sent: signal.Signals) -> None:
+    """Kill or stop a process, and wait until it is: a signal takes its time on a busy machine."""
+    os.kill(pid, sent)
+    deadline = time.monotonic() + 60
+    while service._children().get(pid, "T") not in "Tt" and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
 def assert_mirrored_without_a_warning(folder: Path) -> None:
     warnings: list[str] = []
     mirror = start(folder, run_id="b", warn=warnings.append)
@@ -302,17 +312,19 @@ def assert_mirrored_without_a_warning(folder: Path) -> None:
     assert [row["train_loss"] for row in recorded(folder)["history"]] == [2.0]
 
 
+@needs_proc
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP])
 def test_after_its_process_was_killed_or_stopped_the_next_run_has_its_mirror(tmp_path: Path, sent: int) -> None:
     first = start(tmp_path / "a", run_id="a")
     first.finish()
     complete(next((tmp_path / "a").glob("wandb/offline-run-*/run-*.wandb")))
     (pid,) = processes_of_wandb()
-    os.kill(pid, sent)
+    end(pid, sent)
     assert_mirrored_without_a_warning(tmp_path / "b")
     assert pid not in processes_of_wandb()
 
 
+@needs_proc
 def test_a_process_that_dies_after_the_look_at_it_costs_the_next_run_nothing(tmp_path: Path, monkeypatch) -> None:
     start(tmp_path / "a", run_id="a").finish()
     for pid in processes_of_wandb():
@@ -321,7 +333,7 @@ def test_a_process_that_dies_after_the_look_at_it_costs_the_next_run_nothing(tmp
     assert_mirrored_without_a_warning(tmp_path / "b")
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+@needs_proc
 @pytest.mark.parametrize("moment", ["before the finish", "after the finish"])
 def test_a_stopped_process_of_wandb_does_not_hang_the_end_of_the_command(tmp_path: Path, moment: str) -> None:
     code = (
