@@ -27,7 +27,7 @@ _EXPERIMENTS = (
     ("without_normalization_test", "without_normalization", "150",
      "17 minutes on two CPU cores for three seeds of 22 methods",
      "every method at its own best learning rate, on the test images"),
-    ("initializations", "initializations", "216", "not measured",
+    ("initializations", "initializations", "648", "not measured",
      "every method with every initialization, on held-out images; then at its own best rate, on test images",
      {"then": "initializations_test"}),
     ("initializations_test", "initializations", "108", "not measured",
