@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from farkas_exp.models.create import create_model
     from farkas_exp.trained.run import Run, load
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Conversion", "FarkasConv2d", "FarkasLinear", "FarkasRule", "Run", "certify", "convert", "create_model",
     "initialize", "lambda_b", "load",

@@ -60,6 +60,9 @@ def test_the_licence_and_the_citation_travel(distribution):
     paper = citation["preferred-citation"]
     assert [author["family-names"] for author in paper["authors"]] == ["Pooladian", "Finlay", "Oberman"]
     assert paper["identifiers"][0]["value"] == "arXiv:1910.02840"
+    assert citation["version"] == farkas_exp.__version__
+    newest = f"## {citation['version']} ({citation['date-released']})"
+    assert re.findall("^## [0-9].*", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[0] == newest
 
 
 @pytest.mark.slow

@@ -11,8 +11,9 @@ from farkas_exp.machine.commands import command
 from farkas_exp.machine.errors import UserError, unknown
 from farkas_exp.machine.terminal import printable, unreadable_text
 from farkas_exp.registry import EXPERIMENTS, REPORTS
-from farkas_exp.report.render import FORMATS, formats_of, show
-from farkas_exp.runs import Survey, survey
+from farkas_exp.report.environments import environment_note
+from farkas_exp.report.render import FORMATS, Report, formats_of, show
+from farkas_exp.runs import RunRecord, Survey, survey
 from farkas_exp.runs.command import folder_at, one_of, read_words
 from farkas_exp.runs.query import selected
 
@@ -79,7 +80,7 @@ def run(request: Request) -> list[Path]:
             f"runs_dir: no run in {request.runs_dir}" + (f" with {wanted}" if wanted else "")
             + (f" ({left_out})" if left_out else "")
         )  # fmt: skip
-    files = show(rendering.build(records), request.folder, request.formats, sys.stdout, found.unreadable, records)
+    files = _show(rendering.build(records), request, found, records)
     for path in files:
         print(printable(path))
     if request.log and files:
@@ -105,7 +106,14 @@ def render_experiment(experiment: str, runs_dir: Path, paths: Sequence[Path]) ->
     request = Request(rendering.name, runs_dir)
     if not records:
         return []
-    return show(rendering.build(records), request.folder, request.formats, sys.stdout, found.unreadable, records)
+    return _show(rendering.build(records), request, found, records)
+
+
+def _show(report: Report, request: Request, found: Survey, records: Sequence[RunRecord]) -> list[Path]:
+    """Show a report of these runs, with what is not among them and where they were not trained alike."""
+    left_out = unreadable_text(found.unreadable)
+    notes = [note for note in (left_out and f"{left_out}.", environment_note(records)) if note]
+    return show(report, request.folder, request.formats, sys.stdout, notes, records)
 
 
 def parse_request(arguments: Sequence[str]) -> Request:

@@ -7,10 +7,9 @@ from typing import Any, TextIO
 
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.files import write_text
-from farkas_exp.machine.terminal import unreadable_text
 from farkas_exp.report import page, style, tables
 from farkas_exp.report.tables import Table
-from farkas_exp.runs import RunRecord, Unreadable
+from farkas_exp.runs import RunRecord
 from farkas_exp.runs.command import one_of
 
 Renderer = Callable[[Sequence[RunRecord]], "Report"]
@@ -47,24 +46,23 @@ def formats_of(value: str) -> tuple[str, ...]:
 
 
 def show(
-    report: Report, out: Path, formats: Sequence[str], stream: TextIO, unreadable: Sequence[Unreadable] = (),
+    report: Report, out: Path, formats: Sequence[str], stream: TextIO, notes: Sequence[str] = (),
     records: Sequence[RunRecord] = (),
 ) -> list[Path]:  # fmt: skip
     """Print the report, write it into `out` in each of the formats, and return the files.
 
-    What could not be read of the runs is named below the first table; the HTML page links the `records`.
+    The `notes` on its runs stand below the first table; the HTML page links the `records`.
 
     Raises:
         UserError: a file cannot be written.
     """
     names = [file_name(report, table) for table in (*report.tables, *report.appendix)]
     assert len(set(names)) == len(names), "each table of a report needs a name of its own"
-    warning = unreadable_text(unreadable)
-    if warning and report.tables:
+    if notes and report.tables:
         first, *rest = report.tables
-        report = replace(report, tables=(replace(first, notes=(*first.notes, f"{warning}.")), *rest))
-    elif warning:
-        report = replace(report, remarks=(*report.remarks, warning))
+        report = replace(report, tables=(replace(first, notes=(*first.notes, *notes)), *rest))
+    elif notes:
+        report = replace(report, remarks=(*report.remarks, *notes))
     for table in report.tables:
         tables.to_terminal(table, stream)
     for remark in report.remarks:

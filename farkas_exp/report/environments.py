@@ -1,0 +1,58 @@
+"""What a report says of the software and the devices of its runs, where they were not trained alike."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from farkas_exp.machine.terminal import printable
+from farkas_exp.report.arms import group_arms
+from farkas_exp.runs import DONE, RunDirectory, RunRecord, read_starts
+
+COMPARED = {"farkas_exp": "farkas_exp", "torch": "torch", "device_type": "device", "world_size": "processes"}
+"""What may move a run's figures by more than rounding and is not in its identity, with its name in the note.
+
+By the processes: each has statistics of batch norm of its own.
+"""
+NAMED = 3
+"""The most rows that are named; the others are counted."""
+
+
+def environment_note(records: Sequence[RunRecord]) -> str:
+    """In which environments the runs with a result were trained, and which rows mix them; empty if all are alike."""
+    trained_in = {run.path: _environment(run) for run in records if run.state in DONE}
+    runs: dict[str, dict[str, int]] = {key: {} for key in COMPARED}
+    for key, value in (each for found in trained_in.values() for each in found):
+        runs[key][value] = runs[key].get(value, 0) + 1
+    several = {key: counts for key, counts in runs.items() if len(counts) > 1}
+    if not several:
+        return ""
+    parts = [
+        f"{COMPARED[key]} " + ", ".join(f"{value} ({n} run{'s' * (n != 1)})" for value, n in sorted(counts.items()))
+        for key, counts in several.items()
+    ]
+    mixed = []
+    for arm in group_arms(records):
+        found = {each for run in arm.runs for each in trained_in.get(run.path, ())}
+        mixed += [arm.label] if len(found) > len({key for key, _ in found}) else []
+    more = [f"{len(mixed) - NAMED} more"] if len(mixed) > NAMED else []
+    within = f". Mixed within: {'; '.join([*mixed[:NAMED], *more])}" if mixed else ""
+    return f"Not trained alike: {'; '.join(parts)}{within}."
+
+
+def _environment(run: RunRecord) -> set[tuple[str, str]]:
+    """What is compared of a run, each with the values of all starts whose epochs count."""
+    found, begun = set(), None
+    for start in reversed(read_starts(RunDirectory(run.path))):
+        at = _count(start.get("epoch")), _count(start.get("step"))
+        if begun is None or at < begun:  # a later start that began no later trained these epochs again
+            begun = at
+            found |= {(key, _text(start[key])) for key in COMPARED if isinstance(start.get(key), (str, int))}
+    return found
+
+
+def _text(value: str | int) -> str:
+    """A value without the build of PyTorch, which the device says: `2.15.0` for `2.15.0+cpu`."""
+    return printable(value).partition("+")[0]
+
+
+def _count(value: Any) -> int:
+    return value if type(value) is int else 0
