@@ -2,10 +2,12 @@
 
     python scripts/compare_weights.py ../before                        every network
     python scripts/compare_weights.py ../before resnet18 farkasnet18   these
+    python scripts/compare_weights.py ../before resnet101_imagenet init=pytorch    these settings in both
 
 Trains three small epochs of noise on one thread in both checkouts, by the command line alone, which older versions have
 too, and compares the hashes of the checkpoints' weights. A hash belongs to one processor and one version of PyTorch, so
-none is kept. FARKAS_EXP_NATIVE=0 in the environment compares the networks without compiled kernels.
+none is kept. A run that fails in its first epoch has none either. FARKAS_EXP_NATIVE=0 in the environment compares the
+networks without compiled kernels.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -30,14 +33,14 @@ SETTING = (
 )  # fmt: skip
 
 
-def weights(checkout: Path, networks: list[str], folder: Path) -> dict[str, str]:
+def weights(checkout: Path, network: str, overrides: Sequence[str], folder: Path) -> dict[str, str]:
     """A hash of the trained weights by network and normalization; a combination that is refused is not there."""
-    command = [sys.executable, "-m", "farkas_exp", "-m", f"model={','.join(networks)}", *SETTING, f"runs_dir={folder}"]
+    command = [sys.executable, "-m", "farkas_exp", "-m", f"model={network}", *SETTING, *overrides, f"runs_dir={folder}"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run(command, cwd=checkout, env=environment, stdout=subprocess.DEVNULL, check=False)
     found = {}
     for path in folder.glob("*/seed_0"):
-        if (path / "result.json").exists():
+        if (path / "result.json").exists() and (path / "checkpoint.pt").exists():
             config = json.loads((path / "run.json").read_text(encoding="utf-8"))["config"]
             state = torch.load(path / "checkpoint.pt", map_location="cpu", weights_only=True)["model"]
             digest = hashlib.sha256()
@@ -47,12 +50,12 @@ def weights(checkout: Path, networks: list[str], folder: Path) -> dict[str, str]
     return found
 
 
-def compare(before: Path, networks: list[str]) -> bool:
+def compare(before: Path, networks: Sequence[str], overrides: Sequence[str]) -> bool:
     """Print a line for each combination; whether all are the same."""
     same = True
     for network in networks:  # one at a time: the checkpoints of all of them would fill the disk
         with tempfile.TemporaryDirectory() as folder:
-            old, new = (weights(checkout, [network], Path(folder) / name) for checkout, name in
+            old, new = (weights(checkout, network, overrides, Path(folder) / name) for checkout, name in
                         ((before, "before"), (HERE, "after")))  # fmt: skip
         for name in sorted(old | new):
             equal = old.get(name) == new.get(name)
@@ -65,9 +68,11 @@ def main() -> int:
     """Compare the checkouts that the command line names."""
     parser = argparse.ArgumentParser(description="Compare the weights that two checkouts train.")
     parser.add_argument("before", type=Path, help="the other checkout")
-    parser.add_argument("networks", nargs="*", help="default: all of them")
-    arguments = parser.parse_args()
-    return 0 if compare(arguments.before, arguments.networks or list(NETWORKS)) else 1
+    parser.add_argument("words", nargs="*", help="networks (default: all of them), and KEY=VALUE for both checkouts")
+    given = parser.parse_args()
+    networks = [word for word in given.words if "=" not in word]
+    overrides = [word for word in given.words if "=" in word]
+    return 0 if compare(given.before, networks or list(NETWORKS), overrides) else 1
 
 
 if __name__ == "__main__":

@@ -8,10 +8,11 @@ import dataclasses
 import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from farkas_exp import registry
 from farkas_exp.config.options import declared, option
+from farkas_exp.config.schema import Config
 from farkas_exp.registry import Registry
 
 S = TypeVar("S")
@@ -64,6 +65,12 @@ def _extras(group: str, schema: type, names: tuple[str, ...]) -> dict[str, Extra
             bringing = (*(() if before is None else before.names), name)
             found[key] = Extra(made, _type(f"{group}.{key}", made.default), bringing)
     return found
+
+
+def every_extra() -> dict[str, Extra]:
+    """The keys that the schema lacks, of all groups, by dotted key."""
+    groups = {f.name: cast(type, f.type) for f in dataclasses.fields(Config) if dataclasses.is_dataclass(f.type)}
+    return {f"{group}.{key}": extra for group, schema in groups.items() for key, extra in extras(group, schema).items()}
 
 
 def choices_of(group: str, files: Iterable[str]) -> list[str]:

@@ -4,7 +4,6 @@ Hydra and YAML read values without the schema. Here the values of text keys are 
 overrides by quotes, in files by their tag. A `~` at the start of a path means home in both.
 """
 
-import dataclasses
 import functools
 import re
 import typing
@@ -22,7 +21,7 @@ from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSou
 from omegaconf import OmegaConf
 from omegaconf._utils import get_yaml_loader
 
-from farkas_exp.config.extensions import extras
+from farkas_exp.config.extensions import every_extra
 from farkas_exp.config.folders import home
 from farkas_exp.config.options import declared, keys_of
 from farkas_exp.config.schema import Config
@@ -33,12 +32,7 @@ SWEPT = "hydra.sweeper.params"
 
 def text_keys() -> Mapping[str, bool]:
     """The dotted keys of texts and lists of texts, also of other packages, and whether they are paths."""
-    found = dict(_own_texts())
-    for f in dataclasses.fields(Config):
-        if dataclasses.is_dataclass(f.type):
-            brought = extras(f.name, typing.cast(type, f.type))
-            found |= {f"{f.name}.{key}": False for key, extra in brought.items() if _is_text(extra.type)}
-    return found
+    return {**_own_texts(), **{key: False for key, extra in every_extra().items() if _is_text(extra.type)}}
 
 
 @functools.cache
@@ -154,7 +148,7 @@ def read_yaml(text: str, package: str = "", name: str = "a text") -> Any:
 
 def _package(config_path: str, package: str | None) -> str:
     """The key of a file's values: its folder, unless its header says otherwise."""
-    if package is not None and package not in ("_group_",):
+    if package is not None and package != "_group_":
         return "" if package == "_global_" else package
     return ".".join(Path(config_path).parent.parts)
 

@@ -6,6 +6,7 @@ from farkas_exp.config import AugmentationConfig, DatasetConfig, PhasesConfig
 from farkas_exp.data.base import Arrays, Batching, ImageData, batch_share, say_left_out
 from farkas_exp.data.device import DeviceData
 from farkas_exp.data.few import debugged
+from farkas_exp.data.resize import resized
 from farkas_exp.data.subset import hold_out, limit_training
 from farkas_exp.registry import DATASETS
 
@@ -33,6 +34,8 @@ def build_data(
     arrays: Arrays = entry.build(dataset, torch.device(batching.device))
     if batching.processes.is_first:
         say_left_out(arrays.left_out)
+    if dataset.image_size is not None:
+        arrays = resized(arrays, dataset.image_size)
     if dataset.train_limit is not None:
         arrays = limit_training(arrays, dataset.train_limit)
     if dataset.validation > 0:

@@ -1,8 +1,18 @@
-"""Resize images in memory."""
+"""Resize images in memory (`dataset.image_size`)."""
+
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from farkas_exp.data.base import Arrays
+
+
+def resized(arrays: Arrays, size: int) -> Arrays:
+    """Both sets at `size` x `size` pixels."""
+    images = {key: resize(getattr(arrays, key), size) for key in ("train_images", "test_images")}
+    return replace(arrays, **images)
 
 
 def resize(images: Tensor, size: int) -> Tensor:

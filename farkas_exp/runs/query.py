@@ -2,14 +2,13 @@
 
 import dataclasses
 import math
-import typing
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 from farkas_exp.config import Config, declared
-from farkas_exp.config.extensions import extras, registries
+from farkas_exp.config.extensions import every_extra, registries
 from farkas_exp.config.needs import choice
 from farkas_exp.config.options import Option, keys_of, shown
 from farkas_exp.config.parsing import schema_defaults
@@ -98,12 +97,9 @@ def settings_in_full(config: Mapping[str, Any]) -> dict[str, Any]:
 @cache
 def _options(registered: tuple[int, ...]) -> Mapping[str, Option]:
     """The declarations of the keys that need something, also of those that a choice brings."""
-    found = {key: declared(f) for key, f in keys_of(Config) if declared(f).needs}
-    for f in dataclasses.fields(Config):
-        brought = extras(f.name, typing.cast(type, f.type)) if dataclasses.is_dataclass(f.type) else {}
-        for key, extra in brought.items():
-            found[f"{f.name}.{key}"] = Option(needs=(choice(f.name, *extra.names),))
-    return found
+    brought = {key: choice(key.partition(".")[0], *extra.names) for key, extra in every_extra().items()}
+    own = {key: declared(f) for key, f in keys_of(Config) if declared(f).needs}
+    return own | {key: Option(needs=(need,)) for key, need in brought.items()}
 
 
 def _registered() -> tuple[int, ...]:

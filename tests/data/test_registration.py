@@ -8,6 +8,8 @@ import pytest
 from farkas_exp import runs
 from farkas_exp.config import parse
 from farkas_exp.config.identity import identify
+from farkas_exp.data.base import Batching
+from farkas_exp.data.build import build_data
 from farkas_exp.launch import execution, outcomes
 from farkas_exp.machine.errors import UserError
 from farkas_exp.registry import DATASETS
@@ -63,6 +65,11 @@ def test_its_options_are_its_own_in_check_and_identity(tmp_path, stripes):
     assert len(hashes) == 3
     with pytest.raises(UserError, match=r"^dataset.noise"):
         parse(values(tmp_path, **{**stripes, "dataset": {**stripes["dataset"], "noise": 0.5}}))
+
+
+def test_its_images_get_the_size_that_is_asked_for(tmp_path, stripes):
+    made = config(tmp_path, **{**stripes, "dataset": {**stripes["dataset"], "image_size": 8}})
+    assert build_data(made.dataset, made.augmentation, Batching(10, 0)).info.image_shape == (1, 8, 8)
 
 
 def test_what_data_sets_are_is_known_without_torch():

@@ -28,8 +28,6 @@ def load(config: DatasetConfig, device: "torch.device") -> Arrays:
     from torchvision import datasets  # takes a second to import
     from torchvision.datasets.utils import check_integrity
 
-    from farkas_exp.data.resize import resize
-
     layout: Any = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[config.name]
     root = Path(home(chosen(config, "root"), "dataset.root"))
     folder = root / layout.base_folder
@@ -43,11 +41,7 @@ def load(config: DatasetConfig, device: "torch.device") -> Arrays:
                 f" or point dataset.root to a good copy of {config.name}"
             )
     names = tuple(_unpickle(folder / layout.meta["filename"])[layout.meta["key"]])
-    train_images, train_labels = _read(folder, layout.train_list)
-    test_images, test_labels = _read(folder, layout.test_list)
-    if config.image_size is not None:
-        train_images, test_images = resize(train_images, config.image_size), resize(test_images, config.image_size)
-    return Arrays(config.name, names, train_images, train_labels, test_images, test_labels)
+    return Arrays(config.name, names, *_read(folder, layout.train_list), *_read(folder, layout.test_list))
 
 
 def _read(folder: Path, files: list[tuple[str, str]]) -> "tuple[torch.Tensor, torch.Tensor]":

@@ -19,11 +19,7 @@ DATASETS.register("digits", f"{__name__}:load", classes=10, options={"image_size
 
 def load(config: DatasetConfig, device: "torch.device") -> Arrays:
     """1,437 training and 360 test images (N, 8, 8, 1), the split fixed, the test set exactly balanced."""
-    from farkas_exp.data.resize import resize
-
     images, labels, test = _read()
-    if config.image_size is not None:
-        images = resize(images, config.image_size)
     names = tuple(str(digit) for digit in range(10))
     return Arrays(config.name, names, images[~test], labels[~test], images[test], labels[test])
 

@@ -28,18 +28,13 @@ DATASETS.register(
 
 def load(config: DatasetConfig, device: "torch.device") -> Arrays:
     """60,000 training and 10,000 test images (N, 28, 28, 1) from `dataset.root` (default: `data`)."""
-    from farkas_exp.data.resize import resize
-
     root = _root(config)
     if not (root / FOLDER).is_dir():
         _download(config, root)
     for file in files(config):
         if file.exists() and not file.is_file():
             raise UserError(f"dataset.root: '{shown(file)}' is not a file; remove it")
-    train, test = _read(root / FOLDER, "train"), _read(root / FOLDER, "t10k")
-    if config.image_size is not None:
-        train = resize(train[0], config.image_size), train[1]
-        test = resize(test[0], config.image_size), test[1]
+    train, test = (_read(root / FOLDER, part) for part in PARTS)
     names = tuple(str(digit) for digit in range(10))
     return Arrays(config.name, names, *train, *test, prints_of_files(files(config)))
 

@@ -60,12 +60,12 @@ class ImageFiles:
 
     def part(self, index: np.ndarray) -> "ImageFiles":
         """Some of the files."""
-        return ImageFiles(self.folders, self.folder[index], self.names[index], self.sizes[index], self.labels[index])
+        arrays = ("folder", "names", "sizes", "labels")
+        return replace(self, **{name: getattr(self, name)[index] for name in arrays})
 
     def moved(self, root: Path, target: Path) -> "ImageFiles":
         """The files of the same names below `target` in place of `root`."""
-        folders = tuple(str(target / Path(folder).relative_to(root)) for folder in self.folders)
-        return ImageFiles(folders, self.folder, self.names, self.sizes, self.labels)
+        return replace(self, folders=tuple(str(target / Path(folder).relative_to(root)) for folder in self.folders))
 
 
 @dataclass(frozen=True)
