@@ -157,3 +157,28 @@ def test_a_farkas_network_starts_from_zero_with_a_margin_only():
     model = create_model("farkas_mlp", 2, in_channels=2, image_size=1, aggregation={"margin": 0.1})
     initialize(model, "zero")
     assert float(model.hidden[0].layer(torch.randn(5, 2)).detach().amax(1).min()) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(("classes", "inputs", "least"), [(2, 9, 2), (5, 2, 2), (3, 3, 3)])
+def test_lemma_1_needs_as_many_units_as_the_classifier_has_singular_values(classes, inputs, least):
+    generator = torch.Generator().manual_seed(0)
+    images, labels = torch.randn(40, inputs, 1, 1, generator=generator), torch.arange(40) % classes
+
+    def network(width):
+        return create_model("mlp", classes, in_channels=inputs, image_size=1, depth=2, width=width)
+
+    with pytest.raises(UserError, match=f"must be >= {least}$"):
+        initialize(network(least - 1), "local_minimum", images=images, labels=labels)
+    model = network(least)
+    initialize(model, "local_minimum", images=images, labels=labels)
+    weight, bias = linear_classifier(images.flatten(1), labels, classes)
+    linear = F.linear(images.flatten(1).double(), weight, bias).float()
+    torch.testing.assert_close(model(images), linear, rtol=0, atol=1e-4)
+
+
+def test_every_unit_is_active_at_points_whose_largest_feature_is_negative():
+    weight = torch.eye(2, dtype=torch.float64)
+    points = -torch.rand(20, 2, generator=torch.Generator().manual_seed(0)).double() * 9
+    (first, shift), *_ = inherited_minimum(weight, torch.zeros(2).double(), [3, 2], points)
+    assert F.linear(points, first, shift).min() >= 1 - 1e-12
+    assert float(shift.max()) == pytest.approx(1 + float(points.abs().max()))

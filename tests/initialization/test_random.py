@@ -8,7 +8,6 @@ from farkas_exp.initialization.apply import initialize
 from farkas_exp.initialization.matched import feature_variance
 from farkas_exp.initialization.random import weight_layers
 from farkas_exp.layers.farkas import FarkasLayer
-from farkas_exp.layers.paths import plain_path
 from farkas_exp.layers.residual import ResidualBlock
 from farkas_exp.machine.errors import UserError
 from farkas_exp.models.create import create_model
@@ -110,35 +109,6 @@ def test_orthogonal_rows_are_orthogonal_with_the_gain_of_relu():
         rows, columns = matrix.shape
         gram = matrix @ matrix.T if rows <= columns else matrix.T @ matrix
         torch.testing.assert_close(gram, 2 * torch.eye(len(gram), dtype=torch.float64), atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("model", "position"), [("resnet34", "after"), ("farkasnet34", "after"), ("resnet34", "before")]
-)
-def test_lsuv_gives_every_layer_an_output_of_unit_variance(model, position):
-    net = network(model, normalization={"name": "batch", "position": position})
-    initialize(net, "lsuv", images=images(), seed=1)
-    seen = {}
-    net.eval()
-    layers = list(weight_layers(net))
-    for layer in layers:
-        if hasattr(layer, "branch"):
-            layer.branch = lambda hidden, layer=layer, branch=layer.branch: seen.setdefault(layer, branch(hidden))
-        else:
-            layer.register_forward_hook(lambda layer, inputs, output: seen.update({layer: output.clone()}))
-    with torch.no_grad(), plain_path():
-        net(images())
-    stds = [float(seen[layer].std(correction=0)) for layer in layers]
-    assert stds == pytest.approx([1.0] * len(layers), abs=0.11)
-
-
-def test_lsuv_leaves_no_trace_on_the_network():
-    net = network()
-    keys = {name: set(vars(module)) for name, module in net.named_modules()}
-    initialize(net, "lsuv", images=images())
-    assert {name: set(vars(module)) for name, module in net.named_modules()} == keys
-    assert not any(module._forward_hooks for module in net.modules())
-    assert net.training
 
 
 def test_rai_gives_every_row_one_beta_entry_and_small_normal_ones():

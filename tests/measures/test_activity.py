@@ -46,6 +46,8 @@ def test_activity_by_kind_of_unit_by_hand():
     assert _activity("layer", z, 0.0).active == {"free": pytest.approx(5 / 12)}
     assert _activity("layer", z, 0.0, "appended").active == {"free": 0.5, "appended": 0.25}
     assert _activity("layer", z, -1.5, "aggregated").active == {"free": 1.0, "aggregated": 0.5}
+    at_the_cutoff = _activity("layer", torch.tensor([[0.3, 1.0]]), 0.3)
+    assert (at_the_cutoff.active, at_the_cutoff.affine_units, at_the_cutoff.dead_units) == ({"free": 0.5}, 0.5, 0.5)
 
 
 @pytest.mark.parametrize("name", ["farkasnet18", "farkasnet50", "farkasnet50_imagenet"])

@@ -8,7 +8,13 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from farkas_exp.measures.hessian import hessian_extremes, lanczos_extremes, loss_and_gradient_norm, parameter_norm
+from farkas_exp.measures.hessian import (
+    hessian_extremes,
+    lanczos_extremes,
+    loss_and_gradient_norm,
+    parameter_distance,
+    parameter_norm,
+)
 from farkas_exp.measures.ntk import tangent_kernel
 from farkas_exp.models.create import create_model
 from tests.points import moons
@@ -63,6 +69,14 @@ def test_norms_of_parameters_and_gradient():
         math.sqrt(sum(float(p.detach().pow(2).sum()) for p in model.parameters()))
     )
     assert model.training
+
+
+def test_a_norm_whose_square_is_beyond_single_precision_is_a_number():
+    first, second = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+    nn.init.constant_(first.weight, 3e25)
+    nn.init.constant_(second.weight, -1e25)
+    assert parameter_norm(first) == pytest.approx(3e25)
+    assert parameter_distance(first, second) == pytest.approx(4e25)
 
 
 class WithIdlePart(nn.Module):

@@ -50,4 +50,5 @@ def test_the_tangent_kernel_moves_less_in_wider_networks():
 def test_correlation_is_blind_to_scale_and_relative_change_is_not():
     kernel = torch.randn(5, 5)
     assert kernel_correlation(kernel, 3 * kernel) == pytest.approx(1)
+    assert kernel_correlation(kernel, 2 - kernel) == pytest.approx(-1), "a coefficient of correlation, not a cosine"
     assert kernel_change(kernel, 3 * kernel) == pytest.approx(2)

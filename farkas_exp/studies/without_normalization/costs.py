@@ -82,9 +82,6 @@ def _cost(runs: Sequence[RunRecord], measured: Mapping[str, Any]) -> Cost:
 
 def measure(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Cost]:
     """Train every method for some steps, beside the first one, on the device that `device=auto` chooses."""
-    import torch
-
-    from farkas_exp.layers.paths import in_mode
     from farkas_exp.machine.processes import ALONE
     from farkas_exp.machine.signals import StopRequest
     from farkas_exp.measures.work import multiply_adds
@@ -111,8 +108,7 @@ def measure(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Cost]:
     found = {}
     for name, trainer in trainers.items():
         images, _ = trainer.data.fixed_batch(1)
-        with in_mode(trainer.model, training=False), torch.no_grad():
-            work = multiply_adds(trainer.model, images)
+        work = multiply_adds(trainer.model, images)
         ratio = 1.0 if name == first else statistics.median(ratios[name][1:])
         count = sum(parameter.numel() for parameter in trainer.model.parameters())
         found[name] = Cost(count, needs(configs[name]), ratio, work)

@@ -1,0 +1,53 @@
+"""Initializations that account for shortcuts: kernels that are not square, biases, networks without activations.
+
+Their variances are tried beside the lecture's, in tests/studies/init_lecture.
+"""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from farkas_exp.initialization.apply import initialize
+from farkas_exp.initialization.random import weight_layers
+from farkas_exp.initialization.shortcuts import gain_of
+from farkas_exp.models.create import create_model
+
+
+def test_the_middle_of_a_kernel_is_that_of_either_side():
+    layer = nn.Conv2d(4, 4, (1, 5), padding=(0, 2))
+    initialize(layer, "delta_orthogonal", gain=1.0)
+    images = torch.randn(2, 4, 3, 7)
+    torch.testing.assert_close(layer(images).square().sum(1), images.square().sum(1))
+    assert layer.weight[..., [0, 1, 3, 4]].abs().sum() == 0
+
+
+def test_where_a_delta_orthogonal_kernel_has_fewer_outputs_its_rows_are_orthonormal():
+    layer = nn.Conv2d(6, 3, 3, padding=1)
+    initialize(layer, "delta_orthogonal", gain=2.0)
+    middle = layer.weight[:, :, 1, 1]
+    torch.testing.assert_close(middle @ middle.T, 4 * torch.eye(3))
+
+
+@pytest.mark.parametrize("init", ["residual_xavier", "minus_identity", "delta_orthogonal"])
+def test_all_biases_start_at_zero(init):
+    net = create_model("mlp", 3, in_channels=1, image_size=4, depth=3, width=16, residual=True)
+    biases = [layer.bias for layer in weight_layers(net)]
+    assert all(bias.abs().sum() > 0 for bias in biases)
+    initialize(net, init)
+    assert all(bias.abs().sum() == 0 for bias in biases)
+
+
+def test_the_layers_outside_of_branches_are_hes_by_the_fan_in():
+    net = create_model("mlp", 40, in_channels=1, image_size=20, depth=3, width=100, residual=True)
+    for init in ("residual_xavier", "minus_identity"):
+        initialize(net, init)
+        *_, classifier = weight_layers(net)
+        assert classifier.weight.shape == (40, 100)
+        assert float(classifier.weight.detach().std()) == pytest.approx(math.sqrt(2 / 100), rel=0.05)
+
+
+def test_only_a_network_with_activations_has_the_gain_of_the_relu():
+    assert gain_of(create_model("linear_residual", 3, in_channels=1, image_size=4, depth=2)) == 1
+    assert gain_of(create_model("mlp", 3, in_channels=1, image_size=4)) == math.sqrt(2)
