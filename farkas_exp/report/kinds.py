@@ -19,6 +19,8 @@ from farkas_exp.runs.query import default_settings, setting, settings_in_full
 
 ANY: Any = object()
 """Any value of a key, which stays part of the setting that runs share."""
+METHODS = ("regularizer.", "attack.", "callback.", "dropout.")
+"""Prefixes of the keys of methods, which make another row of any network."""
 
 
 @dataclass(frozen=True)

@@ -16,16 +16,14 @@ from farkas_exp.registry import REPORTS
 from farkas_exp.report import command
 from farkas_exp.report.arms import Arm, arms_table, group_arms
 from farkas_exp.report.curves import MOST_ARMS, curves_figure, looks
-from farkas_exp.report.methods import Arms
 from farkas_exp.report.render import Report, file_name, show
 from farkas_exp.report.tables import Table, cell, to_csv, to_html, to_latex, to_markdown, to_terminal
 from farkas_exp.runs import RunDirectory, RunRecord, best, collect, read_json, write_json
 from farkas_exp.runs.query import chance_error
-from farkas_exp.studies import arms
 from farkas_exp.studies.farkas.filling import fill
 from farkas_exp.studies.farkas.paper import TABLES
 from farkas_exp.studies.farkas.paper_table import other_arms_tables, paper_table
-from farkas_exp.studies.without_normalization import costs
+from farkas_exp.studies.without_normalization import arms, costs
 from tests.made_runs import make_run, settings
 
 NASTY = "=cmd|' /C calc'!A0 $\\frac{ \x1b[2J\x07 <script>alert(1)</script> _x_ | & % # {~^} [a](b)\n\r\u202eend"
@@ -318,7 +316,7 @@ def test_no_value_of_a_record_brings_a_report_down(
     base = settings("mlp", dataset__name="moons", epochs=2, model__depth=2, model__width=4, device="cpu")
     configs = {"plain, He": base, "Farkas, He": {**base, "model": {**base["model"], "name": "farkas_mlp"}}}
     # Composing an experiment's own arms takes seconds.
-    monkeypatch.setattr(arms, "experiment_arms", lambda _, *swept: Arms(configs, swept))
+    monkeypatch.setattr(arms, "composed", lambda experiment: configs)
     monkeypatch.setattr(costs, "ROUNDS", 1)
     path = make_run(tmp_path, base)
     make_run(tmp_path, {**base, "dataset": {"name": "moons", "validation": 0.1}}, seed=1)

@@ -10,8 +10,9 @@ from farkas_exp.machine.errors import UserError
 from farkas_exp.report.methods import Arms
 from farkas_exp.report.render import show
 from farkas_exp.runs import collect
-from farkas_exp.studies.without_normalization import comparison, costs
-from farkas_exp.studies.without_normalization.comparison import CHOSEN, comparison_table, find_methods
+from farkas_exp.studies.without_normalization import costs
+from farkas_exp.studies.without_normalization.arms import CHOSEN
+from farkas_exp.studies.without_normalization.comparison import comparison_table, find_methods
 from farkas_exp.studies.without_normalization.costs import Cost, measure, needs
 from tests.made_runs import make_run, settings
 
@@ -70,8 +71,8 @@ def test_the_comparison_shows_what_was_measured_beside_the_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arms = made(tmp_path)
-    monkeypatch.setattr(comparison, "COMPARISONS", ("without_normalization",))
-    monkeypatch.setattr(comparison, "arms_of", lambda name: arms)
+    monkeypatch.setattr(costs, "COMPARISONS", ("without_normalization",))
+    monkeypatch.setattr(costs, "arms_of", lambda name: arms)
     before = {method.name: method.cost for method in find_methods(collect(tmp_path), arms)[0]}
     assert before["plain"] == Cost(1000, "nothing")  # what the run says of itself
     report = costs.report(collect(tmp_path))
@@ -97,6 +98,6 @@ def test_a_damaged_file_of_costs_is_passed_over(tmp_path: Path, text: str) -> No
 
 def test_runs_of_no_method_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arms = made(tmp_path)
-    monkeypatch.setattr(comparison, "arms_of", lambda name: arms)
+    monkeypatch.setattr(costs, "arms_of", lambda name: arms)
     with pytest.raises(UserError, match="no run there is of a method of these comparisons"):
         costs.report([])

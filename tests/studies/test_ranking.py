@@ -8,7 +8,7 @@ import pytest
 from farkas_exp.report.methods import Arms
 from farkas_exp.runs import collect
 from farkas_exp.studies.without_normalization import crossed
-from farkas_exp.studies.without_normalization.comparison import CHOSEN
+from farkas_exp.studies.without_normalization.arms import CHOSEN
 from farkas_exp.studies.without_normalization.comparison import report as compared
 from farkas_exp.studies.without_normalization.ranking import ranks_figure, ranks_table, standings
 from tests.made_runs import make_run, settings

@@ -15,8 +15,8 @@ from farkas_exp.report.methods import Arms
 from farkas_exp.report.render import show
 from farkas_exp.runs import RunRecord, collect
 from farkas_exp.runs.best import best_value
+from farkas_exp.studies.without_normalization.arms import CHOSEN
 from farkas_exp.studies.without_normalization.comparison import (
-    CHOSEN,
     Method,
     comparison_table,
     report,

@@ -8,14 +8,13 @@ from typing import Any
 from farkas_exp.registry import NETWORKS
 from farkas_exp.report import style
 from farkas_exp.report.arms import model_name
-from farkas_exp.report.kinds import ANY, Column, Kind, Kinds, kinds_table
+from farkas_exp.report.kinds import ANY, METHODS, Column, Kind, Kinds, kinds_table
 from farkas_exp.report.landscape import at_end, measurement
 from farkas_exp.report.render import Report
 from farkas_exp.runs import RunRecord
 from farkas_exp.runs.query import is_plain, number, setting
 
 _AGGREGATION = {f"aggregation.{key}": ANY for key in ("name", "margin", "learn_lambda")}
-_METHODS = ("regularizer.", "attack.", "callback.", "dropout.")
 
 
 def _before_and_after(key: str, title: str, form: str) -> list[Column]:
@@ -108,7 +107,7 @@ def local_minima_mlp(records: Sequence[RunRecord]) -> Report:
     else:
         starts = _starts(TABLE1, columns, 0.9)
         starts += [kind for kind in _starts(TABLE1, columns, 0.0) if kind.label not in TABLE1]
-    kinds = Kinds(_of_network(starts, "mlp"), ("init.", *_METHODS))
+    kinds = Kinds(_of_network(starts, "mlp"), ("init.", *METHODS))
     notes = ("The paper takes the figures over the whole training set, here over diagnostics.images of it.",)
     return _report("local_minima_mlp", "An MLP from bad starts", records, kinds, columns, notes, data)
 
@@ -118,7 +117,7 @@ def local_minima_resnet(records: Sequence[RunRecord]) -> Report:
     columns = [*_before_and_after("loss", "loss", ".5f"), *_before_and_after("grad_norm", "gradient", ".5f")]
     data = _data(records)
     starts = _starts(TABLE6 if data == "cifar100" else TABLE5, columns, 0.0)
-    kinds = Kinds(_of_network(starts, "resnet18"), ("init.", *_METHODS))
+    kinds = Kinds(_of_network(starts, "resnet18"), ("init.", *METHODS))
     notes = ("A classifier that has failed is at ln 10 = 2.302585 (100 classes: 4.60517).",)
     return _report("local_minima_resnet", "ResNet-18 from bad starts", records, kinds, columns, notes, data)
 
@@ -155,7 +154,7 @@ def norm_bias(records: Sequence[RunRecord]) -> Report:
             rows += _of_network([Kind(label, needs, paper)], network)
     columns = _before_and_after("param_norm", "parameter norm", ".1f")
     notes = ("The paper's fixup34 is ResNet-20 with FixUp; its MLP has 4 layers. Its numbers are of 10 runs.",)
-    kinds = Kinds(rows, _METHODS)
+    kinds = Kinds(rows, METHODS)
     return _report("norm_bias", "No regularizer, weight decay, or norm-bias", records, kinds, columns, notes, data)
 
 
@@ -196,7 +195,7 @@ _KEYS = {
 }
 
 
-_RANK_PINNED = (*_METHODS, "residual.")
+_RANK_PINNED = (*METHODS, "residual.")
 
 
 def _without_method(kind: Kind) -> str:

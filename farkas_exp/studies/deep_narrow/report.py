@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from farkas_exp.machine.errors import UserError
-from farkas_exp.report.kinds import Kind, Kinds
+from farkas_exp.report.kinds import METHODS, Kind, Kinds
 from farkas_exp.report.maps import deep_narrow_figure, deep_narrow_table, grids
 from farkas_exp.report.render import Report
 from farkas_exp.runs import RunRecord
@@ -15,7 +15,7 @@ KINDS = Kinds(
         Kind("Farkas, sum", {"model.name": "farkas_mlp", "aggregation.name": "sum"}),
         Kind("Farkas, mean", {"model.name": "farkas_mlp", "aggregation.name": "mean"}),
     ),
-    pinned=("normalization.name", "aggregation.", "regularizer.", "attack.", "callback.", "dropout."),
+    pinned=("normalization.name", "aggregation.", *METHODS),
 )
 """The kinds of network, by their settings."""
 

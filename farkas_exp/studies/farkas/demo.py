@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from farkas_exp.report.arms import group_arms
 from farkas_exp.report.curves import curves_figure
-from farkas_exp.report.kinds import Column, Kind, Kinds, kinds_table
+from farkas_exp.report.kinds import METHODS, Column, Kind, Kinds, kinds_table
 from farkas_exp.report.maps import dead_points
 from farkas_exp.report.render import Report
 from farkas_exp.runs import RunRecord
@@ -17,7 +17,7 @@ KINDS = Kinds(
         Kind("Farkas, sum", {"model.name": "farkas_mlp", "aggregation.name": "sum"}),
         Kind("batch norm", {"model.name": "mlp", "normalization.name": "batch"}),
     ),
-    pinned=("normalization.name", "aggregation.", "init.", "regularizer.", "attack.", "callback.", "dropout."),
+    pinned=("normalization.name", "aggregation.", "init.", *METHODS),
 )
 """The rows, by their settings."""
 DEAD = Column("dead points at the start (%)", lambda run: dead_points(run, last=False))

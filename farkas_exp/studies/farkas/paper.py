@@ -166,8 +166,8 @@ _LAST_SIXTH = (
 )
 _SAME = "The paper gives two numbers for the same ResNet34: with batch norm {} and {}, without {} and {}."
 
-TABLES = {
-    "table1": PaperTable(
+_TABLES = (
+    PaperTable(
         "table1",
         "Table 1: percent misclassification on CIFAR-10",
         ("18 layers", "34 layers", "50 layers", "101 layers"),
@@ -185,7 +185,7 @@ TABLES = {
         {"dataset.name": "cifar10"},
         notes=(_PAIR18, _HEAD_BN, _LAST_SIXTH, _SAME.format(6.79, "6.77 (Table 4)", "9.90", "9.18")),
     ),
-    "table2": PaperTable(
+    PaperTable(
         "table2",
         "Table 2: percent misclassification on CIFAR-100",
         ("34 layers", "50 layers", "101 layers"),
@@ -204,7 +204,7 @@ TABLES = {
             _LAST_SIXTH,
         ),
     ),
-    "table3": PaperTable(
+    PaperTable(
         "table3",
         "Table 3: percent misclassification on ImageNet-1k, top-1/top-5",
         ("50 layers", "101 layers", "152 layers"),
@@ -225,7 +225,7 @@ TABLES = {
             " (docs/recipe.md).",
         ),
     ),
-    "table4": PaperTable(
+    PaperTable(
         "table4",
         "Table 4: best practice on CIFAR-10, percent misclassification",
         (ONLY_COLUMN,),
@@ -237,7 +237,8 @@ TABLES = {
         {"dataset.name": "cifar10"},
         notes=(_SAME.format(6.77, "6.79 (Table 1)", "9.18", "9.90"), _HEAD_BN),
     ),
-}
+)
+TABLES = {table.name: table for table in _TABLES}
 
 
 def _in_small(name: str, title: str, columns: tuple[str, ...]) -> PaperTable:

@@ -14,7 +14,7 @@ from farkas_exp.studies.farkas.filling import fill
 from farkas_exp.studies.farkas.paper_table import other_arms_tables, paper_table
 
 
-def _tables(name: str, *wanted: paper.PaperTable) -> Renderer:
+def _tables(*wanted: paper.PaperTable) -> Renderer:
     """Tables of the paper, the other arms of their settings, and the curves of their cells."""
 
     def report(records: Sequence[RunRecord]) -> Report:
@@ -27,20 +27,20 @@ def _tables(name: str, *wanted: paper.PaperTable) -> Renderer:
             for each in filled
             if each.runs
         }
-        return Report(name, tuple(shown), figures, claims_tables(check_claims(records)))
+        return Report(wanted[0].name, tuple(shown), figures, claims_tables(check_claims(records)))
 
     return report
 
 
-table1 = _tables("table1", paper.TABLES["table1"])
-table2 = _tables("table2", paper.TABLES["table2"])
-table3 = _tables("table3", paper.TABLES["table3"])
-table4 = _tables("table4", paper.TABLES["table4"])
-table1_mini = _tables("table1_mini", paper.TABLE1_MINI)
-table1_small_images = _tables("table1_small_images", paper.TABLE1_SMALL_IMAGES)
-table3_mini = _tables("table3_mini", paper.TABLE3_MINI)
-figure5 = _tables("figure5", paper.FIGURE5)
-fixup_rates = _tables("fixup_rates", paper.FIXUP_RATES, paper.FIXUP_RATES_NORMALIZED)
+table1 = _tables(paper.TABLES["table1"])
+table2 = _tables(paper.TABLES["table2"])
+table3 = _tables(paper.TABLES["table3"])
+table4 = _tables(paper.TABLES["table4"])
+table1_mini = _tables(paper.TABLE1_MINI)
+table1_small_images = _tables(paper.TABLE1_SMALL_IMAGES)
+table3_mini = _tables(paper.TABLE3_MINI)
+figure5 = _tables(paper.FIGURE5)
+fixup_rates = _tables(paper.FIXUP_RATES, paper.FIXUP_RATES_NORMALIZED)
 
 
 def claims(records: Sequence[RunRecord]) -> Report:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from farkas_exp.report.kinds import ANY, Column, Kind, Kinds, kinds_table
+from farkas_exp.report.kinds import ANY, METHODS, Column, Kind, Kinds, kinds_table
 from farkas_exp.report.landscape import measurement
 from farkas_exp.report.maps import DATA, layers_of
 from farkas_exp.report.render import Report
@@ -97,7 +97,7 @@ def separation_table(records: Sequence[RunRecord], size: tuple[int, int] | None 
     return kinds_table(name, title, records, kinds, columns, notes, papers)
 
 
-PINNED = ("regularizer.", "model.residual", "normalization.name", "aggregation.", "dropout.", "attack.", "callback.")
+PINNED = ("model.residual", "normalization.name", "aggregation.", *METHODS)
 
 
 def _kind(label: str, model: str = "mlp", **needs: Any) -> Kind:

@@ -19,18 +19,15 @@ from farkas_exp.report.render import Report
 from farkas_exp.report.statistics import Summary, summarize
 from farkas_exp.report.tables import Cell, Table, cell
 from farkas_exp.runs import DONE, RunRecord, query
+from farkas_exp.studies.without_normalization.arms import CHOSEN, COMPARISONS, arms_of
 from farkas_exp.studies.without_normalization.costs import COLUMNS, Cost, known_costs
 from farkas_exp.studies.without_normalization.ranking import color_of, ranks_figure, ranks_table
 
-COMPARISONS = ("without_normalization", "transformers")
-"""Each has an experiment for the search, and another one, with its arms, for the test."""
 SIZES = ("model.blocks", "model.widths", "model.depth", "model.width", "model.patch")
 MARGIN = 5.0
 """A rate is usable if its held-out error is at most so many percentage points above the method's best."""
 TRAINS = 5 / 9
 """A method whose best held-out error is above this share of chance does not train: no rate is usable."""
-CHOSEN = ("lr.value", "dataset.validation")
-"""What varies within a method: the rate, and whether images are held out to choose it."""
 
 
 def shared_setting(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,13 +135,6 @@ def with_ranks(name: str, table: Table, methods: Sequence[Method], figures: Mapp
         return Report(name, (table,), figures)
     ranks = f"{name}_ranks"
     return Report(name, (table, ranks_table(errors, ranks)), {**figures, ranks: lambda: ranks_figure(errors)})
-
-
-def arms_of(comparison: str) -> Arms:
-    """The arms of a comparison's file."""
-    from farkas_exp.studies.arms import experiment_arms
-
-    return experiment_arms(f"{comparison}_test", *CHOSEN)
 
 
 def find_methods(

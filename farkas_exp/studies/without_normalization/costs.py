@@ -19,6 +19,7 @@ from farkas_exp.report.render import Report
 from farkas_exp.report.tables import Table, cell
 from farkas_exp.runs import RunRecord
 from farkas_exp.runs.query import settings_in_full
+from farkas_exp.studies.without_normalization.arms import COMPARISONS, arms_of
 
 NAME = "costs"
 STEPS, ROUNDS = 8, 9
@@ -118,8 +119,6 @@ def measure(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Cost]:
 
 def report(records: Sequence[RunRecord]) -> Report:
     """Measure the methods that have runs; the comparisons of these runs then show the figures."""
-    from farkas_exp.studies.without_normalization.comparison import COMPARISONS, arms_of
-
     chosen = {name: arms_of(name).choose(records).runs for name in COMPARISONS}
     if not any(chosen.values()):
         raise UserError("runs_dir: no run there is of a method of these comparisons")

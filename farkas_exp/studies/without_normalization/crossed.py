@@ -7,7 +7,8 @@ from farkas_exp.report.methods import Arms
 from farkas_exp.report.render import Report
 from farkas_exp.report.tables import Cell, Table, cell
 from farkas_exp.runs import RunRecord
-from farkas_exp.studies.without_normalization.comparison import Method, arms_of, find_methods, with_ranks
+from farkas_exp.studies.without_normalization.arms import arms_of
+from farkas_exp.studies.without_normalization.comparison import Method, find_methods, with_ranks
 
 NAME = "initializations"
 

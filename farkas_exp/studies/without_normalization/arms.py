@@ -1,4 +1,4 @@
-"""The arms of an experiment, composed from its file."""
+"""The arms of a comparison, composed from the file of its experiment."""
 
 from functools import cache
 from pathlib import Path
@@ -6,14 +6,19 @@ from typing import Any
 
 from farkas_exp.report.methods import Arms
 
+COMPARISONS = ("without_normalization", "transformers")
+"""Each has an experiment for the search, and another one, with its arms, for the test."""
+CHOSEN = ("lr.value", "dataset.validation")
+"""What varies within a method: the rate, and whether images are held out to choose it."""
+
+
+def arms_of(comparison: str) -> Arms:
+    """The arms of a comparison, which are its methods."""
+    return Arms(composed(f"{comparison}_test"), CHOSEN)
+
 
 @cache
-def experiment_arms(experiment: str, *swept: str) -> Arms:
-    """The arms of `experiment`; `swept` are keys, or their beginnings, that vary within an arm."""
-    return Arms(_configs(experiment), swept)
-
-
-def _configs(experiment: str) -> dict[str, dict[str, Any]]:
+def composed(experiment: str) -> dict[str, dict[str, Any]]:
     """The nested configuration of each arm by its label, without what is interpolated."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
