@@ -259,7 +259,7 @@ def _init(mode: str, arguments: dict[str, Any]) -> Any:
         run = service.within(2 * INIT_TIMEOUT + CALL_TIMEOUT, lambda: _started(mode, arguments))
     except Exception as error:
         service.forget()
-        if is_old and type(error).__name__ == service.HUNG_UP:
+        if is_old and service.hung_up(error):
             return _init(mode, arguments)
         raise
     service.guard()

@@ -19,8 +19,8 @@ T = TypeVar("T")
 EXIT_SECONDS = 60.0
 """The time W&B's process has to write and upload the rest when Python exits."""
 
-HUNG_UP = "MailboxClosedError"
-"""The name of W&B's error for a process that is gone."""
+_HUNG_UP = ("MailboxClosedError", "HandleAbandonedError")
+"""The names of W&B's errors for a process that was gone, or went, when it was called."""
 
 _TEARDOWN_SECONDS = 5.0
 _ADDRESS = "WANDB_SERVICE"
@@ -67,6 +67,11 @@ def prepare() -> None:
 def is_known() -> bool:
     """Whether an earlier run of this process has left a process of W&B, dead or alive."""
     return "wandb" in sys.modules and _ADDRESS in os.environ
+
+
+def hung_up(error: Exception) -> bool:
+    """Whether an error of W&B says that its process is gone: by the moment it is one of its own or of the socket."""
+    return isinstance(error, ConnectionError) or type(error).__name__ in _HUNG_UP
 
 
 def forget() -> None:

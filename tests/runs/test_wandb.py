@@ -1,5 +1,6 @@
 """The W&B mirror: what it records is read back from its file; what fails never reaches the training."""
 
+import builtins
 import json
 import math
 import os
@@ -330,6 +331,24 @@ def test_a_process_that_dies_after_the_look_at_it_costs_the_next_run_nothing(tmp
     for pid in processes_of_wandb():
         os.kill(pid, signal.SIGKILL)
     monkeypatch.setattr(service, "prepare", lambda: None)  # it was well a moment ago
+    assert_mirrored_without_a_warning(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    "name", ["MailboxClosedError", "HandleAbandonedError", "ConnectionResetError", "BrokenPipeError"]
+)
+def test_at_whatever_moment_of_the_call_it_dies(tmp_path: Path, monkeypatch, name: str) -> None:
+    start(tmp_path / "a", run_id="a").finish()
+    from wandb.sdk import mailbox
+
+    errors, started = [{**vars(builtins), **vars(mailbox)}[name]()], wandb_mirror._started
+
+    def dies_once(*arguments: Any) -> Any:
+        if errors:
+            raise errors.pop()
+        return started(*arguments)
+
+    monkeypatch.setattr(wandb_mirror, "_started", dies_once)
     assert_mirrored_without_a_warning(tmp_path / "b")
 
 
