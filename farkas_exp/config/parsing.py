@@ -117,7 +117,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin is Literal:
         if value not in args:
             raise unknown(where, value, map(str, args))
-        return value
+        return args[args.index(value)]
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise UserError(f"{where}: expected a list such as [1,2,3], got {value!r}")
@@ -132,7 +132,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         raise UserError(f"{where}: expected {_TYPE_NAMES[hint]}, got {value!r}")
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{where}: expected a finite number, got {value!r}")
-    return value
+    return hint(value)  # NumPy's kind of it cannot be recorded
 
 
 _TYPE_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}

@@ -27,7 +27,7 @@ from farkas_exp.training.building import choose_device, network, placed
 from farkas_exp.training.environment import check_same_data
 from farkas_exp.training.evaluation import evaluation_sums
 from farkas_exp.training.metrics import means, metrics_on
-from farkas_exp.training.precision import computing_in
+from farkas_exp.training.precision import as_configured, computing_in
 
 AT_ONCE = 256
 """Images that are predicted in one batch."""
@@ -119,6 +119,7 @@ class Run:
         return Preprocessing(shape, info.mean, info.std, scale, draft, entry.pixels)
 
     @cached_property
+    @as_configured()
     def network(self) -> nn.Module:
         """The trained network, in evaluation mode. It takes what `preprocessing` returns.
 
@@ -141,6 +142,7 @@ class Run:
         """
         return self.probabilities(images).argmax(1)
 
+    @as_configured()
     @torch.no_grad()
     def probabilities(self, images: Images) -> Tensor:
         """The probability of each class for each image, (N, classes), on the CPU."""
@@ -151,6 +153,7 @@ class Run:
                 parts.append(self.network(part.to(self.device)).float().softmax(1).cpu())
         return torch.cat(parts)
 
+    @as_configured()
     def evaluate(
         self, dataset: str | Mapping[str, Any] | DatasetConfig | None = None, **options: Any
     ) -> dict[str, float]:
@@ -183,6 +186,7 @@ class Run:
         found = means(dict(zip(("loss", *(metric.name for metric in metrics)), sums, strict=True)), count)
         return {f"{wanted.evaluated_on}_{name}": value for name, value in found.items()}
 
+    @as_configured()
     def export(self, format: str, path: str | PathLike[str] | None = None) -> Path:
         """Write the network for other programs; see `trained.export.export`."""
         from farkas_exp.trained.export import export

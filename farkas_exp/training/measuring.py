@@ -13,6 +13,7 @@ from farkas_exp.runs import RunDirectory, checkpoint, read_run, write_record
 from farkas_exp.runs.measurements import Gap, Measurements, described
 from farkas_exp.training.building import build_model, choose_device, load_data
 from farkas_exp.training.environment import check_same_data
+from farkas_exp.training.precision import as_configured
 
 
 class Measuring:
@@ -49,6 +50,7 @@ class Measuring:
         return lost
 
 
+@as_configured()
 def measure_finished(config: Config, run: RunDirectory) -> str:
     """Measure what a finished run lacks, as far as possible; return in words what that was.
 

@@ -1,7 +1,10 @@
-"""The precision in which a network computes: `fp32`, `tf32` (on a GPU alone), or `bf16` by autocast."""
+"""The precision in which a network computes: `fp32`, `tf32` (on a GPU alone), or `bf16` by autocast.
+
+It is that of the configuration, also in a program that has set PyTorch for work of its own (`as_configured`).
+"""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -26,4 +29,24 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
 def computing_in(precision: str, device: torch.device) -> Iterator[None]:
     """Forward passes in this precision within the block, whatever is set in this process."""
     with single_precision(precision == "tf32"), autocast(precision, device):
+        yield
+
+
+@contextmanager
+def as_configured() -> Iterator[None]:
+    """PyTorch as at the start of a process within the block, whatever its caller has set.
+
+    That is: single precision, no autocast, gradients, and tensors that are made on the CPU unless they say otherwise.
+    """
+    dtype = torch.get_default_dtype()
+    with ExitStack() as own:
+        own.enter_context(torch.inference_mode(False))
+        own.enter_context(torch.enable_grad())
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):  # its cache would keep the weights of the first step
+                own.enter_context(torch.autocast(kind, enabled=False, cache_enabled=False))
+        if torch.get_default_device().type != "cpu":
+            own.enter_context(torch.device("cpu"))
+        own.callback(torch.set_default_dtype, dtype)
+        torch.set_default_dtype(torch.float32)
         yield

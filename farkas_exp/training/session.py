@@ -22,10 +22,12 @@ from farkas_exp.training.environment import check_same_data, correct_mode, recor
 from farkas_exp.training.loop import Listener, train_to_end
 from farkas_exp.training.measuring import Measuring
 from farkas_exp.training.optimizer import build_optimizer
+from farkas_exp.training.precision import as_configured
 from farkas_exp.training.schedule import batch_size_at
 from farkas_exp.training.trainer import Trainer, TrainerState
 
 
+@as_configured()
 def train(config: Config, run: RunDirectory, title: str | None = None) -> dict[str, Any]:
     """Train one run, from its checkpoint if there is one, and return its result. The caller holds the run's lock.
 

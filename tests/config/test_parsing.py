@@ -1,6 +1,7 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from farkas_exp.config import parse, schema_defaults, to_dict, unknown_key
@@ -46,6 +47,13 @@ def test_a_mistake_is_one_line_with_the_key_and_what_would_be_right(change, mess
         parse(made)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+def test_numbers_and_texts_of_numpy_are_recorded_as_those_of_python():
+    given = values(lr={"value": np.float64(0.1)}, precision=np.str_("bf16"), arm=np.str_("mine"))
+    made = parse(given)
+    assert made == parse(values(lr={"value": 0.1}, precision="bf16", arm="mine"))
+    assert [type(each) for each in (made.lr.value, made.precision, made.arm)] == [float, str, str]
 
 
 def test_a_folder_of_images_is_labelled_by_its_name():

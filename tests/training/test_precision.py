@@ -1,5 +1,7 @@
 """Single precision, TF32 and bf16: what is set, and what measures without it."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 
@@ -9,7 +11,11 @@ from farkas_exp.layers.paths import allow_tf32, single_precision
 from farkas_exp.machine.errors import UserError
 from farkas_exp.measures import figures
 from farkas_exp.registry import MEASURES
+from farkas_exp.runs import open_run
+from farkas_exp.trained.run import load
 from farkas_exp.training.precision import computing_in, set_precision
+from farkas_exp.training.session import train
+from tests.configs import config
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -57,3 +63,36 @@ def test_certificates_and_measurements_do_without(monkeypatch):
     monkeypatch.setitem(MEASURES["param_norm"].__dict__, "build", lambda subject: seen.append(allowed()) or {})
     figures.measure(None, ["param_norm"])
     assert seen == [(False, False)] * 2
+
+
+@contextmanager
+def double_by_default():
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_what_a_program_has_set_for_itself_changes_no_number_of_a_run(tmp_path, precision):
+    mine = config(tmp_path / "alone", epochs=1, precision=precision)
+    with open_run(mine).locked() as run:
+        alone = train(mine, run)
+    surroundings = {
+        "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+        "double": double_by_default,
+        "no_grad": torch.no_grad,
+        "inference": torch.inference_mode,
+        "meta": lambda: torch.device("meta"),
+    }
+    for name, surrounding in surroundings.items():
+        mine = config(tmp_path / name, epochs=1, precision=precision, diagnostics={"epochs": [1]})
+        with surrounding(), open_run(mine).locked() as run:
+            assert train(mine, run)["test_loss"] == alone["test_loss"], name
+            found = load(run.path)
+            assert found.evaluate()["test_loss"] == alone["test_loss"], name
+            images = torch.zeros(2, *found.info.image_shape, dtype=torch.float32, device="cpu")
+            probabilities = found.probabilities(images)
+            assert torch.get_default_dtype() == (torch.float64 if name == "double" else torch.float32)
+        torch.testing.assert_close(probabilities, load(run.path).probabilities(images.clone()), rtol=0, atol=0)
