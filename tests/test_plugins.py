@@ -13,7 +13,8 @@ from farkas_exp.launch.cli import main
 from farkas_exp.machine.errors import UserError
 from farkas_exp.models.create import create_model
 from farkas_exp.registry import load_plugins
-from farkas_exp.runs import collect
+from farkas_exp.report.environments import environment_note
+from farkas_exp.runs import RunDirectory, collect, read_starts
 from tests.paths import ROOT
 from tests.plugin_commands import SMALL, command, forked, python, run
 
@@ -37,6 +38,29 @@ def test_a_run_with_everything_from_another_package(tmp_path: Path, installed: b
         ("gems", 4)
     }
     assert "2 skipped" in run(*given, **place)[1]
+
+
+def test_a_run_says_which_code_of_another_package_it_was_trained_with(tmp_path: Path) -> None:
+    package = tmp_path / "site" / "dull.py"
+    package.parent.mkdir()
+    package.write_text(
+        "from farkas_exp.registry import NORMALIZATIONS\n"
+        "NORMALIZATIONS.register('dull', lambda *_: __import__('torch').nn.Identity())\n"
+    )
+    given = [*SMALL, "dataset=digits", "model=mlp", "model.depth=1", "model.width=4", f"runs_dir={tmp_path / 'runs'}"]
+    dull = [*given, "normalization=dull", "plugins=[dull]"]
+    assert run(*dull, folder=tmp_path)[0] == 0
+    assert "other code" not in run(*dull, folder=tmp_path)[1]
+    package.write_text(package.read_text() + "# mended\n")
+    status, said = run(*dull, folder=tmp_path)
+    assert status == 0
+    assert "done before: test error" in said
+    assert "trained with other code of dull" in said
+    assert run(*dull, "seed=1", folder=tmp_path)[0] == 0
+    assert run(*given, folder=tmp_path)[0] == 0  # without it
+    starts = [read_starts(RunDirectory(record.path)) for record in collect(tmp_path / "runs")]
+    assert sorted(len(start["plugins"]) for (start,) in starts) == [0, 1, 1]
+    assert "Mixed within: mlp, dull" in environment_note(collect(tmp_path / "runs"))
 
 
 def what_is_seen() -> None:

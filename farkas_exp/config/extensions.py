@@ -6,8 +6,11 @@ the group: `extras` lists them, and `extended` adds those of a choice to the sch
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from farkas_exp import registry
@@ -96,3 +99,31 @@ def extended(group: str, schema: type[S], name: Any) -> type[S]:
 def _extended(schema: Any, own: tuple[tuple[str, Any, Any], ...]) -> Any:
     fields = [(key, hint, dataclasses.field(default=f.default, metadata=f.metadata)) for key, hint, f in own]
     return dataclasses.make_dataclass(schema.__name__, fields, bases=(schema,), frozen=True)
+
+
+def foreign_code(config: Any) -> dict[str, str]:
+    """The packages from outside that a configuration names, or whose choices it takes, with digests of their source."""
+    modules = list(config.plugins)
+    for group, entries in registries().items():
+        entry = entries.get(getattr(config, group).name)
+        source = "" if entry is None else entry.source
+        modules.append(source.partition(":")[0] if isinstance(source, str) else getattr(source, "__module__", ""))
+    names = {module.partition(".")[0] for module in modules} - {
+        "",
+        "farkas_exp",
+        "torch",
+    }  # of which versions are known
+    return {name: digest for name in sorted(names) if (digest := _digest(name))}
+
+
+@functools.cache
+def _digest(package: str) -> str:
+    """A digest of a package's, or a single module's, source; empty if it cannot be read."""
+    try:
+        spec = find_spec(package)
+        folders = [Path(folder) for folder in (spec and spec.submodule_search_locations) or ()]
+        files = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
+        files = files or [Path(str(spec and spec.origin))]
+        return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:8]
+    except (ImportError, ValueError, OSError):  # made in a notebook, or in an archive
+        return ""

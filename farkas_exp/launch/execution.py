@@ -11,6 +11,7 @@ from functools import partial
 
 from farkas_exp import runs
 from farkas_exp.config import Config
+from farkas_exp.config.extensions import foreign_code
 from farkas_exp.data.files.prints import Prints, check_same, prints
 from farkas_exp.launch import workers
 from farkas_exp.launch.outcomes import BUSY, DISK, SKIPPED, Outcome, result_text
@@ -145,8 +146,19 @@ def _standing(run: runs.RunDirectory, config: Config) -> Outcome | None:
     before = None if record is None else _earlier(record, config)
     if record is None or before is None:
         return None
-    remark = check_same(record.data, prints(config.dataset, config.phases), config.dataset, run.path)
-    return replace(before, note=f"{before.note}; {remark}") if remark else before
+    remarks = (
+        check_same(record.data, prints(config.dataset, config.phases), config.dataset, run.path),
+        *_changed(run, config),
+    )
+    return replace(before, note="; ".join([before.note, *filter(None, remarks)]))
+
+
+def _changed(run: runs.RunDirectory, config: Config) -> list[str]:
+    """Which packages from outside have another code than when the run was trained last."""
+    now = foreign_code(config)
+    then = next(reversed(runs.read_starts(run)), {}).get("plugins") if now else None
+    known = then if isinstance(then, dict) else {}
+    return [f"trained with other code of {name}" for name in now if known.get(name, now[name]) != now[name]]
 
 
 def _earlier(record: runs.RunRecord, config: Config) -> Outcome | None:

@@ -10,7 +10,7 @@ from farkas_exp.runs import DONE, RunDirectory, RunRecord, read_starts
 COMPARED = {"farkas_exp": "farkas_exp", "torch": "torch", "device_type": "device", "world_size": "processes"}
 """What may move a run's figures by more than rounding and is not in its identity, with its name in the note.
 
-By the processes: each has statistics of batch norm of its own.
+Each process has statistics of batch norm of its own. Beside these: the code of packages from outside.
 """
 NAMED = 3
 """The most rows that are named; the others are counted."""
@@ -19,14 +19,15 @@ NAMED = 3
 def environment_note(records: Sequence[RunRecord]) -> str:
     """In which environments the runs with a result were trained, and which rows mix them; empty if all are alike."""
     trained_in = {run.path: _environment(run) for run in records if run.state in DONE}
-    runs: dict[str, dict[str, int]] = {key: {} for key in COMPARED}
-    for key, value in (each for found in trained_in.values() for each in found):
-        runs[key][value] = runs[key].get(value, 0) + 1
+    runs: dict[str, dict[str, int]] = {}
+    for key, value in sorted(each for found in trained_in.values() for each in found):
+        counts = runs.setdefault(key, {})
+        counts[value] = counts.get(value, 0) + 1
     several = {key: counts for key, counts in runs.items() if len(counts) > 1}
     if not several:
         return ""
     parts = [
-        f"{COMPARED[key]} " + ", ".join(f"{value} ({n} run{'s' * (n != 1)})" for value, n in sorted(counts.items()))
+        f"{key} " + ", ".join(f"{value} ({n} run{'s' * (n != 1)})" for value, n in counts.items())
         for key, counts in several.items()
     ]
     mixed = []
@@ -45,7 +46,10 @@ def _environment(run: RunRecord) -> set[tuple[str, str]]:
         at = _count(start.get("epoch")), _count(start.get("step"))
         if begun is None or at < begun:  # a later start that began no later trained these epochs again
             begun = at
-            found |= {(key, _text(start[key])) for key in COMPARED if isinstance(start.get(key), (str, int))}
+            plugins = start.get("plugins")
+            facts = {COMPARED[key]: start.get(key) for key in COMPARED}
+            facts |= plugins if isinstance(plugins, dict) else {}
+            found |= {(printable(key), _text(value)) for key, value in facts.items() if isinstance(value, (str, int))}
     return found
 
 

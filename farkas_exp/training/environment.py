@@ -13,6 +13,7 @@ import torch
 
 from farkas_exp import __version__
 from farkas_exp.config import Config
+from farkas_exp.config.extensions import foreign_code
 from farkas_exp.data.base import DataInfo
 from farkas_exp.data.files.prints import check_same
 from farkas_exp.machine.cores import cores
@@ -21,7 +22,18 @@ from farkas_exp.models.kernels import kernels_in_use
 from farkas_exp.runs import RunDirectory, read_data, read_json, read_run, read_starts, write_json
 from farkas_exp.training.trainer import Trainer, TrainerState
 
-COMPARED = ("farkas_exp", "commit", "torch", "cuda", "device", "threads", "world_size", "kernels", "channels_last")
+COMPARED = (
+    "farkas_exp",
+    "commit",
+    "plugins",
+    "torch",
+    "cuda",
+    "device",
+    "threads",
+    "world_size",
+    "kernels",
+    "channels_last",
+)
 """What must not change between two starts of a run for its numbers to be bitwise those of an unbroken one."""
 
 
@@ -70,6 +82,7 @@ def _start(config: Config, trainer: Trainer, state: TrainerState) -> dict[str, A
         "step": state.step,
         "farkas_exp": __version__,
         "commit": _git_commit(),
+        "plugins": foreign_code(config),
         "command": shlex.join(sys.argv),
         "wandb_sweep": os.environ.get("WANDB_SWEEP_ID"),
         "python": platform.python_version(),

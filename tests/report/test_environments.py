@@ -32,10 +32,12 @@ def test_nothing_is_said_of_runs_that_were_trained_alike(tmp_path: Path) -> None
 def test_versions_devices_and_processes_are_counted_and_the_rows_that_mix_them_named(tmp_path: Path) -> None:
     started(tmp_path, {})
     started(tmp_path, {"farkas_exp": "0.1.0", "device_type": "cuda", "world_size": 2}, seed=1)
-    started(tmp_path, {"torch": "2.6.0"}, model="resnet34")
+    started(tmp_path, {"torch": "2.6.0", "plugins": {"shiny": "12345678"}}, model="resnet34")
+    started(tmp_path, {"plugins": {"shiny": "9abcdef0"}}, model="resnet50")
     assert note(tmp_path) == (
-        "Not trained alike: farkas_exp 0.1.0 (1 run), 0.2.0 (2 runs); torch 2.15.0 (2 runs), 2.6.0 (1 run);"
-        " device cpu (2 runs), cuda (1 run); processes 1 (2 runs), 2 (1 run). Mixed within: ResNet18, no BN."
+        "Not trained alike: device cpu (3 runs), cuda (1 run); farkas_exp 0.1.0 (1 run), 0.2.0 (3 runs);"
+        " processes 1 (3 runs), 2 (1 run); shiny 12345678 (1 run), 9abcdef0 (1 run);"
+        " torch 2.15.0 (3 runs), 2.6.0 (1 run). Mixed within: ResNet18, no BN."
     )
 
 
