@@ -12,6 +12,7 @@ from functools import partial
 from farkas_exp import runs
 from farkas_exp.config import Config
 from farkas_exp.config.extensions import foreign_code
+from farkas_exp.config.identity import identify
 from farkas_exp.data.files.prints import Prints, check_same, prints
 from farkas_exp.launch import workers
 from farkas_exp.launch.outcomes import BUSY, DISK, SKIPPED, Outcome, result_text
@@ -143,6 +144,11 @@ def _with_gaps(run: runs.RunDirectory, config: Config, done: Outcome) -> Outcome
 def _standing(run: runs.RunDirectory, config: Config) -> Outcome | None:
     """The earlier outcome of the run, or None if there is something left to do."""
     record = runs.read_run(run.path)
+    if record is not None and (record.identity, record.seed) != (identify(config).hash, config.seed):
+        raise UserError(
+            f"{run.record}: not the record of this run, but of {record.identity} seed {record.seed};"
+            f" move {run.path} away"
+        )
     before = None if record is None else _earlier(record, config)
     if record is None or before is None:
         return None

@@ -90,9 +90,17 @@ def _each_once(records: Sequence[RunRecord]) -> tuple[list[RunRecord], list[Unre
         for record in sorted(several, key=_as_copy):
             first = by_data.setdefault(str(read_data(RunDirectory(record.path)).get("fingerprint")), record)
             if first is not record:
-                again.append(Unreadable(record.path, f"the same run as {first.path}, counted once"))
+                again.append(
+                    Unreadable(record.path, f"the same run as {first.path}, counted once{_apart(record, first)}")
+                )
         kept += by_data.values()
     return kept, again
+
+
+def _apart(record: RunRecord, first: RunRecord) -> str:
+    """What tells a run that was trained twice from a copy: other errors."""
+    error, counted = ((each.result or {}).get(each.key("error")) for each in (record, first))
+    return "" if error is None or counted in (None, error) else f", though with an error of {error:.2f} %"
 
 
 def _as_copy(record: RunRecord) -> tuple[bool, bool, str]:

@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 
 from farkas_exp import runs
+from farkas_exp.config import parse
 from farkas_exp.launch import execution, outcomes
 from farkas_exp.machine import locks
+from farkas_exp.machine.errors import UserError
 from farkas_exp.runs import collect, open_run, read_json, read_rows
 from farkas_exp.training.trainer import Trainer
 from tests.configs import config
 from tests.forks import Fork
+from tests.made_runs import make_run, settings
 from tests.paths import ROOT
 from tests.small_command import small
 
@@ -37,6 +40,19 @@ def test_two_overlapping_sweeps_at_once_train_each_run_exactly_once(tmp_path):
         assert [log.count(f" epoch {epoch}/2 ") for epoch in (1, 2)] == [1, 1]
         assert [row["epoch"] for row in record.metrics()] == [1, 2]
     assert small(runs_dir, "-m", "seed=0,1,2", "epochs=2") == 0
+
+
+@pytest.mark.parametrize("other", [{"seed": 7}, {"lr__value": 0.2}])
+def test_a_finished_run_in_the_folder_of_another_does_not_count_as_that_one(tmp_path, other):
+    """As left by a copy or a new name of its folder."""
+    mine, wanted = settings(dataset__name="digits"), settings(dataset__name="digits", **other)
+    path = make_run(tmp_path, mine)
+    made = parse({**wanted, "runs_dir": str(tmp_path)})
+    place = open_run(made).path
+    place.parent.mkdir(exist_ok=True)
+    path.rename(place)
+    with pytest.raises(UserError, match=rf"{place}/run.json: not the record of this run, but of \w+ seed 0; move "):
+        execution.settled(made)
 
 
 def test_a_busy_run_is_passed_over_and_named_and_the_status_says_try_again(tmp_path, capsys):

@@ -43,6 +43,14 @@ def test_a_copy_of_a_run_or_a_link_to_it_is_no_repetition(tmp_path):
     assert str(found.unreadable[0]).endswith(f"(the same run as {made}, counted once)")
 
 
+def test_a_run_that_was_trained_twice_with_other_errors_is_named_as_such(tmp_path):
+    made = make_run(tmp_path, settings(epochs=3), test_error=10.0)
+    again = make_run(tmp_path / "elsewhere", settings(epochs=3), test_error=30.0)
+    again.parent.rename(tmp_path / f"a-{made.parent.name}")
+    (left_out,) = survey(tmp_path).unreadable
+    assert left_out.why == f"the same run as {made}, counted once, though with an error of 30.00 %"
+
+
 def test_of_two_folders_of_a_run_that_with_the_result_counts(tmp_path):
     made = make_run(tmp_path, settings(epochs=3), state="interrupted")
     done = make_run(tmp_path / "elsewhere", settings(epochs=3))
