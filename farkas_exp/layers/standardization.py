@@ -90,5 +90,5 @@ def variance_gain(activation: Activation) -> float:
     """The gamma = Var[psi(x)]^(-1/2), x ~ N(0, 1), by the trapezoidal rule; sqrt(2 pi / (pi - 1)) for the ReLU."""
     x = torch.linspace(-12, 12, 240_001, dtype=torch.float64, device="cpu")
     density = torch.exp(-x.square() / 2) * (x[1] - x[0]) / math.sqrt(2 * math.pi)
-    values = activation(x.clone())
+    values = activation(x)
     return float((density @ values.square() - (density @ values).square()).rsqrt())

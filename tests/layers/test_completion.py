@@ -44,6 +44,19 @@ def test_the_bias_has_a_gradient_from_the_start():
     assert layer.bias.grad > 0
 
 
+def test_a_bound_below_zero_leaves_the_bias_at_zero():
+    assert FarkasCompletion(3, FarkasRule(cutoff=-2.0)).bias.item() == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_the_last_channel_is_minus_the_mean_of_the_others_in_its_gradient_and_in_the_type_of_the_input(dtype):
+    input = torch.ones(2, 5, dtype=dtype, requires_grad=True)
+    output = FarkasCompletion(5, FarkasRule("mean"))(input)
+    assert output.dtype == dtype
+    (gradient,) = torch.autograd.grad(output[:, -1].sum(), input)
+    assert gradient.tolist() == [[-0.25, -0.25, -0.25, -0.25, 0]] * 2
+
+
 def test_another_number_of_channels_is_refused():
     with pytest.raises(ValueError, match=r"of 3 channels got \(2, 4\)"):
         FarkasCompletion(3)(torch.ones(2, 4))

@@ -44,6 +44,25 @@ def test_filters_have_mean_0_and_the_deviation_that_is_asked_for():
     torch.testing.assert_close(scaled, reference[0], rtol=0, atol=1e-12)
 
 
+def test_a_standardized_convolution_and_its_gradients_are_those_of_its_formula():
+    layer = nn.Conv2d(2, 3, (3, 1))
+    scale_layers(nn.Sequential(layer), Activation("relu"))
+    layer.double()
+    with torch.no_grad():
+        layer.gain.copy_(normal(3))  # type: ignore[union-attr]
+    images, parameters = normal(2, 2, 5, 4), [layer.weight, layer.gain, layer.bias]
+    weight, gain, bias = (parameter.detach().clone().requires_grad_() for parameter in parameters)  # type: ignore[union-attr]
+    centred = weight - weight.mean((1, 2, 3), keepdim=True)
+    standard = centred / (centred.square().mean((1, 2, 3), keepdim=True) + EPS).sqrt()
+    expected = F.conv2d(images, gain.view(3, 1, 1, 1) * standard / math.sqrt(2 * 3), bias)
+    output = layer(images)
+    torch.testing.assert_close(output, expected)
+    found = torch.autograd.grad(output.square().sum(), parameters)  # type: ignore[arg-type]
+    for mine, theirs in zip(found, torch.autograd.grad(expected.square().sum(), (weight, gain, bias)), strict=True):
+        torch.testing.assert_close(mine, theirs)
+        assert mine.abs().max() > 1e-3
+
+
 def test_the_scaled_layer_is_timms():
     layers = pytest.importorskip("timm.layers")
     ours, images = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 5, 3, padding=1)), torch.rand(2, 3, 6, 6)

@@ -7,12 +7,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from farkas_exp.layers.farkas import FarkasLayer, FarkasLinear
+from farkas_exp.layers.farkas import FarkasConv2d, FarkasLayer, FarkasLinear
 from farkas_exp.layers.standardization import Standardizable
 from farkas_exp.machine.errors import UserError
 from farkas_exp.measures.spectrum import conv_singular_values, effective_rank, effective_ranks, used_weight
 from farkas_exp.methods.base import Training, build_methods, execution_mode
-from farkas_exp.methods.rank_projection import PROJECTIONS, project_ranks, project_weight
+from farkas_exp.methods.rank_projection import PROJECTIONS, map_sizes, project_ranks, project_weight
 from farkas_exp.models.create import create_model
 from farkas_exp.training.schedule import learning_rate_at
 
@@ -46,6 +46,9 @@ def test_projections_change_the_singular_values_as_they_say():
     assert torch.allclose(lowered, torch.cat((values[:2], torch.zeros(2, dtype=values.dtype))), atol=1e-12)
     capped = torch.linalg.svdvals(project_weight(weight, (1, 1), lambda s: s.clamp(max=cap)))
     assert torch.allclose(capped, values.clamp(max=cap))
+    square = torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for same in (weight, square, torch.randn(2, 2, 3, 1).double(), torch.randn(2, 2, 1, 3).double()):
+        assert torch.allclose(project_weight(same, (5, 4), lambda s: s), same)
     kernel = torch.randn(3, 2, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(project_weight(kernel, (5, 4), lambda s: s), kernel)  # nothing is lost by the transform
     full = project_weight(kernel, (3, 3), lambda s: s.clamp(max=1.0))  # as large as the map: nothing is cropped
@@ -71,6 +74,19 @@ def test_rank_min_lowers_and_rank_max_raises_the_effective_rank_of_every_layer(n
     assert (low < before).float().mean() > 0.7
     assert (high > before).float().mean() > 0.7
     assert low.mean() < before.mean() < high.mean()
+
+
+def test_the_map_of_a_layer_is_its_input_s_and_no_smaller_than_its_kernel():
+    """Strides are ignored; the network, in the mode of training, learns nothing from the images."""
+    strided, wide = nn.Conv2d(1, 2, 3, stride=(2, 3), padding=1), nn.Conv2d(2, 2, (5, 1), padding=(2, 0))
+    farkas, flat = FarkasConv2d(2, 3, 3, stride=2, padding=1), nn.Linear(12, 2)
+    model = nn.Sequential(strided, nn.BatchNorm2d(2), wide, farkas, nn.Flatten(), flat)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    sizes = map_sizes(model, torch.rand(2, 1, 8, 12))
+    assert sizes == {strided: (8, 12), wide: (5, 4), farkas: (4, 4), flat: (1, 1)}
+    assert list(sizes) == [strided, wide, farkas, flat]
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_effective_rank_by_hand():

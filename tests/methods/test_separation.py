@@ -163,6 +163,18 @@ def test_norm_bias_by_hand_and_weight_decay_is_its_case_of_norm_zero():
     assert float(norm_bias(parameters, 100.0)) == 71.0
     assert float(norm_bias(parameters, 20.0)) == 9.0
     assert float(norm_bias(parameters)) == 29.0
+    assert float(norm_bias([torch.ones(301, dtype=torch.bfloat16)])) == 301, "which bfloat16 has no number for"
+
+
+def test_the_norm_is_that_of_the_trainable_parameters():
+    model = nn.Linear(2, 1)
+    nn.init.constant_(model.weight, 3.0)
+    nn.init.constant_(model.bias, 5.0).requires_grad_(False)
+    made = config(regularizer={"name": "norm_bias", "strength": 0.5, "norm_squared": 8.0})
+    (method,) = build_methods(Training(made, model, Any, model))  # type: ignore[arg-type]
+    penalty = method.penalty(torch.zeros(1))
+    assert penalty is not None
+    assert penalty.item() == 0.5 * abs(9 + 9 - 8)
 
 
 def test_weight_decay_as_a_regularizer_is_twice_its_factor_in_sgd():
