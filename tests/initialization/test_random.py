@@ -196,6 +196,14 @@ def test_match_farkas_is_one_gain_that_gives_the_features_the_twins_variance(mod
     assert all(torch.equal(a.bias, b.bias) for a, b in hidden)
 
 
+def test_the_variance_of_features_is_that_between_images_averaged_over_the_units():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(2, 2), nn.Dropout(0.5), nn.Linear(2, 5))
+    nn.init.eye_(net[1].weight)
+    batch = torch.tensor([[[[0.0, 1.0]]], [[[2.0, 5.0]]], [[[4.0, 9.0]]]])
+    assert feature_variance(net, batch) == pytest.approx((4 + 16) / 2)
+    assert net.training
+
+
 def test_match_farkas_looks_at_64_images():
     twin, first = network("farkasnet34", seed=7), images(64)
     found = []

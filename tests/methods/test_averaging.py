@@ -56,6 +56,16 @@ def test_a_stopped_run_goes_on_with_the_same_average_bitwise():
     assert resumed.finish_epoch(again)["test_loss"] == whole.finish_epoch(state)["test_loss"]
 
 
+def test_the_weights_come_back_from_an_evaluation_that_fails():
+    trainer = made_trainer(**EMA)
+    trained(trainer, TrainerState())
+    (method,) = trainer.methods
+    before = copy.deepcopy(trainer.model.state_dict())
+    with pytest.raises(AssertionError), method.evaluating():
+        assert all(torch.equal(before[name], value) for name, value in trainer.model.state_dict().items())
+    assert all(torch.equal(before[name], value) for name, value in trainer.model.state_dict().items())
+
+
 def test_without_an_average_a_checkpoint_is_as_it_was():
     assert "methods" not in made_trainer().snapshot(TrainerState())
 

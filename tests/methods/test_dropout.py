@@ -1,10 +1,12 @@
+from typing import Any, cast
+
 import pytest
 import torch
 
 from farkas_exp.config import DropoutConfig
 from farkas_exp.layers.activation import Activation
 from farkas_exp.machine.errors import UserError
-from farkas_exp.methods.base import execution_mode
+from farkas_exp.methods.base import Training, build_methods, execution_mode
 from farkas_exp.methods.dropout import dropout_rate, set_dropout
 from farkas_exp.models.create import create_model
 from tests.configs import config
@@ -14,6 +16,17 @@ def test_the_rate_falls_linearly_to_zero_at_its_share_of_the_run():
     half = DropoutConfig(rate=0.4, anneal=0.5)
     assert [dropout_rate(half, epoch, 8) for epoch in range(6)] == pytest.approx([0.4, 0.3, 0.2, 0.1, 0.0, 0.0])
     assert dropout_rate(DropoutConfig(rate=0.4, anneal=0.0), 7, 8) == 0.4
+
+
+def test_each_epoch_begins_with_its_rate_of_the_whole_run():
+    model: Any = create_model("mlp", in_channels=1, image_size=2, depth=2, width=4)
+    made = config(epochs=10, dropout={"rate": 0.4, "anneal": 0.5})
+    (method,) = build_methods(Training(made, model, cast(Any, None), model))
+    rates = []
+    for epoch in range(7):
+        method.begin_epoch(epoch)
+        rates.append({module.dropout for module in model.modules() if isinstance(module, Activation)})
+    assert [rate for (rate,) in rates] == pytest.approx([0.4, 0.32, 0.24, 0.16, 0.08, 0.0, 0.0])
 
 
 @pytest.mark.parametrize("name", ["resnet34", "farkasnet34"])

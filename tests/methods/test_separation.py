@@ -144,6 +144,20 @@ def test_every_layer_is_watched_and_the_logits_stay_the_same(name, layers):
     assert gradients[1] is not None
 
 
+@pytest.mark.parametrize("name", ["sep_u", "sep_p", "sep_up"])
+def test_the_term_of_a_step_is_the_strength_times_the_constraints_of_the_configuration(name):
+    model, images = create_model("rect_conv", 3, in_channels=1, image_size=4, depth=2, width=3), torch.rand(4, 1, 4, 4)
+    options = {"coefficient": 0.7, "rho": 0.2, "conv_point": "position", "reduction": "layer_mean"}
+    methods = regularizers(model, name=name, strength=0.3, include_output=True, **options)
+    logits, (penalty,) = penalized(methods, model, images)
+    with watch_pre_activations(model) as seen:
+        model(images)
+    which = {"units": name != "sep_p", "points": name != "sep_u"}
+    expected = separation_penalty([*(z for _, z in seen), logits], **which, **options)
+    assert penalty.item() == pytest.approx(0.3 * expected.item())
+    assert not vars(methods[0])["seen"], "the graph of a step is not kept for the next one"
+
+
 @pytest.mark.parametrize(("width", "depth", "networks"), [(4, 10, 150), (4, 50, 40), (3, 5, 200)])
 def test_dead_points_of_random_networks_are_as_frequent_as_the_theory_says(width, depth, networks):
     points, _ = make_moons(85, 0.1, torch.Generator().manual_seed(0))
@@ -171,7 +185,7 @@ def test_the_norm_is_that_of_the_trainable_parameters():
     nn.init.constant_(model.weight, 3.0)
     nn.init.constant_(model.bias, 5.0).requires_grad_(False)
     made = config(regularizer={"name": "norm_bias", "strength": 0.5, "norm_squared": 8.0})
-    (method,) = build_methods(Training(made, model, Any, model))  # type: ignore[arg-type]
+    (method,) = build_methods(Training(made, model, NOTHING, model))
     penalty = method.penalty(torch.zeros(1))
     assert penalty is not None
     assert penalty.item() == 0.5 * abs(9 + 9 - 8)

@@ -9,8 +9,10 @@ from farkas_exp.report.statistics import (
     binomial_interval,
     boschloo_test,
     holm,
+    over_seeds,
     paired_test,
     permutation_test,
+    resolution,
     summarize,
     welch_interval,
 )
@@ -27,6 +29,25 @@ def test_summary_is_the_sample_mean_and_standard_deviation() -> None:
     assert found is not None
     assert found.mean == 5.0
     assert found.sd == pytest.approx(np.sqrt(32 / 7))
+
+
+def test_means_are_called_after_the_least_and_the_largest_number_of_seeds() -> None:
+    assert over_seeds([1, 1]) == "one seed"
+    assert over_seeds([3, 3]) == "mean over n = 3 seeds"
+    assert over_seeds([3, 1, 2]) == "mean over n = 1–3 seeds"
+
+
+def test_the_resolution_is_the_smallest_step_between_figures() -> None:
+    assert resolution([7.5, 7.0, 9.25]) == 0.5
+    assert resolution([0.1 + 0.2, 0.3, 1.3]) == pytest.approx(1.0), "rounding is no step"
+    assert resolution([2.0, 2.0]) == resolution([]) == 1.0
+    assert resolution([12.34, 12.35]) == pytest.approx(0.01)
+
+
+def test_an_interval_believes_no_smaller_deviation_than_it_is_told() -> None:
+    same, spread = welch_interval([[4.0] * 3], [1.0], least_sd=0.5), welch_interval([[3.5, 4.0, 4.5]], [1.0])
+    assert (same.low, same.high) == pytest.approx((spread.low, spread.high))
+    assert welch_interval([[3.0, 4.0, 5.0]], [1.0], least_sd=0.5) == welch_interval([[3.0, 4.0, 5.0]], [1.0])
 
 
 @pytest.mark.parametrize("confidence", [0.9, 0.95])

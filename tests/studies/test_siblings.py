@@ -188,14 +188,14 @@ def test_figures_are_shown_before_and_after_and_left_out_where_nobody_has_them(t
 
 def test_a_figure_before_or_after_training_is_one_of_the_same_epoch_of_as_many_runs_as_it_says(tmp_path):
     rows = {0: {"epoch": 0, "grad_norm": 8.0}, 1: {"epoch": 1, "grad_norm": 4.0}, 4: {"epoch": 4, "grad_norm": 2.0}}
-    measured = {"a": ((0, 1, 4), (0, 1), ()), "b": ((0,),), "c": ((4,),), "d": ((0, 1), (4,))}
+    measured = {"a": ((0, 1, 4), (0, 1), ()), "b": ((0,),), "c": ((4,),), "d": ((0, 1), (4,)), "e": ((0, 1, 4),)}
     for rate, (_, seeds) in enumerate(measured.items(), 1):
         for seed, epochs in enumerate(seeds):
             path = make_run(tmp_path, settings("mlp", lr__value=float(rate), epochs=4), seed=seed)
             write_text(RunDirectory(path).diagnostics, "".join(json.dumps(rows[epoch]) + "\n" for epoch in epochs))
     table = landscape_table(collect(tmp_path))
     shown = [dict(zip(table.columns, row, strict=True)).get("gradient") for row in table.rows]
-    assert [each.lines for each in shown] == [("8 → 4", "n = 2"), ("8 → –",), ("– → 2",), ("–",)]
+    assert [each.lines for each in shown] == [("8 → 4", "n = 2"), ("8 → –",), ("– → 2",), ("–",), ("8 → 2",)]
 
 
 def test_what_was_not_measured_after_the_last_epoch_is_not_shown_as_that_and_is_not_counted(tmp_path):
