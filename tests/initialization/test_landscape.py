@@ -105,7 +105,9 @@ def test_zero_and_bias_starts():
     def made(name, **options):
         torch.manual_seed(0)
         model = create_model("mlp", 2, in_channels=2, image_size=1, depth=2, width=4)
+        state = torch.get_rng_state()
         initialize(model, name, **options)
+        assert torch.equal(torch.get_rng_state(), state), "the generator is a private one"
         return model
 
     plain, zero, shifted, spread = (

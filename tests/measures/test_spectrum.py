@@ -118,6 +118,7 @@ def test_a_callback_acts_on_the_last_epochs_only(monkeypatch):
         return found
 
     assert due(made) == [5, 7, 9]
+    assert {call[2:] for call in calls} == {("rank_min", 0.1)}
     own = made.callback
     healing = dataclasses.replace(made, callback=dataclasses.replace(own, every_epochs=1, healing_epochs=2, lr=1e-3))
     assert due(healing) == [5, 6, 7]  # two epochs are trained after the last projection

@@ -6,21 +6,21 @@ import pytest
 import torch
 from torch import nn
 
-from farkas_exp.methods.base import Method, Training, build_methods, penalized
+from farkas_exp.methods.base import Method, Training, build_methods, execution_mode, penalized
 from tests.configs import config
 
 Nothing: Any = None
 
 
 class Pair(nn.Module):
-    """Two outputs: the input times a number, and an integer, which has no NaN to look for."""
+    """Three outputs: the input times a number, an integer and nothing, which have no NaN to look for."""
 
     def __init__(self) -> None:
         super().__init__()
         self.factor = nn.Parameter(torch.tensor(1.0))
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.factor * x, torch.tensor(3)
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
+        return self.factor * x, torch.tensor(3), None
 
 
 class Net(nn.Module):
@@ -38,6 +38,11 @@ def looking(epoch: int = 4) -> tuple[Net, Method]:
     (method,) = build_methods(Training(config(debug="anomaly"), model, Nothing, model))
     method.begin_epoch(epoch)
     return model, method
+
+
+@pytest.mark.parametrize("asked", ["auto", "none"])
+def test_its_steps_are_not_compiled_nor_recorded(asked):
+    assert execution_mode(config(debug="anomaly", compile=asked), "graph") == "none"
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])

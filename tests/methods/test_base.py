@@ -20,6 +20,7 @@ class Plain(Method):
 
 
 def test_a_name_of_a_group_is_registered_once(monkeypatch):
+    assert base.chosen(config()) == []  # the package's own register at the first call, and not in a test's list
     monkeypatch.setattr(base, "_METHODS", [])
     base.register(Plain)
     other = type("Other", (Method,), {"group": "attack", "names": ("plain",)})
@@ -108,6 +109,7 @@ def test_each_method_takes_the_mode_that_the_one_before_it_left(monkeypatch):
             return config.epochs == 3
 
     worlds: list[int] = []
+    assert base.chosen(config()) == []  # see above
     monkeypatch.setattr(base, "_METHODS", [*base._METHODS, First, Second])
     assert execution_mode(config(epochs=3), "graph", world_size=2) == "graph first second"
     assert execution_mode(config(epochs=4), "graph") == "graph first"

@@ -178,6 +178,7 @@ def test_norm_bias_by_hand_and_weight_decay_is_its_case_of_norm_zero():
     assert float(norm_bias(parameters, 20.0)) == 9.0
     assert float(norm_bias(parameters)) == 29.0
     assert float(norm_bias([torch.ones(301, dtype=torch.bfloat16)])) == 301, "which bfloat16 has no number for"
+    assert float(norm_bias([torch.tensor([2.0, 1e-6]).double()])) == pytest.approx(4 + 1e-12, rel=1e-15)
 
 
 def test_the_norm_is_that_of_the_trainable_parameters():
@@ -257,6 +258,7 @@ def test_a_compiled_network_cannot_be_watched():
 
 def test_a_method_from_outside_is_one_class(tmp_path, monkeypatch):
     """It registers itself with the group that chooses it; the trainer knows none by name."""
+    base.chosen(config())  # the package's own register at the first call, and not in a test's list
     monkeypatch.setattr(base, "_METHODS", [*base._METHODS])
     seen = []
 
