@@ -66,6 +66,45 @@ def test_the_attack_of_training_leaves_batch_norms_statistics_and_the_mode_alone
     assert build_methods(Training(config(), model, Nothing, model)) == []
 
 
+@pytest.mark.parametrize("random_start", [True, False])
+def test_the_attack_of_training_is_that_of_the_configuration(monkeypatch, random_start):
+    asked, given, shared = {"steps": 3, "step_size": 0.01, "epsilon": 0.05}, [], []
+
+    def attack(forward, images, labels, *, start, **how):
+        given.append((forward, model.training, start, how))
+        return images
+
+    monkeypatch.setattr("farkas_exp.methods.adversarial.pgd", attack)
+    model = network().train()
+    made = config(attack={"name": "pgd", "random_start": random_start, **asked})
+    training = Training(made, model, Nothing, lambda images: images, share=lambda: shared.append(model.training))
+    (method,) = build_methods(training)
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        method.prepare(torch.rand(4, 1, 8, 8), torch.arange(4))
+    assert shared == [True] * 3, "running statistics are shared before each attack"
+    assert all(each[:2] == (training.forward, False) and each[3] == asked for each in given)
+    if random_start:
+        first, again, other = (start for _, _, start, _ in given)
+        assert -0.05 <= float(first.min()) < -0.045 < 0.045 < float(first.max()) <= 0.05
+        assert torch.equal(first, again), "drawn by the training's generator"
+        assert not torch.equal(first, other)
+    else:
+        assert all(start is None for _, _, start, _ in given)
+
+
+def test_the_robust_error_is_the_share_of_all_test_images_in_evaluation_mode(monkeypatch):
+    monkeypatch.setattr("farkas_exp.methods.adversarial.pgd", lambda forward, images, labels, **how: images)
+    data = build_data(DatasetConfig("digits"), AugmentationConfig(0, False, 0), Batching(100, 0))
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(0.9), torch.nn.Linear(64, 10))
+    images, labels = (torch.cat(parts) for parts in zip(*data.test_batches(), strict=True))
+    wrong = (model[2](images.flatten(1)).argmax(1) != labels).sum()
+    assert 0 < wrong < len(labels) == 360, "the last batch is a smaller one"
+    assert robust_errors(model, data, seed=0) == dict.fromkeys(ROBUST_TESTS, 100 * int(wrong) / 360)
+    assert model.training
+
+
 def test_robust_error_is_at_least_the_clean_one_and_grows_with_the_radius():
     dataset, augmentation = DatasetConfig("digits"), AugmentationConfig(0, False, 0)
     data = build_data(dataset, augmentation, Batching(40, 0))
