@@ -74,7 +74,7 @@ def offers(experiment: str) -> dict[str, Any]:
 @cache
 def made_for(experiment: str, *for_hydra: str) -> tuple[Compositions, DictConfig]:
     """`of_experiment`, once its arms are offered."""
-    tell_hydra(Path(config_dir()))
+    tell_hydra()
     of_it = [f"experiment={experiment}"] if experiment else []
     with initialize_config_dir(config_dir(), version_base="1.3"):
         master = compose("config", [*of_it, *for_hydra], return_hydra_config=True)

@@ -27,6 +27,11 @@ def labelled(dataset: DatasetConfig) -> DatasetConfig:
     return replace(dataset, label=shown(folder.name or folder))
 
 
+def name_of(dataset: DatasetConfig) -> str:
+    """What the data are called in messages: by their label, or by the name of the data set."""
+    return labelled(dataset).label or dataset.name
+
+
 def home(path: str, where: str) -> str:
     """`path` with a leading ~ replaced by the user's home, as in a shell."""
     if not path.startswith("~"):

@@ -41,10 +41,10 @@ def choice(group: str, *known: str) -> Need:
     return Need(f"{key}={which}", lambda config: at(config, key) in known, {key: known[0]})
 
 
-def another(group: str, name: str, example: str) -> Need:
-    """The need for a choice of a group other than `name`."""
+def chosen(group: str, example: str) -> Need:
+    """The need for a choice of a group other than none."""
     key = f"{group}.name"
-    return Need(f"another {key} than {name}", lambda config: at(config, key) != name, {key: example})
+    return Need(f"another {key} than none", lambda config: at(config, key) != "none", {key: example})
 
 
 def positive(key: str, example: float) -> Need:
@@ -71,19 +71,19 @@ def own_option(registry: Registry[Any], option: str, example: str) -> Need:
     """The need for a choice that has this option."""
     *_, group, _ = registry.key.split(".")
 
-    def chosen(config: Any) -> str:
+    def name_in(config: Any) -> str:
         return getattr(config, group).name
 
     def is_met(config: Any) -> bool:
-        entry = registry.get(chosen(config))
+        entry = registry.get(name_in(config))
         return entry is None or option in entry.options
 
     def words(config: Any) -> str:
         having = [name for name in registry if option in registry[name].options]
         if len(having) <= MOST_NAMED:
             return f"{registry.key}={' or '.join(having)}"
-        own = ", ".join(f"{group}.{name}" for name in registry[chosen(config)].options) or "none"
-        return f"another {registry.key}: the options of {chosen(config)} are {own}"
+        own = ", ".join(f"{group}.{name}" for name in registry[name_in(config)].options) or "none"
+        return f"another {registry.key}: the options of {name_in(config)} are {own}"
 
     return Need(words, is_met, {registry.key: example})
 
@@ -132,7 +132,7 @@ STREAMED = data_set(lambda entry: entry.streamed, "streamed_folder")
 IMAGE_FOLDER = data_set(lambda entry: entry.image_files, "image_folder")
 IN_MEMORY = replace(data_set(lambda entry: entry.pixels and not entry.streamed, "digits"), words="images in memory")
 PIXELS = replace(data_set(lambda entry: entry.pixels, "digits"), words="images, not points")
-METHOD = another("regularizer", "none", "sep_up")
+METHOD = chosen("regularizer", "sep_up")
 SEPARATION = choice("regularizer", "sep_up", "sep_u", "sep_p")
-PROJECTED = another("callback", "none", "rank_min")
-ATTACKED = another("attack", "none", "pgd")
+PROJECTED = chosen("callback", "rank_min")
+ATTACKED = chosen("attack", "pgd")

@@ -30,7 +30,7 @@ def choice_of(group: str, name: str) -> dict[str, Any]:
 
 
 def is_choice(group: str, name: str) -> bool:
-    """Whether `GROUP=NAME` is a choice."""
+    """Whether `GROUP=NAME` is a choice with a file."""
     return _file(group, name).is_file()
 
 
@@ -38,14 +38,14 @@ def _file(group: str, name: str) -> Path:
     return Path(config_dir()) / group / f"{name}.yaml"
 
 
-def tell_hydra(config_dir: Path, overrides: Sequence[str] = ()) -> None:
+def tell_hydra(overrides: Sequence[str] = ()) -> None:
     """Load the plugins, including those in the overrides, and store the schema and every choice without a file."""
     load_plugins(named_plugins(overrides))
     store = ConfigStore.instance()
     store.store(name="schema", node=schema_defaults())
     for group, entries in registries().items():
         for name in entries:
-            if not (config_dir / group / f"{name}.yaml").exists():
+            if not is_choice(group, name):
                 store.store(group=group, name=name, node={"name": name})
 
 

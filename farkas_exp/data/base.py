@@ -52,10 +52,7 @@ class DataInfo:
 class ImageData(Protocol):
     """Batches of (images, labels): float32 images (N, C, H, W) and int64 labels (N,), both on the run's device."""
 
-    @property
-    def info(self) -> DataInfo:
-        """The facts of the dataset."""
-        ...
+    info: DataInfo
 
     def steps_in(self, epoch: int) -> int:
         """Full training batches in an epoch (from 0)."""
@@ -76,7 +73,7 @@ class ImageData(Protocol):
         ...
 
     def fixed_batch(self, n: int) -> Batch:
-        """The first `n` training images (or all) of a fixed order, not augmented."""
+        """The first `n` training images (or all) of a fixed order, the same for every seed and rank; not augmented."""
         ...
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from farkas_exp.config import AugmentationConfig
 from farkas_exp.data.augmentation import EpochPlan, crop_windows, cutout_, cutout_squares, plan_epoch
-from farkas_exp.data.base import Arrays, Batch, Batching, DataInfo, batch_share, test_share
+from farkas_exp.data.base import Arrays, Batch, Batching, DataInfo, ImageData, batch_share, test_share
 from farkas_exp.data.subset import fixed_order
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.seeding import derive_seed
@@ -27,8 +27,8 @@ BLOCK_BYTES = {"cpu": 2 * 2**20, "cuda": 64 * 2**20}
 TEST_BATCH_VALUES = 1000 * 3 * 32 * 32
 
 
-class DeviceData:
-    """An `ImageData` that is resident on the device: uint8 pixels, or float32 points.
+class DeviceData(ImageData):
+    """Data that are resident on the device: uint8 pixels, or float32 points.
 
     Batches are float32 in [0, 1], or have mean 0 and standard deviation 1 per channel over the training set
     (`normalize`). Training images are cropped, flipped and cut out, in this order; padding and zero-filled cutout are
@@ -70,7 +70,6 @@ class DeviceData:
         self._test_labels = arrays.test_labels[own.start : own.stop].to(self._device)
 
     def steps_in(self, epoch: int) -> int:
-        """Full training batches in an epoch, the same in all."""
         return self.info.train_size // self._batching.size
 
     def train_batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
@@ -107,7 +106,6 @@ class DeviceData:
             yield self._finish(images), self._test_labels[start : start + size]
 
     def fixed_batch(self, n: int) -> Batch:
-        """The first `n` training images (or all) of a fixed order, the same for every seed."""
         index = torch.from_numpy(fixed_order(self.info.train_size, "fixed batch")[:n]).to(self._device)
         images = self._windows.view.index_select(0, self._windows.originals(index)).float()
         return self._finish(images), self._labels[index]

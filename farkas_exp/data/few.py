@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from itertools import islice
 
-from farkas_exp.data.base import Batch, DataInfo, ImageData
+from farkas_exp.data.base import Batch, ImageData
 
 BATCHES = {"fast": 2, "overfit": 1}
 """How many batches there are of everything."""
@@ -17,10 +17,7 @@ class FewBatches(ImageData):
 
     def __init__(self, data: ImageData, batches: int, repeated: bool) -> None:
         self._data, self._batches, self._repeated = data, batches, repeated
-
-    @property
-    def info(self) -> DataInfo:
-        return self._data.info
+        self.info = data.info
 
     def steps_in(self, epoch: int) -> int:
         return min(self._batches, self._data.steps_in(self._of(epoch)))

@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _lead() -> int:
     """Help, check data, or run, as the first process."""
     given = sys.argv[1:]
-    tell_hydra(Path(config_dir()), given)
+    tell_hydra(given)
     if {"--help", "-h"} & set(given):
         print(help_text(Path(config_dir())))
         return OK

@@ -101,10 +101,7 @@ def run_one(work: Work, run: Run, *, shared_terminal: bool = False) -> None:
         job_dir_key="hydra.sweep.dir", job_subdir_key="hydra.sweep.subdir",
     )  # fmt: skip
     if done.status == JobStatus.FAILED:  # before the task could write one
-        error = " ".join(str(done._return_value).split())
-        outcomes.record_outcome(
-            work.sweep.directory, run.number, run.overrides, Outcome(outcomes.REFUSED, _name(run), error)
-        )
+        _record(work, run, Outcome(outcomes.REFUSED, _name(run), " ".join(str(done._return_value).split())))
 
 
 def skip_done(work: Work, all_runs: Iterable[Run]) -> list[Run]:
@@ -126,7 +123,7 @@ def skip_done(work: Work, all_runs: Iterable[Run]) -> list[Run]:
             continue
         settled.append(done.status)
         say(f"{done.status}: {done.path} ({done.note})")
-        outcomes.record_outcome(work.sweep.directory, run.number, run.overrides, done, objective(planned.config, done))
+        _record(work, run, done, objective(planned.config, done))
         if work.sweep.fail_fast and done.status in outcomes.ENDS_A_FAST_SWEEP:
             raise SystemExit(outcomes.TO_BE_CONTINUED)
     if line := work.sweep.tally.begin(settled):
@@ -136,7 +133,7 @@ def skip_done(work: Work, all_runs: Iterable[Run]) -> list[Run]:
 
 def tell_ended(work: Work, ended: Iterable[Run], running: int = 0) -> None:
     """Say how far the sweep is, now that these runs have ended and so many are running."""
-    rows = [outcomes.read_outcome(work.sweep.directory, run.number) for run in ended]
+    rows = [_row(work, run) for run in ended]
     if line := work.sweep.tally.add([row["status"] if row else LOST for row in rows], running):
         say(line)
 
@@ -155,6 +152,14 @@ def _name(run: Run) -> str:
     return " ".join(run.overrides)
 
 
+def _record(work: Work, run: Run, outcome: Outcome, objective: float | None = None) -> None:
+    outcomes.record_outcome(work.sweep.directory, run.number, run.overrides, outcome, objective)
+
+
+def _row(work: Work, run: Run) -> dict[str, Any] | None:
+    return outcomes.read_outcome(work.sweep.directory, run.number)
+
+
 def mark_killed_for_memory(work: Work, group: Group, note: str) -> bool:
     """`mark_open` for a job that the system killed for want of memory; return whether it may be tried again.
 
@@ -163,7 +168,7 @@ def mark_killed_for_memory(work: Work, group: Group, note: str) -> bool:
     run = left(work, group)[0]
     planned = _planned(Compositions(work.context.config_loader, work.config), run)
     if planned is not None and planned.config is not None and (crash := ended_for_memory(planned.config)):
-        outcomes.record_outcome(work.sweep.directory, run.number, run.overrides, crash)
+        _record(work, run, crash)
     mark_open(work, group, note)
     return bool(left(work, group))
 
@@ -171,18 +176,18 @@ def mark_killed_for_memory(work: Work, group: Group, note: str) -> bool:
 def mark_open(work: Work, group: Iterable[Run], note: str, status: str = LOST) -> None:
     """Record why these runs have no outcome yet; keep any that is there."""
     for run in left(work, group):
-        outcomes.record_outcome(work.sweep.directory, run.number, run.overrides, Outcome(status, _name(run), note))
+        _record(work, run, Outcome(status, _name(run), note))
 
 
 def left(work: Work, group: Iterable[Run]) -> list[Run]:
     """The runs that have not ended in this sweep, in whatever way."""
-    rows = [(run, outcomes.read_outcome(work.sweep.directory, run.number)) for run in group]
+    rows = [(run, _row(work, run)) for run in group]
     return [run for run, row in rows if row is None or row["status"] == LOST]
 
 
 def crashed(work: Work, all_runs: Iterable[Run]) -> bool:
     """Whether one of the runs crashed or was refused: the end of a sweep with fail_fast=true."""
-    rows = [outcomes.read_outcome(work.sweep.directory, run.number) for run in all_runs]
+    rows = [_row(work, run) for run in all_runs]
     return any(row is not None and row["status"] in outcomes.ENDS_A_FAST_SWEEP for row in rows)
 
 
@@ -190,7 +195,7 @@ def returns(work: Work, all_runs: Iterable[Run]) -> list[JobReturn]:
     """What Hydra's sweepers expect: each run's objective, None without a result."""
     answers = []
     for run in all_runs:
-        row = outcomes.read_outcome(work.sweep.directory, run.number) or {}
+        row = _row(work, run) or {}
         answer = JobReturn(overrides=list(run.overrides), status=JobStatus.COMPLETED)
         answer.return_value = row.get("objective")
         answers.append(answer)

@@ -60,7 +60,7 @@ class Kinds:
         """The rows without the paper's numbers, for another setting than the paper's."""
         return replace(self, rows=[replace(kind, paper={}) for kind in self.rows])
 
-    def settings(self, run: RunRecord, axes: Sequence[str] = ()) -> tuple[str, str]:
+    def settings(self, run: RunRecord, axes: Sequence[str]) -> tuple[str, str]:
         """The settings of a run that all kinds share, and those of its kind, without `axes`."""
         own = {key for kind in self.rows for key in kind.needs}
         shared, kinds = {}, {}

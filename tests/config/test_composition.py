@@ -119,7 +119,7 @@ def _counting(calls):
     ],
 )
 def test_a_commands_second_composition_is_what_hydra_makes_of_it_anew(given, mode, added):
-    tell_hydra(Path(config_dir()))
+    tell_hydra()
 
     def second(kind):
         loader, overrides = kind(create_config_search_path(config_dir())), [*given]

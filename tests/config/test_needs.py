@@ -99,7 +99,7 @@ def test_an_unknown_name_is_another_complaint(need):
 def test_the_example_of_a_need_meets_it():
     assert needs.choice("attack", "pgd", "fgsm").example == {"attack.name": "pgd"}
     assert needs.positive("dropout.rate", 0.5).example == {"dropout.rate": 0.5}
-    assert needs.another("callback", "none", "rank_min").example == {"callback.name": "rank_min"}
+    assert needs.chosen("callback", "rank_min").example == {"callback.name": "rank_min"}
     assert needs.optimizer("momentum", "sgd").example == {"optimizer.name": "sgd"}
     assert needs.STREAMED.example == {"dataset.name": "streamed_folder"}
     assert needs.IMAGE_FOLDER.example == {"dataset.name": "image_folder"}

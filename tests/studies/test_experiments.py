@@ -1,6 +1,8 @@
 """Every experiment composes, opens with what it is, and is narrowed, trained, rendered and skipped as it says."""
 
 import itertools
+import re
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -10,10 +12,11 @@ from farkas_exp.config.store import choice_of, config_dir
 from farkas_exp.launch import grid
 from farkas_exp.launch.cli import main
 from farkas_exp.machine.errors import UserError
-from farkas_exp.registry import DATASETS, NETWORKS
+from farkas_exp.registry import DATASETS, EXPERIMENTS, NETWORKS
 from farkas_exp.runs import collect
 from tests.composing import arm, composed, jobs, of_experiment, own_arms, sweep_of
 
+FILES = {path.stem: path for path in sorted(Path(config_dir()).glob("experiment/*.yaml"))}
 EVERY = {path.stem for path in Path(config_dir()).glob("dataset/*.yaml")}
 POINTS, STREAMED = {"moons"}, {"imagenet", "tiny_imagenet", "streamed_folder"}
 
@@ -29,11 +32,14 @@ def root_of(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("datasets", ["one", pytest.param("all", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("experiment", sorted(path.stem for path in Path(config_dir()).glob("experiment/*.yaml")))
-def test_an_experiment_composes_as_hydra_does_and_with_every_dataset_that_fits_it(
+@pytest.mark.parametrize("experiment", FILES)
+def test_an_experiment_has_its_runs_and_composes_as_hydra_does_with_every_dataset_that_fits_it(
     experiment: str, datasets: str
 ) -> None:
     """Points are for networks without convolutions, phases for streamed images; everything else fits everything."""
+    said = EXPERIMENTS[experiment].runs.removeprefix("up to ")
+    assert said == str(number_of_runs(experiment))
+    assert re.search(rf"^# +Runs: .*\b{said}\b", FILES[experiment].read_text(), flags=re.M)
     compositions, master = of_experiment(experiment)
     rate = ["lr.value=0.03"] if experiment.endswith(("_test", "_extended")) else []  # in place of a search
     root = root_of(master.dataset.name)
@@ -52,6 +58,19 @@ def test_an_experiment_composes_as_hydra_does_and_with_every_dataset_that_fits_i
     for dataset in fitting if datasets == "all" else {another}:
         folder = root_of(choice_of("dataset", dataset)["name"])
         assert composed(f"experiment={experiment}", *given, *rate, f"dataset={dataset}", *folder) is not None
+
+
+def number_of_runs(experiment: str) -> int:
+    """The combinations of an experiment's sweep whose arm is for their network; one that an arm sets itself fits."""
+    compositions, master = of_experiment(experiment)
+    combinations = grid.combinations(master.hydra.sweeper.params, [], compositions._loader)
+    given = [dict(word.split("=", 1) for word in combination) for combination in combinations]
+    patterns = {name: each.only_for or ("*",) for name, each in own_arms(experiment).items()}
+    fits = [patterns.get(each.get("arm", ""), ("*",)) for each in given]
+    return sum(
+        "model" not in each or any(fnmatchcase(each["model"], pattern) for pattern in own)
+        for each, own in zip(given, fits, strict=True)
+    )
 
 
 def test_phases_go_before_a_datasets_default_size_and_not_before_the_users() -> None:

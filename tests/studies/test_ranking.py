@@ -71,7 +71,8 @@ def test_the_table_and_the_picture_have_every_method() -> None:
     table = ranks_table(errors, "ranks")
     assert [row[0].lines[0] for row in table.rows] == ["Farkas sum", "plain"]
     assert table.rows[1][3].lines[0].startswith("+88.50 [")
-    axes = ranks_figure(errors).axes[0]
+    axes = ranks_figure(errors, {"plain": "red", "Farkas sum": "blue"}).axes[0]
+    assert [line.get_color() for line in axes.get_lines()] == ["blue", "black", "red", "black"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["Farkas sum   [1]", "plain   [2]"]
     assert [label.get_text() for label in axes.get_xticklabels()][-3:] == ["10", "20", "50"], "plain numbers"
 

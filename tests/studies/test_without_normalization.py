@@ -11,6 +11,7 @@ import pytest
 from farkas_exp.config import to_dict
 from farkas_exp.launch.cli import main
 from farkas_exp.machine.errors import UserError
+from farkas_exp.report import style
 from farkas_exp.report.methods import Arms
 from farkas_exp.report.render import show
 from farkas_exp.runs import RunRecord, collect
@@ -151,6 +152,16 @@ def test_methods_with_and_without_the_keys_of_a_group_are_in_one_table(tmp_path:
     methods, notes = find(collect(tmp_path), Arms(configs, CHOSEN))
     assert {method.name: method.held_out for method in methods} == {"LN": {0.1: 10.0}, "plain": {0.1: 10.0}}
     assert notes == []
+
+
+def test_the_colour_of_a_method_says_whether_its_network_has_farkas_layers(tmp_path: Path) -> None:
+    networks = {"Farkas scale": "resnet34", "sum": "farkasnet34"}
+    configs = {label: {**method_settings("plain", 0.1, 0.0), "model": {"name": n}} for label, n in networks.items()}
+    for config in configs.values():
+        make_run(tmp_path, config)
+    methods, _ = find(collect(tmp_path), Arms(configs, CHOSEN))
+    colors = {"Farkas scale": style.COLORS["vermilion"], "sum": style.COLORS["blue"]}
+    assert {method.name: method.color for method in methods} == colors
 
 
 def test_a_method_is_its_settings_whoever_trained_a_run_and_under_whatever_name(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from farkas_exp.config import DatasetConfig
-from farkas_exp.config.folders import labelled
+from farkas_exp.config.folders import name_of
 from farkas_exp.data.base import Arrays
 from farkas_exp.data.files.cache import CACHE_FOLDER, read_cached, write_cached
 from farkas_exp.data.files.decode import CentreCrop, decode, image_sizes, quiet
@@ -37,7 +37,7 @@ def load(config: DatasetConfig, device: torch.device) -> Arrays:
     images = torch.from_numpy(_images(config, sets))
     border = len(sets.train)
     return Arrays(
-        labelled(config).label or config.name, sets.classes, images[:border], torch.from_numpy(sets.train.labels),
+        name_of(config), sets.classes, images[:border], torch.from_numpy(sets.train.labels),
         images[border:], torch.from_numpy(sets.test.labels), prints_of_sets(sets, {}), sets.left_out,
     )  # fmt: skip
 

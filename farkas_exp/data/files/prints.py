@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from farkas_exp.config.folders import home
+from farkas_exp.config.folders import home, name_of
 from farkas_exp.config.schema import DatasetConfig, PhasesConfig
 from farkas_exp.data.files.copies import copies_in_use, copy_root
 from farkas_exp.data.files.listing import SCANNERS, ImageSets, list_images
@@ -92,11 +92,10 @@ def check_same(recorded: Mapping[str, str], now: Prints | None, dataset: Dataset
         return "its record is older than fingerprints of data" if now else ""
     for what in recorded.keys() & now.keys():
         if recorded[what] != now[what]:
-            name = dataset.label or dataset.name
             raise UserError(
-                f"dataset: {shown(dataset.root or name)} is not the data this run began with (fingerprint of the {what}"
-                f" {now[what]}, was {recorded[what]}); restore it, or give the new data another dataset.label or"
-                f" runs_dir, or move {run} away"
+                f"dataset: {shown(dataset.root or name_of(dataset))} is not the data this run began with (fingerprint"
+                f" of the {what} {now[what]}, was {recorded[what]}); restore it, or give the new data another"
+                f" dataset.label or runs_dir, or move {run} away"
             )
     return ""
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from farkas_exp.config import AugmentationConfig, DatasetConfig, PhaseConfig, PhasesConfig
-from farkas_exp.config.folders import labelled
-from farkas_exp.data.base import Batch, Batching, DataInfo, say_left_out, test_share
+from farkas_exp.config.folders import name_of
+from farkas_exp.data.base import Batch, Batching, DataInfo, ImageData, say_left_out, test_share
 from farkas_exp.data.files.cache import CACHE_FOLDER, read_cached, write_cached
 from farkas_exp.data.files.copies import copies_in_use, copy_for, copy_root, list_copy
 from farkas_exp.data.files.decode import CentreCrop, RandomCrop, View, image_sizes
@@ -34,8 +34,8 @@ FIXED_PART = 256
 """Images of a fixed batch to decode at once."""
 
 
-class StreamedData:
-    """An `ImageData` that decodes images as they are needed; see `DeviceData` for what both have.
+class StreamedData(ImageData):
+    """Data whose images are decoded as they are needed; see `DeviceData` for what both have.
 
     The training crops take `flip` and `min_scale` of the augmentation. Phases give image size and global batch by
     epoch; without a schedule they are `dataset.image_size` and `batch_size`.
@@ -54,7 +54,7 @@ class StreamedData:
         self._sets = sets
         classes, least = len(sets.classes), min(phase.image_size for phase in self._phases.schedule)
         self.info = DataInfo(
-            name=_name(dataset),
+            name=name_of(dataset),
             num_classes=classes,
             class_names=sets.classes,
             image_shape=(3, least, least),
@@ -75,7 +75,6 @@ class StreamedData:
         self._aspects = self._test_aspects() if rectangular else None
 
     def steps_in(self, epoch: int) -> int:
-        """Full training batches in an epoch (from 0)."""
         return self.info.train_size // self._phases.batch_of(self._phases.at(epoch))
 
     def train_batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
@@ -123,7 +122,6 @@ class StreamedData:
         return self._moved(pixels, (self._test_labels[torch.from_numpy(own)] for own, _, _ in shares))
 
     def fixed_batch(self, n: int) -> Batch:
-        """The first `n` training images (or all) of a fixed order, the same for every seed and rank."""
         index = fixed_order(self.info.train_size, "fixed batch")[:n]
         size = self.info.image_shape[1]
         parts = [index[start : start + FIXED_PART] for start in range(0, len(index), FIXED_PART)]
@@ -241,19 +239,14 @@ def _single_phase(dataset: DatasetConfig, batch_size: int) -> PhasesConfig:
     return PhasesConfig("single", (phase,))
 
 
-def _name(dataset: DatasetConfig) -> str:
-    """The name of the data in messages."""
-    return labelled(dataset).label or dataset.name
-
-
 def _listed(dataset: DatasetConfig, phases: PhasesConfig) -> tuple[ImageSets, Prints]:
     """The files of the run, and the fingerprints of all that it reads."""
     whole = list_images(dataset.root, dataset.num_classes)
     files = prints_of_sets(whole, {size: list_copy(whole, size) for size in copies_in_use(dataset, phases)})
     train, test, classes = whole.train, whole.test, whole.classes
     if dataset.train_limit is not None:
-        train = train.part(limited(torch.from_numpy(train.labels), len(classes), dataset.train_limit, _name(dataset)))
+        train = train.part(limited(torch.from_numpy(train.labels), len(classes), dataset.train_limit, name_of(dataset)))
     if dataset.validation > 0:
-        held = held_out(torch.from_numpy(train.labels), len(classes), dataset.validation, _name(dataset))
+        held = held_out(torch.from_numpy(train.labels), len(classes), dataset.validation, name_of(dataset))
         train, test = train.part(~held), train.part(held)
     return replace(whole, train=train, test=test), files

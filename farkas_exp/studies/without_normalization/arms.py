@@ -27,7 +27,7 @@ def composed(experiment: str) -> dict[str, dict[str, Any]]:
     from farkas_exp.config.composition import Compositions
     from farkas_exp.config.store import config_dir, tell_hydra
 
-    tell_hydra(Path(config_dir()))
+    tell_hydra()
     found: dict[str, dict[str, Any]] = {}
     own = arms.arms_of(experiment, [Path(config_dir())])
     arms.offer(own)

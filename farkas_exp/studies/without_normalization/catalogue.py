@@ -30,7 +30,7 @@ _EXPERIMENTS = (
     ("initializations", "initializations", "648", "not measured",
      "every method with every initialization, on held-out images; then at its own best rate, on test images",
      {"then": "initializations_test"}),
-    ("initializations_test", "initializations", "108", "not measured",
+    ("initializations_test", "initializations", "180", "not measured",
      "every method with every initialization at its own best learning rate, on the test images"),
     ("transformers", "transformers", "42", "not measured as a whole",
      "the same with a vision transformer, on held-out images; then at its own best, on test images",

@@ -21,7 +21,7 @@ from farkas_exp.report.tables import Cell, Table, cell
 from farkas_exp.runs import DONE, RunRecord, query
 from farkas_exp.studies.without_normalization.arms import CHOSEN, COMPARISONS, arms_of
 from farkas_exp.studies.without_normalization.costs import COLUMNS, Cost, known_costs
-from farkas_exp.studies.without_normalization.ranking import color_of, ranks_figure, ranks_table
+from farkas_exp.studies.without_normalization.ranking import ranks_figure, ranks_table
 
 SIZES = ("model.blocks", "model.widths", "model.depth", "model.width", "model.patch")
 MARGIN = 5.0
@@ -49,6 +49,18 @@ class Method:
     tests: tuple[RunRecord, ...]
     open_runs: int
     cost: Cost
+
+    @property
+    def runs(self) -> list[RunRecord]:
+        """All that count."""
+        return [*self.tests, *(run for runs in self.search.values() for run in runs)]
+
+    @property
+    def color(self) -> str:
+        """Vermilion for plain networks, and blue for those with Farkas layers."""
+        return style.COLORS[
+            "vermilion" if query.is_plain(str(query.setting(self.runs[0].config, "model.name"))) else "blue"
+        ]
 
     @property
     def held_out(self) -> dict[float, float]:
@@ -133,8 +145,8 @@ def with_ranks(name: str, table: Table, methods: Sequence[Method], figures: Mapp
     errors = {method.name: method.errors for method in methods if method.errors}
     if len(errors) < 2:
         return Report(name, (table,), figures)
-    ranks = f"{name}_ranks"
-    return Report(name, (table, ranks_table(errors, ranks)), {**figures, ranks: lambda: ranks_figure(errors)})
+    ranks, colors = f"{name}_ranks", {method.name: method.color for method in methods if method.errors}
+    return Report(name, (table, ranks_table(errors, ranks)), {**figures, ranks: lambda: ranks_figure(errors, colors)})
 
 
 def find_methods(
@@ -212,7 +224,7 @@ def _test_cell(method: Method) -> Cell:
 
 
 def _notes(methods: Sequence[Method]) -> tuple[str, ...]:
-    runs = [run for method in methods for run in (*method.tests, *(r for each in method.search.values() for r in each))]
+    runs = [run for method in methods for run in method.runs]
     notes = [_setting_note(runs[0].config)] if runs else []
     notes.append(
         "The rate is chosen on images held out of the training set; the test error, mean ± standard deviation of n"
@@ -281,7 +293,7 @@ def rates_figure(methods: Sequence[Method]) -> Any:
 
 
 def _draw(axes: Any, method: Method) -> None:
-    color = color_of(method.name)
+    color = method.color
     rates, errors = list(method.held_out), list(method.held_out.values())
     axes.plot(rates, errors, color=color, marker="o", markersize=4)
     broken = [rate for rate in rates if any(map(query.has_failed, method.search[rate]))]

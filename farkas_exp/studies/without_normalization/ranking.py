@@ -97,19 +97,14 @@ def ranks_table(methods: Mapping[str, Errors], name: str) -> Table:
     return Table("Which methods the runs tell apart", columns, tuple(rows), notes, tuple(records), name)
 
 
-def color_of(method: str) -> str:
-    """Blue for methods with Farkas layers, which their names say, and vermilion for the others."""
-    return style.COLORS["blue" if "Farkas" in method else "vermilion"]
-
-
-def ranks_figure(methods: Mapping[str, Errors]) -> Any:
+def ranks_figure(methods: Mapping[str, Errors], colors: Mapping[str, str]) -> Any:
     """Every run's error as a dot and each method's mean, in the order of the means, with the ranks beside."""
     found: Sequence[Standing] = standings(methods)
     with style.new_figure(7.6, 0.24 * len(found) + 1.4) as figure:
         axes = figure.subplots()
         for place, each in enumerate(found):
             values = list(each.errors.values())
-            axes.plot(values, [place] * len(values), "o", color=color_of(each.name), markersize=4, alpha=0.5)
+            axes.plot(values, [place] * len(values), "o", color=colors[each.name], markersize=4, alpha=0.5)
             axes.plot([each.mean], [place], "|", color="black", markersize=11)
         axes.set_yticks(range(len(found)), [f"{style.text(each.name)}   [{each.ranks}]" for each in found], fontsize=8)
         axes.set_xscale("symlog", linthresh=1.0)
