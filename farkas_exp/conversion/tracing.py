@@ -10,6 +10,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from farkas_exp.conversion.nodes import modules_of
 from farkas_exp.layers.paths import in_mode
+from farkas_exp.machine.errors import message_of
 
 
 class Untraceable(Exception):  # noqa: N818 - a fact about a network
@@ -115,8 +116,8 @@ def uninspected(model: nn.Module, graph: fx.Graph) -> list[str]:
 
 
 def reason(error: Exception) -> str:
-    """What an error says, in one line."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    """What an error says, in one line that is not too long."""
+    return message_of(error, 200)
 
 
 def _follow_mode(model: nn.Module, graph: fx.Graph, other: fx.Graph) -> None:

@@ -5,7 +5,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.errors import UserError, message_of
 from farkas_exp.machine.files import scratch_folder
 
 NETWORK_TIMEOUT = 30.0  # seconds without an answer
@@ -28,7 +28,7 @@ def put_into(root: Path, folder: Path, name: str, fetch: Callable[[Path], object
     except (OSError, RuntimeError) as error:
         if (root / folder).is_dir():  # another run was faster
             return
-        reason = " ".join(str(error).split())
-        raise UserError(f"dataset.root: cannot put {name} into '{root}' ({reason}); {otherwise}") from error
+        why = f"cannot put {name} into '{root}' ({message_of(error)})"
+        raise UserError(f"dataset.root: {why}; {otherwise}") from error
     finally:
         socket.setdefaulttimeout(timeout)

@@ -17,7 +17,7 @@ from farkas_exp.config.composition import Compositions
 from farkas_exp.config.texts import keep_texts
 from farkas_exp.launch.planned import Planned
 from farkas_exp.launch.sweep import SweepWatch
-from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.errors import UserError, message_of
 from farkas_exp.runs.query import different_keys
 
 MOST_RUNS = 1_000_000
@@ -78,7 +78,7 @@ def _values(override: Override) -> list[str]:
     try:
         values = list(itertools.islice(override.sweep_string_iterator(), MOST_RUNS + 1))
     except (HydraException, ValueError, ArithmeticError, TypeError) as error:
-        raise UserError(f"{text}: {' '.join(str(error).split())}") from None
+        raise UserError(f"{text}: {message_of(error)}") from None
     if key == arms.GROUP and set(values) <= set(order := arms.offered()):
         values.sort(key=order.index)
     if not values:

@@ -18,7 +18,7 @@ from farkas_exp.launch.execution import ended_for_memory
 from farkas_exp.launch.outcomes import LOST, Outcome
 from farkas_exp.launch.planned import Planned, objective
 from farkas_exp.launch.sweep import Sweep, SweepWatch
-from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.errors import UserError, message_of
 from farkas_exp.machine.output import say
 from farkas_exp.machine.signals import StopRequest
 
@@ -101,7 +101,7 @@ def run_one(work: Work, run: Run, *, shared_terminal: bool = False) -> None:
         job_dir_key="hydra.sweep.dir", job_subdir_key="hydra.sweep.subdir",
     )  # fmt: skip
     if done.status == JobStatus.FAILED:  # before the task could write one
-        _record(work, run, Outcome(outcomes.REFUSED, _name(run), " ".join(str(done._return_value).split())))
+        _record(work, run, Outcome(outcomes.REFUSED, _name(run), message_of(done._return_value)))
 
 
 def skip_done(work: Work, all_runs: Iterable[Run]) -> list[Run]:

@@ -19,7 +19,7 @@ from farkas_exp.launch import jobs, workers
 from farkas_exp.launch.jobs import Group, Run, Work
 from farkas_exp.launch.outcomes import LOST, TO_BE_CONTINUED, end_job
 from farkas_exp.machine import distributed
-from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.errors import UserError, message_of
 from farkas_exp.machine.output import say
 from farkas_exp.machine.signals import PREEMPTION, StopRequest
 from farkas_exp.runs import CRASHED
@@ -143,7 +143,7 @@ def _refusals() -> Iterator[None]:
         lines = [line for line in str(error).splitlines() if "sbatch: error:" in line] or [str(error).splitlines()[-1]]
         raise UserError(f"hydra.launcher: {'; '.join(lines).replace('sbatch: error: ', '')}") from None
     except (RuntimeError, ValueError, TypeError) as error:
-        raise UserError(f"hydra.launcher: {' '.join(str(error).split())}") from None
+        raise UserError(f"hydra.launcher: {message_of(error)}") from None
 
 
 def _run_array(executor: AutoExecutor, work: Work, groups: Sequence[Group]) -> list[Group]:

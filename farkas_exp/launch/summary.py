@@ -31,7 +31,7 @@ from farkas_exp.launch.outcomes import (
 from farkas_exp.launch.sweep import Sweep
 from farkas_exp.machine.errors import UserError, in_one_line
 from farkas_exp.machine.files import write_text
-from farkas_exp.machine.output import say, warn
+from farkas_exp.machine.output import plural, say, warn
 from farkas_exp.machine.signals import free_to_leave
 
 
@@ -91,9 +91,9 @@ def summarize(
     words = {runs.FAILED: "failed to train", BUSY: "busy elsewhere"}
     jobs = [outcome for outcome in outcomes if outcome.status != PASSED_OVER]
     parts = [f"{count[status]} {words.get(status, status)}" for status in order if count[status]]
-    say(f"\n{len(jobs)} run{'s' * (len(jobs) != 1)} in {seconds:.1f} s: {', '.join(parts) or 'none'}")
+    say(f"\n{plural(len(jobs), 'run')} in {seconds:.1f} s: {', '.join(parts) or 'none'}")
     if repeated:
-        say(f"{repeated} combination{'s' * (repeated != 1)} given more than once: each was run once.")
+        say(f"{plural(repeated, 'combination')} given more than once: each was run once.")
     if cut:
         say(f"The sweep ended early: {cut.reason}; runs not begun are not counted.")
     for outcome in outcomes:

@@ -17,7 +17,7 @@ from farkas_exp.launch.outcomes import USAGE
 from farkas_exp.launch.planned import Planned
 from farkas_exp.launch.tally import Tally
 from farkas_exp.machine import distributed
-from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.errors import UserError, message_of
 
 
 @dataclass
@@ -110,7 +110,7 @@ class SweepWatch(Callback):
             if distributed.current().are_several and not in_this_process:
                 raise UserError(ONE_LAUNCHER)
         except (UserError, OmegaConfBaseException, AttributeError, TypeError) as error:
-            SweepWatch.refusal = " ".join(str(error).split())
+            SweepWatch.refusal = message_of(error)
             raise SystemExit(USAGE) from None
 
 

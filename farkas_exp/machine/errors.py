@@ -16,6 +16,11 @@ class Interrupted(Exception):  # noqa: N818 - not an error: the run goes on wher
     """The run was asked to stop and has written its checkpoint; the same command continues it."""
 
 
+def message_of(error: BaseException, longest: int | None = None) -> str:
+    """The message of an error without line breaks, at most so long; its type if it has none."""
+    return " ".join(str(error).split())[:longest] or type(error).__name__
+
+
 def in_one_line(error: BaseException) -> str:
     """The type of an error, and its message without line breaks."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from farkas_exp.machine.errors import message_of
+
 BEAT_SECONDS = 5.0
 """The time between two heartbeats."""
 
@@ -56,7 +58,7 @@ class Watch:
                 failing_since = None
             except Exception as error:  # noqa: BLE001 - the store cannot be reached, whatever the error
                 failing_since = failing_since or time.monotonic()
-                lost = f"the first process cannot be reached ({' '.join(str(error).split())[:80]})"
+                lost = f"the first process cannot be reached ({message_of(error, 80)})"
                 if time.monotonic() - failing_since < GRACE_SECONDS:
                     continue
             if lost and not self._ended.is_set():

@@ -35,6 +35,11 @@ def warn(text: str) -> None:
         say(text, sys.stderr)
 
 
+def plural(count: int, noun: str) -> str:
+    """1 run, 2 runs."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
 @contextmanager
 def patient() -> Iterator[None]:
     """Keep printing from raising within the block, wherever it happens; for the `main` of a command."""

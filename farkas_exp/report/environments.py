@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from farkas_exp.machine.output import plural
 from farkas_exp.machine.terminal import printable
 from farkas_exp.report.arms import group_arms
 from farkas_exp.runs import DONE, RunDirectory, RunRecord, read_starts
@@ -27,7 +28,7 @@ def environment_note(records: Sequence[RunRecord]) -> str:
     if not several:
         return ""
     parts = [
-        f"{key} " + ", ".join(f"{value} ({n} run{'s' * (n != 1)})" for value, n in counts.items())
+        f"{key} " + ", ".join(f"{value} ({plural(n, 'run')})" for value, n in counts.items())
         for key, counts in several.items()
     ]
     mixed = []

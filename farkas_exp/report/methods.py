@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from farkas_exp.machine.output import plural
 from farkas_exp.report.arms import pretty
 from farkas_exp.runs import DONE, RunRecord
 from farkas_exp.runs.query import by_data, effective_settings
@@ -86,7 +87,7 @@ class Chosen:
     def notes(self) -> list[str]:
         """What was left out, in words."""
         return [
-            f"Left out: {count} run{'s' * (count != 1)} in another setting ({how}); choose it with KEY=VALUE."
+            f"Left out: {plural(count, 'run')} in another setting ({how}); choose it with KEY=VALUE."
             for how, count in self.left_out
         ]
 

@@ -8,6 +8,7 @@ from typing import Any, overload
 
 from farkas_exp.config.options import shown
 from farkas_exp.machine.errors import unknown
+from farkas_exp.machine.output import plural
 from farkas_exp.runs.collection import Unreadable, survey
 from farkas_exp.runs.directory import STATES
 from farkas_exp.runs.query import different_settings, filter_keys, selected
@@ -45,7 +46,7 @@ class Runs(Sequence[RunRecord]):
         states = Counter(record.state for record in self)
         told = [f"{states[state]} {state}" for state in STATES if states[state]]
         told += [f"{len(self.unreadable)} unreadable"] if self.unreadable else []
-        return f"<{len(self)} run{'s' * (len(self) != 1)}{': ' * bool(told)}{', '.join(told)}>"
+        return f"<{plural(len(self), 'run')}{': ' * bool(told)}{', '.join(told)}>"
 
     def where(self, state: str | Sequence[str] | None = None, **settings: Any) -> "Runs":
         """Those with one of the given values at every key.

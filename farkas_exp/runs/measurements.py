@@ -11,6 +11,7 @@ from typing import Any
 
 from farkas_exp.config import DiagnosticsConfig
 from farkas_exp.machine.files import write_text
+from farkas_exp.machine.output import plural
 from farkas_exp.runs import FAILED, RunDirectory, RunRecord, read_json, read_rows
 from farkas_exp.runs.jsonfiles import json_line
 
@@ -74,7 +75,7 @@ class Measurements:
         parts = [f"{described(lost)}, whose network is not kept"] if (lost := list(lost)) else []
         parts += [f"epoch {', '.join(map(str, after))}, after the last one ({epochs})"] if after else []
         if self.asked.train_eval and (over := sum("train_eval_loss" not in row for row in read_rows(self.run.metrics))):
-            parts += [f"train_eval of {over} epoch{'s' * (over > 1)} that went without it"]
+            parts += [f"train_eval of {plural(over, 'epoch')} that went without it"]
         return "; ".join(parts)
 
     def put(self, gap: Gap, figures: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from farkas_exp import runs
 from farkas_exp.config.options import shown as as_written
 from farkas_exp.machine.commands import command
 from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.output import plural
 from farkas_exp.machine.signals import StopRequest
 from farkas_exp.machine.terminal import printable
 from farkas_exp.runs import RunRecord
@@ -209,7 +210,7 @@ def print_once(request: Request) -> None:
 def summary(lines: Sequence[Line]) -> str:
     """How many runs are in which state, in one line."""
     parts = [f"{number} {state}" for state, number in _count(lines).items()]
-    return f"{len(lines)} run{'s' * (len(lines) != 1)}" + (f": {', '.join(parts)}" if parts else "")
+    return plural(len(lines), "run") + (f": {', '.join(parts)}" if parts else "")
 
 
 def _count(lines: Sequence[Line]) -> dict[str, int]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from farkas_exp.config import Config, WandbConfig, recorded
-from farkas_exp.machine.errors import UserError, unknown
+from farkas_exp.machine.errors import UserError, message_of, unknown
 from farkas_exp.machine.output import warn as print_warning
 from farkas_exp.runs import FINISHED, open_run, read_run
 from farkas_exp.runs import wandb_service as service
@@ -204,11 +204,10 @@ class WandbMirror:
         if self._warned:
             return
         self._warned = True
-        reason = " ".join(str(error).split()) or type(error).__name__
         folders = (self._directory / "wandb").glob("run-*" if self._online else "offline-run-*")
         newest = max((folder for folder in folders if folder.is_dir()), key=lambda folder: folder.name, default=None)
         hint = f"; upload it later with: wandb sync {newest}" if newest else ""
-        self._warn(f"wandb: {what} ({reason[:160]}){hint}")
+        self._warn(f"wandb: {what} ({message_of(error, 160)}){hint}")
 
 
 def log_files(files: Sequence[Path], name: str, settings: WandbConfig, directory: Path) -> None:
@@ -227,7 +226,7 @@ def log_files(files: Sequence[Path], name: str, settings: WandbConfig, directory
     try:
         run = _init(told.mode, arguments)
     except Exception as error:  # noqa: BLE001 - whatever W&B raises
-        raise UserError(f"wandb: does not start ({' '.join(str(error).split())[:160]})") from None
+        raise UserError(f"wandb: does not start ({message_of(error, 160)})") from None
     try:
         service.within(2 * FINISH_TIMEOUT + CALL_TIMEOUT, lambda: _log_all(run, files, name))
     except service.Unanswered as error:

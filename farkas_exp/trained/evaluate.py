@@ -9,7 +9,7 @@ from hydra.errors import HydraException
 from farkas_exp.config.texts import keep_texts
 from farkas_exp.machine.commands import command
 from farkas_exp.machine.errors import UserError
-from farkas_exp.machine.output import say
+from farkas_exp.machine.output import plural, say
 from farkas_exp.machine.terminal import printable
 from farkas_exp.runs.command import paths_and_words
 
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> None:
     asked = dict(options)
     found = run.evaluate(options.pop("dataset", None), **options)
     recorded = run.result if not asked and run.epoch == run.record.epoch else {}
-    say(f"{printable(path)}, after {run.epoch} epoch{'s' * (run.epoch != 1)}:")
+    say(f"{printable(path)}, after {plural(run.epoch, 'epoch')}:")
     for key, value in found.items():
         unit = " %" if "error" in key else ""
         remark = f"  (recorded: {recorded[key]!r})" if key in recorded else ""

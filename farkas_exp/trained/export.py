@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from farkas_exp.machine.commands import command
-from farkas_exp.machine.errors import UserError, unknown
+from farkas_exp.machine.errors import UserError, message_of, unknown
 from farkas_exp.machine.files import replacing
 from farkas_exp.machine.output import say
 from farkas_exp.machine.terminal import printable
@@ -84,7 +84,7 @@ def export(run: "Run", format: str, path: str | PathLike[str] | None = None) -> 
                 f"format: {format} needs the package {error.name}; pip install {_PACKAGES[format]}"
             ) from None
         except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = message_of(error, 300)
             raise UserError(f"format: PyTorch cannot export this network to {format} ({reason})") from error
     with replacing(target) as file:  # PyTorch itself ends the process where the disk is full
         file.write(content)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.errors import UserError, message_of
 from farkas_exp.machine.terminal import shown
 
 if TYPE_CHECKING:
@@ -170,12 +170,10 @@ def _shrink(box: Box, height: int, width: int) -> int:
 def _unreadable(path: str | Path, error: Exception, key: str) -> UserError:
     from PIL import UnidentifiedImageError
 
-    reason = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())
+    reason = (error.strerror if isinstance(error, OSError) else None) or message_of(error)
     if isinstance(error, UnidentifiedImageError):
         reason = "its content is neither JPEG nor PNG"
-    return UserError(
-        f"{key}: cannot read the image '{shown(path)}' ({reason or type(error).__name__}); repair or remove it"
-    )
+    return UserError(f"{key}: cannot read the image '{shown(path)}' ({reason}); repair or remove it")
 
 
 def to_rgb(image: "Image.Image") -> "Image.Image":

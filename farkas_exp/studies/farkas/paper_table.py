@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from farkas_exp.machine.output import plural
 from farkas_exp.report.arms import Arm, arms_table, failed_text, group_arms, mean_sd, progress_text
 from farkas_exp.report.arms import failure_note as arm_failure_note
 from farkas_exp.report.tables import Cell, Table, cell
@@ -105,7 +106,7 @@ def _notes(filled: Filled) -> list[str]:
     )
     for setting, count in filled.left_out:
         chosen = ", ".join(pretty_setting(k, v) for k, v in setting.items()) or "the paper's setting"
-        runs = f"{count} run{'s' * (count != 1)}"
+        runs = plural(count, "run")
         notes.append(f"Left out: {runs} in another setting ({chosen}); choose it with KEY=VALUE on the command line.")
     if filled.held_out:
         notes.append(f"Left out: {len(filled.held_out)} whose error is on held-out images, not on the test set.")
