@@ -71,8 +71,10 @@ docs:  ## the documentation as a site in build/site, by an environment of its ow
 	@NO_MKDOCS_2_WARNING=1 build/mkdocs/bin/mkdocs $(or $(ARGS),build) --strict --config-file docs/mkdocs.yml
 
 .PHONY: lock
-lock:  ## resolve requirements.in into requirements.lock, for every platform
-	uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate requirements.in --output-file requirements.lock
+lock:  ## resolve requirements.in into requirements.lock, for every platform; pins that still fit stay
+	@test -x build/uv/bin/uv || { $(PYTHON) -m venv build/uv && build/uv/bin/python -m pip install --quiet \
+		--disable-pip-version-check uv==0.13.9; }
+	build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate requirements.in --output-file requirements.lock
 
 .PHONY: clean
 clean:  ## remove what the targets made, but not the runs
