@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from farkas_exp.machine.output import plural
 from farkas_exp.report import command
 from farkas_exp.runs import best, status
 from farkas_exp.studies import __main__ as studies
@@ -58,3 +59,7 @@ def test_a_command_prints_on_an_ascii_terminal(folder, name, monkeypatch):
     assert commands(folder)[name]() == (2 if "nothing" in name else 0)
     said = err if "nothing" in name else out
     assert said.buffer.getvalue()
+
+
+def test_counted_things_are_one_or_several():
+    assert [plural(count, "run") for count in (0, 1, 2)] == ["0 runs", "1 run", "2 runs"]
