@@ -106,6 +106,8 @@ def _build(schema: type, values: Any, path: str) -> Any:
 def _convert(hint: Any, value: Any, where: str) -> Any:
     """`value` converted to the type `hint`, or a `UserError` with the key, the value and the type."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if getattr(value, "ndim", None) == 0:  # a number or text of NumPy, which cannot be recorded
+        value = value.item()
     if origin in (types.UnionType, typing.Union):
         if value is None:
             return None
@@ -117,7 +119,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin is Literal:
         if value not in args:
             raise unknown(where, value, map(str, args))
-        return args[args.index(value)]
+        return value
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise UserError(f"{where}: expected a list such as [1,2,3], got {value!r}")
@@ -132,7 +134,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         raise UserError(f"{where}: expected {_TYPE_NAMES[hint]}, got {value!r}")
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{where}: expected a finite number, got {value!r}")
-    return hint(value)  # NumPy's kind of it cannot be recorded
+    return value
 
 
 _TYPE_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}

@@ -50,10 +50,10 @@ def test_a_mistake_is_one_line_with_the_key_and_what_would_be_right(change, mess
 
 
 def test_numbers_and_texts_of_numpy_are_recorded_as_those_of_python():
-    given = values(lr={"value": np.float64(0.1)}, precision=np.str_("bf16"), arm=np.str_("mine"))
+    given = values(lr={"value": np.float64(0.1)}, epochs=np.int64(3), precision=np.str_("bf16"), arm=np.str_("mine"))
     made = parse(given)
-    assert made == parse(values(lr={"value": 0.1}, precision="bf16", arm="mine"))
-    assert [type(each) for each in (made.lr.value, made.precision, made.arm)] == [float, str, str]
+    assert made == parse(values(lr={"value": 0.1}, epochs=3, precision="bf16", arm="mine"))
+    assert [type(each) for each in (made.lr.value, made.epochs, made.precision, made.arm)] == [float, int, str, str]
 
 
 def test_a_folder_of_images_is_labelled_by_its_name():
