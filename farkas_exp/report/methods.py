@@ -32,7 +32,7 @@ class Arms:
             and len({repr(flat.get(key, ...)) for flat in flats.values()}) > 1  # missing: without an effect there
         ]
         self._swept = tuple(swept)
-        self._own = [repr(self.setting_of(flat)) for flat in flats.values()]
+        self._own = self.setting_of(next(iter(flats.values()), {}))
         self._labels: dict[str, str] = {}
         for label, flat in flats.items():
             self._labels.setdefault(self._key(flat), label)
@@ -62,7 +62,7 @@ class Arms:
                 settings.setdefault(repr(self.setting_of(effective_settings(run.config))), []).append(run)
         parts = sorted(
             ((key, kept) for key, runs in settings.items() for kept in _same_data(runs)),
-            key=lambda part: (_results(part[1], labels) > 0 and part[0] in self._own, _results(part[1], labels),
+            key=lambda part: (_results(part[1], labels) > 0 and part[0] == repr(self._own), _results(part[1], labels),
                               max(run.epochs for run in part[1]), len(part[1]), part[0]),
             reverse=True,
         )  # fmt: skip
@@ -70,23 +70,27 @@ class Arms:
         by_label = {label: [run for run in chosen if labels[run.path] == label] for label in self.order}
         flats = [self.setting_of(effective_settings(kept[0].config)) for _, kept in parts]
         left_out = [(_differences(flats[0], flat), len(kept)) for flat, (_, kept) in zip(flats, parts, strict=True)]
-        return Chosen({label: runs for label, runs in by_label.items() if runs}, left_out[1:])
+        apart = _differences(self._own, flats[0]) if flats and flats[0] != self._own else ""
+        return Chosen({label: runs for label, runs in by_label.items() if runs}, left_out[1:], apart)
 
 
 @dataclass(frozen=True)
 class Chosen:
     """The runs of each arm that has any, in the order of the experiment.
 
-    `left_out` says how the other settings differ, each with its number of runs.
+    `left_out` says how the other settings differ, each with its number of runs; `apart`, how this one differs from the
+    experiment's.
     """
 
     runs: Mapping[str, Sequence[RunRecord]]
     left_out: Sequence[tuple[str, int]]
+    apart: str = ""
 
     @property
     def notes(self) -> list[str]:
-        """What was left out, in words."""
-        return [
+        """In which setting they are, if not the experiment's, and what was left out, in words."""
+        apart = [f"Not the experiment's setting: {self.apart}."] if self.apart else []
+        return apart + [
             f"Left out: {plural(count, 'run')} in another setting ({how}); choose it with KEY=VALUE."
             for how, count in self.left_out
         ]

@@ -139,6 +139,8 @@ def test_other_runs_are_left_out_and_two_budgets_are_not_mixed(tmp_path: Path) -
     methods, notes = find(collect(tmp_path), ARMS)
     assert [(method.name, method.held_out) for method in methods] == [("BN", {0.01: 30.0}), ("plain", {0.01: 40.0})]
     assert notes == ["Left out: 2 runs in another setting (batch_size 64); choose it with KEY=VALUE."]
+    _, notes = find([run for run in collect(tmp_path) if run.config["batch_size"] == 64], ARMS)
+    assert notes == ["Not the experiment's setting: batch_size 64."]
 
 
 def test_methods_with_and_without_the_keys_of_a_group_are_in_one_table(tmp_path: Path) -> None:

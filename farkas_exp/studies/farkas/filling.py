@@ -8,6 +8,7 @@ one table never mixes two settings.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from farkas_exp.registry import NETWORKS
@@ -65,6 +66,7 @@ class Filled:
         deviations: where the setting is not the paper's.
         left_out: the other settings that have runs for cells of this table, each with its number of runs.
         held_out: runs for cells of this table whose error is on held-out images, not on the test set.
+        apart: how many runs of networks of the table are in none of these, such as those of another width.
     """
 
     table: PaperTable
@@ -73,6 +75,7 @@ class Filled:
     deviations: Mapping[str, Any]
     left_out: tuple[tuple[Mapping[str, Any], int], ...]
     held_out: tuple[RunRecord, ...] = ()
+    apart: int = 0
 
 
 @dataclass(frozen=True)
@@ -101,8 +104,9 @@ def fill(table: PaperTable, records: Sequence[RunRecord]) -> Filled:
     held_out = tuple(run for run in records if run.evaluated_on != "test" and _cells_of(run, table))
     tested = [run for run in records if run.evaluated_on == "test"]
     settings = sorted(_settings(table, tested), key=lambda each: each.rank, reverse=True)
+    placed = {run.path for each in settings for _, run in each.matches} | {run.path for run in held_out}
     if not settings:
-        return Filled(table, {}, (), {}, (), held_out)
+        return Filled(table, {}, (), {}, (), held_out, _apart(table, records, placed))
     best, *rest = settings
     runs: dict[PaperCell, dict[int, RunRecord]] = {}
     for cell, record in best.matches:
@@ -114,7 +118,21 @@ def fill(table: PaperTable, records: Sequence[RunRecord]) -> Filled:
     for each in rest:  # named with their data where these alone tell them from those that are shown
         data = {"data": each.data or "unknown"} if each.deviations == best.deviations else {}
         left_out.append(({**each.deviations, **data}, len(each.matches)))
-    return Filled(table, filled, tuple(_others(table, tested, best)), best.deviations, tuple(left_out), held_out)
+    others = tuple(_others(table, tested, best))
+    apart = _apart(table, records, placed | {run.path for run in others})
+    return Filled(table, filled, others, best.deviations, tuple(left_out), held_out, apart)
+
+
+def _apart(table: PaperTable, records: Sequence[RunRecord], placed: set[Path]) -> int:
+    """How many runs of networks of the table are not `placed`; those on the data of another table belong there."""
+    models, foreign = {cell.model for cell in table.cells}, _foreign_data(table)
+    flats = [query.deciding_settings(run.config) for run in records if run.path not in placed]
+    return sum(flat.get("model.name") in models and flat.get("dataset.name") not in foreign for flat in flats)
+
+
+def _foreign_data(table: PaperTable) -> set[str]:
+    """The datasets of the paper's other tables."""
+    return {str(other.setting["dataset.name"]) for other in TABLES.values()} - {str(table.setting["dataset.name"])}
 
 
 def _settings(table: PaperTable, records: Sequence[RunRecord]) -> list[_Setting]:
@@ -154,9 +172,10 @@ def _key(found: Mapping[str, Any]) -> str:
 
 def _cells_of(record: RunRecord, table: PaperTable) -> list[PaperCell]:
     """The cells of a table that a run belongs to."""
-    own = {str(other.setting["dataset.name"]) for other in TABLES.values()} - {str(table.setting["dataset.name"])}
     flat = {**query.default_settings(), **query.deciding_settings(record.config)}
-    if flat["dataset.name"] in own or flat["dataset.normalize"] != table.setting.get("dataset.normalize", False):
+    if flat["dataset.name"] in _foreign_data(table) or flat["dataset.normalize"] != table.setting.get(
+        "dataset.normalize", False
+    ):
         return []
     return [
         cell

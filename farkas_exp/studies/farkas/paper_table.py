@@ -110,6 +110,11 @@ def _notes(filled: Filled) -> list[str]:
         notes.append(f"Left out: {runs} in another setting ({chosen}); choose it with KEY=VALUE on the command line.")
     if filled.held_out:
         notes.append(f"Left out: {len(filled.held_out)} whose error is on held-out images, not on the test set.")
+    if filled.apart:
+        runs = plural(filled.apart, "run")
+        notes.append(
+            f"In no cell: {runs} of these networks with other settings than any cell's (the report arms shows them)."
+        )
     return [*notes, *table.notes]
 
 

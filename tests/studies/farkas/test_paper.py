@@ -223,6 +223,22 @@ def test_two_settings_never_stand_in_one_table(tmp_path: Path) -> None:
     assert {c.model for c in fill(TABLES["table1"], short).runs} == {"resnet18", "resnet50", "resnet101"}
 
 
+def test_runs_of_its_networks_that_no_cell_takes_are_counted(tmp_path: Path) -> None:
+    def said() -> list[str]:
+        return [note for note in paper_table(fill(TABLES["table1"], collect(tmp_path))).notes if "In no cell" in note]
+
+    make_run(tmp_path, cell_settings(find("table2", "resnet34", "batch"), "table2"))  # of that table
+    make_run(tmp_path, cell_settings(find("table4", "fixup34", "none")))  # no network of this one
+    narrow = cell_settings(find("table1", "resnet18", "batch"), model__widths=[4, 8])
+    make_run(tmp_path, narrow)
+    start = "In no cell: 1 run of these networks with other settings than any cell's"
+    assert [note.partition(" (")[0] for note in said()] == [start], "where no cell is filled"
+    make_run(tmp_path, cell_settings(find("table1", "resnet34", "batch")))
+    assert not said(), "listed among the other arms of the setting"
+    make_run(tmp_path, narrow | {"epochs": 20})
+    assert [note.partition(" (")[0] for note in said()] == [start]
+
+
 def test_the_data_of_another_table_never_fills_this_one(tmp_path: Path) -> None:
     make_run(tmp_path, cell_settings(find("table1", "resnet34", "batch")))
     assert not fill(TABLES["table2"], collect(tmp_path)).runs
