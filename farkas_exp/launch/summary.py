@@ -10,6 +10,8 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
 from farkas_exp import runs
 from farkas_exp.launch.outcomes import (
@@ -113,14 +115,19 @@ def summarize(
 
 
 def best_line(directory: Path) -> str | None:
-    """A line with the run of the smallest error on held-out images; None without such runs."""
-    rows = [row for row in outcome_rows(directory) if row.get("objective") is not None]
-    if not rows:
+    """A line with the smallest error on held-out images, over the seeds of a setting; None without such runs."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in outcome_rows(directory):
+        if row.get("objective") is not None:
+            setting = " ".join(word for word in row["overrides"] if not word.startswith("seed="))
+            groups.setdefault(setting, []).append(row)
+    if not groups:
         return None
-    best = min(rows, key=lambda row: row["objective"])
-    return (
-        f"Best error on held-out images: {best['objective']:.2f} % with {' '.join(best['overrides'])} in {best['path']}"
-    )
+    means = {setting: fmean(row["objective"] for row in rows) for setting, rows in groups.items()}
+    setting = min(means, key=means.__getitem__)
+    rows = groups[setting]
+    over = f"mean of {len(rows)} seeds" if len(rows) > 1 else f"in {rows[0]['path']}"
+    return f"Best error on held-out images: {means[setting]:.2f} % with {setting} ({over})"
 
 
 def _render(experiment: str, outcomes: Sequence[Outcome]) -> None:

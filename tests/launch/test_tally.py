@@ -5,7 +5,8 @@ from multiprocessing import forkserver
 
 from farkas_exp import runs
 from farkas_exp.launch.cli import main
-from farkas_exp.launch.outcomes import LOST, PASSED_OVER, SKIPPED
+from farkas_exp.launch.outcomes import LOST, PASSED_OVER, SKIPPED, Outcome, record_outcome
+from farkas_exp.launch.summary import best_line
 from farkas_exp.launch.tally import Tally
 
 TINY = [
@@ -68,3 +69,18 @@ def test_runs_side_by_side_are_counted_too(tmp_path, capfd):
     out = capfd.readouterr().out
     assert re.findall(r"^(\d) of 3 runs done", out, flags=re.M) == ["0", "1", "2"]
     assert "[3/3 seed=2] epoch 1/1" in out
+
+
+def test_the_best_of_a_search_is_that_of_a_setting_not_of_a_lucky_seed(tmp_path):
+    assert best_line(tmp_path) is None
+    errors = {
+        ("lr=0.1", "seed=0"): 1.0,
+        ("lr=0.1", "seed=1"): 9.0,
+        ("lr=0.2", "seed=0"): 4.0,
+        ("lr=0.2", "seed=1"): 5.0,
+    }
+    for number, (words, error) in enumerate(errors.items()):
+        record_outcome(tmp_path, number, words, Outcome(runs.FINISHED, f"runs/{number}", ""), error)
+    assert best_line(tmp_path) == "Best error on held-out images: 4.50 % with lr=0.2 (mean of 2 seeds)"
+    record_outcome(tmp_path, 4, ["lr=0.3", "seed=0"], Outcome(runs.FINISHED, "runs/4", ""), 2.0)
+    assert best_line(tmp_path) == "Best error on held-out images: 2.00 % with lr=0.3 (in runs/4)"
