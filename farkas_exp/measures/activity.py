@@ -3,7 +3,8 @@
 Of a layer with pre-activations z[i, j] (point i, unit j) and an activation of cutoff c: a unit is dead if z <= c at
 every point, a point is dead if z <= c at every unit. A Farkas layer with lambda^T b > 0 has none of the latter. The
 points of a linear layer are the samples; those of a convolution are the pairs of a sample and a position, and those of
-a transformer the tokens, since the guarantee holds at each.
+a transformer the tokens, since the guarantee holds at each. A layer with a pre-activation that is not a number (NaN),
+as in a network that has diverged, has NaN for all its figures: NaN is neither above the cutoff nor at or below it.
 """
 
 from collections.abc import Mapping
@@ -77,17 +78,20 @@ def measure_activity(model: nn.Module, images: Tensor) -> list[LayerActivity]:
 def dead_samples(model: nn.Module, images: Tensor) -> float:
     """The fraction of samples that die in the network: at some layer no unit is active for them, at no position.
 
-    In a network of linear layers these are the dead points of the separation paper (its Remark 2.3).
+    In a network of linear layers these are the dead points of the separation paper (its Remark 2.3). NaN if any
+    pre-activation is.
     """
-    dead = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+    dead = torch.zeros(len(images), device=images.device)
     cutoffs = {name: module.cutoff for name, module in model.named_modules() if isinstance(module, Activation)}
 
     def see(name: str, z: Tensor) -> None:
-        dead.logical_or_(z.reshape(len(images), -1).amax(1) <= cutoffs[name])  # an image's tokens lie below each other
+        largest = z.reshape(len(images), -1).amax(1)  # an image's tokens lie below each other
+        dies = (largest <= cutoffs[name]).float().masked_fill_(largest.isnan(), torch.nan)
+        torch.maximum(dead, dies, out=dead)
 
     with each_pre_activation(model, see), in_mode(model, training=False):
         model(images)
-    return float(dead.float().mean())
+    return float(dead.mean())
 
 
 def last_kind(layer: nn.Module | None) -> str:
@@ -103,17 +107,22 @@ def _activity(name: str, pre_activation: Tensor, cutoff: float, last: str = "fre
     units, points = z.shape[1], z.shape[0] * z.shape[2]
     largest = z.amax(1)
     flat = z.transpose(1, 2).flatten(0, 1)  # (points, units)
-    active = (flat > cutoff).double().mean(0)
-    kinds = {"free": active} if last == "free" else {"free": active[:-1], last: active[-1:]}
+    undefined = torch.where(z.isnan().any(), torch.nan, 0.0)
+
+    def share(hits: Tensor) -> float:
+        return float(hits.double().mean() + undefined)
+
+    active = flat > cutoff
+    kinds = {"free": active} if last == "free" else {"free": active[:, :-1], last: active[:, -1:]}
     return LayerActivity(
         name=name.removesuffix(".activation"),
         units=units,
         points=points,
-        dead_units=float((z.amax((0, 2)) <= cutoff).float().mean()),
-        dead_points=float((largest <= cutoff).float().mean()),
+        dead_units=share(z.amax((0, 2)) <= cutoff),
+        dead_points=share(largest <= cutoff),
         margin=float(largest.min()),
-        affine_units=float((flat.amin(0) > cutoff).float().mean()),
+        affine_units=share(flat.amin(0) > cutoff),
         sep_u=float(separation_penalty([flat], points=False)),
         sep_p=float(separation_penalty([flat], units=False)),
-        active={kind: float(shares.mean()) for kind, shares in kinds.items()},
+        active={kind: share(hits) for kind, hits in kinds.items()},
     )

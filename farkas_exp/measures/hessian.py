@@ -1,5 +1,6 @@
 """The loss near the weights: norm of its gradient, extreme eigenvalues of its Hessian (Lanczos)."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -40,7 +41,7 @@ def hessian_extremes(
 
     "Truth or backpropaganda?" runs a power method on a shifted Hessian, which finds the smallest eigenvalue only to the
     accuracy of the largest; Lanczos' method with full reorthogonalization finds both, in a Krylov space of `steps`
-    dimensions, from a vector that `seed` draws.
+    dimensions, from a vector that `seed` draws. NaN where the Hessian is not finite.
     """
     _, gradient = _loss_and_gradient(model, images, labels, create_graph=True)
     parameters = trainable(model)
@@ -59,7 +60,7 @@ def lanczos_extremes(product: Callable[[Tensor], Tensor], start: Tensor, steps: 
     """The extreme eigenvalues of a symmetric operator, by Lanczos' method with full reorthogonalization.
 
     `product` is the operator, (n,) to (n,), and `start` not zero; the Krylov space has `steps` dimensions, unless it is
-    exhausted earlier.
+    exhausted earlier. NaN if the operator gives numbers that are not finite.
     """
     basis = [start / start.norm()]
     diagonal: list[float] = []
@@ -71,6 +72,8 @@ def lanczos_extremes(product: Callable[[Tensor], Tensor], start: Tensor, steps: 
         for _ in range(2):  # twice is enough
             image = image - vectors.T @ (vectors @ image)
         length = float(image.norm())
+        if not math.isfinite(diagonal[-1] + length):
+            return math.nan, math.nan
         scale = max(map(abs, diagonal + off_diagonal), default=0.0)
         if step + 1 == min(steps, start.numel()) or length <= 10 * torch.finfo(start.dtype).eps * max(scale, 1e-30):
             break

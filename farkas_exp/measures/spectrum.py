@@ -15,7 +15,14 @@ def conv_singular_values(weight: Tensor, size: tuple[int, int]) -> Tensor:
         weight: (C_out, C_in, k_h, k_w), as PyTorch's cross-correlation takes it; k at most the size.
         size: (H, W).
     """
-    return torch.linalg.svdvals(frequencies(weight, size)).flatten(0, 1)
+    return singular_values(frequencies(weight, size)).flatten(0, 1)
+
+
+def singular_values(matrices: Tensor) -> Tensor:
+    """The singular values of (..., m, n) matrices, (..., min(m, n)); NaN if there is an entry that is not finite."""
+    if matrices.isfinite().all():
+        return torch.linalg.svdvals(matrices)
+    return torch.full((*matrices.shape[:-2], min(matrices.shape[-2:])), torch.nan, device=matrices.device)
 
 
 def effective_rank(singular_values: Tensor) -> float:
@@ -40,6 +47,6 @@ def effective_ranks(model: nn.Module, images: Tensor) -> dict[str, float]:
     ranks = {}
     for layer, size in sizes.items():
         weight = used_weight(layer)
-        values = torch.linalg.svdvals(weight) if weight.dim() == 2 else conv_singular_values(weight, size)
+        values = singular_values(weight) if weight.dim() == 2 else conv_singular_values(weight, size)
         ranks[names[layer]] = effective_rank(values)
     return ranks

@@ -61,13 +61,16 @@ PROJECTIONS: Mapping[str, Callable[[Tensor, float], Tensor]] = {"rank_min": low_
 def project_weight(weight: Tensor, size: tuple[int, int], change: Callable[[Tensor], Tensor]) -> Tensor:
     """The weight, (out, in) or (C_out, C_in, k_h, k_w), with its singular values changed by a function.
 
-    A convolution on maps of `size` is cropped to its kernel size, as in Sedghi et al.
+    A convolution on maps of `size` is cropped to its kernel size, as in Sedghi et al. A weight that has diverged has no
+    singular values and stays as it is.
     """
-    if weight.dim() == 2:
-        left, values, right = torch.linalg.svd(weight, full_matrices=False)
-        return (left * change(values)) @ right
-    left, values, right = torch.linalg.svd(frequencies(weight, size), full_matrices=False)
+    matrices = weight if weight.dim() == 2 else frequencies(weight, size)
+    if not matrices.isfinite().all():
+        return weight
+    left, values, right = torch.linalg.svd(matrices, full_matrices=False)
     changed = (left * change(values)[..., None, :]) @ right
+    if weight.dim() == 2:
+        return changed
     whole = torch.fft.ifft2(changed.permute(2, 3, 0, 1)).real
     return whole[..., : weight.shape[2], : weight.shape[3]].to(weight.dtype)
 

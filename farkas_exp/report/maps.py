@@ -50,9 +50,13 @@ def dead_points(run: RunRecord, last: bool) -> float:
 
 
 def layers_of(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The layers of a measurement; none if it is damaged."""
+    """The layers of a measurement; none if it is damaged, or if the network had diverged.
+
+    Then a margin is not finite; version 0.1 recorded shares of zero beside it.
+    """
     layers = row.get("layers")
-    return [layer for layer in layers if isinstance(layer, Mapping)] if isinstance(layers, list) else []
+    found = [layer for layer in layers if isinstance(layer, Mapping)] if isinstance(layers, list) else []
+    return found if all(np.isfinite(number(layer.get("margin", 0.0))) for layer in found) else []
 
 
 MEASURES = {

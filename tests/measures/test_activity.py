@@ -1,3 +1,4 @@
+import math
 import weakref
 
 import pytest
@@ -30,6 +31,14 @@ def test_the_points_of_a_convolution_are_samples_and_positions():
     assert activity.dead_units == pytest.approx(2 / 3)
     assert activity.dead_points == pytest.approx(39 / 40)
     assert activity.margin == -1.0
+
+
+def test_a_pre_activation_that_is_not_a_number_leaves_no_figure_a_number():
+    z = torch.tensor([[1.0, -1.0], [-3.0, torch.nan]])
+    found = _activity("layer", z, 0.0, "appended")
+    assert set(found.active) == {"free", "appended"}
+    shares = [found.dead_units, found.dead_points, found.margin, found.affine_units, found.sep_u, found.sep_p]
+    assert all(math.isnan(share) for share in [*shares, *found.active.values()])
 
 
 @pytest.mark.parametrize("normalization", ["none", "batch"])

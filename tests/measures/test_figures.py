@@ -1,5 +1,6 @@
 """The measurements that `diagnostics.measures` names: what each is of, and that it leaves the training alone."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -85,8 +86,8 @@ def everything(model: nn.Module) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("name", sorted(MEASURES))
-def test_a_measurement_leaves_the_network_and_the_random_numbers_as_they_were(name, monkeypatch):
+def subject(name: str, monkeypatch: pytest.MonkeyPatch) -> Subject:
+    """A small network with batch norm, and data of the kind that the measurement asks for."""
     monkeypatch.setattr("farkas_exp.methods.adversarial.ROBUST_STEPS", 1)
     torch.manual_seed(0)
     model: nn.Module
@@ -102,17 +103,43 @@ def test_a_measurement_leaves_the_network_and_the_random_numbers_as_they_were(na
             "farkasnet18", 10, in_channels=1, image_size=8, blocks=(1,), widths=(4,), normalization=norm
         )
     data = build_data(made.dataset, made.augmentation, Batching(40, 0))
-    images, labels = data.fixed_batch(8)
+    other = create_model("mlp", 10, in_channels=1, image_size=8)
+    return Subject(made, model, data, lambda: model if name == "ntk" else other)
+
+
+@pytest.mark.parametrize("name", sorted(MEASURES))
+def test_a_measurement_leaves_the_network_and_the_random_numbers_as_they_were(name, monkeypatch):
+    measured = subject(name, monkeypatch)
+    model = measured.model
+    images, labels = measured.data.fixed_batch(8)
     nn.functional.cross_entropy(model(images), labels).backward()  # the gradients of a step under way
     next(iter(model.parameters())).requires_grad_(False)
     next(module for module in model.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)).eval()
-    other = create_model("mlp", 10, in_channels=1, image_size=8)
-    initial = model if name == "ntk" else other
     before = everything(model)
-    measure(Subject(made, model, data, lambda: initial), [name])
+    measure(measured, [name])
     after = everything(model)
     for key, value in before.items():
         assert after[key] == value, key
+
+
+def numbers(found: Any) -> list[float]:
+    """All numbers among nested figures, but for those of the data and sizes."""
+    if isinstance(found, dict):
+        given = ("name", "units", "points", "labels", "extent")
+        return [n for key, each in found.items() if key not in given for n in numbers(each)]
+    return [n for each in found for n in numbers(each)] if isinstance(found, list | tuple) else [found]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("name", sorted(set(MEASURES) - {"robustness"}))
+def test_the_figures_of_a_network_that_has_diverged_are_not_numbers(name, value, monkeypatch):
+    measured = subject(name, monkeypatch)
+    with torch.no_grad():
+        for parameter in measured.model.parameters():
+            parameter.fill_(value)
+    found = numbers(measure(measured, [name]))
+    assert found
+    assert not any(map(math.isfinite, found))
 
 
 def test_a_measurement_that_draws_is_apart_from_the_trainings_random_numbers(monkeypatch):

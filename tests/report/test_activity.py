@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from farkas_exp.report.activity import units_table
+from farkas_exp.report.activity import by_kind, units_table
 from farkas_exp.runs.collection import collect
 from tests.made_runs import make_run, settings
 
@@ -16,6 +16,16 @@ def measured(runs_dir: Path, config: dict[str, Any], seed: int, rows: dict[int, 
         for epoch, layers in rows.items()
     ]
     (path / "diagnostics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_a_network_that_had_diverged_has_no_shares() -> None:
+    """Version 0.1 recorded zeros beside a margin that is not a number."""
+    row: dict[str, Any] = {
+        "layers": [{"active": {"free": 0.5}, "dead_points": 0.0, "margin": margin} for margin in (0.1, None)]
+    }
+    assert by_kind(row) == {}
+    row["layers"][1]["margin"] = 0.2
+    assert by_kind(row)["free"] == 0.5
 
 
 def test_the_shares_are_averaged_over_layers_and_runs_and_silent_layers_are_counted(tmp_path: Path) -> None:

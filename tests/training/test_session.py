@@ -128,6 +128,17 @@ def test_a_diverged_run_fails_with_its_reason(tmp_path):
     assert (result["reason"], result["epochs"]) == ("loss is not finite", 1)
 
 
+def test_a_diverged_run_fails_whatever_is_measured_of_it_or_done_to_its_weights(tmp_path):
+    made = config(
+        tmp_path, lr={"value": 1e30}, normalization={"name": "none"}, epochs=2,
+        diagnostics={"epochs": [0, 1], "measures": ["hessian", "rank", "ntk", "grad_norm"]},
+        callback={"name": "rank_min", "threshold": 0.1, "last_epochs": 2},
+    )  # fmt: skip
+    assert execution.execute(made).status == runs.FAILED
+    before, after = read_rows(open_run(made).diagnostics)
+    assert (before["hessian_max"] > 0, after["hessian_max"], after["dead_samples"]) == (True, None, None)
+
+
 def test_the_failure_rule_counts_epochs_at_chance_in_total():
     made = config(failure={"epochs": 2})
     trainer = Trainer.__new__(Trainer)

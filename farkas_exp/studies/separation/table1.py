@@ -39,9 +39,9 @@ def accuracy(key: str, best: bool) -> Values:
 def dead(run: RunRecord, key: str) -> float:
     """The share of `dead_samples`, or of `dead_units` over all layers, after the training of a run."""
     row = measurement(run, last=True)
-    if key == "dead_samples":
-        return number(row.get(key))
     layers = [(number(layer.get(key)), number(layer.get("units"))) for layer in layers_of(row)]
+    if key == "dead_samples":
+        return number(row.get(key)) if layers else math.nan
     units = sum(count for _, count in layers)
     return sum(share * count for share, count in layers) / units if units > 0 else math.nan
 
