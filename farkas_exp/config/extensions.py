@@ -108,11 +108,8 @@ def foreign_code(config: Any) -> dict[str, str]:
         entry = entries.get(getattr(config, group).name)
         source = "" if entry is None else entry.source
         modules.append(source.partition(":")[0] if isinstance(source, str) else getattr(source, "__module__", ""))
-    names = {module.partition(".")[0] for module in modules} - {
-        "",
-        "farkas_exp",
-        "torch",
-    }  # of which versions are known
+    known = {"", "farkas_exp", "torch"}  # their versions are recorded
+    names = {module.partition(".")[0] for module in modules} - known
     return {name: digest for name in sorted(names) if (digest := _digest(name))}
 
 

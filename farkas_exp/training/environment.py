@@ -23,17 +23,8 @@ from farkas_exp.runs import RunDirectory, read_data, read_json, read_run, read_s
 from farkas_exp.training.trainer import Trainer, TrainerState
 
 COMPARED = (
-    "farkas_exp",
-    "commit",
-    "plugins",
-    "torch",
-    "cuda",
-    "device",
-    "threads",
-    "world_size",
-    "kernels",
-    "channels_last",
-)
+    "farkas_exp", "commit", "plugins", "torch", "cuda", "device", "threads", "world_size", "kernels", "channels_last",
+)  # fmt: skip
 """What must not change between two starts of a run for its numbers to be bitwise those of an unbroken one."""
 
 
