@@ -214,10 +214,10 @@ def compare(expected: Path, got: Path) -> list[str]:
     """Every difference between two sweeps, in words."""
     wrong = [f"stray file {path}" for path in got.rglob("*.tmp") if "wandb" not in path.parts]
     pairs = {record.path.relative_to(expected): record for record in runs.collect(expected)}
-    found = {record.path.relative_to(got) for record in runs.collect(got)}
-    if found != pairs.keys():
+    found = {record.path.relative_to(got): record for record in runs.collect(got)}
+    if found.keys() != pairs.keys():
         wrong.append(f"runs {sorted(map(str, found))}")
-    for name in found & pairs.keys():
+    for name in found.keys() & pairs.keys():
         first, second = RunDirectory(expected / name), RunDirectory(got / name)
         names = files(second.path)
         if names != files(first.path):
@@ -228,7 +228,7 @@ def compare(expected: Path, got: Path) -> list[str]:
         for what, file in (("metrics", "metrics"), ("diagnostics", "diagnostics")):
             if timeless(runs.read_rows(getattr(first, file))) != timeless(runs.read_rows(getattr(second, file))):
                 wrong.append(f"{name}: {what} differ")
-        if timeless(runs.read_json(first.result)) != timeless(runs.read_json(second.result)):
+        if timeless(pairs[name].result) != timeless(found[name].result):
             wrong.append(f"{name}: results differ")
         states = [torch.load(run.checkpoint, weights_only=True) for run in (first, second)]
         if not all(same(states[0][key], states[1][key]) for key in ("model", "optimizer", "rng")):
