@@ -12,7 +12,6 @@ from functools import partial
 from farkas_exp import runs
 from farkas_exp.config import Config
 from farkas_exp.config.extensions import foreign_code
-from farkas_exp.config.identity import identify
 from farkas_exp.data.files.prints import Prints, check_same, prints
 from farkas_exp.launch import workers
 from farkas_exp.launch.outcomes import BUSY, DISK, SKIPPED, Outcome, result_text
@@ -144,7 +143,8 @@ def _with_gaps(run: runs.RunDirectory, config: Config, done: Outcome) -> Outcome
 def _standing(run: runs.RunDirectory, config: Config) -> Outcome | None:
     """The earlier outcome of the run, or None if there is something left to do."""
     record = runs.read_run(run.path)
-    if record is not None and (record.identity, record.seed) != (identify(config).hash, config.seed):
+    # the path ends in the hash and the seed by which it was found
+    if record is not None and not str(run.path).endswith(f"-{record.identity}/seed_{record.seed}"):
         raise UserError(
             f"{run.record}: not the record of this run, but of {record.identity} seed {record.seed};"
             f" move {run.path} away"

@@ -63,7 +63,7 @@ def failure_of_sweep(current: Sweep, error: Exception) -> Cut:
     passing = isinstance(error, PASSING) or (isinstance(error, OSError) and error.errno in PASSING_ERRNOS)
     # Optuna raises at the end of a search without a result, although its runs can be continued.
     left = any(outcome.exit_status == TO_BE_CONTINUED for outcome in read_outcomes(current.directory))
-    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]} ({path})"
+    reason = f"{in_one_line(error, 200)} ({path})"
     return Cut(reason, TO_BE_CONTINUED if passing or left else USAGE)
 
 
@@ -127,7 +127,8 @@ def best_line(directory: Path) -> str | None:
     setting = min(means, key=means.__getitem__)
     rows = groups[setting]
     over = f"mean of {len(rows)} seeds" if len(rows) > 1 else f"in {rows[0]['path']}"
-    return f"Best error on held-out images: {means[setting]:.2f} % with {setting} ({over})"
+    chosen = f" with {setting}" if setting else ""  # only the seed varies
+    return f"Best error on held-out images: {means[setting]:.2f} %{chosen} ({over})"
 
 
 def _render(experiment: str, outcomes: Sequence[Outcome]) -> None:

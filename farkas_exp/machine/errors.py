@@ -18,12 +18,16 @@ class Interrupted(Exception):  # noqa: N818 - not an error: the run goes on wher
 
 def message_of(error: BaseException, longest: int | None = None) -> str:
     """The message of an error without line breaks, at most so long; its type if it has none."""
-    return " ".join(str(error).split())[:longest] or type(error).__name__
+    return _text(error, longest) or type(error).__name__
 
 
-def in_one_line(error: BaseException) -> str:
-    """The type of an error, and its message without line breaks."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+def in_one_line(error: BaseException, longest: int | None = None) -> str:
+    """The type of an error, and its message without line breaks, at most so long."""
+    return f"{type(error).__name__}: {_text(error, longest)}"
+
+
+def _text(error: BaseException, longest: int | None) -> str:
+    return " ".join(str(error).split())[:longest]
 
 
 def unknown(where: str, got: object, choices: Iterable[str]) -> UserError:

@@ -1,12 +1,13 @@
 """What a report says of the software and the devices of its runs, where they were not trained alike."""
 
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 from farkas_exp.machine.output import plural
 from farkas_exp.machine.terminal import printable
 from farkas_exp.report.arms import group_arms
 from farkas_exp.runs import DONE, RunDirectory, RunRecord, read_starts
+from farkas_exp.runs.jsonfiles import count
 
 COMPARED = {"farkas_exp": "farkas_exp", "torch": "torch", "device_type": "device", "world_size": "processes"}
 """What may move a run's figures by more than rounding and is not in its identity, with its name in the note.
@@ -21,9 +22,8 @@ def environment_note(records: Sequence[RunRecord]) -> str:
     """In which environments the runs with a result were trained, and which rows mix them; empty if all are alike."""
     trained_in = {run.path: _environment(run) for run in records if run.state in DONE}
     runs: dict[str, dict[str, int]] = {}
-    for key, value in sorted(each for found in trained_in.values() for each in found):
-        counts = runs.setdefault(key, {})
-        counts[value] = counts.get(value, 0) + 1
+    for (key, value), n in sorted(Counter(each for found in trained_in.values() for each in found).items()):
+        runs.setdefault(key, {})[value] = n
     several = {key: counts for key, counts in runs.items() if len(counts) > 1}
     if not several:
         return ""
@@ -44,7 +44,7 @@ def _environment(run: RunRecord) -> set[tuple[str, str]]:
     """What is compared of a run, each with the values of all starts whose epochs count."""
     found, begun = set(), None
     for start in reversed(read_starts(RunDirectory(run.path))):
-        at = _count(start.get("epoch")), _count(start.get("step"))
+        at = count(start.get("epoch")), count(start.get("step"))
         if begun is None or at < begun:  # a later start that began no later trained these epochs again
             begun = at
             plugins = start.get("plugins")
@@ -57,7 +57,3 @@ def _environment(run: RunRecord) -> set[tuple[str, str]]:
 def _text(value: str | int) -> str:
     """A value without the build of PyTorch, which the device says: `2.15.0` for `2.15.0+cpu`."""
     return printable(value).partition("+")[0]
-
-
-def _count(value: Any) -> int:
-    return value if type(value) is int else 0

@@ -162,6 +162,11 @@ def _content(path: str | Path, most: int, last: int | None = None) -> bytes | No
         os.close(handle)
 
 
+def count(value: Any) -> int:
+    """A whole number of a file; 0 for anything else."""
+    return value if type(value) is int else 0
+
+
 def _real(digits: str) -> float | None:
     value = float(digits)
     return value if math.isfinite(value) else None

@@ -18,7 +18,7 @@ from farkas_exp.config.identity import identify
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.files import write_text
 from farkas_exp.runs.directory import EMPTY, FAILED, FINISHED, INTERRUPTED, RUNNING, STATES, RunDirectory
-from farkas_exp.runs.jsonfiles import is_altered, read_json, read_last_row, read_rows, sealed, write_json
+from farkas_exp.runs.jsonfiles import count, is_altered, read_json, read_last_row, read_rows, sealed, write_json
 
 SCHEMA = 1
 """Version of `run.json`."""
@@ -154,8 +154,8 @@ def read_run(path: Path) -> RunRecord | None:
     slug = record.get("slug")
     return RunRecord(
         path, record["identity"], slug if isinstance(slug, str) else path.parent.name, record["seed"],
-        record["config"], state, _count((result or {}).get("epochs", progress.get("epoch"))),
-        _count(record["config"].get("epochs")), result, progress,
+        record["config"], state, count((result or {}).get("epochs", progress.get("epoch"))),
+        count(record["config"].get("epochs")), result, progress,
         record.get("data", {}), damage,
     )  # fmt: skip
 
@@ -232,8 +232,8 @@ def _damage(record: dict[str, Any], result: Any, metrics: str) -> str:
     if result["status"] == FINISHED and by_evaluation_set(result, on).get(f"{on}_error") is None:
         return "result.json is damaged"
     last = read_last_row(metrics) if "checksum" in result else None  # without one nothing tells which is right
-    epochs = _count(result.get("epochs"))
-    if last is None or _count(last.get("epoch")) < epochs:
+    epochs = count(result.get("epochs"))
+    if last is None or count(last.get("epoch")) < epochs:
         return ""  # lost, or torn
     shared = [key for key in last if key in result and key.endswith(("error", "loss"))]
     alike = last.get("epoch") == epochs and all(last[key] == result[key] for key in shared)
@@ -243,7 +243,7 @@ def _damage(record: dict[str, Any], result: Any, metrics: str) -> str:
 def _is_length(result: dict[str, Any], epochs: Any) -> bool:
     """Whether a run of so many epochs can have ended as this result says."""
     done = result.get("epochs", epochs)
-    return type(epochs) is not int or done == epochs or (result["status"] == FAILED and 0 <= _count(done) <= epochs)
+    return type(epochs) is not int or done == epochs or (result["status"] == FAILED and 0 <= count(done) <= epochs)
 
 
 def _is_result(result: Any) -> bool:
@@ -284,7 +284,3 @@ def _fits(config: dict[str, Any], kinds: _Kinds) -> bool:
         elif kind is not None and type(value) not in kind:
             return False
     return True
-
-
-def _count(value: Any) -> int:
-    return value if type(value) is int else 0

@@ -13,18 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 
 from farkas_exp import runs
-from farkas_exp.config import Config, parse, schema_defaults
+from farkas_exp.config import Config, parse
 from farkas_exp.config.extensions import extras
 from farkas_exp.config.identity import identify
 from farkas_exp.config.options import Option, shown, walk
 from farkas_exp.launch import execution
 from farkas_exp.machine.errors import UserError
 from farkas_exp.runs import open_run
-from tests.paths import ROOT
 from tests.stopping import numbers
 
 BASE: dict[str, Any] = {
@@ -398,20 +396,3 @@ def group_of(key: str) -> Any:
     for part in key.split(".")[:-1]:
         schema = typing.get_type_hints(schema)[part]
     return schema
-
-
-def test_no_file_of_conf_repeats_a_default_of_the_schema():
-    def repeated(values, defaults, where):
-        for key, value in values.items():
-            if isinstance(value, dict) and isinstance(defaults.get(key), dict):
-                yield from repeated(value, defaults[key], f"{where}.{key}")
-            elif key != "name" and key in defaults and (type(value), value) == (type(defaults[key]), defaults[key]):
-                yield f"{where}.{key}"
-
-    defaults, found = schema_defaults(), []
-    for path in [ROOT / "conf" / "config.yaml", *(ROOT / "conf").glob("*/*.yaml")]:
-        group, values = path.parent.name, yaml.safe_load(path.read_text()) or {}
-        whole = group == "conf" or "defaults" in values or group in values
-        if group not in ("hydra", "experiment", "debug"):  # the last two overrule what other files have changed
-            found += repeated(values, defaults if whole else defaults.get(group, {}), f"{group}/{path.stem}")
-    assert found == []

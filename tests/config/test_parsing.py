@@ -3,10 +3,12 @@ import sys
 
 import numpy as np
 import pytest
+import yaml
 
 from farkas_exp.config import parse, schema_defaults, to_dict, unknown_key
 from farkas_exp.machine.errors import UserError
 from tests.configs import config, values
+from tests.paths import ROOT
 
 
 def test_a_resolved_config_parses_back_to_itself():
@@ -100,3 +102,20 @@ def test_a_value_of_the_wrong_type_is_named_in_groups_and_lists_and_where_null_i
     with pytest.raises(UserError) as caught:
         config(**change)
     assert str(caught.value).startswith(message)
+
+
+def test_no_file_of_conf_repeats_a_default_of_the_schema():
+    def repeated(values, defaults, where):
+        for key, value in values.items():
+            if isinstance(value, dict) and isinstance(defaults.get(key), dict):
+                yield from repeated(value, defaults[key], f"{where}.{key}")
+            elif key != "name" and key in defaults and (type(value), value) == (type(defaults[key]), defaults[key]):
+                yield f"{where}.{key}"
+
+    defaults, found = schema_defaults(), []
+    for path in [ROOT / "conf" / "config.yaml", *(ROOT / "conf").glob("*/*.yaml")]:
+        group, values = path.parent.name, yaml.safe_load(path.read_text()) or {}
+        whole = group == "conf" or "defaults" in values or group in values
+        if group not in ("hydra", "experiment", "debug"):  # the last two overrule what other files have changed
+            found += repeated(values, defaults if whole else defaults.get(group, {}), f"{group}/{path.stem}")
+    assert found == []

@@ -84,3 +84,9 @@ def test_the_best_of_a_search_is_that_of_a_setting_not_of_a_lucky_seed(tmp_path)
     assert best_line(tmp_path) == "Best error on held-out images: 4.50 % with lr=0.2 (mean of 2 seeds)"
     record_outcome(tmp_path, 4, ["lr=0.3", "seed=0"], Outcome(runs.FINISHED, "runs/4", ""), 2.0)
     assert best_line(tmp_path) == "Best error on held-out images: 2.00 % with lr=0.3 (in runs/4)"
+
+
+def test_the_best_of_seeds_alone_names_no_setting(tmp_path):
+    for seed in (0, 1):
+        record_outcome(tmp_path, seed, [f"seed={seed}"], Outcome(runs.FINISHED, f"runs/{seed}", ""), 4.0 + seed)
+    assert best_line(tmp_path) == "Best error on held-out images: 4.50 % (mean of 2 seeds)"

@@ -1,7 +1,5 @@
 """Theorem 3.2, Corollary 3.3 and Algorithm 1 for linear and convolutional Farkas layers."""
 
-import math
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,6 +9,7 @@ from farkas_exp.layers.certificate import certify, lambda_b
 from farkas_exp.layers.farkas import FarkasConv2d, FarkasLinear, farkas_conv2d, farkas_linear
 from farkas_exp.layers.rule import FarkasRule
 from farkas_exp.machine.errors import UserError
+from tests.layers.made_layers import conv, linear, normal, scatter_parameters
 
 AGG = {"sum": torch.sum, "mean": torch.mean}
 RULES = ["sum", "mean", "learned"]
@@ -22,34 +21,6 @@ GEOMETRIES = [
     {"stride": (2, 1), "padding": (0, 2), "dilation": (1, 2)},
     {"padding": "same"},
 ]
-
-
-def normal(*shape, seed=0, scale=1.0):
-    return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def scatter_parameters(layer, seed, bias_shift=0.0):
-    """Give all parameters random values (the logits of lambda too), with biases around `bias_shift`."""
-    with torch.no_grad():
-        for number, parameter in enumerate(layer.parameters()):
-            parameter.copy_(normal(*parameter.shape, seed=1000 * seed + number))
-        layer.bias.add_(bias_shift)
-    return layer
-
-
-def linear(rule, inputs=6, outputs=5, **options):
-    aggregation = "sum" if rule == "learned" else rule
-    return FarkasLinear(
-        inputs, outputs, aggregation=aggregation, learn_lambda=rule == "learned", dtype=torch.float64, **options
-    )
-
-
-def conv(rule, geometry, **options):
-    aggregation = "sum" if rule == "learned" else rule
-    learned = rule == "learned"
-    return FarkasConv2d(
-        3, 5, 3, aggregation=aggregation, learn_lambda=learned, dtype=torch.float64, **geometry, **options
-    )
 
 
 def simplex_of(layer, rule):
@@ -319,32 +290,6 @@ def test_in_bfloat16_the_aggregate_is_rounded_once_and_the_certificate_holds_to_
 # certify
 
 
-def test_certify_gives_the_attained_margin_over_samples_and_positions():
-    layer = scatter_parameters(conv("mean", {"padding": 1}), 1)
-    images = normal(3, 3, 5, 5)
-    z = layer(images).tolist()
-    expected = min(max(z[n][c][i][j] for c in range(5)) for n in range(3) for i in range(5) for j in range(5))
-    assert certify(layer, images).margin == pytest.approx(expected, abs=1e-15)
-    flat = scatter_parameters(linear("sum"), 2)
-    x = normal(20, 6)
-    assert certify(flat, x).margin == pytest.approx(min(max(row) for row in flat(x).tolist()), abs=1e-15)
-
-
-def test_weights_that_are_not_finite_guarantee_nothing():
-    layer = FarkasLinear(3, 4, margin=0.5)
-    assert certify(layer, torch.ones(2, 3)).strict
-    with torch.no_grad():
-        layer.weight[0, 0] = math.nan
-    found = certify(layer, torch.ones(2, 3))
-    assert math.isnan(found.lambda_b)
-    assert not found.strict
-
-
-def test_certify_refuses_a_shortcut_for_a_layer_without_one():
-    with pytest.raises(ValueError, match="without one"):
-        certify(conv("sum", {}), normal(1, 3, 5, 5), normal(1, 3, 5, 5))
-
-
 # Sizes and errors
 
 
@@ -399,23 +344,3 @@ def test_a_printed_layer_says_its_sizes_and_its_rule(learned):
     layer = FarkasConv2d(3, 6, (5, 1), aggregation="mean", margin=0.5, learn_lambda=learned)
     assert all(part in str(layer) for part in ("3x5x1 -> 6", "mean", "margin=0.5", "cutoff=0"))
     assert ("learn_lambda" in str(layer)) is learned
-
-
-def test_the_features_of_a_linear_layer_are_its_last_dimension_in_a_certificate_too():
-    layer = scatter_parameters(linear("sum"), 0)
-    x = normal(3, 7, 6)
-    assert certify(layer, x).margin == pytest.approx(certify(layer, x.reshape(21, 6)).margin)
-
-
-def test_a_single_image_is_certified_like_a_batch_of_one():
-    torch.manual_seed(0)
-    layer = FarkasConv2d(3, 5, 3)
-    image = torch.randn(3, 8, 8)
-    assert certify(layer, image).margin == pytest.approx(certify(layer, image[None]).margin)
-
-
-def test_an_empty_input_certifies_nothing():
-    layer = FarkasLinear(4, 6)
-    for network in (layer, torch.nn.Sequential(layer)):
-        with pytest.raises(ValueError, match="an empty input certifies nothing"):
-            certify(network, torch.rand(0, 4))

@@ -173,9 +173,8 @@ def _key(found: Mapping[str, Any]) -> str:
 def _cells_of(record: RunRecord, table: PaperTable) -> list[PaperCell]:
     """The cells of a table that a run belongs to."""
     flat = {**query.default_settings(), **query.deciding_settings(record.config)}
-    if flat["dataset.name"] in _foreign_data(table) or flat["dataset.normalize"] != table.setting.get(
-        "dataset.normalize", False
-    ):
+    normalized = table.setting.get("dataset.normalize", False)
+    if flat["dataset.name"] in _foreign_data(table) or flat["dataset.normalize"] != normalized:
         return []
     return [
         cell

@@ -58,9 +58,8 @@ class Method:
     @property
     def color(self) -> str:
         """Vermilion for plain networks, and blue for those with Farkas layers."""
-        return style.COLORS[
-            "vermilion" if query.is_plain(str(query.setting(self.runs[0].config, "model.name"))) else "blue"
-        ]
+        network = str(query.setting(self.runs[0].config, "model.name"))
+        return style.COLORS["vermilion" if query.is_plain(network) else "blue"]
 
     @property
     def held_out(self) -> dict[float, float]:

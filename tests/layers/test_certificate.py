@@ -1,0 +1,56 @@
+"""What `certify` measures of a layer and a network, and what it refuses."""
+
+import math
+
+import pytest
+import torch
+
+from farkas_exp.layers.certificate import certify
+from farkas_exp.layers.farkas import FarkasConv2d, FarkasLinear
+from tests.layers.made_layers import conv, linear, normal, scatter_parameters
+
+
+def test_certify_gives_the_attained_margin_over_samples_and_positions():
+    layer = scatter_parameters(conv("mean", {"padding": 1}), 1)
+    images = normal(3, 3, 5, 5)
+    z = layer(images).tolist()
+    expected = min(max(z[n][c][i][j] for c in range(5)) for n in range(3) for i in range(5) for j in range(5))
+    assert certify(layer, images).margin == pytest.approx(expected, abs=1e-15)
+    flat = scatter_parameters(linear("sum"), 2)
+    x = normal(20, 6)
+    assert certify(flat, x).margin == pytest.approx(min(max(row) for row in flat(x).tolist()), abs=1e-15)
+
+
+def test_weights_that_are_not_finite_guarantee_nothing():
+    layer = FarkasLinear(3, 4, margin=0.5)
+    assert certify(layer, torch.ones(2, 3)).strict
+    with torch.no_grad():
+        layer.weight[0, 0] = math.nan
+    found = certify(layer, torch.ones(2, 3))
+    assert math.isnan(found.lambda_b)
+    assert not found.strict
+
+
+def test_certify_refuses_a_shortcut_for_a_layer_without_one():
+    with pytest.raises(ValueError, match="without one"):
+        certify(conv("sum", {}), normal(1, 3, 5, 5), normal(1, 3, 5, 5))
+
+
+def test_the_features_of_a_linear_layer_are_its_last_dimension_in_a_certificate_too():
+    layer = scatter_parameters(linear("sum"), 0)
+    x = normal(3, 7, 6)
+    assert certify(layer, x).margin == pytest.approx(certify(layer, x.reshape(21, 6)).margin)
+
+
+def test_a_single_image_is_certified_like_a_batch_of_one():
+    torch.manual_seed(0)
+    layer = FarkasConv2d(3, 5, 3)
+    image = torch.randn(3, 8, 8)
+    assert certify(layer, image).margin == pytest.approx(certify(layer, image[None]).margin)
+
+
+def test_an_empty_input_certifies_nothing():
+    layer = FarkasLinear(4, 6)
+    for network in (layer, torch.nn.Sequential(layer)):
+        with pytest.raises(ValueError, match="an empty input certifies nothing"):
+            certify(network, torch.rand(0, 4))
