@@ -62,7 +62,7 @@ def _layers(axis: Any, found: Any) -> None:
     for text in axis.texts:
         text.set(fontsize=6, rotation=90)
     axis.set(title="One layer / convolution + bias (+ shortcut) + ReLU", ylabel="ratio")
-    axis.margins(y=0.3)
+    axis.margins(y=0.45)
     axis.legend(fontsize=8, loc="upper right")
 
 
