@@ -51,12 +51,15 @@ def weights(checkout: Path, network: str, overrides: Sequence[str], folder: Path
 
 
 def compare(before: Path, networks: Sequence[str], overrides: Sequence[str]) -> bool:
-    """Print a line for each combination; whether all are the same."""
+    """Print a line for each combination; whether there are any for each network, and all are the same."""
     same = True
     for network in networks:  # one at a time: the checkpoints of all of them would fill the disk
         with tempfile.TemporaryDirectory() as folder:
             old, new = (weights(checkout, network, overrides, Path(folder) / name) for checkout, name in
                         ((before, "before"), (HERE, "after")))  # fmt: skip
+        if not old and not new:
+            same = False
+            print(f"NOTHING    {network}: no run in either checkout left a checkpoint", flush=True)
         for name in sorted(old | new):
             equal = old.get(name) == new.get(name)
             same &= equal
