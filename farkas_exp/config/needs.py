@@ -2,8 +2,8 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from farkas_exp.registry import (
     DATASETS,
@@ -11,10 +11,12 @@ from farkas_exp.registry import (
     NETWORKS,
     NORMALIZATIONS,
     OPTIMIZERS,
-    Dataset,
+    Entry,
     Network,
     Registry,
 )
+
+E = TypeVar("E", bound=Entry)
 
 MOST_NAMED = 6
 """The most choices that a message lists."""
@@ -57,48 +59,43 @@ def at(config: Any, key: str) -> Any:
     return functools.reduce(getattr, key.split("."), config)
 
 
-def network(words: str, is_met: Callable[[Network], bool], example: str = "farkasnet18") -> Need:
-    """The need for a kind of network; an unknown name meets it, since it is refused elsewhere."""
+def kind(
+    registry: Registry[E], is_met: Callable[[E], bool], example: str, words: str | Callable[[str], str] | None = None
+) -> Need:
+    """The need for an entry of a kind; an unknown name meets it, since it is refused elsewhere.
+
+    `words` may be a function of the name that is there; by default they list the entries of this kind.
+    """
 
     def of(config: Any) -> bool:
-        entry = NETWORKS.get(config.model.name)
+        entry = registry.get(at(config, registry.key))
         return entry is None or is_met(entry)
 
-    return Need(lambda config: f"{words}, not {config.model.name}", of, {"model.name": example})
+    def named(config: Any) -> str:
+        if callable(words):
+            return words(at(config, registry.key))
+        return f"{registry.key}={' or '.join(name for name in sorted(registry) if is_met(registry[name]))}"
+
+    return Need(words if isinstance(words, str) else named, of, {registry.key: example})
+
+
+def network(words: str, is_met: Callable[[Network], bool], example: str = "farkasnet18") -> Need:
+    """The need for a kind of network."""
+    return kind(NETWORKS, is_met, example, lambda name: f"{words}, not {name}")
 
 
 def own_option(registry: Registry[Any], option: str, example: str) -> Need:
     """The need for a choice that has this option."""
-    *_, group, _ = registry.key.split(".")
+    group = registry.key.removesuffix(".name")
 
-    def name_in(config: Any) -> str:
-        return getattr(config, group).name
-
-    def is_met(config: Any) -> bool:
-        entry = registry.get(name_in(config))
-        return entry is None or option in entry.options
-
-    def words(config: Any) -> str:
+    def words(name: str) -> str:
         having = [name for name in registry if option in registry[name].options]
         if len(having) <= MOST_NAMED:
             return f"{registry.key}={' or '.join(having)}"
-        own = ", ".join(f"{group}.{name}" for name in registry[name_in(config)].options) or "none"
-        return f"another {registry.key}: the options of {name_in(config)} are {own}"
+        own = ", ".join(f"{group}.{key}" for key in registry[name].options) or "none"
+        return f"another {registry.key}: the options of {name} are {own}"
 
-    return Need(words, is_met, {registry.key: example})
-
-
-def data_set(is_met: Callable[[Dataset], bool], example: str) -> Need:
-    """The need for a kind of data set; an unknown name meets it, since it is refused elsewhere."""
-
-    def of(config: Any) -> bool:
-        entry = DATASETS.get(config.dataset.name)
-        return entry is None or is_met(entry)
-
-    def words(config: Any) -> str:
-        return f"dataset.name={' or '.join(name for name in sorted(DATASETS) if is_met(DATASETS[name]))}"
-
-    return Need(words, of, {"dataset.name": example})
+    return kind(registry, lambda entry: option in entry.options, example, words)
 
 
 architecture = functools.partial(own_option, NETWORKS)
@@ -128,10 +125,10 @@ PHASES = Need(
     lambda config: bool(config.phases.schedule),
     {"phases.name": "own", "phases.schedule": [_PHASE], "dataset.name": "streamed_folder"},
 )
-STREAMED = data_set(lambda entry: entry.streamed, "streamed_folder")
-IMAGE_FOLDER = data_set(lambda entry: entry.image_files, "image_folder")
-IN_MEMORY = replace(data_set(lambda entry: entry.pixels and not entry.streamed, "digits"), words="images in memory")
-PIXELS = replace(data_set(lambda entry: entry.pixels, "digits"), words="images, not points")
+STREAMED = kind(DATASETS, lambda entry: entry.streamed, "streamed_folder")
+IMAGE_FOLDER = kind(DATASETS, lambda entry: entry.image_files, "image_folder")
+IN_MEMORY = kind(DATASETS, lambda entry: entry.pixels and not entry.streamed, "digits", "images in memory")
+PIXELS = kind(DATASETS, lambda entry: entry.pixels, "digits", "images, not points")
 METHOD = chosen("regularizer", "sep_up")
 SEPARATION = choice("regularizer", "sep_up", "sep_u", "sep_p")
 PROJECTED = chosen("callback", "rank_min")

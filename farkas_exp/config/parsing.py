@@ -33,35 +33,28 @@ def parse(values: Mapping[str, Any]) -> Config:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """The nested plain form of a config (lists for tuples)."""
-    plain = dataclasses.asdict(config)
+    return {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
 
-    def tidy(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: tidy(inner) for key, inner in value.items()}
-        return [tidy(inner) for inner in value] if isinstance(value, (tuple, list)) else value
 
-    return tidy(plain)
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_dict(value)
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def schema_defaults() -> dict[str, Any]:
     """Every key of the schema with its default ("???" if it has none), on which Hydra composes."""
 
+    def default(f: "dataclasses.Field[Any]") -> Any:
+        if dataclasses.is_dataclass(f.type):
+            return defaults(f.type, f.name)
+        return "???" if f.default is dataclasses.MISSING else _plain(f.default)
+
     def defaults(schema: Any, path: str = "") -> dict[str, Any]:
-        values: dict[str, Any] = {key: _plain(extra.field.default) for key, extra in extras(path, schema).items()}
-        for f in dataclasses.fields(schema):
-            if dataclasses.is_dataclass(f.type):
-                values[f.name] = defaults(f.type, f.name)
-            elif f.default is dataclasses.MISSING:
-                values[f.name] = "???"
-            else:
-                values[f.name] = _plain(f.default)
-        return values
+        brought = {key: _plain(extra.field.default) for key, extra in extras(path, schema).items()}
+        return brought | {f.name: default(f) for f in dataclasses.fields(schema)}
 
     return defaults(Config)
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def unknown_key(path: str) -> UserError:
@@ -97,10 +90,13 @@ def _build(schema: type, values: Any, path: str) -> Any:
         if declared(fields[key]).is_path and arguments[key] is not None:
             arguments[key] = home(arguments[key], where)
     for name, f in fields.items():
-        if name not in arguments and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
-            where = f"{path}.{name}" if path else name
-            raise UserError(f"{where}: missing; give it a value on the command line ({where}=...)")
+        if name not in arguments and f.default is dataclasses.MISSING:
+            raise _missing(f"{path}.{name}" if path else name)
     return schema(**arguments)
+
+
+def _missing(where: str) -> UserError:
+    return UserError(f"{where}: missing; give it a value on the command line ({where}=...)")
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
@@ -115,7 +111,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return _build(typing.cast(type, hint), value, where)
     if isinstance(value, str) and value == "???":
-        raise UserError(f"{where}: missing; give it a value on the command line ({where}=...)")
+        raise _missing(where)
     if origin is Literal:
         if value not in args:
             raise unknown(where, value, map(str, args))

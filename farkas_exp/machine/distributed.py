@@ -22,7 +22,7 @@ TIMEOUT = timedelta(hours=1)
 """How long a process waits for a living one (`machine.liveness`), such as the first while it measures."""
 
 GPU_TIMEOUT = timedelta(minutes=10)
-"""The limit of an operation between GPUs; before it, all processes have agreed on the CPU that it begins."""
+"""The limit of an operation between GPUs, which nothing else can end; all have agreed before that it begins."""
 
 
 def current() -> Processes:
@@ -76,28 +76,15 @@ def _join(processes: Processes, environment: Mapping[str, str]) -> None:
         who = f"process {processes.rank} of {processes.world_size}"
         raise UserError(f"{who}: it cannot reach the others at {host}:{port} ({reason})") from None
     Group.processes, Group.broken = processes, False
-    _limit_gpu_operations()
-    Group.watch = Watch(_second_connection(host, port, prefix), processes.rank, processes.world_size, _lost)
+    if torch.cuda.is_available():
+        gpus: Any = dist.group.WORLD._get_backend(torch.device("cuda"))  # type: ignore[union-attr]
+        gpus._set_default_timeout(GPU_TIMEOUT)
+    # a second connection to the store, free while the main thread waits at the first
+    second = dist.TCPStore(host, port, None, False, timedelta(seconds=GRACE_SECONDS))  # pyright: ignore[reportPrivateImportUsage]
+    signs = dist.PrefixStore(f"{prefix}/liveness", second)  # pyright: ignore[reportPrivateImportUsage]
+    Group.watch = Watch(signs, processes.rank, processes.world_size, _lost)
     dist.barrier()
     Group.watch.start()
-
-
-def _second_connection(host: str, port: int, prefix: str) -> Any:
-    """A second connection to the store, free while the main thread waits at the first."""
-    import torch.distributed as dist
-
-    store = dist.TCPStore(host, port, None, False, timedelta(seconds=GRACE_SECONDS))  # pyright: ignore[reportPrivateImportUsage]
-    return dist.PrefixStore(f"{prefix}/liveness", store)  # pyright: ignore[reportPrivateImportUsage]
-
-
-def _limit_gpu_operations() -> None:
-    """Shorten the timeout of operations between GPUs, which nothing else can end."""
-    import torch
-    import torch.distributed as dist
-
-    if torch.cuda.is_available():
-        backend: Any = dist.group.WORLD._get_backend(torch.device("cuda"))  # type: ignore[union-attr]
-        backend._set_default_timeout(GPU_TIMEOUT)
 
 
 def _lost(line: str) -> None:
@@ -159,8 +146,8 @@ def meeting_point(environment: Mapping[str, str]) -> tuple[str, int]:
         raise UserError("MASTER_ADDR: missing in the environment; start the processes with torchrun or srun")
     job, step = (int(environment.get(name, "0")) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
     port = environment.get("MASTER_PORT") or str(20000 + (job * 97 + step) % 12000)
-    if not port.isdecimal():
-        raise UserError(f"MASTER_PORT: expected a whole number in the environment, got {port!r}")
+    if not port.isdecimal() or int(port) >= 2**16:
+        raise UserError(f"MASTER_PORT: expected a whole number below {2**16} in the environment, got {port!r}")
     return host, int(port)
 
 

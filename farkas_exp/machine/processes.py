@@ -84,15 +84,8 @@ class Processes:
         return values
 
     def sum(self, numbers: Sequence[float]) -> list[float]:
-        """The sums over all processes, in double precision."""
-        if not self.are_several:
-            return list(numbers)
-        import torch
-        import torch.distributed as dist
-
-        total = torch.tensor(numbers, dtype=torch.float64)
-        dist.all_reduce(total)
-        return total.tolist()
+        """The sums over all processes, added in the order of their ranks."""
+        return [sum(parts) for parts in zip(*self.gather(numbers), strict=True)]
 
     def agree(self, flag: bool) -> bool:
         """Whether `flag` is true in any process."""
@@ -123,18 +116,16 @@ class Processes:
         """
         if not self.are_several:
             return function()
-        result, error = None, None
         try:
             result = function()
-        except Exception as raised:  # noqa: BLE001 - told to the others, then raised
-            error = raised
-        said = self.first_said(None if error is None else _described(self.rank, error))
-        if error is not None:
-            raise error
+        except Exception as error:
+            self.first_said(_described(self.rank, error))
+            raise
+        said = self.first_said(None)
         if said is not None:
             is_users, message, details = said
             raise UserError(message) if is_users else RankFailed(message, details)
-        return cast(T, result)
+        return result
 
     def in_turn(self, function: Callable[[], T]) -> T:
         """`together`, but first in process 0 of each machine, which downloads and fills caches for the others."""

@@ -5,8 +5,6 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
-_UNPRINTABLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
-"""Unicode categories that move the cursor, change the direction, break the line, or are no characters."""
 NAMED = 10
 """The most unreadable things that are named; the others are counted."""
 
@@ -17,19 +15,19 @@ def printable(text: object) -> str:
     For names, labels and errors from files or other programs: a terminal would obey their control characters.
     """
     text = str(text)
-    if text.isascii() and text.isprintable():
+    if text.isprintable():
         return text
-    return "".join(_escape(c) if unicodedata.category(c) in _UNPRINTABLE else c for c in text)
+    return "".join(c if _is_visible(c) else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def _escape(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")
+def _is_visible(character: str) -> bool:
+    """Whether it is printable or a space, and does not move the cursor, change the direction or break the line."""
+    return character.isprintable() or unicodedata.category(character) == "Zs"
 
 
 def shown(path: str | os.PathLike[str]) -> str:
     """A path as one printable line, whatever its bytes."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else _escape(c) for c in text)
+    return printable(os.fsencode(path).decode("utf-8", "backslashreplace"))
 
 
 def unreadable_text(unreadable: Sequence[Any]) -> str:

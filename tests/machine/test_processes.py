@@ -61,6 +61,12 @@ def test_the_meeting_point_is_given_or_made_of_the_job_and_its_step():
         meeting_point({})
 
 
+@pytest.mark.parametrize("port", ["none", "-1", "65536"])
+def test_a_port_that_there_cannot_be_is_refused(port):
+    with pytest.raises(UserError, match=f"MASTER_PORT: expected a whole number below 65536 .* got '{port}'"):
+        meeting_point({"MASTER_ADDR": "there", "MASTER_PORT": port})
+
+
 def test_a_graph_is_for_one_process():
     gpu = torch.device("cuda")
     assert choose_mode(config(), gpu, 1) == "graph"

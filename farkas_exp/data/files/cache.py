@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from farkas_exp.machine.files import replacing
+from farkas_exp.machine.files import replacing, without_links
 from farkas_exp.machine.home import why_unsafe
 
 CACHE_FOLDER = ".farkas_cache"
@@ -24,9 +24,8 @@ def read_cached(path: Path, key: str, dtype: type, shape: tuple[int | None, ...]
     with contextlib.suppress(Exception):  # whatever is wrong, making the array again mends it
         if why_unsafe(os.lstat(path.parent), folder=True):
             return None
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            if why_unsafe(os.fstat(descriptor)):
+        with open(path, "rb", opener=without_links) as file:
+            if why_unsafe(os.fstat(file.fileno())):
                 return None
             with np.load(file, allow_pickle=False) as stored:
                 if str(stored["key"]) != key:
