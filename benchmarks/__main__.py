@@ -28,7 +28,7 @@ def main() -> int:
     given = parser.parse_args()
     results: dict[str, Any] = {"machine": machine(), "quick": given.quick}
     print(tables.headline(results["machine"]))
-    allow_tf32(False, False)  # as the trainer has it: fp32 is single precision
+    allow_tf32(False)  # as the trainer has it: fp32 is single precision
     dtype = torch.bfloat16 if device().type == "cuda" else torch.float32
     size = 256 if given.quick else 8192 if device().type == "cuda" else 1536
     rate = matmul_rate(torch.float32, size)

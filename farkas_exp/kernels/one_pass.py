@@ -25,7 +25,7 @@ from farkas_exp.kernels.fused import (
 )
 from farkas_exp.kernels.swapping import Swapped, swap_classes
 from farkas_exp.layers.activation import Activation
-from farkas_exp.layers.paths import fused_allowed
+from farkas_exp.layers.paths import fused_allowed, tf32_in_convolutions
 from farkas_exp.layers.residual import UNSCALED, ResidualConv2d, append_shortcut, multiplied
 from farkas_exp.models.resnet import ResidualNet, Transition
 
@@ -118,7 +118,7 @@ def precision_here() -> tuple[str, torch.dtype] | None:
     """
     if torch.is_autocast_enabled("cuda"):
         return ("bf16", torch.bfloat16) if torch.get_autocast_dtype("cuda") == torch.bfloat16 else None
-    return ("tf32", torch.float32) if torch.backends.cudnn.allow_tf32 else None
+    return ("tf32", torch.float32) if tf32_in_convolutions() else None
 
 
 def suits(input: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: Any) -> bool:

@@ -25,32 +25,68 @@ def plain_path() -> Iterator[None]:
 
 
 def fused_allowed() -> bool:
-    """Whether fused code paths may be used."""
-    return _FUSED.get()
+    """Whether fused code paths may be used: not within `torch.func`, which does not see through them."""
+    import torch
+
+    return _FUSED.get() and not torch._C._are_functorch_transforms_active()
 
 
-def allow_tf32(convolutions: bool, products: bool) -> tuple[bool, bool]:
-    """Let a GPU multiply by TF32, which keeps 10 of 23 bits, in this process; return what was allowed before.
+def allow_tf32(allowed: bool) -> None:
+    """Let a GPU multiply by TF32, which keeps 10 of 23 bits, in this process; or all in full single precision.
 
-    PyTorch allows it in convolutions and not in matrix products.
+    By PyTorch's older switches, which its compiler reads, and then by the newer ones, whatever else is set there.
     """
     import torch
 
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    torch.backends.cudnn.allow_tf32 = allowed
+    for place in _places():
+        if place.fp32_precision not in ("none", "ieee") and not allowed:
+            place.fp32_precision = "ieee"
+
+
+def _places() -> list[Any]:
+    """What has a precision of its own, from PyTorch 2.9 on; what it has not is inherited."""
+    import torch
+
+    backends: Any = torch.backends
+    if not hasattr(backends, "fp32_precision"):
+        return []
+    parts = [getattr(backend, part) for backend in (backends.cudnn, backends.mkldnn) for part in ("conv", "rnn")]
+    return [backends.cuda.matmul, backends.mkldnn.matmul, *parts]
+
+
+def tf32_in_convolutions() -> bool:
+    """Whether a GPU's convolutions may use TF32 here and now."""
+    import torch
+
     cudnn: Any = torch.backends.cudnn
-    matmul: Any = torch.backends.cuda.matmul
-    before = cudnn.allow_tf32, matmul.allow_tf32
-    cudnn.allow_tf32, matmul.allow_tf32 = convolutions, products
-    return before
+    try:
+        return cudnn.allow_tf32
+    except RuntimeError:  # the newer switches contradict it
+        return cudnn.conv.fp32_precision == "tf32"
 
 
 @contextmanager
 def single_precision(tf32: bool = False) -> Iterator[None]:
     """Multiply in full single precision within the block, in this process, or by TF32."""
-    before = allow_tf32(tf32, tf32)
+    import torch
+
+    try:
+        products = torch.get_float32_matmul_precision()
+    except RuntimeError:  # as above; it was at its default then
+        products = "highest"
+    convolutions, before = tf32_in_convolutions(), [(place, place.fp32_precision) for place in _places()]
+    allow_tf32(tf32)
     try:
         yield
     finally:
-        allow_tf32(*before)
+        torch.set_float32_matmul_precision(products)
+        torch.backends.cudnn.allow_tf32 = convolutions
+        for place, precision in before:
+            place.fp32_precision = "none"
+            if place.fp32_precision != precision:  # not inherited
+                place.fp32_precision = precision
 
 
 @contextmanager

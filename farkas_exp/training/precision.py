@@ -17,7 +17,7 @@ def set_precision(precision: str, device: torch.device) -> None:
     """Compute in it from now on in this process, as far as single precision goes; `autocast` does the rest."""
     if precision == "tf32" and device.type != "cuda":
         raise UserError("precision: tf32 needs a GPU; use precision=fp32")
-    allow_tf32(precision == "tf32", precision == "tf32")
+    allow_tf32(precision == "tf32")
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
@@ -40,6 +40,7 @@ def as_configured() -> Iterator[None]:
     """
     dtype = torch.get_default_dtype()
     with ExitStack() as own:
+        own.enter_context(single_precision())
         own.enter_context(torch.inference_mode(False))
         own.enter_context(torch.enable_grad())
         for kind in ("cpu", "cuda"):

@@ -104,6 +104,23 @@ def test_second_derivatives_are_those_of_the_plain_network(name):
     assert_near(*results)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")  # of PyTorch itself
+@pytest.mark.parametrize("name", ["farkasnet34", "farkas_mlp", "farkas_vit"])
+def test_transforms_of_functions_see_the_plain_formulas(name):
+    plain = create_model(name, **(SMALL if name == "farkasnet34" else {"depth": 2, "width": 8, "image_size": 16}))
+    fast, batch = accelerate(copy.deepcopy(plain), CPU), images(8)
+    named = dict(fast.named_parameters())
+
+    def loss(parameters, image):
+        return torch.func.functional_call(fast, parameters, (image[None],)).square().sum()
+
+    each = torch.vmap(torch.func.grad(loss), (None, 0))(named, batch)
+    wanted = torch.autograd.grad(plain(batch).square().sum(), list(plain.parameters()))
+    assert_near([each[key].sum(0) for key in named], wanted)
+    _, along = torch.func.jvp(fast, (batch,), (torch.ones_like(batch),))
+    assert along.isfinite().all()
+
+
 @pytest.mark.slow
 def test_torch_compile_sees_the_plain_formulas():
     model, batch = accelerate(network(), CPU), images(8)

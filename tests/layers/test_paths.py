@@ -1,11 +1,20 @@
 """The switches of a network are put back, and what is watched of it comes in the order of computation."""
 
+from collections.abc import Callable
+from typing import Any, cast
+
 import pytest
 import torch
 from torch import nn
 
 from farkas_exp.layers.activation import Activation
-from farkas_exp.layers.paths import allow_tf32, fused_allowed, in_mode, plain_path, single_precision
+from farkas_exp.layers.paths import (
+    fused_allowed,
+    in_mode,
+    plain_path,
+    single_precision,
+    tf32_in_convolutions,
+)
 from farkas_exp.layers.watching import each_pre_activation, watch_pre_activations
 
 
@@ -33,17 +42,58 @@ def test_fused_paths_are_allowed_again_behind_the_outermost_block_also_after_a_f
     assert fused_allowed()
 
 
-@pytest.mark.parametrize("before", [(True, False), (False, True)])
-def test_single_precision_is_of_its_block_alone(before):
-    kept = allow_tf32(*before)
-    try:
-        with single_precision():
-            assert allow_tf32(True, True) == (False, False)
-        with pytest.raises(AssertionError), single_precision(tf32=True):
-            assert allow_tf32(False, False) != (True, True)
-        assert allow_tf32(*before) == before, "convolutions, and products"
-    finally:
-        allow_tf32(*kept)
+NEWER = hasattr(torch.backends, "fp32_precision")  # from PyTorch 2.9 on
+
+
+def precisions() -> list[object]:
+    """All of PyTorch's switches, or that it refuses to read one."""
+    cuda, cudnn, mkldnn = (cast(Any, getattr(torch.backends, name)) for name in ("cuda", "cudnn", "mkldnn"))
+    parts = [cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn] if NEWER else []
+    switches = [torch.get_float32_matmul_precision, lambda: cudnn.allow_tf32]
+    found: list[object] = []
+    for switch in switches + [lambda part=part: part.fp32_precision for part in parts]:
+        try:
+            found.append(switch())
+        except RuntimeError:
+            found.append("contradictory")
+    return found
+
+
+SET_BY_A_PROGRAM: dict[str, Callable[[Any], None]] = {
+    "nothing": lambda backends: None,
+    "products": lambda backends: torch.set_float32_matmul_precision("medium"),
+    "no convolutions": lambda backends: setattr(backends.cudnn, "allow_tf32", False),
+    "newer, products": lambda backends: setattr(backends.cuda.matmul, "fp32_precision", "tf32"),
+    "newer, convolutions": lambda backends: setattr(backends.cudnn.conv, "fp32_precision", "ieee"),
+    "newer, on a CPU": lambda backends: setattr(backends.mkldnn.matmul, "fp32_precision", "bf16"),
+    "newer, all": lambda backends: setattr(backends, "fp32_precision", "tf32"),
+}
+
+
+@pytest.fixture
+def pytorchs_own():
+    with single_precision():
+        torch.backends.cudnn.allow_tf32 = True
+        yield
+        if NEWER:
+            cast(Any, torch.backends).fp32_precision = "none"
+
+
+@pytest.mark.usefixtures("pytorchs_own")
+@pytest.mark.parametrize("name", [name for name in SET_BY_A_PROGRAM if NEWER or "newer" not in name])
+def test_single_precision_is_of_its_block_alone_however_a_program_has_set_its_own(name):
+    SET_BY_A_PROGRAM[name](torch.backends)
+    before = precisions()
+    with single_precision():
+        assert set(precisions()) <= {"highest", False, "ieee", "none"}
+        with single_precision(tf32=True):
+            assert precisions()[:2] == ["high", True]
+            assert tf32_in_convolutions()
+        assert not tf32_in_convolutions()
+    assert precisions() == before
+    with pytest.raises(ZeroDivisionError), single_precision():
+        raise ZeroDivisionError
+    assert precisions() == before
 
 
 class Twice(nn.Module):

@@ -7,7 +7,7 @@ import torch
 
 from farkas_exp.layers.certificate import certify
 from farkas_exp.layers.farkas import FarkasLinear
-from farkas_exp.layers.paths import allow_tf32, single_precision
+from farkas_exp.layers.paths import single_precision
 from farkas_exp.machine.errors import UserError
 from farkas_exp.measures import figures
 from farkas_exp.registry import MEASURES
@@ -26,9 +26,9 @@ def allowed():
 
 @pytest.fixture(autouse=True)
 def pytorchs_own():
-    before = allow_tf32(True, False)
-    yield
-    allow_tf32(*before)
+    with single_precision():
+        torch.backends.cudnn.allow_tf32 = True
+        yield
 
 
 @pytest.mark.parametrize(("precision", "tf32"), [("fp32", False), ("tf32", True), ("bf16", False)])
@@ -74,6 +74,13 @@ def double_by_default():
         torch.set_default_dtype(torch.float32)
 
 
+@contextmanager
+def coarse_products():
+    torch.set_float32_matmul_precision("medium")
+    yield
+    assert torch.get_float32_matmul_precision() == "medium"
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_what_a_program_has_set_for_itself_changes_no_number_of_a_run(tmp_path, precision):
     mine = config(tmp_path / "alone", epochs=1, precision=precision)
@@ -85,6 +92,7 @@ def test_what_a_program_has_set_for_itself_changes_no_number_of_a_run(tmp_path, 
         "no_grad": torch.no_grad,
         "inference": torch.inference_mode,
         "meta": lambda: torch.device("meta"),
+        "coarse products": coarse_products,
     }
     for name, surrounding in surroundings.items():
         mine = config(tmp_path / name, epochs=1, precision=precision, diagnostics={"epochs": [1]})
