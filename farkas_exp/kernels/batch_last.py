@@ -9,7 +9,14 @@ from torch import Tensor, nn
 
 from farkas_exp.kernels import native_conv, native_library
 from farkas_exp.kernels.forking import ForkingBasicBlock, ForkingBottleneck, ForkingUnit
-from farkas_exp.kernels.fused import FusedFarkasConv2d, FusedFarkasResidualConv2d, allowed, constants, is_plain_relu
+from farkas_exp.kernels.fused import (
+    FusedFarkasConv2d,
+    FusedFarkasResidualConv2d,
+    allowed,
+    constants,
+    is_plain_relu,
+    keeps_size,
+)
 from farkas_exp.kernels.swapping import Swapped, swap_classes
 from farkas_exp.layers.activation import Activation
 from farkas_exp.layers.farkas import FarkasConv2d
@@ -60,11 +67,17 @@ class BatchLastFarkasResidualConv2d(FusedFarkasResidualConv2d):
 
 
 def _suits(layer: FarkasConv2d, input: Tensor) -> bool:
-    return allowed(layer) and native_conv.suits(input, layer.weight, layer.stride, layer.padding, layer.dilation)
+    """Whether the kernel can compute this layer: on batch-last maps, 1x1 or 3x3, and of the same size."""
+    if not (allowed(layer) and native_conv.is_batch_last(input) and keeps_size(layer)):
+        return False
+    if not (input.dtype == layer.weight.dtype == torch.float32) or input.device.type != "cpu":
+        return False
+    lanes = native_library.lanes() if native_library.available() else 0
+    return lanes > 0 and len(input) % lanes == 0 and input.data_ptr() % (4 * lanes) == 0
 
 
 def _convolve(layer: FarkasConv2d, input: Tensor, shortcut: Tensor | None, relu: bool) -> tuple[Tensor, Tensor]:
-    return native_conv.convolve(input, *layer.free(), shortcut, *constants(layer), relu)
+    return native_conv.Convolve.apply(input, *layer.free(), shortcut, *constants(layer), relu)  # type: ignore[no-any-return]
 
 
 class BatchLastUnit(ForkingUnit):
@@ -102,22 +115,13 @@ class BatchLastNet(Swapped, ResidualNet):
         if not count:
             return super().features(images)
         whole = len(images) - len(images) % native_library.lanes()
-        parts = [self._begin(chunk, count) for chunk in native_conv.batch_last_chunks(images[:whole])]
-        if whole < len(images):
-            parts.append(self._begin(images[whole:], count))
-        if count == len(self.stages):
+        chunks = native_conv.batch_last_chunks(images[:whole])
+        chunks += [images[whole:]] if whole < len(images) else []
+        first, rest = self.stages[:count], self.stages[count:]
+        parts = [first(self.stem(chunk)) for chunk in chunks]
+        if not rest:
             return torch.cat([spatial_mean(part) for part in parts])
-        maps = torch.cat([part.contiguous(memory_format=torch.channels_last) for part in parts])
-        for stage in list(self.stages)[count:]:
-            maps = stage(maps)
-        return maps.mean((2, 3))
-
-    def _begin(self, images: Tensor, count: int) -> Tensor:
-        """The stem and the first stages."""
-        maps = self.stem(images)
-        for stage in list(self.stages)[:count]:
-            maps = stage(maps)
-        return maps
+        return rest(torch.cat([part.contiguous(memory_format=torch.channels_last) for part in parts])).mean((2, 3))
 
 
 def spatial_mean(maps: Tensor) -> Tensor:

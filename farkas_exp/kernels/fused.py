@@ -144,12 +144,12 @@ def gradients_of(
     return tuple(next(found) if is_needed else None for is_needed in needed)
 
 
-def keeps_size(weight: Tensor, stride: Any, padding: Any, dilation: Any) -> bool:
+def keeps_size(layer: Any) -> bool:
     """Whether a convolution is 1x1 or 3x3, dense, and keeps the size of its maps."""
-    kernel = weight.shape[2]
-    if kernel not in (1, 3) or weight.shape[3] != kernel or padding not in (kernel // 2, (kernel // 2,) * 2):
+    *_, kernel, width = layer.weight.shape
+    if kernel not in (1, 3) or width != kernel or layer.padding not in (kernel // 2, (kernel // 2,) * 2):
         return False
-    return stride in (1, (1, 1)) and dilation in (1, (1, 1))
+    return layer.stride in (1, (1, 1)) and layer.dilation in (1, (1, 1))
 
 
 def is_plain_relu(activation: nn.Module) -> bool:

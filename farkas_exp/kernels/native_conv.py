@@ -21,9 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from farkas_exp.kernels.fused import gradients_of, keeps_size
-from farkas_exp.kernels.native_library import available, call, lanes
-from farkas_exp.layers.paths import fused_allowed
+from farkas_exp.kernels.fused import gradients_of
+from farkas_exp.kernels.native_library import call, lanes
 
 BUFFER = 3 << 13
 """Vectors in the working space of a band: 1.5 MB with 16 lanes, to stay in a second-level cache."""
@@ -61,45 +60,33 @@ def _as_batch_last(tensor: Tensor) -> Tensor:
     return tensor.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
 
 
-def suits(input: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: Any) -> bool:
-    """Whether `convolve` can compute this convolution: batch-last, 1x1 or 3x3, and of the same size."""
-    if torch.compiler.is_compiling() or not (is_batch_last(input) and input.dtype == weight.dtype == torch.float32):
-        return False
-    if not keeps_size(weight, stride, padding, dilation):
-        return False
-    if input.device.type != "cpu" or not fused_allowed() or not available():
-        return False
-    return len(input) % lanes() == 0 and input.data_ptr() % (4 * lanes()) == 0
+class Convolve(torch.autograd.Function):
+    """A Farkas convolution, or Algorithm 2 with a shortcut, with or without the ReLU, of batch-last maps."""
 
-
-def convolve(
-    input: Tensor, weight: Tensor, bias: Tensor, shortcut: Tensor | None, coefficient: float, bound: float, relu: bool
-) -> tuple[Tensor, Tensor]:
-    """A Farkas convolution, or Algorithm 2 with a shortcut, with or without the ReLU; see `suits`.
-
-    Args:
-        input: (N, C, H, W), batch-last.
-        weight: (m - 1, C, k, k), the free rows.
-        bias: (m,), before its last entry is bounded.
-        shortcut: (N, m - 1, H, W).
-        coefficient: the aggregation's a.
-        bound: the least value of b_m + Agg(b).
-        relu: whether to apply it.
-
-    Returns:
-        The output (N, m, H, W), batch-last, and the input for a second use, whose gradient the kernel adds.
-    """
-    return _Convolve.apply(input, weight, bias, shortcut, coefficient, bound, relu)  # type: ignore[no-any-return]
-
-
-class _Convolve(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, input: Tensor, weight: Tensor, bias: Tensor, shortcut: Tensor | None,
         coefficient: float, bound: float, relu: bool,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        added = None if shortcut is None else _as_batch_last(shortcut)
-        output = _forward(input, weight, bias.contiguous(), added, coefficient, bound, relu)
+        """The output (N, m, H, W), and the input for a second use, whose gradient the kernel adds.
+
+        Args:
+            ctx: for the backward pass.
+            input: (N, C, H, W).
+            weight: (m - 1, C, k, k), the free rows.
+            bias: (m,), before its last entry is bounded.
+            shortcut: (N, m - 1, H, W), in any memory format.
+            coefficient: the aggregation's a.
+            bound: the least value of b_m + Agg(b).
+            relu: whether to apply it.
+        """
+        added, own_bias = None if shortcut is None else _as_batch_last(shortcut), bias.contiguous()
+        output = _empty(input, len(weight) + 1)
+        layer, items, threads = _layer(input, weight, 2 * input.shape[1])
+        call(
+            "farkas_convolve", _at(input), _at(weight), _at(own_bias), _at(added), coefficient, bound, int(relu),
+            _at(output), layer, items, threads,
+        )  # fmt: skip
         ctx.save_for_backward(input, weight, bias, shortcut, output if relu else None)
         ctx.rule = coefficient, bound
         ctx.set_materialize_grads(False)
@@ -162,18 +149,6 @@ def _even(rows: int, height: int, threads: int) -> int:
         if 0 < count <= height and -(-height // count) <= 1.25 * rows:
             return -(-height // count)
     return rows
-
-
-def _forward(
-    input: Tensor, weight: Tensor, bias: Tensor, shortcut: Tensor | None, coefficient: float, bound: float, relu: bool
-) -> Tensor:
-    output = _empty(input, len(weight) + 1)
-    layer, items, threads = _layer(input, weight, 2 * input.shape[1])
-    call(
-        "farkas_convolve", _at(input), _at(weight), _at(bias), _at(shortcut), coefficient, bound, int(relu),
-        _at(output), layer, items, threads,
-    )  # fmt: skip
-    return output
 
 
 def _backward(

@@ -13,6 +13,7 @@ from farkas_exp.machine import compiling
 
 SOURCES = [Path(__file__).with_name(name) for name in ("native_conv.cpp", "native_buffer.h")]
 FLAGS = ("-O3", "-march=native", "-shared", "-fPIC", "-fopenmp")
+_CPUINFO = Path("/proc/cpuinfo")
 
 _FLOAT, _INT, _SIZE, _POINTER = ctypes.c_float, ctypes.c_int, ctypes.c_longlong, ctypes.c_void_p
 _ARGUMENTS = {
@@ -72,7 +73,6 @@ def _openmp() -> list[str]:
 
 
 def _processor() -> str:
-    """The processor that the code is compiled for."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.exists() else []
-    return " ".join([platform.machine(), *[line for line in lines if line.startswith("flags")][:1]])
+    """The processor that the code is compiled for: its kind, and what it can do (`Features` on ARM)."""
+    lines = _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines() if _CPUINFO.exists() else []
+    return " ".join([platform.machine(), *[line for line in lines if line.startswith(("flags", "Features"))][:1]])

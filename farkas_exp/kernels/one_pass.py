@@ -121,15 +121,15 @@ def precision_here() -> tuple[str, torch.dtype] | None:
     return ("tf32", torch.float32) if tf32_in_convolutions() else None
 
 
-def suits(input: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: Any) -> bool:
-    """Whether `one_pass` can compute this convolution here and now: on a GPU, 1x1 or 3x3, and of the same size."""
-    found = precision_here()
+def suits(input: Tensor, layer: Any) -> bool:
+    """Whether `one_pass` can compute a convolution here and now: on a GPU, 1x1 or 3x3, and of the same size."""
+    found, weight = precision_here(), layer.weight
     if not input.is_cuda or found is None or type(input) is not Tensor or weight.dtype != torch.float32:
         return False
     if torch.compiler.is_compiling() or not fused_allowed() or input.dtype not in (torch.float32, found[1]):
         return False
     values = len(input) * input.shape[2] * input.shape[3] * (max(input.shape[1], weight.shape[0]) + 8)
-    return keeps_size(weight, stride, padding, dilation) and 0 < values < MOST_VALUES
+    return keeps_size(layer) and 0 < values < MOST_VALUES
 
 
 class OnePassUnit(ForkingUnit):
@@ -141,7 +141,7 @@ class OnePassUnit(ForkingUnit):
         included = is_plain_relu(self.activation) and (self.norm_after or isinstance(self.norm, nn.Identity))
         if included and (plain or (isinstance(layer, FusedFarkasConv2d) and allowed(layer))):
             assert isinstance(layer, nn.Conv2d | FusedFarkasConv2d)
-            if suits(input, layer.weight, layer.stride, layer.padding, layer.dilation):
+            if suits(input, layer):
                 weight, bias = (layer.weight, layer.bias) if isinstance(layer, nn.Conv2d) else layer.augmented()
                 hidden, input = one_pass(input, weight, bias)
                 return self.norm(hidden), input
@@ -170,7 +170,7 @@ class OnePassResidualConv2d(Swapped, ResidualConv2d):
 
     def activate(self, hidden: Tensor, shortcut: Tensor, activation: Activation) -> Tensor:
         fits = self.scaling == UNSCALED and self.groups == 1 and self.padding_mode == "zeros"
-        if fits and is_plain_relu(activation) and suits(hidden, self.weight, self.stride, self.padding, self.dilation):
+        if fits and is_plain_relu(activation) and suits(hidden, self):
             return one_pass(hidden, *multiplied(self.used_weight(), self.bias, self.multiplier), shortcut)[0]
         return super().activate(hidden, shortcut, activation)
 
@@ -180,7 +180,7 @@ class OnePassFarkasResidualConv2d(FusedFarkasResidualConv2d):
 
     def activate(self, hidden: Tensor, shortcut: Tensor, activation: Activation) -> Tensor:
         fits = allowed(self) and self.scaling == UNSCALED and is_plain_relu(activation)
-        if fits and suits(hidden, self.weight, self.stride, self.padding, self.dilation):
+        if fits and suits(hidden, self):
             return one_pass(hidden, *self.augmented(), shortcut, constants(self)[0])[0]
         return super().activate(hidden, shortcut, activation)
 

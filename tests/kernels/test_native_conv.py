@@ -53,7 +53,7 @@ def is_native(output):
     nodes = [output.grad_fn]
     while nodes:
         node = nodes.pop()
-        if "_ConvolveBackward" in type(node).__name__:
+        if "ConvolveBackward" in type(node).__name__:
             return True
         nodes += [following for following, _ in node.next_functions if following is not None]
     return False
@@ -248,6 +248,15 @@ def test_it_can_be_switched_off(monkeypatch):
     monkeypatch.setenv("FARKAS_EXP_NATIVE", "0")
     assert not is_native(model(draw(64, 3, 16, 16).float()))
     assert not is_native(small_net()(draw(64, 3, 16, 16).float()))
+
+
+def test_what_was_compiled_for_one_processor_is_not_loaded_on_another(tmp_path, monkeypatch):
+    keys = set()
+    for line in ("flags\t\t: avx2", "flags\t\t: avx2 avx512f", "Features\t: asimd", "Features\t: asimd sve"):
+        (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{line}\n\nprocessor\t: 1\n{line}\n")
+        monkeypatch.setattr(native_library, "_CPUINFO", tmp_path / "cpuinfo")
+        keys.add(native_library._processor())
+    assert len(keys) == 4
 
 
 def test_without_a_compiler_everything_works(monkeypatch):

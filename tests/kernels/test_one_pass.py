@@ -108,14 +108,13 @@ def test_single_precision_is_the_librarys(monkeypatch):
 
 
 def test_which_convolutions_it_computes(pretended):
-    weight = torch.zeros(4, 3, 3, 3)
-    assert one_pass.suits(images(), weight, (1, 1), (1, 1), (1, 1))
-    for changed in ({"stride": (2, 2)}, {"padding": (0, 0)}, {"dilation": (2, 2)}, {"weight": torch.zeros(4, 3, 5, 5)}):
-        given = {"weight": weight, "stride": (1, 1), "padding": (1, 1), "dilation": (1, 1)} | changed
-        assert not one_pass.suits(images(), **given)
-    assert not one_pass.suits(images().double(), weight.double(), 1, 1, 1)
+    layer = torch.nn.Conv2d(3, 4, 3, padding=1)
+    assert one_pass.suits(images(), layer)
+    for changed in ({"stride": 2}, {"padding": 0}, {"dilation": 2}, {"kernel_size": 5}, {"kernel_size": (3, 1)}):
+        assert not one_pass.suits(images(), torch.nn.Conv2d(3, 4, **{"kernel_size": 3, "padding": 1} | changed))
     with plain_path():
-        assert not one_pass.suits(images(), weight, 1, 1, 1)
+        assert not one_pass.suits(images(), layer)
+    assert not one_pass.suits(images().double(), layer.double())
 
 
 @pytest.mark.gpu
