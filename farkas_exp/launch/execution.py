@@ -21,7 +21,7 @@ from farkas_exp.machine.files import write_text
 from farkas_exp.machine.output import warn
 from farkas_exp.machine.processes import RankFailed
 from farkas_exp.machine.signals import free_to_leave, last_words
-from farkas_exp.runs.measurements import Gap, Measurements, described
+from farkas_exp.runs.measurements import Gap, Measurements, check_asked, described
 from farkas_exp.runs.mirrors import unmirrored
 from farkas_exp.runs.record import CONTRADICTION
 from farkas_exp.runs.wandb import report_done
@@ -109,6 +109,7 @@ def settled(config: Config) -> Outcome | None:
 
 def _unmeasured(run: runs.RunDirectory, config: Config) -> tuple[list[Gap], list[Gap]]:
     """The requested measurements that a finished run lacks: those still possible, and the others."""
+    check_asked(config.diagnostics)
     record = runs.read_run(run.path) if config.diagnostics.epochs else None
     return Measurements(run, config.diagnostics).left_by(record) if record else ([], [])
 

@@ -22,6 +22,7 @@ from farkas_exp.measures.plane import plane_figures
 from farkas_exp.measures.spectrum import effective_ranks
 from farkas_exp.methods.adversarial import check_pixels, robust_errors
 from farkas_exp.registry import MEASURES
+from farkas_exp.runs.measurements import check_asked
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ def robustness(subject: Subject) -> dict[str, Any]:
 
 def check_measures(config: Config, world_size: int = 1) -> None:
     """Check the requested measurements, before the run begins."""
+    check_asked(config.diagnostics)
     for name in config.diagnostics.measures:
         entry = MEASURES[name]
         if entry.plane and config.dataset.name != "moons":

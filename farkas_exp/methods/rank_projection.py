@@ -113,6 +113,11 @@ class RankProjection(Method):
             raise UserError(
                 f"callback.threshold: {config.callback.name} needs the singular value to clip at; give a number above 0"
             )
+        if config.callback.lr is not None and config.callback.last_epochs > config.epochs:
+            raise UserError(
+                f"callback.last_epochs: with a rate of their own (callback.lr) the last {config.callback.last_epochs}"
+                f" epochs would begin before the run of {config.epochs}; give at most {config.epochs}"
+            )
         last, healing = min(config.callback.last_epochs, config.epochs), config.callback.healing_epochs
         if healing >= last:
             raise UserError(

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from farkas_exp.config import DiagnosticsConfig
+from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.files import write_text
 from farkas_exp.machine.output import plural
+from farkas_exp.registry import MEASURES
 from farkas_exp.runs import FAILED, RunDirectory, RunRecord, read_json, read_rows
 from farkas_exp.runs.jsonfiles import json_line
 
@@ -30,6 +32,20 @@ class Gap:
 def described(gaps: Iterable[Gap]) -> str:
     """Gaps for a message: epoch 0 (hessian); epoch 3 (activity, hessian)."""
     return "; ".join(f"epoch {gap.epoch} ({', '.join(gap.measures)})" for gap in gaps)
+
+
+def check_asked(asked: DiagnosticsConfig) -> None:
+    """Check that what is to be measured is known, and at which epochs.
+
+    Raises:
+        UserError: it is not.
+    """
+    for name in asked.measures:
+        MEASURES[name]
+    if asked.measures and not asked.epochs:
+        raise UserError(
+            f"diagnostics.measures: [{','.join(asked.measures)}] at no epoch; give diagnostics.epochs, such as [0,1]"
+        )
 
 
 class Measurements:

@@ -128,6 +128,8 @@ def test_a_callback_acts_on_the_last_epochs_only(monkeypatch):
     averaged = dataclasses.replace(made, optimizer=dataclasses.replace(made.optimizer, ema=0.9))
     with pytest.raises(UserError, match=r"^callback.name: rank_m.. cuts the weights, and not their average"):
         execution_mode(averaged, "none")
+    with pytest.raises(UserError, match=r"callback.last_epochs: with a rate of their own .* give at most 4"):
+        execution_mode(dataclasses.replace(healing, epochs=4), "none")  # it would begin at a tenth of the rate
     with pytest.raises(UserError, match=r"callback.healing_epochs: 5 leaves no epoch to project after"):
         execution_mode(dataclasses.replace(made, callback=dataclasses.replace(own, healing_epochs=5)), "none")
     with pytest.raises(UserError, match=r"callback.threshold: rank_max needs the singular value"):

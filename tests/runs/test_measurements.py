@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 from farkas_exp import runs
 from farkas_exp.launch import execution, outcomes
+from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.files import write_text
 from farkas_exp.runs import open_run, read_json, read_rows
 from farkas_exp.runs.measurements import Measurements
@@ -92,6 +94,20 @@ def test_epochs_after_the_end_are_named(tmp_path, capsys):
     assert execution.execute(made).status == runs.FINISHED
     assert "not measured: epoch 7, 9, after the last one (3)" in capsys.readouterr().err
     assert "not measured: epoch 7, 9, after the last one (3)" in execution.execute(made).note
+
+
+def test_what_is_measured_at_no_epoch_or_unknown_is_refused_also_of_a_finished_run(tmp_path):
+    mistakes = {
+        "[ntk,hessian] at no epoch; give diagnostics.epochs, such as [0,1]": {"measures": ["ntk", "hessian"]},
+        "unknown 'hesian'; did you mean 'hessian'": {"measures": ["hesian"], "epochs": [3]},
+    }
+    for finished in (False, True):
+        if finished:
+            assert execution.execute(config(tmp_path / "runs", **TINY)).status == runs.FINISHED
+        for words, asked in mistakes.items():
+            with pytest.raises(UserError, match=re.escape(f"diagnostics.measures: {words}")):
+                execution.execute(config(tmp_path / "runs", **TINY, diagnostics=asked))
+            assert (tmp_path / "runs").exists() == finished, "nothing is left behind"
 
 
 def test_other_data_are_not_measured(tmp_path):

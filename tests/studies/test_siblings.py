@@ -149,7 +149,7 @@ def test_the_points_of_the_plane_are_drawn_by_layer_and_by_epoch(tmp_path):
     axes = representations.report(collect(tmp_path)).figures["sep_representations"]().axes
     assert axes[0].get_ylabel() == "Sep-UP\nepoch 0", "not after training"
     with pytest.raises(UserError, match="points of the plane; use dataset=moons"):
-        check_measures(config(diagnostics={"measures": ["plane"]}))
+        check_measures(config(diagnostics={"measures": ["plane"], "epochs": [0]}))
 
 
 def test_a_regularized_run_is_no_plain_one_in_the_deep_and_narrow_grid(tmp_path):
