@@ -14,14 +14,15 @@ from omegaconf import DictConfig
 from farkas_exp.config import Config, arms
 from farkas_exp.config.composition import Compositions
 from farkas_exp.config.store import config_dir, tell_hydra
-from farkas_exp.launch.planned import Planned
+from farkas_exp.launch.planned import planned
 
 
 def composed(*overrides: str) -> Config | None:
     """The configuration with these overrides; None where the arm is not for the network."""
     experiment = dict(override.split("=", 1) for override in overrides).get("experiment", "")
     compositions, _ = of_experiment(experiment)
-    return Planned.of(compositions.values(overrides)).config
+    made = planned(compositions.values(overrides))
+    return made if isinstance(made, Config) else None
 
 
 @cache

@@ -20,7 +20,7 @@ from farkas_exp.config.texts import keep_texts
 from farkas_exp.launch.arguments import checked
 from farkas_exp.launch.cli import main
 from farkas_exp.launch.grid import combinations
-from farkas_exp.launch.planned import Planned
+from farkas_exp.launch.planned import planned
 from farkas_exp.registry import EXPERIMENTS, NORMALIZATIONS
 from farkas_exp.report import command as report
 from farkas_exp.runs import best, status
@@ -187,7 +187,7 @@ def check_composition(words):
     searched = [word for word in given if not word.startswith("hydra") and "interval(" not in word]
     found = combinations(params, searched, compositions._loader)
     for combination in {found[0], found[-1]}:
-        Planned.of(compositions.values(combination))
+        planned(compositions.values(combination))
 
 
 def check_target(target, *words):

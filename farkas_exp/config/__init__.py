@@ -8,7 +8,7 @@ Importing this package imports neither torch nor Hydra, so `--help` and the skip
 """
 
 from farkas_exp.config.options import declared, option, outside
-from farkas_exp.config.parsing import parse, schema_defaults, to_dict, unknown_key
+from farkas_exp.config.parsing import parse, schema_defaults, unknown_key
 from farkas_exp.config.schema import (
     ActivationConfig,
     AggregationConfig,
@@ -34,7 +34,7 @@ from farkas_exp.config.schema import (
     WandbConfig,
     WeightConfig,
 )
-from farkas_exp.config.written import recorded
+from farkas_exp.config.written import recorded, to_dict
 
 __all__ = [
     "ActivationConfig", "AggregationConfig", "AttackConfig", "AugmentationConfig", "CallbackConfig", "CheckpointConfig",

@@ -9,6 +9,7 @@ import copy
 import functools
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from hydra import version
@@ -129,9 +130,7 @@ class Compositions:
         self._merged: dict[tuple[str, ...], Values] = {}
         self._orders: dict[tuple[Any, ...], list[ResultDefault]] = {}
         self._files: dict[tuple[str, str | None], Values] = {}
-        self._repository: Any = None
-        if isinstance(loader, ConfigLoaderImpl):
-            self._repository = loader._parse_overrides_and_create_caching_repo(self._name, self._for_hydra)[1]
+        self._repository = loader._parse_overrides_and_create_caching_repo(self._name, self._for_hydra)[1]
 
     def values(self, overrides: Sequence[str]) -> Values:
         """The nested values of the run with these overrides.
@@ -153,8 +152,6 @@ class Compositions:
 
     def plain_values(self, overrides: Sequence[str]) -> Values | None:
         """The values composed here, or None if only Hydra can compose them."""
-        if self._repository is None:
-            return None
         parsed = [self._parse(text) for text in overrides]
         groups = [override for override in parsed if self._is_group(override)]
         singles = [override for override in parsed if not self._is_group(override)]
@@ -190,18 +187,18 @@ class Compositions:
     def _with_choices_of_arm(self, groups: Sequence[Override]) -> list[Override]:
         """The choices, and those of a chosen arm as if given, too: one defaults list serves all arms alike."""
         given = {override.key_or_group for override in groups}
+        files = [self._chosen_file(override) for override in groups if override.key_or_group == arms.GROUP]
         own = [
             self._parse(f"{str(default.group).removeprefix('/')}={default.value}")
-            for override in groups
-            if override.key_or_group == arms.GROUP and isinstance(override.value(), str)
-            for default in self._defaults(override) if isinstance(default, GroupDefault) and default.is_override()
+            for file in files if file is not None
+            for default in file.defaults_list if isinstance(default, GroupDefault) and default.is_override()
         ]  # fmt: skip
         return [*groups, *(override for override in own if override.key_or_group not in given)]
 
-    def _defaults(self, override: Override) -> Sequence[InputDefault]:
-        """The defaults list of the chosen file; empty if there is none."""
-        loaded = self._repository.load_config(f"{override.key_or_group}/{override.value()}")
-        return () if loaded is None else loaded.defaults_list
+    def _chosen_file(self, override: Override) -> Any:
+        """What is in the file of a choice, or None: it is no single file, or there is none."""
+        choice = override.value()
+        return self._repository.load_config(f"{override.key_or_group}/{choice}") if isinstance(choice, str) else None
 
     def _order(self, groups: Sequence[Override]) -> list[ResultDefault]:
         """The files in the order of merging; one list for all choices between plain files."""
@@ -218,11 +215,9 @@ class Compositions:
 
     def _package(self, override: Override) -> str | None:
         """The package of a choice if it is a file without a defaults list, or an arm, else None."""
-        choice = override.value()
-        changes = override.is_add() or override.is_force_add() or override.is_delete() or override.package is not None
-        if changes or not isinstance(choice, str):
+        if override.is_add() or override.is_force_add() or override.is_delete() or override.package is not None:
             return None
-        loaded = self._repository.load_config(f"{override.key_or_group}/{choice}")
+        loaded = self._chosen_file(override)
         is_arm = override.key_or_group == arms.GROUP
         if loaded is None or not all(d.is_self() or (is_arm and d.is_override()) for d in loaded.defaults_list):
             return None
@@ -239,12 +234,7 @@ class Compositions:
 
 def _with_choice(default: ResultDefault, chosen: Mapping[str, Any]) -> ResultDefault:
     group, _, _ = str(default.config_path).rpartition("/")
-    if group not in chosen:
-        return default
-    return ResultDefault(
-        config_path=f"{group}/{chosen[group]}", parent=default.parent, package=default.package,
-        is_self=default.is_self, primary=default.primary,
-    )  # fmt: skip
+    return replace(default, config_path=f"{group}/{chosen[group]}") if group in chosen else default
 
 
 def _without_defaults_list(values: Values, package: str | None) -> Values:

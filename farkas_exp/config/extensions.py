@@ -23,13 +23,7 @@ S = TypeVar("S")
 
 @dataclass(frozen=True)
 class Extra:
-    """A key that some choices of a group bring.
-
-    Attributes:
-        field: its field, with default and declaration.
-        type: of its values.
-        names: the choices that bring it.
-    """
+    """A key that the choices `names` of a group bring: its field, and the type of its values."""
 
     field: Any
     type: Any
@@ -44,11 +38,7 @@ def registries() -> dict[str, Registry[Any]]:
 
 
 def extras(group: str, schema: type) -> dict[str, Extra]:
-    """The keys of a group that its schema lacks, by name.
-
-    Raises:
-        ValueError: two choices declare the same key differently, or a default does not show its type.
-    """
+    """The keys of a group that its schema lacks, by name."""
     entries = registries().get(group)
     return {} if entries is None else _extras(group, schema, tuple(entries))
 

@@ -52,17 +52,11 @@ def help_text(config_dir: Path) -> str:
     lines.append(
         "\nKeys and their defaults (KEY=VALUE), for example epochs=20 seed=1 lr.value=0.03; ??? is set by its group:\n"
     )
-    lines += _keys(schema_defaults())
-    lines.append("\nThe composed configuration: --cfg job.  Flags of Hydra, multirun and completion: --hydra-help.")
-    return "\n".join(lines)
-
-
-def _keys(values: dict[str, object]) -> list[str]:
-    lines = []
-    for key, value in values.items():
+    for key, value in schema_defaults().items():
         if isinstance(value, dict):
             inner = "  ".join(f"{name}={shown(default)}" for name, default in value.items())
             lines.append(f"  {key}.  {inner}")
         else:
             lines.append(f"  {key}={shown(value)}")
-    return lines
+    lines.append("\nThe composed configuration: --cfg job.  Flags of Hydra, multirun and completion: --hydra-help.")
+    return "\n".join(lines)

@@ -31,27 +31,17 @@ def parse(values: Mapping[str, Any]) -> Config:
     return config
 
 
-def to_dict(config: Any) -> dict[str, Any]:
-    """The nested plain form of a config (lists for tuples)."""
-    return {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
-        return to_dict(value)
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
-
-
 def schema_defaults() -> dict[str, Any]:
     """Every key of the schema with its default ("???" if it has none), on which Hydra composes."""
 
     def default(f: "dataclasses.Field[Any]") -> Any:
         if dataclasses.is_dataclass(f.type):
             return defaults(f.type, f.name)
-        return "???" if f.default is dataclasses.MISSING else _plain(f.default)
+        value = "???" if f.default is dataclasses.MISSING else f.default
+        return list(value) if isinstance(value, tuple) else value
 
     def defaults(schema: Any, path: str = "") -> dict[str, Any]:
-        brought = {key: _plain(extra.field.default) for key, extra in extras(path, schema).items()}
+        brought = {key: default(extra.field) for key, extra in extras(path, schema).items()}
         return brought | {f.name: default(f) for f in dataclasses.fields(schema)}
 
     return defaults(Config)

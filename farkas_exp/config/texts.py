@@ -169,9 +169,4 @@ def _mark(node: yaml.Node, key: str, texts: Mapping[str, bool]) -> None:
             node.value = home(node.value, key)
 
 
-def install() -> None:
-    """Let Hydra read its files through this module."""
-    SourcesRegistry.instance().types["file"] = FileConfigSource
-
-
-install()
+SourcesRegistry.instance().types["file"] = FileConfigSource  # Hydra reads its files through this module

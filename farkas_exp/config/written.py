@@ -5,6 +5,7 @@ written; what decides a run's numbers is recorded by its value.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 from farkas_exp.config.options import declared
@@ -41,16 +42,20 @@ def with_sources(resolved: Any, written: Any) -> Any:
     return resolved
 
 
-def recorded(config: Any) -> dict[str, Any]:
-    """The nested values of a config for the record and W&B, texts outside of the identity as written."""
-    return {f.name: _recorded(getattr(config, f.name), declared(f).decides) for f in dataclasses.fields(config)}
+def to_dict(config: Any, *, as_written: bool = False) -> dict[str, Any]:
+    """The nested plain form of a config, lists for tuples; `as_written`: texts outside of the identity as written."""
+
+    def plain(value: Any, decides: bool) -> Any:
+        if dataclasses.is_dataclass(value):
+            return to_dict(value, as_written=as_written)
+        if isinstance(value, tuple):
+            return [plain(item, decides) for item in value]
+        if as_written and isinstance(value, Written):
+            return str(value) if decides else value.source
+        return value
+
+    return {f.name: plain(getattr(config, f.name), declared(f).decides) for f in dataclasses.fields(config)}
 
 
-def _recorded(value: Any, decides: bool) -> Any:
-    if dataclasses.is_dataclass(value):
-        return recorded(value)
-    if isinstance(value, tuple):
-        return [_recorded(item, decides) for item in value]
-    if isinstance(value, Written):
-        return str(value) if decides else value.source
-    return value
+recorded = functools.partial(to_dict, as_written=True)
+"""The nested values of a config for the record and W&B."""

@@ -131,15 +131,11 @@ def cutout_squares(height: int, width: int, channels: int, size: int, device: to
     def inside(side: int) -> Tensor:
         start = torch.arange(side + 1)[:, None] - size // 2
         position = torch.arange(side)
-        return (position >= start) & (position < start + size)
+        return ((position >= start) & (position < start + size)).float().to(device)
 
     inside_y, inside_x = inside(height), inside(width).repeat_interleave(channels, dim=1)
-    return Squares(
-        inside_y[:, None].float().to(device),
-        inside_x[:, None].float().to(device),
-        (~inside_y[:, :, None]).to(torch.uint8).mul(255).to(device),
-        (~inside_x[:, None]).to(torch.uint8).mul(255).to(device),
-    )
+    outside_y, outside_x = ((255 * (1 - values)).to(torch.uint8) for values in (inside_y, inside_x))
+    return Squares(inside_y[:, None], inside_x[:, None], outside_y[:, :, None], outside_x[:, None])
 
 
 def cutout_(
@@ -148,17 +144,11 @@ def cutout_(
 ) -> Tensor:  # fmt: skip
     """Cut a square out of each image, in place: fill it with its own mean colour, or with zero.
 
-    The mean is that of the clipped square. It comes from sums of whole numbers, exact in float32 for squares up to
-    256 x 256 pixels, so it depends neither on the device nor on how images are batched.
+    `values` are the pixels 0 to 255, (N, H, W * C) float32, and `pixels` the same as uint8; both are overwritten.
 
-    Args:
-        values: (N, H, W * C) float32, the pixels' values 0 to 255; overwritten and returned.
-        pixels: (N, H, W * C) uint8, the same values; overwritten.
-        center_y: (N,) row of the square's centre.
-        center_x: (N,) column of the square's centre.
-        squares: from `cutout_squares`.
-        fill_mean: the square's mean colour, instead of zero.
-        whole: cut the mean colour to a whole number.
+    The mean is that of the clipped square, with `whole` cut to a whole number. It comes from sums of whole numbers,
+    exact in float32 for squares up to 256 x 256 pixels, so it depends neither on the device nor on how images are
+    batched.
     """
     count, height, row = values.shape
     inside_y = squares.inside_y.index_select(0, center_y)  # on a CPU much faster than inside_y[center_y]
@@ -168,11 +158,8 @@ def cutout_(
         channels = row // (squares.inside_x.shape[0] - 1)
         sums = torch.bmm(inside_y, values).mul_(inside_x).view(count, -1, channels).sum(1, keepdim=True)
         area = inside_y.sum(2, keepdim=True) * (inside_x.sum(2, keepdim=True) / channels)
-        fill = (
-            inside_x.view(count, -1, channels)
-            .mul_(sums.div_(area, rounding_mode="floor" if whole else None))
-            .view(count, 1, row)
-        )
+        colour = sums.div_(area, rounding_mode="floor" if whole else None)
+        fill = inside_x.view(count, -1, channels).mul_(colour).view(count, 1, row)
     # Blacken the square by 8-bit logic, then add its colour: bool masks and torch.where take ten times as long.
     outside_y, outside_x = squares.outside_y.index_select(0, center_y), squares.outside_x.index_select(0, center_x)
     pixels.bitwise_and_(torch.bitwise_or(outside_y, outside_x))

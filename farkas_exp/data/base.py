@@ -1,12 +1,12 @@
 """What a dataset is to the trainer (`ImageData`), and what its loader returns (`Arrays`)."""
 
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from farkas_exp.config import DatasetConfig
 from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.output import warn
 from farkas_exp.machine.processes import ALONE, Processes
 from farkas_exp.registry import DATASETS
 
@@ -23,10 +23,8 @@ class DataInfo:
 
     Attributes:
         name: in messages; of an image folder its label or the folder's name.
-        num_classes: number of classes.
-        class_names: their names, in the order of the labels.
+        class_names: in the order of the labels.
         image_shape: (C, H, W).
-        train_size: images in the training set.
         test_size: images in the evaluation set, which is the test set or the held-out part of the training set.
         fingerprint: 16 hex digits that change with any pixel or label of either set (streamed images: with any file's
             name, size or label).
@@ -105,8 +103,6 @@ class Batching:
     Attributes:
         size: the images of a training batch over all processes.
         seed: decides, with the epoch, all that is random in an epoch.
-        device: where the batches are.
-        channels_last: their memory format.
         processes: how many processes share each batch, and which of them this is.
     """
 
@@ -117,12 +113,12 @@ class Batching:
     processes: Processes = ALONE
 
 
-def batch_share(batch_size: int, world_size: int) -> int:
+def batch_share(batch_size: int, world_size: int, key: str = "batch_size") -> int:
     """The rows of each training batch for each of `world_size` processes."""
     share, rest = divmod(batch_size, world_size)
     if rest or not share:
         raise UserError(
-            f"batch_size: {batch_size} cannot be shared equally by {world_size} processes; choose a multiple of"
+            f"{key}: {batch_size} cannot be shared equally by {world_size} processes; choose a multiple of"
             f" {world_size}, or another number of processes"
         )
     return share
@@ -139,7 +135,7 @@ def test_share(count: int, rank: int, world_size: int) -> range:
 def say_left_out(line: str | None) -> None:
     """Warn of unused files of a data set, if any."""
     if line:
-        print(f"warning: dataset.root: {line}", file=sys.stderr, flush=True)
+        warn(f"warning: dataset.root: {line}")
 
 
 def check_least(config: DatasetConfig, **sizes: tuple[int, int]) -> None:

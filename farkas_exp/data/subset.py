@@ -65,11 +65,14 @@ def held_out(labels: Tensor, classes: int, fraction: float, name: str) -> np.nda
     """(N,) whether `hold_out` takes an image out of the training set."""
     counts = np.bincount(labels.cpu().numpy(), minlength=classes)
     held_counts = np.floor(fraction * counts + 0.5).astype(np.int64)
-    if held_counts.sum() == 0 or (held_counts >= np.maximum(counts, 1)).any():
-        what = "holds nothing out" if held_counts.sum() == 0 else "leaves nothing of some class to train on"
+    nothing = held_counts.sum() == 0
+    if nothing or (held_counts >= np.maximum(counts, 1)).any():
+        what, part = (
+            ("holds nothing out", "larger") if nothing else ("leaves nothing of some class to train on", "smaller")
+        )
         raise UserError(
             f"dataset.validation: {fraction:g} of the training set of {name} ({len(labels)} images) {what};"
-            f" choose a {'larger' if held_counts.sum() == 0 else 'smaller'} part"
+            f" choose a {part} part"
         )
     return rank_in_class(labels, "validation") < held_counts[labels.cpu().numpy()]
 

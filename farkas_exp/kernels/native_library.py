@@ -57,11 +57,7 @@ def lanes() -> int:
 
 
 def call(name: str, *arguments: object) -> None:
-    """Call a function of the library.
-
-    Raises:
-        MemoryError: it ran out of memory.
-    """
+    """Call a function of the library."""
     if getattr(library(), name)(*arguments):
         raise MemoryError("the native convolution ran out of memory")
 

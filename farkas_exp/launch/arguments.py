@@ -19,7 +19,7 @@ from farkas_exp.machine.errors import UserError, unknown
 def packing(arguments: Sequence[str]) -> list[str]:
     """The overrides that `packing=N` stands for: the local launcher with N processes for each GPU.
 
-    None if the command line names a launcher itself.
+    There are none if the command line names a launcher itself.
     """
     values = [argument.partition("=")[2] for argument in arguments if argument.startswith("packing=")]
     if not values or not values[-1].isdecimal() or any(a.startswith("hydra/launcher=") for a in arguments):

@@ -94,17 +94,13 @@ def _failed(run: runs.RunDirectory, config: Config, error: Exception) -> Outcome
 
 
 def settled(config: Config) -> Outcome | None:
-    """The outcome of a run that needs neither training nor measuring, or None. Quick, except for listing the data.
-
-    Raises:
-        UserError: it was trained on other data than these.
-    """
+    """The outcome of a run that needs neither training nor measuring, or None. Quick, except for listing the data."""
     run = runs.open_run(config)
     done = _standing(run, config)
     if done is None or done.status != SKIPPED:
         return done
-    measurable, _ = _unmeasured(run, config)
-    return None if measurable else _with_gaps(run, config, done)
+    measurable, lost = _unmeasured(run, config)
+    return None if measurable else _with_gaps(run, config, done, lost)
 
 
 def _unmeasured(run: runs.RunDirectory, config: Config) -> tuple[list[Gap], list[Gap]]:
@@ -116,28 +112,26 @@ def _unmeasured(run: runs.RunDirectory, config: Config) -> tuple[list[Gap], list
 
 def _measured(run: runs.RunDirectory, config: Config, done: Outcome) -> Outcome:
     """Measure what a finished run lacks, as far as possible; return its outcome."""
-    measurable, _ = _unmeasured(run, config)
-    if done.status != SKIPPED or not measurable:
-        return _with_gaps(run, config, done)
-    from farkas_exp.training.measuring import measure_finished
-
-    try:
-        now = measure_finished(config, run)
-    except UserError as error:
-        return replace(done, note=f"{done.note}; not measured: {described(measurable)} ({error})")
-    return _with_gaps(run, config, replace(done, note=f"{done.note}; measured now: {now or 'nothing'}"))
-
-
-def _with_gaps(run: runs.RunDirectory, config: Config, done: Outcome) -> Outcome:
-    """The outcome, with a note on what was requested and is not there."""
     if done.status != SKIPPED:
         return done
+    measurable, lost = _unmeasured(run, config)
+    if measurable:
+        from farkas_exp.training.measuring import measure_finished
+
+        try:
+            now = measure_finished(config, run)
+        except UserError as error:
+            return replace(done, note=f"{done.note}; not measured: {described(measurable)} ({error})")
+        done = replace(done, note=f"{done.note}; measured now: {now or 'nothing'}")
+        measurable, lost = _unmeasured(run, config)
+    return _with_gaps(run, config, done, [*measurable, *lost])
+
+
+def _with_gaps(run: runs.RunDirectory, config: Config, done: Outcome, gaps: list[Gap]) -> Outcome:
+    """The outcome, with a note on what was requested and is not there."""
     if absent := unmirrored(config.tracking, run):
         done = replace(done, note=f"{done.note}; no {' and no '.join(absent)}: a mirror follows a run while it trains")
-    if not (config.diagnostics.epochs or config.diagnostics.train_eval):
-        return done
-    measurable, lost = _unmeasured(run, config)
-    lacks = Measurements(run, config.diagnostics).unmeasured([*measurable, *lost], config.epochs)
+    lacks = Measurements(run, config.diagnostics).unmeasured(gaps, config.epochs)
     return replace(done, note=f"{done.note}; not measured: {lacks}") if lacks else done
 
 
@@ -234,8 +228,6 @@ def _remove_if_unused(run: runs.RunDirectory) -> None:
         return
     if run.held is not None:
         run.held.remove()
-    for folder in (run.path, run.path.parent, run.path.parent.parent):
-        try:
+    with suppress(OSError):
+        for folder in (run.path, run.path.parent, run.path.parent.parent):
             folder.rmdir()
-        except OSError:
-            return

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from farkas_exp.config import arms
 from farkas_exp.config.composition import Compositions
 from farkas_exp.config.texts import keep_texts
-from farkas_exp.launch.planned import Planned
+from farkas_exp.launch.planned import planned
 from farkas_exp.launch.sweep import SweepWatch
 from farkas_exp.machine.errors import UserError, message_of
 from farkas_exp.runs.query import different_keys
@@ -96,6 +96,6 @@ def distinct(found: Iterable[Combination], compositions: Compositions) -> list[C
     for combination in found:
         meaning: Any = combination
         with suppress(UserError, OmegaConfBaseException):  # reported by its own job, which leaves the others alone
-            meaning = SweepWatch.known[combination] = Planned.of(compositions.values(combination))
+            meaning = SweepWatch.known[combination] = planned(compositions.values(combination))
         first.setdefault(meaning, combination)
     return list(first.values())

@@ -12,11 +12,12 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from farkas_exp.config import Config
 from farkas_exp.config.composition import Compositions
 from farkas_exp.launch import outcomes
-from farkas_exp.launch.execution import ended_for_memory
+from farkas_exp.launch.execution import ended_for_memory, settled
 from farkas_exp.launch.outcomes import LOST, Outcome
-from farkas_exp.launch.planned import Planned, objective
+from farkas_exp.launch.planned import objective, planned
 from farkas_exp.launch.sweep import Sweep, SweepWatch
 from farkas_exp.machine.errors import UserError, message_of
 from farkas_exp.machine.output import say
@@ -113,20 +114,21 @@ def skip_done(work: Work, all_runs: Iterable[Run]) -> list[Run]:
     """
     compositions = Compositions(work.context.config_loader, work.config)
     every = [(run, _planned(compositions, run)) for run in all_runs]
-    left, settled = [], []
-    for run, planned in every:
-        done = None
-        with suppress(UserError):  # reported by its own process
-            done = planned.settled() if planned is not None else None
-        if planned is None or done is None:
+    left, statuses = [], []
+    for run, plan in every:
+        done = plan if isinstance(plan, Outcome) else None
+        if isinstance(plan, Config):
+            with suppress(UserError):  # reported by its own process
+                done = settled(plan)
+        if done is None:
             left.append(run)
             continue
-        settled.append(done.status)
+        statuses.append(done.status)
         say(f"{done.status}: {done.path} ({done.note})")
-        _record(work, run, done, objective(planned.config, done))
+        _record(work, run, done, objective(plan, done) if isinstance(plan, Config) else None)
         if work.sweep.fail_fast and done.status in outcomes.ENDS_A_FAST_SWEEP:
             raise SystemExit(outcomes.TO_BE_CONTINUED)
-    if line := work.sweep.tally.begin(settled):
+    if line := work.sweep.tally.begin(statuses):
         say(line)
     return left
 
@@ -138,12 +140,12 @@ def tell_ended(work: Work, ended: Iterable[Run], running: int = 0) -> None:
         say(line)
 
 
-def _planned(compositions: Compositions, run: Run) -> Planned | None:
-    """A composed run, or None for one that its own process has to refuse."""
+def _planned(compositions: Compositions, run: Run) -> Config | Outcome | None:
+    """A composed run (`planned`), or None for one that its own process has to refuse."""
     if run.overrides in SweepWatch.known:
         return SweepWatch.known.pop(run.overrides)
     try:
-        return Planned.of(compositions.values(run.overrides))
+        return planned(compositions.values(run.overrides))
     except (UserError, OmegaConfBaseException):
         return None
 
@@ -160,17 +162,18 @@ def _row(work: Work, run: Run) -> dict[str, Any] | None:
     return outcomes.read_outcome(work.sweep.directory, run.number)
 
 
-def mark_killed_for_memory(work: Work, group: Group, note: str) -> bool:
-    """`mark_open` for a job that the system killed for want of memory; return whether it may be tried again.
+def mark_died(work: Work, group: Group, note: str, status: str, *, for_memory: bool) -> bool:
+    """`mark_open` for a job that died; return whether it may be tried again.
 
-    Its run has crashed if it was killed so before, at the same step.
+    A run that the system killed `for_memory` has crashed if it was killed so before, at the same step.
     """
-    run = left(work, group)[0]
-    planned = _planned(Compositions(work.context.config_loader, work.config), run)
-    if planned is not None and planned.config is not None and (crash := ended_for_memory(planned.config)):
-        _record(work, run, crash)
-    mark_open(work, group, note)
-    return bool(left(work, group))
+    if for_memory:
+        run = left(work, group)[0]
+        plan = _planned(Compositions(work.context.config_loader, work.config), run)
+        if isinstance(plan, Config) and (crash := ended_for_memory(plan)):
+            _record(work, run, crash)
+    mark_open(work, group, note, status)
+    return not for_memory or bool(left(work, group))
 
 
 def mark_open(work: Work, group: Iterable[Run], note: str, status: str = LOST) -> None:

@@ -82,7 +82,6 @@ def launch(settings: Mapping[str, Any], work: Work, all_runs: Sequence[Run]) -> 
     """Train all runs and return their objectives.
 
     Raises:
-        UserError: a setting is out of range.
         SystemExit: the sweep was stopped (status 75), or a run crashed with fail_fast=true.
     """
     planned = plan(settings, [] if work.config.get("device") == "cpu" else visible_gpus(), cores())
@@ -174,12 +173,10 @@ class _Pool:
             del self.running[slot]
             if process.exitcode and not self.ending and jobs.left(self.work, group):
                 note, status = _end(process.exitcode)
-                may_go_on = status != DISK
-                if process.exitcode == -signal.SIGKILL and pids.ended_for_memory() > started.ended_for_memory:
-                    may_go_on = jobs.mark_killed_for_memory(self.work, group, f"{note} (out of memory)")
-                else:
-                    jobs.mark_open(self.work, group, note, status)
-                if may_go_on and tries < self.retries:
+                for_memory = process.exitcode == -signal.SIGKILL and pids.ended_for_memory() > started.ended_for_memory
+                note += " (out of memory)" if for_memory else ""
+                may_go_on = jobs.mark_died(self.work, group, note, status, for_memory=for_memory)
+                if may_go_on and status != DISK and tries < self.retries:
                     again.append((group, tries + 1))
             if self.work.sweep.fail_fast and jobs.crashed(self.work, group):
                 self._end()
@@ -211,8 +208,6 @@ def _end(exitcode: int) -> tuple[str, str]:
 
 
 def _context(on_cpu: bool) -> BaseContext:
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     # the first optimizer of a process imports PyTorch's compiler, for seconds: jobs on a CPU find it imported. It may
     # look for GPUs, which no process forked afterwards could use.

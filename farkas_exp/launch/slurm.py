@@ -99,7 +99,6 @@ def launch(settings: Mapping[str, Any], work: Work, all_runs: Sequence[Run]) -> 
     """Submit all runs, wait for them, and return their objectives.
 
     Raises:
-        UserError: a setting is out of range or refused by Slurm, or there is no Slurm here.
         SystemExit: a run crashed with fail_fast=true; the sweep's jobs are cancelled.
     """
     own = {key: jobs.whole_number(settings, key, least) for key, least in _OWN_SETTINGS.items()}
@@ -165,12 +164,9 @@ def _run_array(executor: AutoExecutor, work: Work, groups: Sequence[Group]) -> l
             continue
         state = job.get_info().get("State", "unknown")
         note = f"Slurm job {job.job_id} ended in state {state}; its log: {job.paths.stdout}"
-        may_go_on = not state.startswith("CANCELLED")
-        if state.startswith("OUT_OF_ME"):  # sacct may cut it short
-            may_go_on = jobs.mark_killed_for_memory(work, group, note)
-        else:
-            jobs.mark_open(work, group, note, CRASHED if state == "FAILED" else LOST)  # FAILED: by itself, not by Slurm
-        if may_go_on:
+        status = CRASHED if state == "FAILED" else LOST  # FAILED: by itself, not by Slurm
+        for_memory = state.startswith("OUT_OF_ME")  # sacct may cut it short
+        if jobs.mark_died(work, group, note, status, for_memory=for_memory) and not state.startswith("CANCELLED"):
             died.append(group)
     return died
 

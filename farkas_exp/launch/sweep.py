@@ -13,8 +13,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from farkas_exp.launch.outcomes import USAGE
-from farkas_exp.launch.planned import Planned
+from farkas_exp.config import Config
+from farkas_exp.launch.outcomes import USAGE, Outcome
 from farkas_exp.launch.tally import Tally
 from farkas_exp.machine import distributed
 from farkas_exp.machine.errors import UserError, message_of
@@ -38,11 +38,7 @@ class Sweep:
 
     @classmethod
     def of(cls, config: DictConfig) -> "Sweep":
-        """The sweep of a command's configuration.
-
-        Raises:
-            UserError: its folder has no name.
-        """
+        """The sweep of a command's configuration."""
         wanted = config.hydra.sweep.get("dir")
         if not isinstance(wanted, str) or not wanted.strip():
             raise UserError(f"hydra.sweep.dir: expected the name of a folder, got {wanted!r}")
@@ -91,8 +87,8 @@ class SweepWatch(Callback):
 
     current: Sweep | None = None
     refusal: str | None = None
-    known: ClassVar[dict[tuple[str, ...], Planned]] = {}
-    """Composed runs that have not been handled yet, by their overrides."""
+    known: ClassVar[dict[tuple[str, ...], Config | Outcome]] = {}
+    """Planned runs that have not been handled yet, by their overrides."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Begin the sweep.
@@ -108,7 +104,10 @@ class SweepWatch(Callback):
             launcher = str(config.hydra.launcher.get("_target_"))
             in_this_process = launcher.endswith(("SequentialLauncher", "BasicLauncher"))
             if distributed.current().are_several and not in_this_process:
-                raise UserError(ONE_LAUNCHER)
+                raise UserError(
+                    "hydra/launcher: this command already is several processes, which train one run after the other;"
+                    " omit the launcher (and packing), or start one process"
+                )
         except (UserError, OmegaConfBaseException, AttributeError, TypeError) as error:
             SweepWatch.refusal = message_of(error)
             raise SystemExit(USAGE) from None
@@ -117,12 +116,6 @@ class SweepWatch(Callback):
 NEEDS_VALIDATION = (
     "dataset.validation: with 0 a search would choose on the test set; hold out part of the training set, for example"
     " dataset.validation=0.1"
-)
-
-
-ONE_LAUNCHER = (
-    "hydra/launcher: this command already is several processes, which train one run after the other; omit the launcher"
-    " (and packing), or start one process"
 )
 
 

@@ -13,8 +13,9 @@ from omegaconf.errors import OmegaConfBaseException
 from farkas_exp import runs
 from farkas_exp.config.composition import values_of
 from farkas_exp.launch.complaints import one_line
+from farkas_exp.launch.execution import execute
 from farkas_exp.launch.outcomes import ENDS_A_FAST_SWEEP, LOST, REFUSED, TO_BE_CONTINUED, Outcome, record_outcome
-from farkas_exp.launch.planned import Planned, objective
+from farkas_exp.launch.planned import objective, planned
 from farkas_exp.launch.sweep import NEEDS_VALIDATION, SweepWatch, is_search
 from farkas_exp.machine import distributed
 from farkas_exp.machine.errors import UserError, in_one_line
@@ -65,14 +66,15 @@ def _execute(composed: DictConfig, stop: StopRequest) -> tuple[Outcome, float | 
     try:
         if stop.requested:
             raise SystemExit(TO_BE_CONTINUED)
-        run = Planned.of(values_of(composed))
+        run = planned(values_of(composed))
+        if isinstance(run, Outcome):
+            return run, None
         job, sweep = HydraConfig.get(), SweepWatch.current if _in_sweep() else None
-        searches = _in_sweep() and is_search(job.sweeper)
-        if searches and run.config is not None and run.config.dataset.validation == 0:
+        if _in_sweep() and is_search(job.sweeper) and run.dataset.validation == 0:
             raise UserError(NEEDS_VALIDATION)
         with last_words(lambda: _record(not_trained)):
-            outcome = run.execute(sweep.title(int(job.job.num), _overrides()) if sweep else None)
-        return outcome, objective(run.config, outcome)
+            outcome = execute(run, sweep.title(int(job.job.num), _overrides()) if sweep else None)
+        return outcome, objective(run, outcome)
     except (UserError, OmegaConfBaseException) as error:  # not raised, or Hydra would report it again
         return Outcome(REFUSED, _name(), one_line(error)), None
     except (KeyboardInterrupt, SystemExit):

@@ -16,9 +16,8 @@ def call(processes: Processes, config: Config) -> None:
     Raises:
         Interrupted: another process is gone.
     """
-    if processes.are_several and processes.is_first:
-        with processes.within_reach():
-            processes.broadcast(to_dict(config))
+    with processes.within_reach():
+        processes.broadcast(to_dict(config))
 
 
 def dismiss(processes: Processes, status: int) -> None:

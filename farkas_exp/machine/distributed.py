@@ -37,11 +37,7 @@ def is_broken() -> bool:
 
 @contextmanager
 def group(environment: Mapping[str, str] = os.environ) -> Iterator[Processes]:
-    """Within the block, join the processes that this one was started with (`from_environment`).
-
-    Raises:
-        UserError: they cannot find each other.
-    """
+    """Within the block, join the processes that this one was started with (`from_environment`)."""
     processes = from_environment(environment)
     if not processes.are_several:
         yield processes

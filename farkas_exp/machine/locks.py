@@ -19,7 +19,7 @@ import socket
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -90,20 +90,17 @@ def take(path: Path) -> Lock | None:
             handle = open_or_make(path)
         except FileNotFoundError:
             continue  # its last holder just deleted the unused folder
-        try:
+        with ExitStack() as otherwise:
+            otherwise.callback(handle.close)
             locked = _flock(handle, fcntl.LOCK_EX)
-            if locked is not False and _is_at(path, handle.fileno()):
-                claim = _claim(path, by_flock=bool(locked))
-                if claim is not None:
-                    return Lock(path, handle, claim)
-                handle.close()
-                return None
             if locked is False:
                 time.sleep(PAUSE)
-        except BaseException:
-            handle.close()
-            raise
-        handle.close()
+            elif _is_at(path, handle.fileno()):
+                claim = _claim(path, by_flock=bool(locked))
+                if claim is None:
+                    return None
+                otherwise.pop_all()
+                return Lock(path, handle, claim)
     return None
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 
-def say(text: str = "", stream: TextIO | None = None) -> None:
+def say(text: str, stream: TextIO | None = None) -> None:
     """Print a line on standard output (or `stream`) if possible; never raise."""
     target = sys.stdout if stream is None else stream
     if target is None:

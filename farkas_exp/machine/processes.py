@@ -43,10 +43,7 @@ class RankFailed(Exception):  # noqa: N818 - another process's error
 class Processes:
     """The processes that train together, as one of them sees them. All must call each method together.
 
-    Attributes:
-        rank: the number of this process, from 0.
-        world_size: how many there are.
-        local_rank: the number of this process on its machine, from 0.
+    Ranks are numbers from 0; `local_rank` is that on this machine.
     """
 
     rank: int = 0
@@ -60,7 +57,6 @@ class Processes:
 
     @property
     def are_several(self) -> bool:
-        """Whether there is more than one process."""
         return self.world_size > 1
 
     def broadcast(self, value: T) -> T:

@@ -42,14 +42,12 @@ class MuonWithAdamW:
             else:
                 others.append(group)
         self.matrices = [matrix for group in matrices for matrix in group["params"]]
-        parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(others, lr=lr, fused=True)]
+        self.parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(others, lr=lr, fused=True)]
         if matrices:
-            parts.append(torch.optim.Muon(matrices, lr=lr, adjust_lr_fn="match_rms_adamw"))
-        self.parts = parts
+            self.parts.append(torch.optim.Muon(matrices, lr=lr, adjust_lr_fn="match_rms_adamw"))
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """The groups of both."""
         return [group for part in self.parts for group in part.param_groups]
 
     def step(self) -> None:
@@ -63,7 +61,6 @@ class MuonWithAdamW:
             part.step()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients."""
         for part in self.parts:
             part.zero_grad(set_to_none)
         for weight in self.weights:
@@ -76,7 +73,6 @@ class MuonWithAdamW:
         return {"state": [each["state"] for each in saved], "param_groups": groups}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Restore them."""
         groups = iter(saved["param_groups"])
         for part, state in zip(self.parts, saved["state"], strict=True):
             part.load_state_dict({"state": state, "param_groups": list(islice(groups, len(part.param_groups)))})

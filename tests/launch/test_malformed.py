@@ -20,7 +20,8 @@ from farkas_exp.config import Config, parse
 from farkas_exp.config.texts import keep_texts
 from farkas_exp.launch.arguments import checked
 from farkas_exp.launch.cli import main
-from farkas_exp.launch.planned import Planned
+from farkas_exp.launch.execution import execute
+from farkas_exp.launch.planned import planned
 from farkas_exp.machine.errors import UserError
 from tests.composing import of_experiment
 
@@ -216,7 +217,10 @@ def without_hydra(arguments: list[str]) -> str | None:
     """What a small run with these arguments is refused with; None where Hydra has a say."""
     try:
         values = of_experiment("")[0].plain_values([*SMALL, *checked(keep_texts(arguments))])
-        return None if values is None else str(Planned.of(values).execute())
+        if values is None:
+            return None
+        made = planned(values)
+        return str(execute(made) if isinstance(made, Config) else made)
     except UserError as error:
         return str(error)
     except (HydraException, OmegaConfBaseException):

@@ -11,7 +11,7 @@ import numpy as np
 from farkas_exp.config import DatasetConfig
 from farkas_exp.config.folders import home
 from farkas_exp.data.base import Arrays, chosen
-from farkas_exp.data.download import put_into
+from farkas_exp.data.download import obtain
 from farkas_exp.machine.errors import UserError
 from farkas_exp.registry import DATASETS
 
@@ -66,15 +66,10 @@ def _obtain(config: DatasetConfig, layout: Any, root: Path) -> None:
     from torchvision.datasets.utils import check_integrity
 
     archive = root / layout.filename
-    wanted = f"dataset.root to the folder that holds {layout.base_folder}"
     if archive.is_file() and not check_integrity(str(archive), layout.tgz_md5):
         raise UserError(
             f"dataset.root: {archive} is damaged (its checksum is wrong); delete it to have it downloaded again,"
-            f" or set {wanted}"
-        )
-    if not archive.is_file() and not config.download:
-        raise UserError(
-            f"dataset.root: no {config.name} in '{root}'; set {wanted}, or dataset.download=true to fetch it"
+            f" or set dataset.root to the folder that holds {layout.base_folder}"
         )
 
     def fetch(temporary: Path) -> None:
@@ -82,5 +77,4 @@ def _obtain(config: DatasetConfig, layout: Any, root: Path) -> None:
             os.symlink(archive.resolve(), temporary / layout.filename)
         layout(temporary, train=False, download=True)
 
-    otherwise = f"set {wanted}, or put {layout.filename} there by hand"
-    put_into(root, Path(layout.base_folder), config.name, fetch, otherwise)
+    obtain(config, root, Path(layout.base_folder), fetch, archive)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from farkas_exp.config import DatasetConfig, PhasesConfig
 from farkas_exp.config.folders import home
 from farkas_exp.data.base import Arrays, chosen
-from farkas_exp.data.download import put_into
+from farkas_exp.data.download import obtain
 from farkas_exp.data.files.prints import Prints, prints_of_files
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.terminal import shown
@@ -30,7 +30,10 @@ def load(config: DatasetConfig, device: "torch.device") -> Arrays:
     """60,000 training and 10,000 test images (N, 28, 28, 1) from `dataset.root` (default: `data`)."""
     root = _root(config)
     if not (root / FOLDER).is_dir():
-        _download(config, root)
+        from torchvision import datasets  # takes a second to import
+
+        layout: Any = datasets.MNIST
+        obtain(config, root, FOLDER, lambda temporary: layout(temporary, download=True))
     for file in files(config):
         if file.exists() and not file.is_file():
             raise UserError(f"dataset.root: '{shown(file)}' is not a file; remove it")
@@ -58,7 +61,7 @@ def _root(config: DatasetConfig) -> Path:
 
 def _read(folder: Path, part: str) -> "tuple[Tensor, Tensor]":
     """The images (N, 28, 28, 1) uint8 and labels (N,) int64 of one set."""
-    from torchvision.datasets.mnist import read_image_file, read_label_file  # takes a second to import
+    from torchvision.datasets.mnist import read_image_file, read_label_file
 
     try:
         images = read_image_file(str(folder / f"{part}-images-idx3-ubyte"))
@@ -72,14 +75,3 @@ def _read(folder: Path, part: str) -> "tuple[Tensor, Tensor]":
             " to have them fetched again, or point dataset.root to a good copy"
         ) from error
     return images.unsqueeze(-1), labels
-
-
-def _download(config: DatasetConfig, root: Path) -> None:
-    """Download the files, and check them."""
-    wanted = f"dataset.root to the folder that holds {FOLDER}"
-    if not config.download:
-        raise UserError(f"dataset.root: no mnist in '{root}'; set {wanted}, or dataset.download=true to fetch it")
-    from torchvision import datasets
-
-    layout: Any = datasets.MNIST
-    put_into(root, FOLDER, "mnist", lambda temporary: layout(temporary, download=True), f"set {wanted}")

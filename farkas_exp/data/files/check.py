@@ -26,7 +26,7 @@ def check_data(dataset: DatasetConfig) -> int:
     started = told = time.monotonic()
     try:
         for files in (sets.train, sets.test):
-            for lines in pool.map(broken_images, files.paths(range(len(files))), PART):
+            for lines in pool.map(broken_images, files.paths(), PART):
                 for line in lines:
                     print(line, flush=True)
                 broken, done = broken + len(lines), min(done + PART, total)

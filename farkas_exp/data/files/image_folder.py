@@ -44,7 +44,7 @@ def load(config: DatasetConfig, device: torch.device) -> Arrays:
 
 def _images(config: DatasetConfig, sets: ImageSets) -> np.ndarray:
     """The training and then the test images, from the cache or the files."""
-    paths = [path for files in (sets.train, sets.test) for path in files.paths(range(len(files)))]
+    paths = [*sets.train.paths(), *sets.test.paths()]
     size = config.image_size
     cache = sets.root / CACHE_FOLDER / f"images_{size or 'first'}.npz"
     key = _cache_key(sets, paths)

@@ -54,9 +54,9 @@ class ImageFiles:
         """The path of a file."""
         return os.path.join(self.folders[self.folder[index]], os.fsdecode(self.names[index].item()))
 
-    def paths(self, indices: Iterable[int]) -> list[str]:
-        """The paths of some files."""
-        return [self.path(index) for index in indices]
+    def paths(self, indices: Iterable[int] | None = None) -> list[str]:
+        """The paths of some files; by default of all."""
+        return [self.path(index) for index in (range(len(self)) if indices is None else indices)]
 
     def part(self, index: np.ndarray) -> "ImageFiles":
         """Some of the files."""
@@ -177,7 +177,12 @@ def _evaluation_files(folder: Path, train_folder: Path, classes: Sequence[str], 
                 f"dataset.root: class '{shown(extra[0])}' is in '{shown(folder)}', but not in '{shown(train_folder)}'"
             )
         files = _class_files(folder, names, classes, left_out)
-    _check_same_classes(classes, files, train_folder, folder)
+    missing = [classes[label] for label in np.flatnonzero(np.bincount(files.labels, minlength=len(classes)) == 0)]
+    if missing:
+        raise UserError(
+            f"dataset.root: class '{shown(missing[0])}' of '{shown(train_folder)}' has no images in '{shown(folder)}'"
+            f" ({len(missing)} such classes); add them, or remove the class from train"
+        )
     return files
 
 
@@ -242,9 +247,8 @@ def _class_files(folder: Path, names: Sequence[str], classes: Sequence[str], lef
     with ThreadPoolExecutor(SCANNERS) as pool:
         found = list(pool.map(_scan, [place / "images" for place in places] if tiny else places))
         beside = list(pool.map(_beside_images, places)) if tiny else []
-    for scan in (*found, *beside):
-        for kind, path, count in scan.others:
-            left_out.add(kind, path, count)
+    for other in (other for scan in (*found, *beside) for other in scan.others):
+        left_out.add(*other)
     if tiny:
         places = [place / "images" for place in places]
     for place, scan in zip(places, found, strict=True):
@@ -281,7 +285,6 @@ def _annotated_files(folder: Path, classes: Sequence[str], left_out: LeftOut) ->
         if os.path.basename(path) != ANNOTATIONS:
             left_out.add(kind, path, count)
     label_of = {name: label for label, name in enumerate(classes)}
-    labels = []
     names = [os.fsdecode(name) for name in scan.names]
     for name in names:
         if name not in table:
@@ -289,19 +292,15 @@ def _annotated_files(folder: Path, classes: Sequence[str], left_out: LeftOut) ->
                             f" {ANNOTATIONS}")  # fmt: skip
         if table[name] not in label_of:
             raise UserError(f"dataset.root: class '{shown(table[name])}' of {ANNOTATIONS} has no folder in train")
-        labels.append(label_of[table[name]])
     lost = sorted(set(table) - set(names))
     if lost:
         raise UserError(
             f"dataset.root: the image '{shown(lost[0])}' of {shown(folder / ANNOTATIONS)} is not in '{shown(place)}'"
         )
-    order = np.argsort(np.array(labels, dtype=np.int64), kind="stable")
-    zeros = np.zeros(len(names), dtype=np.int32)
-    files = ImageFiles(
-        (str(place),), zeros, np.array(scan.names, dtype=np.bytes_), np.array(scan.sizes, np.int64),
-        np.array(labels, np.int64),
-    )  # fmt: skip
-    return files.part(order)
+    labels = np.array([label_of[table[name]] for name in names], np.int64)
+    sizes, folder_of = np.array(scan.sizes, np.int64), np.zeros(len(names), np.int32)
+    files = ImageFiles((str(place),), folder_of, np.array(scan.names, np.bytes_), sizes, labels)
+    return files.part(np.argsort(labels, kind="stable"))
 
 
 def _annotations(path: Path) -> dict[str, str]:
@@ -311,13 +310,3 @@ def _annotations(path: Path) -> dict[str, str]:
     except OSError as error:
         raise UserError(f"dataset.root: cannot read '{shown(path)}' ({error.strerror})") from None
     return {fields[0]: fields[1] for line in text.split("\n") if len(fields := line.rstrip("\r").split("\t")) >= 2}
-
-
-def _check_same_classes(classes: Sequence[str], test: ImageFiles, train_folder: Path, test_folder: Path) -> None:
-    there = np.bincount(test.labels, minlength=len(classes)) > 0
-    if not there.all():
-        missing = [name for name, has in zip(classes, there, strict=True) if not has]
-        raise UserError(
-            f"dataset.root: class '{shown(missing[0])}' of '{shown(train_folder)}' has no images in"
-            f" '{shown(test_folder)}' ({len(missing)} such classes); add them, or remove the class from train"
-        )

@@ -54,7 +54,6 @@ class Request(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the decoded images."""
         return len(self.paths) * self.height * self.width * 3
 
     def pieces(self, offset: int) -> "Iterator[Request]":
@@ -69,7 +68,6 @@ class Request(NamedTuple):
         return flat.reshape(len(self.paths), self.height, self.width, 3)
 
     def decode_into(self, memory: memoryview) -> None:
-        """Decode the images into the memory."""
         for target, path, view in zip(self.images_in(memory), self.paths, self.views, strict=True):
             target[:] = decode(path, self.height, self.width, view, self.draft)
 
@@ -85,7 +83,7 @@ class DecodingPool:
         self._connections: list[Connection] = []
         self._processes: list[Any] = []
         self._turn: Iterator[int] = iter(())
-        self._sent: deque[int] = deque()
+        self._sent: deque[Any] = deque()  # the workers of the calls under way; without any, the results
         self._memory: mmap.mmap | bytearray = bytearray()
         self._pass = 0
 
@@ -106,8 +104,10 @@ class DecodingPool:
         while True:
             while len(waiting) < (AHEAD if self.workers else 1) and (request := next(upcoming, None)) is not None:
                 offset = next(slots) * largest
-                count = self._send(Request.decode_into, request.pieces(offset))
-                waiting.append((request._replace(offset=offset), count))
+                pieces = list(request.pieces(offset))
+                for piece in pieces:
+                    self._send(Request.decode_into, piece)
+                waiting.append((request._replace(offset=offset), len(pieces)))
             if not waiting:
                 return
             request, count = waiting.popleft()
@@ -119,12 +119,8 @@ class DecodingPool:
     def map(self, function: Callable[[Sequence[Any]], Any], items: Sequence[Any], size: int = 64) -> Iterator[Any]:
         """`function` of every `size` items, in order."""
         self._begin(0)
-        parts = (items[start : start + size] for start in range(0, len(items), size))
-        if not self.workers:
-            yield from (_quietly(function, part) for part in parts)
-            return
-        for part in parts:
-            self._send(function, [part])
+        for start in range(0, len(items), size):
+            self._send(function, items[start : start + size])
             if len(self._sent) > 4 * self.workers:
                 yield self._receive()
         while self._sent:
@@ -163,35 +159,32 @@ class DecodingPool:
         """Memory of at least `room` bytes shared with all workers: an unlinked file."""
         path, memory = _make_file(room)
         try:
-            for worker, connection in enumerate(self._connections):
-                self._sent.append(worker)
-                connection.send((_MAP, path))
+            for _ in self._connections:
+                self._send(_open, path)
             while self._sent:
                 self._receive()
         finally:
             os.unlink(path)
         return memory
 
-    def _send(self, function: Callable[..., Any], arguments: Iterable[Any]) -> int:
-        """Deal calls of `function` to the workers; return their number."""
-        count = 0
-        for argument in arguments:
-            count += 1
-            if not self.workers:
-                with memoryview(self._memory) as memory:
-                    _quietly(function, argument, memory)
-                continue
-            worker = next(self._turn)
-            self._sent.append(worker)
-            try:
-                self._connections[worker].send((function, argument))
-            except OSError:
-                raise self._lost(worker) from None
-        return count if self.workers else 0
+    def _send(self, function: Callable[..., Any], argument: Any) -> None:
+        """Let the worker whose turn it is call `function`; without workers, call it."""
+        if not self.workers:
+            with memoryview(self._memory) as memory:
+                self._sent.append(_quietly(function, argument, memory))
+            return
+        worker = next(self._turn)
+        self._sent.append(worker)
+        try:
+            self._connections[worker].send((function, argument))
+        except OSError:
+            raise self._lost(worker) from None
 
     def _receive(self) -> Any:
         """The result of the earliest call."""
         worker = self._sent.popleft()
+        if not self.workers:
+            return worker
         try:
             result, mistake = self._connections[worker].recv()
         except (EOFError, OSError):
@@ -210,9 +203,6 @@ class DecodingPool:
         )
 
 
-_MAP = "map"
-
-
 def _work(connection: Connection) -> None:
     """The main loop of a worker: serve requests in order, until the trainer is gone."""
     # the trainer decides when to stop, but a terminal or cluster signals all processes
@@ -226,7 +216,7 @@ def _work(connection: Connection) -> None:
             return
         result = mistake = None
         try:
-            if function == _MAP:
+            if function is _open:
                 memory = _open(argument)
             else:
                 result = _quietly(function, argument, memory)
@@ -238,7 +228,7 @@ def _work(connection: Connection) -> None:
             return
 
 
-def _quietly(function: Callable[..., Any], argument: Any, memory: memoryview | None = None) -> Any:
+def _quietly(function: Callable[..., Any], argument: Any, memory: memoryview) -> Any:
     with quiet():
         return function(argument, memory) if isinstance(argument, Request) else function(argument)
 
@@ -249,10 +239,9 @@ def _make_file(room: int) -> tuple[str, mmap.mmap]:
     for folder in folders:
         descriptor, path = tempfile.mkstemp(prefix="farkas_exp-", dir=folder)
         try:
-            # without allocation, a worker would die by a signal when the disk is full
-            os.posix_fallocate(descriptor, 0, room) if hasattr(os, "posix_fallocate") else os.ftruncate(
-                descriptor, room
-            )
+            os.ftruncate(descriptor, room)
+            if hasattr(os, "posix_fallocate"):  # else a worker would die by a signal when the disk is full
+                os.posix_fallocate(descriptor, 0, room)
             return path, mmap.mmap(descriptor, room)
         except OSError:
             os.unlink(path)

@@ -49,16 +49,11 @@ def prints(dataset: DatasetConfig, phases: PhasesConfig) -> Prints | None:
         UserError: the files cannot be used.
     """
     key = (dataset.name, dataset.root, dataset.num_classes, dataset.copies, dataset.image_size, phases)
-    if _remembered is None:
-        return _now(dataset, phases)
-    if key not in _remembered:
-        _remembered[key] = _now(dataset, phases)
-    return _remembered[key]
-
-
-def _now(dataset: DatasetConfig, phases: PhasesConfig) -> Prints | None:
-    entry = DATASETS.get(dataset.name)
-    return {} if entry is None else entry.prints_of(dataset, phases)
+    known = {} if _remembered is None else _remembered
+    if key not in known:
+        entry = DATASETS.get(dataset.name)
+        known[key] = {} if entry is None else entry.prints_of(dataset, phases)
+    return known[key]
 
 
 _remembered: dict[object, Prints | None] | None = None
@@ -105,9 +100,8 @@ def _print(sets: ImageSets) -> str:
     digest = hashlib.sha256(sets.fingerprint().encode())
     if int(sets.train.sizes.sum() + sets.test.sizes.sum()) <= CONTENTS_UP_TO:
         with ThreadPoolExecutor(SCANNERS) as pool:
-            for files in (sets.train, sets.test):
-                for content in pool.map(_content, files.paths(range(len(files)))):
-                    digest.update(content)
+            for content in pool.map(_content, [*sets.train.paths(), *sets.test.paths()]):
+                digest.update(content)
     return digest.hexdigest()[:16]
 
 

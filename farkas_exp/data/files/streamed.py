@@ -14,7 +14,7 @@ from torch import Tensor
 
 from farkas_exp.config import AugmentationConfig, DatasetConfig, PhaseConfig, PhasesConfig
 from farkas_exp.config.folders import name_of
-from farkas_exp.data.base import Batch, Batching, DataInfo, ImageData, say_left_out, test_share
+from farkas_exp.data.base import Batch, Batching, DataInfo, ImageData, batch_share, say_left_out, test_share
 from farkas_exp.data.files.cache import CACHE_FOLDER, read_cached, write_cached
 from farkas_exp.data.files.copies import copies_in_use, copy_for, copy_root, list_copy
 from farkas_exp.data.files.decode import CentreCrop, RandomCrop, View, image_sizes
@@ -72,7 +72,7 @@ class StreamedData(ImageData):
         self._shift, self._scale = (255 * torch.tensor(v, device=self._device).view(1, 3, 1, 1) for v in (shift, scale))
         self._pool = DecodingPool(default_workers(self._world_size) if dataset.workers is None else dataset.workers)
         rectangular = any(phase.rectangular for phase in self._phases.schedule)
-        self._aspects = self._test_aspects() if rectangular else None
+        self._aspects = self._test_aspects() if rectangular else np.empty(0)
 
     def steps_in(self, epoch: int) -> int:
         return self.info.train_size // self._phases.batch_of(self._phases.at(epoch))
@@ -81,7 +81,7 @@ class StreamedData(ImageData):
         """This rank's rows of the augmented batches of `epoch` (from 0), from batch `start_step` on."""
         phase = self._phases.at(epoch)
         batch = self._phases.batch_of(phase)
-        share = batch // self._world_size
+        share = batch_share(batch, self._world_size)
         generator = torch.Generator().manual_seed(derive_seed(self._batching.seed, "train", epoch))
         order = torch.randperm(self.info.train_size, generator=generator)
         seeds = torch.randint(2**62, (self.info.train_size,), generator=generator)
@@ -94,9 +94,8 @@ class StreamedData(ImageData):
             return slice(start, start + share)
 
         def request(step: int) -> Request:
-            views: list[View] = [
-                RandomCrop(value, least, self._augmentation.flip) for value in seeds[rows(step)].tolist()
-            ]
+            drawn = seeds[rows(step)].tolist()
+            views: list[View] = [RandomCrop(seed, least, self._augmentation.flip) for seed in drawn]
             return self._request(files, order[rows(step)].tolist(), views, size, size)
 
         steps = range(start_step, self.steps_in(epoch))
@@ -127,10 +126,9 @@ class StreamedData(ImageData):
         parts = [index[start : start + FIXED_PART] for start in range(0, len(index), FIXED_PART)]
         requests = (self._request(self._sets.train, part.tolist(), None, size, size) for part in parts)
         pixels = self._pool.batches(requests, 3 * min(FIXED_PART, len(index)) * size * size)
-        images, labels = zip(
-            *self._moved(pixels, (self._train_labels[torch.from_numpy(part)] for part in parts)), strict=True
-        )
-        return torch.cat(images), torch.cat(labels)
+        labels = (self._train_labels[torch.from_numpy(part)] for part in parts)
+        images, targets = zip(*self._moved(pixels, labels), strict=True)
+        return torch.cat(images), torch.cat(targets)
 
     def close(self) -> None:
         """End the decoding processes; the next use starts them again."""
@@ -154,17 +152,11 @@ class StreamedData(ImageData):
     def _test_groups(self, phase: PhaseConfig) -> Iterator[tuple[np.ndarray, int, int]]:
         """The evaluation batches of a phase over all ranks: indices, height and width."""
         count, batch, size = self.info.test_size, self._phases.batch_of(phase), phase.image_size
-        order = np.arange(count)
-        if phase.rectangular:
-            assert self._aspects is not None
-            order = np.argsort(self._aspects, kind="stable")
+        order = np.argsort(self._aspects, kind="stable") if phase.rectangular else np.arange(count)
         for start in range(0, count, batch):
             index = order[start : start + batch]
-            height, width = size, size
-            if phase.rectangular:
-                assert self._aspects is not None
-                height, width = rectangle(float(self._aspects[index].mean()), size)
-            yield index, height, width
+            shape = rectangle(float(self._aspects[index].mean()), size) if phase.rectangular else (size, size)
+            yield index, *shape
 
     def _test_aspects(self) -> np.ndarray:
         """(N,) width / height of the evaluation images, cached, since reading 50,000 headers takes time."""
@@ -173,7 +165,7 @@ class StreamedData(ImageData):
         if self._dataset.cache:
             sizes = read_cached(path, self.info.fingerprint, np.int32, (self.info.test_size, 2))
         if sizes is None or sizes.min() < 1:
-            paths = self._sets.test.paths(range(self.info.test_size))
+            paths = self._sets.test.paths()
             sizes = np.array(list(chain.from_iterable(self._pool.map(image_sizes, paths))), dtype=np.int32)
             if self._dataset.cache:
                 write_cached(path, self.info.fingerprint, sizes)
@@ -220,8 +212,7 @@ class StreamedData(ImageData):
                     f"{where}: {batch} is larger than the training set of {self.info.name} ({self.info.train_size}"
                     f" images); choose at most {self.info.train_size}{' (see phases.batch_scale)' if phased else ''}"
                 )
-            if batch % self._world_size:
-                raise UserError(f"{where}: {batch} is not divisible by the {self._world_size} ranks that share it")
+            batch_share(batch, self._world_size, where)
 
 
 def rectangle(aspect: float, size: int) -> tuple[int, int]:

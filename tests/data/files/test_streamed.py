@@ -222,7 +222,7 @@ def test_a_phase_reads_the_smallest_copy_that_is_large_enough(tmp_path):
             {"phases": PhasesConfig("x", PHASES.schedule, 3.0)},
             r"phases.schedule\[0\].batch_size: 36 is larger than the t",
         ),
-        ({"world_size": 5}, r"phases.schedule\[0\].batch_size: 12 is not divisible by the 5 ranks"),
+        ({"world_size": 5}, r"phases.schedule\[0\].batch_size: 12 cannot be shared equally by 5 processes"),
         (
             {"phases": PhasesConfig(), "image_size": 8, "batch_size": 30},
             r"^batch_size: 30 is larger than .*at most 29$",
