@@ -46,6 +46,7 @@ class Watch:
         self._thread.start()
 
     def stop(self) -> None:
+        """End silently."""
         self._ended.set()
 
     def _run(self) -> None:

@@ -57,6 +57,7 @@ class Processes:
 
     @property
     def are_several(self) -> bool:
+        """Whether there is more than one process."""
         return self.world_size > 1
 
     def broadcast(self, value: T) -> T:

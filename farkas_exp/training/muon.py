@@ -48,6 +48,7 @@ class MuonWithAdamW:
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
+        """The groups of both."""
         return [group for part in self.parts for group in part.param_groups]
 
     def step(self) -> None:
@@ -61,6 +62,7 @@ class MuonWithAdamW:
             part.step()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients."""
         for part in self.parts:
             part.zero_grad(set_to_none)
         for weight in self.weights:
@@ -73,6 +75,7 @@ class MuonWithAdamW:
         return {"state": [each["state"] for each in saved], "param_groups": groups}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Restore them."""
         groups = iter(saved["param_groups"])
         for part, state in zip(self.parts, saved["state"], strict=True):
             part.load_state_dict({"state": state, "param_groups": list(islice(groups, len(part.param_groups)))})

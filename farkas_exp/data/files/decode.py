@@ -79,6 +79,7 @@ class CentreCrop(NamedTuple):
     scale: float = EVALUATION_SCALE
 
     def box(self, width: int, height: int, out_width: int, out_height: int) -> Box:
+        """The part of an image of `width` x `height` to decode."""
         factor = int(self.scale * min(out_width, out_height)) / min(width, height)
         factor = max(factor, out_width / width, out_height / height)
         cut_width, cut_height = out_width / factor, out_height / factor

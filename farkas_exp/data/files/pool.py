@@ -54,6 +54,7 @@ class Request(NamedTuple):
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the decoded images."""
         return len(self.paths) * self.height * self.width * 3
 
     def pieces(self, offset: int) -> "Iterator[Request]":
@@ -68,6 +69,7 @@ class Request(NamedTuple):
         return flat.reshape(len(self.paths), self.height, self.width, 3)
 
     def decode_into(self, memory: memoryview) -> None:
+        """Decode the images into the memory."""
         for target, path, view in zip(self.images_in(memory), self.paths, self.views, strict=True):
             target[:] = decode(path, self.height, self.width, view, self.draft)
 
