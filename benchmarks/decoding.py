@@ -19,15 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
-from benchmarks.measure import device, machine, macs, synchronize
+from benchmarks.measure import device, machine, synchronize
+from benchmarks.networks import Steps
 from farkas_exp.data.files.copies import copy_for, copy_root
 from farkas_exp.data.files.decode import RandomCrop, View
 from farkas_exp.data.files.listing import ImageFiles, list_images
 from farkas_exp.data.files.made import make_folder
 from farkas_exp.data.files.pool import DecodingPool, Request, default_workers
 from farkas_exp.data.files.resize import Reduction, resize_folder
+from farkas_exp.measures.work import multiply_adds
 from farkas_exp.models.create import create_model
 
 PHASES = {128: (1024, 0.08), 224: (448, 0.087), 288: (256, 0.5)}
@@ -138,27 +139,20 @@ def training_rates(given: argparse.Namespace) -> tuple[dict[int, float], str]:
         return {size: training_rate(given.model, size, batch) for size, (batch, _) in PHASES.items()}, "measured"
     with torch.device("meta"):
         model = create_model(given.model, 1000, normalization="batch", image_size=224).eval()
-        work = {size: macs(model, torch.empty(1, 3, size, size)) for size in PHASES}
+        work = {size: multiply_adds(model, torch.empty(1, 3, size, size)) for size in PHASES}
     return {size: given.rate * work[224] / work[size] for size in PHASES}, f"--rate={given.rate:g} at 224 pixels"
 
 
 def training_rate(name: str, size: int, batch: int, steps: int = 20) -> float:
     """Images/s of training steps in bf16, the images already on the GPU."""
-    model = create_model(name, 1000, normalization="batch", image_size=size, aggregation="mean").to(device())
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, fused=True)
-    images = torch.randn(batch, 3, size, size, device=device()).to(memory_format=torch.channels_last)
-    labels = torch.randint(1000, (batch,), device=device())
-    started = 0.0
-    for step in range(steps + 5):
-        if step == 5:
-            synchronize()
-            started = time.perf_counter()
-        with torch.autocast(device().type, dtype=torch.bfloat16):
-            loss = F.cross_entropy(model(images), labels)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+    how: dict[str, Any] = {"precision": "bf16", "image_size": size, "classes": 1000}
+    step = Steps(name, batch, normalization="batch", aggregation="mean", **how)
+    for _ in range(5):
+        step()
+    synchronize()
+    started = time.perf_counter()
+    for _ in range(steps):
+        step()
     synchronize()
     return steps * batch / (time.perf_counter() - started)
 

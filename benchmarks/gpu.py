@@ -22,13 +22,14 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from benchmarks.measure import interleaved, machine, macs, medians, ratio
+from benchmarks.measure import interleaved, machine, medians, ratio
 from benchmarks.networks import Steps
 from farkas_exp.config import parse
 from farkas_exp.data.base import Batching
 from farkas_exp.data.build import build_data
 from farkas_exp.layers.paths import single_precision
 from farkas_exp.machine.signals import StopRequest
+from farkas_exp.measures.work import multiply_adds
 from farkas_exp.models.create import create_model
 from farkas_exp.training.building import build_model
 from farkas_exp.training.execution import WARM_UP_STEPS, CapturedStep
@@ -100,13 +101,10 @@ def ceilings() -> dict[str, float]:
     """What the card does at best: products, copies, and the launches of a recording."""
     found = {}
     a, b = (torch.randn(8192, 8192, device=GPU) for _ in range(2))
-    for name, tf32, dtype in (
-        ("fp32", False, torch.float32),
-        ("tf32", True, torch.float32),
-        ("bf16", False, torch.bfloat16),
-    ):
+    for name in PRECISIONS:
+        dtype = torch.bfloat16 if name == "bf16" else torch.float32
         x, y = a.to(dtype), b.to(dtype)
-        with single_precision(tf32):
+        with single_precision(name == "tf32"):
             seconds = interleaved({"product": lambda x=x, y=y: x @ y}, rounds=5, warm_up=2)["product"]
         found[f"{name}_tflops"] = 2 * 8192**3 / min(seconds) / 1e12
     big = torch.empty(2**30, device=GPU)
@@ -136,7 +134,8 @@ def bench_steps(depths: list[str], rounds: int, precisions: list[str]) -> list[d
         seconds = interleaved(candidates, rounds=rounds)
         row: dict[str, Any] = {"depth": depth, "milliseconds": milliseconds(seconds)}
         row["macs"] = {
-            kind: macs(create_model(f"{kind}{depth}"), torch.rand(1, 3, 32, 32)) for kind in ("resnet", "farkasnet")
+            kind: multiply_adds(create_model(f"{kind}{depth}"), torch.rand(1, 3, 32, 32))
+            for kind in ("resnet", "farkasnet")
         }
         row["farkas_over_resnet"] = {
             how: ratio(seconds, f"farkasnet {how}", f"resnet {how}")
@@ -193,14 +192,11 @@ def bench_channels() -> list[dict[str, Any]]:
     for inputs, outputs in CHANNELS:
         side = 32 if inputs < 30 else 16 if inputs < 60 else 8
         row: dict[str, Any] = {"inputs": inputs, "outputs": outputs, "side": side}
-        for precision in ("fp32", "tf32", "bf16"):
+        for precision in PRECISIONS:
             dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-            images = torch.rand(BATCH, inputs, side, side, device=GPU, dtype=dtype).to(
-                memory_format=torch.channels_last
-            )
-            weight = torch.rand(outputs, inputs, 3, 3, device=GPU, dtype=dtype).to(memory_format=torch.channels_last)
-            given = torch.rand(BATCH, outputs, side, side, device=GPU, dtype=dtype).to(
-                memory_format=torch.channels_last
+            shapes = (BATCH, inputs, side, side), (outputs, inputs, 3, 3), (BATCH, outputs, side, side)
+            images, weight, given = (
+                torch.rand(shape, device=GPU, dtype=dtype).to(memory_format=torch.channels_last) for shape in shapes
             )
 
             def step(images: torch.Tensor = images, weight: torch.Tensor = weight, given: torch.Tensor = given) -> None:

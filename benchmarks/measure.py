@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from farkas_exp.kernels import native_library
-from farkas_exp.measures.work import multiply_adds
 
 
 def device() -> torch.device:
@@ -79,11 +78,6 @@ def matmul_rate(dtype: torch.dtype, size: int) -> float:
     a, b = (torch.randn(size, size, device=device()).to(dtype) for _ in range(2))
     seconds = interleaved({"matmul": lambda: a @ b}, rounds=7, warm_up=2)["matmul"]
     return 2 * size**3 / min(seconds)
-
-
-def macs(model: nn.Module, images: Tensor) -> float:
-    """Multiply-adds of a forward pass per image, convolutions and matrix products only."""
-    return float(multiply_adds(model, images))
 
 
 def kept_bytes(step: Callable[[], Tensor]) -> int:

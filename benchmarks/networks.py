@@ -1,7 +1,7 @@
 """Whole training steps: networks, layouts, compilation, precision, and how the cost grows."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,15 +9,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.literal import make_literal
-from benchmarks.measure import device, interleaved, kept_bytes, macs, medians, peak_bytes, ratio
+from benchmarks.measure import device, interleaved, kept_bytes, medians, peak_bytes, ratio
 from farkas_exp.config import OptimizerConfig
 from farkas_exp.kernels import KERNELS
+from farkas_exp.measures.work import multiply_adds
 from farkas_exp.models.create import create_model
 from farkas_exp.training.optimizer import build_optimizer
 
 DEPTHS = ("18", "34", "50", "101")
 TRAINING_IMAGES = 50_000
-SMALL = {"blocks": (1, 1), "widths": (4, 8)}
+SMALL: dict[str, Any] = {"blocks": (1, 1), "widths": (4, 8)}
 
 
 class Steps:
@@ -25,15 +26,16 @@ class Steps:
 
     def __init__(
         self, name: str, batch: int = 128, *, literal: bool = False, mode: str = "none", channels_last: bool = True,
-        precision: str = "fp32", without: Sequence[str] = (), **options: Any,
+        precision: str = "fp32", without: Sequence[str] = (), image_size: int = 32, classes: int = 10, **options: Any,
     ) -> None:  # fmt: skip
         generator = torch.Generator().manual_seed(0)
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.images = torch.rand(batch, 3, 32, 32, generator=generator).to(device()).to(memory_format=layout)
-        self.labels = torch.randint(10, (batch,), generator=generator).to(device())
+        images = torch.rand(batch, 3, image_size, image_size, generator=generator)
+        self.images = images.to(device()).to(memory_format=layout)
+        self.labels = torch.randint(classes, (batch,), generator=generator).to(device())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            self.model: nn.Module = create_model(name, **options)
+            self.model: nn.Module = create_model(name, classes, image_size=image_size, **options)
         if literal:
             make_literal(self.model)
         self.model.to(device()).to(memory_format=layout)  # type: ignore[call-overload]
@@ -68,7 +70,7 @@ class Steps:
 def facts(steps: Steps, seconds: float, matmul: float) -> dict[str, Any]:
     """What a step of `seconds` means: images/s, an epoch of CIFAR-10, its share of the matmul rate, memory."""
     batch = len(steps.images)
-    per_image = macs(steps.model, steps.images)
+    per_image = multiply_adds(steps.model, steps.images)
     return {
         "milliseconds": 1e3 * seconds,
         "images_per_second": batch / seconds,
@@ -83,7 +85,7 @@ def facts(steps: Steps, seconds: float, matmul: float) -> dict[str, Any]:
 def bench_networks(matmul: float, quick: bool = False) -> Iterator[dict[str, Any]]:
     """ResNet, FarkasNet, that with the library's convolutions, and the literal one, of every depth, in turns."""
     for depth in DEPTHS[:1] if quick else DEPTHS:
-        options = {"blocks": (1, 1), "widths": (4, 8)} if quick else {}
+        options = SMALL if quick else {}
         batch = 16 if quick else 128
         candidates = {
             "resnet": Steps(f"resnet{depth}", batch, **options),
@@ -106,29 +108,22 @@ def bench_networks(matmul: float, quick: bool = False) -> Iterator[dict[str, Any
 
 def bench_layouts(quick: bool = False) -> Iterator[dict[str, Any]]:
     """Plain and Farkas networks in both memory formats."""
-    options: dict[str, Any] = SMALL if quick else {}
-    for name in ("resnet34", "farkasnet34"):
-        candidates = {
-            "channels_last": Steps(name, 16 if quick else 128, **options),
-            "nchw": Steps(name, 16 if quick else 128, channels_last=False, **options),
-        }
-        seconds = interleaved(candidates, rounds=2 if quick else 3)
-        yield {
-            "network": name,
-            "seconds": medians(seconds),
-            "nchw_over_channels_last": ratio(seconds, "nchw", "channels_last"),
-        }
+    return _side_by_side({"channels_last": {}, "nchw": {"channels_last": False}}, quick)
 
 
 def bench_normalization(quick: bool = False) -> Iterator[dict[str, Any]]:
     """What batch normalization costs."""
-    options: dict[str, Any] = SMALL if quick else {}
+    return _side_by_side({kind: {"normalization": kind} for kind in ("none", "batch")}, quick)
+
+
+def _side_by_side(variants: Mapping[str, Mapping[str, Any]], quick: bool) -> Iterator[dict[str, Any]]:
+    """Both networks of 34 layers in two variants, by their options, and the ratio of the second to the first."""
     for name in ("resnet34", "farkasnet34"):
-        candidates = {
-            kind: Steps(name, 16 if quick else 128, normalization=kind, **options) for kind in ("none", "batch")
-        }
+        more = SMALL if quick else {}
+        candidates = {kind: Steps(name, 16 if quick else 128, **own, **more) for kind, own in variants.items()}
         seconds = interleaved(candidates, rounds=2 if quick else 3)
-        yield {"network": name, "seconds": medians(seconds), "batch_over_none": ratio(seconds, "batch", "none")}
+        base, other = variants
+        yield {"network": name, "seconds": medians(seconds), f"{other}_over_{base}": ratio(seconds, other, base)}
 
 
 def bench_modes(quick: bool = False) -> Iterator[dict[str, Any]]:

@@ -83,28 +83,13 @@ def pipeline(found: Mapping[str, Any]) -> str:
     return table(title, ["pipeline", "images/s"], rows)
 
 
-def trainer(found: Sequence[Mapping[str, Any]]) -> str:
-    """The trainer."""
-    rows = [
-        [
-            row["case"],
-            *(_milliseconds(row["seconds"][name]) for name in ("trainer", "bare")),
-            f"{row['trainer_over_bare']:.3f}",
-        ]
-        for row in found
-    ]
-    return table(
-        "An epoch of the trainer against a hand-written loop", ["case", "trainer ms", "bare ms", "ratio"], rows
-    )
-
-
-def compared(title: str, key: str) -> Callable[[Sequence[Mapping[str, Any]]], str]:
-    """A table of two candidates and their ratio."""
+def compared(title: str, key: str, head: str = "network") -> Callable[[Sequence[Mapping[str, Any]]], str]:
+    """A table of candidates and the ratio of two of them."""
 
     def show(found: Sequence[Mapping[str, Any]]) -> str:
         names = list(found[0]["seconds"])
-        rows = [[r["network"], *(_milliseconds(r["seconds"][name]) for name in names), f"{r[key]:.2f}"] for r in found]
-        return table(title, ["network", *(f"{name} ms" for name in names), "ratio"], rows)
+        rows = [[r[head], *(_milliseconds(r["seconds"][name]) for name in names), f"{r[key]:.3f}"] for r in found]
+        return table(title, [head, *(f"{name} ms" for name in names), "ratio"], rows)
 
     return show
 
@@ -153,7 +138,7 @@ def growth(found: Sequence[Mapping[str, Any]]) -> str:
 TABLES: dict[str, Callable[[Any], str]] = {
     "networks": networks,
     "pipeline": pipeline,
-    "trainer": trainer,
+    "trainer": compared("An epoch of the trainer against a hand-written loop", "trainer_over_bare", "case"),
     "layers": layers,
     "layouts": compared("Memory format", "nchw_over_channels_last"),
     "normalization": compared("What batch normalization costs", "batch_over_none"),

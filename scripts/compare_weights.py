@@ -22,11 +22,11 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+HERE = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(HERE))
 
-from farkas_exp.registry import NETWORKS
+from farkas_exp.registry import NETWORKS  # noqa: E402
 
-HERE = Path(__file__).resolve().parents[1]
 SETTING = (
     "normalization=none,batch", "dataset=synthetic", "dataset.train_size=32", "dataset.test_size=16",
     "dataset.image_size=32", "batch_size=16", "epochs=3", "augmentation=none", "wandb.mode=disabled", "device=cpu",

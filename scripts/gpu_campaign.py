@@ -154,42 +154,18 @@ class Pool:
         self._collect()
 
 
-class Volumes(io.RawIOBase):
-    """What is written goes to files `runs.1`, `runs.2`, ... of at most `most_bytes` each."""
-
-    def __init__(self, folder: Path, most_bytes: int) -> None:
-        super().__init__()
-        self.folder, self.most_bytes, self.written = folder, most_bytes, 0
-
-    def writable(self) -> bool:
-        """It is."""
-        return True
-
-    def write(self, data: bytes) -> int:  # type: ignore[override]
-        """Append."""
-        rest = memoryview(data)
-        while rest:
-            number, used = divmod(self.written, self.most_bytes)
-            part = rest[: self.most_bytes - used]
-            with (self.folder / f"runs.{number + 1}").open("ab") as file:
-                file.write(part)
-            self.written += len(part)
-            rest = rest[len(part) :]
-        return len(data)
-
-
 def pack(runs_dir: Path, out: Path, most_bytes: int = MOST_BYTES, most_files: int = MOST_FILES) -> list[Path]:
     """Pack the folder of runs into files, and return what there was no room for, the least needed first of all.
 
-    Links are left out: they may lead out of the folder, and `unpack` would refuse all. The last file is named `.last`,
-    so that a missing one is noticed.
+    They are `runs.1`, `runs.2`, ..., the last one with `.last`, so that a missing one is noticed. Links are left out:
+    they may lead out of the folder, and `unpack` would refuse all.
     """
     out.mkdir(parents=True, exist_ok=True)
     for old in volumes_in(out):
         old.unlink()
     room, left_out = most_bytes * most_files - 2 * tarfile.RECORDSIZE, []
-    volumes = Volumes(out, most_bytes)
-    with tarfile.open(fileobj=volumes, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode="w|", format=tarfile.PAX_FORMAT) as archive:
         for path in sorted(filter(_is_plain, runs_dir.rglob("*")), key=lambda path: (_rank(path), path)):
             needed = path.stat().st_size + 4 * tarfile.BLOCKSIZE
             if _rank(path) > LEAST_NEEDED or needed > room:
@@ -197,8 +173,11 @@ def pack(runs_dir: Path, out: Path, most_bytes: int = MOST_BYTES, most_files: in
                 continue
             room -= needed
             archive.add(path, str(path.relative_to(runs_dir)), recursive=False)
-    last = volumes_in(out)[-1]
-    last.rename(last.with_name(f"{last.name}.last"))
+    content = whole.getbuffer()
+    starts = range(0, len(content), most_bytes)
+    for number, start in enumerate(starts, 1):
+        name = f"runs.{number}" + ".last" * (number == len(starts))
+        (out / name).write_bytes(content[start : start + most_bytes])
     return left_out
 
 

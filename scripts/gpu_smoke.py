@@ -30,6 +30,7 @@ SECONDS = 100
 FARKAS = ["model=farkasnet18", "model.blocks=[1,1]", "model.widths=[8,16]", "lr=small", "failure.epochs=0"]
 DIGITS = ["dataset=digits", "dataset.train_limit=400", "batch_size=50", "epochs=2"]
 QUIET = ["wandb.mode=disabled", "progress=none"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 class Broken(Exception):  # noqa: N818 - what a trial shows, not a fault of this script
@@ -57,7 +58,7 @@ class Trial:
         """
         command = self.command(*arguments, launch=launch, runs=runs)
         try:
-            done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=SECONDS, cwd=ROOT)
+            done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=SECONDS, cwd=ROOT)
         except subprocess.TimeoutExpired:
             raise Broken(f"no end after {SECONDS} s") from None
         if done.returncode:
@@ -66,22 +67,9 @@ class Trial:
         return sorted((self.folder / runs).glob("*/seed_*"))
 
 
-def environment() -> dict[str, str]:
-    """The environment of the processes."""
-    return {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
-        "OMP_NUM_THREADS": "1",
-    }
-
-
-def one(*arguments: str) -> Callable[[Trial], None]:
+def one(*arguments: str) -> Callable[[Trial], object]:
     """A way that is a single run."""
-
-    def way(trial: Trial) -> None:
-        trial.train(*arguments)
-
-    return way
+    return lambda trial: trial.train(*arguments)
 
 
 def packing(trial: Trial) -> None:
@@ -109,7 +97,7 @@ def resume(trial: Trial) -> None:
     arguments = ["epochs=6", "checkpoint.every_minutes=0", "compile=none"]
     (whole,) = trial.train(*arguments, runs="whole")
     process = subprocess.Popen(
-        trial.command(*arguments), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT
+        trial.command(*arguments), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT
     )
     deadline = time.monotonic() + SECONDS
     while not list(trial.folder.glob("runs/*/seed_*/metrics.jsonl")) and time.monotonic() < deadline:
@@ -132,7 +120,7 @@ def streamed(trial: Trial) -> None:
     """Images that are decoded while the network trains."""
     images = trial.folder / "images"
     made = [sys.executable, str(ROOT / "scripts" / "make_image_folder.py"), str(images), "--classes=4", "--size=40"]
-    subprocess.run(made, check=True, capture_output=True, env=environment())
+    subprocess.run(made, check=True, capture_output=True, env=ENVIRONMENT)
     trial.train(
         "dataset=streamed_folder", f"dataset.root={images}", "dataset.image_size=32", "dataset.train_limit=null"
     )
@@ -143,7 +131,7 @@ class Way:
     """A way of training."""
 
     name: str
-    try_it: Callable[[Trial], None]
+    try_it: Callable[[Trial], object]
     needs_gpu: bool = False
 
 

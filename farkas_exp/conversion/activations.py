@@ -67,8 +67,10 @@ def _with_options(name: str, values: list[Any]) -> Found | None:
         return Found(None, f"its {next(iter(_OPTIONS[name]))} is computed")
     if name == "elu":  # its slope below zero is alpha * exp(x)
         return Found(min(0.0, math.log(FLAT_SLOPE / max(abs(value), FLAT_SLOPE))))
+    if name in ("celu", "softplus") and value <= 0:
+        return Found(None, f"its {next(iter(_OPTIONS[name]))} is {value}")
     if name == "celu":  # exp(x / alpha)
-        return Found(value * math.log(FLAT_SLOPE)) if value > 0 else Found(None, f"its alpha is {value}")
+        return Found(value * math.log(FLAT_SLOPE))
     if name == "softplus":
         return Found(ACTIVATIONS[name].cutoff / value)
     if name == "threshold":

@@ -49,8 +49,7 @@ def hessian_extremes(
     def product(vector: Tensor) -> Tensor:
         if not gradient.requires_grad:  # no parameter moves the gradient: the Hessian is zero
             return torch.zeros_like(vector)
-        parts = torch.autograd.grad(gradient, parameters, vector, retain_graph=True, allow_unused=True)
-        return _flatten(parts, parameters)
+        return _flat(torch.autograd.grad(gradient, parameters, vector, retain_graph=True, materialize_grads=True))
 
     start = torch.randn(gradient.numel(), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return lanczos_extremes(product, start.to(gradient.device, gradient.dtype), steps)
@@ -89,12 +88,10 @@ def lanczos_extremes(product: Callable[[Tensor], Tensor], start: Tensor, steps: 
 def _loss_and_gradient(model: nn.Module, images: Tensor, labels: Tensor, *, create_graph: bool) -> tuple[float, Tensor]:
     with plain_path(), in_mode(model, training=False):
         loss = F.cross_entropy(model(images), labels)
-    parameters = trainable(model)
-    parts = torch.autograd.grad(loss, parameters, create_graph=create_graph, allow_unused=True)
-    return float(loss.detach()), _flatten(parts, parameters)
+    parts = torch.autograd.grad(loss, trainable(model), create_graph=create_graph, materialize_grads=True)
+    return float(loss.detach()), _flat(parts)
 
 
-def _flatten(parts: tuple[Tensor | None, ...], parameters: list[nn.Parameter]) -> Tensor:
-    """One vector of all parts, with zeros for parameters that do not matter."""
-    pairs = zip(parts, parameters, strict=True)
-    return torch.cat([(torch.zeros_like(p) if part is None else part).reshape(-1) for part, p in pairs])
+def _flat(parts: tuple[Tensor, ...]) -> Tensor:
+    """One vector of all parts."""
+    return torch.cat([part.reshape(-1) for part in parts])

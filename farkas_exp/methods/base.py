@@ -123,7 +123,6 @@ class Method:
 
 
 _METHODS: list[type[Method]] = []
-CATALOGUE = "farkas_exp.methods.catalogue"
 
 
 def register(method: type[Method]) -> type[Method]:
@@ -142,15 +141,21 @@ def register(method: type[Method]) -> type[Method]:
 
 def chosen(config: Config) -> list[type[Method]]:
     """The methods of a configuration."""
-    import_module(CATALOGUE)
-    groups = {method.group for method in _METHODS if method.names}
-    if not all(_is_known(config, group) for group in groups):
+    import_module("farkas_exp.methods.catalogue")
+    if _without_method(config):
         load_plugins()
-    for group in sorted({method.group for method in _METHODS if method.names}):
-        if not _is_known(config, group):
-            names = [name for method in _METHODS if method.group == group for name in method.names]
-            raise unknown(f"{group}.name", getattr(config, group).name, ["none", *names])
+    for group, names in _without_method(config).items():
+        raise unknown(f"{group}.name", getattr(config, group).name, names)
     return [method for method in _METHODS if method.is_asked(config)]
+
+
+def _without_method(config: Config) -> dict[str, list[str]]:
+    """The groups whose name in the configuration no method has, each with the names that there are."""
+    names: dict[str, list[str]] = {}
+    for method in _METHODS:
+        if method.names:
+            names.setdefault(method.group, ["none"]).extend(method.names)
+    return {group: names[group] for group in sorted(names) if getattr(config, group).name not in names[group]}
 
 
 def execution_mode(config: Config, mode: str, world_size: int = 1) -> str:
@@ -180,8 +185,3 @@ def penalized(
             watched.enter_context(method.watching())
         logits = forward(images)
     return logits, [term for method in methods if (term := method.penalty(logits)) is not None]
-
-
-def _is_known(config: Config, group: str) -> bool:
-    name = getattr(config, group).name
-    return name == "none" or any(name in method.names for method in _METHODS if method.group == group)

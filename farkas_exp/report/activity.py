@@ -9,6 +9,7 @@ from farkas_exp.report.tables import Table, cell
 from farkas_exp.runs import RunRecord
 from farkas_exp.runs.query import number
 
+_series = " → ".join
 KINDS = {"free": "free units", "aggregated": "aggregated (Algorithm 1)", "appended": "appended (Algorithm 2)"}
 
 
@@ -48,8 +49,7 @@ def arm_activity(arm: Arm) -> list[dict[str, Any]]:
     `dead` is the share of dead points in the layer where most are, `silent` the mean number of layers, out of
     `appending`, whose appended unit is active at no point.
     """
-    series = [{row.get("epoch"): by_kind(row) for row in run.diagnostics()} for run in arm.runs]
-    series = [{epoch: row for epoch, row in each.items() if row} for each in series]
+    series = [{row.get("epoch"): shares for row in run.diagnostics() if (shares := by_kind(row))} for run in arm.runs]
     series = [each for each in series if each]
     if not series:
         return []
@@ -74,7 +74,3 @@ def by_kind(row: Any) -> dict[str, float]:
 
 def _mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
     return {key: sum(row[key] for row in rows) / len(rows) for key in rows[0] if all(key in row for row in rows)}
-
-
-def _series(texts: Any) -> str:
-    return " → ".join(texts)

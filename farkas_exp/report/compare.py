@@ -53,9 +53,9 @@ def report(records: Sequence[RunRecord]) -> Report:
         f"{letter}: {record.path}" + (f" ({record.damage_note})" if record.damage else "")
         for letter, record in named.items()
     )
-    differ = _table("What differs", "setting", _different(records), named, notes, "compare")
-    if not differ.rows:
-        differ = Table("Nothing differs", differ.columns, (), notes, (), "compare")
+    different = _different(records)
+    title = "What differs" if different else "Nothing differs"
+    differ = _table(title, "setting", different, named, notes, "compare")
     outcome = _table("What came of it", "figure", _outcomes(records), named, (), "compare_results")
     return Report("compare", (differ, outcome), {"compare": lambda: curves(named)})
 
@@ -97,11 +97,8 @@ STARTED = ("farkas_exp", "commit", "torch", "cuda", "host", "device", "threads",
 
 def _facts(record: RunRecord) -> dict[str, Any]:
     start = next(reversed(read_starts(RunDirectory(record.path))), {})
-    return {
-        "seed": record.seed,
-        "data": query.fingerprint(record),
-        **{key: start[key] for key in STARTED if key in start},
-    }
+    facts = {"seed": record.seed, "data": query.fingerprint(record)}
+    return facts | {key: start[key] for key in STARTED if key in start}
 
 
 def _outcomes(records: Sequence[RunRecord]) -> dict[str, list[str]]:

@@ -18,7 +18,7 @@ from farkas_exp.runs import RunRecord
 from farkas_exp.runs.query import default_settings, setting, settings_in_full
 
 ANY: Any = object()
-"""Any value of a key, which stays part of the setting that runs share."""
+"""Any value of a key, or of all keys of a group such as `attack.`; it stays part of the setting that runs share."""
 METHODS = ("regularizer.", "attack.", "callback.", "dropout.")
 """Prefixes of the keys of methods, which make another row of any network."""
 
@@ -33,8 +33,8 @@ class Kind:
 
     def fits(self, flat: Mapping[str, Any], pinned: Sequence[str]) -> bool:
         """Whether these settings in full are of this kind: as needed, and at the default elsewhere in `pinned`."""
-        defaults = default_settings()
-        keys = {key for key in flat if key.startswith(tuple(pinned))} | set(self.needs)
+        defaults, free = default_settings(), tuple(key for key in self.needs if key.endswith("."))
+        keys = {key for key in flat if key.startswith(tuple(pinned)) and not key.startswith(free)} | set(self.needs)
         return all(_is_one_of(flat.get(key), self.needs.get(key, defaults.get(key))) for key in keys)
 
 

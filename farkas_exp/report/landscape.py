@@ -47,11 +47,7 @@ def report(records: Sequence[RunRecord]) -> Report:
 
 def at_end(key: str, last: bool) -> Callable[[RunRecord], float]:
     """One of `FIGURES` at a run's measurement before its training, or after it."""
-
-    def value(run: RunRecord) -> float:
-        return flat_figures(measurement(run, last)).get(key, math.nan)
-
-    return value
+    return lambda run: flat_figures(measurement(run, last)).get(key, math.nan)
 
 
 def measurement(run: RunRecord, last: bool) -> Mapping[str, Any]:

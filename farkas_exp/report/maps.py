@@ -82,18 +82,28 @@ DATA = {
 AXES = ("model.depth", "model.width")
 
 
-def grids(records: Sequence[RunRecord], kinds: Kinds) -> tuple[list[Grid], list[str]]:
-    """The kinds with finished runs, in their order, all in one setting and on one data set; and what was left out."""
+def grids(records: Sequence[RunRecord], *tables: Kinds) -> tuple[list[Grid], list[str]]:
+    """The kinds with finished runs, in their order, all in one setting and on one data set; and what was left out.
+
+    They are those of the table that has runs at most places.
+    """
+    made = [_grids(records, kinds) for kinds in tables]
+    found = max((grids for grids, _ in made), key=lambda grids: sum(len(grid.runs) for grid in grids))
+    shown = sum(len(runs) for grid in found for runs in grid.runs.values())
+    left_out = sum(count for _, count in made) - shown
+    return found, [f"Left out, runs in other settings: {left_out}; choose one with KEY=VALUE."] if left_out else []
+
+
+def _grids(records: Sequence[RunRecord], kinds: Kinds) -> tuple[list[Grid], int]:
+    """The kinds of one table, and the number of its runs in any setting."""
     settings: dict[str, list[RunRecord]] = {}
     for record in records:
         fits = record.state in DONE and record.evaluated_on == "test" and None not in _place(record)
         if fits and kinds.of(record):
             settings.setdefault(kinds.settings(record, AXES)[0], []).append(record)
-    if not settings:
-        return [], []
     parts = [runs for found in settings.values() for runs in by_data(found).values()]
-    best = max(parts, key=lambda runs: (len({_place(run) for run in runs}), len(runs)))
-    found, shown = [], 0
+    best = max(parts, key=lambda runs: (len({_place(run) for run in runs}), len(runs)), default=[])
+    found = []
     for kind in kinds.rows:
         own: dict[str, dict[Place, list[RunRecord]]] = {}
         for run in best:
@@ -102,9 +112,7 @@ def grids(records: Sequence[RunRecord], kinds: Kinds) -> tuple[list[Grid], list[
         if own:
             places = max(own.values(), key=lambda places: (len(places), sum(map(len, places.values()))))
             found.append(Grid(kind.label, {place: tuple(runs) for place, runs in sorted(places.items())}))
-            shown += sum(map(len, places.values()))
-    left_out = sum(map(len, parts)) - shown
-    return found, [f"Left out, runs in other settings: {left_out}; choose one with KEY=VALUE."] if left_out else []
+    return found, sum(map(len, parts))
 
 
 def _place(run: RunRecord) -> Place:

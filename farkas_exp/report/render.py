@@ -12,8 +12,6 @@ from farkas_exp.report.tables import Table
 from farkas_exp.runs import RunRecord
 from farkas_exp.runs.command import one_of
 
-Renderer = Callable[[Sequence[RunRecord]], "Report"]
-
 
 @dataclass(frozen=True)
 class Report:

@@ -11,6 +11,7 @@ import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, TextIO
 
 from farkas_exp.machine.terminal import printable
@@ -24,10 +25,10 @@ class Cell:
     marker: str = ""
     strong: bool = False
 
-    def text(self, index: int) -> str:
-        """Line `index` with its marker, or empty."""
-        line = self.lines[index] if index < len(self.lines) else ""
-        return line + self.marker if index == 0 else line
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The lines with the marker."""
+        return (self.lines[0] + self.marker, *self.lines[1:])
 
 
 def cell(*lines: str, marker: str = "", strong: bool = False) -> Cell:
@@ -87,8 +88,7 @@ def to_terminal(table: Table, stream: TextIO) -> None:
     for index, column in enumerate(table.columns):
         shown.add_column(column, justify="left" if index == 0 else "right")
     for row in table.rows:
-        texts = ["\n".join(c.text(i) for i in range(len(c.lines))) for c in row]
-        shown.add_row(*[Text(text, style="bold" if c.strong else "") for text, c in zip(texts, row, strict=True)])
+        shown.add_row(*[Text("\n".join(c.texts), style="bold" if c.strong else "") for c in row])
     terminal = bool(getattr(stream, "isatty", lambda: False)())
     console = Console(file=stream, width=None if terminal else 240, highlight=False)
     console.print(shown)
@@ -101,7 +101,7 @@ def to_markdown(table: Table) -> str:
     align = [":--", *["--:"] * (len(table.columns) - 1)]
     lines = [f"**{_markdown(table.title)}**", "", _bars(map(_markdown, table.columns)), _bars(align)]
     for row in table.rows:
-        cells = ["<br>".join(_markdown(c.text(i)) for i in range(len(c.lines))) for c in row]
+        cells = ["<br>".join(map(_markdown, c.texts)) for c in row]
         lines.append(_bars(f"**{text}**" if c.strong and text else text for text, c in zip(cells, row, strict=True)))
     lines += [part for note in table.notes for part in ("", _markdown(note))]
     if table.folded:
@@ -141,7 +141,7 @@ def to_latex(table: Table) -> str:
     r"""The table as a LaTeX `table` environment; it needs `\usepackage{booktabs}` and nothing else."""
     if table.folded:
         return f"\\noindent{{\\footnotesize {_latex(table.title)}.}}\n"
-    long = any(len(row[0].text(0)) > _LONG for row in table.rows)
+    long = any(len(row[0].texts[0]) > _LONG for row in table.rows)
     columns = (r"p{0.3\linewidth}" if long else "l") + "r" * (len(table.columns) - 1)
     lines = [
         "% needs \\usepackage{booktabs}",
@@ -155,8 +155,8 @@ def to_latex(table: Table) -> str:
         "    \\midrule",
     ]
     for row in table.rows:
-        for index in range(max(len(c.lines) for c in row)):
-            texts = [_latex(c.text(index)) for c in row]
+        for line in zip_longest(*(c.texts for c in row), fillvalue=""):
+            texts = [_latex(text) for text in line]
             texts = [f"\\textbf{{{text}}}" if c.strong and text else text for text, c in zip(texts, row, strict=True)]
             texts[0] = "{}" + texts[0] if texts[0].startswith(("[", "*")) else texts[0]  # not of the \\\\ before it
             lines.append("    " + " & ".join(texts) + r" \\")
@@ -169,25 +169,22 @@ def to_latex(table: Table) -> str:
 def to_html(table: Table) -> str:
     """The table as an HTML fragment: a figure with caption, table and notes."""
     head = "".join(f"<th>{html.escape(column)}</th>" for column in table.columns)
-    body = []
-    for row in table.rows:
-        cells = []
-        for c in row:
-            first, *rest = [html.escape(c.text(i)) for i in range(len(c.lines))]
-            first = f"<strong>{first}</strong>" if c.strong else first
-            cells.append("<td>" + "".join([first, *[f"<br><small>{line}</small>" for line in rest]]) + "</td>")
-        body.append("<tr>" + "".join(cells) + "</tr>")
+    body = "\n".join("<tr>" + "".join(map(_td, row)) + "</tr>" for row in table.rows)
     notes = "".join(f"<p>{html.escape(note)}</p>" for note in table.notes)
     title = html.escape(table.title)
     content = (
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>\n<tbody>\n'
-        + "\n".join(body)
-        + "\n</tbody></table></div>\n"
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>\n'
         f'<div class="notes">{notes}</div>'
     )
     if table.folded:
         return f"<details><summary>{title}</summary>\n{content}</details>\n"
     return f'<figure class="table"><figcaption>{title}</figcaption>\n{content}</figure>\n'
+
+
+def _td(cell: Cell) -> str:
+    first, *rest = map(html.escape, cell.texts)
+    first = f"<strong>{first}</strong>" if cell.strong else first
+    return "<td>" + first + "".join(f"<br><small>{line}</small>" for line in rest) + "</td>"
 
 
 def _bars(texts: Any) -> str:

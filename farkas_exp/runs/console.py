@@ -6,13 +6,9 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, TextIO
 
-from farkas_exp.machine.errors import unknown
 from farkas_exp.machine.files import appending
-
-Mode = Literal["auto", "live", "plain", "none"]
-MODES = ("auto", "live", "plain", "none")
 
 _REFRESH_SECONDS = 0.1
 """The least time between two redraws of the live line: `step` may be called thousands of times a second."""
@@ -31,7 +27,7 @@ class Progress:
 
     def __init__(
         self,
-        mode: Mode,
+        mode: str,
         title: str,
         epochs: int,
         log_path: Path | None,
@@ -40,8 +36,6 @@ class Progress:
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if mode not in MODES:
-            raise unknown("progress", mode, MODES)
         self.title, self.epochs, self._clock = title, epochs, clock
         self._stream = sys.stdout if stream is None else stream
         terminal = bool(getattr(self._stream, "isatty", lambda: False)())

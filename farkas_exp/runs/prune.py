@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.filesize import decimal
+
 from farkas_exp.machine.commands import command
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.output import say
@@ -47,11 +49,11 @@ def main(arguments: Sequence[str]) -> None:
         size, note = _prune(RunDirectory(record.path), drop, apply)
         freed, count = freed + size, count + bool(size)
         if size or note:
-            say(f"  {note or _shown(size):>9}  {printable(record.path)}")
+            say(f"  {note or decimal(size):>9}  {printable(record.path)}")
     left = len(chosen) - len(done)
     also = f"; {left} without a result {'is' if left == 1 else 'are'} left alone" if left else ""
     more = "" if apply or not count else f"; to delete it, add apply=true (drop={drop})"
-    say(f"{_shown(freed)} {'freed' if apply else 'could be freed'} in {count} of {len(chosen)} runs{also}{more}")
+    say(f"{decimal(freed)} {'freed' if apply else 'could be freed'} in {count} of {len(chosen)} runs{also}{more}")
     if unreadable := unreadable_text(found.unreadable):
         say(unreadable)
 
@@ -96,12 +98,3 @@ def _checkpoints(run: RunDirectory) -> list[Path]:
 
 def _size(run: RunDirectory) -> int:
     return sum(path.lstat().st_size for path in _checkpoints(run))
-
-
-def _shown(size: float) -> str:
-    """A number of bytes as 1.2 MB."""
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:,.1f} GB"

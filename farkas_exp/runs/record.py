@@ -139,13 +139,16 @@ def read_run(path: Path) -> RunRecord | None:
         return None
     has_result = os.path.lexists(f"{folder}/result.json")  # before it is read: it may be written in between
     result, progress = read_json(f"{folder}/result.json") if has_result else None, read_json(f"{folder}/state.json")
-    damage = _damage(record, result, f"{folder}/metrics.jsonl") if has_result else ""
-    result = by_evaluation_set(result, evaluated_on(record["config"])) if isinstance(result, dict) else None
-    if result is not None:  # said already
-        result = {key: value for key, value in result.items() if key not in ("run", "checksum")}
-    progress = by_evaluation_set(progress, evaluated_on(record["config"])) if isinstance(progress, dict) else {}
-    if damage:
+    damage, on = (
+        _damage(record, result, f"{folder}/metrics.jsonl") if has_result else "",
+        evaluated_on(record["config"]),
+    )
+    if damage or not has_result:
         result = None
+    else:
+        own = {key: value for key, value in result.items() if key not in ("run", "checksum")}  # these are said already
+        result = by_evaluation_set(own, on)
+    progress = by_evaluation_set(progress, on) if isinstance(progress, dict) else {}
     state = result["status"] if result else progress.get("state")
     if result is None and state in (RUNNING, FINISHED, FAILED):  # the last two: stopped while it wrote its result
         state = RUNNING if RunDirectory(path).is_locked() else INTERRUPTED

@@ -173,15 +173,12 @@ class Watcher:
 
     def _line(self, record: RunRecord, now: float) -> Line:
         progress, result = record.progress, record.result or {}
-        updated, eta = _number(progress.get("updated")), _number(progress.get("eta_seconds"))
+        keys = ("updated", "eta_seconds", "test_error", "validation_error")
+        updated, eta, test, validation = (_number((progress | result).get(key)) for key in keys)
         age = None if updated is None else max(0.0, now - updated)
         live = record.state == runs.RUNNING
-        errors = {
-            name: _number(result.get(f"{name}_error", progress.get(f"{name}_error"))) for name in ("test", "validation")
-        }
         return Line(
-            self._name(record.path), record.state, record.epoch, record.epochs,
-            errors["test"], errors["validation"],
+            self._name(record.path), record.state, record.epoch, record.epochs, test, validation,
             max(0.0, eta - age) if live and eta is not None and age is not None and eta < _LONGEST else None,
             progress.get("host") if isinstance(progress.get("host"), str) else None,
             age, str(result.get("reason") or (not record.result and progress.get("error")) or ""),

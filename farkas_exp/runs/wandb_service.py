@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from typing import TypeVar
 
@@ -38,24 +39,21 @@ def within(seconds: float, call: Callable[[], T]) -> T:
     Raises:
         Unanswered: it did not return; its thread stays until W&B's process ends (`forget`).
     """
-    results: list[T] = []
-    errors: list[BaseException] = []
+    answer: Future[T] = Future()
 
     def run() -> None:
         try:
-            results.append(call())
+            answer.set_result(call())
         except BaseException as error:  # noqa: BLE001 - it is raised again where it belongs
-            errors.append(error)
+            answer.set_exception(error)
 
-    thread = threading.Thread(target=run, name="wandb-call", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if thread.is_alive():
+    threading.Thread(target=run, name="wandb-call", daemon=True).start()
+    if not wait([answer], seconds).done:
         raise Unanswered(f"no answer in {seconds:.0f} s")
-    if errors:
-        error = errors[0]
-        raise error if isinstance(error, Exception) else RuntimeError(f"W&B ended itself: {error!r}")
-    return results[0]
+    error = answer.exception()
+    if error is not None and not isinstance(error, Exception):
+        raise RuntimeError(f"W&B ended itself: {error!r}")
+    return answer.result()
 
 
 def prepare() -> None:

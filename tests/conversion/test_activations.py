@@ -49,6 +49,13 @@ def test_each_activation_has_its_cutoff(activation, cutoff):
     assert layer.rule.cutoff == pytest.approx(cutoff)
 
 
+@pytest.mark.parametrize("activation", [nn.CELU(-1.0), nn.Softplus(-1.0), nn.Softplus(0.0)])
+def test_an_option_that_turns_an_activation_round_leaves_it_alone(activation):
+    (place,) = convert(Activated(activation)).places
+    assert place.form == "left alone"
+    assert place.why in ("its alpha is -1.0", "its beta is -1.0", "its beta is 0.0")
+
+
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("activation", "form"),

@@ -54,7 +54,7 @@ def by_label(runs: Path) -> dict[str, Arm]:
 
 
 def rows_of(table: Table) -> dict[str, dict[str, str]]:
-    return {row[0].text(0): dict(zip(table.columns, (c.text(0) for c in row), strict=True)) for row in table.rows}
+    return {row[0].texts[0]: dict(zip(table.columns, (c.texts[0] for c in row), strict=True)) for row in table.rows}
 
 
 def test_arms_are_labelled_by_what_differs(runs: Path) -> None:
@@ -213,7 +213,7 @@ def test_activity_by_kind_shows_the_dead_points_of_the_worst_layer(tmp_path: Pat
     write_text(path / "diagnostics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     table = units_table(collect(tmp_path))
     assert table is not None
-    assert table.rows[0][table.columns.index("dead points (%)")].text(0) == "13.7 → 25.0"
+    assert table.rows[0][table.columns.index("dead points (%)")].texts[0] == "13.7 → 25.0"
     assert [row["dead"] for row in table.records] == [0.137, 0.25]
 
 

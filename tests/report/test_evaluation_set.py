@@ -96,6 +96,6 @@ def test_a_table_has_a_column_for_each_set(tmp_path):
     make_run(tmp_path, settings(), test_error=20.0)
     table = arms_table(group_arms(collect(tmp_path)))
     places = {name: table.columns.index(f"{name} error (%)") for name in ("test", "validation")}
-    shown = {tuple(row[places[name]].text(0) for name in ("test", "validation")) for row in table.rows}
+    shown = {tuple(row[places[name]].texts[0] for name in ("test", "validation")) for row in table.rows}
     assert shown == {("20.00", "–"), ("–", "12.50")}
     assert {(r["test_error_mean"], r["validation_error_mean"]) for r in table.records} == {(20.0, None), (None, 12.5)}

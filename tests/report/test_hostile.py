@@ -217,17 +217,17 @@ def test_validation_errors_and_test_errors_share_no_column(tmp_path: Path) -> No
     records = collect(tmp_path)
     table = arms_table(group_arms(records))
     assert table.columns[1:3] == ("test error (%)", "validation error (%)")
-    assert sorted(tuple(c.text(0) for c in row[1:3]) for row in table.rows) == [("12.00", "–"), ("–", "3.00")]
+    assert sorted(tuple(c.texts[0] for c in row[1:3]) for row in table.rows) == [("12.00", "–"), ("–", "3.00")]
     labels = [axes.get_ylabel() for axes in curves_figure(group_arms(records)).axes]
     assert labels == ["test error (%)", "validation error (%)", "training loss, running mean (nats)"]
     filled = fill(TABLES["table1"], records)
-    texts = [c.text(0) for row in paper_table(filled).rows for c in row]
+    texts = [c.texts[0] for row in paper_table(filled).rows for c in row]
     assert "12.00 (1)" in texts
     assert not any("3.00" in text for text in texts)
     (held_out,) = other_arms_tables(filled)
     assert held_out.columns[1] == "validation error (%)"
-    assert held_out.rows[0][1].text(0) == "3.00"
-    assert "1 whose error is on held-out images" in " ".join(paper_table(filled).notes)
+    assert held_out.rows[0][1].texts[0] == "3.00"
+    assert "1 run whose error is on held-out images" in " ".join(paper_table(filled).notes)
 
 
 def on_data(path: Path, fingerprint: str, classes: int | None = None) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from farkas_exp.machine.errors import UserError
 from farkas_exp.runs.console import Progress, duration, epoch_line, is_shown
 
 
@@ -140,11 +139,6 @@ def test_a_terminal_that_goes_away_does_not_stop_the_run(tmp_path: Path, mode: A
     progress.close("done")
     assert len((tmp_path / "log.txt").read_text().splitlines()) == 7
     assert (sys.stdout, sys.stderr) == streams
-
-
-def test_an_unknown_mode_is_a_users_error() -> None:
-    with pytest.raises(UserError, match="progress: unknown 'lively'; did you mean 'live'"):
-        Progress("lively", "t", 1, None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (65, "1:05"), (3723, "1:02:03"), (float("inf"), "?")])

@@ -87,10 +87,10 @@ def test_the_maps_hold_means_over_seeds_and_gaps_where_no_run_is(moons: Path) ->
 def test_the_maps_have_a_table_and_files(moons: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = deep_narrow_table(grids(collect(moons)))
     assert table.columns == ("", "plain", "batch norm", "Farkas, sum", "Farkas, mean")
-    row = next(row for row in table.rows if row[0].text(0) == "depth 20, width 4")
-    assert [c.text(0) for c in row[1:]] == ["50", "–", "100", "70"]
-    assert [c.text(1) for c in row[1:]] == ["training 75", "training –", "training 100", "training 85"]
-    assert [c.text(2) for c in row[1:]] == ["dead 100", "dead –", "dead 0", "dead 0"]
+    row = next(row for row in table.rows if row[0].texts[0] == "depth 20, width 4")
+    assert [c.texts[0] for c in row[1:]] == ["50", "–", "100", "70"]
+    assert [c.texts[1] for c in row[1:]] == ["training 75", "training –", "training 100", "training 85"]
+    assert [c.texts[2] for c in row[1:]] == ["dead 100", "dead –", "dead 0", "dead 0"]
     assert main(["deep_narrow", f"runs_dir={moons}", "format=png,csv"]) == 0
     assert {path.name for path in (moons / "report").iterdir()} == {"deep_narrow.png", "deep_narrow.csv"}
     make_run(moons / "others", settings())
@@ -121,7 +121,7 @@ def test_control_arms_stand_below_the_table(tmp_path: Path) -> None:
     paths = [make_run(tmp_path, cell_settings(wanted, **change), test_error=9.0) for change in changes]
     others = other_arms_tables(fill(TABLES["table1"], collect(tmp_path)))[0]
     assert others is not None
-    assert sorted(row[0].text(0) for row in others.rows) == [
+    assert sorted(row[0].texts[0] for row in others.rows) == [
         "ResNet18, no BN, lr 0.01, init match_farkas", "ResNet18, no BN, lr 0.01, init.last_depth_exponent -0.5",
     ]  # fmt: skip
     render_experiment("table1_controls", tmp_path, paths)
@@ -137,7 +137,7 @@ def test_the_cpu_edition_has_the_papers_numbers_and_says_what_is_not_the_papers(
     filled = fill(TABLE1_MINI, collect(tmp_path))
     assert len(filled.runs) == 8
     table = paper_table(filled)
-    assert [[c.text(0) for c in row] for row in table.rows] == [
+    assert [[c.texts[0] for c in row] for row in table.rows] == [
         ["ResNet (BN, small LR)", "7.01 (1)", "6.79 (1)"],
         ["FarkasNet (BN, small LR)", "6.87 (1)", "6.50 (1)"],
         ["ResNet (no BN, small LR)", "12.51 (1)", "9.90 (1)"],

@@ -98,6 +98,15 @@ def test_the_size_of_another_experiment_has_a_table_of_its_own_without_the_paper
     assert "paper" not in str(tables[1].rows)
 
 
+def test_the_table_says_how_many_runs_have_another_size_or_no_test_error(tmp_path):
+    moons_run(tmp_path, "ReLU")
+    assert "Left out" not in str(separation.report(collect(tmp_path)).tables[0].notes)
+    moons_run(tmp_path, "ReLU", depth=10)
+    moons_run(tmp_path, "ReLU", dataset__validation=0.1)
+    (table,) = separation.report(collect(tmp_path)).tables
+    assert table.notes[-1].startswith("Left out: 2 runs of another size, or whose error is on held-out points;")
+
+
 def test_raw_sums_and_balanced_constraints_are_two_rows(tmp_path):
     for reduction in ("sum", "balanced"):
         moons_run(tmp_path, None, regularizer__name="sep_up", regularizer__reduction=reduction)
@@ -166,6 +175,15 @@ def test_runs_that_differ_in_another_setting_are_never_averaged_in_a_map(tmp_pat
     (grid,), notes = maps.grids(collect(tmp_path), KINDS)
     assert {place: len(runs) for place, runs in grid.runs.items()} == {(2, 4): 1, (10, 4): 1}
     assert notes == ["Left out, runs in other settings: 1; choose one with KEY=VALUE."]
+
+
+def test_runs_of_the_other_kind_of_network_are_said_to_be_left_out_of_a_map(tmp_path):
+    for depth in (2, 10):
+        make_run(tmp_path, settings("rect_conv", dataset__name="digits", model__depth=depth, model__width=4))
+    moons_run(tmp_path, "ReLU")
+    (table,) = grid(collect(tmp_path)).tables
+    assert table.title == "Deep and narrow networks on handwritten digits"
+    assert table.notes[1:] == ("Left out, runs in other settings: 1; choose one with KEY=VALUE.",)
 
 
 def test_who_trained_a_run_does_not_decide_its_row(tmp_path):
@@ -246,7 +264,9 @@ def test_ranks_are_drawn_by_layer_and_kernels_over_width_and_epochs(tmp_path):
         path = make_run(tmp_path, settings("resnet18", epochs=1, **more))
         rows = [{"epoch": epoch, "effective_rank": {"a": 3.0 - epoch, "b": 5.0}} for epoch in (0, 1)]
         write_text(RunDirectory(path).diagnostics, "".join(json.dumps(row) + "\n" for row in rows))
-    panels = rank(collect(tmp_path)).figures["rank"]().axes
+    figure = rank(collect(tmp_path)).figures["rank"]()
+    panels = figure.axes
+    assert "one run, of the smallest seed" in figure.get_supxlabel()
     assert [axes.get_title() for axes in panels] == ["ResNet18", "ResNet18 without shortcuts"]
     assert list(panels[0].lines[0].get_ydata()) == [2.0, 5.0]
     assert all(tick == int(tick) for tick in panels[0].get_xticks()), "layers"
@@ -261,6 +281,11 @@ def test_ranks_are_drawn_by_layer_and_kernels_over_width_and_epochs(tmp_path):
     assert [row[0].lines[0] for row in report.tables[0].rows] == ["mlp 3 deep, width 8", "mlp 3 deep, width 16"]
     axes = report.figures["ntk_width"]().axes
     assert list(axes[1].lines[0].get_xdata()) == [800, 1600]
+    faster = settings("mlp", epochs=1, model__width=16, model__depth=3, lr__value=0.5)
+    path = make_run(tmp_path / "ntk", faster, result={"parameters": 1600})
+    write_text(RunDirectory(path).diagnostics, json.dumps({"epoch": 1, "ntk_correlation": 0.1}) + "\n")
+    other = ntk_width(collect(tmp_path / "ntk")).figures["ntk_width"]().axes[1].lines[0]
+    assert sorted(other.get_ydata()) == [0.1, 0.9, 0.9], "not averaged with runs of another setting"
     assert [label.get_text() for label in axes[3].get_xticklabels()] == ["0", "1"]
 
 

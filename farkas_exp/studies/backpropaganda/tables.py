@@ -1,9 +1,10 @@
 """The tables of "Truth or backpropaganda?" with our runs beside the paper's numbers."""
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from farkas_exp.registry import NETWORKS
 from farkas_exp.report import style
@@ -12,9 +13,7 @@ from farkas_exp.report.kinds import ANY, METHODS, Column, Kind, Kinds, kinds_tab
 from farkas_exp.report.landscape import at_end, measurement
 from farkas_exp.report.render import Report
 from farkas_exp.runs import RunRecord
-from farkas_exp.runs.query import is_plain, number, setting
-
-_AGGREGATION = {f"aggregation.{key}": ANY for key in ("name", "margin", "learn_lambda")}
+from farkas_exp.runs.query import is_plain, number, outcome, setting
 
 
 def _before_and_after(key: str, title: str, form: str) -> list[Column]:
@@ -24,13 +23,9 @@ def _before_and_after(key: str, title: str, form: str) -> list[Column]:
 def _of_network(kinds: Sequence[Kind], plain: str) -> list[Kind]:
     """The rows for a plain network, which is the paper's, and for its Farkas twin."""
     twin = NETWORKS[plain].twin
-    found = []
-    for name in (plain, *([twin] if twin else [])):
-        for kind in kinds:
-            own = {} if is_plain(name) else _AGGREGATION
-            label = kind.label if is_plain(name) else f"{kind.label}, {model_name(name)}"
-            found.append(Kind(label, {"model.name": name, **own, **kind.needs}, kind.paper if is_plain(name) else {}))
-    return found
+    own = [replace(kind, needs={"model.name": plain, **kind.needs}) for kind in kinds]
+    twins = [Kind(f"{kind.label}, {model_name(twin)}", {"model.name": twin, **kind.needs}) for kind in kinds if twin]
+    return own + twins
 
 
 _STARTS: Mapping[str, Mapping[str, Any]] = {
@@ -147,9 +142,8 @@ def norm_bias(records: Sequence[RunRecord]) -> Report:
     for normalized, network in itertools.product((False, True), dict.fromkeys(name for name, _ in NORM_BIAS)):
         accuracies = (NORM_BIAS_100 if data == "cifar100" else NORM_BIAS).get((network, normalized))
         for index, name in enumerate(("none", "weight_decay", "norm_bias")):
-            own = {} if name == "none" else {"regularizer.strength": ANY, "regularizer.norm_squared": ANY}
             label = f"{model_name(network)}{', normalized data' if normalized else ''}, {name.replace('_', ' ')}"
-            needs = {"dataset.normalize": normalized, "regularizer.name": name, **own}
+            needs = {"dataset.normalize": normalized, "regularizer.": ANY, "regularizer.name": name}
             paper = {"test error (%)": f"{100 - float(accuracies[index]):.2f}"} if accuracies else {}
             rows += _of_network([Kind(label, needs, paper)], network)
     columns = _before_and_after("param_norm", "parameter norm", ".1f")
@@ -185,16 +179,11 @@ RANK: Mapping[tuple[str, str, bool], Mapping[str, Sequence[float]]] = {
 }  # fmt: skip
 """Tables 4, 9 and 10, by data, network and whether it has shortcuts: accuracy in percent on test images, and under an
 attack within 8/255 and 1/255."""
-_OF_RANK = {
-    "RankMax": {"callback.name": "rank_max"}, "RankMin": {"callback.name": "rank_min"},
-    "adversarial": {"attack.name": "pgd"},
-}  # fmt: skip
-_KEYS = {
-    "callback.name": ("threshold", "last_epochs", "every_epochs", "lr", "healing_epochs"),
-    "attack.name": ("steps", "step_size", "epsilon", "random_start"),
+_OF_RANK: Mapping[str, Mapping[str, Any]] = {
+    "RankMax": {"callback.": ANY, "callback.name": "rank_max"},
+    "RankMin": {"callback.": ANY, "callback.name": "rank_min"},
+    "adversarial": {"attack.": ANY, "attack.name": "pgd"},
 }
-
-
 _RANK_PINNED = (*METHODS, "residual.")
 
 
@@ -217,9 +206,7 @@ def rank(records: Sequence[RunRecord]) -> Report:
         for label in RANK["cifar10", "resnet18", True]:
             needs: dict[str, Any] = {"residual.skip": skip}
             for word, choice in _OF_RANK.items():
-                if word in label:
-                    needs |= choice
-                    needs |= {f"{k.split('.')[0]}.{key}": ANY for k in choice for key in _KEYS[k]}
+                needs |= choice if word in label else {}
             paper = {head: f"{100 - value:.2f}" for head, value in zip(heads, numbers.get(label, ()), strict=False)}
             name = f"{model_name(network)}{'' if skip else ' without shortcuts'}, {label}"
             rows += _of_network([Kind(name, needs, paper)], network)
@@ -249,26 +236,24 @@ def rank_figure(records: Sequence[RunRecord], kinds: Kinds) -> Any:
             axes.set(title=style.text(network), xlabel="layer", ylabel="effective rank")
             axes.locator_params(axis="x", integer=True)
             axes.legend(fontsize=7.5)
+        figure.supxlabel("A line: one run, of the smallest seed.", fontsize=8.5)
     return figure
 
 
 def ntk_width(records: Sequence[RunRecord]) -> Report:
     """Figures 1, 3, 5 and 6: one row per network and width, and pictures over the parameters and over the epochs."""
     columns = [
-        Column("parameters", lambda run: number((run.result or {}).get("parameters")), ",.0f"),
+        Column("parameters", lambda run: outcome(run, "parameters"), ",.0f"),
         Column("NTK correlation", at_end("ntk_correlation", last=True), ".4f"),
         Column("NTK change", at_end("ntk_relative", last=True), ".4f"),
         Column("parameter change", at_end("param_change", last=True), ".2f"),
         *_before_and_after("param_norm", "parameter norm", ".1f"),
     ]
     measured = [run for run in records if any("ntk_correlation" in row for row in run.diagnostics())]
-    found: dict[str, tuple[Any, ...]] = {}
-    for run in measured:
-        label, *network = _network(run)
-        found.setdefault(label, tuple(network))
     names = list(NETWORKS)
-    order = sorted(found.items(), key=lambda each: (names.index(each[1][0]["model.name"]), *each[1][1:]))
-    rows = [Kind(label, needs) for label, (needs, *_) in order]
+    found = {network.label: network for network in map(_network, measured)}.values()
+    order = sorted(found, key=lambda each: (names.index(each.needs["model.name"]), each.family, each.widths))
+    rows = [Kind(each.label, each.needs) for each in order]
     notes = (
         "The correlation is that of the tangent kernels before and after training. The paper: it goes to 1 with the"
         " width for MLPs and convolutional networks without shortcuts, and falls for residual ones with batch norm,"
@@ -278,8 +263,16 @@ def ntk_width(records: Sequence[RunRecord]) -> Report:
     return replace(report, figures={"ntk_width": lambda: ntk_figure(measured)})
 
 
-def _network(run: RunRecord) -> tuple[str, dict[str, Any], str, tuple[int, ...]]:
-    """The label of a run's network, its settings, the network without its size, and the size."""
+class _Network(NamedTuple):
+    """The network of a run: its label and settings, and what it is called without its size."""
+
+    label: str
+    needs: dict[str, Any]
+    family: str
+    widths: tuple[int, ...]
+
+
+def _network(run: RunRecord) -> _Network:
     keys = ("model.name", "model.depth", "normalization.name", "residual.skip")
     needs: dict[str, Any] = {key: setting(run.config, key) for key in (*keys, "model.width", "model.widths")}
     family = model_name(needs["model.name"]) + (f" {needs['model.depth']} deep" if needs["model.depth"] else "")
@@ -287,7 +280,7 @@ def _network(run: RunRecord) -> tuple[str, dict[str, Any], str, tuple[int, ...]]
     family += ", without shortcuts" if needs["residual.skip"] is False else ""
     widths: list[int] = list(needs["model.widths"] or [needs["model.width"] or 0])
     text = f"widths {widths}" if len(widths) > 1 else f"width {widths[0]}"
-    return f"{family}, {text}" if any(widths) else family, needs, family, tuple(widths)
+    return _Network(f"{family}, {text}" if any(widths) else family, needs, family, tuple(widths))
 
 
 def ntk_figure(runs: Sequence[RunRecord]) -> Any:
@@ -296,31 +289,30 @@ def ntk_figure(runs: Sequence[RunRecord]) -> Any:
         "ntk_relative": "NTK: change / norm at start", "ntk_correlation": "NTK: correlation",
         "param_change": "norm of the parameters' change",
     }  # fmt: skip
-    families = dict.fromkeys(_network(run)[2] for run in runs)
+    over_epochs = {"ntk_norm": "NTK: norm", "ntk_correlation": "NTK: correlation", "param_norm": "parameter norm"}
+    families: dict[str, list[RunRecord]] = {}
+    for run in runs:
+        families.setdefault(_network(run).family, []).append(run)
     colors = dict(zip(families, itertools.cycle(style.SPARE_COLORS), strict=False))
     with style.new_figure(12.5, 6.6) as figure:
         panels = figure.subplots(2, 3)
         for axes, (key, label) in zip(panels[0], over_size.items(), strict=True):
-            for family in families:
-                points: dict[float, list[float]] = {}
-                for run in runs:
-                    size, value = number((run.result or {}).get("parameters")), at_end(key, last=True)(run)
-                    if _network(run)[2] == family and value == value and size == size:
-                        points.setdefault(size, []).append(value)
-                xs = sorted(points)
-                ys = [sum(points[x]) / len(points[x]) for x in xs]
-                axes.plot(xs, ys, marker="o", markersize=4, color=colors[family], label=style.text(family))
+            for family, own in families.items():
+                points: dict[tuple[float, str], list[float]] = {}  # seeds are averaged, and other settings are not
+                for run in own:
+                    size, value = outcome(run, "parameters"), at_end(key, last=True)(run)
+                    if math.isfinite(size) and math.isfinite(value):
+                        points.setdefault((size, run.identity), []).append(value)
+                sizes = [size for size, _ in sorted(points)]
+                means = [sum(values) / len(values) for _, values in sorted(points.items())]
+                axes.plot(sizes, means, marker="o", markersize=4, color=colors[family], label=style.text(family))
             axes.set(xlabel="parameters", title=label, xscale="log")
         panels[0][0].set_yscale("log")
         epochs = sorted({row["epoch"] for run in runs for row in run.diagnostics() if "ntk_norm" in row})
-        for axes, (key, label) in zip(
-            panels[1],
-            {"ntk_norm": "NTK: norm", "ntk_correlation": "NTK: correlation", "param_norm": "parameter norm"}.items(),
-            strict=True,
-        ):
+        for axes, (key, label) in zip(panels[1], over_epochs.items(), strict=True):
             for run in runs:
-                rows = [row for row in run.diagnostics() if number(row.get(key)) == number(row.get(key))]
-                color = colors[_network(run)[2]]
+                rows = [row for row in run.diagnostics() if math.isfinite(number(row.get(key)))]
+                color = colors[_network(run).family]
                 axes.plot([r["epoch"] for r in rows], [r[key] for r in rows], color=color, linewidth=1, alpha=0.7)
             axes.set(xlabel="epoch", title=f"{label}, every run", xscale="symlog")
             axes.set_xticks(epochs, map(str, epochs))

@@ -7,7 +7,7 @@ separately (`comparison`).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 
@@ -185,22 +185,18 @@ def _needed(found: Comparison) -> str:
     return NOT_SUPPORTED if interval is not None and interval.high < NEED else NOT_ENOUGH
 
 
-def _trains_where(wanted: PaperCell, other: PaperCell) -> Callable[[Tables], Finding]:
+def _trains_where(wanted: PaperCell, other: PaperCell, tables: Tables) -> Finding:
     """A test of `wanted` training where `other` fails."""
-
-    def test(tables: Tables) -> Finding:
-        filled = tables(paper.FIGURE5)
-        better, worse = cell_arm(wanted, filled), cell_arm(other, filled)
-        counts = failures(worse, better)
-        text = f"{better.label}: {_trained(better)}; {worse.label}: {_trained(worse)}"
-        verdict = NOT_ENOUGH
-        if counts.better_runs and counts.worse_runs:
-            verdict = _verdict(significant(counts.p), bool(counts.better) or counts.worse < counts.worse_runs)
-        runs, trained = counts.better_runs, counts.better_runs - counts.better
-        interval = binomial_interval(trained, runs) if runs else None
-        return Finding(verdict, text, interval, None, counts, runs + counts.worse_runs, _settings([filled]), share=True)
-
-    return test
+    filled = tables(paper.FIGURE5)
+    better, worse = cell_arm(wanted, filled), cell_arm(other, filled)
+    counts = failures(worse, better)
+    text = f"{better.label}: {_trained(better)}; {worse.label}: {_trained(worse)}"
+    verdict = NOT_ENOUGH
+    if counts.better_runs and counts.worse_runs:
+        verdict = _verdict(significant(counts.p), bool(counts.better) or counts.worse < counts.worse_runs)
+    runs, trained = counts.better_runs, counts.better_runs - counts.better
+    interval = binomial_interval(trained, runs) if runs else None
+    return Finding(verdict, text, interval, None, counts, runs + counts.worse_runs, _settings([filled]), share=True)
 
 
 def _plain_fails_sometimes(tables: Tables) -> Finding:
@@ -218,17 +214,13 @@ def _plain_fails_sometimes(tables: Tables) -> Finding:
 
 
 def _better_in(
-    table: PaperTable, worse: PaperCell, better: PaperCell, score: Score = ranked_error
-) -> Callable[[Tables], Finding]:
+    table: PaperTable, worse: PaperCell, better: PaperCell, tables: Tables, score: Score = ranked_error
+) -> Finding:
     """A test of one network of a table having a smaller score than another."""
-
-    def test(tables: Tables) -> Finding:
-        filled = tables(table)
-        made = contrast(cell_arm(worse, filled), cell_arm(better, filled), score)
-        found = Comparison((made,) if made else ())
-        return _finding(_better_everywhere(found, 1), _gains_text(found), found, _settings([filled]))
-
-    return test
+    filled = tables(table)
+    made = contrast(cell_arm(worse, filled), cell_arm(better, filled), score)
+    found = Comparison((made,) if made else ())
+    return _finding(_better_everywhere(found, 1), _gains_text(found), found, _settings([filled]))
 
 
 def _trained(arm: Arm) -> str:
@@ -322,7 +314,7 @@ CLAIMS = (
         "Section 4, Figure 5",
         f"{_TRAINS} Supported: every FarkasNet trains and no ResNet does, p ≤ 0.05. Not supported: a FarkasNet fails "
         "or a ResNet trains. Interval: share of FarkasNets that train.",
-        _trains_where(paper.DEEP_MEAN, paper.DEEP_PLAIN),
+        partial(_trains_where, paper.DEEP_MEAN, paper.DEEP_PLAIN),
     ),
     Claim(
         "f",
@@ -348,7 +340,7 @@ CLAIMS = (
         "Section 4, Table 4",
         "Supported: lower mean with p ≤ 0.05. Not supported: 95 % interval below 0, or fails more often (p ≤ 0.05), or "
         "3 runs each and the rest does not hold.",
-        _better_in(TABLES["table4"], _FIXUP, _BEST_FARKAS),
+        partial(_better_in, TABLES["table4"], _FIXUP, _BEST_FARKAS),
         _papers_difference(_FIXUP, _BEST_FARKAS),
     ),
     Claim(
@@ -356,14 +348,14 @@ CLAIMS = (
         "FixUp34 converges faster than FarkasNet34 at its best practice.",
         "Section 4, Figure 3",
         "As (h), for FixUp's test error averaged over the epochs before the first drop of the rate (30 % of them).",
-        _better_in(TABLES["table4"], _BEST_FARKAS, _FIXUP, early_error),
+        partial(_better_in, TABLES["table4"], _BEST_FARKAS, _FIXUP, score=early_error),
     ),
     Claim(
         "j",
         "At the end of the ImageNet training FarkasNet50 is significantly better than ResNet50.",
         "Section 4, Table 3",
         "As (h). One run a network, as in the paper, decides nothing.",
-        _better_in(TABLES["table3"], *_IMAGENET50),
+        partial(_better_in, TABLES["table3"], *_IMAGENET50),
         _papers_difference(*_IMAGENET50),
     ),
     Claim(
@@ -371,6 +363,6 @@ CLAIMS = (
         "At the large learning rate only the mean trains FarkasNet101, the sum does not.",
         "Sections 3.3 and 4, Figure 5",
         "As (e), with the sum in place of the ResNet.",
-        _trains_where(paper.DEEP_MEAN, paper.DEEP_SUM),
+        partial(_trains_where, paper.DEEP_MEAN, paper.DEEP_SUM),
     ),
 )

@@ -38,15 +38,11 @@ class Panel:
 
 def table_panels(filled: Filled) -> list[Panel]:
     """A panel for each column of the table that has runs."""
-    panels = []
-    for column in filled.table.columns:
-        arms = []
-        for row in filled.table.rows:
-            wanted = filled.table.cell(row, column)
-            if wanted is not None and filled.runs.get(wanted):
-                arms.append(replace(cell_arm(wanted, filled), label=row.label))
-        if arms:
-            panels.append(Panel(column, tuple(arms)))
+    table, panels = filled.table, []
+    for column in table.columns:
+        cells = [each for row in table.rows if (each := table.cell(row, column)) and each in filled.runs]
+        if cells:
+            panels.append(Panel(column, tuple(replace(cell_arm(each, filled), label=each.row.label) for each in cells)))
     return panels
 
 
@@ -139,7 +135,7 @@ def panels_figure(
             row[0].set_ylabel(view.label)
         figure.suptitle(title)
         ends = ["End: the last fifth of the epochs."] * any(view.zoomed for view in views)
-        _legend(figure, list(by_label), look, [*_captions(panels, show_failed), *ends, *notes])
+        _legend(figure, look, [*_captions(panels, show_failed), *ends, *notes])
     return figure
 
 
@@ -162,15 +158,15 @@ def _label_looks(arms: Sequence[Arm], line: Callable[[Arm], Any] | None) -> dict
     return {arm.label: replace(found[arm.label], line=line(arm)) for arm in arms} if line else found
 
 
-def _legend(figure: Any, labels: Sequence[str], look: Mapping[str, Look], captions: Sequence[str]) -> None:
+def _legend(figure: Any, look: Mapping[str, Look], captions: Sequence[str]) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
         Line2D([], [], color=own.color, linestyle=own.line, marker=own.marker, label=style.text(label))
-        for label, own in ((label, look[label]) for label in labels)
+        for label, own in look.items()
     ]
     figure.legend(
-        handles=handles, loc="outside lower center", ncols=2 if len(labels) > 1 else 1,
+        handles=handles, loc="outside lower center", ncols=2 if len(look) > 1 else 1,
         title="\n".join(map(style.text, captions)), title_fontsize=8.5, handlelength=3,
     )  # fmt: skip
 

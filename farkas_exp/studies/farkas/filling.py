@@ -136,19 +136,17 @@ def _foreign_data(table: PaperTable) -> set[str]:
 
 
 def _settings(table: PaperTable, records: Sequence[RunRecord]) -> list[_Setting]:
-    matches: dict[str, list[RunRecord]] = {}
     cells: dict[str, list[PaperCell]] = {}
-    where: dict[str, Mapping[str, Any]] = {}
+    settings: dict[str, tuple[Mapping[str, Any], list[RunRecord]]] = {}
     for record in records:
         if record.identity not in cells:
             cells[record.identity] = _cells_of(record, table)
         if cells[record.identity]:
             found = deviations(record.config, table)
-            matches.setdefault(_key(found), []).append(record)
-            where[_key(found)] = found
+            settings.setdefault(_key(found), (found, []))[1].append(record)
     return [
-        _Setting(where[key], data, [(cell, run) for run in runs for cell in cells[run.identity]])
-        for key, each in matches.items()
+        _Setting(found, data, [(cell, run) for run in runs for cell in cells[run.identity]])
+        for found, each in settings.values()
         for data, runs in query.by_data(each).items()
     ]
 
@@ -156,14 +154,14 @@ def _settings(table: PaperTable, records: Sequence[RunRecord]) -> list[_Setting]
 def _others(table: PaperTable, records: Sequence[RunRecord], best: _Setting) -> list[RunRecord]:
     taken = {record.path for _, record in best.matches}
     models = {cell.model for cell in table.cells}
-    others = [
+    return [
         record
         for record in records
         if record.path not in taken
         and query.setting(record.config, "model.name") in models
         and deviations(record.config, table) == best.deviations
+        and (not best.data or query.fingerprint(record) in ("", best.data))
     ]
-    return [record for record in others if not best.data or query.fingerprint(record) in ("", best.data)]
 
 
 def _key(found: Mapping[str, Any]) -> str:
@@ -214,8 +212,7 @@ def arm_text(config: Mapping[str, Any]) -> str:
     parts.append(pretty("lr.value", flat.get("lr.value")))
     said = ("model.name", "normalization.name", "aggregation.name", "lr.value")
     for key, value in flat.items():
-        if query.is_arm_setting(key) and key not in said and value != defaults.get(key):
-            if key.startswith("aggregation.") and query.is_plain(model):
-                continue
+        idle = key.startswith("aggregation.") and query.is_plain(model)
+        if query.is_arm_setting(key) and key not in said and value != defaults.get(key) and not idle:
             parts.append(pretty(key, value))
     return ", ".join(parts)

@@ -5,8 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from farkas_exp.machine.output import plural
-from farkas_exp.report.arms import Arm, arms_table, failed_text, group_arms, mean_sd, progress_text
-from farkas_exp.report.arms import failure_note as arm_failure_note
+from farkas_exp.report.arms import Arm, arms_table, failed_text, failure_note, group_arms, mean_sd, progress_text
 from farkas_exp.report.tables import Cell, Table, cell
 from farkas_exp.studies.farkas.filling import Filled, arm_text, describe_setting, pretty_setting
 from farkas_exp.studies.farkas.paper import PaperCell
@@ -100,7 +99,7 @@ def _notes(filled: Filled) -> list[str]:
     papers += ", and ours − paper's" * (table.has_numbers and is_papers_dataset(filled))
     notes = [f"Mean ± standard deviation (n) of the last epoch's error{papers}."]
     notes += narrowing_notes(filled)
-    notes += [arm_failure_note(cell_arm(each, filled)) for each in table.cells if cell_arm(each, filled).failed]
+    notes += [failure_note(arm) for each in table.cells if (arm := cell_arm(each, filled)).failed]
     notes += ["* at a number of the paper: one run of the paper's failed and is left out of it."] * any(
         each.failed for each in table.cells
     )
@@ -109,7 +108,8 @@ def _notes(filled: Filled) -> list[str]:
         runs = plural(count, "run")
         notes.append(f"Left out: {runs} in another setting ({chosen}); choose it with KEY=VALUE on the command line.")
     if filled.held_out:
-        notes.append(f"Left out: {len(filled.held_out)} whose error is on held-out images, not on the test set.")
+        runs = plural(len(filled.held_out), "run")
+        notes.append(f"Left out: {runs} whose error is on held-out images, not on the test set.")
     if filled.apart:
         runs = plural(filled.apart, "run")
         notes.append(
@@ -147,11 +147,11 @@ def _record(wanted: PaperCell, filled: Filled) -> Mapping[str, Any]:
         "model": wanted.model,
         "paper": wanted.value,
         "paper_top5": wanted.top5,
-        "mean": summary.mean if summary else None,
-        "sd": summary.sd if summary else None,
+        "mean": summary and summary.mean,
+        "sd": summary and summary.sd,
         "n": len(arm.finished),
         "difference": _difference(wanted, arm) if is_papers_dataset(filled) else None,
-        "top5_mean": top5.mean if top5 else None,
+        "top5_mean": top5 and top5.mean,
         "failed": len(arm.failed),
         "unfinished": len(arm.unfinished),
         "seeds": " ".join(str(run.seed) for run in arm.finished),

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from farkas_exp.report.activity import units_table
-from farkas_exp.report.render import Renderer, Report
+from farkas_exp.report.render import Report
 from farkas_exp.runs import RunRecord
 from farkas_exp.studies.farkas import paper
 from farkas_exp.studies.farkas.claims import check_claims
@@ -14,33 +15,24 @@ from farkas_exp.studies.farkas.filling import fill
 from farkas_exp.studies.farkas.paper_table import other_arms_tables, paper_table
 
 
-def _tables(*wanted: paper.PaperTable) -> Renderer:
+def _report(wanted: Sequence[paper.PaperTable], records: Sequence[RunRecord]) -> Report:
     """Tables of the paper, the other arms of their settings, and the curves of their cells."""
-
-    def report(records: Sequence[RunRecord]) -> Report:
-        filled = [fill(each, records) for each in wanted]
-        shown = [table for each in filled for table in (paper_table(each), *other_arms_tables(each))]
-        units = units_table([run for each in filled for runs in (*each.runs.values(), each.others) for run in runs])
-        shown += [units] if units else []
-        figures = {
-            each.table.name: lambda each=each: table_figure(each.table, records, each.table.title)
-            for each in filled
-            if each.runs
-        }
-        return Report(wanted[0].name, tuple(shown), figures, claims_tables(check_claims(records)))
-
-    return report
+    filled = [fill(each, records) for each in wanted]
+    shown = [table for each in filled for table in (paper_table(each), *other_arms_tables(each))]
+    units = units_table([run for each in filled for runs in (*each.runs.values(), each.others) for run in runs])
+    shown += [units] if units else []
+    figures = {
+        each.table.name: partial(table_figure, each.table, records, each.table.title) for each in filled if each.runs
+    }
+    return Report(wanted[0].name, tuple(shown), figures, claims_tables(check_claims(records)))
 
 
-table1 = _tables(paper.TABLES["table1"])
-table2 = _tables(paper.TABLES["table2"])
-table3 = _tables(paper.TABLES["table3"])
-table4 = _tables(paper.TABLES["table4"])
-table1_mini = _tables(paper.TABLE1_MINI)
-table1_small_images = _tables(paper.TABLE1_SMALL_IMAGES)
-table3_mini = _tables(paper.TABLE3_MINI)
-figure5 = _tables(paper.FIGURE5)
-fixup_rates = _tables(paper.FIXUP_RATES, paper.FIXUP_RATES_NORMALIZED)
+table1, table2, table3, table4 = (partial(_report, [table]) for table in paper.TABLES.values())
+table1_mini = partial(_report, [paper.TABLE1_MINI])
+table1_small_images = partial(_report, [paper.TABLE1_SMALL_IMAGES])
+table3_mini = partial(_report, [paper.TABLE3_MINI])
+figure5 = partial(_report, [paper.FIGURE5])
+fixup_rates = partial(_report, [paper.FIXUP_RATES, paper.FIXUP_RATES_NORMALIZED])
 
 
 def claims(records: Sequence[RunRecord]) -> Report:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.output import plural
 from farkas_exp.models.linear_residual import LinearResidual
 from farkas_exp.report import style
 from farkas_exp.report.arms import arm_record, error_cell, failure_note, group_arms
@@ -85,7 +86,9 @@ def table2(runs: Sequence[RunRecord]) -> Table:
         (cell(paper["arm"]), *(cell(f"{paper[n]:.2f}" if paper.get(n) else "–") for n in data), cell("–"))
         for paper in flat
     ]
-    notes = ["Top-1 test error in percent; the paper gives one run each, ours are means over n seeds."]
+    epochs = " or ".join(map(str, sorted({run.epochs for run in on_test})))
+    after = f" after {epochs} epochs" if epochs else ""
+    notes = [f"Top-1 test error in percent; the paper gives one run each, ours are means over n seeds{after}."]
     for arm in group_arms(on_test):
         dataset = str(setting(arm.config, "dataset.name"))
         failed = f", {len(arm.failed)} failed" if arm.failed else ""
@@ -94,7 +97,8 @@ def table2(runs: Sequence[RunRecord]) -> Table:
         flat.append({**arm_record(arm), dataset: arm_record(arm)["test_error_mean"]})
         notes += [failure_note(arm)] if arm.failed else []
     if len(on_test) < len(runs):
-        notes.append(f"Left out: {len(runs) - len(on_test)} whose error is on held-out images, not on the test set.")
+        held_out = plural(len(runs) - len(on_test), "run")
+        notes.append(f"Left out: {held_out} whose error is on held-out images, not on the test set.")
     return Table("Table 2", columns, tuple(rows), tuple(notes), tuple(flat), "table2")
 
 
@@ -170,13 +174,13 @@ def landscape_figure(norms: Sequence[Mapping[str, float]], paths: Mapping[tuple[
         left.loglog(
             depths, [record["bound"] for record in first], ":", color=style.COLORS["black"], label="(4π + 3γ)/l"
         )
-        left.set(xlabel="layers l", ylabel="|||A|||", title="Constructed optima")
+        left.set(xlabel="layers l", ylabel="|||A|||", title="Constructed optima, first target")
         left.legend()
         for color, depth in zip(style.SPARE_COLORS, DESCENT_DEPTHS, strict=False):
             path = paths[TARGETS[0], depth]
             right.semilogy(path.squared_gradient, color=color, label=f"l = {depth}")
             right.semilogy([bound or float("nan") for bound in path.bound], ":", color=color)
-        right.set(xlabel="step", ylabel="‖∇f‖² (solid), bound (dotted)", title="Gradient descent")
+        right.set(xlabel="step", ylabel="‖∇f‖² (solid), bound (dotted)", title="Gradient descent, first target")
         right.legend()
     return figure
 

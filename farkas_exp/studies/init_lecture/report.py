@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from farkas_exp.config.store import choice_of
 from farkas_exp.initialization.apply import initialize
 from farkas_exp.layers.residual import Scaling
 from farkas_exp.models.create import create_model
@@ -38,11 +39,8 @@ SCALINGS = (
 )
 """Name, scaling, and whether batch norm stands before each branch."""
 NETWORKS = (("resnet34", "sum"), ("farkasnet34", "sum"), ("farkasnet34", "mean"))
-CHOICES = (
-    ("unscaled", 1.0, 1.0, 0.0), ("half", math.sqrt(0.5), 1.0, 0.0), ("depth", 1.0, 1.0, -0.5),
-    ("small", 1.0, 0.2, 0.0),
-)  # fmt: skip
-"""`residual=...`: alpha, beta and depth exponent, as in conf/residual."""
+CHOICES = ("unscaled", "half", "depth", "small")
+"""Of `residual=...`."""
 
 
 def lecture(records: Sequence[Any]) -> Report:
@@ -123,11 +121,11 @@ def network_table() -> Table:
     records = [
         {
             "network": f"{name}, {aggregation}" if MODELS[name].farkas else name,
-            **{choice: features_growth(name, aggregation, *factors) for choice, *factors in CHOICES},
+            **{choice: features_growth(name, aggregation, choice) for choice in CHOICES},
         }
         for name, aggregation in NETWORKS
     ]
-    columns = {"network": "{network}", **{f"residual={name}": f"{{{name}:.3g}}" for name, *_ in CHOICES}}
+    columns = {"network": "{network}", **{f"residual={choice}": f"{{{choice}:.3g}}" for choice in CHOICES}}
     notes = (
         "Mean square of the features behind the first stage's five blocks, over that before them; He initialization,"
         " one draw, noise for images.",
@@ -136,12 +134,10 @@ def network_table() -> Table:
 
 
 @torch.no_grad()
-def features_growth(name: str, aggregation: str, alpha: float, beta: float, depth_exponent: float) -> float:
+def features_growth(name: str, aggregation: str, residual: str) -> float:
     """The mean square of the features behind the first stage's blocks, over that in front of them."""
-    model = create_model(
-        name, aggregation=aggregation, in_channels=3, image_size=16,
-        residual_scaling={"alpha": alpha, "beta": beta, "depth_exponent": depth_exponent},
-    )  # fmt: skip
+    scaling = choice_of("residual", residual)
+    model = create_model(name, aggregation=aggregation, image_size=16, residual_scaling=scaling)
     initialize(model, "kaiming", seed=0)
     noise = torch.randn(16, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     before = model.get_submodule("stem")(noise)

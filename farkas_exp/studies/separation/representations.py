@@ -62,8 +62,8 @@ def layers_figure(shown: Mapping[str, RunRecord]) -> Any:
             axes.set_title(head, fontsize=8.5)
         figure.suptitle("Two moons layer by layer, after training")
         figure.supxlabel(
-            "Colour: the class. All points at one place: the network tells nothing apart. Right: the probability of the"
-            " blue class.",
+            "One run each, of the smallest seed. Colour: the class. All points at one place: the network tells nothing"
+            " apart. Right: the probability of the blue class.",
             fontsize=8.5,
         )
     return figure
@@ -88,7 +88,9 @@ def training_figure(shown: Mapping[str, RunRecord]) -> Any:
                 accuracy.set_title("training accuracy", fontsize=9)
         figure.suptitle("Two moons: cross-entropy, constraint loss, and the classes of the plane on the way")
         figure.supxlabel(
-            "epoch. Black: cross-entropy; orange: the constraint loss as it is added, with its strength.", fontsize=8.5
+            "epoch. One run each, of the smallest seed. Black: cross-entropy; orange: the constraint loss as it is"
+            " added, with its strength.",
+            fontsize=8.5,
         )
     return figure
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from farkas_exp.machine.output import plural
 from farkas_exp.report.kinds import ANY, METHODS, Column, Kind, Kinds, kinds_table
 from farkas_exp.report.landscape import measurement
 from farkas_exp.report.maps import DATA, layers_of
@@ -21,19 +22,11 @@ PAPER: Mapping[str, tuple[float, float, float, float]] = {
 }
 """Table 1 of Riera et al. 2019: accuracy on training and validation points, loss on both; one seed."""
 
-Values = Callable[[RunRecord], float]
 
-
-def accuracy(key: str, best: bool) -> Values:
+def accuracy(run: RunRecord, key: str, best: bool = False) -> float:
     """The accuracy of a run's last epoch, or of its best one, from an error in percent."""
-
-    def value(run: RunRecord) -> float:
-        errors = [number(row.get(key)) for row in run.metrics()]
-        if not errors:
-            return math.nan
-        return 1 - (min(filter(math.isfinite, errors), default=math.nan) if best else errors[-1]) / 100
-
-    return value
+    errors = [number(row.get(key)) for row in run.metrics()] or [math.nan]
+    return 1 - (min(filter(math.isfinite, errors), default=math.nan) if best else errors[-1]) / 100
 
 
 def dead(run: RunRecord, key: str) -> float:
@@ -52,11 +45,11 @@ def most_dead_points(run: RunRecord) -> float:
     return max(shares, default=math.nan)
 
 
-COLUMNS: Mapping[str, Values] = {
-    "best train acc.": accuracy("train_error", best=True),
-    "best val. acc.": accuracy("test_error", best=True),
-    "final train acc.": accuracy("train_error", best=False),
-    "final val. acc.": accuracy("test_error", best=False),
+COLUMNS: Mapping[str, Callable[[RunRecord], float]] = {
+    "best train acc.": lambda run: accuracy(run, "train_error", best=True),
+    "best val. acc.": lambda run: accuracy(run, "test_error", best=True),
+    "final train acc.": lambda run: accuracy(run, "train_error"),
+    "final val. acc.": lambda run: accuracy(run, "test_error"),
     "train loss": lambda run: outcome(run, "train_loss"),
     "val. loss": lambda run: outcome(run, "test_loss"),
     "dead units": lambda run: dead(run, "dead_units"),
@@ -71,14 +64,21 @@ SIZES = ((50, 4), (60, 3))
 
 def report(records: Sequence[RunRecord]) -> Report:
     """The paper's Table 1, and the same at 60 layers of 3 units; one table of all runs where none is of these sizes."""
-    tested = [run for run in records if run.evaluated_on == "test"]
-    size_of = {run.path: (setting(run.config, "model.depth"), setting(run.config, "model.width")) for run in tested}
-    sizes = {size: [run for run in tested if size_of[run.path] == size] for size in SIZES}
-    tables = [separation_table(runs, size) for size, runs in sizes.items() if any(map(KINDS.of, runs))]
-    return Report("separation", tuple(tables) or (separation_table(tested),))
+    known = [run for run in records if KINDS.of(run)]
+    tested = [run for run in known if run.evaluated_on == "test"]
+    by_size: dict[tuple[int, int] | None, list[RunRecord]] = {}
+    for run in tested:
+        by_size.setdefault((setting(run.config, "model.depth"), setting(run.config, "model.width")), []).append(run)
+    shown = {size: by_size[size] for size in SIZES if size in by_size} or {None: tested}
+    left_out = len(known) - sum(map(len, shown.values()))
+    why = "of another size, or whose error is on held-out points; choose them with KEY=VALUE"
+    notes = [f"Left out: {plural(left_out, 'run')} {why}."] if left_out else []
+    return Report("separation", tuple(separation_table(runs, size, notes) for size, runs in shown.items()))
 
 
-def separation_table(records: Sequence[RunRecord], size: tuple[int, int] | None = None) -> Table:
+def separation_table(
+    records: Sequence[RunRecord], size: tuple[int, int] | None = None, more: Sequence[str] = ()
+) -> Table:
     """One row per arm in the paper's order: best and last epoch, losses, dead units and points, the paper's numbers."""
     columns = [Column(name, value, ".3f") for name, value in COLUMNS.items()]
     notes = (
@@ -88,6 +88,7 @@ def separation_table(records: Sequence[RunRecord], size: tuple[int, int] | None 
         " epoch its losses are it does not say: Sep-UP's 0.6988 is that of a guess, at an accuracy of 0.9882.",
         "Dead points: those that no unit of some layer is active for, after the last epoch; most in a layer: the"
         " largest share at any layer and any measurement.",
+        *more,
     )
     data = {name: DATA.get(name, name) for run in records if (name := str(setting(run.config, "dataset.name")))}
     title = ", ".join(data.values()).capitalize() + (f", {size[0]} layers of {size[1]} units" if size else "")
@@ -105,10 +106,9 @@ def _kind(label: str, model: str = "mlp", **needs: Any) -> Kind:
     return Kind(label, {"model.name": model} | {key.replace("__", "."): value for key, value in needs.items()}, numbers)
 
 
-def _separated(name: str) -> dict[str, Any]:
+def _separated(name: str, alone: bool = False) -> dict[str, Any]:
     """A separation constraint of whatever strength; the strength is a part of the setting."""
-    keys = ("strength", "coefficient", "reduction", "rho", "conv_point", "include_output")
-    return {"regularizer__name": name, **{f"regularizer__{key}": ANY for key in keys}}
+    return {"regularizer__": ANY, "regularizer__name": name, "regularizer__alone": alone}
 
 
 KINDS = Kinds(
@@ -118,7 +118,7 @@ KINDS = Kinds(
         _kind("Sep-U", **_separated("sep_u")),
         _kind("Sep-P", **_separated("sep_p")),
         _kind("Sep-UP", **_separated("sep_up")),
-        _kind("Sep-UP alone", **_separated("sep_up"), regularizer__alone=True),
+        _kind("Sep-UP alone", **_separated("sep_up", alone=True)),
         _kind("Farkas sum", "farkas_mlp", aggregation__name="sum"),
         _kind("Farkas mean", "farkas_mlp", aggregation__name="mean"),
         _kind("Farkas mean + Sep-UP", "farkas_mlp", aggregation__name="mean", **_separated("sep_up")),

@@ -187,29 +187,27 @@ def comparison_table(methods: Sequence[Method], notes: Sequence[str] = ()) -> Ta
     for method in methods:
         best, test, capacity = method.best_rate, method.test_error, method.capacity
         held_out = None if best is None else method.held_out[best]
+        record = {
+            "method": method.name, "best_rate": best, "held_out_error": held_out,
+            "test_error_mean": test and test.mean, "test_error_sd": test and test.sd, "n": test.n if test else 0,
+            "failed": method.failed, "ranks_with": method.ranks_with, "capacity": capacity,
+            "capacity_is_lower_bound": method.at_an_end, **vars(method.cost),
+            **{f"held_out_error_at_{rate:g}": error for rate, error in method.held_out.items()},
+        }  # fmt: skip
         rows.append(
             (
                 cell(method.name),
                 cell("–" if best is None else f"{best:g}"),
                 cell("–" if held_out is None else f"{held_out:.2f}"),
                 _test_cell(method),
-                cell(str(test.n if test else 0)),
+                cell(str(record["n"])),
                 cell(str(method.failed)),
                 cell(f"{method.usable[0]:g} – {method.usable[-1]:g}" if method.usable else "–"),
                 cell("–" if capacity is None else f"{'≥ ' if method.at_an_end else ''}{capacity:.3g}"),
                 *method.cost.cells(),
             )
         )
-        records.append(
-            {
-                "method": method.name, "best_rate": best, "held_out_error": held_out,
-                "test_error_mean": test.mean if test else None, "test_error_sd": test.sd if test else None,
-                "n": test.n if test else 0, "failed": method.failed, "ranks_with": method.ranks_with,
-                "capacity": capacity,
-                "capacity_is_lower_bound": method.at_an_end, **vars(method.cost),
-                **{f"held_out_error_at_{rate:g}": error for rate, error in method.held_out.items()},
-            }
-        )  # fmt: skip
+        records.append(record)
     title = "Training without normalization: every method at its own best learning rate"
     return Table(title, columns, tuple(rows), (*_notes(methods), *notes), tuple(records))
 
@@ -225,23 +223,7 @@ def _test_cell(method: Method) -> Cell:
 def _notes(methods: Sequence[Method]) -> tuple[str, ...]:
     runs = [run for method in methods for run in method.runs]
     notes = [_setting_note(runs[0].config)] if runs else []
-    notes.append(
-        "The rate is chosen on images held out of the training set; the test error, mean ± standard deviation of n"
-        " runs, is that of networks trained on the whole training set with it."
-    )
-    notes.append(
-        "* Failed to train (the loss was not finite, or the error stayed at chance): left out of the mean and counted."
-        " Methods and rates rank with a failed run at chance."
-    )
-    notes.append(
-        f"Usable: the rates of the grid next to each other, around the best, whose held-out error is at most {MARGIN:g}"
-        f" points above the best; none where the best is above {TRAINS:.0%} of chance. Capacity: largest over smallest;"
-        " ≥ where the range reaches an end of the grid."
-    )
-    notes.append(
-        "Step: the time of a training step over that of the first method, measured right behind it (report costs)."
-        " Multiply-adds: of an image's forward pass. Needs: beside what every network has."
-    )
+    notes += [*_LEGEND, _step_note(methods)]
     counts = sorted({len(method.search) for method in methods})
     if len(counts) > 1:
         notes.append(f"Not complete: the searches have from {counts[0]} to {counts[-1]} rates.")
@@ -253,6 +235,29 @@ def _notes(methods: Sequence[Method]) -> tuple[str, ...]:
     if others := sum(len(method.tests) - len(method.at_best) for method in methods):
         notes.append(f"Left out, runs on the test set at a rate that is not the best: {others}.")
     return tuple(notes)
+
+
+_LEGEND = (
+    "The rate is chosen on images held out of the training set; the test error, mean ± standard deviation of n runs, is"
+    " that of networks trained on the whole training set with it.",
+    "* Failed to train (the loss was not finite, or the error stayed at chance): left out of the mean and counted."
+    " Methods and rates rank with a failed run at chance.",
+    f"Usable: the rates of the grid next to each other, around the best, whose held-out error is at most {MARGIN:g}"
+    f" points above the best; none where the best is above {TRAINS:.0%} of chance. Capacity: largest over smallest;"
+    " ≥ where the range reaches an end of the grid.",
+)
+
+
+def _step_note(methods: Sequence[Method]) -> str:
+    first = next((method.name for method in methods if method.cost.step == 1), "a method without runs here")
+    is_measured = any(method.cost.step is not None for method in methods)
+    how = (
+        f"the time of a training step over that of {first}, measured right behind it" if is_measured else "not measured"
+    )
+    return (
+        f"Relative step: {how} (report costs). Multiply-adds: of an image's forward pass. Needs: beside what every"
+        " network has."
+    )
 
 
 def _setting_note(config: Mapping[str, Any]) -> str:

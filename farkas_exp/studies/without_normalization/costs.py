@@ -24,7 +24,7 @@ from farkas_exp.studies.without_normalization.arms import COMPARISONS, arms_of
 NAME = "costs"
 STEPS, ROUNDS = 8, 9
 """Steps of a trainer in a turn, and turns; one more goes before them."""
-COLUMNS = ("step (× the first)", "parameters", "multiply-adds", "needs")
+COLUMNS = ("relative step", "parameters", "multiply-adds", "needs")
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _table(comparison: str, runs: Mapping[str, Sequence[RunRecord]]) -> Table:
     rows = tuple((cell(name), *cost.cells()) for name, cost in costs.items())
     flat = tuple({"method": name, **vars(cost)} for name, cost in costs.items())
     notes = (
-        f"Step: the time of {STEPS} training steps over that of {next(iter(costs))} right before them, the median over"
-        f" {ROUNDS} turns. Multiply-adds: of an image's forward pass, in convolutions and matrix products.",
+        f"Relative step: the time of {STEPS} training steps over that of {next(iter(costs))} right before them, the"
+        f" median over {ROUNDS} turns. Multiply-adds: of an image's forward pass, in convolutions and matrix products.",
     )
     return Table(f"What each method costs: {comparison}", ("method", *COLUMNS), rows, notes, flat, comparison)

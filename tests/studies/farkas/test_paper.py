@@ -23,9 +23,9 @@ from tests.paper_cells import cell_settings, find
 def text_of(runs: Path, table: str, model: str, normalization: str) -> tuple[str, ...]:
     wanted = find(table, model, normalization)
     rendered = paper_table(fill(TABLES[table], collect(runs)))
-    (row,) = [row for row in rendered.rows if row[0].text(0) == wanted.row.label]
+    (row,) = [row for row in rendered.rows if row[0].texts[0] == wanted.row.label]
     found = row[rendered.columns.index(wanted.column)]
-    return tuple(found.text(i) for i in range(len(found.lines)))
+    return found.texts
 
 
 def numbers(table: str) -> list[list[float | None]]:
@@ -89,7 +89,7 @@ def test_a_control_arm_is_never_taken_for_the_papers(tmp_path: Path, change: dic
     others = other_arms_tables(filled)[0]
     assert others is not None
     (row,) = others.rows
-    assert row[1].text(0) == "1.00"
+    assert row[1].texts[0] == "1.00"
 
 
 def test_the_other_reading_of_fixups_optimizer_stands_below_table_4(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_the_other_reading_of_fixups_optimizer_stands_below_table_4(tmp_path: Pa
     filled = fill(TABLES["table4"], collect(tmp_path))
     assert [[outcome(run, "test_error") for run in runs] for runs in filled.runs.values()] == [[7.5]]
     (row,) = other_arms_tables(filled)[0].rows
-    assert [row[0].text(0), row[1].text(0)] == ["FixUp34, no BN, lr 0.01, optimizer.scalars common", "8.50"]
+    assert [row[0].texts[0], row[1].texts[0]] == ["FixUp34, no BN, lr 0.01, optimizer.scalars common", "8.50"]
 
 
 def test_what_has_no_effect_does_not_matter(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_the_small_table_3_shows_both_errors_of_its_networks_alone(tmp_path: Pat
         make_run(tmp_path, made, test_error=error, result={"test_error_top5": error / 4})
         make_run(tmp_path, cell_settings(wanted, "table3"), test_error=50.0)
     table = paper_table(fill(TABLE3_MINI, collect(tmp_path)))
-    assert [row[1].text(0) for row in table.rows] == ["8.00 / 2.00 (1)", "6.00 / 1.50 (1)"]
+    assert [row[1].texts[0] for row in table.rows] == ["8.00 / 2.00 (1)", "6.00 / 1.50 (1)"]
 
 
 def test_what_was_narrowed_is_said(tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_other_arms_are_named_by_all_that_sets_them_apart(tmp_path: Path) -> Non
     make_run(tmp_path, cell_settings(wanted, init__name="kaiming", init__last_scale=0.125), test_error=20.0)
     table = other_arms_tables(fill(TABLES["table1"], collect(tmp_path)))[0]
     assert table is not None
-    assert [row[0].text(0) for row in table.rows] == ["ResNet50, no BN, lr 0.01, init kaiming, init.last_scale 0.125"]
+    assert [row[0].texts[0] for row in table.rows] == ["ResNet50, no BN, lr 0.01, init kaiming, init.last_scale 0.125"]
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.754, "+0.75"), (-0.126, "−0.13"), (0.0, "0.00"), (-0.001, "0.00")])

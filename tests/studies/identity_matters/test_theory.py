@@ -254,5 +254,6 @@ def test_table_2_has_our_networks_beside_the_papers(tmp_path):
     assert ["all-convolutional residual (paper)", "6.38", "24.64", "35.29", "–"] in texts
     assert texts[-1][1:] == ["7.50 ± 0.71", "–", "–", "2"]
     assert len(texts) == 5
+    assert "ours are means over n seeds after 200 epochs" in table.notes[0]
     with pytest.raises(UserError, match="no run of an all-convolutional"):
         identity.allconv([run for run in collect(tmp_path) if run.config["model"]["name"] == "resnet18"])
