@@ -29,7 +29,6 @@ from farkas_exp.conversion.nodes import (
     channels_of,
     is_single,
     module_of,
-    modules_of,
     name_of,
     norm_of,
     source,
@@ -244,7 +243,7 @@ def _join(done: Conversion, other: Conversion) -> None:
 
 def _converted(model: nn.Module, graph: fx.Graph, wanted: _Wanted, prefix: str) -> Conversion:
     """Convert a traced network in place."""
-    modules = modules_of(model)
+    modules = dict(model.named_modules())
     for node in list(graph.nodes):
         before = source(node)
         if before is not None and type(module_of(node, modules)) is nn.Identity:

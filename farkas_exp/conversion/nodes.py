@@ -51,11 +51,6 @@ class Channels(NamedTuple):
     dim: int
 
 
-def modules_of(network: nn.Module) -> Modules:
-    """The modules of a network by name."""
-    return dict(network.named_modules())
-
-
 def source(node: fx.Node) -> fx.Node | None:
     """What a node is computed from, the first of its inputs."""
     return node.all_input_nodes[0] if node.all_input_nodes else None

@@ -8,7 +8,6 @@ from typing import Any
 from torch import fx, nn
 from torch.nn.modules.conv import _ConvNd
 
-from farkas_exp.conversion.nodes import modules_of
 from farkas_exp.layers.paths import in_mode
 from farkas_exp.machine.errors import message_of
 
@@ -106,7 +105,7 @@ def takes_one_argument(module: nn.Module) -> bool:
 
 def uninspected(model: nn.Module, graph: fx.Graph) -> list[str]:
     """A line for each module of PyTorch's that is called as a whole, and may have activations inside."""
-    modules = modules_of(model)
+    modules = dict(model.named_modules())
     called = {str(node.target): None for node in graph.nodes if node.op == "call_module"}
     return [
         f"{name}: left alone, the inside of a {type(modules[name]).__name__}"
