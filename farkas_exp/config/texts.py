@@ -70,7 +70,7 @@ def _kept(override: str, keys: Mapping[str, bool]) -> str:
     if match is None or key not in keys:
         return override
     if keys[key]:
-        value = _HOME.sub(lambda m: f"{m['before']}{_quoted(home(m['path'], key))}", override[match.end() :])
+        value = _HOME.sub(lambda m: f"{m['before']}{quoted(home(m['path'], key))}", override[match.end() :])
         override = override[: match.end()] + value
     try:
         OverridesParser.create().parse_override(override)
@@ -81,7 +81,7 @@ def _kept(override: str, keys: Mapping[str, bool]) -> str:
     stream = CommonTokenStream(lexer)
     stream.fill()
     for token, inside in reversed(list(_literals([token for token in stream.tokens if token.type != -1]))):
-        text = _quoted(_quoted(token.text)) if inside else _quoted(token.text)  # Hydra's functions remove one pair
+        text = quoted(quoted(token.text)) if inside else quoted(token.text)  # Hydra's functions remove one pair
         override = override[: token.start] + text + override[token.stop + 1 :]
     return override
 
@@ -103,7 +103,8 @@ def _literals(tokens: Sequence[Any]) -> Iterator[tuple[Any, bool]]:
             yield token, bool(functions)
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """A text as it is written in an override."""
     escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text)
     return f"'{escaped}'"
 

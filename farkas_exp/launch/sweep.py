@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from farkas_exp.config import Config
+from farkas_exp.config.texts import quoted
 from farkas_exp.launch.outcomes import USAGE, Outcome
 from farkas_exp.launch.tally import Tally
 from farkas_exp.machine import distributed
@@ -108,6 +109,11 @@ class SweepWatch(Callback):
                     "hydra/launcher: this command already is several processes, which train one run after the other;"
                     " omit the launcher (and packing), or start one process"
                 )
+            if not launcher.startswith("hydra_plugins.farkas_launchers."):  # its jobs know no more than their settings
+                own = str(SweepWatch.current.directory)
+                with flag_override(config, ["readonly", "struct"], False):
+                    config.hydra.sweep.dir = own
+                    config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(own)}")
         except (UserError, OmegaConfBaseException, AttributeError, TypeError) as error:
             SweepWatch.refusal = message_of(error)
             raise SystemExit(USAGE) from None

@@ -8,13 +8,15 @@ import subprocess
 import sys
 
 import pytest
+from hydra.core.plugins import Plugins
+from hydra.core.utils import run_job
 
 from farkas_exp import runs
 from farkas_exp.launch import complaints, execution, outcomes, summary
 from farkas_exp.launch.cli import main
 from farkas_exp.launch.outcomes import Outcome
 from farkas_exp.launch.summary import Cut
-from farkas_exp.launch.sweep import Sweep
+from farkas_exp.launch.sweep import Sweep, SweepWatch
 from farkas_exp.machine import output
 from farkas_exp.machine.errors import UserError
 from farkas_exp.report import command
@@ -55,6 +57,25 @@ def test_a_sweep_folder_that_is_used_again_counts_only_its_own_sweep(tmp_path, c
     out = capsys.readouterr().out
     assert "1 run in" in out
     assert "refused" not in out
+
+
+def test_a_launcher_of_another_package_whose_jobs_know_no_sweep_has_its_outcomes_counted(tmp_path, capsys, monkeypatch):
+    def in_another_process(**given):
+        with monkeypatch.context() as patched:
+            patched.setattr(SweepWatch, "current", None)
+            return run_job(**given)
+
+    Plugins.instance()  # which imports the launcher anew
+    place = "hydra._internal.core_plugins.basic_launcher"
+    monkeypatch.setattr(sys.modules[place], "run_job", in_another_process)
+    given = ["-m", *TINY, f"runs_dir={tmp_path / 'runs'}", f"hydra.launcher._target_={place}.BasicLauncher", "seed=0,1"]
+    assert main([*given, "lr.value=0.1,-1"]) == 2
+    assert "4 runs in" in (out := capsys.readouterr().out)
+    assert "2 finished, 2 refused" in out
+    (tmp_path / "sweep").mkdir()
+    assert main([*given, "lr.value=0.1", f"hydra.sweep.dir={tmp_path / 'sweep'}"]) == 0
+    assert "2 skipped" in capsys.readouterr().out
+    assert len(list((tmp_path / "sweep" / "sweep_2").glob("job_*.json"))) == 2
 
 
 @pytest.mark.parametrize(
