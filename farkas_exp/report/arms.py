@@ -197,10 +197,10 @@ def mean_sd(summary: Summary, form: str = ".2f") -> str:
 
 def failure_note(arm: Arm) -> str:
     """Which runs of an arm failed, and why."""
-    seeds: dict[str, list[str]] = {}
+    seeds: dict[str, list[int]] = {}
     for run in arm.failed:
-        seeds.setdefault(failure_reason(run), []).append(str(run.seed))
-    reasons = [f"seed{'s'[: len(each) - 1]} {', '.join(each)}: {reason}" for reason, each in seeds.items()]
+        seeds.setdefault(failure_reason(run), []).append(run.seed)
+    reasons = [f"{seeds_text(each)}: {reason}" for reason, each in seeds.items()]
     count, total = len(arm.failed), len(arm.finished) + len(arm.failed)
     outcome = "failed to train; there is no mean" if count == total else "failed to train, left out of the mean"
     return f"* {arm.label}: {count} of {total} {outcome} ({'; '.join(reasons)})."
@@ -215,10 +215,24 @@ def failure_reason(run: RunRecord) -> str:
 
 def unfinished_text(arm: Arm, seeds: Iterable[int]) -> str:
     """What an arm lacks: results of its runs, and seeds that other arms have."""
-    there = {run.seed for run in arm.runs}
-    parts = [f"seed {run.seed} {progress_text(run)}" for run in arm.unfinished]
-    parts += [f"seed {seed} missing" for seed in seeds if seed not in there]
-    return ", ".join(parts)
+    lacks: dict[str, list[int]] = {}
+    for run in arm.unfinished:
+        lacks.setdefault(progress_text(run), []).append(run.seed)
+    if missing := sorted({*seeds} - {run.seed for run in arm.runs}):
+        lacks["missing"] = missing
+    return ", ".join(f"{seeds_text(each)} {what}" for what, each in lacks.items())
+
+
+def seeds_text(seeds: Sequence[int]) -> str:
+    """Seeds in increasing order, as words: seed 3; seeds 0, 1, 7 to 99."""
+    parts: list[list[int]] = []
+    for seed in seeds:
+        if parts and seed == parts[-1][-1] + 1:
+            parts[-1].append(seed)
+        else:
+            parts.append([seed])
+    words = [f"{part[0]} to {part[-1]}" if len(part) > 3 else ", ".join(map(str, part)) for part in parts]
+    return f"seed{'s'[: len(seeds) - 1]} {', '.join(words)}"
 
 
 def progress_text(run: RunRecord) -> str:

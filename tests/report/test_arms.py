@@ -115,6 +115,18 @@ def test_what_is_not_finished_or_missing_is_said(runs: Path) -> None:
     assert row["not finished"] == "seed 1 crashed at 2/6, seed 2 missing"
 
 
+def test_seeds_that_follow_each_other_are_a_range(tmp_path: Path) -> None:
+    for seed in range(101):
+        make_run(tmp_path, settings("resnet18", epochs=1), seed=seed)
+    for seed in (0, 1, 8, 9, 10, 11):
+        make_run(tmp_path, settings("farkasnet18", epochs=1), seed=seed, state="failed", reason="diverged")
+    make_run(tmp_path, settings("farkasnet18", epochs=1), seed=3, state="interrupted", epoch=0)
+    table = arms_table(group_arms(collect(tmp_path)))
+    row = rows_of(table)["FarkasNet18, no BN"]
+    assert row["not finished"] == "seed 3 interrupted 0/1, seeds 2, 4 to 7, 12 to 100 missing"
+    assert "seeds 0, 1, 8 to 11: diverged" in table.notes[1]
+
+
 def test_no_column_for_the_unfinished_where_all_is_finished(tmp_path: Path) -> None:
     make_run(tmp_path, settings(epochs=3))
     assert "not finished" not in arms_table(group_arms(collect(tmp_path))).columns
