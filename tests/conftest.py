@@ -40,7 +40,7 @@ def signals_are_given_back() -> Iterator[None]:
     yield
     assert not signals._process.taken_over
     assert not signals._handles()
-    assert signals.asked() is None
+    assert signals._process.asked is None
 
 
 @pytest.fixture

@@ -103,9 +103,22 @@ class Convolve(torch.autograd.Function):
             return to_input if extra is None or to_input is None else to_input + extra, *others
         coefficient, bound = ctx.rule
         gradient, extra = _as_batch_last(gradient), None if extra is None else _as_batch_last(extra)
-        needs = ctx.needs_input_grad
-        found = _backward(input, weight, bias.contiguous(), gradient, output, coefficient, bound, extra, needs)
-        return *found, None, None, None
+        own_bias, inputs, outputs = bias.contiguous(), input.shape[1], len(weight)
+        to_input = _empty(input, inputs) if ctx.needs_input_grad[0] else None
+        to_shortcut = _empty(input, outputs) if ctx.needs_input_grad[3] else None
+        layer, items, threads = _layer(input, weight, 2 * outputs)
+        like, parts = (weight.shape, weight.stride()), threads if ctx.needs_input_grad[1] else 0
+        weights = [torch.empty_strided(*like) for _ in range(parts)]
+        places = (ctypes.c_void_p * parts)(*map(_at, weights)) if parts else None
+        sums, to_bias = weight.new_empty(threads, outputs + 1), own_bias.new_empty(outputs + 1)
+        call(
+            "farkas_backward", _at(input), _at(weight), _at(gradient), _at(output), coefficient, _at(extra),
+            _at(to_input), places, _at(sums), _at(to_shortcut), layer, items, threads,
+        )  # fmt: skip
+        for other in weights[1:]:
+            weights[0] += other
+        call("farkas_bias_gradient", _at(sums), threads, _at(own_bias), coefficient, bound, _at(to_bias), outputs)
+        return to_input, weights[0] if weights else None, to_bias, to_shortcut, None, None, None
 
 
 def _differentiable_gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -149,29 +162,6 @@ def _even(rows: int, height: int, threads: int) -> int:
         if 0 < count <= height and -(-height // count) <= 1.25 * rows:
             return -(-height // count)
     return rows
-
-
-def _backward(
-    input: Tensor, weight: Tensor, bias: Tensor, gradient: Tensor, output: Tensor | None,
-    coefficient: float, bound: float, extra: Tensor | None, needs: tuple[bool, ...],
-) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor | None]:  # fmt: skip
-    """The gradients of the input (plus `extra`), the weight, the bias and the shortcut."""
-    inputs, outputs = input.shape[1], len(weight)
-    to_input = _empty(input, inputs) if needs[0] else None
-    to_shortcut = _empty(input, outputs) if needs[3] else None
-    layer, items, threads = _layer(input, weight, 2 * outputs)
-    like = weight.shape, weight.stride()
-    weights = [torch.empty_strided(*like) for _ in range(threads if needs[1] else 0)]
-    places = (ctypes.c_void_p * threads)(*map(_at, weights)) if needs[1] else None
-    sums, to_bias = weight.new_empty(threads, outputs + 1), bias.new_empty(outputs + 1)
-    call(
-        "farkas_backward", _at(input), _at(weight), _at(gradient), _at(output), coefficient, _at(extra), _at(to_input),
-        places, _at(sums), _at(to_shortcut), layer, items, threads,
-    )  # fmt: skip
-    for other in weights[1:]:
-        weights[0] += other
-    call("farkas_bias_gradient", _at(sums), threads, _at(bias), coefficient, bound, _at(to_bias), outputs)
-    return to_input, weights[0] if weights else None, to_bias, to_shortcut
 
 
 def _at(tensor: Tensor | None) -> int | None:

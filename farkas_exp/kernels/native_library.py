@@ -4,12 +4,12 @@ import ctypes
 import functools
 import os
 import platform
-import sys
 from pathlib import Path
 
 import torch
 
 from farkas_exp.machine import compiling
+from farkas_exp.machine.output import warn
 
 SOURCES = [Path(__file__).with_name(name) for name in ("native_conv.cpp", "native_buffer.h")]
 FLAGS = ("-O3", "-march=native", "-shared", "-fPIC", "-fopenmp")
@@ -40,7 +40,7 @@ def library() -> ctypes.CDLL | None:
     except compiling.NoCompilerError:
         return None
     except compiling.CompileError as error:
-        print(f"warning: native convolution: {error}; going on with PyTorch's", file=sys.stderr, flush=True)
+        warn(f"warning: native convolution: {error}; going on with PyTorch's")
         return None
     for name, arguments in _ARGUMENTS.items():
         getattr(loaded, name).argtypes = arguments

@@ -57,9 +57,9 @@ def groups(all_runs: Sequence[Run], runs_per_job: int) -> list[Group]:
     return [tuple(all_runs[i : i + runs_per_job]) for i in range(0, len(all_runs), runs_per_job)]
 
 
-def whole_number(settings: Mapping[str, Any], key: str, least: int) -> int:
-    """The setting `hydra.launcher.<key>`."""
-    value = settings[key]
+def whole_number(settings: Mapping[str, Any], key: str, least: int, default: int | None = None) -> int:
+    """The setting `hydra.launcher.<key>`; null is the default, if there is one."""
+    value = default if settings[key] is None else settings[key]
     if type(value) is not int or value < least:
         raise UserError(f"hydra.launcher.{key}: expected a whole number of at least {least}, got {value!r}")
     return value

@@ -63,10 +63,8 @@ def plan(settings: Mapping[str, Any], found: Sequence[str], cores: int) -> Plan:
     if chosen is not None and not isinstance(chosen, (list, tuple)):
         raise UserError(f"hydra.launcher.devices: expected a list such as [0,1], got {chosen!r}")
     devices = tuple(map(str, found if chosen is None else chosen))
-    n_jobs = jobs.whole_number(settings, "n_jobs", 1) if settings["n_jobs"] is not None else len(devices) or cores
-    if settings["threads"] is not None:
-        return Plan(n_jobs, devices, jobs.whole_number(settings, "threads", 1))
-    return Plan(n_jobs, devices, max(1, cores // n_jobs))
+    n_jobs = jobs.whole_number(settings, "n_jobs", 1, len(devices) or cores)
+    return Plan(n_jobs, devices, jobs.whole_number(settings, "threads", 1, max(1, cores // n_jobs)))
 
 
 def visible_gpus() -> list[str]:

@@ -6,7 +6,8 @@ from typing import Any
 
 from farkas_exp.config import Config, parse, to_dict
 from farkas_exp.machine import distributed, signals
-from farkas_exp.machine.errors import Interrupted, UserError
+from farkas_exp.machine.errors import Interrupted, UserError, in_one_line
+from farkas_exp.machine.output import warn
 from farkas_exp.machine.processes import Processes, RankFailed
 
 
@@ -57,6 +58,6 @@ def _take_part(processes: Processes, config: Config) -> int:
         return 1
     except Exception as error:  # noqa: BLE001 - the first process reports it if it still can
         if distributed.is_broken():
-            print(f"error: process {processes.rank}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            warn(f"error: process {processes.rank}: {in_one_line(error)}")
         return 1
     return 0

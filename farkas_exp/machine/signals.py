@@ -97,11 +97,6 @@ class _Process:
 _process = _Process()
 
 
-def asked() -> str | None:
-    """The name of the first stop signal, or None."""
-    return _process.asked
-
-
 class StopRequest:
     """A `with` block in which a stop signal sets a mark, and the process does not end.
 

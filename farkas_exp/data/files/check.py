@@ -1,13 +1,14 @@
 """`--check-data`: decode every file of a folder of images, and name what is broken and what is unused."""
 
-import sys
 import time
+from contextlib import closing
 
 from farkas_exp.config import DatasetConfig
 from farkas_exp.data.files.decode import broken_images
 from farkas_exp.data.files.listing import list_images
 from farkas_exp.data.files.pool import DecodingPool, default_workers
 from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.output import warn
 from farkas_exp.machine.terminal import shown
 from farkas_exp.registry import DATASETS
 
@@ -21,21 +22,17 @@ def check_data(dataset: DatasetConfig) -> int:
         known = ", ".join(f"dataset={name}" for name in sorted(DATASETS) if DATASETS[name].image_files)
         raise UserError(f"--check-data: {dataset.name} is not a folder of images; it is for {known}")
     sets = list_images(dataset.root, dataset.num_classes, allow_empty=True)
-    total, done, broken = len(sets.train) + len(sets.test), 0, 0
-    pool = DecodingPool(default_workers() if dataset.workers is None else dataset.workers)
+    total, broken = len(sets.train) + len(sets.test), 0
     started = told = time.monotonic()
-    try:
-        for files in (sets.train, sets.test):
-            for lines in pool.map(broken_images, files.paths(), PART):
-                for line in lines:
-                    print(line, flush=True)
-                broken, done = broken + len(lines), min(done + PART, total)
-                if time.monotonic() - told > SHOW_EVERY:
-                    told = time.monotonic()
-                    rate = done / (told - started)
-                    print(f"checked {done:,} of {total:,} images, {rate:,.0f} a second", file=sys.stderr, flush=True)
-    finally:
-        pool.close()
+    with closing(DecodingPool(default_workers() if dataset.workers is None else dataset.workers)) as pool:
+        parts = pool.map(broken_images, [*sets.train.paths(), *sets.test.paths()], PART)
+        for number, lines in enumerate(parts, start=1):
+            for line in lines:
+                print(line, flush=True)
+            broken += len(lines)
+            if time.monotonic() - told > SHOW_EVERY:
+                told, done = time.monotonic(), min(number * PART, total)
+                warn(f"checked {done:,} of {total:,} images, {done / (told - started):,.0f} a second")
     found = f"{broken} of {total:,} images are broken" if broken else f"all {total:,} images decode"
     sizes = f"{len(sets.train):,} training and {len(sets.test):,} evaluation images"
     if sets.left_out:

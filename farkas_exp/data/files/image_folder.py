@@ -5,7 +5,6 @@ changes its name, size or time.
 """
 
 import hashlib
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +21,7 @@ from farkas_exp.data.files.listing import ImageSets, list_images
 from farkas_exp.data.files.prints import prints_of_sets
 from farkas_exp.machine.cores import cores, memory
 from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.output import warn
 
 CACHE_FORMAT = 2
 PROGRESS_FROM = 2000  # files; fewer take a moment
@@ -87,5 +87,5 @@ def _decode_all(config: DatasetConfig, paths: list[str], height: int, width: int
         for done, _ in enumerate(pool.map(decode_into, range(len(paths))), start=1):  # an error cancels the others
             if len(paths) >= PROGRESS_FROM and (done == len(paths) or time.monotonic() - shown > PROGRESS_EVERY):
                 shown = time.monotonic()
-                print(f"{config.name}: decoded {done:,} of {len(paths):,} images", file=sys.stderr, flush=True)
+                warn(f"{config.name}: decoded {done:,} of {len(paths):,} images")
     return pixels

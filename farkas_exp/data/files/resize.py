@@ -183,7 +183,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("source", type=Path, help="a folder that holds train/<class>/* and val/<class>/*")
     parser.add_argument("target", type=Path, nargs="?", help="where the copy goes (default: <source>-<size>)")
     parser.add_argument("size", type=partial(_count, key="size"), help="size=160: pixels of the shorter side")
-    parser.add_argument("--workers", type=int, default=default_workers(), help="processes (default: one for each core)")
+    workers, about = default_workers(), "processes (default: one for each core; 0: none)"
+    parser.add_argument("--workers", type=partial(_count, least=0), default=workers, help=about)
     parser.add_argument("--area", action="store_true", help="average areas, and write PNG: for very small copies")
     parser.add_argument(
         "--train", type=_count, help="training images of each class, evenly spaced by name (default: all)"
@@ -211,9 +212,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if lines else 0
 
 
-def _count(text: str, key: str = "") -> int:
-    """A number from 1 on, which may be written as KEY=N."""
+def _count(text: str, key: str = "", least: int = 1) -> int:
+    """A number from `least` on, which may be written as KEY=N."""
     value = text.removeprefix(f"{key}=") if key else text
-    if not value.isdecimal() or int(value) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not {f'{key}=N with N' if key else 'a number'} from 1 on")
+    if not value.isdecimal() or int(value) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {f'{key}=N with N' if key else 'a number'} from {least} on")
     return int(value)
