@@ -5,7 +5,6 @@ whose labels say what differs.
 """
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -87,7 +86,7 @@ def kinds_table(
     """One row per arm of the kinds, in their order: its error, the columns over the finished runs, the paper's below.
 
     Runs of no kind are ignored; a kind without runs is shown if it has numbers of the paper. `papers` is the setting of
-    the paper, by dotted key: a note says if no run has it.
+    the paper, by dotted key (a tuple for several values): a note says if no run has it.
     """
     by_kind: dict[str, list[RunRecord]] = {}
     for run in records:
@@ -161,8 +160,9 @@ def _paper_record(kind: Kind) -> dict[str, Any]:
 def _foreign(by_kind: Mapping[str, Sequence[RunRecord]], papers: Mapping[str, Any]) -> list[str]:
     """Where no run is in the paper's setting."""
     found = []
-    for key, wanted in papers.items():
-        values = Counter(str(setting(run.config, key)) for runs in by_kind.values() for run in runs)
-        if str(wanted) not in values:
-            found.append(f"{key.removesuffix('.name')} {', '.join(values)} (paper: {wanted})")
+    for key, accepted in papers.items():
+        wanted = [str(each) for each in (accepted if isinstance(accepted, tuple) else (accepted,))]
+        values = dict.fromkeys(str(setting(run.config, key)) for runs in by_kind.values() for run in runs)
+        if not values.keys() & set(wanted):
+            found.append(f"{key.removesuffix('.name')} {', '.join(values)} (paper: {' or '.join(wanted)})")
     return [f"Not the paper's setting: {'; '.join(found)}."] if found else []

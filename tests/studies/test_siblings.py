@@ -247,7 +247,7 @@ def test_a_row_whose_runs_all_failed_keeps_what_was_measured_of_them(tmp_path):
     [
         (local_minima_resnet, "resnet18", {"init__name": "zero", "optimizer__momentum": 0.0}, "4.60517"),
         (local_minima_mlp, "mlp", {"init__name": "zero", "optimizer__momentum": 0.0}, "4.60517"),
-        (norm_bias, "densenet40", {"dataset__normalize": True}, f"{100 - 65.61:.2f}"),
+        (norm_bias, "densenet40", {"dataset__normalize": True, "epochs": 300}, f"{100 - 65.61:.2f}"),
         (rank, "resnet18", {"residual__skip": False}, f"{100 - 72.13:.2f}"),
     ],
 )  # fmt: skip
@@ -257,6 +257,25 @@ def test_runs_on_cifar_100_stand_beside_the_papers_numbers_of_cifar_100(tmp_path
     (row,) = [row for row in table.rows if row[-2].lines == ("1",)]
     assert f"paper {number}" in [line for cell in row for line in cell.lines]
     assert not any("Not the paper's setting" in note for note in table.notes)
+
+
+@pytest.mark.parametrize(
+    ("report", "model", "epochs", "said"),
+    [
+        (norm_bias, "resnet18", 5, "epochs 5 (paper: 300)"),
+        (local_minima_resnet, "resnet18", 5, "epochs 5 (paper: 200)"),
+        (rank, "resnet18", 100, "epochs 100 (paper: 200 or 215)"),
+        (rank, "resnet18", 215, ""),
+        (rank, "mlp", 100, ""),
+        (rank, "farkas_mlp", 200, "epochs 200 (paper: 100 or 108)"),
+    ],
+)
+def test_a_training_of_another_length_than_the_papers_is_said_to_be_one(tmp_path, report, model, epochs, said):
+    momentum = {"optimizer__momentum": 0.0} if report is local_minima_resnet else {}
+    make_run(tmp_path, settings(model, epochs=epochs, **momentum))
+    (table,) = report(collect(tmp_path)).tables
+    notes = [note for note in table.notes if note.startswith("Not the paper's setting")]
+    assert notes == ([f"Not the paper's setting: {said}."] if said else [])
 
 
 def test_ranks_are_drawn_by_layer_and_kernels_over_width_and_epochs(tmp_path):

@@ -104,7 +104,8 @@ def local_minima_mlp(records: Sequence[RunRecord]) -> Report:
         starts += [kind for kind in _starts(TABLE1, columns, 0.0) if kind.label not in TABLE1]
     kinds = Kinds(_of_network(starts, "mlp"), ("init.", *METHODS))
     notes = ("The paper takes the figures over the whole training set, here over diagnostics.images of it.",)
-    return _report("local_minima_mlp", "An MLP from bad starts", records, kinds, columns, notes, data)
+    papers = {"dataset.name": data}
+    return _report("local_minima_mlp", "An MLP from bad starts", records, kinds, columns, notes, papers)
 
 
 def local_minima_resnet(records: Sequence[RunRecord]) -> Report:
@@ -114,7 +115,8 @@ def local_minima_resnet(records: Sequence[RunRecord]) -> Report:
     starts = _starts(TABLE6 if data == "cifar100" else TABLE5, columns, 0.0)
     kinds = Kinds(_of_network(starts, "resnet18"), ("init.", *METHODS))
     notes = ("A classifier that has failed is at ln 10 = 2.302585 (100 classes: 4.60517).",)
-    return _report("local_minima_resnet", "ResNet-18 from bad starts", records, kinds, columns, notes, data)
+    papers = {"dataset.name": data, "epochs": 200}
+    return _report("local_minima_resnet", "ResNet-18 from bad starts", records, kinds, columns, notes, papers)
 
 
 NORM_BIAS = {
@@ -148,8 +150,8 @@ def norm_bias(records: Sequence[RunRecord]) -> Report:
             rows += _of_network([Kind(label, needs, paper)], network)
     columns = _before_and_after("param_norm", "parameter norm", ".1f")
     notes = ("The paper's fixup34 is ResNet-20 with FixUp; its MLP has 4 layers. Its numbers are of 10 runs.",)
-    kinds = Kinds(rows, METHODS)
-    return _report("norm_bias", "No regularizer, weight decay, or norm-bias", records, kinds, columns, notes, data)
+    kinds, papers = Kinds(rows, METHODS), {"dataset.name": data, "epochs": 300}
+    return _report("norm_bias", "No regularizer, weight decay, or norm-bias", records, kinds, columns, notes, papers)
 
 
 RANK: Mapping[tuple[str, str, bool], Mapping[str, Sequence[float]]] = {
@@ -213,7 +215,10 @@ def rank(records: Sequence[RunRecord]) -> Report:
     trained = {_without_method(kind) for run in records if (kind := Kinds(rows, _RANK_PINNED).of(run))}
     kinds = Kinds([row for row in rows if _without_method(row) in trained], _RANK_PINNED)
     notes = ("Errors are 100 minus the paper's accuracies.",)
-    report = _report("rank", "RankMin and RankMax", records, kinds, columns, notes, data)
+    mlp = model_name("mlp")  # epochs without and with projections
+    epochs = (100, 108) * (mlp in trained) + (200, 215) * bool(trained - {mlp})
+    papers = {"dataset.name": data, "epochs": epochs}
+    report = _report("rank", "RankMin and RankMax", records, kinds, columns, notes, papers)
     return replace(report, figures={"rank": lambda: rank_figure(records, kinds)})
 
 
@@ -259,7 +264,8 @@ def ntk_width(records: Sequence[RunRecord]) -> Report:
         " width for MLPs and convolutional networks without shortcuts, and falls for residual ones with batch norm,"
         " where it stays almost the same without batch norm, or without shortcuts.",
     )
-    report = _report("ntk_width", "The tangent kernel before and after training", measured, Kinds(rows), columns, notes)
+    title, papers = "The tangent kernel before and after training", {"dataset.name": "cifar10"}
+    report = _report("ntk_width", title, measured, Kinds(rows), columns, notes, papers)
     return replace(report, figures={"ntk_width": lambda: ntk_figure(measured)})
 
 
@@ -324,7 +330,6 @@ def ntk_figure(runs: Sequence[RunRecord]) -> Any:
 
 def _report(
     name: str, title: str, records: Sequence[RunRecord], kinds: Kinds, columns: Sequence[Column],
-    notes: Sequence[str], data: str = "cifar10",
+    notes: Sequence[str], papers: Mapping[str, Any],
 ) -> Report:  # fmt: skip
-    table = kinds_table(name, title, records, kinds, columns, notes, {"dataset.name": data})
-    return Report(name, (table,))
+    return Report(name, (kinds_table(name, title, records, kinds, columns, notes, papers),))
