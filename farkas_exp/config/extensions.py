@@ -7,7 +7,6 @@ the group: `extras` lists them, and `extended` adds those of a choice to the sch
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -64,11 +63,6 @@ def every_extra() -> dict[str, Extra]:
     """The keys that the schema lacks, of all groups, by dotted key."""
     groups = {f.name: cast(type, f.type) for f in dataclasses.fields(Config) if dataclasses.is_dataclass(f.type)}
     return {f"{group}.{key}": extra for group, schema in groups.items() for key, extra in extras(group, schema).items()}
-
-
-def choices_of(group: str, files: Iterable[str]) -> list[str]:
-    """The choices of a group: its files, and what is registered without one."""
-    return sorted({*files, *registries().get(group, ())})
 
 
 def _type(where: str, default: Any) -> Any:

@@ -5,7 +5,7 @@ Hydra's own help composes the configuration once for each choice, which takes se
 
 from pathlib import Path
 
-from farkas_exp.config.extensions import choices_of
+from farkas_exp.config.extensions import registries
 from farkas_exp.config.options import shown
 from farkas_exp.config.parsing import schema_defaults
 
@@ -36,11 +36,14 @@ EXAMPLES = {
 
 
 def choices(config_dir: Path) -> dict[str, list[str]]:
-    """The config groups and their choices, including those of other packages, without Hydra's own."""
+    """The config groups and their choices, files or registered without one; without Hydra's own."""
     groups = sorted(
         path for path in config_dir.iterdir() if path.is_dir() and path.name not in ("hydra", "__pycache__")
     )
-    return {group.name: choices_of(group.name, (path.stem for path in group.glob("*.yaml"))) for group in groups}
+    return {
+        group.name: sorted({*(path.stem for path in group.glob("*.yaml")), *registries().get(group.name, ())})
+        for group in groups
+    }
 
 
 def help_text(config_dir: Path) -> str:

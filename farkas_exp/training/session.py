@@ -98,12 +98,12 @@ def _prepare(config: Config, run: RunDirectory, trainer: Trainer) -> _Prepared:
     record = write_record(run, config, info.files)
     saved = checkpoint.load_of(run, record)
     state = _restored(run, trainer, saved)
-    _check_complete(run, state.epoch)
-    before = len(runs.read_rows(run.metrics))
+    before = runs.read_rows(run.metrics)
+    _check_complete(run, before, state.epoch)
     rows = [by_evaluation_set(row, trainer.evaluated_on) for row in truncate_rows(run.metrics, state.epoch)]
     truncate_rows(run.diagnostics, state.epoch)
     changed = record_start(run, config, trainer, state)
-    return _Prepared(record, rows, saved, state, changed, before - len(rows))
+    return _Prepared(record, rows, saved, state, changed, len(before) - len(rows))
 
 
 def _take_part(trainer: Trainer, saved: dict[str, Any] | None) -> None:
@@ -250,9 +250,9 @@ def _restored(run: RunDirectory, trainer: Trainer, saved: dict[str, Any] | None)
     return checkpoint.restoring(run, lambda: trainer.restore(saved))
 
 
-def _check_complete(run: RunDirectory, epochs: int) -> None:
-    """Raise if the metrics lack an epoch of the checkpoint: new rows would leave a gap."""
-    there = {row.get("epoch") for row in runs.read_rows(run.metrics)}
+def _check_complete(run: RunDirectory, rows: list[dict[str, Any]], epochs: int) -> None:
+    """Raise if the rows of metrics lack an epoch of the checkpoint: new ones would leave a gap."""
+    there = {row.get("epoch") for row in rows}
     missing = [epoch for epoch in range(1, epochs + 1) if epoch not in there]
     if missing:
         raise UserError(
