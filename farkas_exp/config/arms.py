@@ -73,7 +73,8 @@ def arms_of(experiment: str, folders: Sequence[Path]) -> dict[str, Arm]:
                 raise UserError(f"{path}: arms: expected NAME: [OVERRIDE, ...] pairs, got {arms!r}")
             return {str(name): _arm(str(name), entry, folders, path) for name, entry in arms.items()}
         parents = [entry for entry in found.get("defaults") or () if isinstance(entry, str) and entry != "_self_"]
-        return next((arms for parent in parents if (arms := arms_of(parent, folders))), {})
+        names = (parent.removeprefix("/experiment/") for parent in parents)
+        return next((arms for name in names if (arms := arms_of(name, folders))), {})
     return {}
 
 
