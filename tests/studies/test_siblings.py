@@ -150,9 +150,10 @@ def test_the_points_of_the_plane_are_drawn_by_layer_and_by_epoch(tmp_path):
     rows = [{"epoch": epoch, "plane": plane} for epoch in (0, 4)]
     write_text(RunDirectory(path).diagnostics, "".join(json.dumps(row) + "\n" for row in rows))
     report = representations.report(collect(tmp_path))
-    titles = [axes.get_title() for axes in report.figures["sep_training"]().axes]
-    assert titles == ["losses", "training accuracy", "epoch 0", "epoch 4"]
-    heads = [axes.get_title() for axes in report.figures["sep_representations"]().axes]
+    layers, training = (draw() for draw in report.figures.values())
+    assert all("One run each, of the smallest seed." in figure.get_supxlabel() for figure in (layers, training))
+    assert [axes.get_title() for axes in training.axes] == ["losses", "training accuracy", "epoch 0", "epoch 4"]
+    heads = [axes.get_title() for axes in layers.axes]
     assert heads[1:3] == ["layer 3, units 1, 2", "layer 3, units 3, 4"]
     write_text(RunDirectory(path).diagnostics, json.dumps(rows[0]) + "\n")
     axes = representations.report(collect(tmp_path)).figures["sep_representations"]().axes
