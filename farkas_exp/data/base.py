@@ -104,6 +104,7 @@ class Batching:
         size: the images of a training batch over all processes.
         seed: decides, with the epoch, all that is random in an epoch.
         processes: how many processes share each batch, and which of them this is.
+        trains: whether there must be training images for a batch.
     """
 
     size: int
@@ -111,6 +112,7 @@ class Batching:
     device: "torch.device | str" = "cpu"
     channels_last: bool = True
     processes: Processes = ALONE
+    trains: bool = True
 
 
 def batch_share(batch_size: int, world_size: int, key: str = "batch_size") -> int:

@@ -42,7 +42,7 @@ class DeviceData(ImageData):
         count, height, width, channels = arrays.train_images.shape
         pixels = arrays.train_images.dtype == torch.uint8
         self._augmentation = augmentation if pixels else NO_AUGMENTATION
-        _check(arrays.name, count, height, width, self._augmentation, batching.size)
+        _check(arrays.name, count, height, width, self._augmentation, batching.size if batching.trains else 1)
         mean, std = _standardisation(arrays.train_images) if normalize else ((), ())
         self.info = DataInfo(
             name=arrays.name,

@@ -109,11 +109,11 @@ class Run:
     @cached_property
     def preprocessing(self) -> Preprocessing:
         """What images go through before the network sees them: call it with images."""
-        info, dataset, phases = self.info, self.config.dataset, self.config.phases.schedule
+        info, dataset, phases = self.info, self.config.dataset, self.config.phases
         entry, streamed = DATASETS[dataset.name], DATASETS[dataset.name].streamed
         channels, height, width = info.image_shape
-        if phases:
-            height = width = phases[-1].image_size
+        if phases.schedule:
+            height = width = phases.at(self.config.epochs - 1).image_size
         scale = EVALUATION_SCALE if streamed else 1.0
         shape, draft = (channels, height, width), streamed and dataset.draft
         return Preprocessing(shape, info.mean, info.std, scale, draft, entry.pixels)
@@ -234,13 +234,15 @@ class Run:
         config, streamed = self.config, DATASETS[dataset.name].streamed
         augmentation, batch_size, phases = config.augmentation, config.batch_size, config.phases
         if not own:
-            dataset = replace(dataset, normalize=False)
-            if dataset.name != config.dataset.name or not streamed:
-                augmentation, batch_size, phases = NO_AUGMENTATION, STREAMED_BATCH if streamed else 1, PhasesConfig()
+            dataset, augmentation = replace(dataset, normalize=False), NO_AUGMENTATION
+            if phases.schedule and dataset.name == config.dataset.name:
+                phases = replace(phases, schedule=(phases.at(config.epochs - 1),))
+            else:
+                batch_size, phases = STREAMED_BATCH if streamed else 1, PhasesConfig()
                 _, height, width = self.preprocessing.shape
                 if dataset.image_size is None and height == width and DATASETS[dataset.name].pixels:
                     dataset = replace(dataset, image_size=height)
-        batching = Batching(batch_size, config.seed, self.device, config.channels_last)
+        batching = Batching(batch_size, config.seed, self.device, config.channels_last, trains=False)
         data = build_data(dataset, augmentation, batching, phases, config.debug if own else None)
         try:
             if own:

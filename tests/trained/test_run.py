@@ -169,7 +169,8 @@ def test_other_data_are_standardized_as_the_runs_own_and_their_classes_found_by_
     assert found["test_error"] == expected["test_error"]
 
 
-def test_a_run_in_phases_is_evaluated_at_the_size_of_its_last_epoch(tmp_path):
+@pytest.mark.parametrize(("epochs", "size"), [(1, 8), (2, 16)])
+def test_a_run_in_phases_is_evaluated_at_the_size_of_its_last_epoch(tmp_path, epochs, size):
     folder_of_digits(tmp_path / "digits")
     sizes = [
         {"until": until, "image_size": size, "batch_size": 20, "lr_from": 0.1, "lr_to": 0.01}
@@ -177,14 +178,38 @@ def test_a_run_in_phases_is_evaluated_at_the_size_of_its_last_epoch(tmp_path):
     ]
     run = farkas_exp.load(
         trained(
-            tmp_path / "runs", epochs=2, batch_size=128, lr={"value": 0.01}, phases={"name": "two", "schedule": sizes},
-            dataset={"name": "streamed_folder", "root": str(tmp_path / "digits"), "train_limit": None, "workers": 0},
-            augmentation={"crop_padding": 0, "cutout": 0},
+            tmp_path / "runs", epochs=epochs, batch_size=128, lr={"value": 0.01},
+            phases={"name": "two", "schedule": sizes}, augmentation={"crop_padding": 0, "cutout": 0},
+            dataset={
+                "name": "streamed_folder", "root": str(tmp_path / "digits"), "train_limit": None, "workers": 0,
+                "validation": 0.25,
+            },
         )
     )  # fmt: skip
     found = run.evaluate()
     assert found == {name: run.result[name] for name in found}
-    assert run.preprocessing.shape == (3, 16, 16)
+    assert run.preprocessing.shape == (3, size, size)
+    others = run.evaluate("streamed_folder", root=str(tmp_path / "digits"), workers=0)  # as large as the run's
+    tested = run.evaluate(validation=0)
+    assert others["test_error"] == tested["test_error"]
+    files = sorted((tmp_path / "digits" / "test").rglob("*.png"))
+    labels = torch.tensor([run.classes.index(file.parent.name) for file in files])
+    wrong = run.predict([str(file) for file in files]) != labels
+    assert tested["test_error"] == pytest.approx(100 * float(wrong.double().mean()))
+
+
+def test_other_data_may_have_fewer_training_images_than_a_batch(path, tmp_path):
+    run = farkas_exp.load(path)
+    folder_of_digits(tmp_path / "few")
+    expected = run.evaluate("image_folder", root=str(tmp_path / "few"))["test_error"]
+    for name in NAMES:
+        for file in sorted((tmp_path / "few" / "train" / name).iterdir())[1:]:
+            file.unlink()
+    for dataset in ("image_folder", "streamed_folder"):
+        workers = {"workers": 0} if dataset == "streamed_folder" else {}
+        assert run.evaluate(dataset, root=str(tmp_path / "few"), **workers)["test_error"] == pytest.approx(
+            expected, abs=3
+        )
 
 
 def test_colour_images_fade_for_a_network_of_grey_ones(path, tmp_path):

@@ -207,7 +207,7 @@ class StreamedData(ImageData):
         for number, phase in enumerate(self._phases.schedule):
             batch = self._phases.batch_of(phase)
             where = f"phases.schedule[{number}].batch_size" if phased else "batch_size"
-            if batch > self.info.train_size:
+            if self._batching.trains and batch > self.info.train_size:
                 raise UserError(
                     f"{where}: {batch} is larger than the training set of {self.info.name} ({self.info.train_size}"
                     f" images); choose at most {self.info.train_size}{' (see phases.batch_scale)' if phased else ''}"
