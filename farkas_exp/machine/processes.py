@@ -118,7 +118,7 @@ class Processes:
         except Exception as error:
             self.first_said(_described(self.rank, error))
             raise
-        said = self.first_said(None)
+        said: tuple[bool, str, str] | None = self.first_said(None)
         if said is not None:
             is_users, message, details = said
             raise UserError(message) if is_users else RankFailed(message, details)

@@ -137,17 +137,14 @@ def read_run(path: Path) -> RunRecord | None:
     record = read_json(f"{folder}/run.json")
     if not _is_record(record):
         return None
+    on = evaluated_on(record["config"])
     has_result = os.path.lexists(f"{folder}/result.json")  # before it is read: it may be written in between
     result, progress = read_json(f"{folder}/result.json") if has_result else None, read_json(f"{folder}/state.json")
-    damage, on = (
-        _damage(record, result, f"{folder}/metrics.jsonl") if has_result else "",
-        evaluated_on(record["config"]),
-    )
-    if damage or not has_result:
-        result = None
+    damage = _damage(record, result, f"{folder}/metrics.jsonl") if has_result else ""
+    if isinstance(result, dict) and not damage:  # run and checksum have been checked
+        result = by_evaluation_set({key: result[key] for key in result if key not in ("run", "checksum")}, on)
     else:
-        own = {key: value for key, value in result.items() if key not in ("run", "checksum")}  # these are said already
-        result = by_evaluation_set(own, on)
+        result = None
     progress = by_evaluation_set(progress, on) if isinstance(progress, dict) else {}
     state = result["status"] if result else progress.get("state")
     if result is None and state in (RUNNING, FINISHED, FAILED):  # the last two: stopped while it wrote its result

@@ -177,7 +177,8 @@ def _evaluation_files(folder: Path, train_folder: Path, classes: Sequence[str], 
                 f"dataset.root: class '{shown(extra[0])}' is in '{shown(folder)}', but not in '{shown(train_folder)}'"
             )
         files = _class_files(folder, names, classes, left_out)
-    missing = [classes[label] for label in np.flatnonzero(np.bincount(files.labels, minlength=len(classes)) == 0)]
+    used = set(np.unique(files.labels).tolist())
+    missing = [name for label, name in enumerate(classes) if label not in used]
     if missing:
         raise UserError(
             f"dataset.root: class '{shown(missing[0])}' of '{shown(train_folder)}' has no images in '{shown(folder)}'"
