@@ -37,7 +37,11 @@ def registries() -> dict[str, Registry[Any]]:
 
 
 def extras(group: str, schema: type) -> dict[str, Extra]:
-    """The keys of a group that its schema lacks, by name."""
+    """The keys of a group that its schema lacks, by name.
+
+    Raises:
+        ValueError: two choices declare the same key differently, or a default does not show its type.
+    """
     entries = registries().get(group)
     return {} if entries is None else _extras(group, schema, tuple(entries))
 

@@ -144,11 +144,17 @@ def cutout_(
 ) -> Tensor:  # fmt: skip
     """Cut a square out of each image, in place: fill it with its own mean colour, or with zero.
 
-    `values` are the pixels 0 to 255, (N, H, W * C) float32, and `pixels` the same as uint8; both are overwritten.
+    The mean is that of the clipped square. It comes from sums of whole numbers, exact in float32 for squares up to
+    256 x 256 pixels, so it depends neither on the device nor on how images are batched.
 
-    The mean is that of the clipped square, with `whole` cut to a whole number. It comes from sums of whole numbers,
-    exact in float32 for squares up to 256 x 256 pixels, so it depends neither on the device nor on how images are
-    batched.
+    Args:
+        values: (N, H, W * C) float32, the pixels' values 0 to 255; overwritten and returned.
+        pixels: (N, H, W * C) uint8, the same values; overwritten.
+        center_y: (N,) row of the square's centre.
+        center_x: (N,) column of the square's centre.
+        squares: from `cutout_squares`.
+        fill_mean: the square's mean colour, instead of zero.
+        whole: cut the mean colour to a whole number.
     """
     count, height, row = values.shape
     inside_y = squares.inside_y.index_select(0, center_y)  # on a CPU much faster than inside_y[center_y]

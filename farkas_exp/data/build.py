@@ -22,6 +22,10 @@ def build_data(
 
     `train_limit` is applied first; `validation` then holds out a part of the rest. Streamed images are listed now, and
     decoded when a batch is needed.
+
+    Raises:
+        UserError: an unknown dataset, missing or broken files, or a batch size, limit or augmentation that
+            does not fit the images or the number of processes.
     """
     entry = DATASETS[dataset.name]
     if entry.streamed:

@@ -57,7 +57,11 @@ def lanes() -> int:
 
 
 def call(name: str, *arguments: object) -> None:
-    """Call a function of the library."""
+    """Call a function of the library.
+
+    Raises:
+        MemoryError: it ran out of memory.
+    """
     if getattr(library(), name)(*arguments):
         raise MemoryError("the native convolution ran out of memory")
 

@@ -94,7 +94,11 @@ def _failed(run: runs.RunDirectory, config: Config, error: Exception) -> Outcome
 
 
 def settled(config: Config) -> Outcome | None:
-    """The outcome of a run that needs neither training nor measuring, or None. Quick, except for listing the data."""
+    """The outcome of a run that needs neither training nor measuring, or None. Quick, except for listing the data.
+
+    Raises:
+        UserError: it was trained on other data than these.
+    """
     run = runs.open_run(config)
     done = _standing(run, config)
     if done is None or done.status != SKIPPED:

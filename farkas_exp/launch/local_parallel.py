@@ -80,6 +80,7 @@ def launch(settings: Mapping[str, Any], work: Work, all_runs: Sequence[Run]) -> 
     """Train all runs and return their objectives.
 
     Raises:
+        UserError: a setting is out of range.
         SystemExit: the sweep was stopped (status 75), or a run crashed with fail_fast=true.
     """
     planned = plan(settings, [] if work.config.get("device") == "cpu" else visible_gpus(), cores())

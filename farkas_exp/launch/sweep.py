@@ -39,7 +39,11 @@ class Sweep:
 
     @classmethod
     def of(cls, config: DictConfig) -> "Sweep":
-        """The sweep of a command's configuration."""
+        """The sweep of a command's configuration.
+
+        Raises:
+            UserError: its folder has no name.
+        """
         wanted = config.hydra.sweep.get("dir")
         if not isinstance(wanted, str) or not wanted.strip():
             raise UserError(f"hydra.sweep.dir: expected the name of a folder, got {wanted!r}")

@@ -58,7 +58,11 @@ def load(name: str, sources: Sequence[Path], flags: Sequence[str], libraries: Se
 
 
 def compiler_command() -> list[str]:
-    """The C++ compiler in `CXX`, which may have arguments (`ccache g++`), or an installed one."""
+    """The C++ compiler in `CXX`, which may have arguments (`ccache g++`), or an installed one.
+
+    Raises:
+        CompileError: there is none.
+    """
     given = os.environ.get("CXX")
     if not given:
         found = shutil.which("g++") or shutil.which("clang++")
@@ -78,6 +82,9 @@ def cache_folder() -> Path:
     """The user's folder for compiled libraries, made if missing.
 
     It is in `XDG_CACHE_HOME` or `~/.cache`, or among the temporary files if these cannot be written.
+
+    Raises:
+        CompileError: there is no folder that only this user may write.
     """
     reasons = []
     for root in (_user_cache, private_folder):

@@ -37,7 +37,11 @@ def is_broken() -> bool:
 
 @contextmanager
 def group(environment: Mapping[str, str] = os.environ) -> Iterator[Processes]:
-    """Within the block, join the processes that this one was started with (`from_environment`)."""
+    """Within the block, join the processes that this one was started with (`from_environment`).
+
+    Raises:
+        UserError: they cannot find each other.
+    """
     processes = from_environment(environment)
     if not processes.are_several:
         yield processes

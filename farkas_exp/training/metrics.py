@@ -41,7 +41,11 @@ _METRICS: dict[str, Metric] = {}
 def metric(
     name: str, *, in_training: bool = False, applies: Callable[[DataInfo], bool] = lambda info: True
 ) -> Callable[[Count], Count]:
-    """Register a function as the metric `name`; see `Metric`."""
+    """Register a function as the metric `name`; see `Metric`.
+
+    Raises:
+        ValueError: the name is taken.
+    """
 
     def register(count: Count) -> Count:
         if name in _METRICS or name == "loss":
