@@ -99,9 +99,12 @@ def certify(layer: nn.Module, input: Tensor, shortcut: Tensor | None = None) -> 
     Raises:
         ValueError: an empty input, a residual layer without a shortcut, or another layer with one, or a network without
             Farkas layers.
-        UserError: what is given is no network.
+        UserError: what is given is no network, or the input no tensor, or for a layer one of whole numbers.
     """
     check_network(layer)
+    if not isinstance(input, Tensor) or (isinstance(layer, FARKAS) and not input.is_floating_point()):
+        got = input.dtype if isinstance(input, Tensor) else f"a {type(input).__name__}"
+        raise UserError(f"input: expected a torch.Tensor of floating-point numbers, got {got}")
     if not input.numel():
         raise ValueError("an empty input certifies nothing")
     if not isinstance(layer, FARKAS):

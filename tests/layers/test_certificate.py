@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from farkas_exp.layers.certificate import certify
 from farkas_exp.layers.farkas import FarkasConv2d, FarkasLinear
+from farkas_exp.machine.errors import UserError
 from tests.layers.made_layers import conv, linear, normal, scatter_parameters
 
 
@@ -54,3 +56,16 @@ def test_an_empty_input_certifies_nothing():
     for network in (layer, torch.nn.Sequential(layer)):
         with pytest.raises(ValueError, match="an empty input certifies nothing"):
             certify(network, torch.rand(0, 4))
+
+
+@pytest.mark.parametrize(
+    ("input", "got"), [(np.ones((2, 4), np.float32), "a ndarray"), (torch.ones(2, 4).int(), "torch.int32")]
+)
+def test_what_is_no_tensor_of_floating_point_numbers_is_refused_in_one_line(input, got):
+    with pytest.raises(UserError, match=f"^input: expected a torch.Tensor of floating-point numbers, got {got}$"):
+        certify(FarkasLinear(4, 6), input)
+
+
+def test_a_network_may_take_whole_numbers():
+    words = torch.nn.Sequential(torch.nn.Embedding(5, 4), FarkasLinear(4, 6, margin=0.5))
+    assert certify(words, torch.tensor([0, 3])).strict
