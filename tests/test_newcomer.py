@@ -71,6 +71,11 @@ def test_an_optimizer_and_a_measure(tmp_path: Path) -> None:
 
     def sweep_and_refusals() -> int:
         status = main(["-m", "optimizer.share=1,0.5", *chosen, *DIGITS, runs_dir])
+        assert report.main([runs_dir, "format=md"]) == 0
+        seen = help_text(ROOT / "conf")
+        assert "signs" in seen
+        assert "share=1" in seen
+        assert "largest" in seen
         print_refusals(
             {"optimizer": {"name": "sgd", "share": 0.5}},
             {"optimizer": {"name": "signs", "share": 0}},
@@ -89,6 +94,7 @@ def test_an_optimizer_and_a_measure(tmp_path: Path) -> None:
     assert "warning" not in said
     whole, half = sorted(collect(tmp_path / "runs"), key=lambda record: -record.config["optimizer"]["share"])
     assert whole.identity != half.identity
+    assert "optimizer.share 0.5" in (tmp_path / "runs" / "report" / "arms.md").read_text()
     moved = [record.diagnostics()[1]["largest"] - record.diagnostics()[0]["largest"] for record in (whole, half)]
     assert moved[0] != moved[1]
     assert all(abs(step) <= 2 * 0.001 * share + 1e-6 for step, share in zip(moved, (1, 0.5), strict=True)), "two steps"

@@ -13,6 +13,7 @@ from farkas_exp.launch.cli import main
 from farkas_exp.machine.errors import UserError
 from farkas_exp.models.create import create_model
 from farkas_exp.registry import load_plugins
+from farkas_exp.report import command as report
 from farkas_exp.report.environments import environment_note
 from farkas_exp.runs import RunDirectory, collect, read_starts
 from tests.paths import ROOT
@@ -38,6 +39,16 @@ def test_a_run_with_everything_from_another_package(tmp_path: Path, installed: b
         ("gems", 4)
     }
     assert "2 skipped" in run(*given, **place)[1]
+
+    others = ["init=shiny_start", "init.glow=0.3", "normalization.polish=1", "dataset.carats=5"]
+    status, said = run(*given[: -1 - (not installed)], *others, *given[-1 - (not installed) :], **place)
+    assert status == 0, said
+    assert len({record.identity for record in collect(tmp_path / "runs")}) == 4  # of the two numbers of facets, too
+    status, said = forked(lambda: report.main([f"runs_dir={tmp_path / 'runs'}", "format=md"]), **place)
+    assert status == 0, said
+    table = (tmp_path / "runs" / "report" / "arms.md").read_text()
+    for seen in ("shiny", "model.facets 2", "init.glow 0.3", "normalization.polish 1.5", "dataset.carats 5"):
+        assert seen in table.replace("\\", ""), table
 
 
 def test_a_run_says_which_code_of_another_package_it_was_trained_with(tmp_path: Path) -> None:
@@ -116,8 +127,8 @@ def test_identity_checks_and_help_see_the_options_of_another_package(tmp_path: P
     assert found["type"] == "normalization.coats: expected a whole number, got 1.5"
     assert "did you mean 'polish'" in found["typo"]
     assert found["name"] == "model.facets: 2 does nothing here; it needs model.name=shiny_net (else 4)"
-    assert "shiny" in found["help"]
-    assert "polish=0.5" in found["help"]
+    for seen in ("shiny", "shiny_net", "shiny_start", "gems", "polish=0.5", "facets=4", "glow=0.1", "carats=3"):
+        assert seen in found["help"]
     assert found["built"] == [3, 4]
 
 

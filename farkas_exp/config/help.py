@@ -8,6 +8,7 @@ from pathlib import Path
 from farkas_exp.config.extensions import registries
 from farkas_exp.config.options import shown
 from farkas_exp.config.parsing import schema_defaults
+from farkas_exp.registry import MEASURES
 
 USAGE = """\
 How do deep networks train without normalization?
@@ -61,5 +62,6 @@ def help_text(config_dir: Path) -> str:
             lines.append(f"  {key}.  {inner}")
         else:
             lines.append(f"  {key}={shown(value)}")
+    lines.append(f"\nWhat diagnostics.measures may list: {', '.join(MEASURES)}.  tracking: csv, tensorboard.")
     lines.append("\nThe composed configuration: --cfg job.  Flags of Hydra, multirun and completion: --hydra-help.")
     return "\n".join(lines)

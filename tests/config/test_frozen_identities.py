@@ -12,7 +12,8 @@ from tests.composing import jobs
 from tests.paths import ROOT
 
 FROZEN = json.loads((ROOT / "tests" / "config" / "frozen_identities.json").read_text(encoding="utf-8"))
-GIVEN = {"table3": ["dataset.root=x"], "without_normalization_test": ["lr.value=0.03"]}
+RATE = ["lr.value=0.03"]
+GIVEN = {"table3": ["dataset.root=x"], "without_normalization_test": RATE, "transformers_test": RATE}
 """What an experiment cannot be composed without; the second stage takes its rate from the first one's runs."""
 
 
@@ -25,6 +26,7 @@ def test_every_cell_has_a_hash_of_its_own() -> None:
     assert {name: len(cells) for name, cells in FROZEN.items()} == {
         "table1": 16, "table2": 12, "table3": 6, "table4": 4, "table1_controls": 82,
         "without_normalization": 180, "without_normalization_test": 30,
+        "table4_controls": 4, "transformers": 42, "transformers_test": 7,
     }  # fmt: skip
 
 
