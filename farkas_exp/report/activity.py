@@ -37,9 +37,9 @@ def units_table(records: Sequence[RunRecord]) -> Table | None:
                "appended, nowhere active")  # fmt: skip
     notes = (
         "Percent of the points (images, or images times positions) at which a unit is active, averaged over the layers"
-        " that have one of its kind and over the runs; epoch 0 is the initial network. Measured in evaluation mode, where"
-        " a batch norm that is not trained yet changes nothing. Dead points: those at which no unit of a layer is active,"
-        " in the layer where most are.",
+        " that have one of its kind and over the runs; epoch 0 is the initial network. Measured in evaluation mode,"
+        " where a batch norm that is not trained yet changes nothing. Dead points: those at which no unit of a layer is"
+        " active, in the layer where most are.",
     )
     return Table("Activity by kind of unit", columns, tuple(rows), notes, tuple(flat), "units")
 
