@@ -22,9 +22,10 @@ from tests.plugin_commands import SMALL, command, forked, python, run
 
 @pytest.mark.parametrize("installed", [True, False])
 def test_a_run_with_everything_from_another_package(tmp_path: Path, installed: bool) -> None:
-    shiny = ["dataset=gems", "dataset.carats=4", "model=shiny_net", "model.width=8", "normalization=shiny"]
-    sweep = ["-m", "init=shiny_start", "model.facets=4,2", "normalization.polish=1.5", "seed=0"]
-    given = [*SMALL, *shiny, *sweep, f"runs_dir={tmp_path / 'runs'}", *(["plugins=[farkas_shiny]"] * (not installed))]
+    shiny = ["dataset=gems", "model=shiny_net", "model.width=8", "normalization=shiny", "init=shiny_start"]
+    where = [f"runs_dir={tmp_path / 'runs'}", *(["plugins=[farkas_shiny]"] * (not installed))]
+    sweep = ["-m", "model.facets=4,2", "seed=0"]
+    given = [*SMALL, *shiny, *sweep, "dataset.carats=4", "normalization.polish=1.5", *where]
     place = {"folder": tmp_path, "installed": "farkas_shiny" if installed else None}
     status, said = run(*given, **place)
     assert status == 0, said
@@ -40,8 +41,8 @@ def test_a_run_with_everything_from_another_package(tmp_path: Path, installed: b
     }
     assert "2 skipped" in run(*given, **place)[1]
 
-    others = ["init=shiny_start", "init.glow=0.3", "normalization.polish=1", "dataset.carats=5"]
-    status, said = run(*given[: -1 - (not installed)], *others, *given[-1 - (not installed) :], **place)
+    others = ["init.glow=0.3", "normalization.polish=1", "dataset.carats=5"]
+    status, said = run(*SMALL, *shiny, *sweep, *others, *where, **place)
     assert status == 0, said
     assert len({record.identity for record in collect(tmp_path / "runs")}) == 4  # of the two numbers of facets, too
     status, said = forked(lambda: report.main([f"runs_dir={tmp_path / 'runs'}", "format=md"]), **place)

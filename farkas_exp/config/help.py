@@ -4,10 +4,12 @@ Hydra's own help composes the configuration once for each choice, which takes se
 """
 
 from pathlib import Path
+from typing import get_args
 
 from farkas_exp.config.extensions import registries
 from farkas_exp.config.options import shown
 from farkas_exp.config.parsing import schema_defaults
+from farkas_exp.config.schema import Tracker
 from farkas_exp.registry import MEASURES
 
 USAGE = """\
@@ -62,6 +64,8 @@ def help_text(config_dir: Path) -> str:
             lines.append(f"  {key}.  {inner}")
         else:
             lines.append(f"  {key}={shown(value)}")
-    lines.append(f"\nWhat diagnostics.measures may list: {', '.join(MEASURES)}.  tracking: csv, tensorboard.")
+    lines.append(
+        f"\nWhat diagnostics.measures may list: {', '.join(MEASURES)}.  tracking: {', '.join(get_args(Tracker))}."
+    )
     lines.append("\nThe composed configuration: --cfg job.  Flags of Hydra, multirun and completion: --hydra-help.")
     return "\n".join(lines)

@@ -48,6 +48,8 @@ MOST_PIXELS = 4096
 """The largest side of an image."""
 MOST_IMAGES = 100_000_000
 """Of a data set, or of a batch."""
+Tracker = Literal["csv", "tensorboard"]
+"""A further mirror of the metrics."""
 TORCH_COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
 """The choices of `compile` that compile the network (`torch.compile`)."""
 
@@ -342,4 +344,4 @@ class Config:
     diagnostics: DiagnosticsConfig = DiagnosticsConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     wandb: WandbConfig = WandbConfig()
-    tracking: tuple[Literal["csv", "tensorboard"], ...] = outside(())  # further mirrors of the metrics
+    tracking: tuple[Tracker, ...] = outside(())  # further mirrors of the metrics

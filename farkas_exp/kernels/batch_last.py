@@ -4,6 +4,8 @@ Images are put into the batch-last memory format in chunks, and layers follow th
 stages, as far as that is faster, run on one chunk after the other; the rest of the network runs on the whole batch.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -117,11 +119,19 @@ class BatchLastNet(Swapped, ResidualNet):
         whole = len(images) - len(images) % native_library.lanes()
         chunks = native_conv.batch_last_chunks(images[:whole])
         chunks += [images[whole:]] if whole < len(images) else []
-        first, rest = self.stages[:count], self.stages[count:]
-        parts = [first(self.stem(chunk)) for chunk in chunks]
+        layers = [self.stem, *self.stages]  # a slice of `stages` would make a module at every step
+        first, rest = layers[: 1 + count], layers[1 + count :]
+        parts = [_through(first, chunk) for chunk in chunks]
         if not rest:
             return torch.cat([spatial_mean(part) for part in parts])
-        return rest(torch.cat([part.contiguous(memory_format=torch.channels_last) for part in parts])).mean((2, 3))
+        maps = torch.cat([part.contiguous(memory_format=torch.channels_last) for part in parts])
+        return _through(rest, maps).mean((2, 3))
+
+
+def _through(layers: Sequence[nn.Module], maps: Tensor) -> Tensor:
+    for layer in layers:
+        maps = layer(maps)
+    return maps
 
 
 def spatial_mean(maps: Tensor) -> Tensor:

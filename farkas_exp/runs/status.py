@@ -173,8 +173,9 @@ class Watcher:
 
     def _line(self, record: RunRecord, now: float) -> Line:
         progress, result = record.progress, record.result or {}
+        told = progress | result
         keys = ("updated", "eta_seconds", "test_error", "validation_error")
-        updated, eta, test, validation = (_number((progress | result).get(key)) for key in keys)
+        updated, eta, test, validation = (_number(told.get(key)) for key in keys)
         age = None if updated is None else max(0.0, now - updated)
         live = record.state == runs.RUNNING
         return Line(

@@ -184,9 +184,10 @@ class DecodingPool:
 
     def _receive(self) -> Any:
         """The result of the earliest call."""
-        worker = self._sent.popleft()
+        earliest = self._sent.popleft()
         if not self.workers:
-            return worker
+            return earliest
+        worker: int = earliest
         try:
             result, mistake = self._connections[worker].recv()
         except (EOFError, OSError):
