@@ -1,5 +1,6 @@
 """What the trainer relies on: determinism, skipping, completeness, normalization, and no shared randomness."""
 
+import contextlib
 import random
 
 import numpy as np
@@ -19,6 +20,18 @@ from farkas_exp.machine.seeding import derive_seed
 from tests.numbered import AUGMENTATION, made, numbered, same
 
 OFF = AugmentationConfig(crop_padding=0, flip=False, cutout=0)
+
+
+@contextlib.contextmanager
+def no_waiting(place):
+    """An error where the program waits for a GPU."""
+    if place == "cuda":
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        if place == "cuda":
+            torch.cuda.set_sync_debug_mode("default")
 
 
 def numbers(batches) -> list[int]:
@@ -207,21 +220,20 @@ def test_seeds_are_frozen_and_tell_their_parts_apart():
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-@pytest.mark.gpu
+@pytest.mark.parametrize("place", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("settings", [AUGMENTATION, AugmentationConfig(1, True, 3, "zero"), OFF])
-def test_a_gpu_makes_the_same_batches_as_a_cpu_without_waiting(settings, normalize, monkeypatch):
-    monkeypatch.setitem(device.BLOCK_BYTES, "cuda", 1)
-    cpu, gpu = (made(settings, device=name, normalize=normalize) for name in ("cpu", "cuda"))
-    batches = gpu.train_batches(1)
+def test_every_device_makes_the_batches_of_a_cpu_without_waiting(settings, normalize, place, monkeypatch):
+    """In blocks of one batch there, of all batches here."""
+    cpu, there = (DeviceData(numbered(), settings, Batching(8, 0, name), normalize) for name in ("cpu", place))
+    expected = list(cpu.train_batches(1))
+    monkeypatch.setitem(device.BLOCK_BYTES, place, 1)
+    batches = there.train_batches(1)
     received = [next(batches)]  # moves the epoch's choices over, once
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_waiting(place):
         received += list(batches)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    for (a, x), (b, y) in zip(cpu.train_batches(1), received, strict=True):
-        assert b.device.type == "cuda"
+    for (a, x), (b, y) in zip(expected, received, strict=True):
+        assert b.device.type == place
         torch.testing.assert_close(a, b.cpu(), rtol=0, atol=1e-6, check_stride=False)
         assert torch.equal(x, y.cpu())
 

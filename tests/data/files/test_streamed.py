@@ -235,17 +235,17 @@ def test_what_does_not_fit_is_named(coloured, given, message):
         build(coloured, **given)
 
 
-@pytest.mark.gpu
-def test_a_gpu_gets_the_batches_of_a_cpu(tmp_path):
+@pytest.mark.parametrize("place", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_every_device_gets_the_batches_of_a_cpu(tmp_path, place):
     make_folder(tmp_path, classes=2, train=30, val=9, size=24)
     for workers in (0, 2):
-        cpu, gpu = build(tmp_path), build(tmp_path, device="cuda", workers=workers)
-        received = [(images.cpu(), labels.cpu()) for images, labels in gpu.train_batches(1)]
+        cpu, there = build(tmp_path), build(tmp_path, device=place, workers=workers)
+        received = [(images.cpu(), labels.cpu()) for images, labels in there.train_batches(1)]
         for (a, x), (b, y) in zip(cpu.train_batches(1), received, strict=True):
             torch.testing.assert_close(a, b)
             assert torch.equal(x, y)
-        received = [(images.cpu(), labels.cpu()) for images, labels in gpu.test_batches()]
+        received = [(images.cpu(), labels.cpu()) for images, labels in there.test_batches()]
         for (a, x), (b, y) in zip(cpu.test_batches(), received, strict=True):
             torch.testing.assert_close(a, b)
             assert torch.equal(x, y)
-        gpu.close()
+        there.close()
