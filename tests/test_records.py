@@ -1,4 +1,4 @@
-"""The figures of runs in one small file."""
+"""What runs have measured, kept in one small file, and runs made of it again."""
 
 import json
 import runpy
@@ -6,8 +6,13 @@ import sys
 
 import pytest
 
+from farkas_exp.runs import read_json, survey
 from tests.made_runs import make_run, settings
 from tests.paths import ROOT
+
+SIXTH = 1 / 6
+ROWS = [{"epoch": 1, "lr": 3.2e-06, "train_loss": 0.3, "train_error": 35.061728, "test_loss": 0.5,
+         "test_error": 70.123456, "epoch_seconds": 3.0, "extra": None}]  # fmt: skip
 
 
 def records(monkeypatch, *arguments):
@@ -17,34 +22,126 @@ def records(monkeypatch, *arguments):
     return left.value.code
 
 
-def test_a_line_is_a_run_with_its_figures_by_epoch_and_no_path(tmp_path, monkeypatch):
-    runs_dir = tmp_path / "runs"
-    rows = [{"epoch": 1, "train_loss": 3.2e-06, "train_error": 80.0, "test_loss": None, "test_error": 70.123456}]
-    layers = [{"active": {"free": 0.5, "appended": 0.0}, "dead_points": 0.25}]
-    measured = [{"epoch": 0, "layers": layers}]
-    made = make_run(runs_dir, settings("farkasnet18", epochs=1), test_error=70.123456, rows=rows)
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """A folder of three runs, finished, failed and interrupted, and the file of them."""
+    sixth = settings("farkasnet18", epochs=1, init={"name": "kaiming", "last_scale": SIXTH})
+    made = make_run(tmp_path / "runs", sixth, test_error=70.123456, rows=ROWS)
+    layers = [{"name": "a", "active": {"free": 0.123456, "appended": 0.0}, "dead_points": 0.25, "units": 3},
+              {"name": "b", "active": {"free": 0.5}, "dead_points": 0.0, "units": 3}]  # fmt: skip
+    measured = [{"epoch": epoch, "layers": layers} for epoch in (0, 1)]
     (made / "diagnostics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in measured))
-    make_run(runs_dir, settings("resnet18"), seed=3, state="failed", reason="loss is not finite", rows=[])
-    assert records(monkeypatch, runs_dir, tmp_path / "kept.jsonl") == 0
-    text = (tmp_path / "kept.jsonl").read_text()
-    farkas, plain = map(json.loads, text.splitlines())
-    assert str(tmp_path) not in text
-    assert (farkas["seed"], farkas["state"], farkas["test_error"]) == (0, "finished", 70.1235)
+    make_run(tmp_path / "runs", settings("resnet18"), seed=3, state="failed", reason="loss is not finite", rows=[])
+    make_run(tmp_path / "runs", settings("resnet34", epochs=5), state="interrupted", rows=ROWS)
+    assert records(monkeypatch, "keep", tmp_path / "runs", tmp_path / "kept.jsonl") == 0
+    return tmp_path / "kept.jsonl"
+
+
+def test_a_line_is_a_run_with_its_figures_by_epoch_and_no_path(kept, tmp_path):
+    assert str(tmp_path) not in kept.read_text()
+    farkas, plain, interrupted = map(json.loads, kept.read_text().splitlines())
+    assert (farkas["seed"], farkas["state"], farkas["result"]["test_error"]) == (0, "finished", 70.1235)
     assert farkas["arm"].startswith("FarkasNet18")
+    assert farkas["config"]["init"] == {"name": "kaiming", "last_scale": SIXTH}, "settings are not rounded"
     assert farkas["by_epoch"] == {
-        "test_error": [70.1235], "test_loss": [None], "train_error": [80.0], "train_loss": [3.2e-06],
+        "epoch": [1], "lr": [3.2e-06], "train_loss": [0.3], "train_error": [35.0617], "test_loss": [0.5],
+        "test_error": [70.1235], "extra": [None],
     }  # fmt: skip
-    assert farkas["units"] == [{"epoch": 0, "free": 0.5, "appended": 0.0, "dead": 0.25, "silent": 1, "appending": 1}]
-    assert (plain["seed"], plain["state"], plain["reason"]) == (3, "failed", "loss is not finite")
+    assert farkas["activity"] == {
+        "epoch": [0, 1],
+        "layers": [
+            {"name": "a", "dead_points": [0.25, 0.25], "active": {"free": [0.1235] * 2, "appended": [0.0] * 2}},
+            {"name": "b", "dead_points": [0.0, 0.0], "active": {"free": [0.5, 0.5]}},
+        ],
+    }
+    assert (plain["seed"], plain["state"], plain["result"]["reason"]) == (3, "failed", "loss is not finite")
+    assert (interrupted["state"], interrupted["result"]) == ("interrupted", None)
+
+
+def test_restored_runs_are_the_runs_that_were_kept(kept, tmp_path, monkeypatch, capsys):
+    assert records(monkeypatch, "restore", kept, tmp_path / "again") == 0
+    assert records(monkeypatch, "keep", tmp_path / "again", tmp_path / "twice.jsonl") == 0
+    assert (tmp_path / "twice.jsonl").read_text() == kept.read_text()
+    first, again = (
+        {(r.identity, r.seed): r for r in survey(str(tmp_path / name)).records} for name in ("runs", "again")
+    )
+    assert first.keys() == again.keys()
+    for key, run in first.items():
+        assert (again[key].state, again[key].epoch, again[key].damage) == (run.state, run.epoch, "")
+    assert records(monkeypatch, "restore", kept, tmp_path / "again") == 0
+    assert "0 runs made in" in capsys.readouterr().out
+
+
+def test_a_run_that_is_there_stays(kept, tmp_path, monkeypatch):
+    before = {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*.json*")}
+    assert records(monkeypatch, "restore", kept, tmp_path / "runs") == 0
+    assert {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*.json*")} == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"last_scale": 0.1', '"last_scale": 0.2', "its settings have the identity"),
+        ('"by_epoch"', '"by_epochs"', "KeyError: 'by_epoch'"),
+        ('"last_scale"', '"last_scales"', "init.last_scales"),
+        ('"state"', '"state', "JSONDecodeError"),
+    ],
+)
+def test_a_line_that_was_changed_is_named(old, new, message, kept, tmp_path, monkeypatch, capsys):
+    kept.write_text(kept.read_text().replace(old, new, 1))
+    assert records(monkeypatch, "restore", kept, tmp_path / "again") == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"error: {kept}, line 1: ")
+    assert message in shown
+    assert shown.count("\n") == 1
+    assert not list((tmp_path / "again").rglob("run.json"))
+
+
+def test_the_same_runs_of_two_files_are_compared(kept, tmp_path, monkeypatch, capsys):
+    first = json.loads(kept.read_text().splitlines()[0])
+    made = {"one": [60.0, 61.0, None], "two": [63.0, 60.0, 90.0]}
+    for name, errors in made.items():
+        lines = [
+            {
+                **first,
+                "seed": seed,
+                "result": {"status": "failed" if error is None else "finished", "test_error": error},
+            }
+            for seed, error in enumerate(errors)
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert records(monkeypatch, "compare", tmp_path / "one.jsonl", tmp_path / "two.jsonl") == 0
+    shown = capsys.readouterr().out
+    assert "| 0 | 60.00 | 63.00 | +3.00 |" in shown
+    assert "| 1 | 61.00 | 60.00 | -1.00 |" in shown
+    assert "| 2 | failed | 90.00 | – |" in shown
+    assert "2 differences: mean +1.00, standard deviation 2.83, largest 3.00 points." in shown
+    assert shown.rstrip().endswith("1.58."), "the root of (9 + 1) / 2 / 2"
 
 
 def test_what_cannot_be_read_or_written_is_one_line(tmp_path, monkeypatch, capsys):
-    assert records(monkeypatch, tmp_path / "none", tmp_path / "kept.jsonl") == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    assert records(monkeypatch, "keep", tmp_path / "none", tmp_path / "kept.jsonl") == 2
+    assert records(monkeypatch, "restore", tmp_path / "none", tmp_path / "runs") == 2
+    assert records(monkeypatch, "compare", tmp_path / "none", tmp_path / "none") == 2
+    assert capsys.readouterr().err.count("\n") == 3
 
 
 def test_what_is_left_out_is_named(tmp_path, monkeypatch, capsys):
     make_run(tmp_path, settings())
     (make_run(tmp_path, settings(), seed=1) / "run.json").write_text("{")
-    assert records(monkeypatch, tmp_path, tmp_path / "kept.jsonl") == 0
+    assert records(monkeypatch, "keep", tmp_path, tmp_path / "kept.jsonl") == 0
     assert "1 not among the runs: " in capsys.readouterr().out
+
+
+def test_the_files_in_results_make_runs(tmp_path, monkeypatch):
+    files = sorted((ROOT / "results").glob("*.jsonl"))
+    assert files
+    for file in files:
+        assert records(monkeypatch, "restore", file, tmp_path / file.stem) == 0
+        made = survey(str(tmp_path / file.stem))
+        assert len(made.records) == len(file.read_text().splitlines())
+        assert not [run.damage for run in made.records if run.damage]
+        commits = [
+            start["commit"] for run in made.records for start in read_json(run.path / "environment.json")["starts"]
+        ]
+        assert all(commits)
