@@ -29,7 +29,6 @@ from farkas_exp.config.identity import identify  # noqa: E402
 from farkas_exp.config.parsing import schema_defaults  # noqa: E402
 from farkas_exp.machine.errors import UserError, in_one_line  # noqa: E402
 from farkas_exp.machine.files import write_text  # noqa: E402
-from farkas_exp.machine.terminal import unreadable_text  # noqa: E402
 from farkas_exp.report.arms import group_arms  # noqa: E402
 from farkas_exp.report.maps import layers_of  # noqa: E402
 from farkas_exp.runs import RunDirectory, RunRecord, open_run, read_json, survey, write_json, write_record  # noqa: E402
@@ -133,8 +132,8 @@ def keep(runs_dir: Path, file: Path) -> None:
     lines = [json_line(line_of(run, arm.label)) for arm in group_arms(found.records) for run in arm.runs]
     write_text(file, "".join(sorted(lines)))
     print(f"{len(lines)} runs in {file}")
-    if left_out := unreadable_text(found.unreadable):
-        print(left_out)
+    if found.left_out:
+        print(found.left_out)
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,6 @@
 
 import os
 import unicodedata
-from collections.abc import Sequence
-from typing import Any
-
-NAMED = 10
-"""The most unreadable things that are named; the others are counted."""
 
 
 def printable(text: object) -> str:
@@ -28,12 +23,3 @@ def _is_visible(character: str) -> bool:
 def shown(path: str | os.PathLike[str]) -> str:
     """A path as one printable line, whatever its bytes."""
     return printable(os.fsencode(path).decode("utf-8", "backslashreplace"))
-
-
-def unreadable_text(unreadable: Sequence[Any]) -> str:
-    """One line that counts and names what is not among the runs, such as what cannot be read; empty if nothing."""
-    if not unreadable:
-        return ""
-    names = [printable(each) for each in unreadable[:NAMED]]
-    names += [f"{len(unreadable) - NAMED} more"] if len(unreadable) > NAMED else []
-    return f"{len(unreadable)} not among the runs: {'; '.join(names)}"

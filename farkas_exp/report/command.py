@@ -9,7 +9,7 @@ from typing import Literal
 from farkas_exp.config import WandbConfig
 from farkas_exp.machine.commands import command
 from farkas_exp.machine.errors import UserError, unknown
-from farkas_exp.machine.terminal import printable, unreadable_text
+from farkas_exp.machine.terminal import printable
 from farkas_exp.registry import EXPERIMENTS, REPORTS
 from farkas_exp.report.environments import environment_note
 from farkas_exp.report.render import FORMATS, Report, formats_of, show
@@ -75,10 +75,9 @@ def run(request: Request) -> list[Path]:
     records = selected(found.records, request.filters)
     if not records and rendering.needs_runs:
         wanted = " ".join(f"{key}={values[-1]}" for key, values in request.filters.items())
-        left_out = unreadable_text(found.unreadable)
         raise UserError(
             f"runs_dir: no run in {request.runs_dir}" + (f" with {wanted}" if wanted else "")
-            + (f" ({left_out})" if left_out else "")
+            + (f" ({found.left_out})" if found.left_out else "")
         )  # fmt: skip
     files = _show(rendering.build(records), request, found, records)
     for path in files:
@@ -111,8 +110,7 @@ def render_experiment(experiment: str, runs_dir: Path, paths: Sequence[Path]) ->
 
 def _show(report: Report, request: Request, found: Survey, records: Sequence[RunRecord]) -> list[Path]:
     """Show a report of these runs, with what is not among them and where they were not trained alike."""
-    left_out = unreadable_text(found.unreadable)
-    notes = [note for note in (left_out and f"{left_out}.", environment_note(records)) if note]
+    notes = [note for note in (found.left_out and f"{found.left_out}.", environment_note(records)) if note]
     return show(report, request.folder, request.formats, sys.stdout, notes, records)
 
 

@@ -21,7 +21,7 @@ from farkas_exp.config.options import shown
 from farkas_exp.config.store import is_choice
 from farkas_exp.machine.commands import command
 from farkas_exp.machine.errors import UserError
-from farkas_exp.machine.terminal import printable, unreadable_text
+from farkas_exp.machine.terminal import printable
 from farkas_exp.runs import DONE, RunRecord, Survey, query, survey
 from farkas_exp.runs.command import folder_at, read_words
 
@@ -61,15 +61,14 @@ def main(arguments: Sequence[str]) -> None:
     runs_dir, top = values.get("runs_dir", Path("runs")), values.get("top", 5)
     found = survey(runs_dir)
     ranked = rank(query.selected(found.records, filters))
-    left_out = unreadable_text(found.unreadable)
     if not ranked:
         raise UserError(
             f"runs_dir: no run in {runs_dir} is done and has held images out; search with dataset.validation=0.1"
-            + (f" ({left_out})" if left_out else "")
+            + (f" ({found.left_out})" if found.left_out else "")
         )
     _print(ranked, top)
-    if left_out:
-        print(left_out)
+    if found.left_out:
+        print(found.left_out)
 
 
 def _top(value: str) -> int:

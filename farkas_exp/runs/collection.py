@@ -13,6 +13,9 @@ from farkas_exp.runs.directory import DONE, RunDirectory
 from farkas_exp.runs.jsonfiles import is_altered, read_json
 from farkas_exp.runs.record import RunRecord, read_data, read_run
 
+NAMED = 10
+"""The most unreadable things that are named; the others are counted."""
+
 
 @dataclass(frozen=True)
 class Unreadable:
@@ -32,6 +35,15 @@ class Survey:
     records: list[RunRecord]
     unreadable: list[Unreadable]
 
+    @property
+    def left_out(self) -> str:
+        """One line that counts and names what is not among the runs; empty if nothing."""
+        if not self.unreadable:
+            return ""
+        names = [printable(each) for each in self.unreadable[:NAMED]]
+        names += [f"{len(self.unreadable) - NAMED} more"] if len(self.unreadable) > NAMED else []
+        return f"{len(self.unreadable)} not among the runs: {'; '.join(names)}"
+
 
 def survey(runs_dir: str | Path) -> Survey:
     """Read all runs below `runs_dir`; skip folders that hold none.
@@ -44,7 +56,7 @@ def survey(runs_dir: str | Path) -> Survey:
         record = read_run(path)
         records += [record] if record else []
         unreadable += faults(path, record)
-    records, again = _each_once(told_apart(records))
+    records, again = each_once(told_apart(records))
     unreadable += again
     return Survey(
         sorted(records, key=lambda r: (r.slug, r.identity, r.seed)), sorted(unreadable, key=lambda u: str(u.path))
@@ -73,7 +85,7 @@ def told_apart(records: Sequence[RunRecord]) -> list[RunRecord]:
     ]  # fmt: skip
 
 
-def _each_once(records: Sequence[RunRecord]) -> tuple[list[RunRecord], list[Unreadable]]:
+def each_once(records: Sequence[RunRecord]) -> tuple[list[RunRecord], list[Unreadable]]:
     """Each run in one of its folders, and the others: a copy or a link must not count as a further repetition.
 
     Of several folders that counts which is named as the run is, then one with a result.

@@ -8,7 +8,7 @@ from rich.filesize import decimal
 from farkas_exp.machine.commands import command
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.output import say
-from farkas_exp.machine.terminal import printable, unreadable_text
+from farkas_exp.machine.terminal import printable
 from farkas_exp.runs import DONE, RunDirectory, read_run, survey
 from farkas_exp.runs.command import folder_at, one_of, read_words
 from farkas_exp.runs.query import selected
@@ -54,8 +54,8 @@ def main(arguments: Sequence[str]) -> None:
     also = f"; {left} without a result {'is' if left == 1 else 'are'} left alone" if left else ""
     more = "" if apply or not count else f"; to delete it, add apply=true (drop={drop})"
     say(f"{decimal(freed)} {'freed' if apply else 'could be freed'} in {count} of {len(chosen)} runs{also}{more}")
-    if unreadable := unreadable_text(found.unreadable):
-        say(unreadable)
+    if found.left_out:
+        say(found.left_out)
 
 
 def _prune(run: RunDirectory, drop: str, apply: bool) -> tuple[int, str]:

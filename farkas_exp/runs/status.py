@@ -23,13 +23,17 @@ from farkas_exp.machine.output import plural
 from farkas_exp.machine.signals import StopRequest
 from farkas_exp.machine.terminal import printable
 from farkas_exp.runs import RunRecord
+from farkas_exp.runs.collection import each_once
 from farkas_exp.runs.command import folder_at, one_of, read_words
 from farkas_exp.runs.query import differing, effective_settings, number, selected, short
 
 DAMAGED = "damaged"
 """State of a run directory whose `run.json` or `result.json` cannot be read; always listed and counted."""
 
-ORDER = (runs.RUNNING, runs.INTERRUPTED, runs.CRASHED, DAMAGED, runs.EMPTY, runs.FAILED, runs.FINISHED)
+COPY = "copy"
+"""State of a further folder of a run, which reports do not count either; always listed and counted by itself."""
+
+ORDER = (runs.RUNNING, runs.INTERRUPTED, runs.CRASHED, DAMAGED, COPY, runs.EMPTY, runs.FAILED, runs.FINISHED)
 """The order of the list: what needs attention first."""
 
 HELP = f"""\
@@ -39,7 +43,7 @@ Lists runs with their state, epoch, test or validation error, time left, host, a
 
 runs_dir=runs         where the runs are
 state=running         only runs in this state; several are separated by commas: {", ".join(ORDER)}
-                      (damaged ones are always listed)
+                      (damaged ones and copies are always listed)
 format=plain          plain or json
 watch=true            keep the list up to date on the terminal, until Ctrl-C
 every=2               seconds between updates, with watch=true
@@ -134,13 +138,14 @@ class Watcher:
         self._settings: dict[str, dict[str, Any]] = {}
 
     def look(self) -> list[Line]:
-        """The requested runs by state (`ORDER`) and name, and every damaged one."""
+        """The requested runs by state (`ORDER`) and name, and every damaged one or copy."""
         now, wanted = time.time(), self.request.states
         seen = [self._see(path) for path in runs.scan(self.request.runs_dir)]
-        found = selected([each.record for each in seen if each.record and not each.faults], self.request.filters)
-        found = [record for record in found if not wanted or record.state in wanted]
+        once, copies = each_once([each.record for each in seen if each.record and not each.faults])
+        found = [run for run in selected(once, self.request.filters) if not wanted or run.state in wanted]
         differ = self._different(found)
         lines = [replace(self._line(record, now), settings=differ[record.identity]) for record in found]
+        lines += [Line(self._name(copy.path), COPY, note=copy.why) for copy in copies]
         for each in seen:
             note = "; ".join(fault.why for fault in each.faults)
             if each.record and each.faults:
@@ -256,7 +261,8 @@ def watch(request: Request) -> None:
                 return
 
 
-_STYLES = {runs.RUNNING: "green", runs.CRASHED: "red", DAMAGED: "red", runs.FAILED: "yellow", runs.INTERRUPTED: "cyan"}
+_STYLES = {runs.RUNNING: "green", runs.FAILED: "yellow", runs.INTERRUPTED: "cyan"}
+_STYLES |= dict.fromkeys((runs.CRASHED, DAMAGED, COPY), "red")
 
 
 def table(lines: Sequence[Line], title: str, height: int) -> Any:

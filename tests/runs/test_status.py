@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import threading
 import time
 
@@ -110,6 +111,16 @@ def test_damaged_runs_are_listed_and_counted_whatever_is_asked_for(folder, capsy
         assert sum("result.json is damaged; the run counts as not done" in line for line in lines) == 1
     document = json.loads("\n".join(listed(capsys, f"runs_dir={folder}", "format=json", "state=failed")))
     assert document["count"] == {"damaged": 2, "failed": 1}
+
+
+def test_a_copy_of_a_run_is_no_further_run(folder, capsys):
+    path = running(folder).path
+    shutil.copytree(path, folder / "copied" / "seed_0")
+    for filters in ([], ["state=running"]):
+        lines = listed(capsys, f"runs_dir={folder}", *filters)
+        (copied,) = [line for line in lines if line.startswith("copy")]
+        assert f"copied/seed_0  (the same run as {path}, counted once)" in copied
+    assert listed(capsys, f"runs_dir={folder}")[-1] == "6 runs: 2 interrupted, 1 crashed, 1 copy, 1 failed, 1 finished"
 
 
 def test_text_of_a_record_is_printed_without_its_control_characters(folder, capsys):
