@@ -13,8 +13,12 @@ from tests.paths import ROOT
 
 FROZEN = json.loads((ROOT / "tests" / "config" / "frozen_identities.json").read_text(encoding="utf-8"))
 RATE = ["lr.value=0.03"]
-GIVEN = {"table3": ["dataset.root=x"], "without_normalization_test": RATE, "transformers_test": RATE}
-"""What an experiment cannot be composed without; the second stage takes its rate from the first one's runs."""
+LABELLED = ["dataset.root=x", 'dataset.label="CIFAR-10, JPEG-recompressed, 16x16"']
+GIVEN = {"table3": ["dataset.root=x"], "table1_small_images": LABELLED, "without_normalization_test": RATE,
+         "transformers_test": RATE}  # fmt: skip
+"""What an experiment cannot be composed without; the second stage takes its rate from the first one's runs.
+
+The label is that of the published runs (`results/table1_small_images.jsonl`)."""
 
 
 def hashes(experiment: str, *given: str) -> set[str]:
@@ -26,8 +30,13 @@ def test_every_cell_has_a_hash_of_its_own() -> None:
     assert {name: len(cells) for name, cells in FROZEN.items()} == {
         "table1": 16, "table2": 12, "table3": 6, "table4": 4, "table1_controls": 82,
         "without_normalization": 180, "without_normalization_test": 30,
-        "table4_controls": 4, "transformers": 42, "transformers_test": 7,
+        "table4_controls": 4, "table1_small_images": 31, "transformers": 42, "transformers_test": 7,
     }  # fmt: skip
+
+
+def test_the_published_runs_on_small_images_are_cells_of_their_experiment() -> None:
+    lines = (ROOT / "results" / "table1_small_images.jsonl").read_text(encoding="utf-8").splitlines()
+    assert {json.loads(line)["run"].rsplit("-", 1)[1] for line in lines} <= set(FROZEN["table1_small_images"])
 
 
 @pytest.mark.parametrize("experiment", FROZEN)

@@ -259,8 +259,8 @@ def test_the_cpu_edition_has_every_row_of_table_1_at_the_small_rate() -> None:
 
 def test_the_small_images_have_table_1s_arms_and_the_controls_that_tell_scale_from_geometry(tmp_path: Path) -> None:
     made = jobs("table1_small_images", f"dataset.root={tmp_path}", "seed=0")
-    assert len(made) == 27
-    assert len({identify(job).hash for job in made}) == 27, "no arm is another one under another name"
+    assert len(made) == 31
+    assert len({identify(job).hash for job in made}) == 31, "no arm is another one under another name"
     paper = {arm(job) for job in jobs("table1_small_images", f"dataset.root={tmp_path}", "seed=0", "arm=none,batch")}
     assert paper == {
         (f"{family}{depth}", norm, 0.01, "sum" if family == "farkasnet" else None, "pytorch")
@@ -270,4 +270,14 @@ def test_the_small_images_have_table_1s_arms_and_the_controls_that_tell_scale_fr
     }
     without = [job for job in made if not job.aggregation.append]
     assert {job.model.name for job in without} == {"farkasnet18", "farkasnet50"}
+    with_margin = {(job.model.name, job.init.last_scale): job for job in made if job.aggregation.margin}
+    assert set(with_margin) == set(itertools.product(("farkasnet18", "farkasnet50"), (1.0, 1 / 6)))
+    for (model, scale), job in with_margin.items():
+        settings = {**settings_of(job), "aggregation.margin": 0.0}
+        (twin,) = (
+            each for each in made
+            if (each.model.name, each.init.name, each.init.last_scale) == (model, "kaiming", scale) and each is not job
+        )  # fmt: skip
+        assert (job.aggregation.margin, settings) == (1e-3, settings_of(twin))
+        assert {0, job.epochs} <= set(job.diagnostics.epochs) & set(twin.diagnostics.epochs), "dead points of both"
     assert next(iter(sweep_of("table1_small_images"))) == "seed", "one seed of everything first"
