@@ -13,6 +13,7 @@ from typing import Any
 from farkas_exp.registry import NETWORKS, NORMALIZATIONS
 from farkas_exp.report.statistics import Summary, summarize
 from farkas_exp.report.tables import Cell, Table, cell
+from farkas_exp.report.training_figures import training_key, training_note
 from farkas_exp.runs import CRASHED, EMPTY, FAILED, FINISHED, RunRecord, query
 
 
@@ -149,9 +150,11 @@ def arms_table(arms: Sequence[Arm], title: str = "Error of the last epoch") -> T
     sets = evaluation_sets(arms)
     columns = ["arm", *(f"{name} error (%)" for name in sets), "n", "failed", "train error (%)", "seconds a run"]
     columns += ["not finished"] if any(gaps) else []
+    finished = [run for arm in arms for run in arm.finished]
+    train_error = training_key([run.result or {} for run in finished], "error")
     rows, notes = [], []
     for arm, gap in zip(arms, gaps, strict=True):
-        train, seconds = arm.summary("train_error"), arm.summary("seconds")
+        train, seconds = arm.summary(train_error), arm.summary("seconds")
         row = [
             cell(arm.label),
             *error_cells(arm, sets),
@@ -162,7 +165,8 @@ def arms_table(arms: Sequence[Arm], title: str = "Error of the last epoch") -> T
         ]
         rows.append(tuple([*row, cell(gap)] if any(gaps) else row))
         notes += [failure_note(arm)] if arm.failed else []
-    notes.insert(0, "Mean ± standard deviation over n seeds, last epoch; lower is better.")
+    first = ("Mean ± standard deviation over n seeds, last epoch; lower is better.", training_note(finished, "error"))
+    notes = [*filter(None, first), *notes]
     return Table(title, tuple(columns), tuple(rows), tuple(notes), tuple(arm_record(arm) for arm in arms), "arms")
 
 

@@ -12,8 +12,10 @@ from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.output import say
 from farkas_exp.machine.terminal import printable
 from farkas_exp.report import style
+from farkas_exp.report.curves import TRAIN_LOSS
 from farkas_exp.report.render import FORMATS, Report, formats_of, show
 from farkas_exp.report.tables import Table, cell
+from farkas_exp.report.training_figures import EACH
 from farkas_exp.runs import RunDirectory, RunRecord, query, read_starts, record_at
 from farkas_exp.runs.command import folder_at, paths_and_words
 
@@ -56,7 +58,9 @@ def report(records: Sequence[RunRecord]) -> Report:
     different = _different(records)
     title = "What differs" if different else "Nothing differs"
     differ = _table(title, "setting", different, named, notes, "compare")
-    outcome = _table("What came of it", "figure", _outcomes(records), named, (), "compare_results")
+    outcomes = _outcomes(records)
+    said = tuple(text for start, text in EACH.items() if any(key.startswith(start) for key in outcomes))
+    outcome = _table("What came of it", "figure", outcomes, named, said, "compare_results")
     return Report("compare", (differ, outcome), {"compare": lambda: curves(named)})
 
 
@@ -144,7 +148,7 @@ def curves(named: Mapping[str, RunRecord]) -> Any:
                 marker = "o" if len(rows) == 1 else None
                 label = style.text(f"{letter}: {record.slug}, seed {record.seed} ({record.state}{on})")
                 axes.plot(epochs, values, color=color, linestyle=line, marker=marker, label=label)
-        for axes, label in ((error, f"{sets} error (%)"), (loss, "training loss, running mean (nats)")):
+        for axes, label in ((error, f"{sets} error (%)"), (loss, TRAIN_LOSS["train_loss"])):
             axes.set_ylabel(label)
             axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -15,13 +15,16 @@ from farkas_exp.report import style
 from farkas_exp.report.arms import Arm, arms_table, evaluation_sets, group_arms
 from farkas_exp.report.render import Report
 from farkas_exp.report.statistics import over_seeds
+from farkas_exp.report.training_figures import training_key
 from farkas_exp.runs import RunRecord
 from farkas_exp.runs.query import number, setting
 
 TEST_ERROR = ("test_error", "test error (%)")
-TRAIN_LOSS = ("train_loss", "training loss, running mean (nats)")
-TRAIN_EVAL_LOSS = ("train_eval_loss", "training loss after the epoch (nats)")
-"""The mean over the steps of an epoch, in training mode; that of the network after it, where all runs measured it."""
+TRAIN_LOSS = {
+    "train_loss": "training loss, running mean (nats)",
+    "train_eval_loss": "training loss after the epoch (nats)",
+}
+"""What the training losses of `training_key` are called on an axis."""
 MOST_ARMS = 120
 """The most arms in a figure; nobody can distinguish more lines."""
 
@@ -58,8 +61,8 @@ def arm_curve(arm: Arm, key: str) -> Curve | None:
 def training_loss(arms: Sequence[Arm]) -> tuple[str, str]:
     """The training loss that all drawn runs of these arms have, and its label: that after the epoch if they can."""
     drawn = [run for arm in arms for run in arm.finished or arm.unfinished]
-    measured = (run.result or next(iter(run.metrics()), {}) for run in drawn)
-    return TRAIN_EVAL_LOSS if drawn and all(TRAIN_EVAL_LOSS[0] in row for row in measured) else TRAIN_LOSS
+    key = training_key([run.result or next(iter(run.metrics()), {}) for run in drawn], "loss")
+    return key, TRAIN_LOSS[key]
 
 
 @dataclass(frozen=True)

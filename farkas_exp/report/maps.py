@@ -15,6 +15,7 @@ from farkas_exp.report.kinds import Kinds
 from farkas_exp.report.landscape import measurement
 from farkas_exp.report.statistics import over_seeds
 from farkas_exp.report.tables import Table, cell
+from farkas_exp.report.training_figures import RUNNING
 from farkas_exp.runs import DONE, RunRecord
 from farkas_exp.runs.query import by_data, chance_error, has_failed, number, outcome, ranked_error, setting
 
@@ -156,7 +157,7 @@ def deep_narrow_table(found: Sequence[Grid], name: str = "deep_narrow", notes: S
     said = (
         f"Test accuracy in percent, {_seeds(found)}; below it that on the training set, and the share of the training"
         " points (in percent) that are dead at initialization, in the layer where most are. A run that failed to train"
-        f" counts as chance, {data_of(found)[1]:g} %.",
+        f" counts as chance, {data_of(found)[1]:g} %. Training accuracy: {RUNNING}.",
     )
     columns = ("", *[grid.label for grid in found])
     return Table(title_of(found), columns, tuple(rows), (*said, *notes), tuple(records), name)
@@ -186,6 +187,8 @@ def deep_narrow_figure(found: Sequence[Grid]) -> Any:
             axes.set_xlabel("width")
         figure.suptitle(title_of(found))
         caption = f"{name[0].upper()}{name[1:]}: {_seeds(found)}. Chance is {chance:g} %. A cross: no run."
+        if "train_accuracy" in shown:
+            caption += f"\nTraining accuracy: {RUNNING}."
         if len(shown) > 2:
             caption += (
                 "\nDead points: the share of the training points at which no unit is active, in the layer where it is"

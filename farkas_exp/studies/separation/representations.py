@@ -9,6 +9,7 @@ import numpy as np
 from farkas_exp.machine.errors import UserError
 from farkas_exp.report import style
 from farkas_exp.report.render import Report
+from farkas_exp.report.training_figures import RUNNING
 from farkas_exp.runs import RunRecord
 from farkas_exp.runs.query import number
 from farkas_exp.studies.separation.table1 import KINDS, separation_table
@@ -89,7 +90,8 @@ def training_figure(shown: Mapping[str, RunRecord]) -> Any:
         figure.suptitle("Two moons: cross-entropy, constraint loss, and the classes of the plane on the way")
         figure.supxlabel(
             "epoch. One run each, of the smallest seed. Black: cross-entropy; orange: the constraint loss as it is"
-            " added, with its strength.",
+            " added, with its strength.\n"
+            f"Training accuracy and losses: {RUNNING}.",
             fontsize=8.5,
         )
     return figure

@@ -10,6 +10,7 @@ from farkas_exp.report.landscape import measurement
 from farkas_exp.report.maps import DATA, layers_of
 from farkas_exp.report.render import Report
 from farkas_exp.report.tables import Table
+from farkas_exp.report.training_figures import RUNNING
 from farkas_exp.runs import RunRecord
 from farkas_exp.runs.query import number, outcome, setting
 
@@ -83,7 +84,8 @@ def separation_table(
     columns = [Column(name, value, ".3f") for name, value in COLUMNS.items()]
     notes = (
         "Accuracies of the best and of the last epoch, losses of the last; the validation points are the test set of"
-        " these runs. The training figures are those of the network before the epoch's one update.",
+        " these runs.",
+        f"The training figures: {RUNNING}; with one step an epoch, of the network before it.",
         "The paper calls its table maximal performance, of one seed, which is read as the best epoch here. Of which"
         " epoch its losses are it does not say: Sep-UP's 0.6988 is that of a guess, at an accuracy of 0.9882.",
         "Dead points: those that no unit of some layer is active for, after the last epoch; most in a layer: the"
