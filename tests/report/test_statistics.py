@@ -62,11 +62,21 @@ def test_the_interval_of_one_sample_is_students_and_of_two_welchs(confidence: fl
 
 
 def test_the_interval_of_an_average_over_cells_by_hand() -> None:
-    found = welch_interval([[1.0, 2.0, 3.0], [10.0, 14.0]], [0.5, 0.5])
-    parts = np.array([1.0 / 3, 8.0 / 2]) / 4
-    freedom = parts.sum() ** 2 / (parts[0] ** 2 / 2 + parts[1] ** 2 / 1)
-    assert found.estimate == pytest.approx((2.0 + 12.0) / 2)
+    found = welch_interval([[1.0, 2.0, 3.0], [10.0, 12.0, 14.0, 16.0]], [0.5, 0.5])
+    parts = np.array([1.0 / 3, (20 / 3) / 4]) / 4
+    freedom = parts.sum() ** 2 / (parts[0] ** 2 / 2 + parts[1] ** 2 / 3)
+    assert found.estimate == pytest.approx((2.0 + 13.0) / 2)
     assert found.high - found.estimate == pytest.approx(stats.t.ppf(0.975, freedom) * np.sqrt(parts.sum()))
+
+
+def test_samples_of_two_stand_apart_from_larger_ones_by_hand() -> None:
+    found = welch_interval([[1.0, 2.0, 3.0], [10.0, 14.0]], [1.0, -1.0])
+    student = [welch_interval([sample], [1.0]) for sample in ([1.0, 2.0, 3.0], [10.0, 14.0])]
+    reaches = [each.high - each.estimate for each in student]
+    assert found.high - found.estimate == pytest.approx(np.hypot(*reaches))
+    two = welch_interval([[1.0, 2.0], [10.0, 14.0]], [1.0, -1.0])
+    expected = stats.ttest_ind([1.0, 2.0], [10.0, 14.0], equal_var=False).confidence_interval(0.95)
+    assert (two.low, two.high) == pytest.approx(tuple(expected)), "Welch's where both have two"
 
 
 def test_an_interval_without_spread_is_a_point() -> None:
@@ -80,28 +90,75 @@ def test_no_interval_without_two_values_in_each_sample(samples: list[list[float]
         welch_interval(samples, [1.0] * len(samples))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("sizes", "spreads"),
-    [
-        ((3, 3), (1, 1)), ((3, 3), (1, 10)), ((3, 5), (4, 1)), ((5, 3), (4, 1)), ((5, 5), (1, 30)), ((10, 3), (1, 3)),
-        ((3,) * 14, (1,) * 14), ((3,) * 14, (0.1, 0.2, 0.3, 0.3, 0.3, 0.4, 3) * 2), ((3,) * 8, (0.2, 4) * 4),
-        ((5,) * 14, (0.1,) * 13 + (10,)), ((3, 5) * 7, (1, 2) * 7),
-    ],
-)  # fmt: skip
-def test_the_interval_covers_as_often_as_it_says_with_unequal_variances(
-    sizes: tuple[int, ...], spreads: tuple[float, ...]
-) -> None:
-    """Of networks in pairs, as the claims compare them."""
+def coverage(sizes: tuple[int, ...], spreads: tuple[float, ...], confidence: float = 0.95, times: int = 4000) -> float:
+    """How many of so many intervals hold the average difference of networks in pairs, as the claims compare them."""
     generator = np.random.default_rng(1)
     means, share = generator.normal(0, 20, len(sizes)), 2 / len(sizes)
     weights, hits = [share, -share] * (len(sizes) // 2), 0
     truth = float(np.dot(weights, means))
-    for _ in range(4000):
+    for _ in range(times):
         samples = [generator.normal(mean, sd, n) for mean, sd, n in zip(means, spreads, sizes, strict=True)]
-        found = welch_interval(samples, weights)
+        found = welch_interval(samples, weights, confidence)
         hits += found.low <= truth <= found.high
-    assert 0.93 <= hits / 4000 <= 0.97
+    return hits / times
+
+
+RATIOS = (1, 4, 10, 30, 100)
+"""Of the variances of two networks."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ratio", RATIOS)
+@pytest.mark.parametrize("sizes", [(3, 3), (5, 5), (3, 5), (5, 3)])
+def test_the_interval_of_a_cell_covers_as_often_as_it_says(sizes: tuple[int, int], ratio: float) -> None:
+    assert 0.93 <= coverage(sizes, (1, ratio**0.5)) <= 0.97
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ratio", RATIOS)
+@pytest.mark.parametrize("sizes", [(2, 2), (3, 2), (2, 3), (5, 2), (2, 5)])
+def test_two_runs_of_a_network_are_rather_covered_too_often_than_too_rarely(
+    sizes: tuple[int, int], ratio: float
+) -> None:  # fmt: skip
+    assert 0.935 <= coverage(sizes, (1, ratio**0.5)) <= 0.995
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ratio", RATIOS)
+@pytest.mark.parametrize(
+    ("sizes", "confidence", "low", "high"),
+    [((3, 3), 0.9, 0.88, 0.93), ((5, 5), 0.9, 0.88, 0.93), ((2, 3), 0.9, 0.9, 0.98),
+     ((3, 3), 1 - 0.05 / 7, 0.98, 0.998), ((5, 5), 1 - 0.05 / 7, 0.985, 0.998), ((2, 3), 1 - 0.05 / 7, 0.99, 1)],
+)  # fmt: skip
+def test_the_intervals_of_equivalence_and_those_that_hold_jointly_cover_too(
+    sizes: tuple[int, int], confidence: float, low: float, high: float, ratio: float
+) -> None:
+    assert low <= coverage(sizes, (1, ratio**0.5), confidence) <= high
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sizes", "spreads"),
+    [
+        ((10, 3), (1, 3)), ((3,) * 14, (1,) * 14), ((3,) * 14, (0.1, 0.2, 0.3, 0.3, 0.3, 0.4, 3) * 2),
+        ((3,) * 8, (0.2, 4) * 4), ((5,) * 14, (0.1,) * 13 + (10,)), ((3, 5) * 7, (1, 2) * 7),
+    ],
+)  # fmt: skip
+def test_the_interval_of_an_average_covers_as_often_as_it_says(
+    sizes: tuple[int, ...], spreads: tuple[float, ...]
+) -> None:  # fmt: skip
+    assert 0.93 <= coverage(sizes, spreads) <= 0.97
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "low", "high"), [(3, 0.92, 0.94), (2, 0.89, 0.93), (5, 0.935, 0.95)])
+@pytest.mark.parametrize("cells", [2, 3, 7])
+def test_an_average_that_one_sample_dominates_is_covered_less_often_as_the_docs_say(
+    cells: int, size: int, low: float, high: float
+) -> None:
+    """One network with 100 times the variance of all others."""
+    others = 2 * cells - 1
+    assert low <= coverage((size,) * (others + 1), (10.0, *[1.0] * others)) <= high
 
 
 @pytest.mark.parametrize("alternative", ["two-sided", "greater", "less"])

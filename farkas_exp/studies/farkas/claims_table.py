@@ -23,7 +23,8 @@ def claims_tables(findings: Sequence[tuple[Claim, Finding]]) -> tuple[Table, ...
 
 
 _LEGEND = (
-    "Intervals: Welch and Satterthwaite's, of 95 % where nothing else is said, or exact ones of a share."
+    "Intervals: Welch and Satterthwaite's, of 95 % where nothing else is said (they hold in 93 to 99 % for a cell, by its"
+    " runs: docs/experiments.md), or exact ones of a share."
     " p: permutations within the cells, failed runs at chance. Failed: runs of either network that did not train, with"
     " the p value of both failing as often (Boschloo's exact test)."
 )
