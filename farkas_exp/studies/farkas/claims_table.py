@@ -22,9 +22,20 @@ def claims_tables(findings: Sequence[tuple[Claim, Finding]]) -> tuple[Table, ...
     return (replace(tables[0], records=records, name="claims"), *tables[1:])
 
 
+def verdict_lines(findings: Sequence[tuple[Claim, Finding]]) -> tuple[str, ...]:
+    """A line for each claim that is decided, and one for the number of the others."""
+    decided = [each for each in findings if each[1].verdict != NOT_ENOUGH]
+    lines = []
+    for claim, finding in decided:
+        where = ", not in the paper's setting" if finding.setting else ""
+        lines.append(f"Claim ({claim.key}) {finding.verdict}{where}: {claim.statement}")
+    left = len(findings) - len(decided)
+    return (*lines, *[f"Claims of the paper without enough runs: {left} of {len(findings)}."] * bool(left))
+
+
 _LEGEND = (
-    "Intervals: Welch and Satterthwaite's, of 95 % where nothing else is said (they hold in 93 to 99 % for a cell, by its"
-    " runs: docs/experiments.md), or exact ones of a share."
+    "Intervals: Welch and Satterthwaite's, of 95 % where nothing else is said (in a cell, 93 to 99 of 100 hold, by the"
+    " number of runs: docs/experiments.md), or exact ones of a share."
     " p: permutations within the cells, failed runs at chance. Failed: runs of either network that did not train, with"
     " the p value of both failing as often (Boschloo's exact test)."
 )

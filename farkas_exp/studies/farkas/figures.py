@@ -5,22 +5,24 @@ has it. The band is ± one standard deviation over the seeds. The last fifth of 
 rate, is drawn again on a scale of its own. A figure is drawn as far as there are runs.
 """
 
+import itertools
 import math
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from farkas_exp.report import style
-from farkas_exp.report.arms import Arm, pretty
+from farkas_exp.report.arms import Arm, group_arms, model_name, pretty
 from farkas_exp.report.curves import TEST_ERROR, Look, arm_curve, draw_curves, line_text, looks, training_loss
 from farkas_exp.runs import RunRecord
 from farkas_exp.runs.query import is_plain, number, setting
 from farkas_exp.studies.farkas.figure1 import figure1
-from farkas_exp.studies.farkas.filling import Filled, fill
+from farkas_exp.studies.farkas.filling import Filled, change_text, fill
 from farkas_exp.studies.farkas.paper import FIGURE5, TABLES, PaperTable
 from farkas_exp.studies.farkas.paper_table import cell_arm, narrowing_notes
 
@@ -54,18 +56,19 @@ class View:
         key: of the metrics.
         label: of the axis.
         shown: the epochs to draw, of so many.
-        arms: the labels of the arms to draw; all without.
+        has: whether to draw an arm.
+        zoomed: whether it repeats a part of another view on a scale of its own.
     """
 
     key: str
     label: str
     shown: Callable[[int], slice] = slice
-    arms: frozenset[str] | None = None
+    has: Callable[[Arm], bool] = lambda arm: True
+    zoomed: bool = False
 
-    @property
-    def zoomed(self) -> bool:
-        """Whether it repeats a part of another view on a scale of its own."""
-        return self.arms is not None
+    def end(self, label: str = "", has: Callable[[Arm], bool] | None = None) -> "View":
+        """The last fifth of the epochs."""
+        return View(self.key, f"{self.label}, end{label}", _last_fifth, has or self.has, zoomed=True)
 
 
 def with_ends(panels: Sequence[Panel], key: str = TEST_ERROR[0], label: str = TEST_ERROR[1]) -> list[View]:
@@ -75,16 +78,19 @@ def with_ends(panels: Sequence[Panel], key: str = TEST_ERROR[0], label: str = TE
     """
     if not _has_lines(panels):
         return [View(key, label)]
-    norms = {arm.label: setting(arm.config, "normalization.name") for panel in panels for arm in panel.arms}
-    counts = Counter(norms.values())
+    whole = View(key, label)
+    counts = Counter({arm.label: _norm(arm) for panel in panels for arm in panel.arms}.values())
     if len(counts) < 2 or min(counts.values()) < 2:
-        return [View(key, label), View(key, f"{label}, end", _last_fifth, frozenset(norms))]
+        return [whole, whole.end()]
     ends = [
-        View(key, f"{label}, end\n{pretty('normalization.name', norm)}", _last_fifth,
-             frozenset(each for each, own in norms.items() if own == norm))
+        whole.end(f"\n{pretty('normalization.name', norm)}", lambda arm, norm=norm: _norm(arm) == norm)
         for norm in counts
-    ]  # fmt: skip
-    return [View(key, label), *ends]
+    ]
+    return [whole, *ends]
+
+
+def _norm(arm: Arm) -> Any:
+    return setting(arm.config, "normalization.name")
 
 
 def _has_lines(panels: Sequence[Panel]) -> bool:
@@ -103,6 +109,7 @@ def panels_figure(
     notes: Sequence[str] = (),
     show_failed: bool = False,
     line: Callable[[Arm], Any] | None = None,
+    look: Mapping[str, Look] | None = None,
 ) -> Any:
     """A row of panels for each view, with one legend for all of them and a caption below.
 
@@ -113,16 +120,20 @@ def panels_figure(
         notes: lines of the caption.
         show_failed: draw each failed run as a thin line that ends in a cross, as is done anyway where nothing else is.
         line: the style of an arm's line, where it is not to say the normalization.
+        look: of each label, where it is not to say the kind of network and the normalization.
     """
     by_label = {arm.label: arm for panel in panels for arm in panel.arms}
-    look = _label_looks(list(by_label.values()), line)
+    look = look or _label_looks(list(by_label.values()), line)
     show_failed = show_failed or not _has_lines(panels)
     single = len(panels) == 1
     rows, columns = (1, len(views)) if single else (len(views), len(panels))
     heights = [2.7] if single else [1.7 if view.zoomed else 2.7 for view in views]
-    below = 0.7 * single + 0.5 + 0.23 * (len(by_label) + len(notes) + 1)
+    ends = ["End: the last fifth of the epochs."] * any(view.zoomed for view in views)
+    captions = [part for said in (*_captions(panels, show_failed), *ends, *notes) for part in textwrap.wrap(said, 100)]
+    below = 0.7 * single + 0.6 + 0.2 * len(captions) + 0.23 * math.ceil(len(by_label) / 2)
     with style.new_figure(max(3.1 * columns, 9.2 if single else 6.4), sum(heights) + below) as figure:
         grid = figure.subplots(rows, columns, squeeze=False, height_ratios=heights)
+        first: dict[str, Any] = {}
         for index, view in enumerate(views):
             row = [grid[0][index]] if single else grid[index]
             for axes, panel in zip(row, panels, strict=True):
@@ -130,23 +141,22 @@ def panels_figure(
                 axes.set_xlabel("epoch" if single or index == len(views) - 1 else "")
                 if index == 0 and not single:
                     axes.set_title(panel.title)
-                if not view.zoomed and axes is not row[0]:
-                    axes.sharey(row[0])  # with numbers of its own: on a phone panels stand alone
+                if not view.zoomed and axes is not (like := first.setdefault(view.key, axes)):
+                    axes.sharey(like)  # with numbers of its own: on a phone panels stand alone
             row[0].set_ylabel(view.label)
         figure.suptitle(title)
-        ends = ["End: the last fifth of the epochs."] * any(view.zoomed for view in views)
-        _legend(figure, look, [*_captions(panels, show_failed), *ends, *notes])
+        _legend(figure, look, captions)
     return figure
 
 
 def _draw_panel(axes: Any, panel: Panel, view: View, look: Mapping[str, Look], show_failed: bool) -> None:
-    arms = [arm for arm in panel.arms if view.arms is None or arm.label in view.arms]
+    arms = [arm for arm in panel.arms if view.has(arm)]
     draw_curves(axes, arms, view.key, {arm.identity: look[arm.label] for arm in arms}, view.shown)
     if view.zoomed:
         axes.set_visible(bool(axes.get_lines()))
         axes.locator_params(axis="x", nbins=4, steps=[1, 2, 5, 10])
     elif show_failed:
-        _draw_failed(axes, panel.arms, view.key, look)
+        _draw_failed(axes, arms, view.key, look)
     if not axes.get_lines() and axes.get_visible():
         axes.text(0.5, 0.5, "no run to draw", transform=axes.transAxes, ha="center", color=style.COLORS["grey"])
         axes.set_xticks([])
@@ -189,7 +199,7 @@ def _captions(panels: Sequence[Panel], show_failed: bool) -> list[str]:
     counts = [curve.n for curve in curves if curve]
     lines = [line_text(counts)] if counts else []
     failed = [
-        f"{arm.label}{f', {panel.title}' if len(panels) > 1 else ''}: {len(arm.failed)}"
+        f"{_name(arm, panel)}{f', {panel.title}' if len(panels) > 1 else ''}: {len(arm.failed)}"
         for panel in panels
         for arm in panel.arms
         if arm.failed
@@ -198,6 +208,12 @@ def _captions(panels: Sequence[Panel], show_failed: bool) -> list[str]:
         how = "thin lines that end in a cross" if show_failed else "left out"
         lines.append(f"Failed runs ({how}): {'; '.join(failed)}.")
     return lines
+
+
+def _name(arm: Arm, panel: Panel) -> str:
+    """The label of an arm, with its network where another of the panel has the same."""
+    several = sum(each.label == arm.label for each in panel.arms) > 1
+    return f"{model_name(_model(arm))}, {arm.label}" if several else arm.label
 
 
 def table_figure(
@@ -217,9 +233,73 @@ def table_figure(
     if not table.has_numbers:  # a sentence on who trains: failed runs are its answer
         norms = {setting(arm.config, "normalization.name") for arm in arms}
         options = {"show_failed": True, "line": (lambda arm: "-") if len(norms) == 1 else None} | options
-    notes = [*options.pop("notes", ()), *(n for n in narrowing_notes(filled) if n.startswith("Not the paper's"))]
-    wrapped = [line for note in notes for line in textwrap.wrap(note, 100)]
-    return panels_figure(panels, title, wanted, notes=wrapped, **options)
+    notes = [*options.pop("notes", ()), *_setting_notes(filled)]
+    return panels_figure(panels, title, wanted, notes=notes, **options)
+
+
+def controls_figures(filled: Filled) -> dict[str, Callable[[], Any]]:
+    """The curves of the control arms beside a table's own, for each of its normalizations that has any.
+
+    Only where the table has one row of a kind of network, which its controls stand beside.
+    """
+    kinds = Counter((row.normalization, row.family) for row in filled.table.rows)
+    norms = [norm for norm, _ in kinds if max(n for (other, _), n in kinds.items() if other == norm) == 1]
+    found = {norm: controls_panels(filled, norm) for norm in dict.fromkeys(norms)}
+    name = f"{filled.table.name}_controls"
+    return {
+        name if norm == "none" else f"{name}_{norm}": partial(_controls_figure, filled, norm, panels)
+        for norm, panels in found.items()
+        if panels
+    }
+
+
+def controls_panels(filled: Filled, norm: str) -> list[Panel]:
+    """A panel for each column with control arms, labelled by what they change, behind the table's own arms."""
+    table, panels = filled.table, []
+    arms = [arm for arm in group_arms(filled.others) if _norm(arm) == norm]
+    for column in table.columns:
+        cells = [each for each in table.cells if (each.column, each.row.normalization) == (column, norm)]
+        own = [replace(cell_arm(each, filled), label=each.row.label) for each in cells if each in filled.runs]
+        controls = [
+            replace(arm, label=change_text(arm.config, wanted, table))
+            for arm in arms
+            if (wanted := next((c for c in cells if c.model == setting(arm.config, "model.name")), None))
+        ]
+        if controls:
+            panels.append(Panel(column, (*own, *controls)))
+    return panels
+
+
+_CONTROL_COLORS = ("orange", "sky", "purple", "black", "grey", "green")
+
+
+def _controls_figure(filled: Filled, norm: str, panels: Sequence[Panel]) -> Any:
+    """A row for each kind of network, with the table's own arms in all of them, and the ends of both."""
+    family = {cell.model: cell.row.family for cell in filled.table.cells}
+    own = {row.label: Look(style.FAMILY_COLORS[row.family], "-") for row in filled.table.rows}
+    arms = {arm.label: arm for panel in panels for arm in panel.arms}
+    styles = itertools.product((None, *style.MARKERS), _CONTROL_COLORS)
+    changed = zip((label for label in arms if label not in own), styles, strict=False)
+    look = {label: look for label, look in own.items() if label in arms}
+    look |= {label: Look(style.COLORS[color], "-", marker) for label, (marker, color) in changed}
+    views = [
+        View(TEST_ERROR[0], f"{_KINDS[kind]}\n{TEST_ERROR[1]}",
+             has=lambda arm, kind=kind: arm.label in own or family[_model(arm)] == kind)
+        for kind in _KINDS
+        if any(arm.label not in own and family[_model(arm)] == kind for panel in panels for arm in panel.arms)
+    ]  # fmt: skip
+    title = f"{filled.table.short}: control arms, {pretty('normalization.name', norm)}"
+    notes = ["The table's own arms are in every panel.", *_setting_notes(filled)]
+    views += [view.end() for view in views]
+    return panels_figure(panels, title, views, notes=notes, show_failed=True, look=look)
+
+
+def _model(arm: Arm) -> str:
+    return str(setting(arm.config, "model.name"))
+
+
+def _setting_notes(filled: Filled) -> list[str]:
+    return [note for note in narrowing_notes(filled) if note.startswith("Not the paper's")]
 
 
 def _imagenet(
@@ -232,6 +312,8 @@ def _imagenet(
     )  # fmt: skip
 
 
+_KINDS = {"resnet": "ResNet", "farkasnet": "FarkasNet", "fixup": "FixUp"}
+"""What the families of the paper's tables are called."""
 _TOP1 = ("test_error", "top-1 error (%)")
 
 FIGURES: dict[str, Callable[[Sequence[RunRecord]], Any | None]] = {

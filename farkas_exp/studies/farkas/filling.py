@@ -185,6 +185,19 @@ def _cells_of(record: RunRecord, table: PaperTable) -> list[PaperCell]:
     ]
 
 
+def change_text(config: Mapping[str, Any], wanted: PaperCell, table: PaperTable) -> str:
+    """In what an arm differs from a cell of its network and normalization; empty for the cell's own."""
+    flat = {**query.default_settings(), **query.deciding_settings(config)}
+    own = {key: (value,) for key, value in query.default_settings().items()} | {"lr.value": (flat["lr.value"],)}
+    own |= {**required_settings(wanted.row, wanted.model), **wanted.needs, **table.needs}
+    idle = query.is_plain(wanted.model)
+    return ", ".join(
+        pretty(key, value)
+        for key, value in flat.items()
+        if query.is_arm_setting(key) and value not in own.get(key, ()) and not (idle and key.startswith("aggregation."))
+    )
+
+
 def describe_setting(found: Mapping[str, Any], table: PaperTable) -> str:
     """The deviations of a setting in one line: `epochs 20 (paper: 200), dataset digits (paper: cifar10)`."""
     paper = {**query.default_settings(), **table.setting}

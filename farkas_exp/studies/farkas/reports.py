@@ -9,8 +9,8 @@ from farkas_exp.report.render import Report
 from farkas_exp.runs import RunRecord
 from farkas_exp.studies.farkas import paper
 from farkas_exp.studies.farkas.claims import check_claims
-from farkas_exp.studies.farkas.claims_table import claims_tables
-from farkas_exp.studies.farkas.figures import FIGURES, table_figure
+from farkas_exp.studies.farkas.claims_table import claims_tables, verdict_lines
+from farkas_exp.studies.farkas.figures import FIGURES, controls_figures, table_figure
 from farkas_exp.studies.farkas.filling import fill
 from farkas_exp.studies.farkas.paper_table import other_arms_tables, paper_table
 
@@ -24,7 +24,10 @@ def _report(wanted: Sequence[paper.PaperTable], records: Sequence[RunRecord]) ->
     figures = {
         each.table.name: partial(table_figure, each.table, records, each.table.title) for each in filled if each.runs
     }
-    return Report(wanted[0].name, tuple(shown), figures, claims_tables(check_claims(records)))
+    for each in filled:
+        figures |= controls_figures(each)
+    findings = check_claims(records)
+    return Report(wanted[0].name, tuple(shown), figures, claims_tables(findings), verdict_lines(findings))
 
 
 table1 = partial(_report, [paper.TABLES["table1"]])

@@ -17,7 +17,7 @@ from farkas_exp.studies.farkas.claims import (
     Finding,
     check_claims,
 )
-from farkas_exp.studies.farkas.claims_table import claims_tables
+from farkas_exp.studies.farkas.claims_table import claims_tables, verdict_lines
 from farkas_exp.studies.farkas.paper import (
     DEEP_MEAN,
     DEEP_PLAIN,
@@ -443,6 +443,26 @@ def test_the_command_prints_and_writes_the_verdicts_with_the_claims_without_runs
     check_latex(latex)
     assert "FixUp needs the small" not in latex
     assert r"\begin{tabular}{p{0.3\linewidth}rrrrr}" in latex, "a claim is longer than a line"
+
+
+def test_a_table_ends_on_a_line_for_each_decided_claim_and_one_for_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_cifar(tmp_path, as_the_paper_says, normalizations=("batch", "none"), epochs=2)
+    assert main(["table1", f"runs_dir={tmp_path}", "format=none"]) == 0
+    *_, a, b, g, others = capsys.readouterr().out.splitlines()
+    statements = {claim.key: claim.statement for claim in CLAIMS}
+    assert a == f"Claim (a) supported, not in the paper's setting: {statements['a']}"
+    assert b == f"Claim (b) supported, not in the paper's setting: {statements['b']}"
+    assert g.startswith("Claim (g) not supported, not in the paper's setting: ")
+    assert others == "Claims of the paper without enough runs: 8 of 11."
+
+
+def test_lines_of_claims_in_the_papers_setting_and_of_none_decided() -> None:
+    first, second = CLAIMS[:2]
+    decided, open_ = Finding(NOT_SUPPORTED, "", runs=6), Finding(NOT_ENOUGH, "")
+    assert verdict_lines([(first, decided)]) == (f"Claim (a) not supported: {first.statement}",)
+    assert verdict_lines([(first, open_), (second, open_)]) == ("Claims of the paper without enough runs: 2 of 2.",)
 
 
 def test_every_claim_says_what_it_is_where_it_stands_and_when_it_holds() -> None:

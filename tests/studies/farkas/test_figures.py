@@ -11,9 +11,10 @@ from farkas_exp.report import style
 from farkas_exp.report.command import main
 from farkas_exp.runs import collect
 from farkas_exp.studies.farkas.figure1 import batch_normalize, clouds, farkas_layer, figure1, plain_layer, train
-from farkas_exp.studies.farkas.figures import FIGURES, table_figure
-from farkas_exp.studies.farkas.paper import FIGURE5, TABLES
-from tests.made_runs import make_run
+from farkas_exp.studies.farkas.figures import FIGURES, controls_figures, table_figure
+from farkas_exp.studies.farkas.filling import change_text, fill
+from farkas_exp.studies.farkas.paper import FIGURE5, TABLE1_SMALL_IMAGES, TABLES
+from tests.made_runs import make_run, settings
 from tests.paper_cells import cell_settings
 
 
@@ -169,11 +170,13 @@ def test_a_partial_table_has_only_the_panels_that_there_are_runs_for(tmp_path: P
     assert [axes.get_title() for axes in figure.axes[:2]] == ["18 layers", "50 layers"]
 
 
-@pytest.mark.parametrize("name", ["figure3", "figure4"])
+@pytest.mark.parametrize("name", ["figure3", "figure4", "controls"])
 def test_nothing_overlaps_and_nothing_is_cut(tmp_path: Path, name: str) -> None:
-    for table in ("table1", "table4"):
-        make_table(tmp_path, table)
-    figure = FIGURES[name](collect(tmp_path))
+    if name == "controls":
+        make_controls(tmp_path)
+    else:
+        make_table(tmp_path, {"figure3": "table4", "figure4": "table1"}[name])
+    figure = controls(tmp_path) if name == "controls" else FIGURES[name](collect(tmp_path))
     assert figure is not None
     figure.draw_without_rendering()
     renderer = figure.canvas.get_renderer()
@@ -298,3 +301,101 @@ def test_a_figure_of_failed_runs_alone_shows_them_and_no_empty_end(tmp_path: Pat
     assert [axes.get_ylabel().partition(",")[0] for axes in figure.axes] == ["test error (%)", "training loss"]
     assert [line.get_marker() for line in figure.axes[0].get_lines()] == ["None", "x"]
     assert "band" not in figure.legends[0].get_title().get_text()
+
+
+SIXTH = {"init__last_scale": 1 / 6}
+HE = {"init__name": "kaiming"}
+
+
+def make_controls(runs: Path, **more: Any) -> None:
+    """Table 1's networks without batch norm at 18 and 50 layers, and some of their control arms."""
+    for index, wanted in enumerate(TABLES["table1"].cells):
+        if wanted.row.normalization == "none" and wanted.column in ("18 layers", "50 layers"):
+            make_run(runs, cell_settings(wanted, epochs=10, **more), test_error=40.0 + index)
+            make_run(runs, cell_settings(wanted, epochs=10, **HE, **more), test_error=20.0 + index)
+            if wanted.row.family == "farkasnet":
+                arm = cell_settings(wanted, epochs=10, aggregation__append=False, **more)
+                make_run(runs, arm, test_error=60.0 + index)
+
+
+def controls(runs: Path, name: str = "table1_controls") -> Any:
+    """One of the figures of the control arms."""
+    return controls_figures(fill(TABLES["table1"], collect(runs)))[name]()
+
+
+def test_control_arms_have_a_row_for_each_network_with_the_tables_own_in_all(tmp_path: Path) -> None:
+    make_controls(tmp_path)
+    figure = controls(tmp_path)
+    panels = [axes for axes in figure.axes if axes.get_visible()]
+    rows = ["ResNet\ntest error (%)", "FarkasNet\ntest error (%)"]
+    assert [axes.get_ylabel() for axes in panels[::2]] == rows + [f"{row}, end" for row in rows]
+    assert [axes.get_title() for axes in panels[:2]] == ["18 layers", "50 layers"]
+    last = [sorted(line.get_ydata()[-1] for line in axes.get_lines()) for axes in panels]
+    resnet, farkas = [28.0, 48.0, 52.0], [32.0, 48.0, 52.0, 72.0]
+    assert last == 2 * [*_with_next(resnet), *_with_next(farkas)]
+    assert all(list(line.get_xdata()) == [9, 10] for axes in panels[4:] for line in axes.get_lines())
+    assert len({axes.get_ylim() for axes in panels[:4]}) == 1, "one scale for all that are compared"
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "ResNet (no BN, small LR)", "FarkasNet (no BN, small LR)", "init kaiming", "without append"
+    ]  # fmt: skip
+    looks = [[(line.get_color(), line.get_linestyle()) for line in axes.get_lines()] for axes in panels[:4]]
+    own = [(style.FAMILY_COLORS[name], "-") for name in ("resnet", "farkasnet")]
+    assert all(each[:2] == own for each in looks)
+    assert looks[0][2] == looks[2][2], "the same change has one colour in both rows"
+    assert len(set(looks[2])) == 4
+
+
+def _with_next(errors: list[float]) -> list[list[float]]:
+    """The errors at 18 layers, and those at 50, two cells on."""
+    return [errors, [error + 2 for error in errors]]
+
+
+def test_a_failed_control_is_drawn_to_its_end_in_its_own_row_and_named_by_its_network(tmp_path: Path) -> None:
+    make_controls(tmp_path)
+    wanted = next(c for c in TABLES["table1"].cells if (c.model, c.row.normalization) == ("resnet50", "none"))
+    arm = cell_settings(wanted, epochs=10, **HE)
+    make_run(tmp_path, arm, seed=1, state="failed", epoch=3, test_error=90.0, reason="loss is not finite")
+    figure = controls(tmp_path)
+    crosses = [sum(line.get_marker() == "x" for line in axes.get_lines()) for axes in figure.axes]
+    assert crosses == [0, 1, 0, 0, 0, 0, 0, 0]
+    caption = figure.legends[0].get_title().get_text()
+    assert "ResNet50, init kaiming, 50 layers: 1." in caption
+    assert max(map(len, caption.splitlines())) <= 100
+
+
+def test_controls_with_batch_norm_have_a_figure_of_their_own_and_without_controls_there_is_none(tmp_path: Path) -> None:
+    make_table(tmp_path, "table1", seeds=1)
+    assert controls_figures(fill(TABLES["table1"], collect(tmp_path))) == {}
+    wanted = TABLES["table1"].cells[0]
+    make_run(tmp_path, cell_settings(wanted, epochs=8, model__head_bn=True), test_error=9.0)
+    assert list(controls_figures(fill(TABLES["table1"], collect(tmp_path)))) == ["table1_controls_batch"]
+    figure = controls(tmp_path, "table1_controls_batch")
+    assert len(figure.axes) == 2, "one depth: side by side"
+    assert [line.get_ydata()[-1] for line in figure.axes[0].get_lines()] == [7.01, 6.87, 9.0]
+
+
+def test_a_table_with_several_rows_of_a_network_has_no_controls_beside_them(tmp_path: Path) -> None:
+    for wanted in FIGURE5.cells[:2]:
+        make_run(tmp_path, cell_settings(wanted, epochs=5), test_error=9.0)
+    make_run(tmp_path, cell_settings(FIGURE5.cells[1], epochs=5, **SIXTH), test_error=9.0)
+    filled = fill(FIGURE5, collect(tmp_path))
+    assert filled.others
+    assert controls_figures(filled) == {}
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "text"),
+    [
+        ("resnet18", {}, ""),
+        ("resnet18", {**HE, **SIXTH, "aggregation__name": "mean"}, "init kaiming, init.last_scale 0.166667"),
+        ("farkasnet18", {"aggregation__name": "mean"}, "mean"),
+        ("farkasnet18", {"aggregation__append": False, "aggregation__margin": 1e-3},
+         "aggregation.margin 0.001, without append"),
+        ("farkasnet18", {"lr__value": 0.1, "model__variant": "authors"}, "model.variant authors, lr 0.1"),
+    ],
+)  # fmt: skip
+def test_an_arm_is_called_by_what_it_changes(tmp_path: Path, model: str, changes: dict[str, Any], text: str) -> None:
+    wanted = next(c for c in TABLE1_SMALL_IMAGES.cells if (c.model, c.row.normalization) == (model, "none"))
+    make_run(tmp_path, cell_settings(wanted) | settings(model, normalization__name="none", **changes))
+    (record,) = collect(tmp_path)
+    assert change_text(record.config, wanted, TABLE1_SMALL_IMAGES) == text
