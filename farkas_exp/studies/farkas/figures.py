@@ -97,6 +97,13 @@ def _has_lines(panels: Sequence[Panel]) -> bool:
     return any(arm_curve(arm, TEST_ERROR[0]) for panel in panels for arm in panel.arms)
 
 
+def _draws(panels: Sequence[Panel], view: View) -> bool:
+    """Whether some arm has a line in this view."""
+    arms = [arm for panel in panels for arm in panel.arms if view.has(arm)]
+    curves = [(arm, curve) for arm in arms if (curve := arm_curve(arm, view.key))]
+    return any(len(curve.epochs[view.shown(max(run.epochs for run in arm.runs))]) for arm, curve in curves)
+
+
 def _last_fifth(epochs: int) -> slice:
     return slice(epochs - math.ceil(epochs / 5), epochs)
 
@@ -290,7 +297,7 @@ def _controls_figure(filled: Filled, norm: str, panels: Sequence[Panel]) -> Any:
     ]  # fmt: skip
     title = f"{filled.table.short}: control arms, {pretty('normalization.name', norm)}"
     notes = ["The table's own arms are in every panel.", *_setting_notes(filled)]
-    views += [view.end() for view in views]
+    views += [end for view in views if _draws(panels, end := view.end())]
     return panels_figure(panels, title, views, notes=notes, show_failed=True, look=look)
 
 

@@ -363,6 +363,17 @@ def test_a_failed_control_is_drawn_to_its_end_in_its_own_row_and_named_by_its_ne
     assert max(map(len, caption.splitlines())) <= 100
 
 
+def test_controls_that_all_failed_or_are_under_way_have_no_empty_end(tmp_path: Path) -> None:
+    plain, farkas = (c for c in TABLES["table1"].cells if (c.column, c.row.normalization) == ("18 layers", "none"))
+    for wanted in (plain, farkas):
+        make_run(tmp_path, cell_settings(wanted, epochs=10), state="running", epoch=2, test_error=80.0)
+        make_run(tmp_path, cell_settings(wanted, epochs=10, **HE), state="failed", epoch=5, test_error=90.0)
+    assert [axes.get_ylabel().partition("\n")[0] for axes in controls(tmp_path).axes] == ["ResNet", "FarkasNet"]
+    make_run(tmp_path, cell_settings(farkas, epochs=10, aggregation__append=False), test_error=50.0)
+    labels = [axes.get_ylabel().replace("\ntest error (%)", "") for axes in controls(tmp_path).axes]
+    assert labels == ["ResNet", "FarkasNet", "FarkasNet, end"]
+
+
 def test_controls_with_batch_norm_have_a_figure_of_their_own_and_without_controls_there_is_none(tmp_path: Path) -> None:
     make_table(tmp_path, "table1", seeds=1)
     assert controls_figures(fill(TABLES["table1"], collect(tmp_path))) == {}
