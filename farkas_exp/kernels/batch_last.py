@@ -143,11 +143,11 @@ def spatial_mean(maps: Tensor) -> Tensor:
 
 def usable(images: Tensor) -> bool:
     """Whether the kernel can run on these images: float32 on a CPU, at least a vector of them, in eager mode."""
-    if torch.compiler.is_compiling() or type(images) is not Tensor or images.dim() != 4:
+    if not fused_allowed() or type(images) is not Tensor or images.dim() != 4:
         return False
     if images.device.type != "cpu" or images.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
         return False
-    return fused_allowed() and native_library.available() and len(images) >= native_library.lanes()
+    return native_library.available() and len(images) >= native_library.lanes()
 
 
 def worth_it(net: ResidualNet, image_size: int) -> int:

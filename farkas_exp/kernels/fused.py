@@ -86,10 +86,10 @@ class FusedLayer(Swapped, FarkasLayer):
     given: tuple[Tensor, Tensor] | None = None
 
     def augmented(self) -> tuple[Tensor, Tensor]:
-        if self.given is not None:
-            return self.given
         if not allowed(self) or self.weight.dtype not in (torch.float32, torch.float64):
             return super().augmented()
+        if self.given is not None:
+            return self.given
         return Augment.apply(*self.free(), *constants(self))  # type: ignore[no-any-return]
 
 
@@ -123,7 +123,7 @@ class FusedFarkasResidualConv2d(FusedLayer, FarkasResidualConv2d):
 
 def allowed(layer: FarkasLayer) -> bool:
     """Whether a kernel may replace a layer here and now."""
-    return not torch.compiler.is_compiling() and not layer.rule.learn_lambda and fused_allowed()
+    return fused_allowed() and not layer.rule.learn_lambda
 
 
 def constants(layer: FarkasLayer) -> tuple[float, float]:

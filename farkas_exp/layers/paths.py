@@ -25,9 +25,14 @@ def plain_path() -> Iterator[None]:
 
 
 def fused_allowed() -> bool:
-    """Whether fused code paths may be used: not within `torch.func`, which does not see through them."""
+    """Whether fused code paths may be used: not within `torch.func`, which does not see through them.
+
+    Nor under `torch.compile`, which fuses the plain formulas itself; not every version of it can trace a `ContextVar`.
+    """
     import torch
 
+    if torch.compiler.is_compiling():
+        return False
     return _FUSED.get() and not torch._C._are_functorch_transforms_active()
 
 

@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from farkas_exp.config import Config
 from farkas_exp.config.schema import TORCH_COMPILE_MODES
 from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.output import warn
 
 WARM_UP_STEPS = 3
 """Training steps before the recording, in which cuDNN chooses its kernels and libraries allocate their workspaces."""
@@ -37,9 +39,38 @@ def choose_mode(config: Config, device: torch.device, world_size: int = 1) -> st
 
 def compile_model(model: torch.nn.Module, mode: str) -> Callable[[Tensor], Tensor]:
     """The training forward of `model`, compiled for a single batch shape if `mode` says so."""
-    if mode not in TORCH_COMPILE_MODES:
-        return model
-    return torch.compile(model, mode=mode, dynamic=False)
+    return Compiled(model, mode) if mode in TORCH_COMPILE_MODES else model
+
+
+class Compiled:
+    """The forward of `model` by `torch.compile`, as one graph; what ends that is said in a line, and training goes on.
+
+    What cannot be traced makes several graphs, with eager code between them; more graphs than PyTorch keeps, one for
+    each shape of a batch, make the network eager. Of the wrapper for several processes there are several in any case.
+    """
+
+    def __init__(self, model: torch.nn.Module, mode: str) -> None:
+        self._model, self._mode, self._is_reset = model, mode, False
+        self._forward = self._compiled(one_graph=not isinstance(model, DistributedDataParallel))
+
+    def _compiled(self, one_graph: bool) -> Callable[[Tensor], Tensor]:
+        return torch.compile(self._model, mode=self._mode, dynamic=False, fullgraph=one_graph)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """What `model` gives for these images."""
+        try:
+            return self._forward(images)
+        except (torch._dynamo.exc.Unsupported, torch._dynamo.exc.UserError) as error:
+            warn(f"warning: compile: the network is more than one graph, which is slower: {_first_line(error)}")
+            self._forward = self._compiled(one_graph=False)
+        except torch._dynamo.exc.FailOnRecompileLimitHit:
+            if self._is_reset:
+                warn("warning: compile: PyTorch keeps no more graphs, one for each shape of a batch; going on eagerly")
+                self._forward = self._model
+            else:
+                torch.compiler.reset()  # those of networks before this one count, too
+                self._is_reset = True
+        return self._forward(images)
 
 
 class RecordingFailed(Exception):  # noqa: N818 - not every step can be recorded
