@@ -1,9 +1,9 @@
 """Training steps on a GPU: eager and recorded, in three precisions, against what the card can do at best.
 
-    python -m benchmarks.gpu [--out FILE] [--depths 18 34 50 101] [--precisions fp32 tf32 bf16]
+    python -m benchmarks.gpu [--out FILE] [--depths 18 34 50 101] [--precisions fp32 tf32 bf16] [--modes graph library]
 
-Prints the figures of each part and writes all of them as JSON. Candidates take turns; medians and ratios of the same
-round are shown.
+Prints the figures of each part, of the steps after each depth, and writes all so far as JSON. Candidates take turns;
+medians and ratios of the same round are shown.
 The goals: FarkasNet / ResNet at most 1.2, the trainer at most 1.03 times the bare recorded step.
 """
 
@@ -15,14 +15,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
-from benchmarks.measure import interleaved, machine, medians, ratio
+from benchmarks.measure import interleaved, machine, medians, ratio, synchronize
 from benchmarks.networks import Steps
 from farkas_exp.config import parse
 from farkas_exp.data.base import Batching
@@ -41,6 +41,11 @@ BATCH = 128
 STEPS = 20
 """Of a candidate in a round."""
 PRECISIONS = ("fp32", "tf32", "bf16")
+MODES = ("eager", "library", "graph")
+"""Of a step: eager in the first precision, recorded with the library's convolutions, recorded."""
+PRODUCT, COPIED = 8192, 2**30
+"""Rows and columns of a matrix, and values, that show what the card can do at best."""
+STEPS_OF_THE_TRAINER = 100
 STEPS_OF_A_RUN = 200 * (50_000 // BATCH)
 CHANNELS = ((16, 16), (17, 18), (24, 24), (32, 32), (33, 34), (40, 40), (64, 64), (67, 68), (72, 72))
 """Of a convolution: as a ResNet has them, as a FarkasNet has them, and those padded to the next multiple of 8."""
@@ -60,7 +65,7 @@ class RunOfSteps(Steps):
             keep_rates(self.optimizer, GPU)
             self.step = CapturedStep(self._update)
         self._run(WARM_UP_STEPS + 1)
-        torch.cuda.synchronize()
+        synchronize()
 
     def _update(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         loss = self._backward(images, labels)
@@ -100,17 +105,17 @@ def recorded(function: Callable[[], Any], repeats: int = 100) -> float:
 def ceilings() -> dict[str, float]:
     """What the card does at best: products, copies, and the launches of a recording."""
     found = {}
-    a, b = (torch.randn(8192, 8192, device=GPU) for _ in range(2))
+    a, b = (torch.randn(PRODUCT, PRODUCT, device=GPU) for _ in range(2))
     for name in PRECISIONS:
         dtype = torch.bfloat16 if name == "bf16" else torch.float32
         x, y = a.to(dtype), b.to(dtype)
         with single_precision(name == "tf32"):
             seconds = interleaved({"product": lambda x=x, y=y: x @ y}, rounds=5, warm_up=2)["product"]
-        found[f"{name}_tflops"] = 2 * 8192**3 / min(seconds) / 1e12
-    big = torch.empty(2**30, device=GPU)
+        found[f"{name}_tflops"] = 2 * PRODUCT**3 / min(seconds) / 1e12
+    big = torch.empty(COPIED, device=GPU)
     other = torch.empty_like(big)
     seconds = interleaved({"copy": lambda: other.copy_(big)}, rounds=5, warm_up=2)["copy"]
-    found["copy_tb_s"] = 2 * 4 * 2**30 / min(seconds) / 1e12
+    found["copy_tb_s"] = 2 * 4 * COPIED / min(seconds) / 1e12
     small = torch.zeros(1, device=GPU)
     found["launch_us"] = recorded(lambda: small.add_(1), 500)
     activations = torch.rand(BATCH, 16, 32, 32, device=GPU)
@@ -118,9 +123,8 @@ def ceilings() -> dict[str, float]:
     return found
 
 
-def bench_steps(depths: list[str], rounds: int, precisions: list[str]) -> list[dict[str, Any]]:
-    """Both networks of each depth: eager, recorded, and recorded with the library's convolutions; three precisions."""
-    rows = []
+def bench_steps(depths: list[str], rounds: int, precisions: list[str], modes: list[str]) -> Iterator[dict[str, Any]]:
+    """Both networks, depth after depth, by these modes and precisions."""
     for depth in depths:
         candidates = {
             f"{kind} {mode} {precision}": RunOfSteps(
@@ -128,8 +132,8 @@ def bench_steps(depths: list[str], rounds: int, precisions: list[str]) -> list[d
             )
             for precision in precisions
             for kind in ("resnet", "farkasnet")
-            for mode in ("eager", "library", "graph")
-            if mode != "eager" or precision == precisions[0]
+            for mode in MODES
+            if mode in modes and (mode != "eager" or precision == precisions[0])
         }
         seconds = interleaved(candidates, rounds=rounds)
         row: dict[str, Any] = {"depth": depth, "milliseconds": milliseconds(seconds)}
@@ -145,10 +149,10 @@ def bench_steps(depths: list[str], rounds: int, precisions: list[str]) -> list[d
             f"{kind} {precision}": ratio(seconds, f"{kind} library {precision}", f"{kind} graph {precision}")
             for kind in ("resnet", "farkasnet")
             for precision in precisions
+            if {"library", "graph"} <= set(modes)
         }
-        rows.append(row)
         del candidates
-    return rows
+        yield row
 
 
 def bench_layouts(rounds: int) -> dict[str, float]:
@@ -169,7 +173,7 @@ def kernels_of(name: str, precision: str = "fp32") -> dict[str, Any]:
     steps = RunOfSteps(name, precision=precision)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         steps()
-        torch.cuda.synchronize()
+        synchronize()
     events = [event for event in profile.key_averages() if event.self_device_time_total > 0]
     longest = sorted(events, key=lambda event: -event.self_device_time_total)
     seconds = interleaved({"steps": steps}, rounds=5)["steps"]
@@ -215,7 +219,10 @@ def bench_trainer(rounds: int) -> dict[str, float]:
     """An epoch of the trainer, with its data, against the same number of bare recorded steps."""
     values = {
         "model": {"name": "farkasnet34"}, "lr": {"value": 0.01}, "wandb": {"mode": "disabled"}, "batch_size": BATCH,
-        "dataset": {"name": "synthetic", "image_size": 32, "train_size": 12_800, "test_size": 64, "num_classes": 10},
+        "dataset": {
+            "name": "synthetic", "image_size": 32, "train_size": STEPS_OF_THE_TRAINER * BATCH, "test_size": 64,
+            "num_classes": 10,
+        },
     }  # fmt: skip
     config = parse(values)
     data = build_data(config.dataset, config.augmentation, Batching(BATCH, 0, GPU))
@@ -263,26 +270,27 @@ def one_of(count: int, folder: Path, network: str, seconds: float) -> float:
     while len(list(folder.iterdir())) < count and time.monotonic() < deadline:
         time.sleep(0.01)
     steps()
-    torch.cuda.synchronize()
+    synchronize()
     done, started = 0, time.perf_counter()
     while time.perf_counter() - started < seconds:
         steps()
-        torch.cuda.synchronize()
+        synchronize()
         done += STEPS
     return done / (time.perf_counter() - started)
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Run the benchmarks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--depths", nargs="+", default=["18", "34", "50", "101"])
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES), help="of the steps")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--processes", nargs="*", type=int, default=[1, 4, 12])
     parser.add_argument("--only", nargs="+", help="some of the parts")
     parser.add_argument("--one-of", nargs=4, help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     torch.backends.cudnn.benchmark = True
     if given.one_of:
         count, folder, network, seconds = given.one_of
@@ -290,26 +298,43 @@ def main() -> int:
         return 0
     parts: dict[str, Callable[[], Any]] = {
         "ceilings": ceilings,
-        "steps": lambda: bench_steps(given.depths, given.rounds, given.precisions),
+        "steps": lambda: bench_steps(given.depths, given.rounds, given.precisions, given.modes),
         "trainer": lambda: bench_trainer(given.rounds),
         "kernels": lambda: [kernels_of(name, how) for name in ("resnet34", "farkasnet34") for how in given.precisions],
         "channels": bench_channels,
         "layouts": lambda: bench_layouts(given.rounds),
         "packing": lambda: bench_packing("farkasnet18", given.processes),
     }
+    if unknown := set(given.only or ()) - set(parts):
+        parser.error(f"--only: no part {', '.join(sorted(unknown))}; the parts are {', '.join(parts)}")
     results: dict[str, Any] = {"machine": machine(), "batch": BATCH, "steps_of_a_run": STEPS_OF_A_RUN}
     for name, part in parts.items():
         if given.only and name not in given.only:
             continue
         started = time.perf_counter()
-        try:
-            results[name] = part()
-        except Exception as error:  # noqa: BLE001 - the other parts go on
-            results[name] = f"{type(error).__name__}: {error}"
-        print(f"{name} ({time.perf_counter() - started:.0f} s): {json.dumps(results[name])[:6000]}", flush=True)
-        if given.out:
-            given.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        for found in so_far(part):
+            results[name] = found
+            shown = found[-1:] if isinstance(found, list) else found
+            print(f"{name} ({time.perf_counter() - started:.0f} s): {json.dumps(shown)[:6000]}", flush=True)
+            if given.out:
+                given.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+def so_far(part: Callable[[], Any]) -> Iterator[Any]:
+    """The result of a part; of one that makes rows, the list of those so far after each. An error is its last row."""
+    rows: list[Any] = []
+    try:
+        made = part()
+        if not isinstance(made, Iterator):
+            yield made
+            return
+        for row in made:
+            rows.append(row)
+            yield rows
+    except Exception as error:  # noqa: BLE001 - the other parts go on
+        reason = f"{type(error).__name__}: {error}"
+        yield [*rows, reason] if rows else reason
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from farkas_exp.config import OptimizerConfig
 from farkas_exp.kernels import KERNELS
 from farkas_exp.measures.work import multiply_adds
 from farkas_exp.models.create import create_model
+from farkas_exp.training.execution import compile_model
 from farkas_exp.training.optimizer import build_optimizer
 
 DEPTHS = ("18", "34", "50", "101")
@@ -45,7 +46,7 @@ class Steps:
                     swap(self.model, device())
         self.optimizer = build_optimizer(self.model, OptimizerConfig(), 0.01)
         self.precision = precision
-        self.forward: Any = self.model if mode == "none" else torch.compile(self.model, mode=mode, dynamic=False)
+        self.forward = compile_model(self.model, mode)
 
     def loss(self) -> Tensor:
         """The loss on the images."""

@@ -30,6 +30,17 @@ def pretended(monkeypatch):
     return done
 
 
+@pytest.fixture
+def half_or_single(pretended, products_of_bfloat16, monkeypatch):
+    """As a GPU chooses them by its autocast, a CPU's one has to."""
+
+    def here():
+        return ("bf16", torch.bfloat16) if torch.is_autocast_enabled("cpu") else ("ieee", torch.float32)
+
+    monkeypatch.setattr(one_pass, "precision_here", here)
+    return pretended
+
+
 def network(name, **options):
     torch.manual_seed(0)
     widths = (8, 12) if "50" in name else (5, 6)
@@ -117,19 +128,21 @@ def test_which_convolutions_it_computes(pretended):
     assert not one_pass.suits(images().double(), layer.double())
 
 
-@pytest.mark.gpu
-def test_on_a_gpu_the_errors_are_those_of_their_precision():
+@pytest.mark.parametrize("place", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_the_errors_are_those_of_their_precision(place, request):
     """Gradients against float64 ones: in bf16 at most three times the library's error, in TF32 less than its in bf16.
 
     The library's error in TF32 is no measure: it may multiply in float32, and it rounds factors that Triton cuts off.
     """
+    done = request.getfixturevalue("half_or_single") if place == "cpu" else ["on a GPU"]
     torch.manual_seed(0)
-    plain = create_model("farkasnet34").to(GPU, memory_format=torch.channels_last)
-    fast = accelerated(copy.deepcopy(plain))
-    batch = torch.rand(16, 3, 32, 32, device=GPU).to(memory_format=torch.channels_last)
+    plain = network("farkasnet34") if place == "cpu" else create_model("farkasnet34")
+    fast = accelerated(plain.to(place, memory_format=torch.channels_last))
+    batch = torch.rand(2, 3, 4, 4) if place == "cpu" else torch.rand(16, 3, 32, 32, device=place)
+    batch = batch.to(memory_format=torch.channels_last)
 
     def gradient(model, given, half=False):
-        with torch.autocast("cuda", torch.bfloat16, enabled=half), single_precision(tf32=True):
+        with torch.autocast(place, torch.bfloat16, enabled=half), single_precision(tf32=True):
             loss = model(given).float().square().mean()
             return torch.cat([g.double().flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
 
@@ -140,3 +153,4 @@ def test_on_a_gpu_the_errors_are_those_of_their_precision():
 
     assert error(fast, half=True) < 3 * error(plain, half=True)
     assert error(fast, half=False) < error(plain, half=True)
+    assert done

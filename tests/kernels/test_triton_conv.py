@@ -9,6 +9,7 @@ pytest.importorskip("triton")
 from farkas_exp.kernels import triton_conv as kernels
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+pytestmark = pytest.mark.usefixtures("products_of_bfloat16")
 PRECISION = "tf32x3" if torch.cuda.is_available() else "ieee"
 EXACT = {"precision": PRECISION, "dtype": torch.float32}
 
@@ -72,28 +73,6 @@ def test_values_and_gradients_are_those_of_the_library(inputs, outputs, kernel, 
         assert_near(found, expected)
     for made in (output, masked, to_input):
         assert not padding_of(made).any(), "the next layer reads it"
-
-
-@pytest.fixture(autouse=True)
-def products_of_bfloat16(monkeypatch):
-    """Multiply them as numbers: Triton's interpreter keeps them as integers, and multiplies those."""
-    if DEVICE == "cpu":
-        from triton import language as tl
-        from triton.runtime import interpreter
-
-        plain = interpreter.InterpreterBuilder.create_dot
-
-        def create_dot(builder, a, b, *others):
-            halves = a.dtype == tl.bfloat16
-            a, b = (interpreter.TensorHandle(wide(each.data), tl.float32) if halves else each for each in (a, b))
-            return plain(builder, a, b, *others)
-
-        monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", create_dot)
-
-
-def wide(halves):
-    """The float32 numbers of bfloat16 ones, which are their upper halves."""
-    return (halves.astype("uint32") << 16).view("float32")
 
 
 def assert_derivatives_are_the_librarys(images: Tensor, weight: Tensor, precision: str) -> None:

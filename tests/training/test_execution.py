@@ -15,6 +15,7 @@ from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.signals import StopRequest
 from farkas_exp.registry import OPTIMIZERS
 from farkas_exp.runs import open_run, read_json
+from farkas_exp.training import trainer as trainer_module
 from farkas_exp.training.building import build_model
 from farkas_exp.training.execution import (
     WARM_UP_STEPS,
@@ -27,10 +28,8 @@ from farkas_exp.training.optimizer import build_optimizer
 from farkas_exp.training.trainer import Trainer, TrainerState
 from tests.configs import config
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-
-def make_trainer(device=DEVICE, **overrides):
+def make_trainer(device, **overrides):
     made = config(**{"device": "cpu", "compile": "none", **overrides})
     data = build_data(made.dataset, made.augmentation, Batching(made.batch_size, made.seed, device))
     model = build_model(made, data, device)
@@ -57,25 +56,42 @@ def record_like_a_graph(function):
     return replay, output
 
 
-@pytest.mark.parametrize("normalization", ["none", "batch"])
-def test_a_recorded_step_trains_as_the_eager_one_bitwise(normalization):
-    eager = make_trainer(torch.device("cpu"), normalization={"name": normalization})
-    recorded = make_trainer(torch.device("cpu"), normalization={"name": normalization})
-    calls = []
+def recorder_of(trainer):
+    """A recorder that leaves the trainer as it was, since a recording executes nothing."""
 
     def recorder(function):
-        calls.append(function)
-        kept = [*recorded.model.parameters(), *recorded.model.buffers()]
-        kept += [value for state in recorded.optimizer.state.values() for value in state.values()]
+        kept = [*trainer.model.parameters(), *trainer.model.buffers()]
+        kept += [value for state in trainer.optimizer.state.values() for value in state.values()]
         before = [tensor.detach().clone() for tensor in kept]
-        made = record_like_a_graph(function)  # unlike a recording it executes
+        made = record_like_a_graph(function)
         with torch.no_grad():
             for tensor, value in zip(kept, before, strict=True):
                 tensor.copy_(value)
         return made
 
+    return recorder
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def place(request, monkeypatch):
+    """A device that has every mode; on a CPU with stand-ins for a recording, a compiler and its watch on waits."""
+    if request.param == "cpu":
+        choose, compiled = Trainer._choose_steps, torch.compile
+        monkeypatch.setattr(trainer_module, "choose_mode", lambda made, *others: made.compile)
+        monkeypatch.setattr(Trainer, "_choose_steps", lambda self, *_: choose(self, recorder_of(self)))
+        monkeypatch.setattr(torch, "compile", lambda *model, mode, **how: compiled(*model, backend="eager", **how))
+        monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", lambda mode: None)
+    return torch.device(request.param)
+
+
+@pytest.mark.parametrize("normalization", ["none", "batch"])
+def test_a_recorded_step_trains_as_the_eager_one_bitwise(normalization):
+    eager = make_trainer(torch.device("cpu"), normalization={"name": normalization})
+    recorded = make_trainer(torch.device("cpu"), normalization={"name": normalization})
+    calls = []
+    record = recorder_of(recorded)
     recorded.mode = "graph"
-    recorded._choose_steps(recorder)
+    recorded._choose_steps(lambda function: (calls.append(function), record(function))[1])
     assert losses(eager) == losses(recorded)
     assert len(calls) == 1
     for mine, theirs in zip(recorded.model.state_dict().values(), eager.model.state_dict().values(), strict=True):
@@ -222,22 +238,20 @@ def test_a_compiled_run_follows_the_eager_one():
     )
 
 
-@pytest.mark.gpu
 @pytest.mark.filterwarnings(  # of torch.compile
     "ignore:The CUDA Graph is empty", "ignore:The .grad attribute of a Tensor", "ignore:TensorFloat32 tensor cores"
 )
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("mode", ["graph", "default", "reduce-overhead"])
-def test_every_mode_follows_the_eager_run_on_a_gpu(mode, precision):
+def test_every_mode_follows_the_eager_run(mode, precision, place):
     """15 steps at learning rate 0.05; kernels may round differently, so the losses agree to 1e-2 (bf16: 5e-2)."""
-    fast = losses(make_trainer(compile=mode, precision=precision))
-    assert fast == pytest.approx(losses(make_trainer(precision=precision)), abs=1e-2 if precision == "fp32" else 5e-2)
+    fast, eager = (losses(make_trainer(place, compile=how, precision=precision)) for how in (mode, "none"))
+    assert fast == pytest.approx(eager, abs=1e-2 if precision == "fp32" else 5e-2)
 
 
-@pytest.mark.gpu
 @pytest.mark.parametrize("mode", ["none", "graph"])
-def test_no_step_waits_for_the_gpu(mode):
-    trainer = make_trainer(compile=mode)
+def test_no_step_waits_for_the_gpu(mode, place):
+    trainer = make_trainer(place, compile=mode)
     trainer.train_epoch(TrainerState(), StopRequest())
     step = trainer._train_step
 
