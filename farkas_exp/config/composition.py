@@ -35,6 +35,11 @@ def _without_phases(value: Any, *, _root_: DictConfig) -> Any:
     return None if OmegaConf.select(_root_, "phases.schedule") else value
 
 
+def is_searched(value: Any) -> bool:
+    """Whether a value, as written, is to be taken from a search: `${best:KEY}` or `${beyond:KEY}`."""
+    return isinstance(value, str) and value.startswith(("${best:", "${beyond:"))
+
+
 def _in_memory(value: Any, *, _root_: DictConfig) -> Any:
     """The value of `${in_memory:VALUE}`, of an augmentation of images in memory: 0 for other data."""
     entry = DATASETS.get(str(OmegaConf.select(_root_, "dataset.name")))

@@ -31,6 +31,15 @@ def parse(values: Mapping[str, Any]) -> Config:
     return config
 
 
+def parse_group(group: str, values: Mapping[str, Any]) -> Any:
+    """Check the values of one group by themselves and return the group as `parse` does, without a filled-in label.
+
+    Raises:
+        UserError: as `parse`.
+    """
+    return _convert(fields_of(Config)[group].type, values, group)
+
+
 def schema_defaults() -> dict[str, Any]:
     """Every key of the schema with its default ("???" if it has none), on which Hydra composes."""
 

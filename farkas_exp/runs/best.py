@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from farkas_exp.config.composition import is_searched
 from farkas_exp.config.options import shown
 from farkas_exp.config.store import is_choice
 from farkas_exp.machine.commands import command
@@ -129,9 +130,7 @@ def best_value(key: str, config: Mapping[str, Any], beyond: bool = False) -> Any
     """
     defaults = query.default_settings()
     own = query.deciding_settings(config)
-    choices = ("${best:", "${beyond:")
-    free = {name for name, value in own.items() if isinstance(value, str) and value.startswith(choices)}
-    free.add("dataset.validation")
+    free = {name for name, value in own.items() if is_searched(value)} | {"dataset.validation"}
     runs_dir = Path(str(config.get("runs_dir")))
     found = survey(runs_dir)
     held_out = [record for record in found.records if record.evaluated_on == "validation"]

@@ -25,6 +25,7 @@ from farkas_exp.studies.without_normalization.comparison import (
     transformers_report,
 )
 from farkas_exp.studies.without_normalization.comparison import find_methods as find
+from tests import composing
 from tests.composing import jobs
 from tests.made_runs import make_run, settings
 
@@ -249,3 +250,23 @@ def test_both_stages_from_the_command_line_and_again(tmp_path: Path, capsys: pyt
     assert rendered.count(" | 1 | 0 | ") == 2
     assert main(["experiment=without_normalization_test", *command]) == 0
     assert "2 skipped" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        ("dataset=small_images", "dataset.root=DIR/pictures"),  # an augmentation that depends on the data; a label
+        ("dataset=cifar10", "augmentation=crop_flip"),
+        ("dataset=digits", "batch_size=8"),
+    ],
+)
+def test_the_second_stage_finds_the_search_that_the_same_overrides_began(data: tuple[str, ...], tmp_path: Path) -> None:
+    """What a run records, a label from its folder, values that depend on others, is what the search is found by."""
+    overrides = [each.replace("DIR", str(tmp_path)) for each in data] + ["arm=bn", f"runs_dir={tmp_path / 'runs'}"]
+    for rate, error in {0.003: 8.0, 0.03: 5.0, 0.3: 9.0}.items():
+        config = composing.composed("experiment=without_normalization", f"lr.value={rate}", "seed=0", *overrides)
+        assert config is not None
+        make_run(tmp_path / "runs", to_dict(config), test_error=error)
+    found = composing.composed("experiment=without_normalization_test", "seed=4", *overrides)
+    assert found is not None
+    assert found.lr.value == 0.03
