@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib import import_module
 from importlib.metadata import entry_points
+from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 from farkas_exp.machine.errors import UserError, in_one_line, unknown
@@ -31,11 +32,13 @@ class Entry:
         name: in the configuration.
         source: the builder, or where it is: "module:function".
         options: its keys of the group, with the values that null stands for (None: the schema's default).
+        label: its name in tables; empty for that of the configuration.
     """
 
     name: str
     source: Callable[..., Any] | str
     options: Mapping[str, Any] = field(default_factory=dict)
+    label: str = ""
 
     @cached_property
     def build(self) -> Callable[..., Any]:
@@ -94,9 +97,18 @@ class Registry(Generic[E]):
             raise unknown(self.key, name, self)
         return self._entries[name]
 
+    def name_in(self, config: Any) -> str:
+        """The name that a configuration has at the key."""
+        return attrgetter(self.key)(config)
+
     def get(self, name: str) -> E | None:
         """The entry of a name, or None, as for a record that names something not installed here."""
         return self._entries[name] if name in self else None
+
+    def label(self, name: str) -> str:
+        """What an entry is called in tables: FarkasNet34 for farkasnet34. Without a label that is its name."""
+        entry = self.get(name)
+        return (entry and entry.label) or name
 
     def __contains__(self, name: object) -> bool:
         """Whether there is such an entry; load plugins only for names that are not our own."""
@@ -151,11 +163,11 @@ class Network(Entry):
             the default first; empty for a network without normalization.
         affine: whether its normalizations are affine by default.
         activated: whether it has activations, or is linear.
+        depth: the number of layers it is known by, which orders the rows of tables; 0 for any.
         spatial: whether it works on maps, (N, C, H, W), or on features, (N, F).
         chooses_head: whether `head.name` chooses its last layer.
         scalars: whether it has FixUp's scalar biases and multipliers, which have a rule of their own in the optimizer.
         authors: the defaults of its options that differ in `variant=authors`.
-        label: its name in tables.
     """
 
     farkas: bool = False
@@ -164,11 +176,11 @@ class Network(Entry):
     positions: tuple[str, ...] = ("after", "before")
     affine: bool = False
     activated: bool = True
+    depth: int = 0
     spatial: bool = True
     chooses_head: bool = False
     scalars: bool = False
     authors: Mapping[str, Any] = field(default_factory=dict)
-    label: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,12 +190,10 @@ class Normalization(Entry):
     Attributes:
         maps_only: whether it needs maps, (N, C, H, W).
         of_batch: whether it normalizes the images of a batch together, and so needs several values a channel.
-        label: its name in tables.
     """
 
     maps_only: bool = False
     of_batch: bool = False
-    label: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,6 +307,19 @@ class Optimizer(Entry):
     matrices: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class Method(Entry):
+    """What changes a training beside its loss; its builder is a class with the protocol of `methods.base.Method`.
+
+    Attributes:
+        asked: of an entry of `METHODS`, whether a configuration asks for it.
+        of_batch: whether it needs the images of a batch together.
+    """
+
+    asked: Callable[[Any], bool] = lambda config: True
+    of_batch: bool = False
+
+
 NETWORKS = Registry("model.name", Network, "farkas_exp.models.catalogue")
 HEADS = Registry("head.name", Head, "farkas_exp.models.catalogue")
 NORMALIZATIONS = Registry("normalization.name", Normalization, "farkas_exp.layers.catalogue")
@@ -307,6 +330,23 @@ INITIALIZATIONS = Registry("init.name", Initialization, "farkas_exp.initializati
 DATASETS = Registry("dataset.name", Dataset, "farkas_exp.data.catalogue")
 OPTIMIZERS = Registry("optimizer.name", Optimizer, "farkas_exp.training.catalogue")
 MEASURES = Registry("diagnostics.measures", Measure, "farkas_exp.measures.catalogue")
+REGULARIZERS = Registry("regularizer.name", Method, "farkas_exp.methods.catalogue")
+ATTACKS = Registry("attack.name", Method, "farkas_exp.methods.catalogue")
+CALLBACKS = Registry("callback.name", Method, "farkas_exp.methods.catalogue")
+METHOD_GROUPS = (REGULARIZERS, ATTACKS, CALLBACKS)
+METHODS = Registry("method", Method, "farkas_exp.methods.catalogue")
+"""The methods that other keys ask for, such as `optimizer.ema`."""
+
+
+def methods_of(config: Any) -> list[Method]:
+    """The methods that a configuration asks for, in the order in which they act.
+
+    Raises:
+        UserError: a group names one that is not registered.
+    """
+    named = [group[group.name_in(config)] for group in METHOD_GROUPS]
+    asked = [METHODS[name] for name in METHODS if METHODS[name].asked(config)]
+    return [method for method in named if method.name != "none"] + asked
 
 
 @dataclass(frozen=True, kw_only=True)

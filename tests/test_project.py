@@ -20,6 +20,7 @@ import yaml
 
 import farkas_exp
 from farkas_exp.config.extensions import registries
+from farkas_exp.registry import METHOD_GROUPS
 from tests.paths import ROOT, tracked
 
 NOT_IMPORTED = {"farkas_exp.kernels.triton_conv", "farkas_exp.kernels.triton_kernels", "farkas_exp.launch.slurm"}
@@ -157,6 +158,14 @@ def test_every_room_imports_only_rooms_below_it():
         if module != "farkas_exp.__version__" and module.split(".")[1] not in below[room]
     ]
     assert upward == []
+
+
+def test_the_training_room_reads_no_key_of_a_method():
+    """A method says what it changes; `methods/` alone reads its options."""
+    groups = [group.key.removesuffix(".name") for group in METHOD_GROUPS]
+    pattern = re.compile(rf"config\.({'|'.join(groups)}|dropout)\b|\b(ema|clip_norm|clip_units|mixup|cutmix)\b")
+    files = (ROOT / "farkas_exp" / "training").rglob("*.py")
+    assert {path.name: found for path in files if (found := pattern.findall(path.read_text()))} == {}
 
 
 def test_no_name_that_a_package_offers_is_one_of_its_modules():

@@ -67,6 +67,11 @@ def test_registering_from_outside_is_the_same_call(shapes):
     assert shapes["square"].options == {"side": 1}
 
 
+def test_an_entry_is_called_by_its_label_and_without_one_by_its_name(shapes):
+    shapes.register("square", "math:dist", label="Square")
+    assert list(map(shapes.label, ("triangle", "square", "of my own"))) == ["triangle", "Square", "of my own"]
+
+
 def test_a_name_is_registered_once(shapes):
     with pytest.raises(ValueError, match=r"shape.name: 'triangle' is registered already, as 'math:hypot'"):
         shapes.register("triangle", "math:dist")

@@ -91,11 +91,10 @@ def _extended(schema: Any, own: tuple[tuple[str, Any, Any], ...]) -> Any:
 
 def foreign_code(config: Any) -> dict[str, str]:
     """The packages from outside that a configuration names, or whose choices it takes, with digests of their source."""
-    modules = list(config.plugins)
-    for group, entries in registries().items():
-        entry = entries.get(getattr(config, group).name)
-        source = "" if entry is None else entry.source
-        modules.append(source.partition(":")[0] if isinstance(source, str) else getattr(source, "__module__", ""))
+    named = [entries.get(entries.name_in(config)) for entries in registries().values()]
+    sources = [entry.source for entry in (*named, *registry.methods_of(config)) if entry is not None]
+    modules = [getattr(each, "__module__", "") if callable(each) else each.partition(":")[0] for each in sources]
+    modules += config.plugins
     known = {"", "farkas_exp", "torch"}  # their versions are recorded
     names = {module.partition(".")[0] for module in modules} - known
     return {name: digest for name in sorted(names) if (digest := _digest(name))}

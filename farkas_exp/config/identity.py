@@ -14,7 +14,7 @@ from typing import Any
 
 from farkas_exp.config.options import declared
 from farkas_exp.config.schema import Config
-from farkas_exp.registry import NETWORKS
+from farkas_exp.registry import METHOD_GROUPS, NETWORKS
 
 SCHEMA = 1
 """Version of the meaning of the configuration; part of every hash."""
@@ -82,8 +82,7 @@ def _slug(config: Config) -> str:
         parts.append(config.init.name)
     if config.head.name != "linear":
         parts.append(config.head.name)
-    methods = (config.regularizer.name, config.attack.name, config.callback.name)
-    parts += [name for name in methods if name != "none"]
+    parts += [name for group in METHOD_GROUPS if (name := group.name_in(config)) != "none"]
     schedule = config.phases.name if config.phases.schedule else f"lr{config.lr.value:g}"
     parts += [config.dataset.label or config.dataset.name, schedule, f"e{config.epochs}"]
     text = "-".join("".join(c if c.isalnum() or c in "._" else "_" for c in part) for part in parts)

@@ -3,14 +3,18 @@
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from farkas_exp.registry import (
+    ATTACKS,
+    CALLBACKS,
     DATASETS,
     INITIALIZATIONS,
     NETWORKS,
     NORMALIZATIONS,
     OPTIMIZERS,
+    REGULARIZERS,
     Entry,
     Network,
     Registry,
@@ -40,23 +44,12 @@ class Need:
 def choice(group: str, *known: str) -> Need:
     """The need for one of the choices `known` of a group."""
     key, which = f"{group}.name", " or ".join(known)
-    return Need(f"{key}={which}", lambda config: at(config, key) in known, {key: known[0]})
-
-
-def chosen(group: str, example: str) -> Need:
-    """The need for a choice of a group other than none."""
-    key = f"{group}.name"
-    return Need(f"another {key} than none", lambda config: at(config, key) != "none", {key: example})
+    return Need(f"{key}={which}", lambda config: attrgetter(key)(config) in known, {key: known[0]})
 
 
 def positive(key: str, example: float) -> Need:
     """The need for a value above 0 at `key`."""
-    return Need(f"{key} > 0", lambda config: at(config, key) > 0, {key: example})
-
-
-def at(config: Any, key: str) -> Any:
-    """The value at a dotted key."""
-    return functools.reduce(getattr, key.split("."), config)
+    return Need(f"{key} > 0", lambda config: attrgetter(key)(config) > 0, {key: example})
 
 
 def kind(
@@ -68,12 +61,12 @@ def kind(
     """
 
     def of(config: Any) -> bool:
-        entry = registry.get(at(config, registry.key))
+        entry = registry.get(registry.name_in(config))
         return entry is None or is_met(entry)
 
     def named(config: Any) -> str:
         if callable(words):
-            return words(at(config, registry.key))
+            return words(registry.name_in(config))
         return f"{registry.key}={' or '.join(name for name in sorted(registry) if is_met(registry[name]))}"
 
     return Need(words if isinstance(words, str) else named, of, {registry.key: example})
@@ -103,6 +96,9 @@ normalization = functools.partial(own_option, NORMALIZATIONS)
 initialization = functools.partial(own_option, INITIALIZATIONS)
 optimizer = functools.partial(own_option, OPTIMIZERS)
 data_option = functools.partial(own_option, DATASETS)
+regularizer = functools.partial(own_option, REGULARIZERS)
+attack = functools.partial(own_option, ATTACKS)
+callback = functools.partial(own_option, CALLBACKS)
 
 FARKAS = network("a network of Farkas layers", lambda entry: entry.farkas)
 APPENDED = network("a network with Algorithm 2's residual layers", lambda entry: entry.appends)
@@ -129,7 +125,3 @@ STREAMED = kind(DATASETS, lambda entry: entry.streamed, "streamed_folder")
 IMAGE_FOLDER = kind(DATASETS, lambda entry: entry.image_files, "image_folder")
 IN_MEMORY = kind(DATASETS, lambda entry: entry.pixels and not entry.streamed, "digits", "images in memory")
 PIXELS = kind(DATASETS, lambda entry: entry.pixels, "digits", "images, not points")
-METHOD = chosen("regularizer", "sep_up")
-SEPARATION = choice("regularizer", "sep_up", "sep_u", "sep_p")
-PROJECTED = chosen("callback", "rank_min")
-ATTACKED = chosen("attack", "pgd")

@@ -10,25 +10,23 @@ from typing import Literal
 
 from farkas_exp.config.needs import (
     ACTIVATED,
-    ATTACKED,
     IMAGE_FOLDER,
     IN_MEMORY,
     MEAN_FILL,
-    METHOD,
     NO_PHASES,
     OWN_RATES,
     PHASES,
     PIXELS,
-    PROJECTED,
-    SEPARATION,
     SHARED_DECAY,
     SPATIAL,
     STEPPED,
     STREAMED,
-    choice,
+    attack,
+    callback,
     data_option,
     optimizer,
     positive,
+    regularizer,
 )
 from farkas_exp.config.network import (
     ActivationConfig,
@@ -203,14 +201,14 @@ class RegularizerConfig:
     """
 
     name: str = option("none")
-    strength: float = option(0.0, at_least=0, needs=METHOD)
-    alone: bool = option(False, needs=METHOD)
-    coefficient: float = option(0.5, above=0, needs=SEPARATION)
-    reduction: Literal["sum", "layer_mean", "balanced"] = option("sum", needs=SEPARATION)
-    rho: float = option(0.0, needs=SEPARATION)
-    conv_point: Literal["image", "position"] = option("image", needs=(SEPARATION, SPATIAL))
-    include_output: bool = option(False, needs=SEPARATION)
-    norm_squared: float = option(0.0, at_least=0, needs=choice("regularizer", "norm_bias"))
+    strength: float = option(0.0, at_least=0, needs=regularizer("strength", "sep_up"))
+    alone: bool = option(False, needs=regularizer("alone", "sep_up"))
+    coefficient: float = option(0.5, above=0, needs=regularizer("coefficient", "sep_up"))
+    reduction: Literal["sum", "layer_mean", "balanced"] = option("sum", needs=regularizer("reduction", "sep_up"))
+    rho: float = option(0.0, needs=regularizer("rho", "sep_up"))
+    conv_point: Literal["image", "position"] = option("image", needs=(regularizer("conv_point", "sep_up"), SPATIAL))
+    include_output: bool = option(False, needs=regularizer("include_output", "sep_up"))
+    norm_squared: float = option(0.0, at_least=0, needs=regularizer("norm_squared", "norm_bias"))
 
 
 @dataclass(frozen=True)
@@ -226,10 +224,10 @@ class AttackConfig:
     """Adversarial training by projected gradient ascent; sizes in units of pixels in [0, 1]."""
 
     name: str = option("none")
-    steps: int = option(7, at_least=1, at_most=10_000, needs=ATTACKED)
-    step_size: float = option(2 / 255, above=0, needs=ATTACKED)
-    epsilon: float = option(8 / 255, above=0, needs=ATTACKED)
-    random_start: bool = option(True, needs=ATTACKED)
+    steps: int = option(7, at_least=1, at_most=10_000, needs=attack("steps", "pgd"))
+    step_size: float = option(2 / 255, above=0, needs=attack("step_size", "pgd"))
+    epsilon: float = option(8 / 255, above=0, needs=attack("epsilon", "pgd"))
+    random_start: bool = option(True, needs=attack("random_start", "pgd"))
 
 
 @dataclass(frozen=True)
@@ -242,11 +240,11 @@ class CallbackConfig:
     """
 
     name: str = option("none")
-    threshold: float = option(0.0, at_least=0, needs=PROJECTED)
-    last_epochs: int = option(15, at_least=1, at_most=MOST_EPOCHS, needs=PROJECTED)
-    every_epochs: int = option(1, at_least=1, at_most=MOST_EPOCHS, needs=PROJECTED)
-    lr: float | None = option(None, above=0, needs=(PROJECTED, NO_PHASES))
-    healing_epochs: int = option(0, at_least=0, at_most=MOST_EPOCHS, needs=PROJECTED)
+    threshold: float = option(0.0, at_least=0, needs=callback("threshold", "rank_min"))
+    last_epochs: int = option(15, at_least=1, at_most=MOST_EPOCHS, needs=callback("last_epochs", "rank_min"))
+    every_epochs: int = option(1, at_least=1, at_most=MOST_EPOCHS, needs=callback("every_epochs", "rank_min"))
+    lr: float | None = option(None, above=0, needs=(callback("lr", "rank_min"), NO_PHASES))
+    healing_epochs: int = option(0, at_least=0, at_most=MOST_EPOCHS, needs=callback("healing_epochs", "rank_min"))
 
 
 @dataclass(frozen=True)

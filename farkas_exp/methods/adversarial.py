@@ -11,7 +11,7 @@ from farkas_exp.data.base import ImageData
 from farkas_exp.layers.paths import in_mode
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.seeding import derive_seed
-from farkas_exp.methods.base import Method, register
+from farkas_exp.methods.base import Method
 from farkas_exp.registry import DATASETS
 
 ROBUST_STEPS = 20
@@ -48,11 +48,8 @@ def pgd(
     return attacked.detach()
 
 
-@register
 class AdversarialTraining(Method):
     """Attacks each batch through the network in evaluation mode, so that the attack leaves its statistics alone."""
-
-    group, names = "attack", ("pgd",)
 
     @classmethod
     def refuses(cls, config: Config, world_size: int) -> None:

@@ -10,22 +10,16 @@ from torch import Tensor, nn
 
 from farkas_exp.config import Config
 from farkas_exp.machine.errors import UserError
-from farkas_exp.methods.base import Method, register
+from farkas_exp.methods.base import Method
 
 
-@register
 class Anomaly(Method):
     """Looks at the output of every module and at its gradient, at every parameter's gradient, and at every parameter.
 
     Its errors are `FloatingPointError`s: the run crashes, and keeps the traceback in its `error.txt`.
     """
 
-    group = "debug"
     epoch = 0
-
-    @classmethod
-    def is_asked(cls, config: Config) -> bool:
-        return config.debug == "anomaly"
 
     @classmethod
     def executed_as(cls, config: Config, mode: str) -> str:

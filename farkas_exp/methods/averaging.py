@@ -6,11 +6,9 @@ from typing import Any
 
 import torch
 
-from farkas_exp.config import Config
-from farkas_exp.methods.base import Method, Training, register
+from farkas_exp.methods.base import Method, Training
 
 
-@register
 class Averaging(Method):
     """`optimizer.ema`: after step n, average <- d average + (1 - d) weights with d = min(ema, (1 + n) / (10 + n)).
 
@@ -18,17 +16,11 @@ class Averaging(Method):
     What is trained, and what diagnostics measure, are the weights themselves.
     """
 
-    group = "optimizer"
-
     def __init__(self, training: Training) -> None:
         super().__init__(training)
         self.current = [tensor for tensor in self.model.state_dict().values() if tensor.is_floating_point()]
         self.average = [tensor.clone() for tensor in self.current]
         self.steps = 0
-
-    @classmethod
-    def is_asked(cls, config: Config) -> bool:
-        return config.optimizer.ema > 0
 
     @torch.no_grad()
     def after_step(self) -> None:

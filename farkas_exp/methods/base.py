@@ -1,27 +1,25 @@
 """The protocol of a method; each part does nothing by default.
 
-A method is a class that registers itself with the group of the configuration that chooses it:
+A method is a class that is registered by its name in a group of the configuration, here with an option of its own:
 
-    @register
-    class Mine(Method):
-        group, names = "regularizer", ("mine",)
-
+    class Mine(Regularizer):
         def penalty(self, logits):
-            return self.config.regularizer.strength * logits.square().mean()
+            own = self.config.regularizer
+            return own.strength * logits.abs().pow(own.power).mean()
+
+    REGULARIZERS.register("mine", "my_package.mine:Mine", options={"strength": None, "alone": None, "power": 2.0})
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from farkas_exp.config import Config
 from farkas_exp.data.base import ImageData
-from farkas_exp.machine.errors import unknown
-from farkas_exp.registry import load_plugins
+from farkas_exp.registry import methods_of
 
 
 @dataclass(frozen=True)
@@ -47,22 +45,13 @@ class Method:
     """One method in one run. Every process calls all parts, in the order of this class.
 
     Attributes:
-        group: the group of the configuration that chooses it.
-        names: its names in `group.name`.
         mixes: whether its `mix` changes the labels, so that the training error is one of mixed images.
     """
 
-    group: ClassVar[str]
-    names: ClassVar[tuple[str, ...]] = ()
     mixes: ClassVar[bool] = False
 
     def __init__(self, training: Training) -> None:
         self.training, self.config, self.model = training, training.config, training.model
-
-    @classmethod
-    def is_asked(cls, config: Config) -> bool:
-        """Whether the configuration asks for it."""
-        return getattr(config, cls.group).name in cls.names
 
     @classmethod
     def refuses(cls, config: Config, world_size: int) -> None:
@@ -84,6 +73,10 @@ class Method:
     def begin_epoch(self, epoch: int) -> None:
         """Act before the first step of `epoch` (from 0), also when a run continues within it."""
 
+    def learning_rate(self, scheduled: float, epoch: int) -> float:
+        """The learning rate of a step of `epoch` (from 0) in place of the `scheduled` one."""
+        return scheduled
+
     def mix(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The images and labels that the step is made with, drawn anew in each; labels may become (N, K) shares."""
         return images, labels
@@ -99,6 +92,11 @@ class Method:
     def penalty(self, logits: Tensor) -> Tensor | None:
         """A scalar to add to the loss, or None."""
         return None
+
+    @property
+    def alone(self) -> bool:
+        """Whether penalties are trained on without the loss."""
+        return False
 
     def change_gradients(self) -> None:
         """Before the optimizer's step, which takes the gradients as they then are."""
@@ -122,40 +120,18 @@ class Method:
         """Take over its `state`."""
 
 
-_METHODS: list[type[Method]] = []
+class Regularizer(Method):
+    """A method of the group `regularizer`, whose penalty may be trained on `alone`."""
 
-
-def register(method: type[Method]) -> type[Method]:
-    """Register a method; methods act in the order of registration.
-
-    Raises:
-        ValueError: a name is taken.
-    """
-    taken = {(other.group, name) for other in _METHODS for name in other.names}
-    for name in method.names:
-        if (method.group, name) in taken:
-            raise ValueError(f"{method.group}.name: {name!r} is registered already")
-    _METHODS.append(method)
-    return method
+    @property
+    def alone(self) -> bool:
+        """See `Method`."""
+        return self.config.regularizer.alone
 
 
 def chosen(config: Config) -> list[type[Method]]:
-    """The methods of a configuration."""
-    import_module("farkas_exp.methods.catalogue")
-    if _without_method(config):
-        load_plugins()
-    for group, names in _without_method(config).items():
-        raise unknown(f"{group}.name", getattr(config, group).name, names)
-    return [method for method in _METHODS if method.is_asked(config)]
-
-
-def _without_method(config: Config) -> dict[str, list[str]]:
-    """The groups whose name in the configuration no method has, each with the names that there are."""
-    names: dict[str, list[str]] = {}
-    for method in _METHODS:
-        if method.names:
-            names.setdefault(method.group, ["none"]).extend(method.names)
-    return {group: names[group] for group in sorted(names) if getattr(config, group).name not in names[group]}
+    """The methods of a configuration, in the order in which they act."""
+    return [method.build for method in methods_of(config)]
 
 
 def execution_mode(config: Config, mode: str, world_size: int = 1) -> str:
@@ -172,7 +148,7 @@ def changes_gradients(method: Method) -> bool:
 
 
 def build_methods(training: Training) -> list[Method]:
-    """The methods of a configuration, in the order in which they act."""
+    """The methods of a run, in the order in which they act."""
     return [method(training) for method in chosen(training.config)]
 
 

@@ -5,9 +5,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from farkas_exp.config import Config
 from farkas_exp.initialization.matched import classifier_of
-from farkas_exp.methods.base import Method, Training, register
+from farkas_exp.methods.base import Method, Training
 
 SMALLEST_NORM = 1e-3
 """What a unit's weight counts at least (Brock et al. 2021b), so that it can leave zero."""
@@ -32,20 +31,13 @@ def clip_units(parameters: Iterable[nn.Parameter], limit: float) -> None:
             parameter.grad.mul_((allowed / unit_norms(parameter.grad).clamp_(min=1e-6)).clamp_(max=1))
 
 
-@register
 class UnitClipping(Method):
     """`optimizer.clip_units`: every parameter but those of the last linear layer, as in the paper."""
-
-    group = "optimizer"
 
     def __init__(self, training: Training) -> None:
         super().__init__(training)
         spared = {*classifier_of(self.model).parameters()}
         self.parameters = [parameter for parameter in self.model.parameters() if parameter not in spared]
-
-    @classmethod
-    def is_asked(cls, config: Config) -> bool:
-        return config.optimizer.clip_units is not None
 
     def change_gradients(self) -> None:
         limit = self.config.optimizer.clip_units
@@ -53,15 +45,8 @@ class UnitClipping(Method):
         clip_units(self.parameters, limit)
 
 
-@register
 class NormClipping(Method):
     """`optimizer.clip_norm`: the gradient of all parameters together at most that long (Pascanu et al. 2013)."""
-
-    group = "optimizer"
-
-    @classmethod
-    def is_asked(cls, config: Config) -> bool:
-        return config.optimizer.clip_norm is not None
 
     def change_gradients(self) -> None:
         limit = self.config.optimizer.clip_norm

@@ -5,7 +5,7 @@ from torch import nn
 from farkas_exp.config import Config, DropoutConfig
 from farkas_exp.layers.activation import Activation
 from farkas_exp.machine.errors import UserError
-from farkas_exp.methods.base import Method, register
+from farkas_exp.methods.base import Method
 
 
 def dropout_rate(config: DropoutConfig, epoch: int, epochs: int) -> float:
@@ -25,15 +25,8 @@ def set_dropout(model: nn.Module, rate: float) -> None:
             module.dropout = rate
 
 
-@register
 class Dropout(Method):
     """Dropout with the rate of the epoch."""
-
-    group = "dropout"
-
-    @classmethod
-    def is_asked(cls, config: Config) -> bool:
-        return config.dropout.rate > 0
 
     @classmethod
     def executed_as(cls, config: Config, mode: str) -> str:

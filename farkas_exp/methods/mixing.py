@@ -5,11 +5,9 @@ from typing import Any
 
 from torch import Tensor
 
-from farkas_exp.config import Config
-from farkas_exp.methods.base import Method, Training, register
+from farkas_exp.methods.base import Method, Training
 
 
-@register
 class Mixing(Method):
     """Mixup (Zhang et al. 2018) and cutmix (Yun et al. 2019), each batch by one of those requested.
 
@@ -18,7 +16,6 @@ class Mixing(Method):
     those of the training, which checkpoints keep.
     """
 
-    group = "augmentation"
     mixes = True
 
     def __init__(self, training: Training) -> None:
@@ -29,10 +26,6 @@ class Mixing(Method):
         kinds: dict[Any, float] = {v2.MixUp: own.mixup, v2.CutMix: own.cutmix}
         chosen = [kind(num_classes=classes, alpha=alpha) for kind, alpha in kinds.items() if alpha]
         self._mix: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = v2.RandomChoice(chosen)
-
-    @classmethod
-    def is_asked(cls, config: Config) -> bool:
-        return config.augmentation.mixup > 0 or config.augmentation.cutmix > 0
 
     def mix(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The mixed images and the probabilities of their classes, (N, K)."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from farkas_exp.methods.base import Method, Training, register
+from farkas_exp.methods.base import Regularizer, Training
 
 
 def norm_bias(parameters: Iterable[Tensor], norm_squared: float = 0.0) -> Tensor:
@@ -17,11 +17,8 @@ def norm_bias(parameters: Iterable[Tensor], norm_squared: float = 0.0) -> Tensor
     return (total.sum() - norm_squared).abs()
 
 
-@register
-class NormBias(Method):
+class NormBias(Regularizer):
     """strength * |sum phi^2 - mu^2| over the trainable parameters, biases and normalization included."""
-
-    group, names = "regularizer", ("weight_decay", "norm_bias")  # weight decay: mu = 0
 
     def __init__(self, training: Training) -> None:
         super().__init__(training)

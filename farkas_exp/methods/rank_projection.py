@@ -15,7 +15,7 @@ from farkas_exp.initialization.lsuv import watching
 from farkas_exp.initialization.random import weight_layers
 from farkas_exp.layers.paths import in_mode, plain_path
 from farkas_exp.machine.errors import UserError
-from farkas_exp.methods.base import Method, Training, register
+from farkas_exp.methods.base import Method, Training
 
 
 def frequencies(weight: Tensor, size: tuple[int, int]) -> Tensor:
@@ -87,11 +87,8 @@ def project_ranks(model: nn.Module, images: Tensor, name: str, threshold: float)
         weight.copy_(project_weight(weight, size, lambda values: change(values, threshold)))
 
 
-@register
 class RankProjection(Method):
     """Projects the weights after due epochs."""
-
-    group, names = "callback", tuple(PROJECTIONS)
 
     def __init__(self, training: Training) -> None:
         super().__init__(training)
@@ -123,6 +120,13 @@ class RankProjection(Method):
             raise UserError(
                 f"callback.healing_epochs: {healing} leaves no epoch to project after; it must be less than {last}"
             )
+
+    def learning_rate(self, scheduled: float, epoch: int) -> float:
+        """In the last epochs `callback.lr`, a tenth of it after a fifth of them and again after a third."""
+        own, passed = self.config.callback, epoch - (self.config.epochs - self.config.callback.last_epochs)
+        if own.lr is None or passed < 0:
+            return scheduled
+        return own.lr * 0.1 ** sum(passed * part >= own.last_epochs for part in (5, 3))
 
     def after_epoch(self, epoch: int) -> bool:
         """Project after every `every_epochs` of the last `last_epochs` epochs, but for those that heal the network."""

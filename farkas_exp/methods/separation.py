@@ -28,7 +28,7 @@ from farkas_exp.config import Config
 from farkas_exp.config.schema import TORCH_COMPILE_MODES
 from farkas_exp.layers.watching import watch_pre_activations
 from farkas_exp.machine.errors import UserError
-from farkas_exp.methods.base import Method, Training, register
+from farkas_exp.methods.base import Regularizer, Training
 
 
 def slack_sum(
@@ -90,11 +90,8 @@ def _stacked(pre_activations: Iterable[Tensor]) -> list[Tensor]:
     return [torch.stack(group) for group in groups.values()] + single
 
 
-@register
-class Separation(Method):
+class Separation(Regularizer):
     """Sep-U, Sep-P or Sep-UP: strength * (g_U + g_P) over all activated layers, and optionally the logits."""
-
-    group, names = "regularizer", ("sep_u", "sep_p", "sep_up")
 
     def __init__(self, training: Training) -> None:
         super().__init__(training)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from farkas_exp.machine.errors import UserError
+from farkas_exp.registry import METHOD_GROUPS
 from farkas_exp.report.arms import Arm, arm_record, error_cells, evaluation_sets, failure_note, group_arms, mean_sd
 from farkas_exp.report.statistics import Summary, summarize
 from farkas_exp.report.tables import Cell, Table, cell
@@ -18,7 +19,7 @@ from farkas_exp.runs.query import default_settings, setting, settings_in_full
 
 ANY: Any = object()
 """Any value of a key, or of all keys of a group such as `attack.`; it stays part of the setting that runs share."""
-METHODS = ("regularizer.", "attack.", "callback.", "dropout.")
+METHODS = (*(group.key.removesuffix("name") for group in METHOD_GROUPS), "dropout.")
 """Prefixes of the keys of methods, which make another row of any network."""
 
 

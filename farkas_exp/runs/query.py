@@ -37,7 +37,7 @@ def setting(config: Mapping[str, Any], key: str) -> Any:
 def deciding_settings(config: Mapping[str, Any], schema: Any = Config, prefix: str = "") -> dict[str, Any]:
     """The settings that belong to a run's identity, by dotted key, in the schema's order.
 
-    A key that the schema does not know, from a later version, counts among them.
+    A key that the schema does not know, from a later version, counts among them; without a schema every key does.
     """
     fields = {f.name: f for f in dataclasses.fields(schema)} if schema else {}
     flat: dict[str, Any] = {}
@@ -162,7 +162,8 @@ def filter_keys() -> dict[str, str]:
 
     A group means its name (`dataset=digits`) or its value (`lr=0.1`).
     """
-    keys = {key: key for key, _ in keys_of(Config)} | {group: f"{group}.{name}" for group, name in _SHORT.items()}
+    keys = {key: key for key in (*dict(keys_of(Config)), *every_extra())}
+    keys |= {group: f"{group}.{name}" for group, name in _SHORT.items()}
     del keys["runs_dir"]
     return keys
 

@@ -17,11 +17,8 @@ def learning_rate_at(config: Config, epoch: int, step: int, steps: int) -> float
 
     Without phases it is that of `learning_rate`; in the first `lr.warmup` epochs, times the share of them passed at the
     step's end (Goyal et al. 2017). In a phase it goes linearly from `lr_from` at the first step to `lr_to` at the end,
-    times the factor on the batch (their linear scaling rule). The last epochs of a callback may have their own rate.
+    times the factor on the batch (their linear scaling rule).
     """
-    passed = epoch - (config.epochs - config.callback.last_epochs)  # of the callback's last epochs
-    if config.callback.lr is not None and passed >= 0:
-        return config.callback.lr * 0.1 ** sum(passed * part >= config.callback.last_epochs for part in (5, 3))
     if not config.phases.schedule:
         warmup = config.lr.warmup
         share = min(1.0, (epoch + (step + 1) / steps) / warmup) if warmup else 1.0

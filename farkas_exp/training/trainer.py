@@ -140,7 +140,7 @@ class Trainer:
                 leave = stop.requested or (state.step > first and pause())
                 if self.processes.agree(leave):
                     break
-            rate = learning_rate_at(self.config, state.epoch, state.step, steps)
+            rate = self._learning_rate(state.epoch, state.step, steps)
             if rate != self._rate:  # on a GPU it may take a launch for each group
                 set_learning_rate(self.optimizer, rate)
                 self._rate = rate
@@ -154,6 +154,13 @@ class Trainer:
         state.seconds += elapsed
         state.images += (state.step - first) * batch_size_at(self.config, state.epoch)
         return state.step == steps
+
+    def _learning_rate(self, epoch: int, step: int, steps: int) -> float:
+        """The rate of a step of an epoch: the schedule's, unless a method has its own."""
+        rate = learning_rate_at(self.config, epoch, step, steps)
+        for method in self.methods:
+            rate = method.learning_rate(rate, epoch)
+        return rate
 
     def _train_step(self, images: Tensor, labels: Tensor) -> Tensor:
         """Update the weights once; return the batch's summed loss, metrics and, where there is one, penalty.
@@ -208,7 +215,7 @@ class Trainer:
             logits, penalties = penalized(self.methods, self.forward, images)
             loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
-        sum(penalties, 0 * loss if self.config.regularizer.alone else loss).backward()
+        sum(penalties, 0 * loss if any(method.alone for method in self.methods) else loss).backward()
         with torch.no_grad():
             single = labels if labels.dim() == 1 else labels.argmax(1)  # of mixed images that with the larger share
             totals = counted(loss.detach() * len(labels), self.train_metrics, logits, single)
@@ -233,7 +240,7 @@ class Trainer:
         evaluated = self.evaluate(state.epoch)
         if self.config.diagnostics.train_eval:
             evaluated |= self._evaluated("train_eval", self.data.train_batches(state.epoch))
-        lr = learning_rate_at(self.config, state.epoch, state.step - 1, state.step)
+        lr = self._learning_rate(state.epoch, state.step - 1, state.step)
         training_seconds = state.epoch_seconds
         state.seconds += time.perf_counter() - started
         row = {

@@ -50,8 +50,8 @@ def words(need, config):
         (needs.FARKAS, of(model="farkasnet18"), of(model="resnet18"), "a network of Farkas layers, not resnet18"),
         (needs.APPENDED, of(model="farkasnet18"), of(model="resnet18"), "Algorithm 2's residual layers, not resnet18"),
         (needs.OWN_RATES, of(model="fixup34"), of(model="resnet18"), "FixUp's scalar parameters, not resnet18"),
-        (needs.ATTACKED, of(attack="pgd"), of(attack="none"), "another attack.name than none"),
-        (needs.PROJECTED, of(callback="rank_min"), of(callback="none"), "another callback.name than none"),
+        (needs.attack("steps", "pgd"), of(attack="pgd"), of(attack="none"), "attack.name=pgd"),
+        (needs.callback("lr", ""), of(callback="rank_min"), of(callback="none"), "callback.name=rank_min or rank_max"),
         (needs.STEPPED, SimpleNamespace(lr=SimpleNamespace(schedule="steps")),
          SimpleNamespace(lr=SimpleNamespace(schedule="cosine")), "lr.schedule=steps"),
         (needs.MEAN_FILL, SimpleNamespace(augmentation=SimpleNamespace(cutout_fill="mean")),
@@ -65,8 +65,8 @@ def words(need, config):
         (needs.IN_MEMORY, of(dataset="digits"), of(dataset="streamed_folder"), "images in memory"),
         (needs.IN_MEMORY, of(dataset="image_folder"), of(dataset="moons"), "images in memory"),
         (needs.PIXELS, of(dataset="digits"), of(dataset="moons"), "images, not points"),
-        (needs.METHOD, of(regularizer="norm_bias"), of(regularizer="none"), "another regularizer.name than none"),
-        (needs.SEPARATION, of(regularizer="sep_p"), of(regularizer="norm_bias"), "regularizer.name=sep_up or sep_u or"),
+        (needs.regularizer("strength", ""), of(regularizer="norm_bias"), of(regularizer="none"), "regularizer.name="),
+        (needs.regularizer("rho", ""), of(regularizer="sep_p"), of(regularizer="norm_bias"), "name=sep_u or sep_p or"),
         (needs.architecture("downsample", ""), of(model="resnet50_imagenet"), of(model="resnet18"), "model.name"),
         (needs.architecture("residual", ""), of(model="mlp"), of(model="resnet18"), "model.name=mlp or "),
         (needs.architecture("blocks", ""), of(model="resnet18"), of(model="mlp"),
@@ -99,7 +99,7 @@ def test_an_unknown_name_is_another_complaint(need):
 def test_the_example_of_a_need_meets_it():
     assert needs.choice("attack", "pgd", "fgsm").example == {"attack.name": "pgd"}
     assert needs.positive("dropout.rate", 0.5).example == {"dropout.rate": 0.5}
-    assert needs.chosen("callback", "rank_min").example == {"callback.name": "rank_min"}
+    assert needs.callback("lr", "rank_min").example == {"callback.name": "rank_min"}
     assert needs.optimizer("momentum", "sgd").example == {"optimizer.name": "sgd"}
     assert needs.STREAMED.example == {"dataset.name": "streamed_folder"}
     assert needs.IMAGE_FOLDER.example == {"dataset.name": "image_folder"}

@@ -14,7 +14,6 @@ from farkas_exp.measures.spectrum import conv_singular_values, effective_rank, e
 from farkas_exp.methods.base import Training, build_methods, execution_mode
 from farkas_exp.methods.rank_projection import PROJECTIONS, map_sizes, project_ranks, project_weight
 from farkas_exp.models.create import create_model
-from farkas_exp.training.schedule import learning_rate_at
 
 
 def dense_circulant(weight, size):
@@ -106,10 +105,12 @@ def test_a_callback_acts_on_the_last_epochs_only(monkeypatch):
         def fixed_batch(self, n):
             return torch.zeros(n, 1, 1, 1), torch.zeros(n)
 
-    def due(made):
+    def made_for(made):
         model = nn.Linear(1, 1)
-        (projection,) = build_methods(Training(made, model, Data(), model))
-        found = []
+        return build_methods(Training(made, model, Data(), model))[0]
+
+    def due(made):
+        projection, found = made_for(made), []
         for epoch in range(10):
             before = len(calls)
             changed = projection.after_epoch(epoch)
@@ -122,9 +123,9 @@ def test_a_callback_acts_on_the_last_epochs_only(monkeypatch):
     own = made.callback
     healing = dataclasses.replace(made, callback=dataclasses.replace(own, every_epochs=1, healing_epochs=2, lr=1e-3))
     assert due(healing) == [5, 6, 7]  # two epochs are trained after the last projection
-    rates = [learning_rate_at(healing, epoch, 0, 10) for epoch in range(5, 10)]
-    assert rates == pytest.approx([1e-3, 1e-4, 1e-5, 1e-5, 1e-5])  # after a fifth and a third of five
-    assert learning_rate_at(healing, 4, 0, 10) == learning_rate_at(made, 4, 0, 10)
+    rates = [made_for(healing).learning_rate(0.5, epoch) for epoch in range(4, 10)]
+    assert rates == pytest.approx([0.5, 1e-3, 1e-4, 1e-5, 1e-5, 1e-5])  # after a fifth and a third of five
+    assert made_for(made).learning_rate(0.5, 9) == 0.5
     averaged = dataclasses.replace(made, optimizer=dataclasses.replace(made.optimizer, ema=0.9))
     with pytest.raises(UserError, match=r"^callback.name: rank_m.. cuts the weights, and not their average"):
         execution_mode(averaged, "none")

@@ -6,8 +6,10 @@ from typing import Any, cast
 import pytest
 import torch
 
-from farkas_exp.methods import base
+from farkas_exp.config.extensions import foreign_code
+from farkas_exp.machine.errors import UserError
 from farkas_exp.methods.base import Method, Training, build_methods, changes_gradients, execution_mode, penalized
+from farkas_exp.registry import ATTACKS, CALLBACKS, METHOD_GROUPS, METHODS, methods_of
 from tests.configs import config
 
 Nothing: Any = None
@@ -16,19 +18,45 @@ Nothing: Any = None
 class Plain(Method):
     """A method that does what the protocol does by default."""
 
-    group, names = "regularizer", ("bare", "plain")
+
+@pytest.fixture
+def registered(monkeypatch):
+    """Registries that forget after a test what it registers."""
+    for registry in (*METHOD_GROUPS, METHODS):
+        assert list(registry), "the package's own are there"
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
 
 
-def test_a_name_of_a_group_is_registered_once(monkeypatch):
-    assert base.chosen(config()) == []  # the package's own register at the first call, and not in a test's list
-    monkeypatch.setattr(base, "_METHODS", [])
-    base.register(Plain)
-    other = type("Other", (Method,), {"group": "attack", "names": ("plain",)})
-    base.register(other)
-    again = type("Again", (Method,), {"group": "regularizer", "names": ("new", "plain")})
-    with pytest.raises(ValueError, match=r"^regularizer.name: 'plain' is registered already$"):
-        base.register(again)
-    assert list(base._METHODS) == [Plain, other], "in the order of registration"
+def test_methods_act_in_the_order_of_their_groups_and_then_of_their_registration(registered):
+    ATTACKS.register("kind", Plain)
+    METHODS.register("always", Plain)
+    every = config(
+        attack={"name": "kind"}, regularizer={"name": "sep_u"}, callback={"name": "rank_max"}, debug="anomaly",
+        optimizer={"ema": 0.5, "clip_norm": 1.0, "clip_units": 0.1}, dropout={"rate": 0.1},
+        augmentation={"cutmix": 1.0},
+    )  # fmt: skip
+    assert [method.name for method in methods_of(every)] == [
+        "sep_u", "kind", "rank_max", "anomaly", "averaging", "unit_clipping", "norm_clipping", "dropout", "mixing",
+        "always",
+    ]  # fmt: skip
+    assert [method.name for method in methods_of(config())] == ["always"]
+    with pytest.raises(ValueError, match=r"^attack.name: 'kind' is registered already"):
+        ATTACKS.register("kind", Plain)
+    with pytest.raises(UserError, match=r"^callback.name: unknown 'rank_mix'; did you mean 'rank_min'"):
+        methods_of(config(callback={"name": "rank_mix"}))
+
+
+def test_the_code_of_a_method_from_outside_is_recorded_whatever_asks_for_it(registered):
+    METHODS.register("always", "string:Formatter")
+    CALLBACKS.register("named", "calendar:Calendar")
+    assert foreign_code(config()).keys() == {"string"}
+    assert foreign_code(config(callback={"name": "named"})).keys() == {"string", "calendar"}
+
+
+@pytest.mark.parametrize("registry", [*METHOD_GROUPS, METHODS], ids=lambda registry: registry.key)
+def test_every_method_is_where_the_catalogue_says(registry):
+    assert all(issubclass(registry[name].build, Method) for name in registry)
+    assert "none" in registry or registry is METHODS
 
 
 def test_a_method_that_defines_nothing_changes_nothing():
@@ -38,6 +66,8 @@ def test_a_method_that_defines_nothing_changes_nothing():
     assert method.mix(images, labels) == (images, labels)
     assert method.prepare(images, labels) is images
     assert method.penalty(images) is None
+    assert method.alone is False
+    assert method.learning_rate(0.25, 3) == 0.25
     assert method.after_epoch(0) is False
     assert method.state() == {}
     assert Plain.executed_as(made, "graph") == "graph"
@@ -56,8 +86,6 @@ def test_every_method_watches_the_forward_pass_and_adds_its_own_term_of_the_logi
     seen = []
 
     class Watching(Method):
-        group = "regularizer"
-
         def __init__(self, factor: float) -> None:
             self.factor = factor
 
@@ -83,14 +111,8 @@ def test_every_method_watches_the_forward_pass_and_adds_its_own_term_of_the_logi
     assert seen == [("in", 0), ("in", -1), ("in", 3), ("forward", "images"), ("out", 3), ("out", -1), ("out", 0)]
 
 
-def test_each_method_takes_the_mode_that_the_one_before_it_left(monkeypatch):
+def test_each_method_takes_the_mode_that_the_one_before_it_left(registered):
     class First(Method):
-        group = "debug"
-
-        @classmethod
-        def is_asked(cls, config):
-            return True
-
         @classmethod
         def executed_as(cls, config, mode):
             return mode + " first"
@@ -104,13 +126,9 @@ def test_each_method_takes_the_mode_that_the_one_before_it_left(monkeypatch):
         def executed_as(cls, config, mode):
             return mode + " second"
 
-        @classmethod
-        def is_asked(cls, config):
-            return config.epochs == 3
-
     worlds: list[int] = []
-    assert base.chosen(config()) == []  # see above
-    monkeypatch.setattr(base, "_METHODS", [*base._METHODS, First, Second])
+    METHODS.register("first", First)
+    METHODS.register("second", Second, asked=lambda config: config.epochs == 3)
     assert execution_mode(config(epochs=3), "graph", world_size=2) == "graph first second"
     assert execution_mode(config(epochs=4), "graph") == "graph first"
     assert worlds == [2, 2, 1]

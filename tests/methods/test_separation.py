@@ -16,8 +16,7 @@ from farkas_exp.launch import execution
 from farkas_exp.layers.watching import watch_pre_activations
 from farkas_exp.machine.errors import UserError
 from farkas_exp.measures.activity import dead_samples
-from farkas_exp.methods import base
-from farkas_exp.methods.base import Method, Training, build_methods, execution_mode, penalized, register
+from farkas_exp.methods.base import Training, build_methods, execution_mode, penalized
 from farkas_exp.methods.norm_bias import norm_bias
 from farkas_exp.methods.separation import separation_penalty, slack_sum
 from farkas_exp.models.create import create_model
@@ -254,35 +253,6 @@ def test_an_option_that_does_not_fit_is_refused(options, message):
 def test_a_compiled_network_cannot_be_watched():
     with pytest.raises(UserError, match="use compile=auto or none"):
         execution_mode(config(regularizer={"name": "sep_u"}, compile="default"), "default")
-
-
-def test_a_method_from_outside_is_one_class(tmp_path, monkeypatch):
-    """It registers itself with the group that chooses it; the trainer knows none by name."""
-    base.chosen(config())  # the package's own register at the first call, and not in a test's list
-    monkeypatch.setattr(base, "_METHODS", [*base._METHODS])
-    seen = []
-
-    @register
-    class Quiet(Method):
-        group, names = "regularizer", ("quiet",)
-
-        def penalty(self, logits):
-            return self.config.regularizer.strength * logits.square().mean()
-
-        def after_epoch(self, epoch):
-            seen.append(epoch)
-            return False
-
-    quiet = execution.execute(config(tmp_path, epochs=2, regularizer={"name": "quiet", "strength": 10.0}))
-    plain = execution.execute(config(tmp_path, epochs=2))
-    assert quiet.status == plain.status == "finished"
-    assert seen == [0, 1]
-    losses = [read_run(Path(outcome.path)).result["train_loss"] for outcome in (quiet, plain)]
-    assert losses[0] != losses[1]
-    with pytest.raises(UserError, match=r"regularizer.name: unknown 'quite'; did you mean 'quiet'"):
-        execution_mode(config(regularizer={"name": "quite"}), "none")
-    with pytest.raises(ValueError, match="'quiet' is registered already"):
-        register(Quiet)
 
 
 def test_the_constraints_alone_train_without_the_cross_entropy(tmp_path):

@@ -1,7 +1,7 @@
-"""What a newcomer writes: a network and an optimizer with options, a table, a measure, here and in the file named."""
+"""What a newcomer writes, here and in the file named: a network, an optimizer and methods with options, a table, ..."""
 
 from farkas_exp.config import option
-from farkas_exp.registry import MEASURES, NETWORKS, OPTIMIZERS, REPORTS
+from farkas_exp.registry import CALLBACKS, MEASURES, METHODS, NETWORKS, OPTIMIZERS, REGULARIZERS, REPORTS
 
 NETWORKS.register(
     "stairs", "farkas_newcomer_parts:build_stairs", spatial=False, label="Stairs",
@@ -12,5 +12,11 @@ OPTIMIZERS.register(
     "signs", "farkas_newcomer_parts:signs",
     options={"momentum": None, "share": option(1.0, above=0, at_most=1)},
 )  # fmt: skip
+REGULARIZERS.register(
+    "quiet", "farkas_newcomer_parts:Quiet", label="Quiet",
+    options={"strength": None, "alone": None, "power": option(2.0, above=0, at_most=8)},
+)  # fmt: skip
+CALLBACKS.register("halving", "farkas_newcomer_parts:Halving", options={"last_epochs": None})
+METHODS.register("counting", "farkas_newcomer_parts:Counting", asked=lambda config: config.label_smoothing > 0)
 MEASURES.register("largest", "farkas_newcomer_parts:largest")
 MEASURES.register("brightest", "farkas_newcomer_parts:largest", pixels=True)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from farkas_exp.methods.base import Method, Regularizer
 from farkas_exp.models.kit import Unit
 from farkas_exp.models.rectangular import ShortcutUnit
 from farkas_exp.report.render import Report
@@ -45,6 +46,38 @@ class Signs(torch.optim.Optimizer):
 def signs(groups: Any, lr: float, config: Any, fused: bool) -> Signs:
     """Signs."""
     return Signs(groups, lr, config.momentum, config.share)
+
+
+class Quiet(Regularizer):
+    """Small logits."""
+
+    def penalty(self, logits: torch.Tensor) -> torch.Tensor:
+        """Their mean size, to the power."""
+        own: Any = self.config.regularizer
+        return own.strength * logits.abs().pow(own.power).mean()
+
+
+class Halving(Method):
+    """Half the rate in the last epochs."""
+
+    def learning_rate(self, scheduled: float, epoch: int) -> float:
+        """Half of it."""
+        return scheduled / 2 if epoch >= self.config.epochs - self.config.callback.last_epochs else scheduled
+
+
+class Counting(Method):
+    """Says how many steps there were."""
+
+    steps = 0
+
+    def after_step(self) -> None:
+        """One more."""
+        self.steps += 1
+
+    def after_epoch(self, epoch: int) -> bool:
+        """Say it."""
+        print(f"counted {self.steps} in epoch {epoch + 1}")
+        return False
 
 
 def largest(subject: Any) -> dict[str, Any]:

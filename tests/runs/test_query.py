@@ -144,6 +144,7 @@ def test_runs_are_chosen_by_any_key_and_a_group_stands_for_its_name_or_value():
         "dataset": "dataset.name", "lr": "lr.value", "epochs": "epochs", "seed": "seed", "lr.gamma": "lr.gamma",
         "failure": None, "runs_dir": None,
     }  # fmt: skip
+    assert keys["normalization.alpha"] == "normalization.alpha", "which one normalization brings"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import Any
 
 from farkas_exp.config import ResidualConfig, parse
 from farkas_exp.machine.errors import UserError
-from farkas_exp.registry import INITIALIZATIONS, NETWORKS, NORMALIZATIONS
+from farkas_exp.registry import INITIALIZATIONS, NETWORKS, NORMALIZATIONS, REGULARIZERS
 from farkas_exp.report.render import Report
 from farkas_exp.report.tables import Table, cell
 from farkas_exp.runs import RunRecord
@@ -46,11 +46,10 @@ def needs(config: Mapping[str, Any]) -> str:
     """What a method asks for beside what every network has: of the batch, before the first step, of the network."""
     flat = settings_in_full(config)
     norm, init = NORMALIZATIONS.get(flat["normalization.name"]), INITIALIZATIONS.get(flat["init.name"])
-    network = NETWORKS.get(flat["model.name"])
-    separated = str(flat["regularizer.name"]).startswith("sep_")
+    network, regularizer = NETWORKS.get(flat["model.name"]), REGULARIZERS.get(flat["regularizer.name"])
     scaled = any(flat[f"residual.{f.name}"] != f.default for f in fields(ResidualConfig))
     asked = {
-        "a batch": separated or (norm is not None and norm.of_batch),
+        "a batch": any(part is not None and part.of_batch for part in (norm, regularizer)),
         "images": init is not None and "images" in init.needs,
         "branches": scaled or (init is not None and init.branches),
         "convolutions": flat["weight.name"] != "none",
