@@ -12,7 +12,7 @@ from farkas_exp.launch.cli import main
 from farkas_exp.machine.errors import UserError
 from farkas_exp.measures.figures import check_measures
 from farkas_exp.report import command as report
-from farkas_exp.runs import collect, read_json
+from farkas_exp.runs import RunDirectory, collect, read_json, read_starts
 from tests.paths import ROOT
 from tests.plugin_commands import SMALL, forked, run
 
@@ -111,3 +111,55 @@ def test_an_optimizer_and_a_measure(tmp_path: Path) -> None:
     assert len(lines) == len(expected)
     for line, start in zip(lines, expected, strict=True):
         assert line.startswith(start)
+
+
+def test_methods(tmp_path: Path) -> None:
+    given = ["model=mlp", "model.width=8", *DIGITS, f"runs_dir={tmp_path / 'runs'}"]
+    quiet = ["regularizer=quiet", "regularizer.strength=0.5"]
+
+    def sweep_and_refusals() -> int:
+        status = main(["-m", *quiet, "regularizer.power=1,2,4", *given])
+        status += main([*quiet, "regularizer.alone=true", *given])
+        halving = ["callback=halving", "callback.last_epochs=1", "lr.milestones=[]", "label_smoothing=0.1"]
+        status += main([*given, *halving, "epochs=2"])
+        assert report.main([f"runs_dir={tmp_path / 'runs'}", "format=md"]) == 0
+        assert report.main([f"runs_dir={tmp_path / 'runs'}", f"out={tmp_path / 'four'}", "regularizer.power=4"]) == 0
+        seen = help_text(ROOT / "conf")
+        for each in ("regularizer: none, norm_bias, quiet, sep_p", "callback: halving, none", "power=2.0"):
+            assert each in seen
+        print_refusals(
+            {"regularizer": {"name": "sep_up", "power": 3}},
+            {"regularizer": {"name": "quiet", "power": 0}},
+            {"regularizer": {"name": "quiet", "rho": 0.1}},
+            {"callback": {"name": "halving", "lr": 0.1}},
+        )
+        return status
+
+    status, said = forked(sweep_and_refusals, tmp_path, OWN)
+    assert status == 0, said
+    assert "warning" not in said
+    assert [line for line in said.splitlines() if line.startswith("counted")] == [
+        "counted 2 in epoch 1", "counted 4 in epoch 2",
+    ]  # fmt: skip
+
+    records = collect(tmp_path / "runs")
+    assert len({record.identity for record in records}) == 5
+    assert all(OWN + "_parts" in read_starts(RunDirectory(record.path))[0]["plugins"] for record in records)
+    (halved,) = [record for record in records if record.config["callback"]["name"] == "halving"]
+    assert [row["lr"] for row in halved.metrics()] == [0.01, 0.005]
+    by = {(r.config["regularizer"]["power"], r.config["regularizer"]["alone"]): r for r in records if r is not halved}
+    assert by.keys() == {(1.0, False), (2.0, False), (4.0, False), (2.0, True)}
+    assert all("-quiet-" in record.slug for record in by.values())
+    penalties = {key: record.metrics()[0]["train_penalty"] for key, record in by.items()}
+    assert len(set(penalties.values())) == 4, "the second step sees what the first one was trained on"
+    arms = (tmp_path / "runs" / "report" / "arms.md").read_text()
+    for seen in (", Quiet,", ", regularizer none,", ", regularizer.power 4", ", callback halving,"):
+        assert seen in arms.replace("\\", ""), arms
+    assert [path.suffix for path in (tmp_path / "four").iterdir()]
+
+    assert [line.partition(" (else")[0] for line in said.partition("refused:\n")[2].splitlines()] == [
+        "regularizer.power: 3.0 does nothing here; it needs regularizer.name=quiet",
+        "regularizer.power: 0.0 is out of range; it must be positive",
+        "regularizer.rho: 0.1 does nothing here; it needs regularizer.name=sep_u or sep_p or sep_up",
+        "callback.lr: 0.1 does nothing here; it needs callback.name=rank_min or rank_max",
+    ]

@@ -40,13 +40,13 @@ for _layers, (_source, _blocks, _widths) in _SKELETONS.items():
         NETWORKS.register(
             _name, f"farkas_exp.models.resnet:{_source}", label=f"{_label}{_layers}", chooses_head=True,
             farkas=_kind == "farkasnet", appends=_kind == "farkasnet", authors=_AUTHORS.get(_name, {}),
-            twin=f"farkasnet{_layers}" if _kind == "resnet" else None,
+            twin=f"farkasnet{_layers}" if _kind == "resnet" else None, depth=int(_layers),
             options={"head_bn": False, "blocks": _blocks, "widths": _widths}
             | ({"variant": "paper"} if _name in _AUTHORS else {}),
         )  # fmt: skip
 
 NETWORKS.register(
-    "fixup34", "farkas_exp.models.fixup:FixupNet", label="FixUp34", positions=(), scalars=True,
+    "fixup34", "farkas_exp.models.fixup:FixupNet", label="FixUp34", positions=(), scalars=True, depth=34,
     options={"blocks": (5, 5, 5), "widths": (16, 32, 64)},
 )  # fmt: skip
 _pair(
@@ -58,11 +58,11 @@ for _name, _own in {
     "nf_farkasnet34": {"farkas": True, "appends": True, "label": "NF-FarkasNet34"},
 }.items():
     NETWORKS.register(
-        _name, "farkas_exp.models.nf_resnet:NFResNet", positions=(), chooses_head=True,
+        _name, "farkas_exp.models.nf_resnet:NFResNet", positions=(), chooses_head=True, depth=34,
         options={"blocks": (5, 5, 5), "widths": (16, 32, 64)}, **_own,
     )  # fmt: skip
 _pair(
-    "densenet40", "farkas_densenet40", "farkas_exp.models.densenet:DenseNet",
+    "densenet40", "farkas_densenet40", "farkas_exp.models.densenet:DenseNet", depth=40,
     options={"blocks": (12, 12, 12), "width": 12},
 )  # fmt: skip
 _pair(
@@ -80,8 +80,8 @@ NETWORKS.register(
 )  # fmt: skip
 
 for _layers, _blocks in (("50", (3, 4, 6, 3)), ("101", (3, 4, 23, 3)), ("152", (3, 8, 36, 3))):
-    _facts: dict[str, Any] = {"source": "farkas_exp.models.imagenet:build_imagenet", "affine": True}
-    _sizes = {"blocks": _blocks, "widths": (256, 512, 1024, 2048)}
+    _source, _sizes = "farkas_exp.models.imagenet:build_imagenet", {"blocks": _blocks, "widths": (256, 512, 1024, 2048)}
+    _facts: dict[str, Any] = {"source": _source, "depth": int(_layers), "affine": True}
     NETWORKS.register(
         f"resnet{_layers}_imagenet", twin=f"farkasnet{_layers}_imagenet", label=f"ResNet{_layers} imagenet",
         positions=("before", "after"), options={**_sizes, "downsample": "conv"}, **_facts,

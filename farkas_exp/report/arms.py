@@ -4,13 +4,13 @@ Failed runs are left out of a mean, counted, and marked with an asterisk, as in 
 """
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from farkas_exp.registry import NETWORKS, NORMALIZATIONS
+from farkas_exp.config.extensions import registries
+from farkas_exp.registry import NETWORKS
 from farkas_exp.report.statistics import Summary, summarize
 from farkas_exp.report.tables import Cell, Table, cell
 from farkas_exp.report.training_figures import training_key, training_note
@@ -91,26 +91,25 @@ _ALWAYS = ("model.name", "normalization.name")
 
 
 def pretty(key: str, value: Any, exact: bool = False) -> str:
-    """A setting in a label or note, numbers to six digits unless `exact`."""
-    if key == "model.name":
-        return model_name(str(value))
-    if key == "normalization.name":
-        normalization = NORMALIZATIONS.get(str(value))
-        return (normalization and normalization.label) or str(value)
+    """A setting in a label or note: by its registered label, or by its key and `plain` value."""
+    registry = registries().get(key.removesuffix(".name")) if key.endswith(".name") else None
+    label = registry.label(str(value)) if registry else str(value)
+    if label != str(value) or key in (*_ALWAYS, "aggregation.name", "dataset.name"):
+        return label
     if key == "aggregation.append":
         return "" if value else "without append"
+    return f"{key.removesuffix('.name').removesuffix('.value')} {plain(value, exact)}"
+
+
+def plain(value: Any, exact: bool = False) -> str:
+    """A value in a label or note, numbers to six digits unless `exact`."""
     if isinstance(value, float):
         short = f"{value:g}"
-        value = repr(value) if exact and float(short) != value else short
+        return repr(value) if exact and float(short) != value else short
     if isinstance(value, (list, tuple)):
-        value = [_phase_text(item) if isinstance(item, Mapping) else item for item in value]
-        value = "[" + ",".join(map(str, value)) + "]"
-    if value is None:
-        value = "default"
-    if key in ("aggregation.name", "dataset.name"):
-        return str(value)
-    key = key.removesuffix(".name").removesuffix(".value")
-    return f"{key} {value}"
+        texts = (_phase_text(item) if isinstance(item, Mapping) else str(item) for item in value)
+        return f"[{','.join(texts)}]"
+    return "default" if value is None else str(value)
 
 
 def _phase_text(phase: Mapping[str, Any]) -> str:
@@ -123,24 +122,12 @@ def _number_text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, (int, float)) else str(value)
 
 
-def model_name(name: str) -> str:
-    """The written name of a network: FarkasNet34 for farkasnet34."""
-    network = NETWORKS.get(name)
-    return (network and network.label) or name
-
-
-def depth_of(name: str) -> int:
-    """The number in a network's name, 0 without one."""
-    found = re.search(r"\d+", name)
-    return int(found.group()[:6]) if found else 0
-
-
 def _order(arm: Arm) -> tuple[Any, ...]:
     model = str(query.setting(arm.config, "model.name"))
     norm = query.setting(arm.config, "normalization.name")
-    networks = [*NETWORKS, model]  # a plain one stands before its Farkas twin
+    network, networks = NETWORKS.get(model), [*NETWORKS, model]  # a plain one stands before its Farkas twin
     data = str(query.setting(arm.config, "dataset.name"))
-    return (data, depth_of(model), norm == "none", networks.index(model), str(norm), arm.label)
+    return (data, network.depth if network else 0, norm == "none", networks.index(model), str(norm), arm.label)
 
 
 def arms_table(arms: Sequence[Arm], title: str = "Error of the last epoch") -> Table:

@@ -85,14 +85,8 @@ def _partly(flats: Sequence[Mapping[str, Any]]) -> list[str]:
 def _others(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that decide no number, apart from where the run is."""
     deciding = query.deciding_settings(config)
-    return {key: value for key, value in _flat(config).items() if key not in (*deciding, "seed", "runs_dir")}
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return flat
+    every = query.deciding_settings(config, schema=None)
+    return {key: value for key, value in every.items() if key not in (*deciding, "seed", "runs_dir")}
 
 
 STARTED = ("farkas_exp", "commit", "torch", "cuda", "host", "device", "threads", "world_size", "compile", "kernels")
@@ -138,7 +132,7 @@ def curves(named: Mapping[str, RunRecord]) -> Any:
     with style.new_figure(9.6, 4.2 + 0.2 * (len(named) // 2)) as figure:
         error, loss = figure.subplots(1, 2)
         sets = " or ".join(sorted({record.evaluated_on for record in named.values()}))
-        looks = zip(named.items(), itertools.cycle((*style.FAMILY_COLORS.values(), *style.SPARE_COLORS)), strict=False)
+        looks = zip(named.items(), itertools.cycle((*style.KIND_COLORS.values(), *style.SPARE_COLORS)), strict=False)
         for index, ((letter, record), color) in enumerate(looks):
             rows = [row for row in record.metrics() if type(row.get("epoch")) is int]  # others are damaged
             line = ("-", "--", ":")[index % 3]

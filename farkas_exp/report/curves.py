@@ -3,7 +3,6 @@
 import colorsys
 import itertools
 import math
-import re
 import textwrap
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from farkas_exp.registry import NETWORKS, Network
 from farkas_exp.report import style
 from farkas_exp.report.arms import Arm, arms_table, evaluation_sets, group_arms
 from farkas_exp.report.render import Report
@@ -79,17 +79,22 @@ def looks(arms: Sequence[Arm]) -> dict[str, Look]:
     taken: set[tuple[str, str]] = set()
     result = {}
     for arm in arms:
-        family = re.sub(r"\d.*", "", str(setting(arm.config, "model.name")))
-        norm = str(setting(arm.config, "normalization.name"))
-        line = style.LINES.get(norm, "--")
-        colors = [c for c in (style.FAMILY_COLORS.get(family), *style.SPARE_COLORS) if c]
-        reserved = set(style.FAMILY_COLORS.values()) - {style.FAMILY_COLORS.get(family)}
+        own = _kind_color(NETWORKS.get(str(setting(arm.config, "model.name"))))
+        line = style.LINES.get(str(setting(arm.config, "normalization.name")), "--")
+        colors = [c for c in (own, *style.SPARE_COLORS) if c]
+        reserved = set(style.KIND_COLORS.values()) - {own}
         choices = ((c, m) for m in (None, *style.MARKERS) for c in colors if c not in reserved)
         every = itertools.chain(choices, _more_colors())
-        color, marker = next((c, m) for c, m in every if (c, f"{norm} {m}") not in taken)
-        taken.add((color, f"{norm} {marker}"))
+        color, marker = next((c, m) for c, m in every if (c, f"{line} {m}") not in taken)
+        taken.add((color, f"{line} {marker}"))
         result[arm.identity] = Look(color, line, marker)
     return result
+
+
+def _kind_color(network: Network | None) -> str | None:
+    if network is None:  # of a package that is not installed
+        return None
+    return style.KIND_COLORS["farkas" if network.farkas else "fixup" if network.scalars else "plain"]
 
 
 def _more_colors() -> Iterator[tuple[str, str]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from farkas_exp.registry import DATASETS
 from farkas_exp.report import style
 from farkas_exp.report.kinds import Kinds
 from farkas_exp.report.landscape import measurement
@@ -73,13 +74,6 @@ ROWS = {
     "dead_at_start": "dead points at\ninitialization (%)",
     "dead_at_end": "dead points after\ntraining (%)",
 }
-DATA = {
-    "moons": "two moons", "digits": "handwritten digits", "mnist": "MNIST", "cifar10": "CIFAR-10",
-    "cifar100": "CIFAR-100",
-}  # fmt: skip
-"""What data sets are called in a title."""
-
-
 AXES = ("model.depth", "model.width")
 
 
@@ -130,8 +124,7 @@ def places(found: Sequence[Grid]) -> tuple[list[int], list[int]]:
 def data_of(found: Sequence[Grid]) -> tuple[str, float]:
     """What the data of the maps are called, and the accuracy of a random guess on them in percent."""
     run = next(run for grid in found for runs in grid.runs.values() for run in runs)
-    name = str(setting(run.config, "dataset.name"))
-    return DATA.get(name, name), round(100.0 - chance_error(run), 2)
+    return DATASETS.label(str(setting(run.config, "dataset.name"))), round(100.0 - chance_error(run), 2)
 
 
 def title_of(found: Sequence[Grid]) -> str:

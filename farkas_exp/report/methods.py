@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from farkas_exp.machine.output import plural
-from farkas_exp.report.arms import pretty
+from farkas_exp.report.arms import plain
 from farkas_exp.runs import DONE, RunRecord
 from farkas_exp.runs.query import by_data, effective_settings
 
@@ -110,7 +110,7 @@ def _results(runs: Sequence[RunRecord], labels: Mapping[Any, str]) -> int:
 
 def _differences(chosen: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     keys = [key for key in dict.fromkeys([*chosen, *other]) if chosen.get(key) != other.get(key)]
-    return ", ".join(f"{key} {pretty('dataset.name', other.get(key))}" for key in keys) or "other data"
+    return ", ".join(f"{key} {plain(other.get(key))}" for key in keys) or "other data"
 
 
 def _plain(value: Any) -> Any:

@@ -19,7 +19,7 @@ COLORS = {
 }  # fmt: skip
 """Okabe and Ito 2008 ("Color Universal Design"), and a grey for what is only context."""
 
-FAMILY_COLORS = {"resnet": COLORS["vermilion"], "farkasnet": COLORS["blue"], "fixup": COLORS["green"]}
+KIND_COLORS = {"plain": COLORS["vermilion"], "farkas": COLORS["blue"], "fixup": COLORS["green"]}
 SPARE_COLORS = tuple(COLORS[name] for name in ("orange", "sky", "purple", "black", "green", "grey", "yellow"))
 LINES = {"batch": "-", "none": ":", "layer": "--", "group": "-.", "instance": (0, (5, 1, 1, 1, 1, 1))}
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")

@@ -8,11 +8,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from farkas_exp.machine.files import write_text
+from farkas_exp.registry import NETWORKS
 from farkas_exp.report import style
 from farkas_exp.report.activity import units_table
 from farkas_exp.report.arms import Arm, arm_labels, arms_table, group_arms, mean_sd
@@ -20,7 +22,7 @@ from farkas_exp.report.command import main
 from farkas_exp.report.curves import arm_curve, curves_figure, line_text, looks
 from farkas_exp.report.statistics import Summary
 from farkas_exp.report.tables import Table, cell, to_csv, to_html, to_latex, to_markdown, to_terminal
-from farkas_exp.runs import collect, survey
+from farkas_exp.runs import RunRecord, collect, survey
 from tests.made_runs import made_rows, make_run, settings
 from tests.markup import check_html, check_latex
 from tests.paths import ROOT
@@ -246,8 +248,8 @@ def test_figure_has_a_line_per_arm_a_band_per_arm_with_seeds_and_names_what_is_n
     assert "Not drawn: ResNet101, no BN, lr 0.01 (failed runs: 2)" in legend.get_title().get_text()
     bn, plain, farkas = panels[0].get_lines()
     assert (bn.get_linestyle(), plain.get_linestyle(), farkas.get_linestyle()) == ("-", ":", ":")
-    assert bn.get_color() == plain.get_color() == style.FAMILY_COLORS["resnet"]
-    assert farkas.get_color() == style.FAMILY_COLORS["farkasnet"]
+    assert bn.get_color() == plain.get_color() == style.KIND_COLORS["plain"]
+    assert farkas.get_color() == style.KIND_COLORS["farkas"]
     last = bn.get_ydata()[-1]
     assert last == pytest.approx(8.0)
     band = panels[0].collections[0].get_paths()[0].vertices
@@ -265,6 +267,33 @@ def test_the_parts_of_the_figure_do_not_overlap_and_are_not_cut(runs: Path) -> N
     assert legend.x1 <= figure.bbox.x1
     for axes in figure.axes:
         assert axes.get_tightbbox(renderer).y0 >= legend.y1
+
+
+def done(**configs: dict[str, Any]) -> list[Arm]:
+    """An arm of one finished run for each configuration, by identity."""
+    return group_arms(
+        RunRecord(Path(f"/nowhere/{name}"), name, "", 0, config, "finished", 1, 1, {})
+        for name, config in configs.items()
+    )
+
+
+def test_a_network_from_outside_has_the_place_and_the_colour_of_its_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(NETWORKS), "the package's own are there"
+    monkeypatch.setattr(NETWORKS, "_entries", dict(NETWORKS._entries))
+    NETWORKS.register("my2net", "my:net", twin="my2farkas", depth=20)
+    NETWORKS.register("my2farkas", "my:net", farkas=True, depth=20)
+    order = ["gone99", "resnet18", "my2net", "my2farkas", "resnet34", "fixup34", "resnet50_imagenet"]
+    arms = done(**{name: settings(name) for name in reversed(order)})
+    assert [arm.identity for arm in arms] == order
+    for name, kind in {"my2net": "plain", "my2farkas": "farkas", "fixup34": "fixup"}.items():
+        (look,) = looks([arm for arm in arms if arm.identity == name]).values()
+        assert look.color == style.KIND_COLORS[kind]
+    assert looks(arms)["gone99"].color not in style.KIND_COLORS.values(), "nobody knows its kind"
+
+
+def test_two_normalizations_of_one_line_do_not_look_the_same() -> None:
+    arms = done(**{name: settings("resnet18", normalization__name=name) for name in ("layer", "rms", "dyt")})
+    assert len({(look.color, str(look.line), look.marker) for look in looks(arms).values()}) == 3
 
 
 def test_no_two_arms_look_the_same(tmp_path: Path) -> None:

@@ -18,9 +18,11 @@ from farkas_exp.registry import DATASETS
 if TYPE_CHECKING:
     import torch
 
-for _name, _classes in (("cifar10", 10), ("cifar100", 100)):
+for _classes in (10, 100):
     _options = {"root": "data", "image_size": 32, "download": None}
-    DATASETS.register(_name, f"{__name__}:load", classes=_classes, options=_options)
+    DATASETS.register(
+        f"cifar{_classes}", f"{__name__}:load", label=f"CIFAR-{_classes}", classes=_classes, options=_options
+    )
 
 
 def load(config: DatasetConfig, device: "torch.device") -> Arrays:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 TEST_PER_CLASS = 36  # 360 of 1,797: a fifth
 
-DATASETS.register("digits", f"{__name__}:load", classes=10, options={"image_size": 8})
+DATASETS.register("digits", f"{__name__}:load", label="handwritten digits", classes=10, options={"image_size": 8})
 
 
 def load(config: DatasetConfig, device: "torch.device") -> Arrays:

@@ -21,7 +21,7 @@ FOLDER = Path("MNIST", "raw")
 PARTS = ("train", "t10k")
 
 DATASETS.register(
-    "mnist", f"{__name__}:load", classes=10, prints=f"{__name__}:prints",
+    "mnist", f"{__name__}:load", label="MNIST", classes=10, prints=f"{__name__}:prints",
     options={"root": "data", "image_size": 28, "download": None},
 )  # fmt: skip
 

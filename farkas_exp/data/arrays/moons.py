@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DATASETS.register(
-    "moons", f"{__name__}:load", pixels=False, classes=2,
+    "moons", f"{__name__}:load", label="two moons", pixels=False, classes=2,
     options={"train_size": 85, "test_size": 15, "noise": 0.1, "stratify": False},
 )  # fmt: skip
 

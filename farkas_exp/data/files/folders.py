@@ -10,8 +10,8 @@ DATASETS.register(
     "image_folder", f"{_ROOM}.image_folder:load", image_files=True, named_by_folder=True, prints=_PRINTS,
     options=dict.fromkeys(("root", "label", "image_size", "cache", "workers")),
 )  # fmt: skip
-for _name, _named_by_folder in (("imagenet", False), ("streamed_folder", True)):
+for _name, _facts in {"imagenet": {"label": "ImageNet"}, "streamed_folder": {"named_by_folder": True}}.items():
     DATASETS.register(
-        _name, f"{_ROOM}.streamed:StreamedData", streamed=True, image_files=True, named_by_folder=_named_by_folder,
-        prints=_PRINTS, options=_STREAMED,
+        _name, f"{_ROOM}.streamed:StreamedData", streamed=True, image_files=True, prints=_PRINTS, options=_STREAMED,
+        **_facts,
     )  # fmt: skip

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 from farkas_exp.registry import NETWORKS
 from farkas_exp.report import style
-from farkas_exp.report.arms import model_name
 from farkas_exp.report.kinds import ANY, METHODS, Column, Kind, Kinds, kinds_table
 from farkas_exp.report.landscape import at_end, measurement
 from farkas_exp.report.render import Report
@@ -24,8 +23,8 @@ def _of_network(kinds: Sequence[Kind], plain: str) -> list[Kind]:
     """The rows for a plain network, which is the paper's, and for its Farkas twin."""
     twin = NETWORKS[plain].twin
     own = [replace(kind, needs={"model.name": plain, **kind.needs}) for kind in kinds]
-    twins = [Kind(f"{kind.label}, {model_name(twin)}", {"model.name": twin, **kind.needs}) for kind in kinds if twin]
-    return own + twins
+    label = twin and NETWORKS.label(twin)
+    return own + [Kind(f"{kind.label}, {label}", {"model.name": twin, **kind.needs}) for kind in kinds if twin]
 
 
 _STARTS: Mapping[str, Mapping[str, Any]] = {
@@ -144,7 +143,7 @@ def norm_bias(records: Sequence[RunRecord]) -> Report:
     for normalized, network in itertools.product((False, True), dict.fromkeys(name for name, _ in NORM_BIAS)):
         accuracies = (NORM_BIAS_100 if data == "cifar100" else NORM_BIAS).get((network, normalized))
         for index, name in enumerate(("none", "weight_decay", "norm_bias")):
-            label = f"{model_name(network)}{', normalized data' if normalized else ''}, {name.replace('_', ' ')}"
+            label = f"{NETWORKS.label(network)}{', normalized data' if normalized else ''}, {name.replace('_', ' ')}"
             needs = {"dataset.normalize": normalized, "regularizer.": ANY, "regularizer.name": name}
             paper = {"test error (%)": f"{100 - float(accuracies[index]):.2f}"} if accuracies else {}
             rows += _of_network([Kind(label, needs, paper)], network)
@@ -210,12 +209,12 @@ def rank(records: Sequence[RunRecord]) -> Report:
             for word, choice in _OF_RANK.items():
                 needs |= choice if word in label else {}
             paper = {head: f"{100 - value:.2f}" for head, value in zip(heads, numbers.get(label, ()), strict=False)}
-            name = f"{model_name(network)}{'' if skip else ' without shortcuts'}, {label}"
+            name = f"{NETWORKS.label(network)}{'' if skip else ' without shortcuts'}, {label}"
             rows += _of_network([Kind(name, needs, paper)], network)
     trained = {_without_method(kind) for run in records if (kind := Kinds(rows, _RANK_PINNED).of(run))}
     kinds = Kinds([row for row in rows if _without_method(row) in trained], _RANK_PINNED)
     notes = ("Errors are 100 minus the paper's accuracies.",)
-    mlp = model_name("mlp")  # epochs without and with projections
+    mlp = NETWORKS.label("mlp")  # epochs without and with projections
     epochs = (100, 108) * (mlp in trained) + (200, 215) * bool(trained - {mlp})
     papers = {"dataset.name": data, "epochs": epochs}
     report = _report("rank", "RankMin and RankMax", records, kinds, columns, notes, papers)
@@ -230,7 +229,7 @@ def rank_figure(records: Sequence[RunRecord], kinds: Kinds) -> Any:
             ranks = measurement(run, last=True).get("effective_rank")
             if isinstance(ranks, dict):
                 model = run.config["model"]["name"]
-                network, _, label = kind.label.removesuffix(f", {model_name(model)}").partition(", ")
+                network, _, label = kind.label.removesuffix(f", {NETWORKS.label(model)}").partition(", ")
                 network += "" if is_plain(model) else ", Farkas"
                 lines.setdefault(network, {}).setdefault(label, [number(value) for value in ranks.values()])
     with style.new_figure(6.4, 2.6 * max(1, len(lines)) + 0.6) as figure:
@@ -281,7 +280,7 @@ class _Network(NamedTuple):
 def _network(run: RunRecord) -> _Network:
     keys = ("model.name", "model.depth", "normalization.name", "residual.skip")
     needs: dict[str, Any] = {key: setting(run.config, key) for key in (*keys, "model.width", "model.widths")}
-    family = model_name(needs["model.name"]) + (f" {needs['model.depth']} deep" if needs["model.depth"] else "")
+    family = NETWORKS.label(needs["model.name"]) + (f" {needs['model.depth']} deep" if needs["model.depth"] else "")
     family += f", {needs['normalization.name']} norm" if needs["normalization.name"] != "none" else ""
     family += ", without shortcuts" if needs["residual.skip"] is False else ""
     widths: list[int] = list(needs["model.widths"] or [needs["model.width"] or 0])

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from farkas_exp.registry import NETWORKS
-from farkas_exp.report.arms import model_name, pretty
+from farkas_exp.report.arms import plain, pretty
 from farkas_exp.runs import DONE, RunRecord, query
 from farkas_exp.studies.farkas.paper import TABLES, PaperCell, PaperRow, PaperTable
 
@@ -212,7 +212,7 @@ def pretty_setting(key: str, value: Any) -> str:
 def _plain(value: Any) -> str:
     if value is None:
         return "default"
-    return str(value).lower() if isinstance(value, bool) else pretty("dataset.name", value)
+    return str(value).lower() if isinstance(value, bool) else plain(value)
 
 
 def arm_text(config: Mapping[str, Any]) -> str:
@@ -220,7 +220,7 @@ def arm_text(config: Mapping[str, Any]) -> str:
     defaults = query.default_settings()
     flat = query.deciding_settings(config)
     model = str(flat.get("model.name"))
-    parts = [model_name(model), pretty("normalization.name", flat.get("normalization.name"))]
+    parts = [NETWORKS.label(model), pretty("normalization.name", flat.get("normalization.name"))]
     parts += [pretty("aggregation.name", flat.get("aggregation.name"))] if not query.is_plain(model) else []
     parts.append(pretty("lr.value", flat.get("lr.value")))
     said = ("model.name", "normalization.name", "aggregation.name", "lr.value")

@@ -11,6 +11,7 @@ import torch
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.output import plural
 from farkas_exp.models.linear_residual import LinearResidual
+from farkas_exp.registry import DATASETS
 from farkas_exp.report import style
 from farkas_exp.report.arms import arm_record, error_cell, failure_note, group_arms
 from farkas_exp.report.curves import curves_figure
@@ -37,7 +38,7 @@ TABLE2: Mapping[str, tuple[float | None, ...]] = {
     "DenseNet": (3.74, 19.25, None),
 }
 """Table 2 of the paper: top-1 error in percent on CIFAR-10, CIFAR-100 and ImageNet."""
-DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet"}
+DATA_OF_TABLE2 = ("cifar10", "cifar100", "imagenet")
 NETWORKS_OF_TABLE2 = ("allconv_residual", "farkas_allconv_residual")
 
 
@@ -77,10 +78,10 @@ def _allconv_runs(records: Sequence[RunRecord]) -> list[RunRecord]:
 def table2(runs: Sequence[RunRecord]) -> Table:
     """The paper's Table 2 and our all-convolutional networks; other data than CIFAR have a column of their own."""
     on_test = [run for run in runs if run.evaluated_on == "test"]
-    data = dict.fromkeys((*DATASETS, *(str(setting(run.config, "dataset.name")) for run in on_test)))
-    columns = ("network", *(DATASETS.get(name, name) for name in data), "n")
+    data = dict.fromkeys((*DATA_OF_TABLE2, *(str(setting(run.config, "dataset.name")) for run in on_test)))
+    columns = ("network", *map(DATASETS.label, data), "n")
     flat: list[Mapping[str, Any]] = [
-        {"arm": f"{name} (paper)", **dict(zip(DATASETS, errors, strict=True))} for name, errors in TABLE2.items()
+        {"arm": f"{name} (paper)", **dict(zip(DATA_OF_TABLE2, errors, strict=True))} for name, errors in TABLE2.items()
     ]
     rows = [
         (cell(paper["arm"]), *(cell(f"{paper[n]:.2f}" if paper.get(n) else "–") for n in data), cell("–"))

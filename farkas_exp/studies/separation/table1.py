@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from farkas_exp.machine.output import plural
+from farkas_exp.registry import DATASETS
 from farkas_exp.report.kinds import ANY, METHODS, Column, Kind, Kinds, kinds_table
 from farkas_exp.report.landscape import measurement
-from farkas_exp.report.maps import DATA, layers_of
+from farkas_exp.report.maps import layers_of
 from farkas_exp.report.render import Report
 from farkas_exp.report.tables import Table
 from farkas_exp.report.training_figures import RUNNING
@@ -92,7 +93,7 @@ def separation_table(
         " largest share at any layer and any measurement.",
         *more,
     )
-    data = {name: DATA.get(name, name) for run in records if (name := str(setting(run.config, "dataset.name")))}
+    data = {name: DATASETS.label(name) for run in records if (name := str(setting(run.config, "dataset.name")))}
     title = ", ".join(data.values()).capitalize() + (f", {size[0]} layers of {size[1]} units" if size else "")
     papers = {"dataset.name": "moons", "model.depth": 50, "model.width": 4, "epochs": 1000}
     name = "separation" if size in (None, SIZES[0]) else f"separation_{size[0]}x{size[1]}"

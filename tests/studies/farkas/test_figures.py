@@ -42,7 +42,7 @@ def test_figure4_has_a_panel_per_depth_and_a_line_and_a_band_per_regime(tmp_path
     for axes, lines in zip(panels, [4] * 4 + [2] * 8 + [4] * 4, strict=True):
         assert len(axes.get_lines()) == len(axes.collections) == lines
     looks = [(line.get_color(), line.get_linestyle()) for line in panels[0].get_lines()]
-    plain, farkas = style.FAMILY_COLORS["resnet"], style.FAMILY_COLORS["farkasnet"]
+    plain, farkas = style.KIND_COLORS["plain"], style.KIND_COLORS["farkas"]
     assert looks == [(plain, "-"), (farkas, "-"), (plain, ":"), (farkas, ":")], "dotted omits batch norm"
     last = [line.get_ydata()[-1] for line in panels[3].get_lines()]
     assert last == pytest.approx([value + 0.5 for value in (4.95, 4.98, 25.25, 15.38)])
@@ -93,7 +93,7 @@ def test_figures_2_and_7_show_the_first_epochs_and_all(tmp_path: Path) -> None:
         assert all(len(line.get_xdata()) == length for axes in figure.axes[:3] for line in axes.get_lines())
         assert figure.axes[0].get_ylabel() == "top-1 error (%)"
         looks = [(line.get_color(), line.get_linestyle()) for line in figure.axes[0].get_lines()]
-        assert looks == [(style.FAMILY_COLORS["resnet"], "-"), (style.FAMILY_COLORS["farkasnet"], ":")]
+        assert looks == [(style.KIND_COLORS["plain"], "-"), (style.KIND_COLORS["farkas"], ":")]
         caption = figure.legends[0].get_title().get_text()
         assert "Dotted lines: FarkasNet." in caption
         assert "Line: one run." in caption
@@ -135,7 +135,7 @@ def test_figure5_shows_the_failed_runs(tmp_path: Path, draw: Any) -> None:
     axes = figure.axes[0]
     crosses = [line for line in axes.get_lines() if line.get_marker() == "x"]
     assert [float(line.get_xdata()[0]) for line in crosses] == [5.0] * 3
-    assert {line.get_color() for line in crosses} == {style.FAMILY_COLORS["resnet"]}
+    assert {line.get_color() for line in crosses} == {style.KIND_COLORS["plain"]}
     assert "Failed runs (thin lines that end in a cross): ResNet101: 3." in (figure.legends[0].get_title().get_text())
 
 
