@@ -21,7 +21,7 @@ from farkas_exp.measures.ntk import kernel_change, kernel_correlation, tangent_k
 from farkas_exp.measures.plane import plane_figures
 from farkas_exp.measures.spectrum import effective_ranks
 from farkas_exp.methods.adversarial import check_pixels, robust_errors
-from farkas_exp.registry import MEASURES
+from farkas_exp.registry import DATASETS, MEASURES
 from farkas_exp.runs.measurements import check_asked
 
 
@@ -97,7 +97,7 @@ def check_measures(config: Config, world_size: int = 1) -> None:
     check_asked(config.diagnostics)
     for name in config.diagnostics.measures:
         entry = MEASURES[name]
-        if entry.plane and config.dataset.name != "moons":
+        if entry.plane and DATASETS[config.dataset.name].pixels:
             raise UserError(f"diagnostics.measures: {name} is for points of the plane; use dataset=moons")
         if entry.pixels:
             check_pixels(config, f"diagnostics.measures: {name}")

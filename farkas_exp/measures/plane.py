@@ -22,7 +22,7 @@ def plane_figures(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str,
     """
     points = images.flatten(1).float()
     if points.shape[1] != 2:
-        raise UserError("diagnostics.measures: plane is for points of the plane; use dataset=moons")
+        raise UserError(f"diagnostics.measures: plane is for points of two values, and these have {points.shape[1]}")
     outputs: list[Tensor] = []
     activations = [module for module in model.modules() if isinstance(module, Activation)]
     margin = 0.3 * (points.amax(0) - points.amin(0))

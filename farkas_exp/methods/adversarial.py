@@ -53,7 +53,7 @@ class AdversarialTraining(Method):
 
     @classmethod
     def refuses(cls, config: Config, world_size: int) -> None:
-        check_pixels(config, "attack.name: pgd")
+        check_pixels(config, f"attack.name: {config.attack.name}")
 
     def prepare(self, images: Tensor, labels: Tensor) -> Tensor:
         """The attacked images; the random start comes from the training's generator, which checkpoints keep."""
@@ -71,7 +71,7 @@ class AdversarialTraining(Method):
 def check_pixels(config: Config, what: str) -> None:
     """Check that an attack works on pixels in [0, 1]."""
     if config.dataset.normalize or not DATASETS[config.dataset.name].pixels:
-        why = "dataset.normalize=true" if config.dataset.normalize else "the points of dataset=moons"
+        why = "dataset.normalize=true" if config.dataset.normalize else f"the points of dataset={config.dataset.name}"
         raise UserError(f"{what} attacks pixels in [0, 1], not {why}")
 
 

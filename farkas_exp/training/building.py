@@ -89,7 +89,7 @@ def placed(model: torch.nn.Module, config: Config, device: torch.device) -> torc
 def _farkas_twin(config: Config, data: ImageData) -> torch.nn.Module | None:
     """The Farkas twin (sum) of a plain network, drawn after it from the same stream, or None."""
     if config.normalization.name != "none":
-        raise UserError("init.name: match_farkas is for networks without normalization; use normalization=none")
+        raise UserError(f"init.name: {config.init.name} is for networks without normalization; use normalization=none")
     twin = NETWORKS[config.model.name].twin
     if twin is None:
         return None

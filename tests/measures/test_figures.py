@@ -11,14 +11,16 @@ from torch import nn
 from farkas_exp.data.base import Batching
 from farkas_exp.data.build import build_data
 from farkas_exp.layers.paths import fused_allowed, single_precision
+from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.seeding import derive_seed
 from farkas_exp.measures.activity import dead_samples, measure_activity
-from farkas_exp.measures.figures import Subject, measure
+from farkas_exp.measures.figures import Subject, check_measures, measure
 from farkas_exp.measures.hessian import hessian_extremes, loss_and_gradient_norm, parameter_norm
 from farkas_exp.measures.ntk import kernel_change, kernel_correlation, tangent_kernel
 from farkas_exp.measures.spectrum import effective_ranks
+from farkas_exp.methods.base import execution_mode
 from farkas_exp.models.create import create_model
-from farkas_exp.registry import MEASURES, Measure
+from farkas_exp.registry import DATASETS, MEASURES, Measure
 from tests.configs import config
 
 DIAGNOSTICS = {"epochs": [0], "images": 5, "ntk_images": 3, "lanczos_steps": 4}
@@ -120,6 +122,24 @@ def test_a_measurement_leaves_the_network_and_the_random_numbers_as_they_were(na
     after = everything(model)
     for key, value in before.items():
         assert after[key] == value, key
+
+
+def test_points_of_any_data_set_are_of_the_plane_and_are_not_attacked(monkeypatch):
+    assert list(DATASETS), "the package's own are there"
+    monkeypatch.setattr(DATASETS, "_entries", dict(DATASETS._entries))
+    DATASETS.register("stars", "my.stars:load", pixels=False, classes=2)
+
+    def check(measure: str, **more: Any) -> None:
+        check_measures(config(diagnostics={"epochs": [0], "measures": [measure]}, **more))
+
+    stars: Any = {"dataset": {"name": "stars"}, "augmentation": {"crop_padding": 0, "cutout": 0, "flip": False}}
+    check("plane", **stars)
+    with pytest.raises(UserError, match=r"plane is for points of the plane; use dataset=moons$"):
+        check("plane")
+    with pytest.raises(UserError, match=r"robustness attacks pixels in \[0, 1\], not the points of dataset=stars$"):
+        check("robustness", **stars)
+    with pytest.raises(UserError, match=r"^attack.name: pgd attacks .* not the points of dataset=stars$"):
+        execution_mode(config(**stars, attack={"name": "pgd"}), "none")
 
 
 def numbers(found: Any) -> list[float]:
