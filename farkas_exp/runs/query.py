@@ -59,7 +59,7 @@ def default_settings() -> Mapping[str, Any]:
 
 
 @cache
-def _defaults(registered: tuple[int, ...]) -> Mapping[str, Any]:
+def _defaults(registered: tuple[Any, ...]) -> Mapping[str, Any]:
     flat = deciding_settings(schema_defaults())
     return MappingProxyType({key: None if value == "???" else value for key, value in flat.items()})
 
@@ -95,16 +95,18 @@ def settings_in_full(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @cache
-def _options(registered: tuple[int, ...]) -> Mapping[str, Option]:
+def _options(registered: tuple[Any, ...]) -> Mapping[str, Option]:
     """The declarations of the keys that need something, also of those that a choice brings."""
-    brought = {key: choice(key.partition(".")[0], *extra.names) for key, extra in every_extra().items()}
-    own = {key: declared(f) for key, f in keys_of(Config) if declared(f).needs}
-    return own | {key: Option(needs=(need,)) for key, need in brought.items()}
+    options = {key: declared(f) for key, f in keys_of(Config) if declared(f).needs}
+    for key, extra in every_extra().items():
+        needs = (choice(key.partition(".")[0], *extra.names), *declared(extra.field).needs)
+        options[key] = dataclasses.replace(declared(extra.field), needs=needs)
+    return options
 
 
-def _registered() -> tuple[int, ...]:
-    """How many choices each group has by now; plug-ins add to them."""
-    return tuple(map(len, registries().values()))
+def _registered() -> tuple[Any, ...]:
+    """The choices that each group has by now; plug-ins add to them."""
+    return tuple(map(tuple, registries().values()))
 
 
 def different_settings(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

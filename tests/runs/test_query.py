@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from farkas_exp.config import option
+from farkas_exp.config.needs import SPATIAL
 from farkas_exp.config.parsing import schema_defaults
 from farkas_exp.registry import NORMALIZATIONS
 from farkas_exp.runs import RunDirectory, RunRecord, write_json
@@ -42,6 +44,15 @@ def test_a_record_without_the_options_of_other_choices_is_that_of_a_composed_con
     assert {**default_settings(), **deciding_settings(recorded)} == {**default_settings(), **deciding_settings(same)}
     other = {**same, "weight": {"name": "scaled"}}
     assert common_setting(other) == common_setting(same), "arms of one table"
+
+
+def test_what_a_choice_brings_has_an_effect_where_its_own_needs_are_met(monkeypatch):
+    assert list(NORMALIZATIONS), "the package's own are there"
+    monkeypatch.setattr(NORMALIZATIONS, "_entries", dict(NORMALIZATIONS._entries))
+    NORMALIZATIONS.register("mine", "my:norm", options={"stripes": option(1.0, needs=SPATIAL)})
+    for model, norm, acts in (("resnet18", "mine", True), ("mlp", "mine", False), ("resnet18", "batch", False)):
+        recorded = settings(model) | {"normalization": {"name": norm, "stripes": 2.0}}
+        assert ("normalization.stripes" in effective_settings(recorded)) == acts
 
 
 def run(path: Path = NOWHERE, state: str = "finished", seed: int = 0, config: Any = None, **result: Any) -> RunRecord:
