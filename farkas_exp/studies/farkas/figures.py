@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from farkas_exp.registry import NETWORKS
 from farkas_exp.report import style
-from farkas_exp.report.arms import Arm, group_arms, model_name, pretty
+from farkas_exp.report.arms import Arm, group_arms, pretty
 from farkas_exp.report.curves import TEST_ERROR, Look, arm_curve, draw_curves, line_text, looks, training_loss
 from farkas_exp.runs import RunRecord
 from farkas_exp.runs.query import is_plain, number, setting
@@ -220,7 +221,7 @@ def _captions(panels: Sequence[Panel], show_failed: bool) -> list[str]:
 def _name(arm: Arm, panel: Panel) -> str:
     """The label of an arm, with its network where another of the panel has the same."""
     several = sum(each.label == arm.label for each in panel.arms) > 1
-    return f"{model_name(_model(arm))}, {arm.label}" if several else arm.label
+    return f"{NETWORKS.label(_model(arm))}, {arm.label}" if several else arm.label
 
 
 def table_figure(
@@ -283,7 +284,8 @@ _CONTROL_COLORS = ("orange", "sky", "purple", "black", "grey", "green")
 def _controls_figure(filled: Filled, norm: str, panels: Sequence[Panel]) -> Any:
     """A row for each kind of network, with the table's own arms in all of them, and the ends of both."""
     family = {cell.model: cell.row.family for cell in filled.table.cells}
-    own = {row.label: Look(style.FAMILY_COLORS[row.family], "-") for row in filled.table.rows}
+    plain, farkas = (Look(style.KIND_COLORS[kind], "-") for kind in ("plain", "farkas"))
+    own = {each.row.label: plain if is_plain(each.model) else farkas for each in filled.table.cells}
     arms = {arm.label: arm for panel in panels for arm in panel.arms}
     styles = itertools.product((None, *style.MARKERS), _CONTROL_COLORS)
     changed = zip((label for label in arms if label not in own), styles, strict=False)

@@ -339,7 +339,7 @@ def test_control_arms_have_a_row_for_each_network_with_the_tables_own_in_all(tmp
         "ResNet (no BN, small LR)", "FarkasNet (no BN, small LR)", "init kaiming", "without append"
     ]  # fmt: skip
     looks = [[(line.get_color(), line.get_linestyle()) for line in axes.get_lines()] for axes in panels[:4]]
-    own = [(style.FAMILY_COLORS[name], "-") for name in ("resnet", "farkasnet")]
+    own = [(style.KIND_COLORS[name], "-") for name in ("plain", "farkas")]
     assert all(each[:2] == own for each in looks)
     assert looks[0][2] == looks[2][2], "the same change has one colour in both rows"
     assert len(set(looks[2])) == 4
