@@ -1,7 +1,7 @@
 """What an option needs to have an effect: a choice of its group, a value above 0, a kind of network or data set."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -41,10 +41,15 @@ class Need:
     example: Mapping[str, Any]
 
 
+def one_of(group: str, known: Sequence[str]) -> str:
+    """The choices `known` of a group, as one writes them."""
+    return f"{group}.name={' or '.join(known)}"
+
+
 def choice(group: str, *known: str) -> Need:
     """The need for one of the choices `known` of a group."""
-    key, which = f"{group}.name", " or ".join(known)
-    return Need(f"{key}={which}", lambda config: attrgetter(key)(config) in known, {key: known[0]})
+    key = f"{group}.name"
+    return Need(one_of(group, known), lambda config: attrgetter(key)(config) in known, {key: known[0]})
 
 
 def positive(key: str, example: float) -> Need:

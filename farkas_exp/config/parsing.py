@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from farkas_exp.config.extensions import extended, extras
 from farkas_exp.config.folders import home, labelled
-from farkas_exp.config.needs import choice
+from farkas_exp.config.needs import one_of
 from farkas_exp.config.options import check_options, declared, fields_of, without_effect
 from farkas_exp.config.pairs import check_pairs
 from farkas_exp.config.schema import Config
@@ -82,7 +82,7 @@ def _build(schema: type, values: Any, path: str) -> Any:
         if key in brought and key not in fields:
             given, extra = _convert(brought[key].type, value, where), brought[key]
             if given != extra.field.default:
-                raise without_effect(where, given, choice(path, *extra.names).words, extra.field.default)
+                raise without_effect(where, given, one_of(path, extra.names), extra.field.default)
             continue
         if key not in fields:
             raise unknown(where, key, [*fields, *brought])

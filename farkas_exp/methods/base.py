@@ -13,7 +13,7 @@ A method is a class that is registered by its name in a group of the configurati
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
@@ -131,7 +131,7 @@ class Regularizer(Method):
 
 def chosen(config: Config) -> list[type[Method]]:
     """The methods of a configuration, in the order in which they act."""
-    return [method.build for method in methods_of(config)]
+    return [cast("type[Method]", method.build) for method in methods_of(config)]
 
 
 def execution_mode(config: Config, mode: str, world_size: int = 1) -> str:

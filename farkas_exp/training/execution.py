@@ -58,12 +58,14 @@ class Compiled:
 
     def __call__(self, images: Tensor) -> Tensor:
         """What `model` gives for these images."""
+        from torch._dynamo import exc  # takes seconds to import, and is imported by now
+
         try:
             return self._forward(images)
-        except (torch._dynamo.exc.Unsupported, torch._dynamo.exc.UserError) as error:
+        except (exc.Unsupported, exc.UserError) as error:
             warn(f"warning: compile: the network is more than one graph, which is slower: {_first_line(error)}")
             self._forward = self._compiled(one_graph=False)
-        except torch._dynamo.exc.FailOnRecompileLimitHit:
+        except exc.FailOnRecompileLimitHit:
             if self._is_reset:
                 warn("warning: compile: PyTorch keeps no more graphs, one for each shape of a batch; going on eagerly")
                 self._forward = self._model
