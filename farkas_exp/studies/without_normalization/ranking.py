@@ -97,6 +97,10 @@ def ranks_table(methods: Mapping[str, Errors], name: str) -> Table:
     return Table("Which methods the runs tell apart", columns, tuple(rows), notes, tuple(records), name)
 
 
+LOG_BELOW = 10.0
+"""An error in percent: where one is below, the axis is logarithmic from 1 on, so that small ones are told apart."""
+
+
 def ranks_figure(methods: Mapping[str, Errors], colors: Mapping[str, str]) -> Any:
     """Every run's error as a dot and each method's mean, in the order of the means, with the ranks beside."""
     found: Sequence[Standing] = standings(methods)
@@ -107,12 +111,13 @@ def ranks_figure(methods: Mapping[str, Errors], colors: Mapping[str, str]) -> An
             axes.plot(values, [place] * len(values), "o", color=colors[each.name], markersize=4, alpha=0.5)
             axes.plot([each.mean], [place], "|", color="black", markersize=11)
         axes.set_yticks(range(len(found)), [f"{style.text(each.name)}   [{each.ranks}]" for each in found], fontsize=8)
-        axes.set_xscale("symlog", linthresh=1.0)
-        axes.set_xlim(left=0)
-        most = axes.get_xlim()[1]
-        ticks = [value for value in (0, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if value <= most]
-        axes.set_xticks(ticks, [f"{value:g}" for value in ticks])
-        axes.set_xticks([], minor=True)
+        if min(error for each in found for error in each.errors.values()) < LOG_BELOW:
+            axes.set_xscale("symlog", linthresh=1.0)
+            axes.set_xlim(left=0)
+            most = axes.get_xlim()[1]
+            ticks = [value for value in (0, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if value <= most]
+            axes.set_xticks(ticks, [f"{value:g}" for value in ticks])
+            axes.set_xticks([], minor=True)
         axes.invert_yaxis()
         axes.set_xlabel("test error (%)")
         figure.supxlabel(
