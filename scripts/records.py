@@ -31,7 +31,7 @@ from farkas_exp.machine.errors import UserError, in_one_line  # noqa: E402
 from farkas_exp.machine.files import write_text  # noqa: E402
 from farkas_exp.report.arms import group_arms  # noqa: E402
 from farkas_exp.report.maps import layers_of  # noqa: E402
-from farkas_exp.runs import RunDirectory, RunRecord, open_run, read_json, survey, write_json, write_record  # noqa: E402
+from farkas_exp.runs import RunDirectory, RunRecord, open_run, read_starts, survey, write_json, write_record  # noqa: E402
 from farkas_exp.runs.directory import FINISHED, write_state  # noqa: E402
 from farkas_exp.runs.jsonfiles import json_line  # noqa: E402
 from farkas_exp.runs.record import evaluated_on, write_result  # noqa: E402
@@ -48,8 +48,6 @@ DIGITS_OF_A_SHARE = 4
 
 def line_of(run: RunRecord, arm: str) -> dict[str, Any]:
     """What is kept of a run."""
-    environment = read_json(RunDirectory(run.path).environment) or {}
-    starts = environment.get("starts", [])
     config = {key: value for key, value in run.config.items() if key not in PLACE}
     return {
         "run": f"{run.slug}-{run.identity}",
@@ -64,7 +62,9 @@ def line_of(run: RunRecord, arm: str) -> dict[str, Any]:
             _columns([{k: v for k, v in row.items() if k not in OF_A_MACHINE} for row in run.metrics()])
         ),
         "activity": _rounded(_activity(run.diagnostics()), DIGITS_OF_A_SHARE),
-        "starts": [{key: start[key] for key in start if key not in OF_A_PLACE} for start in starts],
+        "starts": [
+            {key: start[key] for key in start if key not in OF_A_PLACE} for start in read_starts(RunDirectory(run.path))
+        ],
     }
 
 
@@ -155,9 +155,9 @@ class Kept:
         for path, rows in ((run.metrics, self.metrics), (run.diagnostics, self.diagnostics)):
             write_text(path, "".join(map(json_line, rows)))
         write_json(run.environment, {"starts": self.starts})
-        last = self.metrics[-1] if self.metrics else {}
-        errors = {key: last[key] for key in last if key.endswith("_error") and key != "train_error"}
-        write_state(run, self.state, epoch=self.epoch, epochs=config.epochs, **errors)
+        error = f"{evaluated_on(record['config'])}_error"
+        last = self.metrics[-1].get(error) if self.metrics else None
+        write_state(run, self.state, epoch=self.epoch, epochs=config.epochs, **{error: last})
         if self.result:
             write_result(run, record, self.result)
 
@@ -177,8 +177,9 @@ def restore(file: Path, runs_dir: Path) -> None:
             if identity != line["run"].rpartition("-")[2]:
                 raise UserError(f"{line['run']}: its settings have the identity {identity} in this version")
             kept = Kept(_rows(line["by_epoch"]), _measurements(line["activity"]), **{key: line[key] for key in OUTCOME})
-            there += run.record.exists()
-            if not run.record.exists():
+            if run.record.exists():
+                there += 1
+            else:
                 kept.write(run, config)
                 made += 1
         except (UserError, ValueError, TypeError, KeyError, AttributeError) as error:
