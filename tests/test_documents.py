@@ -231,9 +231,10 @@ def with_a_run(text, folder):
 
 
 def with_declarations(text, folder):
-    from farkas_exp.config import needs, options
+    from farkas_exp.config import option, outside
+    from farkas_exp.registry import OPTIMIZERS
 
-    return text, {"option": options.option, "outside": options.outside, "optimizer": needs.optimizer}
+    return text, {"option": option, "outside": outside, "OPTIMIZERS": OPTIMIZERS}
 
 
 PREPARED = {

@@ -167,9 +167,11 @@ def test_a_network_from_outside_is_built_with_every_part_from_outside(registered
     last = -0.5 * 4 * 1.0 + max(-0.5 * 1.0, 0.25)
     expected = 0.25 * 2 * torch.cat((pre, torch.tensor([[last]])), 1).clamp(min=0).pow(3).sum()
     torch.testing.assert_close(model(torch.ones(1, 1, 2, 2)), expected.expand(1, 3))
-    with pytest.raises(UserError, match=r"model.depth: outside has no such option; its options: model.width"):
+    with pytest.raises(
+        UserError, match=r"model.depth: 3 does nothing here; it needs another .* options of outside are model.width"
+    ):
         create_model("outside", depth=3)
-    with pytest.raises(UserError, match=r"init.gain: init zero has no gain; .*constant"):
+    with pytest.raises(UserError, match=r"init.gain: 1.0 does nothing here; it needs .*constant"):
         initialize(model, "zero", gain=1.0)
 
 

@@ -1,24 +1,11 @@
 """What an option needs to have an effect: a choice of its group, a value above 0, a kind of network or data set."""
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, TypeVar
 
-from farkas_exp.registry import (
-    ATTACKS,
-    CALLBACKS,
-    DATASETS,
-    INITIALIZATIONS,
-    NETWORKS,
-    NORMALIZATIONS,
-    OPTIMIZERS,
-    REGULARIZERS,
-    Entry,
-    Network,
-    Registry,
-)
+from farkas_exp.registry import DATASETS, NETWORKS, Entry, Network, Registry
 
 E = TypeVar("E", bound=Entry)
 
@@ -33,12 +20,17 @@ class Need:
     Attributes:
         words: what is missing, as one writes it: regularizer.name=norm_bias.
         is_met: whether a configuration meets it.
-        example: settings that meet it, by dotted key.
+        met_by: settings that meet it, by dotted key, or a function that finds them.
     """
 
     words: str | Callable[[Any], str]
     is_met: Callable[[Any], bool]
-    example: Mapping[str, Any]
+    met_by: Mapping[str, Any] | Callable[[], Mapping[str, Any]]
+
+    @property
+    def example(self) -> Mapping[str, Any]:
+        """Settings that meet it, by dotted key."""
+        return self.met_by() if callable(self.met_by) else self.met_by
 
 
 def one_of(group: str, known: Sequence[str]) -> str:
@@ -82,28 +74,26 @@ def network(words: str, is_met: Callable[[Network], bool], example: str = "farka
     return kind(NETWORKS, is_met, example, lambda name: f"{words}, not {name}")
 
 
-def own_option(registry: Registry[Any], option: str, example: str) -> Need:
+def own_option(registry: Registry[Any], option: str) -> Need:
     """The need for a choice that has this option."""
     group = registry.key.removesuffix(".name")
 
-    def words(name: str) -> str:
-        having = [name for name in registry if option in registry[name].options]
-        if len(having) <= MOST_NAMED:
-            return f"{registry.key}={' or '.join(having)}"
+    def having() -> list[str]:
+        return [name for name in registry if option in registry[name].options]
+
+    def words(config: Any) -> str:
+        if len(having()) <= MOST_NAMED:
+            return f"{registry.key}={' or '.join(having())}"
+        name = registry.name_in(config)
         own = ", ".join(f"{group}.{key}" for key in registry[name].options) or "none"
         return f"another {registry.key}: the options of {name} are {own}"
 
-    return kind(registry, lambda entry: option in entry.options, example, words)
+    def is_met(config: Any) -> bool:
+        entry = registry.get(registry.name_in(config))
+        return entry is None or option in entry.options
 
+    return Need(words, is_met, lambda: {registry.key: having()[0]})
 
-architecture = functools.partial(own_option, NETWORKS)
-normalization = functools.partial(own_option, NORMALIZATIONS)
-initialization = functools.partial(own_option, INITIALIZATIONS)
-optimizer = functools.partial(own_option, OPTIMIZERS)
-data_option = functools.partial(own_option, DATASETS)
-regularizer = functools.partial(own_option, REGULARIZERS)
-attack = functools.partial(own_option, ATTACKS)
-callback = functools.partial(own_option, CALLBACKS)
 
 FARKAS = network("a network of Farkas layers", lambda entry: entry.farkas)
 APPENDED = network("a network with Algorithm 2's residual layers", lambda entry: entry.appends)

@@ -3,18 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from farkas_exp.config.needs import (
-    ACTIVATED,
-    ANY_HEAD,
-    APPENDED,
-    FARKAS,
-    NORMALIZABLE,
-    SPATIAL,
-    architecture,
-    initialization,
-    normalization,
-)
+from farkas_exp.config.needs import ACTIVATED, ANY_HEAD, APPENDED, FARKAS, NORMALIZABLE, SPATIAL
 from farkas_exp.config.options import option
+from farkas_exp.registry import INITIALIZATIONS, NETWORKS, NORMALIZATIONS
 
 
 @dataclass(frozen=True)
@@ -22,19 +13,15 @@ class ModelConfig:
     """The network. An option left at null takes the default of the network (`farkas_exp.models.catalogue`)."""
 
     name: str = option()
-    variant: Literal["paper", "authors"] | None = option(None, needs=architecture("variant", "farkasnet18"))
-    head_bn: bool | None = option(None, needs=architecture("head_bn", "farkasnet18"))
-    blocks: tuple[int, ...] | None = option(
-        None, at_least=1, at_most=1000, shortest=1, needs=architecture("blocks", "farkasnet18")
-    )
-    widths: tuple[int, ...] | None = option(
-        None, at_least=1, at_most=100_000, shortest=1, needs=architecture("widths", "farkasnet18")
-    )
-    depth: int | None = option(None, at_least=1, at_most=10_000, needs=architecture("depth", "mlp"))
-    width: int | None = option(None, at_least=1, at_most=100_000, needs=architecture("width", "mlp"))
-    residual: bool | None = option(None, needs=architecture("residual", "mlp"))
-    downsample: Literal["conv", "pool"] | None = option(None, needs=architecture("downsample", "resnet50_imagenet"))
-    bias: bool | None = option(None, needs=architecture("bias", "allconv_residual"))
+    variant: Literal["paper", "authors"] | None = option(None, of=NETWORKS)
+    head_bn: bool | None = option(None, of=NETWORKS)
+    blocks: tuple[int, ...] | None = option(None, at_least=1, at_most=1000, shortest=1, of=NETWORKS)
+    widths: tuple[int, ...] | None = option(None, at_least=1, at_most=100_000, shortest=1, of=NETWORKS)
+    depth: int | None = option(None, at_least=1, at_most=10_000, of=NETWORKS)
+    width: int | None = option(None, at_least=1, at_most=100_000, of=NETWORKS)
+    residual: bool | None = option(None, of=NETWORKS)
+    downsample: Literal["conv", "pool"] | None = option(None, of=NETWORKS)
+    bias: bool | None = option(None, of=NETWORKS)
 
 
 @dataclass(frozen=True)
@@ -68,9 +55,9 @@ class NormalizationConfig:
     """
 
     name: str = option("none", needs=NORMALIZABLE)
-    position: Literal["after", "before", "branch"] | None = option(None, needs=normalization("position", "batch"))
-    affine: bool | None = option(None, needs=normalization("affine", "batch"))
-    groups: int = option(8, at_least=1, at_most=100_000, needs=normalization("groups", "group"))
+    position: Literal["after", "before", "branch"] | None = option(None, of=NORMALIZATIONS)
+    affine: bool | None = option(None, of=NORMALIZATIONS)
+    groups: int = option(8, at_least=1, at_most=100_000, of=NORMALIZATIONS)
 
 
 @dataclass(frozen=True)
@@ -114,8 +101,8 @@ class InitConfig:
     """
 
     name: str = option("pytorch")
-    gain: float | None = option(None, above=0, needs=initialization("gain", "kaiming"))
+    gain: float | None = option(None, above=0, of=INITIALIZATIONS)
     last_scale: float = option(1.0, at_least=0)
     last_depth_exponent: float = option(0.0, at_least=-10, at_most=10)
     classifier_std: float | None = option(None, above=0)
-    bias: float | None = option(None, above=0, needs=initialization("bias", "bias_shift"))
+    bias: float | None = option(None, above=0, of=INITIALIZATIONS)

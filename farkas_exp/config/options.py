@@ -7,10 +7,12 @@ import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
-from farkas_exp.config.needs import Need
+from farkas_exp.config.needs import Need, own_option
 from farkas_exp.machine.errors import UserError
+from farkas_exp.registry import Registry
 
 LONGEST_LIST = 1000
 LONGEST_TEXT = 1000
@@ -28,6 +30,8 @@ class Option:
         is_path: whether it is the path of a file or folder.
         increasing: whether the elements of a list must increase.
         shortest: the least length of a list.
+        within: the key of its group that its size may be at most.
+        of: the need, among `needs`, for a choice that has it, where only some of its group have.
     """
 
     decides: bool = True
@@ -41,6 +45,8 @@ class Option:
     is_path: bool = False
     increasing: bool = False
     shortest: int = 0
+    within: str = ""
+    of: Need | None = None
 
     def check_range(self, where: str, value: Any) -> None:
         """Check a value against the range."""
@@ -67,10 +73,16 @@ class Option:
         return next((need for need in self.needs if not need.is_met(config)), None)
 
 
-def option(default: Any = dataclasses.MISSING, *, needs: Need | tuple[Need, ...] = (), **declared: Any) -> Any:
-    """A field of the schema that decides a run's numbers, declared as an `Option`."""
+def option(
+    default: Any = dataclasses.MISSING, *, of: Registry[Any] | None = None, needs: Need | tuple[Need, ...] = (),
+    **declared: Any,
+) -> Any:  # fmt: skip
+    """A field of the schema that decides a run's numbers, declared as an `Option`.
+
+    One `of` the choices in a registry also needs a choice that lists it among its own options.
+    """
     needs = (needs,) if isinstance(needs, Need) else needs
-    return field(default=default, metadata={"option": Option(needs=needs, **declared)})
+    return field(default=default, metadata={"option": Option(needs=needs, **declared), "of": of})
 
 
 def outside(default: Any, **declared: Any) -> Any:
@@ -78,9 +90,14 @@ def outside(default: Any, **declared: Any) -> Any:
     return option(default, decides=False, **declared)
 
 
+@functools.cache
 def declared(f: "dataclasses.Field[Any]") -> Option:
     """The declaration of a field."""
-    return f.metadata.get("option", _GROUP)
+    own, registry = f.metadata.get("option", _GROUP), f.metadata.get("of")
+    if registry is None:
+        return own
+    of = own_option(registry, f.name)
+    return dataclasses.replace(own, of=of, needs=(of, *own.needs))
 
 
 _GROUP = Option()
@@ -134,14 +151,22 @@ def check_options(config: Any) -> None:
     for where, f, value in keys:
         if value is not f.default:  # saves time: a sweep checks thousands of configurations
             declared(f).check_range(where, value)
+            if declared(f).within:
+                limit = attrgetter(f"{where.rpartition('.')[0]}.{declared(f).within}")(config)
+                require(abs(value) <= limit, where, value, f"between -{limit:g} and {limit:g}")
     for where, f, value in keys:
         own = declared(f)
         if own.tolerated or not own.needs:
             continue
         idle = f.default if own.idle is ... else own.idle
-        need = None if value == idle else own.unmet(config)
-        if need is not None:
-            raise without_effect(where, value, need.words if isinstance(need.words, str) else need.words(config), idle)
+        for need in own.needs:
+            check_need(where, value, idle, need, config)
+
+
+def check_need(where: str, value: Any, idle: Any, need: Need, config: Any) -> None:
+    """Refuse a value other than the idle one where `config` does not meet a need."""
+    if value != idle and not need.is_met(config):
+        raise without_effect(where, value, need.words if isinstance(need.words, str) else need.words(config), idle)
 
 
 def without_effect(where: str, value: Any, words: str, idle: Any) -> UserError:

@@ -21,8 +21,6 @@ def check_pairs(config: Config) -> None:
     for key in ("mixup", "cutmix"):
         alpha = getattr(config.augmentation, key)
         require(not 0 < alpha < LEAST_ALPHA, f"augmentation.{key}", alpha, f"0 (without), or at least {LEAST_ALPHA}")
-    regularizer, limit = config.regularizer, config.regularizer.coefficient
-    require(abs(regularizer.rho) <= limit, "regularizer.rho", regularizer.rho, f"between -{limit:g} and {limit:g}")
     if config.batch_size == 1 and not config.phases.schedule:
         norm = NORMALIZATIONS.get(config.normalization.name)
         of_batch = norm is not None and norm.of_batch

@@ -21,12 +21,7 @@ from farkas_exp.config.needs import (
     SPATIAL,
     STEPPED,
     STREAMED,
-    attack,
-    callback,
-    data_option,
-    optimizer,
     positive,
-    regularizer,
 )
 from farkas_exp.config.network import (
     ActivationConfig,
@@ -39,6 +34,7 @@ from farkas_exp.config.network import (
     WeightConfig,
 )
 from farkas_exp.config.options import option, outside
+from farkas_exp.registry import ATTACKS, CALLBACKS, DATASETS, OPTIMIZERS, REGULARIZERS
 
 MOST_EPOCHS = 1_000_000
 """More would never end."""
@@ -85,8 +81,8 @@ class OptimizerConfig:
     """
 
     name: str = option("sgd")
-    momentum: float = option(0.9, at_least=0, below=1, needs=optimizer("momentum", "sgd"))
-    nesterov: bool = option(False, needs=(optimizer("nesterov", "sgd"), positive("optimizer.momentum", 0.9)))
+    momentum: float = option(0.9, at_least=0, below=1, of=OPTIMIZERS)
+    nesterov: bool = option(False, of=OPTIMIZERS, needs=positive("optimizer.momentum", 0.9))
     weight_decay: float = option(5e-4, at_least=0)
     decay: Literal["weights", "all_but_biases", "all"] = option(
         "weights", needs=(positive("optimizer.weight_decay", 5e-4), SHARED_DECAY)
@@ -134,17 +130,17 @@ class DatasetConfig:
     """
 
     name: str = option()
-    root: str | None = outside(None, is_path=True, needs=data_option("root", "image_folder"))
+    root: str | None = outside(None, is_path=True, of=DATASETS)
     label: str | None = option(None, needs=IMAGE_FOLDER)
     image_size: int | None = option(None, at_least=1, at_most=MOST_PIXELS, needs=(PIXELS, NO_PHASES))
     normalize: bool = option(False)
     train_limit: int | None = option(None, at_least=1, at_most=MOST_IMAGES)
     validation: float = option(0.0, at_least=0, below=1)
-    num_classes: int | None = option(None, at_least=2, at_most=1_000_000, needs=data_option("num_classes", "synthetic"))
-    train_size: int | None = option(None, at_least=1, at_most=MOST_IMAGES, needs=data_option("train_size", "moons"))
-    test_size: int | None = option(None, at_least=1, at_most=MOST_IMAGES, needs=data_option("test_size", "moons"))
-    noise: float | None = option(None, at_least=0, needs=data_option("noise", "moons"))
-    stratify: bool | None = option(None, needs=data_option("stratify", "moons"))
+    num_classes: int | None = option(None, at_least=2, at_most=1_000_000, of=DATASETS)
+    train_size: int | None = option(None, at_least=1, at_most=MOST_IMAGES, of=DATASETS)
+    test_size: int | None = option(None, at_least=1, at_most=MOST_IMAGES, of=DATASETS)
+    noise: float | None = option(None, at_least=0, of=DATASETS)
+    stratify: bool | None = option(None, of=DATASETS)
     download: bool = outside(True)
     cache: bool = outside(True)
     workers: int | None = outside(None, at_least=0, at_most=1024)
@@ -201,14 +197,14 @@ class RegularizerConfig:
     """
 
     name: str = option("none")
-    strength: float = option(0.0, at_least=0, needs=regularizer("strength", "sep_up"))
-    alone: bool = option(False, needs=regularizer("alone", "sep_up"))
-    coefficient: float = option(0.5, above=0, needs=regularizer("coefficient", "sep_up"))
-    reduction: Literal["sum", "layer_mean", "balanced"] = option("sum", needs=regularizer("reduction", "sep_up"))
-    rho: float = option(0.0, needs=regularizer("rho", "sep_up"))
-    conv_point: Literal["image", "position"] = option("image", needs=(regularizer("conv_point", "sep_up"), SPATIAL))
-    include_output: bool = option(False, needs=regularizer("include_output", "sep_up"))
-    norm_squared: float = option(0.0, at_least=0, needs=regularizer("norm_squared", "norm_bias"))
+    strength: float = option(0.0, at_least=0, of=REGULARIZERS)
+    alone: bool = option(False, of=REGULARIZERS)
+    coefficient: float = option(0.5, above=0, of=REGULARIZERS)
+    reduction: Literal["sum", "layer_mean", "balanced"] = option("sum", of=REGULARIZERS)
+    rho: float = option(0.0, within="coefficient", of=REGULARIZERS)
+    conv_point: Literal["image", "position"] = option("image", of=REGULARIZERS, needs=SPATIAL)
+    include_output: bool = option(False, of=REGULARIZERS)
+    norm_squared: float = option(0.0, at_least=0, of=REGULARIZERS)
 
 
 @dataclass(frozen=True)
@@ -224,10 +220,10 @@ class AttackConfig:
     """Adversarial training by projected gradient ascent; sizes in units of pixels in [0, 1]."""
 
     name: str = option("none")
-    steps: int = option(7, at_least=1, at_most=10_000, needs=attack("steps", "pgd"))
-    step_size: float = option(2 / 255, above=0, needs=attack("step_size", "pgd"))
-    epsilon: float = option(8 / 255, above=0, needs=attack("epsilon", "pgd"))
-    random_start: bool = option(True, needs=attack("random_start", "pgd"))
+    steps: int = option(7, at_least=1, at_most=10_000, of=ATTACKS)
+    step_size: float = option(2 / 255, above=0, of=ATTACKS)
+    epsilon: float = option(8 / 255, above=0, of=ATTACKS)
+    random_start: bool = option(True, of=ATTACKS)
 
 
 @dataclass(frozen=True)
@@ -240,11 +236,11 @@ class CallbackConfig:
     """
 
     name: str = option("none")
-    threshold: float = option(0.0, at_least=0, needs=callback("threshold", "rank_min"))
-    last_epochs: int = option(15, at_least=1, at_most=MOST_EPOCHS, needs=callback("last_epochs", "rank_min"))
-    every_epochs: int = option(1, at_least=1, at_most=MOST_EPOCHS, needs=callback("every_epochs", "rank_min"))
-    lr: float | None = option(None, above=0, needs=(callback("lr", "rank_min"), NO_PHASES))
-    healing_epochs: int = option(0, at_least=0, at_most=MOST_EPOCHS, needs=callback("healing_epochs", "rank_min"))
+    threshold: float = option(0.0, at_least=0, of=CALLBACKS)
+    last_epochs: int = option(15, at_least=1, at_most=MOST_EPOCHS, of=CALLBACKS)
+    every_epochs: int = option(1, at_least=1, at_most=MOST_EPOCHS, of=CALLBACKS)
+    lr: float | None = option(None, above=0, of=CALLBACKS, needs=NO_PHASES)
+    healing_epochs: int = option(0, at_least=0, at_most=MOST_EPOCHS, of=CALLBACKS)
 
 
 @dataclass(frozen=True)

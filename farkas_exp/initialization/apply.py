@@ -4,14 +4,12 @@ A Farkas layer has m - 1 free weight rows and m biases; its last row follows fro
 what the network's builder drew from PyTorch's defaults.
 """
 
-import dataclasses
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from farkas_exp.config.extensions import extended
-from farkas_exp.config.options import declared
+from farkas_exp.config.parsing import build_group
 from farkas_exp.config.schema import InitConfig
 from farkas_exp.initialization.matched import classifier_of
 from farkas_exp.initialization.residual import count_residual_branches, scale_last_layers
@@ -44,13 +42,14 @@ def initialize(
     Raises:
         UserError: an unknown name, or an option that does not fit the name or the network.
     """
-    config = init if isinstance(init, InitConfig) else extended("init", InitConfig, init)(init)
-    config = dataclasses.replace(config, **options)
+    config: InitConfig = build_group("init", init, **options)
     entry = INITIALIZATIONS[config.name]
-    _check_options(config, entry)
     branches = _check_network(config, entry, model)
     generator = torch.Generator().manual_seed(seed)
     given = {**vars(config), "generator": generator, "images": images, "labels": labels, "twin": twin}
+    for need in entry.needs:
+        if given[need] is None and need in _NEEDED:
+            raise UserError(f"init.name: {entry.name} needs {_NEEDED[need]}")
     entry.build(model, **{name: given[name] for name in entry.needs})
     if config.classifier_std is not None:
         nn.init.normal_(classifier_of(model).weight, 0.0, config.classifier_std, generator=generator)
@@ -59,17 +58,11 @@ def initialize(
         scale_last_layers(model, factor)
 
 
-def _check_options(config: InitConfig, entry: Initialization) -> None:
-    """Refuse an option that the initialization lacks, or a value out of range."""
-    for key in ("gain", "bias"):
-        value = getattr(config, key)
-        if value is not None and key not in entry.options:
-            others = [name for name in INITIALIZATIONS if key in INITIALIZATIONS[name].options]
-            raise UserError(
-                f"init.{key}: init {entry.name} has no {key}; leave it at null or choose from: {', '.join(others)}"
-            )
-    for f in dataclasses.fields(config):
-        declared(f).check_range(f"init.{f.name}", getattr(config, f.name))
+_NEEDED = {
+    "images": "training images", "labels": "the labels of the images", "bias": "a number, such as init.bias=20",
+    "twin": "a plain network that has a Farkas twin, such as resnet34",
+}  # fmt: skip
+"""What an initialization cannot do without, in words."""
 
 
 def _check_network(config: InitConfig, entry: Initialization, model: nn.Module) -> int:

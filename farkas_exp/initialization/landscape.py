@@ -34,22 +34,20 @@ def zero_(model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def shift_biases(model: nn.Module, bias: float | None) -> None:
+def shift_biases(model: nn.Module, bias: float) -> None:
     """Add `bias` to every bias, and keep the rest."""
-    for own in _biases(model, bias, "bias_shift"):
-        own.add_(bias)  # type: ignore[arg-type]
+    for own in _biases(model):
+        own.add_(bias)
 
 
 @torch.no_grad()
-def uniform_biases(model: nn.Module, bias: float | None, generator: torch.Generator) -> None:
+def uniform_biases(model: nn.Module, bias: float, generator: torch.Generator) -> None:
     """Draw every bias from U(-bias, bias), and keep the rest."""
-    for own in _biases(model, bias, "bias_uniform"):
-        nn.init.uniform_(own, -bias, bias, generator=generator)  # type: ignore[operator]
+    for own in _biases(model):
+        nn.init.uniform_(own, -bias, bias, generator=generator)
 
 
-def _biases(model: nn.Module, value: float | None, name: str) -> list[Tensor]:
-    if value is None:
-        raise UserError(f"init.bias: {name} needs a number, such as init.bias=20")
+def _biases(model: nn.Module) -> list[Tensor]:
     own = [layer.bias for layer in weight_layers(model) if layer.bias is not None]
     # behind a layer, an affine normalization undoes the layer's bias, and so the start, unless its own has it as well
     of_layers = set(own)
@@ -117,7 +115,7 @@ def linear_classifier(points: Tensor, labels: Tensor, classes: int) -> tuple[Ten
 
 
 @torch.no_grad()
-def local_minimum_(model: nn.Module, images: Tensor | None, labels: Tensor | None) -> None:
+def local_minimum_(model: nn.Module, images: Tensor, labels: Tensor) -> None:
     """Put a plain MLP into the local minimum that it inherits from the linear classifier of these images.
 
     They are the whole training set, (N, C, H, W), without augmentation.
@@ -129,8 +127,6 @@ def local_minimum_(model: nn.Module, images: Tensor | None, labels: Tensor | Non
         raise UserError(
             "init.name: local_minimum (Lemma 1) is for model=mlp, plain, without normalization and shortcuts, with ReLU"
         )
-    if images is None or labels is None:
-        raise UserError("init.name: local_minimum needs the training images and labels")
     points = images.flatten(1).double()
     assert isinstance(model, RectangularNet)
     layers = [unit.layer for unit in plain] + [model.classifier]

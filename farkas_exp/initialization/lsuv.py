@@ -10,14 +10,13 @@ from torch import Tensor, nn
 from farkas_exp.initialization.random import orthogonal_, weight_layers
 from farkas_exp.layers.paths import in_mode, plain_path
 from farkas_exp.layers.residual import ResidualLayer
-from farkas_exp.machine.errors import UserError
 
 TOLERANCE = 0.1
 TRIES = 10
 
 
 @torch.no_grad()
-def lsuv_(model: nn.Module, images: Tensor | None, generator: torch.Generator) -> None:
+def lsuv_(model: nn.Module, images: Tensor, generator: torch.Generator) -> None:
     """Orthonormal weights and zero biases, then every layer scaled to an output of unit variance.
 
     In the order of computation, each layer is divided by the standard deviation of its output on `images`, a training
@@ -26,8 +25,6 @@ def lsuv_(model: nn.Module, images: Tensor | None, generator: torch.Generator) -
     The output of a layer is its own pre-activation: of a residual layer the branch without the shortcut, of a Farkas
     layer with its aggregated component (which is larger for `sum`, so that its weights become smaller).
     """
-    if images is None:
-        raise UserError("init.name: lsuv needs a batch of training images")
     orthogonal_(model, generator, gain=1.0)
     with in_mode(model, training=False):  # keeps the running statistics of batch norm
         for layer in _in_order(model, images):

@@ -25,17 +25,13 @@ TRIES = 60
 
 
 @torch.no_grad()
-def match_features_(model: nn.Module, twin: nn.Module | None, images: Tensor | None) -> None:
+def match_features_(model: nn.Module, twin: nn.Module, images: Tensor) -> None:
     """Scale the hidden weights of `model` by the one gain that gives its features the variance of the twin's.
 
     The features are the input of the classifier, and their variance is that between images, averaged over the units.
     Bisection finds the gain, to 1 % of the variance. Biases and the classifier stay as they are. The network is plain
     and without normalization, its twin the Farkas network (sum) of the same depth.
     """
-    if twin is None:
-        raise UserError("init.name: match_farkas is for plain networks that have a Farkas twin, such as resnet34")
-    if images is None:
-        raise UserError("init.name: match_farkas needs a batch of training images")
     batch = images[:IMAGES]
     wanted = feature_variance(twin, batch)
     hidden = [layer.weight for layer in weight_layers(model) if layer is not classifier_of(model)]

@@ -1,14 +1,14 @@
 """`create_model` builds a network by its name and checks its options."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from numbers import Integral
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import nn
 
-from farkas_exp.config.extensions import extended
-from farkas_exp.config.options import declared, require
+from farkas_exp.config.options import require
+from farkas_exp.config.parsing import build_group
 from farkas_exp.config.schema import (
     ActivationConfig,
     AggregationConfig,
@@ -33,8 +33,6 @@ WEIGHT_MODULES = (nn.Linear, nn.Conv2d, FarkasLayer)
 """Modules whose `weight` takes weight decay."""
 
 UNSCALED = ResidualConfig()
-
-G = TypeVar("G")
 
 
 def create_model(
@@ -70,75 +68,39 @@ def create_model(
         head: the last layer.
         residual_scaling: each block's sum is alpha (shortcut + beta * branch), or has a learned multiplier.
         weight: what convolutions do with their weights, such as `scaled`.
-        options: the network's own, as in `ModelConfig`.
+        options: the network's own, as in `ModelConfig`; None is the default.
 
     Raises:
         UserError: an unknown name, an option that the network does not have, or a combination that cannot be built.
     """
     for key, size in (("num_classes", num_classes), ("in_channels", in_channels), ("image_size", image_size)):
         require(isinstance(size, Integral) and size >= 1, key, size, "a whole number of at least 1")
-    given = _group(ModelConfig, model, options)
+    own = {key: value for key, value in options.items() if value is not None}
+    given: ModelConfig = build_group("model", model, **own)
     network = NETWORKS[given.name]
     plan = Plan(
         network=network,
         options=_options(network, given),
         kit=_kit(
             network,
-            _group(NormalizationConfig, normalization),
-            _group(AggregationConfig, aggregation),
-            _group(ActivationConfig, activation),
+            build_group("normalization", normalization),
+            build_group("aggregation", aggregation),
+            build_group("activation", activation),
         ),
-        head=_head(network, _group(HeadConfig, head)),
+        head=_head(network, build_group("head", head)),
         num_classes=num_classes,
         in_channels=in_channels,
         image_size=image_size,
     )
     built: nn.Module = network.build(plan)
     ACTIVATIONS[plan.kit.activation.name].fit_to(built, plan.kit.activation)
-    scale_residuals(built, network.name, _group(ResidualConfig, residual_scaling))
-    WEIGHTS[_group(WeightConfig, weight).name].build(built, plan.kit.act())
+    scale_residuals(built, network.name, build_group("residual", residual_scaling))
+    WEIGHTS[build_group("weight", weight).name].build(built, plan.kit.act())
     return built
-
-
-_KEYS: Mapping[Any, str] = {
-    ModelConfig: "model", NormalizationConfig: "normalization", AggregationConfig: "aggregation",
-    ActivationConfig: "activation", HeadConfig: "head", ResidualConfig: "residual",
-    WeightConfig: "weight",
-}  # fmt: skip
-
-
-def _group(kind: type[G], given: Any, options: Mapping[str, Any] | None = None) -> G:
-    """A group of the configuration, given as such, as a mapping of its keys, or by its name and other keys."""
-    group: Any = _made(kind, given, options)
-    for f in dataclasses.fields(group):
-        declared(f).check_range(f"{_KEYS[kind]}.{f.name}", getattr(group, f.name))
-    return group
-
-
-def _made(kind: type[G], given: Any, options: Mapping[str, Any] | None) -> G:
-    if isinstance(given, kind):
-        return dataclasses.replace(given, **options) if options else given  # type: ignore[type-var]
-    values = dict(given) if isinstance(given, Mapping) else {"name": given, **(options or {})}
-    group = _KEYS[kind]
-    kind = extended(group, kind, values.get("name"))
-    known = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    for key in values:
-        if key not in known:
-            name = values.get("name", group)
-            raise _no_such(group, name, NETWORKS[name].options if group == "model" else known, key)
-    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
-
-
-def _no_such(group: str, name: str, options: Iterable[str], key: str) -> UserError:
-    own = ", ".join(f"{group}.{option}" for option in sorted(options)) or "none"
-    return UserError(f"{group}.{key}: {name} has no such option; its options: {own}")
 
 
 def _options(network: Network, given: ModelConfig) -> ModelConfig:
     """The network's options, completed by its defaults."""
-    for key, value in vars(given).items():
-        if key != "name" and value is not None and key not in network.options:
-            raise _no_such("model", network.name, network.options, key)
     defaults = {key: getattr(value, "default", value) for key, value in network.options.items()}
     if given.variant == "authors":
         defaults |= network.authors

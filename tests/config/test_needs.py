@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import pytest
 
 from farkas_exp.config import PhaseConfig, needs, parse
+from farkas_exp.config.needs import own_option as own
 from farkas_exp.config.options import LONGEST_LIST, LONGEST_TEXT, Option, shown
 from farkas_exp.machine.errors import UserError
-from farkas_exp.registry import NETWORKS
+from farkas_exp.registry import ATTACKS, CALLBACKS, NETWORKS, OPTIMIZERS, REGULARIZERS
 from tests.configs import values
 
 
@@ -50,8 +51,8 @@ def words(need, config):
         (needs.FARKAS, of(model="farkasnet18"), of(model="resnet18"), "a network of Farkas layers, not resnet18"),
         (needs.APPENDED, of(model="farkasnet18"), of(model="resnet18"), "Algorithm 2's residual layers, not resnet18"),
         (needs.OWN_RATES, of(model="fixup34"), of(model="resnet18"), "FixUp's scalar parameters, not resnet18"),
-        (needs.attack("steps", "pgd"), of(attack="pgd"), of(attack="none"), "attack.name=pgd"),
-        (needs.callback("lr", ""), of(callback="rank_min"), of(callback="none"), "callback.name=rank_min or rank_max"),
+        (own(ATTACKS, "steps"), of(attack="pgd"), of(attack="none"), "attack.name=pgd"),
+        (own(CALLBACKS, "lr"), of(callback="rank_min"), of(callback="none"), "callback.name=rank_min or rank_max"),
         (needs.STEPPED, SimpleNamespace(lr=SimpleNamespace(schedule="steps")),
          SimpleNamespace(lr=SimpleNamespace(schedule="cosine")), "lr.schedule=steps"),
         (needs.MEAN_FILL, SimpleNamespace(augmentation=SimpleNamespace(cutout_fill="mean")),
@@ -65,14 +66,14 @@ def words(need, config):
         (needs.IN_MEMORY, of(dataset="digits"), of(dataset="streamed_folder"), "images in memory"),
         (needs.IN_MEMORY, of(dataset="image_folder"), of(dataset="moons"), "images in memory"),
         (needs.PIXELS, of(dataset="digits"), of(dataset="moons"), "images, not points"),
-        (needs.regularizer("strength", ""), of(regularizer="norm_bias"), of(regularizer="none"), "regularizer.name="),
-        (needs.regularizer("rho", ""), of(regularizer="sep_p"), of(regularizer="norm_bias"), "name=sep_u or sep_p or"),
-        (needs.architecture("downsample", ""), of(model="resnet50_imagenet"), of(model="resnet18"), "model.name"),
-        (needs.architecture("residual", ""), of(model="mlp"), of(model="resnet18"), "model.name=mlp or "),
-        (needs.architecture("blocks", ""), of(model="resnet18"), of(model="mlp"),
+        (own(REGULARIZERS, "strength"), of(regularizer="norm_bias"), of(regularizer="none"), "regularizer.name="),
+        (own(REGULARIZERS, "rho"), of(regularizer="sep_p"), of(regularizer="norm_bias"), "name=sep_u or sep_p or"),
+        (own(NETWORKS, "downsample"), of(model="resnet50_imagenet"), of(model="resnet18"), "model.name"),
+        (own(NETWORKS, "residual"), of(model="mlp"), of(model="resnet18"), "model.name=mlp or "),
+        (own(NETWORKS, "blocks"), of(model="resnet18"), of(model="mlp"),
          "another model.name: the options of mlp are model.depth, model.width, model.residual"),
-        (needs.architecture("blocks", ""), of(model="resnet18"), of(model="mobilenet_v2"), "of mobilenet_v2 are none"),
-        (needs.optimizer("momentum", "sgd"), of(optimizer="sgd"), of(optimizer="adam"), "optimizer.name=sgd"),
+        (own(NETWORKS, "blocks"), of(model="resnet18"), of(model="mobilenet_v2"), "of mobilenet_v2 are none"),
+        (own(OPTIMIZERS, "momentum"), of(optimizer="sgd"), of(optimizer="adam"), "optimizer.name=sgd"),
         (needs.positive("attack.steps", 1), SimpleNamespace(attack=SimpleNamespace(steps=1)),
          SimpleNamespace(attack=SimpleNamespace(steps=0)), "attack.steps > 0"),
         (needs.PHASES, SimpleNamespace(phases=SimpleNamespace(schedule=(1,))),
@@ -89,7 +90,7 @@ def test_a_need_is_met_by_what_it_names_and_by_nothing_else(need, has, lacks, sa
         assert need.is_met(of(model=example["model.name"]))
 
 
-@pytest.mark.parametrize("need", [needs.FARKAS, needs.architecture("depth", "mlp")])
+@pytest.mark.parametrize("need", [needs.FARKAS, own(NETWORKS, "depth")])
 def test_an_unknown_name_is_another_complaint(need):
     assert "of my own" not in NETWORKS
     assert need.is_met(of(model="of my own"))
@@ -99,8 +100,8 @@ def test_an_unknown_name_is_another_complaint(need):
 def test_the_example_of_a_need_meets_it():
     assert needs.choice("attack", "pgd", "fgsm").example == {"attack.name": "pgd"}
     assert needs.positive("dropout.rate", 0.5).example == {"dropout.rate": 0.5}
-    assert needs.callback("lr", "rank_min").example == {"callback.name": "rank_min"}
-    assert needs.optimizer("momentum", "sgd").example == {"optimizer.name": "sgd"}
+    assert own(CALLBACKS, "lr").example == {"callback.name": "rank_min"}
+    assert own(OPTIMIZERS, "momentum").example == {"optimizer.name": "sgd"}
     assert needs.STREAMED.example == {"dataset.name": "streamed_folder"}
     assert needs.IMAGE_FOLDER.example == {"dataset.name": "image_folder"}
     (phase,) = needs.PHASES.example["phases.schedule"]

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from farkas_exp import runs
-from farkas_exp.config import Config, parse
+from farkas_exp.config import Config, declared, parse
 from farkas_exp.config.extensions import extras
 from farkas_exp.config.identity import identify
 from farkas_exp.config.options import Option, shown, walk
@@ -145,7 +145,7 @@ CHANGES: dict[str, tuple[Any, Mapping[str, Any]]] = {
     "regularizer.coefficient": (0.9, SEPARATION),
     "regularizer.reduction": ("balanced", SEPARATION),
     "regularizer.rho": (0.1, SEPARATION),
-    "regularizer.conv_point": ("position", {"regularizer.strength": 0.1}),
+    "regularizer.conv_point": ("position", {"regularizer.name": "sep_up", "regularizer.strength": 0.1}),
     "regularizer.include_output": (True, SEPARATION),
     "regularizer.norm_squared": (50.0, {"regularizer.strength": 0.1}),
     "dropout.rate": (0.5, {}),
@@ -237,7 +237,7 @@ OUTSIDE = [key for key in LEAVES if key not in INSIDE]
 
 def of(key: str) -> Option:
     """What is declared of a key."""
-    return LEAVES[key].metadata["option"]
+    return declared(LEAVES[key])
 
 
 def made(*parts: Mapping[str, Any]) -> Config:

@@ -245,7 +245,7 @@ def test_a_norm_without_a_scale_before_the_sum_leaves_nothing_to_scale():
     [
         ("resnet34", {"init": "xaver"}, r"init.name: unknown 'xaver'; did you mean 'xavier'"),
         ("resnet34", {"init": "lsuv"}, r"init.name: lsuv needs a batch"),
-        ("resnet34", {"init": "rai", "gain": 2.0}, r"init.gain: init rai has no gain"),
+        ("resnet34", {"init": "rai", "gain": 2.0}, r"init.gain: 2.0 does nothing here; it needs "),
         ("resnet34", {"init": "kaiming", "gain": -1.0}, r"init.gain: -1.0 is out of range"),
         ("resnet34", {"init": "pytorch", "last_scale": -1.0}, r"init.last_scale: -1.0 is out of range"),
         ("fixup34", {"init": "kaiming"}, r"init: FixUp brings its own"),
@@ -253,7 +253,7 @@ def test_a_norm_without_a_scale_before_the_sum_leaves_nothing_to_scale():
         ("mlp", {"init": "pytorch", "last_scale": 0.5}, r"init.last_scale needs a network with residual branches"),
         ("mlp", {"init": "kaiming", "last_depth_exponent": -0.5}, r"init.last_depth_exponent needs a network with res"),
         ("fixup34", {"init": "pytorch", "last_depth_exponent": -0.5}, r"init: FixUp brings its own"),
-        ("resnet34", {"init": "match_farkas", "images": images()}, r"match_farkas is for plain networks"),
+        ("resnet34", {"init": "match_farkas", "images": images()}, r"match_farkas needs a plain network"),
     ],
 )
 def test_what_does_not_fit_is_one_line(model, arguments, message):

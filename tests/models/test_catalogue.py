@@ -140,9 +140,9 @@ def test_every_option_changes_the_network(name, option):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_an_option_that_is_not_its_own_is_refused(name):
-    for option in set(SMALL) - set(NETWORKS[name].options):
-        with pytest.raises(UserError, match=f"model.{option}: {name} has no such option"):
-            small(name, **{option: SMALL[option]})
+    for option in set(OTHER) - set(NETWORKS[name].options):
+        with pytest.raises(UserError, match=rf"model.{option}: .* does nothing here; it needs .*model.name"):
+            small(name, **{option: OTHER[option]})
 
 
 def kinds(model: nn.Module) -> list[tuple[str, str]]:
@@ -174,9 +174,12 @@ def test_a_twin_differs_only_in_being_farkas(name):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"normalization": {"name": "layer", "alpha": 1.0}}, "normalization.alpha: layer has no such option"),
-        ({"residual_scaling": {"gamma": 1.0}}, "residual.gamma: residual has no such option"),
-        ({"depht": 2}, "model.depht: mlp has no such option; its options: model.depth, model.residual, model.width"),
+        (
+            {"normalization": {"name": "layer", "alpha": 1.0}},
+            "normalization.alpha: 1.0 does nothing here; it needs normalization.name=dyt",
+        ),
+        ({"residual_scaling": {"gamma": 1.0}}, "residual.gamma: unknown 'gamma'"),
+        ({"depht": 2}, "model.depht: unknown 'depht'; did you mean 'depth'"),
     ],
 )
 def test_an_option_that_nothing_has_is_one_line(given, message):

@@ -252,7 +252,7 @@ def test_match_farkas_scales_the_network_of_the_same_seed_and_needs_no_normaliza
     assert float(ratio.mean()) > 1.01
     with pytest.raises(UserError, match="match_farkas is for networks without normalization"):
         built("match_farkas", normalization={"name": "batch"})
-    with pytest.raises(UserError, match="match_farkas is for plain networks"):
+    with pytest.raises(UserError, match="match_farkas needs a plain network"):
         built("match_farkas", model={"name": "farkasnet34"})
 
 
