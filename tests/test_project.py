@@ -256,4 +256,4 @@ def test_the_site_shows_every_page_and_all_that_the_package_offers():
     assert sorted(pages) == sorted(wanted - {str(path) for path in tracked("results")} | made)
     names = re.findall(r"^::: (.+)$", (ROOT / "docs" / "api.md").read_text(), flags=re.M)
     assert not [name for name in names if isinstance(pkgutil.resolve_name(name), ModuleType)]
-    assert {name.rpartition(".")[2] for name in names} >= {*farkas_exp.__all__, "find", "Runs"}
+    assert {name.rpartition(".")[2] for name in names} >= {*farkas_exp.__all__, "survey", "Runs"}

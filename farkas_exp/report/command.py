@@ -13,7 +13,7 @@ from farkas_exp.machine.terminal import printable
 from farkas_exp.registry import EXPERIMENTS, REPORTS
 from farkas_exp.report.environments import environment_note
 from farkas_exp.report.render import FORMATS, Report, formats_of, show
-from farkas_exp.runs import RunRecord, Survey, survey
+from farkas_exp.runs import RunRecord, Runs, survey
 from farkas_exp.runs.command import folder_at, one_of, read_words
 from farkas_exp.runs.query import selected
 
@@ -71,7 +71,7 @@ def run(request: Request) -> list[Path]:
     """Render a request to the terminal and into files; return the files."""
     rendering = REPORTS[request.what]
     unnamed = not rendering.needs_runs and request.runs_dir == Request.runs_dir and not request.runs_dir.exists()
-    found = Survey([], []) if unnamed else survey(request.runs_dir)
+    found = Runs([]) if unnamed else survey(request.runs_dir)
     records = selected(found.records, request.filters)
     if not records and rendering.needs_runs:
         wanted = " ".join(f"{key}={values[-1]}" for key, values in request.filters.items())
@@ -108,7 +108,7 @@ def render_experiment(experiment: str, runs_dir: Path, paths: Sequence[Path]) ->
     return _show(rendering.build(records), request, found, records)
 
 
-def _show(report: Report, request: Request, found: Survey, records: Sequence[RunRecord]) -> list[Path]:
+def _show(report: Report, request: Request, found: Runs, records: Sequence[RunRecord]) -> list[Path]:
     """Show a report of these runs, with what is not among them and where they were not trained alike."""
     notes = [note for note in (found.left_out and f"{found.left_out}.", environment_note(records)) if note]
     return show(report, request.folder, request.formats, sys.stdout, notes, records)

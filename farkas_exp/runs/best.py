@@ -23,7 +23,7 @@ from farkas_exp.config.store import is_choice
 from farkas_exp.machine.commands import command
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.terminal import printable
-from farkas_exp.runs import DONE, RunRecord, Survey, query, survey
+from farkas_exp.runs import DONE, RunRecord, Runs, query, survey
 from farkas_exp.runs.command import folder_at, read_words
 
 HELP = """\
@@ -172,7 +172,7 @@ def _size(value: Any) -> tuple[bool, float, str]:
     return (not is_number, float(value) if is_number else 0.0, json.dumps(value))
 
 
-def _refuse_part(key: str, found: Survey, records: Sequence[RunRecord]) -> None:
+def _refuse_part(key: str, found: Runs, records: Sequence[RunRecord]) -> None:
     """Refuse to choose if something unreadable may belong to the search, or its runs are on different data."""
     if found.unreadable:
         raise UserError(f"{key}: {found.unreadable[0]} may belong to its search; restore it or move it away")

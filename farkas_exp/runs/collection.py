@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from farkas_exp.config.folders import home
@@ -10,43 +10,13 @@ from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.output import warn
 from farkas_exp.machine.terminal import printable
 from farkas_exp.runs.directory import DONE, RunDirectory
+from farkas_exp.runs.found import Runs, Unreadable
 from farkas_exp.runs.jsonfiles import is_altered, read_json
 from farkas_exp.runs.record import RunRecord, read_data, read_run
 
-NAMED = 10
-"""The most unreadable things that are named; the others are counted."""
 
-
-@dataclass(frozen=True)
-class Unreadable:
-    """Something below `runs_dir` that may be a run, or part of one, but cannot be read, or is a run once more."""
-
-    path: Path
-    why: str
-
-    def __str__(self) -> str:
-        return f"{self.path} ({self.why})"
-
-
-@dataclass(frozen=True)
-class Survey:
-    """All runs below a folder, each once, by identity and seed, and what was left out."""
-
-    records: list[RunRecord]
-    unreadable: list[Unreadable]
-
-    @property
-    def left_out(self) -> str:
-        """One line that counts and names what is not among the runs; empty if nothing."""
-        if not self.unreadable:
-            return ""
-        names = [printable(each) for each in self.unreadable[:NAMED]]
-        names += [f"{len(self.unreadable) - NAMED} more"] if len(self.unreadable) > NAMED else []
-        return f"{len(self.unreadable)} not among the runs: {'; '.join(names)}"
-
-
-def survey(runs_dir: str | Path) -> Survey:
-    """Read all runs below `runs_dir`; skip folders that hold none.
+def survey(runs_dir: str | os.PathLike[str]) -> Runs:
+    """All runs below `runs_dir`, each once, by name and seed; folders that hold none are skipped.
 
     Raises:
         UserError: there is no such folder, or it cannot be read.
@@ -58,9 +28,8 @@ def survey(runs_dir: str | Path) -> Survey:
         unreadable += faults(path, record)
     records, again = each_once(told_apart(records))
     unreadable += again
-    return Survey(
-        sorted(records, key=lambda r: (r.slug, r.identity, r.seed)), sorted(unreadable, key=lambda u: str(u.path))
-    )
+    in_order = sorted(records, key=lambda record: (record.slug, record.identity, record.seed))
+    return Runs(in_order, sorted(unreadable, key=lambda each: str(each.path)))
 
 
 def told_apart(records: Sequence[RunRecord]) -> list[RunRecord]:
@@ -165,7 +134,7 @@ def faults(path: Path, record: RunRecord | None) -> list[Unreadable]:
     return [Unreadable(path, f"run.json is damaged, or {'changed by hand' if changed else 'of another version'}")]
 
 
-def scan(runs_dir: str | Path) -> Iterator[Path]:
+def scan(runs_dir: str | os.PathLike[str]) -> Iterator[Path]:
     """The seed folders below `runs_dir`, in no order, readable or not.
 
     A folder that cannot be listed, such as a broken link, is yielded itself.

@@ -1,18 +1,32 @@
-"""`farkas_exp.runs(folder)`: the runs of a folder as a sequence that can be filtered and laid out as tables."""
+"""The runs of a folder as a sequence that can be filtered and laid out as tables, and what of it cannot be read."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from os import PathLike
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
 from farkas_exp.config.options import shown
 from farkas_exp.machine.errors import unknown
 from farkas_exp.machine.output import plural
-from farkas_exp.runs.collection import Unreadable, survey
+from farkas_exp.machine.terminal import printable
 from farkas_exp.runs.directory import STATES
 from farkas_exp.runs.query import different_settings, filter_keys, selected
 from farkas_exp.runs.record import RunRecord
+
+NAMED = 10
+"""The most unreadable things that are named; the others are counted."""
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """Something in a folder that may be a run, or part of one, but cannot be read, or is a run once more."""
+
+    path: Path
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self.why})"
 
 
 class Runs(Sequence[RunRecord]):
@@ -25,21 +39,22 @@ class Runs(Sequence[RunRecord]):
         farkas_exp.load(found[0])       # one of them, with its network
 
     Attributes:
-        unreadable: what in the folder may be a run, and cannot be read.
+        records: the runs themselves.
+        unreadable: what in the folder may be a run, and is not among them.
     """
 
     def __init__(self, records: Iterable[RunRecord], unreadable: Iterable[Unreadable] = ()) -> None:
-        self._records, self.unreadable = tuple(records), tuple(unreadable)
+        self.records, self.unreadable = list(records), list(unreadable)
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self.records)
 
     @overload
     def __getitem__(self, index: int) -> RunRecord: ...
     @overload
     def __getitem__(self, index: slice) -> "Runs": ...
     def __getitem__(self, index: int | slice) -> "RunRecord | Runs":
-        found = self._records[index]
+        found = self.records[index]
         return found if isinstance(found, RunRecord) else Runs(found, self.unreadable)
 
     def __repr__(self) -> str:
@@ -47,6 +62,15 @@ class Runs(Sequence[RunRecord]):
         told = [f"{states[state]} {state}" for state in STATES if states[state]]
         told += [f"{len(self.unreadable)} unreadable"] if self.unreadable else []
         return f"<{plural(len(self), 'run')}{': ' * bool(told)}{', '.join(told)}>"
+
+    @property
+    def left_out(self) -> str:
+        """One line that counts and names what is not among the runs; empty if nothing."""
+        if not self.unreadable:
+            return ""
+        names = [printable(each) for each in self.unreadable[:NAMED]]
+        names += [f"{len(self.unreadable) - NAMED} more"] if len(self.unreadable) > NAMED else []
+        return f"{len(self.unreadable)} not among the runs: {'; '.join(names)}"
 
     def where(self, state: str | Sequence[str] | None = None, **settings: Any) -> "Runs":
         """Those with one of the given values at every key.
@@ -91,16 +115,6 @@ class Runs(Sequence[RunRecord]):
         """
         differ = different_settings({record.identity: record.config for record in self})
         return frame([{**_head(r, differ[r.identity]), **row} for r in self for row in r.metrics()])
-
-
-def find(folder: str | PathLike[str] = "runs", **where: Any) -> Runs:
-    """The runs below a folder, those of `where` (`Runs.where`).
-
-    Raises:
-        UserError: there is no such folder, or an unknown key or state.
-    """
-    found = survey(Path(folder))
-    return Runs(found.records, found.unreadable).where(**where)
 
 
 def frame(rows: list[dict[str, Any]]) -> Any:

@@ -13,7 +13,8 @@ from farkas_exp.config.needs import choice
 from farkas_exp.config.options import Option, keys_of, shown
 from farkas_exp.config.parsing import schema_defaults
 from farkas_exp.registry import DATASETS, NETWORKS
-from farkas_exp.runs import FAILED, FINISHED, RunDirectory, RunRecord, read_data
+from farkas_exp.runs.directory import FAILED, FINISHED, RunDirectory
+from farkas_exp.runs.record import RunRecord, read_data
 
 
 def number(value: Any) -> float:
