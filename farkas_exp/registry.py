@@ -313,10 +313,12 @@ class Method(Entry):
 
     Attributes:
         asked: of an entry of `METHODS`, whether a configuration asks for it.
+        group: of an entry of `METHODS`, the group that is its own, if it has one.
         of_batch: whether it needs the images of a batch together.
     """
 
     asked: Callable[[Any], bool] = lambda config: True
+    group: str = ""
     of_batch: bool = False
 
 

@@ -24,8 +24,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from farkas_exp.config import Config, parse  # noqa: E402
+from farkas_exp.config import Config, declared, parse  # noqa: E402
 from farkas_exp.config.identity import identify  # noqa: E402
+from farkas_exp.config.options import keys_of  # noqa: E402
 from farkas_exp.config.parsing import schema_defaults  # noqa: E402
 from farkas_exp.machine.errors import UserError, in_one_line  # noqa: E402
 from farkas_exp.machine.files import write_text  # noqa: E402
@@ -36,8 +37,9 @@ from farkas_exp.runs.directory import FINISHED, write_state  # noqa: E402
 from farkas_exp.runs.jsonfiles import json_line  # noqa: E402
 from farkas_exp.runs.record import evaluated_on, write_result  # noqa: E402
 
-PLACE = {"runs_dir", "device", "packing", "progress", "wandb", "tracking", "checkpoint", "retry_failed", "fail_fast"}
-"""Settings of where and how a run was made, not of what it is."""
+DECIDING = {key.partition(".")[0] for key, field in keys_of(Config) if declared(field).decides}
+TELLING = {"seed", "experiment", "arm", "plugins", "compile", "channels_last", "diagnostics"}
+"""Settings that decide no number, and are kept; the others say where and how a run was made, not what it is."""
 OF_A_MACHINE = {"images_per_second", "epoch_seconds", "peak_memory_bytes", "time"}
 """Columns of an epoch that no table of runs shows."""
 OF_A_PLACE = {"command", "host", "platform", "wandb_sweep"}
@@ -48,7 +50,7 @@ DIGITS_OF_A_SHARE = 4
 
 def line_of(run: RunRecord, arm: str) -> dict[str, Any]:
     """What is kept of a run."""
-    config = {key: value for key, value in run.config.items() if key not in PLACE}
+    config = {key: value for key, value in run.config.items() if key in DECIDING | TELLING}
     return {
         "run": f"{run.slug}-{run.identity}",
         "arm": arm,

@@ -31,7 +31,7 @@ METHODS.register(
 METHODS.register(
     "norm_clipping", f"{_HERE}.clipping:NormClipping", asked=lambda config: config.optimizer.clip_norm is not None
 )
-METHODS.register("dropout", f"{_HERE}.dropout:Dropout", asked=lambda config: config.dropout.rate > 0)
+METHODS.register("dropout", f"{_HERE}.dropout:Dropout", asked=lambda config: config.dropout.rate > 0, group="dropout")
 METHODS.register(
     "mixing", f"{_HERE}.mixing:Mixing", asked=lambda config: config.augmentation.mixup or config.augmentation.cutmix
 )

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from farkas_exp import registry
 from farkas_exp.machine.errors import UserError
-from farkas_exp.registry import METHOD_GROUPS
 from farkas_exp.report.arms import Arm, arm_record, error_cells, evaluation_sets, failure_note, group_arms, mean_sd
 from farkas_exp.report.statistics import Summary, summarize
 from farkas_exp.report.tables import Cell, Table, cell
@@ -19,7 +19,10 @@ from farkas_exp.runs.query import default_settings, setting, settings_in_full
 
 ANY: Any = object()
 """Any value of a key, or of all keys of a group such as `attack.`; it stays part of the setting that runs share."""
-METHODS = (*(group.key.removesuffix("name") for group in METHOD_GROUPS), "dropout.")
+METHODS = (
+    *(group.key.removesuffix("name") for group in registry.METHOD_GROUPS),
+    *(f"{group}." for name in registry.METHODS if (group := registry.METHODS[name].group)),
+)
 """Prefixes of the keys of methods, which make another row of any network."""
 
 
