@@ -109,6 +109,8 @@ def plain(value: Any, exact: bool = False) -> str:
     if isinstance(value, (list, tuple)):
         texts = (_phase_text(item) if isinstance(item, Mapping) else str(item) for item in value)
         return f"[{','.join(texts)}]"
+    if isinstance(value, bool):
+        return str(value).lower()
     return "default" if value is None else str(value)
 
 

@@ -201,18 +201,12 @@ def change_text(config: Mapping[str, Any], wanted: PaperCell, table: PaperTable)
 def describe_setting(found: Mapping[str, Any], table: PaperTable) -> str:
     """The deviations of a setting in one line: `epochs 20 (paper: 200), dataset digits (paper: cifar10)`."""
     paper = {**query.default_settings(), **table.setting}
-    return ", ".join(f"{pretty_setting(key, value)} (paper: {_plain(paper.get(key))})" for key, value in found.items())
+    return ", ".join(f"{pretty_setting(key, value)} (paper: {plain(paper.get(key))})" for key, value in found.items())
 
 
 def pretty_setting(key: str, value: Any) -> str:
     """`key value` for a setting of a table."""
-    return f"{key.removesuffix('.name')} {_plain(value)}"
-
-
-def _plain(value: Any) -> str:
-    if value is None:
-        return "default"
-    return str(value).lower() if isinstance(value, bool) else plain(value)
+    return f"{key.removesuffix('.name')} {plain(value)}"
 
 
 def arm_text(config: Mapping[str, Any]) -> str:
