@@ -126,7 +126,7 @@ def skip_done(work: Work, all_runs: Iterable[Run]) -> list[Run]:
         statuses.append(done.status)
         say(f"{done.status}: {done.path} ({done.note})")
         _record(work, run, done, objective(plan, done) if isinstance(plan, Config) else None)
-        if work.sweep.fail_fast and done.status in outcomes.ENDS_A_FAST_SWEEP:
+        if work.sweep.fail_fast and outcomes.OUTCOMES[done.status].ends_fast:
             raise SystemExit(outcomes.TO_BE_CONTINUED)
     if line := work.sweep.tally.begin(statuses):
         say(line)
@@ -191,7 +191,7 @@ def left(work: Work, group: Iterable[Run]) -> list[Run]:
 def crashed(work: Work, all_runs: Iterable[Run]) -> bool:
     """Whether one of the runs crashed or was refused: the end of a sweep with fail_fast=true."""
     rows = [_row(work, run) for run in all_runs]
-    return any(row is not None and row["status"] in outcomes.ENDS_A_FAST_SWEEP for row in rows)
+    return any(row is not None and outcomes.OUTCOMES[row["status"]].ends_fast for row in rows)
 
 
 def returns(work: Work, all_runs: Iterable[Run]) -> list[JobReturn]:

@@ -26,8 +26,37 @@ OK, CRASH, USAGE, TO_BE_CONTINUED = 0, 1, 2, 75
 UNWRITTEN = 74
 """The exit status of a launcher's job whose outcomes could not be written, the system's EX_IOERR."""
 
-ENDS_A_FAST_SWEEP = (runs.CRASHED, DISK, REFUSED)
-"""The outcomes that end a sweep with fail_fast=true."""
+
+@dataclass(frozen=True)
+class Meaning:
+    """What an outcome means for its command or its sweep.
+
+    Attributes:
+        told: how a sweep counts it apart; empty for one that is simply done.
+        exit_status: of a command with this run alone. A failed training is a result, not an error.
+        named: whether the summary of a sweep names the run, with its note.
+        ends_fast: whether it ends a sweep with fail_fast=true.
+    """
+
+    told: str = ""
+    exit_status: int = OK
+    named: bool = False
+    ends_fast: bool = False
+
+
+OUTCOMES = {
+    runs.FINISHED: Meaning(),
+    SKIPPED: Meaning(),
+    runs.FAILED: Meaning("failed to train"),
+    runs.INTERRUPTED: Meaning(runs.INTERRUPTED, TO_BE_CONTINUED),
+    BUSY: Meaning("busy elsewhere", TO_BE_CONTINUED, named=True),
+    LOST: Meaning(LOST, TO_BE_CONTINUED, named=True),
+    runs.CRASHED: Meaning(runs.CRASHED, CRASH, named=True, ends_fast=True),
+    DISK: Meaning(DISK, CRASH, named=True, ends_fast=True),
+    REFUSED: Meaning(REFUSED, USAGE, named=True, ends_fast=True),
+    PASSED_OVER: Meaning(),
+}
+"""In the order in which a sweep counts them; what is passed over is no run of it."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +72,8 @@ class Outcome:
 
     @property
     def exit_status(self) -> int:
-        """The exit status of a command with this run alone. A failed training is a result, not an error."""
-        statuses = {runs.CRASHED: CRASH, DISK: CRASH, REFUSED: USAGE, runs.INTERRUPTED: TO_BE_CONTINUED}
-        return {**statuses, BUSY: TO_BE_CONTINUED, LOST: TO_BE_CONTINUED}.get(self.status, OK)
+        """The exit status of a command with this run alone."""
+        return OUTCOMES[self.status].exit_status
 
 
 def result_text(result: dict[str, Any], evaluated_on: str) -> str:
@@ -97,6 +125,7 @@ def read_outcome(directory: Path, number: int) -> dict[str, Any] | None:
     if row == before:  # else another process has written since
         row = kept
     whole = isinstance(row, dict) and all(isinstance(row.get(key), str) for key in ("status", "path", "note"))
+    whole = whole and row["status"] in OUTCOMES
     return row if whole else None
 
 

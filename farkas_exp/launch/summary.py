@@ -15,15 +15,13 @@ from typing import Any
 
 from farkas_exp import runs
 from farkas_exp.launch.outcomes import (
-    BUSY,
     CRASH,
     DISK,
-    ENDS_A_FAST_SWEEP,
     LOST,
     OK,
+    OUTCOMES,
     PASSED_OVER,
     REFUSED,
-    SKIPPED,
     TO_BE_CONTINUED,
     USAGE,
     Outcome,
@@ -70,7 +68,7 @@ def failure_of_sweep(current: Sweep, error: Exception) -> Cut:
 def end_of_sweep(current: Sweep, given: Sequence[str], cut: Cut | None, report: bool = True) -> int:
     """Summarize a sweep, show the report of its experiment, and return the exit status."""
     outcomes = read_outcomes(current.directory) if current.has_begun else []
-    if cut and current.fail_fast and any(outcome.status in ENDS_A_FAST_SWEEP for outcome in outcomes):
+    if cut and current.fail_fast and any(OUTCOMES[outcome.status].ends_fast for outcome in outcomes):
         cut = Cut("fail_fast=true")
     seconds = time.monotonic() - current.started
     status = summarize(outcomes, seconds, given, cut, current.repeated)
@@ -88,18 +86,16 @@ def summarize(
 
     `cut` says why the sweep ended early, and `repeated` is the number of combinations that repeat another one.
     """
-    count = Counter(outcome.status for outcome in outcomes)
-    order = (runs.FINISHED, SKIPPED, runs.FAILED, runs.INTERRUPTED, BUSY, LOST, runs.CRASHED, DISK, REFUSED)
-    words = {runs.FAILED: "failed to train", BUSY: "busy elsewhere"}
     jobs = [outcome for outcome in outcomes if outcome.status != PASSED_OVER]
-    parts = [f"{count[status]} {words.get(status, status)}" for status in order if count[status]]
+    count = Counter(outcome.status for outcome in jobs)
+    parts = [f"{count[status]} {m.told or status}" for status, m in OUTCOMES.items() if count[status]]
     say(f"\n{plural(len(jobs), 'run')} in {seconds:.1f} s: {', '.join(parts) or 'none'}")
     if repeated:
         say(f"{plural(repeated, 'combination')} given more than once: each was run once.")
     if cut:
         say(f"The sweep ended early: {cut.reason}; runs not begun are not counted.")
     for outcome in outcomes:
-        if outcome.status in (runs.CRASHED, DISK, REFUSED, BUSY, LOST):
+        if OUTCOMES[outcome.status].named:
             say(f"  {outcome.status}: {outcome.path}\n    {outcome.note}")
     statuses = [outcome.exit_status for outcome in outcomes] + ([cut.status] if cut else [])
     command = "python -m farkas_exp " + shlex.join(arguments)

@@ -5,12 +5,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from farkas_exp import runs
-from farkas_exp.launch.outcomes import DISK, LOST, PASSED_OVER, REFUSED
+from farkas_exp.launch.outcomes import OUTCOMES, PASSED_OVER
 from farkas_exp.runs.console import duration
-
-_TOLD = {runs.FAILED: "failed to train", runs.CRASHED: "crashed", DISK: DISK, REFUSED: REFUSED, LOST: LOST}
-"""The outcomes that are counted apart, in their order."""
 
 
 @dataclass
@@ -50,7 +46,7 @@ class Tally:
         done = self.count.total()
         if self.total is None or self.total < 2 or done >= self.total:
             return None
-        told = [f"{self.count[status]} {words}" for status, words in _TOLD.items() if self.count[status]]
+        told = [f"{self.count[status]} {m.told}" for status, m in OUTCOMES.items() if m.told and self.count[status]]
         trained = done - self.before + running / 2
         if done > self.before:
             left = self.total - done - running / 2

@@ -14,7 +14,7 @@ from farkas_exp import runs
 from farkas_exp.config.composition import values_of
 from farkas_exp.launch.complaints import one_line
 from farkas_exp.launch.execution import execute
-from farkas_exp.launch.outcomes import ENDS_A_FAST_SWEEP, LOST, REFUSED, TO_BE_CONTINUED, Outcome, record_outcome
+from farkas_exp.launch.outcomes import LOST, OUTCOMES, REFUSED, TO_BE_CONTINUED, Outcome, record_outcome
 from farkas_exp.launch.planned import objective, planned
 from farkas_exp.launch.sweep import NEEDS_VALIDATION, SweepWatch, is_search
 from farkas_exp.machine import distributed
@@ -51,7 +51,7 @@ class Task:
         _record(outcome, objective)
         if outcome.status == runs.INTERRUPTED or distributed.is_broken():
             raise SystemExit(TO_BE_CONTINUED)
-        if outcome.status in ENDS_A_FAST_SWEEP and composed.fail_fast is True:
+        if OUTCOMES[outcome.status].ends_fast and composed.fail_fast is True:
             raise SystemExit(TO_BE_CONTINUED)
         return objective
 
