@@ -16,7 +16,8 @@ from torchvision import transforms
 from torchvision.transforms import functional as image_ops
 
 from benchmarks.measure import device, interleaved, medians, ratio
-from farkas_exp.config import AugmentationConfig, parse
+from farkas_exp.config import parse
+from farkas_exp.config.schema import AugmentationConfig
 from farkas_exp.data.base import Arrays, Batching
 from farkas_exp.data.build import build_data
 from farkas_exp.data.device import DeviceData

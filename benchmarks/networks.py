@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from benchmarks.literal import make_literal
 from benchmarks.measure import device, interleaved, kept_bytes, medians, peak_bytes, ratio
-from farkas_exp.config import OptimizerConfig
+from farkas_exp.config.schema import OptimizerConfig
 from farkas_exp.kernels import KERNELS
 from farkas_exp.measures.work import multiply_adds
 from farkas_exp.models.create import create_model

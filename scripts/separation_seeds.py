@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from farkas_exp.config import DatasetConfig
+from farkas_exp.config.schema import DatasetConfig
 from farkas_exp.data.arrays.moons import load
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from farkas_exp.config import AugmentationConfig
+from farkas_exp.config.schema import AugmentationConfig
 from farkas_exp.data.base import Arrays, Batching
 from farkas_exp.data.device import DeviceData
 from farkas_exp.machine.processes import Processes

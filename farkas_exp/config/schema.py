@@ -6,7 +6,7 @@ effect is refused; checks of several keys at once are in `pairs.py`.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from farkas_exp.config.needs import (
     ACTIVATED,
@@ -44,8 +44,10 @@ MOST_IMAGES = 100_000_000
 """Of a data set, or of a batch."""
 Tracker = Literal["csv", "tensorboard"]
 """A further mirror of the metrics."""
-TORCH_COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
+TorchCompile = Literal["default", "reduce-overhead", "max-autotune"]
+TORCH_COMPILE_MODES = get_args(TorchCompile)
 """The choices of `compile` that compile the network (`torch.compile`)."""
+WandbMode = Literal["offline", "online", "disabled"]
 
 
 @dataclass(frozen=True)
@@ -286,7 +288,7 @@ class WandbConfig:
     Null is what W&B's own variables say (WANDB_MODE, WANDB_PROJECT, ...), else offline and the project farkas-layers.
     """
 
-    mode: Literal["offline", "online", "disabled"] | None = outside(None)
+    mode: WandbMode | None = outside(None)
     project: str | None = outside(None)
     entity: str | None = outside(None)
     group: str | None = outside(None)
@@ -327,8 +329,7 @@ class Config:
     arm: str | None = outside(None)
     plugins: tuple[str, ...] = outside(())  # modules of other packages that register networks, data sets, ...
     device: Literal["auto", "cpu", "cuda"] = outside("auto")
-    compile: Literal["auto", "none", "graph", "default", "reduce-overhead", "max-autotune"] = outside("auto")
-    """By `auto` a CUDA graph on a GPU; the last three are torch.compile's."""
+    compile: Literal["auto", "none", "graph", TorchCompile] = outside("auto")  # by `auto` a CUDA graph on a GPU
     packing: int = outside(1, at_least=1, at_most=1024)  # runs of a sweep at once on each GPU, or on the CPU's cores
     channels_last: bool = outside(True)
     runs_dir: str = outside("runs", is_path=True)

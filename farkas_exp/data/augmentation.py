@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from farkas_exp.config import AugmentationConfig
+from farkas_exp.config.schema import AugmentationConfig
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from farkas_exp.config import DatasetConfig
+from farkas_exp.config.schema import DatasetConfig
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.output import warn
 from farkas_exp.machine.processes import ALONE, Processes
@@ -145,6 +145,14 @@ def check_least(config: DatasetConfig, **sizes: tuple[int, int]) -> None:
     for name, (value, least) in sizes.items():
         if value < least:
             raise UserError(f"dataset.{name}: {value} is too few for {config.name}; choose at least {least}")
+
+
+def check_enough(key: str, wanted: int, count: int, name: str, hint: str = "") -> None:
+    """Check that a training set of `count` images has as many as the value of `key` asks for."""
+    if wanted > count:
+        raise UserError(
+            f"{key}: {wanted} is larger than the training set of {name} ({count} images); choose at most {count}{hint}"
+        )
 
 
 def chosen(config: DatasetConfig, option: str) -> Any:

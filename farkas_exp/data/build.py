@@ -2,7 +2,7 @@
 
 import torch
 
-from farkas_exp.config import AugmentationConfig, DatasetConfig, PhasesConfig
+from farkas_exp.config.schema import AugmentationConfig, DatasetConfig, PhasesConfig
 from farkas_exp.data.base import Arrays, Batching, ImageData, batch_share, say_left_out
 from farkas_exp.data.device import DeviceData
 from farkas_exp.data.few import debugged

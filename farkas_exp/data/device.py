@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from farkas_exp.config import AugmentationConfig
+from farkas_exp.config.schema import AugmentationConfig
 from farkas_exp.data.augmentation import EpochPlan, crop_windows, cutout_, cutout_squares, plan_epoch
-from farkas_exp.data.base import Arrays, Batch, Batching, DataInfo, ImageData, batch_share, test_share
+from farkas_exp.data.base import Arrays, Batch, Batching, DataInfo, ImageData, batch_share, check_enough, test_share
 from farkas_exp.data.subset import fixed_order
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.seeding import derive_seed
@@ -185,11 +185,7 @@ def fingerprint(arrays: Arrays) -> str:
 
 
 def _check(name: str, count: int, height: int, width: int, augmentation: AugmentationConfig, batch_size: int) -> None:
-    if batch_size > count:
-        raise UserError(
-            f"batch_size: {batch_size} is larger than the training set of {name} ({count} images);"
-            f" choose at most {count}"
-        )
+    check_enough("batch_size", batch_size, count, name)
     side = min(height, width)
     if augmentation.crop_padding >= side:
         raise UserError(

@@ -5,7 +5,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from farkas_exp.config import DatasetConfig
+from farkas_exp.config.schema import DatasetConfig
 from farkas_exp.machine.errors import UserError, message_of
 from farkas_exp.machine.files import scratch_folder
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from farkas_exp.data.base import Arrays
+from farkas_exp.data.base import Arrays, check_enough
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.seeding import derive_seed
 
@@ -37,12 +37,7 @@ def limit_training(arrays: Arrays, limit: int) -> Arrays:
 
 def limited(labels: Tensor, classes: int, limit: int, name: str) -> np.ndarray:
     """The indices (limit,), in their order, of the images that `limit_training` keeps."""
-    count = len(labels)
-    if limit > count:
-        raise UserError(
-            f"dataset.train_limit: {limit} is larger than the training set of {name} ({count} images);"
-            f" choose at most {count}"
-        )
+    check_enough("dataset.train_limit", limit, len(labels), name)
     if limit < classes:
         raise UserError(
             f"dataset.train_limit: {limit} is fewer than the {classes} classes of {name}; choose at least {classes}"

@@ -9,6 +9,7 @@ from typing import Any
 from farkas_exp import runs
 from farkas_exp.machine.files import write_text
 from farkas_exp.machine.output import warn
+from farkas_exp.machine.signals import STATUS
 from farkas_exp.machine.terminal import printable
 
 SKIPPED, BUSY, REFUSED, DISK = "skipped", "busy", "refused", "file error"
@@ -20,8 +21,8 @@ began or left nothing; a network that the arm is not for. After a disk error or 
 the run.
 """
 
-OK, CRASH, USAGE, TO_BE_CONTINUED = 0, 1, 2, 75
-"""Exit statuses; 75, the system's EX_TEMPFAIL, means: give the same command again."""
+OK, CRASH, USAGE, TO_BE_CONTINUED = 0, 1, 2, STATUS
+"""Exit statuses; the last means: give the same command again."""
 
 UNWRITTEN = 74
 """The exit status of a launcher's job whose outcomes could not be written, the system's EX_IOERR."""

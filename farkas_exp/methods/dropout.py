@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from farkas_exp.config import Config, DropoutConfig
+from farkas_exp.config.schema import Config, DropoutConfig
 from farkas_exp.layers.activation import Activation
 from farkas_exp.machine.errors import UserError
 from farkas_exp.methods.base import Method

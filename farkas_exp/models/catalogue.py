@@ -10,10 +10,12 @@ HEADS.register("linear", "torch.nn:Linear")
 HEADS.register("random_projection", "farkas_exp.models.head:RandomProjection", trained=False)
 
 
-def _pair(plain: str, farkas: str, source: str, labels: tuple[str, str] = ("", ""), **facts: Any) -> None:
+def _pair(
+    plain: str, farkas: str, source: str, labels: tuple[str, str] = ("", ""), appends: bool = False, **facts: Any
+) -> None:
     """Register a plain network and its Farkas twin, with everything else in common."""
     NETWORKS.register(plain, source, twin=farkas, label=labels[0], **facts)
-    NETWORKS.register(farkas, source, farkas=True, label=labels[1], **facts)
+    NETWORKS.register(farkas, source, farkas=True, appends=appends, label=labels[1], **facts)
 
 
 _RECTANGULAR = {"depth": 10, "width": 16, "residual": False}
@@ -53,20 +55,16 @@ _pair(
     "allconv_residual", "farkas_allconv_residual", "farkas_exp.models.allconv:AllConvNet", chooses_head=True,
     options={"blocks": (9, 9, 9), "widths": (64, 128, 256), "bias": False},
 )  # fmt: skip
-for _name, _own in {
-    "nf_resnet34": {"twin": "nf_farkasnet34", "label": "NF-ResNet34"},
-    "nf_farkasnet34": {"farkas": True, "appends": True, "label": "NF-FarkasNet34"},
-}.items():
-    NETWORKS.register(
-        _name, "farkas_exp.models.nf_resnet:NFResNet", positions=(), chooses_head=True, depth=34,
-        options={"blocks": (5, 5, 5), "widths": (16, 32, 64)}, **_own,
-    )  # fmt: skip
+_pair(
+    "nf_resnet34", "nf_farkasnet34", "farkas_exp.models.nf_resnet:NFResNet", ("NF-ResNet34", "NF-FarkasNet34"),
+    appends=True, positions=(), chooses_head=True, depth=34, options={"blocks": (5, 5, 5), "widths": (16, 32, 64)},
+)  # fmt: skip
 _pair(
     "densenet40", "farkas_densenet40", "farkas_exp.models.densenet:DenseNet", depth=40,
     options={"blocks": (12, 12, 12), "width": 12},
 )  # fmt: skip
 _pair(
-    "vit", "farkas_vit", "farkas_exp.models.vit:VisionTransformer", labels=("ViT", "Farkas ViT"), positions=("branch",),
+    "vit", "farkas_vit", "farkas_exp.models.vit:VisionTransformer", ("ViT", "Farkas ViT"), positions=("branch",),
     affine=True, spatial=False, chooses_head=True,
     options={
         "depth": 6, "width": 64, "heads": option(4, at_least=1, at_most=1000),

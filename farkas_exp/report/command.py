@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from farkas_exp.config import WandbConfig
+from farkas_exp.config.schema import WandbConfig
 from farkas_exp.machine.commands import command
 from farkas_exp.machine.errors import UserError, unknown
 from farkas_exp.machine.terminal import printable

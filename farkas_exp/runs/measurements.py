@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from farkas_exp.config import DiagnosticsConfig
+from farkas_exp.config.schema import DiagnosticsConfig
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.files import write_text
 from farkas_exp.machine.output import plural

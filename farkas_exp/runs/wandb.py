@@ -9,9 +9,10 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from farkas_exp.config import Config, WandbConfig, recorded
+from farkas_exp.config import Config, recorded
+from farkas_exp.config.schema import WandbConfig, WandbMode
 from farkas_exp.machine.errors import UserError, message_of, unknown
 from farkas_exp.machine.output import warn as print_warning
 from farkas_exp.runs import FINISHED, open_run, read_run
@@ -30,7 +31,7 @@ CALL_TIMEOUT = 15.0
 LONGEST_NAME, LONGEST_TAG = 128, 64
 """The most characters that W&B accepts in a name and in a tag."""
 
-MODES = ("offline", "online", "disabled")
+MODES = get_args(WandbMode)
 _MODE_WORDS = {"dryrun": "offline", "run": "online"}  # W&B's own older words
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from farkas_exp.config import Config, DatasetConfig, PhasesConfig, declared, parse, to_dict
+from farkas_exp.config import Config, declared, parse, to_dict
+from farkas_exp.config.schema import DatasetConfig, PhasesConfig
 from farkas_exp.config.store import choice_of
 from farkas_exp.data.base import Batch, Batching, DataInfo, ImageData
 from farkas_exp.data.build import build_data

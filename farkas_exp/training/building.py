@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from farkas_exp.config import AggregationConfig, Config, ModelConfig
+from farkas_exp.config.schema import AggregationConfig, Config, ModelConfig
 from farkas_exp.data.base import Batching, DataInfo, ImageData
 from farkas_exp.data.build import build_data
 from farkas_exp.initialization.apply import initialize

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from farkas_exp.config import OptimizerConfig
+from farkas_exp.config.schema import OptimizerConfig
 from farkas_exp.initialization.matched import classifier_of
 from farkas_exp.initialization.random import weight_layers
 from farkas_exp.models.create import SCALAR_MODULES, WEIGHT_MODULES

@@ -3,7 +3,7 @@
 import bisect
 import math
 
-from farkas_exp.config import Config, LRConfig
+from farkas_exp.config.schema import Config, LRConfig
 
 
 def batch_size_at(config: Config, epoch: int) -> int:

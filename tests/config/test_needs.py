@@ -4,9 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from farkas_exp.config import PhaseConfig, needs, parse
+from farkas_exp.config import needs, parse
 from farkas_exp.config.needs import own_option as own
 from farkas_exp.config.options import LONGEST_LIST, LONGEST_TEXT, Option, shown
+from farkas_exp.config.schema import PhaseConfig
 from farkas_exp.machine.errors import UserError
 from farkas_exp.registry import ATTACKS, CALLBACKS, NETWORKS, OPTIMIZERS, REGULARIZERS
 from tests.configs import values

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from farkas_exp.config import AugmentationConfig
+from farkas_exp.config.schema import AugmentationConfig
 from farkas_exp.data.augmentation import EpochPlan, crop_windows, cutout_, cutout_squares, plan_epoch
 from farkas_exp.data.base import Arrays, Batching
 from farkas_exp.data.device import DeviceData

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from farkas_exp.config import AugmentationConfig, DatasetConfig
+from farkas_exp.config.schema import AugmentationConfig, DatasetConfig
 from farkas_exp.data.arrays.moons import make_moons
 from farkas_exp.data.base import Arrays, Batching
 from farkas_exp.data.build import build_data

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from farkas_exp.config import AugmentationConfig, DatasetConfig
+from farkas_exp.config.schema import AugmentationConfig, DatasetConfig
 from farkas_exp.data import device
 from farkas_exp.data.augmentation import plan_epoch
 from farkas_exp.data.base import Arrays, Batching

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from farkas_exp.config import ActivationConfig, NormalizationConfig
 from farkas_exp.config.extensions import extended
+from farkas_exp.config.schema import ActivationConfig, NormalizationConfig
 from farkas_exp.layers.activation import Activation
 from farkas_exp.layers.farkas import FarkasLinear
 from farkas_exp.layers.normalization import GroupNorm, RMSNorm, build_normalization, dynamic_tanh, group_norm, rms_norm

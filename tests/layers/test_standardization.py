@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from farkas_exp.config import OptimizerConfig, parse
+from farkas_exp.config import parse
+from farkas_exp.config.schema import OptimizerConfig
 from farkas_exp.initialization.apply import initialize
 from farkas_exp.kernels import accelerate
 from farkas_exp.layers.activation import Activation

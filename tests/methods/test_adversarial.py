@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from farkas_exp import runs
-from farkas_exp.config import AttackConfig, AugmentationConfig, DatasetConfig
+from farkas_exp.config.schema import AttackConfig, AugmentationConfig, DatasetConfig
 from farkas_exp.data.base import Batching
 from farkas_exp.data.build import build_data
 from farkas_exp.launch import execution

@@ -3,7 +3,7 @@ from typing import Any, cast
 import pytest
 import torch
 
-from farkas_exp.config import DropoutConfig
+from farkas_exp.config.schema import DropoutConfig
 from farkas_exp.layers.activation import Activation
 from farkas_exp.machine.errors import UserError
 from farkas_exp.methods.base import Training, build_methods, execution_mode

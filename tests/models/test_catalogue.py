@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from farkas_exp.config import ModelConfig
+from farkas_exp.config.schema import ModelConfig
 from farkas_exp.layers.activation import Activation
 from farkas_exp.layers.farkas import FarkasLayer
 from farkas_exp.machine.errors import UserError

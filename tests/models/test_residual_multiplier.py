@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from farkas_exp.config import OptimizerConfig
+from farkas_exp.config.schema import OptimizerConfig
 from farkas_exp.kernels import accelerate
 from farkas_exp.layers.certificate import certify
 from farkas_exp.layers.paths import plain_path

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from farkas_exp.config import WandbConfig
+from farkas_exp.config.schema import WandbConfig
 from farkas_exp.machine.errors import UserError
 from farkas_exp.runs import wandb as wandb_mirror
 from farkas_exp.runs import wandb_service as service

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from farkas_exp.config import OptimizerConfig
+from farkas_exp.config.schema import OptimizerConfig
 from farkas_exp.machine.errors import UserError
 from farkas_exp.training.optimizer import build_optimizer, hidden_apart, optimizer_state, parameter_groups
 from tests.networks import build, images

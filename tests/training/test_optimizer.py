@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from farkas_exp.config import OptimizerConfig
+from farkas_exp.config.schema import OptimizerConfig
 from farkas_exp.machine.errors import UserError
 from farkas_exp.models.create import create_model
 from farkas_exp.training.optimizer import (

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from farkas_exp.config import LRConfig, parse
+from farkas_exp.config import parse
 from farkas_exp.config.identity import deciding_values, identify
+from farkas_exp.config.schema import LRConfig
 from farkas_exp.machine.errors import UserError
 from farkas_exp.training.schedule import batch_size_at, learning_rate, learning_rate_at
 from tests import configs

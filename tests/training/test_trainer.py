@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from farkas_exp.config import PhaseConfig, PhasesConfig
+from farkas_exp.config.schema import PhaseConfig, PhasesConfig
 from farkas_exp.training import trainer as trainer_module
 from farkas_exp.training.execution import RecordingFailed
 from farkas_exp.training.metrics import missed_top5

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from farkas_exp.config import DatasetConfig
 from farkas_exp.config.folders import home
+from farkas_exp.config.schema import DatasetConfig
 from farkas_exp.data.base import Arrays, chosen
 from farkas_exp.data.download import obtain
 from farkas_exp.machine.errors import UserError

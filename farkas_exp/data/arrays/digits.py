@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from farkas_exp.config import DatasetConfig
+from farkas_exp.config.schema import DatasetConfig
 from farkas_exp.data.base import Arrays
 from farkas_exp.registry import DATASETS
 

@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from farkas_exp.config import DatasetConfig, PhasesConfig
 from farkas_exp.config.folders import home
+from farkas_exp.config.schema import DatasetConfig, PhasesConfig
 from farkas_exp.data.base import Arrays, chosen
 from farkas_exp.data.download import obtain
 from farkas_exp.data.files.prints import Prints, prints_of_files

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from farkas_exp.config import DatasetConfig
+from farkas_exp.config.schema import DatasetConfig
 from farkas_exp.data.base import Arrays, check_least, chosen
 from farkas_exp.machine.seeding import derive_seed
 from farkas_exp.registry import DATASETS

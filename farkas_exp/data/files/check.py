@@ -3,7 +3,7 @@
 import time
 from contextlib import closing
 
-from farkas_exp.config import DatasetConfig
+from farkas_exp.config.schema import DatasetConfig
 from farkas_exp.data.files.decode import broken_images
 from farkas_exp.data.files.listing import list_images
 from farkas_exp.data.files.pool import DecodingPool, default_workers

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from farkas_exp.config import DatasetConfig, PhasesConfig
+from farkas_exp.config.schema import DatasetConfig, PhasesConfig
 from farkas_exp.data.files.decode import EVALUATION_SCALE
 from farkas_exp.data.files.listing import ImageSets, list_images
 from farkas_exp.machine.errors import UserError

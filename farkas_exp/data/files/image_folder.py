@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from farkas_exp.config import DatasetConfig
 from farkas_exp.config.folders import name_of
+from farkas_exp.config.schema import DatasetConfig
 from farkas_exp.data.base import Arrays
 from farkas_exp.data.files.cache import CACHE_FOLDER, read_cached, write_cached
 from farkas_exp.data.files.decode import CentreCrop, decode, image_sizes, quiet

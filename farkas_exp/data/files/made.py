@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from farkas_exp.data.files.listing import ANNOTATIONS
 from farkas_exp.machine.files import replacing
 
 QUALITY = 90
@@ -43,7 +44,7 @@ def make_folder(
                     _write(path, label, classes, size, noise, f"0 {split} {label} {number}")
     if tiny:
         rows = [f"val_{i}.JPEG\t{names[i // val]}\t0\t0\t{size - 1}\t{size - 1}\n" for i in range(classes * val)]
-        (root / "val" / "val_annotations.txt").write_text("".join(rows), encoding="utf-8")
+        (root / "val" / ANNOTATIONS).write_text("".join(rows), encoding="utf-8")
 
 
 def _write(path: Path, label: int, classes: int, size: int, deviation: float, purpose: str) -> None:

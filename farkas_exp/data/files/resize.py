@@ -14,11 +14,12 @@ import numpy as np
 from farkas_exp.data.files.copies import copy_root
 from farkas_exp.data.files.decode import opened, to_rgb
 from farkas_exp.data.files.entries import is_picture
-from farkas_exp.data.files.listing import ANNOTATIONS, ImageFiles, ImageSets, list_images
+from farkas_exp.data.files.listing import ANNOTATIONS, EVALUATION_FOLDERS, ImageFiles, ImageSets, list_images
 from farkas_exp.data.files.pool import DecodingPool, default_workers
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.files import replacing
 from farkas_exp.machine.output import patient, warn
+from farkas_exp.machine.signals import STATUS
 from farkas_exp.machine.terminal import shown
 
 QUALITY = 90
@@ -158,7 +159,7 @@ def resize_folder(
         raise UserError(f"{shown(error.filename or target)}: {error.strerror}") from None
     finally:
         pool.close()
-    for name in ("val", "test"):
+    for name in EVALUATION_FOLDERS:
         if (sets.root / name / ANNOTATIONS).is_file():
             shutil.copyfile(sets.root / name / ANNOTATIONS, target / name / ANNOTATIONS)
     return lines
@@ -205,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         warn("stopped; the same command goes on from here")
-        return 75
+        return STATUS
     for line in lines:
         print(line)
     print(f"{target}: {total - len(lines):,} of {total:,} images")

@@ -12,9 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from farkas_exp.config import AugmentationConfig, DatasetConfig, PhaseConfig, PhasesConfig
 from farkas_exp.config.folders import name_of
-from farkas_exp.data.base import Batch, Batching, DataInfo, ImageData, batch_share, say_left_out, test_share
+from farkas_exp.config.schema import AugmentationConfig, DatasetConfig, PhaseConfig, PhasesConfig
+from farkas_exp.data.base import (
+    Batch,
+    Batching,
+    DataInfo,
+    ImageData,
+    batch_share,
+    check_enough,
+    say_left_out,
+    test_share,
+)
 from farkas_exp.data.files.cache import CACHE_FOLDER, read_cached, write_cached
 from farkas_exp.data.files.copies import copies_in_use, copy_for, copy_root, list_copy
 from farkas_exp.data.files.decode import CentreCrop, RandomCrop, View, image_sizes
@@ -207,11 +216,9 @@ class StreamedData(ImageData):
         for number, phase in enumerate(self._phases.schedule):
             batch = self._phases.batch_of(phase)
             where = f"phases.schedule[{number}].batch_size" if phased else "batch_size"
-            if self._batching.trains and batch > self.info.train_size:
-                raise UserError(
-                    f"{where}: {batch} is larger than the training set of {self.info.name} ({self.info.train_size}"
-                    f" images); choose at most {self.info.train_size}{' (see phases.batch_scale)' if phased else ''}"
-                )
+            if self._batching.trains:
+                hint = " (see phases.batch_scale)" * phased
+                check_enough(where, batch, self.info.train_size, self.info.name, hint)
             batch_share(batch, self._world_size, where)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from farkas_exp.config import PhaseConfig
+from farkas_exp.config.schema import PhaseConfig
 
 ONLY_COLUMN = "test error"
 

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from farkas_exp.config import ResidualConfig, parse
+from farkas_exp.config import parse
+from farkas_exp.config.schema import ResidualConfig
 from farkas_exp.machine.errors import UserError
 from farkas_exp.registry import INITIALIZATIONS, NETWORKS, NORMALIZATIONS, REGULARIZERS
 from farkas_exp.report.render import Report

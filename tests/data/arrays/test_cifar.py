@@ -12,7 +12,7 @@ import pytest
 import torch
 from torchvision import datasets
 
-from farkas_exp.config import DatasetConfig
+from farkas_exp.config.schema import DatasetConfig
 from farkas_exp.data.arrays import cifar
 from farkas_exp.machine.errors import UserError
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from farkas_exp.config import AugmentationConfig, DatasetConfig
+from farkas_exp.config.schema import AugmentationConfig, DatasetConfig
 from farkas_exp.data.base import Batching
 from farkas_exp.data.build import build_data
 from farkas_exp.machine.errors import UserError

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from farkas_exp.config import DatasetConfig, PhaseConfig, PhasesConfig
+from farkas_exp.config.schema import DatasetConfig, PhaseConfig, PhasesConfig
 from farkas_exp.data.base import Batching
 from farkas_exp.data.build import build_data
 from farkas_exp.data.files import prints

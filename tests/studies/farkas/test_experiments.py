@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from farkas_exp.config import Config, OptimizerConfig, to_dict
+from farkas_exp.config import Config, to_dict
 from farkas_exp.config.identity import identify
-from farkas_exp.config.schema import InitConfig
+from farkas_exp.config.schema import InitConfig, OptimizerConfig
 from farkas_exp.registry import NETWORKS
 from farkas_exp.runs.query import deciding_settings
 from farkas_exp.studies.farkas.filling import deviations, required_settings
