@@ -5,7 +5,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
@@ -31,7 +31,6 @@ class Option:
         increasing: whether the elements of a list must increase.
         shortest: the least length of a list.
         within: the key of its group that its size may be at most.
-        of: the need, among `needs`, for a choice that has it, where only some of its group have.
     """
 
     decides: bool = True
@@ -46,7 +45,6 @@ class Option:
     increasing: bool = False
     shortest: int = 0
     within: str = ""
-    of: Need | None = None
 
     def check_range(self, where: str, value: Any) -> None:
         """Check a value against the range."""
@@ -94,10 +92,7 @@ def outside(default: Any, **declared: Any) -> Any:
 def declared(f: "dataclasses.Field[Any]") -> Option:
     """The declaration of a field."""
     own, registry = f.metadata.get("option", _GROUP), f.metadata.get("of")
-    if registry is None:
-        return own
-    of = own_option(registry, f.name)
-    return dataclasses.replace(own, of=of, needs=(of, *own.needs))
+    return own if registry is None else dataclasses.replace(own, needs=(own_option(registry, f.name), *own.needs))
 
 
 _GROUP = Option()
@@ -146,8 +141,12 @@ def fields_of(schema: type) -> Mapping[str, "dataclasses.Field[Any]"]:
 
 
 def check_options(config: Any) -> None:
-    """Check every key of `config` against its declaration: first the ranges, then the needs."""
-    keys = list(walk(config))
+    """Check every key of `config` against its declaration."""
+    check_keys(list(walk(config)), config)
+
+
+def check_keys(keys: Sequence[tuple[str, "dataclasses.Field[Any]", Any]], config: Any) -> None:
+    """Check keys (`walk`), first the ranges, then the needs; `config` has the groups that they need."""
     for where, f, value in keys:
         if value is not f.default:  # saves time: a sweep checks thousands of configurations
             declared(f).check_range(where, value)
@@ -159,14 +158,9 @@ def check_options(config: Any) -> None:
         if own.tolerated or not own.needs:
             continue
         idle = f.default if own.idle is ... else own.idle
-        for need in own.needs:
-            check_need(where, value, idle, need, config)
-
-
-def check_need(where: str, value: Any, idle: Any, need: Need, config: Any) -> None:
-    """Refuse a value other than the idle one where `config` does not meet a need."""
-    if value != idle and not need.is_met(config):
-        raise without_effect(where, value, need.words if isinstance(need.words, str) else need.words(config), idle)
+        need = None if value == idle else own.unmet(config)
+        if need is not None:
+            raise without_effect(where, value, need.words if isinstance(need.words, str) else need.words(config), idle)
 
 
 def without_effect(where: str, value: Any, words: str, idle: Any) -> UserError:

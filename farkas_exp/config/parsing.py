@@ -11,7 +11,7 @@ from typing import Any, Literal
 from farkas_exp.config.extensions import extended, extras
 from farkas_exp.config.folders import home, labelled
 from farkas_exp.config.needs import one_of
-from farkas_exp.config.options import check_need, check_options, declared, fields_of, without_effect
+from farkas_exp.config.options import check_keys, check_options, declared, fields_of, walk, without_effect
 from farkas_exp.config.pairs import check_pairs
 from farkas_exp.config.schema import Config
 from farkas_exp.machine.errors import UserError, unknown
@@ -41,27 +41,24 @@ def parse_group(key: str, values: Mapping[str, Any]) -> Any:
     return _convert(fields_of(Config)[key].type, values, key)
 
 
-def build_group(key: str, given: Any, **options: Any) -> Any:
-    """A group for code without a whole configuration, checked as far as it can be by itself.
+def build_groups(**given: Any) -> types.SimpleNamespace:
+    """Some groups for code without a whole configuration, checked as far as they need no others.
 
     Args:
-        key: which group, such as "normalization".
-        given: the group, a mapping of its keys, or its name.
-        options: further keys of it.
+        given: by key, such as "normalization", the group, a mapping of its keys, or its name.
 
     Raises:
         UserError: as `parse`.
     """
-    if isinstance(given, fields_of(Config)[key].type):  # type: ignore[arg-type]
-        made = dataclasses.replace(given, **options)
-    else:
-        made = parse_group(key, {**(given if isinstance(given, Mapping) else {"name": given}), **options})
-    for f in dataclasses.fields(made):
-        own, where, value = declared(f), f"{key}.{f.name}", getattr(made, f.name)
-        own.check_range(where, value)
-        if own.of is not None:
-            check_need(where, value, f.default, own.of, types.SimpleNamespace(**{key: made}))
-    return made
+    schemas = fields_of(Config)
+    made = {
+        key: group if isinstance(group, schemas[key].type)  # type: ignore[arg-type]
+        else parse_group(key, group if isinstance(group, Mapping) else {"name": group})
+        for key, group in given.items()
+    }  # fmt: skip
+    groups = types.SimpleNamespace(**made)
+    check_keys([each for key, group in made.items() for each in walk(group, f"{key}.")], groups)
+    return groups
 
 
 def schema_defaults() -> dict[str, Any]:

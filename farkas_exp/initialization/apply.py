@@ -4,12 +4,13 @@ A Farkas layer has m - 1 free weight rows and m biases; its last row follows fro
 what the network's builder drew from PyTorch's defaults.
 """
 
+import dataclasses
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from farkas_exp.config.parsing import build_group
+from farkas_exp.config.parsing import build_groups
 from farkas_exp.config.schema import InitConfig
 from farkas_exp.initialization.matched import classifier_of
 from farkas_exp.initialization.residual import count_residual_branches, scale_last_layers
@@ -42,15 +43,16 @@ def initialize(
     Raises:
         UserError: an unknown name, or an option that does not fit the name or the network.
     """
-    config: InitConfig = build_group("init", init, **options)
+    given = dataclasses.replace(init, **options) if isinstance(init, InitConfig) else {"name": init, **options}
+    config: InitConfig = build_groups(init=given).init
     entry = INITIALIZATIONS[config.name]
     branches = _check_network(config, entry, model)
     generator = torch.Generator().manual_seed(seed)
-    given = {**vars(config), "generator": generator, "images": images, "labels": labels, "twin": twin}
+    asked = {**vars(config), "generator": generator, "images": images, "labels": labels, "twin": twin}
     for need in entry.needs:
-        if given[need] is None and need in _NEEDED:
+        if asked[need] is None and need in _NEEDED:
             raise UserError(f"init.name: {entry.name} needs {_NEEDED[need]}")
-    entry.build(model, **{name: given[name] for name in entry.needs})
+    entry.build(model, **{name: asked[name] for name in entry.needs})
     if config.classifier_std is not None:
         nn.init.normal_(classifier_of(model).weight, 0.0, config.classifier_std, generator=generator)
     factor = config.last_scale * branches**config.last_depth_exponent if branches else 1.0

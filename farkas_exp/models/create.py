@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from farkas_exp.config.options import require
-from farkas_exp.config.parsing import build_group
+from farkas_exp.config.parsing import build_groups
 from farkas_exp.config.schema import (
     ActivationConfig,
     AggregationConfig,
@@ -25,7 +25,7 @@ from farkas_exp.machine.errors import UserError, unknown
 from farkas_exp.models.fixup import ScalarBias, ScalarScale
 from farkas_exp.models.kit import LayerKit
 from farkas_exp.models.plan import Plan
-from farkas_exp.registry import ACTIVATIONS, HEADS, NETWORKS, WEIGHTS, Network
+from farkas_exp.registry import ACTIVATIONS, NETWORKS, WEIGHTS, Network
 
 SCALAR_MODULES = (ScalarBias, ScalarScale)
 """Modules with a single trainable number, for which FixUp has a learning rate of their own."""
@@ -76,26 +76,25 @@ def create_model(
     for key, size in (("num_classes", num_classes), ("in_channels", in_channels), ("image_size", image_size)):
         require(isinstance(size, Integral) and size >= 1, key, size, "a whole number of at least 1")
     own = {key: value for key, value in options.items() if value is not None}
-    given: ModelConfig = build_group("model", model, **own)
-    network = NETWORKS[given.name]
+    given = dataclasses.replace(model, **own) if isinstance(model, ModelConfig) else {"name": model, **own}
+    groups = build_groups(
+        model=given, normalization=normalization, aggregation=aggregation, activation=activation, head=head,
+        residual=residual_scaling, weight=weight,
+    )  # fmt: skip
+    network = NETWORKS[groups.model.name]
     plan = Plan(
         network=network,
-        options=_options(network, given),
-        kit=_kit(
-            network,
-            build_group("normalization", normalization),
-            build_group("aggregation", aggregation),
-            build_group("activation", activation),
-        ),
-        head=_head(network, build_group("head", head)),
+        options=_options(network, groups.model),
+        kit=_kit(network, groups.normalization, groups.aggregation, groups.activation),
+        head=groups.head,
         num_classes=num_classes,
         in_channels=in_channels,
         image_size=image_size,
     )
     built: nn.Module = network.build(plan)
     ACTIVATIONS[plan.kit.activation.name].fit_to(built, plan.kit.activation)
-    scale_residuals(built, network.name, build_group("residual", residual_scaling))
-    WEIGHTS[build_group("weight", weight).name].build(built, plan.kit.act())
+    scale_residuals(built, network.name, groups.residual)
+    WEIGHTS[groups.weight.name].build(built, plan.kit.act())
     return built
 
 
@@ -111,10 +110,6 @@ def _kit(
     network: Network, normalization: NormalizationConfig, aggregation: AggregationConfig, activation: ActivationConfig
 ) -> LayerKit:
     """The kit for a network, with its defaults for the normalization's position and affinity."""
-    if not network.positions and normalization.name != "none":
-        raise UserError(f"normalization: {network.name} takes none, got {normalization.name!r}; use normalization=none")
-    if not network.activated and activation != ActivationConfig():
-        raise UserError(f"activation: {network.name} is linear and has none, got {activation.name!r}; use relu")
     positions = network.positions or ("after", "before")
     position = normalization.position or positions[0]
     if position not in positions:
@@ -130,18 +125,6 @@ def _kit(
         activation=activation,
         normalization=dataclasses.replace(normalization, position=position, affine=affine),
     )
-
-
-def _head(network: Network, head: HeadConfig) -> HeadConfig:
-    """The last layer, if it can be chosen."""
-    HEADS[head.name]
-    if head != HeadConfig() and not network.chooses_head:
-        others = [name for name in NETWORKS if NETWORKS[name].chooses_head]
-        raise UserError(
-            f"head.name: {network.name} ends in its own linear layer and cannot take {head.name!r}; use head=linear or"
-            f" one of: {', '.join(others)}"
-        )
-    return head
 
 
 def scale_residuals(model: nn.Module, name: str, config: ResidualConfig) -> None:

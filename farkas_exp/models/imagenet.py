@@ -39,13 +39,9 @@ from torch import Tensor, nn
 from farkas_exp.layers.activation import Activation
 from farkas_exp.layers.residual import ResidualBlock, ResidualConv2d, ResidualLayer
 from farkas_exp.layers.standardization import Standardizable
-from farkas_exp.machine.errors import unknown
 from farkas_exp.models.kit import LayerKit, Unit
 from farkas_exp.models.plan import Plan
 from farkas_exp.models.resnet import Bottleneck, ResidualNet, Skeleton, check_image_size, choose_skeleton
-
-DOWNSAMPLING = ("conv", "pool")
-"""The choices of `model.downsample`."""
 
 
 def _needs_bias(kit: LayerKit) -> bool:
@@ -155,8 +151,6 @@ class ImageNetResNet(nn.Module):
 def build_imagenet(plan: Plan) -> nn.Module:
     """The plain network as in torchvision, or the FarkasNet for large images; `downsample` as the options say."""
     kit, downsample = plan.kit, plan.options.downsample
-    if downsample not in DOWNSAMPLING:
-        raise unknown("model.downsample", downsample, DOWNSAMPLING)
     skeleton = choose_skeleton(plan, bottlenecks=True)
     check_image_size(plan, 4, len(skeleton.blocks))
     if downsample == "conv":

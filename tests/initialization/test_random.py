@@ -244,7 +244,7 @@ def test_a_norm_without_a_scale_before_the_sum_leaves_nothing_to_scale():
     ("model", "arguments", "message"),
     [
         ("resnet34", {"init": "xaver"}, r"init.name: unknown 'xaver'; did you mean 'xavier'"),
-        ("resnet34", {"init": "lsuv"}, r"init.name: lsuv needs a batch"),
+        ("resnet34", {"init": "lsuv"}, r"init.name: lsuv needs training images"),
         ("resnet34", {"init": "rai", "gain": 2.0}, r"init.gain: 2.0 does nothing here; it needs "),
         ("resnet34", {"init": "kaiming", "gain": -1.0}, r"init.gain: -1.0 is out of range"),
         ("resnet34", {"init": "pytorch", "last_scale": -1.0}, r"init.last_scale: -1.0 is out of range"),

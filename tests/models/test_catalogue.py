@@ -206,7 +206,7 @@ def test_the_head_can_be_chosen_where_it_says_so(name):
 def test_a_normalization_stands_where_the_catalogue_says(name):
     network = NETWORKS[name]
     if not network.positions:
-        with pytest.raises(UserError, match=r"normalization: .* takes none"):
+        with pytest.raises(UserError, match=r"normalization.name: .* needs a network that takes a normalization"):
             small(name, normalization="batch")
         return
     for position in ("after", "before", "branch"):

@@ -134,7 +134,7 @@ def run_online(tmp_path: Path, base_url: str, key: str | None, timeout: float = 
     """Start online in a process of its own, log, finish; what it printed, and whether it recorded."""
     code = (
         "import sys, json\nfrom pathlib import Path\n"
-        "from farkas_exp.config import WandbConfig\nfrom farkas_exp.runs import wandb\n"
+        "from farkas_exp.config.schema import WandbConfig\nfrom farkas_exp.runs import wandb\n"
         f"warnings = []\nwandb.INIT_TIMEOUT = wandb.FINISH_TIMEOUT = {timeout}\n"
         "m = wandb.WandbMirror.start(WandbConfig(mode='online'), Path(sys.argv[1]), 'run', 'n', None, [], {'a': 1},\n"
         "    warnings.append)\n"
@@ -201,7 +201,7 @@ def test_a_server_that_falls_silent_under_way_costs_bounded_time_and_one_warning
 
 def test_disabled_does_not_even_import_wandb(tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom farkas_exp.config import WandbConfig\n"
+        "import sys\nfrom pathlib import Path\nfrom farkas_exp.config.schema import WandbConfig\n"
         "from farkas_exp.runs.wandb import WandbMirror\n"
         f"m = WandbMirror.start(WandbConfig(mode='disabled'), Path({str(tmp_path)!r}), 'i', 'n', None, [], {{}})\n"
         "m.log({'epoch': 1})\nm.finish(1, {'a': 1})\n"
@@ -356,7 +356,7 @@ def test_at_whatever_moment_of_the_call_it_dies(tmp_path: Path, monkeypatch, nam
 @pytest.mark.parametrize("moment", ["before the finish", "after the finish"])
 def test_a_stopped_process_of_wandb_does_not_hang_the_end_of_the_command(tmp_path: Path, moment: str) -> None:
     code = (
-        "import os, signal, sys\nfrom pathlib import Path\nfrom farkas_exp.config import WandbConfig\n"
+        "import os, signal, sys\nfrom pathlib import Path\nfrom farkas_exp.config.schema import WandbConfig\n"
         "from farkas_exp.runs import wandb\nfrom farkas_exp.runs import wandb_service as service\n"
         "wandb.CALL_TIMEOUT = wandb.FINISH_TIMEOUT = 1.0\nwarnings = []\n"
         "m = wandb.WandbMirror.start(WandbConfig(mode='offline'), Path(sys.argv[1]), 'i', 'n', None, [], {},\n"
