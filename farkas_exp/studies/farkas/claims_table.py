@@ -69,7 +69,7 @@ def _note(claim: Claim, finding: Finding) -> str:
     parts = [f"({claim.key}) {claim.source}."]
     parts += [f"{finding.evidence}."] if finding.runs else []
     parts += [f"{finding.failures.text}."] if finding.failures and finding.failures.text else []
-    parts += [f"Not the paper's setting: {finding.setting}."] if finding.setting else []
+    parts += [f"Not the paper's setting: {finding.setting}."] if finding.runs and finding.setting else []
     parts += [claim.rule]
     parts += [f"The paper's own: {claim.paper}."] if claim.paper else []
     return " ".join(parts)
