@@ -19,6 +19,15 @@ def products_of_bfloat16(monkeypatch):
         monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", create_dot)
 
 
+@pytest.fixture
+def of_one_multiprocessor(monkeypatch):
+    """Few large programs, where Triton interprets them: it takes its time for each, whatever its size."""
+    if not torch.cuda.is_available():
+        from farkas_exp.kernels import triton_conv
+
+        monkeypatch.setattr(triton_conv, "MULTIPROCESSORS", 1)
+
+
 def wide(halves):
     """The float32 numbers of bfloat16 ones, which are their upper halves."""
     return (halves.astype("uint32") << 16).view("float32")

@@ -18,7 +18,7 @@ GPU = torch.device("cuda")
 
 
 @pytest.fixture
-def pretended(monkeypatch):
+def pretended(of_one_multiprocessor, monkeypatch):
     """All tensors are on a GPU, and are multiplied exactly; the convolutions that the kernel has done."""
     if torch.cuda.is_available():
         pytest.skip("nothing to pretend")

@@ -101,6 +101,7 @@ HELD = {"BM": 64, "BN": 32, "MORE": 0, "BK": 64, "TILES": 4}
 STREAMED = {"BM": 64, "BN": 32, "MORE": 16, "BK": 128, "TILES": 1}
 
 
+@pytest.mark.usefixtures("of_one_multiprocessor")
 @pytest.mark.parametrize(
     ("inputs", "outputs", "kernel", "size", "tile", "precision"),
     [
