@@ -27,6 +27,7 @@ from farkas_exp.registry import (
     Registry,
     load_plugins,
 )
+from farkas_exp.report import kinds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,3 +232,10 @@ def test_the_library_offers_what_it_says_and_loads_it_when_it_is_used():
     code = "import sys, farkas_exp, farkas_exp.layers.catalogue as c, farkas_exp.initialization.catalogue as i;" \
            "list(c.NORMALIZATIONS), list(i.INITIALIZATIONS); sys.exit('torch' in sys.modules)"  # fmt: skip
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_table_pins_what_is_a_methods_own_in_whatever_registry_it_stands():
+    owned = {registry.METHODS[name].group for name in registry.METHODS} - {""}
+    groups = {group.key.removesuffix(".name") for group in registry.METHOD_GROUPS}
+    assert owned == {"dropout"}
+    assert sorted(kinds.METHODS) == sorted(f"{group}." for group in owned | groups)

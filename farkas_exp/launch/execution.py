@@ -23,6 +23,7 @@ from farkas_exp.machine.processes import RankFailed
 from farkas_exp.machine.signals import free_to_leave, last_words
 from farkas_exp.runs.measurements import Gap, Measurements, check_asked, described
 from farkas_exp.runs.mirrors import unmirrored
+from farkas_exp.runs.paths import SEED
 from farkas_exp.runs.record import CONTRADICTION
 from farkas_exp.runs.wandb import report_done
 
@@ -143,7 +144,7 @@ def _standing(run: runs.RunDirectory, config: Config) -> Outcome | None:
     """The earlier outcome of the run, or None if there is something left to do."""
     record = runs.read_run(run.path)
     # the path ends in the hash and the seed by which it was found
-    if record is not None and not str(run.path).endswith(f"-{record.identity}/seed_{record.seed}"):
+    if record is not None and not str(run.path).endswith(f"-{record.identity}/{SEED}{record.seed}"):
         raise UserError(
             f"{run.record}: not the record of this run, but of {record.identity} seed {record.seed};"
             f" move {run.path} away"

@@ -12,7 +12,7 @@ from farkas_exp.machine.errors import UserError, unknown
 from farkas_exp.machine.terminal import printable
 from farkas_exp.registry import EXPERIMENTS, REPORTS
 from farkas_exp.report.environments import environment_note
-from farkas_exp.report.render import FORMATS, Report, formats_of, show
+from farkas_exp.report.render import FOLDER, FORMATS, Report, formats_of, show
 from farkas_exp.runs import RunRecord, Runs, survey
 from farkas_exp.runs.command import folder_at, one_of, read_words
 from farkas_exp.runs.query import selected
@@ -58,7 +58,7 @@ class Request:
     @property
     def folder(self) -> Path:
         """Where the files go."""
-        return self.out if self.out is not None else self.runs_dir / "report"
+        return self.out if self.out is not None else self.runs_dir / FOLDER
 
 
 @command(help_text)

@@ -13,7 +13,7 @@ from farkas_exp.machine.output import say
 from farkas_exp.machine.terminal import printable
 from farkas_exp.report import style
 from farkas_exp.report.curves import TRAIN_LOSS
-from farkas_exp.report.render import FORMATS, Report, formats_of, show
+from farkas_exp.report.render import FOLDER, FORMATS, Report, formats_of, show
 from farkas_exp.report.tables import Table, cell
 from farkas_exp.report.training_figures import EACH
 from farkas_exp.runs import RunDirectory, RunRecord, query, read_starts, record_at
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"compare: expected 2 to {MOST} run directories, got {len(paths)}; see compare --help")
     formats = formats_of(given.get("format", "png"))
     records = [record_at(path) for path in paths]
-    out = folder_at("out")(given["out"]) if "out" in given else records[0].path.parent.parent / "report"
+    out = folder_at("out")(given["out"]) if "out" in given else records[0].path.parent.parent / FOLDER
     for file in show(report(records), out, formats, sys.stdout, records=records):
         say(printable(file))
 

@@ -32,6 +32,8 @@ class Report:
     remarks: tuple[str, ...] = ()
 
 
+FOLDER = "report"
+"""Where the files go by default, in the folder of the runs."""
 FORMATS = ("md", "csv", "tex", "html", "png", "pdf")
 
 

@@ -12,6 +12,7 @@ from farkas_exp.machine.terminal import printable
 from farkas_exp.runs.directory import DONE, RunDirectory
 from farkas_exp.runs.found import Runs, Unreadable
 from farkas_exp.runs.jsonfiles import is_altered, read_json
+from farkas_exp.runs.paths import SEED
 from farkas_exp.runs.record import RunRecord, read_data, read_run
 
 
@@ -85,7 +86,7 @@ def _apart(record: RunRecord, first: RunRecord) -> str:
 
 
 def _as_copy(record: RunRecord) -> tuple[bool, bool, str]:
-    named = (record.path.parent.name, record.path.name) == (f"{record.slug}-{record.identity}", f"seed_{record.seed}")
+    named = (record.path.parent.name, record.path.name) == (f"{record.slug}-{record.identity}", f"{SEED}{record.seed}")
     return not named, record.state not in DONE, str(record.path)
 
 
@@ -101,7 +102,7 @@ def record_at(path: str | os.PathLike[str]) -> RunRecord:
         if record.damage:
             warn(f"warning: {printable(folder)}: {record.damage_note}")
         return record
-    seeds = sorted(folder.glob("seed_*")) if folder.is_dir() else []
+    seeds = sorted(folder.glob(f"{SEED}*")) if folder.is_dir() else []
     hint = f"it holds the seeds of one experiment; give one of them, such as {seeds[0]}" if seeds else ""
     why = next((fault.why for fault in faults(folder, None)), "") if folder.is_dir() else "no such folder"
     raise UserError(f"{folder}: {hint or why or 'no run directory; give the folder that holds run.json'}")
@@ -149,7 +150,7 @@ def scan(runs_dir: str | os.PathLike[str]) -> Iterator[Path]:
         raise UserError(f"runs_dir: {root} cannot be read: {reason}") from None
     for identity in identities:
         try:
-            yield from _subfolders(identity, "seed_")
+            yield from _subfolders(identity, SEED)
         except FileNotFoundError:
             if identity.is_symlink():
                 yield identity

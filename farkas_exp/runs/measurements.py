@@ -71,10 +71,6 @@ class Measurements:
             found += [Gap(epoch, tuple(lacking))] if lacking else []
         return found
 
-    def gap_at(self, epoch: int) -> Gap | None:
-        """What is requested at `epoch` and missing, or None."""
-        return next((gap for gap in self.gaps(epoch) if gap.epoch == epoch), None)
-
     def left_by(self, record: RunRecord) -> tuple[list[Gap], list[Gap]]:
         """The gaps of a finished run that can still be filled, and those whose network is gone.
 

@@ -8,6 +8,8 @@ from farkas_exp.config import Config
 from farkas_exp.config.identity import identify
 from farkas_exp.machine.errors import UserError
 
+SEED = "seed_"
+"""What the name of a run directory begins with, before its seed."""
 DEBUG = "debug"
 """The folder in `runs_dir` of the runs with `debug`, where nothing takes them for others."""
 
@@ -17,7 +19,7 @@ def run_path(config: Config) -> Path:
 
     A new seed goes beside the existing ones, or into a new folder named by slug and hash.
     """
-    identity, seed = identify(config), f"seed_{config.seed}"
+    identity, seed = identify(config), f"{SEED}{config.seed}"
     root = f"{os.fspath(config.runs_dir)}/{DEBUG}" if config.debug else os.fspath(config.runs_dir)
     names = _folders(root).get(identity.hash, [])
     holders = [name for name in names if os.path.exists(f"{root}/{name}/{seed}/run.json")]

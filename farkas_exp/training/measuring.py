@@ -30,9 +30,9 @@ class Measuring:
 
     def at(self, epoch: int, model: nn.Module) -> None:
         """Measure `model`, the network after `epoch` epochs, if that is requested and missing."""
-        gap = self.measurements.gap_at(epoch)
-        if gap is not None:
-            self.fill(gap, model)
+        for gap in self.measurements.gaps(epoch):
+            if gap.epoch == epoch:
+                self.fill(gap, model)
 
     def catch_up(self, epochs: int, model: nn.Module | None) -> list[Gap]:
         """Measure what a run of `epochs` finished epochs lacks; return what can no longer be measured.

@@ -117,6 +117,8 @@ def test_the_example_of_a_need_meets_it():
         ({"model": {"name": "mlp"}},
          "model.blocks: [1,1] does nothing here; it needs another model.name: the options of mlp are model.depth, "
          "model.width, model.residual (else null)"),
+        ({"regularizer": {"name": "sep_up", "strength": 0.1, "coefficient": 0.2, "rho": -0.3}},
+         "regularizer.rho: -0.3 is out of range; it must be between -0.2 and 0.2"),
         ({"dropout": {"rate": 1.0}}, "dropout.rate: 1.0 is out of range; it must be less than 1"),
         ({"lr": {"value": 0.0}}, "lr.value: 0.0 is out of range; it must be positive"),
     ],

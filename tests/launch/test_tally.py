@@ -5,8 +5,18 @@ from multiprocessing import forkserver
 
 from farkas_exp import runs
 from farkas_exp.launch.cli import main
-from farkas_exp.launch.outcomes import LOST, PASSED_OVER, SKIPPED, Outcome, record_outcome
-from farkas_exp.launch.summary import best_line
+from farkas_exp.launch.outcomes import (
+    BUSY,
+    DISK,
+    LOST,
+    OUTCOMES,
+    PASSED_OVER,
+    REFUSED,
+    SKIPPED,
+    Outcome,
+    record_outcome,
+)
+from farkas_exp.launch.summary import best_line, summarize
 from farkas_exp.launch.tally import Tally
 
 TINY = [
@@ -31,6 +41,19 @@ def test_the_line_counts_what_ended_and_estimates_from_what_was_trained():
     assert tally.add([runs.FAILED]) == "6 of 48 runs done, 1 failed to train, ETA 42:00"
     clock.now += 60
     assert tally.add([LOST]) == "7 of 48 runs done, 1 failed to train, 1 without outcome, ETA 41:00"
+
+
+def test_a_sweep_tells_apart_all_but_what_is_done_and_names_what_needs_a_hand(capsys):
+    told = {status: meaning for status, meaning in OUTCOMES.items() if status != PASSED_OVER}
+    assert set(told) == {*runs.DONE, runs.INTERRUPTED, runs.CRASHED, SKIPPED, BUSY, LOST, DISK, REFUSED}
+    line = Tally(99).add([status for status in OUTCOMES if status != PASSED_OVER])
+    assert line.startswith(
+        "9 of 99 runs done, 1 failed to train, 1 interrupted, 1 busy elsewhere, 1 without outcome, 1 crashed,"
+        " 1 file error, 1 refused"
+    )
+    status = summarize([Outcome(status, f"<{status}>") for status in OUTCOMES], 1.0, [])
+    named = re.findall(r"<(.*)>", capsys.readouterr().out)
+    assert (status, named) == (1, [BUSY, LOST, runs.CRASHED, DISK, REFUSED])
 
 
 def test_runs_that_go_on_count_as_half_done():

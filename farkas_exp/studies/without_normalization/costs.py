@@ -16,7 +16,7 @@ from farkas_exp.config import parse
 from farkas_exp.config.schema import ResidualConfig
 from farkas_exp.machine.errors import UserError
 from farkas_exp.registry import INITIALIZATIONS, NETWORKS, NORMALIZATIONS, REGULARIZERS
-from farkas_exp.report.render import Report
+from farkas_exp.report.render import FOLDER, Report
 from farkas_exp.report.tables import Table, cell
 from farkas_exp.runs import RunRecord
 from farkas_exp.runs.query import settings_in_full
@@ -65,7 +65,7 @@ def known_costs(comparison: str, runs: Mapping[str, Sequence[RunRecord]]) -> dic
     measured: dict[str, Any] = {}
     for folder in {run.path.parent.parent for own in runs.values() for run in own}:
         try:
-            with (folder / "report" / f"{NAME}_{comparison}.csv").open(encoding="utf-8", newline="") as file:
+            with (folder / FOLDER / f"{NAME}_{comparison}.csv").open(encoding="utf-8", newline="") as file:
                 measured |= {row["method"]: row for row in csv.DictReader(file)}
         except (OSError, UnicodeDecodeError, KeyError, csv.Error):
             continue
