@@ -94,11 +94,10 @@ def command_line() -> str:
     return shlex.join([Path(program).name, *words])
 
 
-def picture(figure: Any, description: str) -> str:
-    """A figure as an embedded PNG; for narrow screens also panel by panel, where panels stand side by side."""
-    buffer = io.BytesIO()
+def picture(figure: Any, png: bytes, description: str) -> str:
+    """A figure, drawn as `png`, embedded; for narrow screens also panel by panel, where panels stand side by side."""
+    buffer = io.BytesIO(png)
     with style.styled():
-        figure.savefig(buffer, format="png", dpi=_DPI)
         parts = _parts(figure)
     whole = _image(buffer, description, "whole")
     if not parts:
@@ -110,14 +109,20 @@ def picture(figure: Any, description: str) -> str:
     return f'<figure class="stacks">{whole}<div class="panels">{panels}</div></figure>'
 
 
-_DPI = 130
+_SHOWN_DPI = 130
+"""Pixels of the page for an inch of a figure, where the window is wide enough."""
+
 _MARGIN = 0.05
 """Inches around a part of a figure."""
 
 
 def _image(png: io.BytesIO, description: str, kind: str) -> str:
+    from PIL import Image
+
     data = base64.b64encode(png.getvalue()).decode()
-    return f'<img class="{kind}" alt="{html.escape(description)}" src="data:image/png;base64,{data}">'
+    with Image.open(png) as opened:
+        width = round(opened.width * _SHOWN_DPI / style.DPI)
+    return f'<img class="{kind}" alt="{html.escape(description)}" width="{width}" src="data:image/png;base64,{data}">'
 
 
 def _cut(png: io.BytesIO, part: Any) -> io.BytesIO:
@@ -126,8 +131,8 @@ def _cut(png: io.BytesIO, part: Any) -> io.BytesIO:
 
     cut = io.BytesIO()
     with Image.open(png) as whole:
-        left, right = (round(_DPI * x) for x in (part.x0 - _MARGIN, part.x1 + _MARGIN))
-        upper, lower = (round(whole.height - _DPI * y) for y in (part.y1 + _MARGIN, part.y0 - _MARGIN))
+        left, right = (round(style.DPI * x) for x in (part.x0 - _MARGIN, part.x1 + _MARGIN))
+        upper, lower = (round(whole.height - style.DPI * y) for y in (part.y1 + _MARGIN, part.y0 - _MARGIN))
         whole.crop((max(left, 0), max(upper, 0), min(right, whole.width), min(lower, whole.height))).save(cut, "png")
     return cut
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, TextIO
 
 from farkas_exp.machine.errors import UserError
-from farkas_exp.machine.files import write_text
+from farkas_exp.machine.files import replacing, write_text
 from farkas_exp.report import page, style, tables
 from farkas_exp.report.tables import Table
 from farkas_exp.runs import RunRecord
@@ -81,16 +82,21 @@ def _write(report: Report, out: Path, formats: Sequence[str], records: Sequence[
     out.mkdir(parents=True, exist_ok=True)
     shown = [*report.tables, *report.appendix]
     figures = {n: draw() for n, draw in report.figures.items()} if {"png", "pdf", "html"} & set(formats) else {}
+    drawn = cache(lambda name, kind: style.drawn(figures[name], kind))
     files: list[Path] = []
     for suffix in formats:
         if suffix in ("png", "pdf"):
-            files += [style.save(figure, out / f"{name}.{suffix}") for name, figure in figures.items()]
+            files += [_write_bytes(out / f"{name}.{suffix}", drawn(name, suffix)) for name in figures]
         elif suffix == "csv":
             kept = [table for table in shown if table.records]
             files += [_write_text(out / f"{file_name(report, t)}.csv", tables.to_csv(t)) for t in kept]
         elif shown:
-            footer = page.origin(records, out) if suffix == "html" else ""
-            files.append(_write_text(out / f"{report.name}.{suffix}", _document(suffix, shown, figures, footer)))
+            if suffix == "html":
+                pictures = [page.picture(figure, drawn(name, "png"), name) for name, figure in figures.items()]
+                text = page.page(shown[0].title, [*map(tables.to_html, shown), *pictures], page.origin(records, out))
+            else:
+                text = "\n".join(map({"md": tables.to_markdown, "tex": tables.to_latex}[suffix], shown))
+            files.append(_write_text(out / f"{report.name}.{suffix}", text))
     return files
 
 
@@ -100,11 +106,10 @@ def file_name(report: Report, table: Table) -> str:
     return report.name if own else table.name if table.name.startswith(report.name) else f"{report.name}_{table.name}"
 
 
-def _document(suffix: str, shown: Sequence[Table], figures: Mapping[str, Any], footer: str) -> str:
-    if suffix == "html":
-        pictures = [page.picture(figure, name) for name, figure in figures.items()]
-        return page.page(shown[0].title, [*map(tables.to_html, shown), *pictures], footer)
-    return "\n".join(map({"md": tables.to_markdown, "tex": tables.to_latex}[suffix], shown))
+def _write_bytes(path: Path, content: bytes) -> Path:
+    with replacing(path) as file:
+        file.write(content)
+    return path
 
 
 def _write_text(path: Path, text: str) -> Path:

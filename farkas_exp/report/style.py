@@ -4,13 +4,12 @@ Colour shows the kind of network, the line the normalization, as in the paper: s
 Figures are made without pyplot, so they change nothing global and need no display.
 """
 
+import io
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from farkas_exp.machine.files import replacing
 from farkas_exp.machine.terminal import printable
 
 COLORS = {
@@ -22,6 +21,9 @@ COLORS = {
 KIND_COLORS = {"plain": COLORS["vermilion"], "farkas": COLORS["blue"], "fixup": COLORS["green"]}
 SPARE_COLORS = tuple(COLORS[name] for name in ("orange", "sky", "purple", "black", "green", "grey", "yellow"))
 LINES = {"batch": "-", "none": ":", "layer": "--", "group": "-.", "instance": (0, (5, 1, 1, 1, 1, 1))}
+DPI = 160
+"""Pixels an inch of a picture."""
+
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 
 _RC: Mapping[str, Any] = {
@@ -75,9 +77,10 @@ def new_figure(width: float, height: float) -> Iterator[Any]:
         yield figure
 
 
-def save(figure: Any, path: Path) -> Path:
-    """Write the figure as PNG or PDF, by the suffix of `path`; the same figure gives the same file."""
-    metadata = {"CreationDate": None} if path.suffix == ".pdf" else {"Software": None}
-    with styled(), replacing(path) as file:
-        figure.savefig(file, format=path.suffix.lstrip("."), dpi=160, metadata=metadata)
-    return path
+def drawn(figure: Any, kind: str) -> bytes:
+    """The figure as a file of `kind`, png or pdf; the same figure gives the same bytes."""
+    metadata = {"CreationDate": None} if kind == "pdf" else {"Software": None}
+    file = io.BytesIO()
+    with styled():
+        figure.savefig(file, format=kind, dpi=DPI, metadata=metadata)
+    return file.getvalue()

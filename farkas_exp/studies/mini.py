@@ -66,7 +66,7 @@ def command(name: str, folder: Path) -> list[str]:
 
 def write_page(names: Sequence[str], folder: Path) -> Path:
     """Render what there is of these experiments, and what is computed, into one page."""
-    from farkas_exp.report import page, tables
+    from farkas_exp.report import page, style, tables
     from farkas_exp.runs import collect
 
     parts, shown = [], []
@@ -79,7 +79,9 @@ def write_page(names: Sequence[str], folder: Path) -> Path:
         shown += records
         parts.append(f"<h2>{html.escape(entry.title if entry else REPORTS[name].summary)}</h2>")
         parts += [tables.to_html(table) for table in report.tables]
-        parts += [page.picture(draw(), figure) for figure, draw in report.figures.items()]
+        for figure, draw in report.figures.items():
+            drawn = draw()
+            parts.append(page.picture(drawn, style.drawn(drawn, "png"), figure))
     path = folder / "siblings.html"
     write_text(path, page.page("The sibling papers in small", parts, page.origin(shown, folder)))
     return path

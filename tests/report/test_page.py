@@ -1,10 +1,12 @@
 """The HTML page: where it comes from, and how it looks on a phone, on a tablet, on a screen."""
 
+import base64
 import io
 import re
 import sys
 
 import pytest
+from PIL import Image
 
 from farkas_exp.registry import REPORTS
 from farkas_exp.report import page, style
@@ -51,7 +53,7 @@ def test_a_figure_of_one_column_is_one_picture_and_others_have_their_panels_too(
             for axes in figure.subplots(1, columns, squeeze=False)[0]:
                 axes.plot([1, 2], label="line")
             figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center")
-        assert page.picture(figure, "curves").count("<img") == pictures
+        assert page.picture(figure, style.drawn(figure, "png"), "curves").count("<img") == pictures
 
 
 def test_for_a_phone_a_legend_is_cut_by_columns_and_its_caption_is_text():
@@ -61,9 +63,22 @@ def test_for_a_phone_a_legend_is_cut_by_columns_and_its_caption_is_text():
             axes.plot([2, 1], label="two")
         handles = axes.get_legend_handles_labels()
         figure.legend(*handles, loc="outside lower center", ncols=2, title="a < b\n" + style.text("for 5 $"))
-    drawn = page.picture(figure, "curves")
+    drawn = page.picture(figure, style.drawn(figure, "png"), "curves")
     assert drawn.count("<img") == 1 + 2 + 2
     assert '<div class="notes"><p>a &lt; b</p><p>for 5 $</p></div>' in drawn
+
+
+def test_the_page_shows_the_picture_that_is_written_and_draws_it_once(runs_dir, monkeypatch):
+    drawn = []
+    draw = style.drawn
+    monkeypatch.setattr(style, "drawn", lambda figure, kind: drawn.append(kind) or draw(figure, kind))
+    report = REPORTS["table1"].build(collect(runs_dir))
+    *_, png, text = show(report, runs_dir / "report", ("png", "html"), io.StringIO())
+    assert drawn == ["png"] * len(report.figures)
+    content = base64.b64encode(png.read_bytes()).decode()
+    assert f'base64,{content}"' in text.read_text()
+    with Image.open(png) as picture:
+        assert f'width="{round(picture.width / 160 * 130)}"' in text.read_text(), "130 pixels an inch on the page"
 
 
 @pytest.mark.slow
