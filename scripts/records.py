@@ -7,15 +7,16 @@
 A line is a run, in the order of their names: its name, arm, seed and state, the settings that differ from the defaults,
 the outcome, the figures of each epoch (errors in percent), how active the units of each layer were where that was
 measured (shares of the points), and with which software and device it was trained. Figures have six digits, shares
-four. Weights, commands and paths are left out. Restored runs give the same tables and figures, and a sweep skips those
-that are done; an unfinished one begins anew. `compare` shows how far the same runs, by settings and seed, ended from
-each other: in two files, by two devices or versions.
+four. Weights, commands, paths and other measurements are left out. Restored runs give the same tables and figures of
+what is kept, and a sweep skips those that are done; an unfinished one begins anew. `compare` shows how far the same
+runs, by settings, data and seed, ended from each other: in two files, by two devices or versions.
 """
 
 import argparse
 import json
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,13 +30,17 @@ from farkas_exp.config.identity import identify  # noqa: E402
 from farkas_exp.config.options import keys_of  # noqa: E402
 from farkas_exp.config.parsing import schema_defaults  # noqa: E402
 from farkas_exp.machine.errors import UserError, in_one_line  # noqa: E402
-from farkas_exp.machine.files import write_text  # noqa: E402
+from farkas_exp.machine.files import scratch_folder, write_text  # noqa: E402
+from farkas_exp.machine.output import plural  # noqa: E402
+from farkas_exp.registry import load_plugins  # noqa: E402
 from farkas_exp.report.arms import group_arms  # noqa: E402
 from farkas_exp.report.maps import layers_of  # noqa: E402
-from farkas_exp.runs import RunDirectory, RunRecord, open_run, read_starts, survey, write_json, write_record  # noqa: E402
-from farkas_exp.runs.directory import FINISHED, write_state  # noqa: E402
-from farkas_exp.runs.jsonfiles import json_line  # noqa: E402
-from farkas_exp.runs.record import evaluated_on, write_result  # noqa: E402
+from farkas_exp.report.tables import Table, cell, to_markdown  # noqa: E402
+from farkas_exp.runs import RunDirectory, RunRecord, Runs, Unreadable, open_run, survey, write_record  # noqa: E402
+from farkas_exp.runs.directory import DONE, FINISHED, INTERRUPTED, RUNNING, write_state  # noqa: E402
+from farkas_exp.runs.jsonfiles import json_line, parse_json, write_json  # noqa: E402
+from farkas_exp.runs.measurements import ACTIVITY, Measurements  # noqa: E402
+from farkas_exp.runs.record import evaluated_on, read_data, read_run, read_starts, write_result  # noqa: E402
 
 DECIDING = {key.partition(".")[0] for key, field in keys_of(Config) if declared(field).decides}
 TELLING = {"seed", "experiment", "arm", "plugins", "compile", "channels_last", "diagnostics"}
@@ -43,13 +48,21 @@ TELLING = {"seed", "experiment", "arm", "plugins", "compile", "channels_last", "
 OF_A_MACHINE = {"images_per_second", "epoch_seconds", "peak_memory_bytes", "time"}
 """Columns of an epoch that no table of runs shows."""
 OF_A_PLACE = {"command", "host", "platform", "wandb_sweep"}
-OUTCOME = ("state", "epoch", "data", "result", "starts")
+OF_DATA = {"name", "train", "test", "classes", "fingerprint"}
+OUTCOME = ("state", "epoch", "data", "data_set", "result", "starts")
+KINDS: dict[str, tuple[type, ...]] = {
+    "run": (str,), "arm": (str,), "seed": (int,), "state": (str,), "epoch": (int,), "config": (dict,), "data": (dict,),
+    "data_set": (dict,), "result": (dict, type(None)), "by_epoch": (dict,), "activity": (dict,), "starts": (list,),
+}  # fmt: skip
+"""What is on a line."""
 DIGITS = 6
 DIGITS_OF_A_SHARE = 4
 
 
 def line_of(run: RunRecord, arm: str) -> dict[str, Any]:
     """What is kept of a run."""
+    load_plugins(run.config.get("plugins", ()))  # they extend the schema
+    defaults = schema_defaults()
     config = {key: value for key, value in run.config.items() if key in DECIDING | TELLING}
     return {
         "run": f"{run.slug}-{run.identity}",
@@ -57,8 +70,9 @@ def line_of(run: RunRecord, arm: str) -> dict[str, Any]:
         "seed": run.seed,
         "state": run.state,
         "epoch": run.epoch,
-        "config": _without_folder(_differences(config, schema_defaults())),
+        "config": _without_folder(_differences(config, defaults)),
         "data": run.data,
+        "data_set": {key: value for key, value in read_data(RunDirectory(run.path)).items() if key in OF_DATA},
         "result": _rounded(run.result),
         "by_epoch": _rounded(
             _columns([{k: v for k, v in row.items() if k not in OF_A_MACHINE} for row in run.metrics()])
@@ -71,14 +85,14 @@ def line_of(run: RunRecord, arm: str) -> dict[str, Any]:
 
 
 def _differences(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that are not the defaults, nested as they are."""
+    """The values that are not the defaults, nested as they are, without keys that only another version knows."""
     found = {}
-    for key, value in values.items():
-        default = defaults.get(key)
+    for key, default in defaults.items():
+        value = values.get(key, default)
         if isinstance(value, Mapping) and isinstance(default, Mapping):
             value = _differences(value, default)
             default = {}
-        if key not in defaults or value != default:
+        if value != default:
             found[key] = value
     return found
 
@@ -106,7 +120,7 @@ def _measurements(activity: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The rows that `_activity` was made of, as far as it keeps them."""
 
     def at(index: int, layer: Mapping[str, Any]) -> dict[str, Any]:
-        active = {kind: shares[index] for kind, shares in layer["active"].items()}
+        active = {kind: shares[index] for kind, shares in layer["active"].items() if shares[index] is not None}
         return {"name": layer["name"], "dead_points": layer["dead_points"][index], "active": active}
 
     return [
@@ -129,13 +143,83 @@ def _rows(columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
 
 
 def keep(runs_dir: Path, file: Path) -> None:
-    """Write the runs of a folder into a file."""
+    """Write the runs of a folder into a file; name what it does not hold.
+
+    Raises:
+        UserError: there are no runs, or the file is another one, or has outcomes that the folder lacks.
+    """
+    if file.suffix != ".jsonl" or not file.parent.is_dir():
+        raise UserError(f"{file}: expected a file FILE.jsonl in a folder that is there")
     found = survey(str(runs_dir))
-    lines = [json_line(line_of(run, arm.label)) for arm in group_arms(found.records) for run in arm.runs]
-    write_text(file, "".join(sorted(lines)))
-    print(f"{len(lines)} runs in {file}")
-    if found.left_out:
-        print(found.left_out)
+    lines, left_out, measures = {}, [*found.unreadable], Counter[str]()
+    for arm in group_arms(found.records):
+        for run in arm.runs:
+            try:
+                line = line_of(run, arm.label)
+                _settings(line, runs_dir)
+            except UserError as error:
+                left_out.append(Unreadable(run.path, f"it could not be restored: {error}"))
+                continue
+            lines[_key(line)] = line
+            measures.update({name for row in run.diagnostics() for name in row.get("measures", ())} - {ACTIVITY})
+    if not lines:
+        raise UserError(f"{runs_dir}: no run to keep{_left_out(left_out)}")
+    before = _lines(file) if file.exists() else {}
+    lost = [line["run"] for key, line in before.items() if line["result"] and not lines.get(key, {}).get("result")]
+    if lost:
+        raise UserError(
+            f"{file}: it holds {plural(len(lost), 'outcome')} that {runs_dir} lacks, such as that of {lost[0]};"
+            " restore them there first, or choose another file"
+        )
+    write_text(file, "".join(sorted(map(json_line, lines.values()))))
+    print(f"{plural(len(lines), 'run')} in {file}{_left_out(left_out)}")
+    if measures:
+        print(
+            "measurements that are not kept: "
+            + ", ".join(f"{name} of {plural(n, 'run')}" for name, n in measures.items())
+        )
+
+
+def _left_out(unreadable: Sequence[Unreadable]) -> str:
+    return f"\n{Runs([], unreadable).left_out}" if unreadable else ""
+
+
+def _key(line: Mapping[str, Any]) -> tuple[str, int]:
+    """What a run is known by: its identity and seed."""
+    return line["run"].rpartition("-")[2], line["seed"]
+
+
+def _settings(line: Mapping[str, Any], runs_dir: Path) -> Config:
+    """The configuration of a line's run, in a folder.
+
+    Raises:
+        UserError: its settings are not of this version, or have another identity in it.
+    """
+    config = parse({**line["config"], "seed": line["seed"], "runs_dir": str(runs_dir)})
+    identity = identify(config).hash
+    if identity != _key(line)[0]:
+        raise UserError(f"{line['run']}: its settings have the identity {identity} in this version")
+    return config
+
+
+def _lines(file: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    """The lines of a file.
+
+    Raises:
+        UserError: a line is no run, or a run once more.
+    """
+    lines: dict[tuple[str, int], dict[str, Any]] = {}
+    for number, text in enumerate(file.read_bytes().splitlines(), 1):
+        line = parse_json(text)
+        if not isinstance(line, dict):
+            raise UserError(f"{file}, line {number}: no run, which is one line of JSON; the file is damaged or another")
+        for key, kind in KINDS.items():
+            if type(line.get(key)) not in kind:
+                raise UserError(f"{file}, line {number}: no run: its {key} is {line.get(key)!r:.100}")
+        if (_key(line)) in lines:
+            raise UserError(f"{file}, line {number}: {line['run']}, seed {line['seed']}, once more; delete one of them")
+        lines[_key(line)] = line
+    return lines
 
 
 @dataclass(frozen=True)
@@ -147,47 +231,76 @@ class Kept:
     state: str
     epoch: int
     data: dict[str, str]
+    data_set: dict[str, Any]
     result: dict[str, Any] | None
     starts: list[dict[str, Any]]
 
     def write(self, run: RunDirectory, config: Config) -> None:
-        """Write the files of the run, its outcome last."""
+        """Write the files of the run.
+
+        Raises:
+            UserError: they are not those of such a run.
+        """
         run.path.mkdir(parents=True)
         record = write_record(run, config, self.data)
-        for path, rows in ((run.metrics, self.metrics), (run.diagnostics, self.diagnostics)):
+        told = {"measures": [ACTIVITY], "settings": Measurements(run, config.diagnostics).settings}
+        measured = [{**row, **told} for row in self.diagnostics]
+        for path, rows in ((run.metrics, self.metrics), (run.diagnostics, measured)):
             write_text(path, "".join(map(json_line, rows)))
-        write_json(run.environment, {"starts": self.starts})
+        write_json(run.environment, {"data": self.data_set, "starts": self.starts})
         error = f"{evaluated_on(record['config'])}_error"
         last = self.metrics[-1].get(error) if self.metrics else None
         write_state(run, self.state, epoch=self.epoch, epochs=config.epochs, **{error: last})
         if self.result:
             write_result(run, record, self.result)
+        made = read_run(run.path)
+        state = INTERRUPTED if self.state == RUNNING else self.state
+        if made is None or made.damage or (made.state, made.epoch) != (state, self.epoch):
+            why = (made and made.damage) or "its state, epoch, data and result contradict each other"
+            raise UserError(f"no run: {why}")
 
 
 def restore(file: Path, runs_dir: Path) -> None:
-    """Make the runs of a file in a folder; those that are there stay as they are.
+    """Make the runs of a file in a folder, each whole or not at all; those that are there stay as they are.
 
     Raises:
         UserError: a line is no run, or its settings have another identity in this version.
     """
-    made = there = 0
-    for number, text in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            line = json.loads(text)
-            config = parse({**line["config"], "seed": line["seed"], "runs_dir": str(runs_dir)})
-            run, identity = open_run(config), identify(config).hash
-            if identity != line["run"].rpartition("-")[2]:
-                raise UserError(f"{line['run']}: its settings have the identity {identity} in this version")
-            kept = Kept(_rows(line["by_epoch"]), _measurements(line["activity"]), **{key: line[key] for key in OUTCOME})
-            if run.record.exists():
-                there += 1
-            else:
-                kept.write(run, config)
+    made, there, others = 0, 0, []
+    lines = _lines(file)
+    if not lines:
+        raise UserError(f"{file}: no run in it")
+    runs_dir.mkdir(parents=True, exist_ok=True)
+    with scratch_folder(runs_dir, ".restored-") as folder:
+        for number, line in enumerate(lines.values(), 1):
+            try:
+                config = _settings(line, runs_dir)
+                run, whole = open_run(config), RunDirectory(folder / str(number))
+                kept = Kept(
+                    _rows(line["by_epoch"]), _measurements(line["activity"]), **{key: line[key] for key in OUTCOME}
+                )
+                if run.record.exists():
+                    there += 1
+                    others += [run.path] if kept.result and _outcome(run) != _rounded(kept.result) else []
+                    continue
+                kept.write(whole, config)
+                if run.path.exists() and any(run.path.iterdir()):
+                    raise UserError(f"{run.path} is there, without a run.json; move it away")
+                run.path.parent.mkdir(parents=True, exist_ok=True)
+                whole.path.rename(run.path)
                 made += 1
-        except (UserError, ValueError, TypeError, KeyError, AttributeError) as error:
-            what = str(error) if isinstance(error, UserError) else in_one_line(error)
-            raise UserError(f"{file}, line {number}: {what}") from None
-    print(f"{made} runs made in {runs_dir}" + (f", {there} were there" if there else ""))
+            except (UserError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+                what = str(error) if isinstance(error, UserError) else f"no run ({in_one_line(error)})"
+                raise UserError(f"{file}, line {number}: {what}") from None
+    print(f"{plural(made, 'run')} made in {runs_dir}" + (f", {there} were there" if there else ""))
+    if others:
+        print(f"{len(others)} of those that were there have another outcome than in the file, such as {others[0]}")
+
+
+def _outcome(run: RunDirectory) -> Any:
+    """The result of a run that is there, as a file keeps it; None without one."""
+    there = read_run(run.path)
+    return there and _rounded(there.result)
 
 
 def compare(file: Path, other: Path) -> None:
@@ -197,41 +310,53 @@ def compare(file: Path, other: Path) -> None:
         UserError: a line is no run, or no run has ended in both.
     """
     first, second = _ended(file), _ended(other)
-    both = sorted(first.keys() & second.keys())
+    in_both = sorted(first.keys() & second.keys())
+    both = [key for key in in_both if _same_data(first[key], second[key])]
     if not both:
         raise UserError(f"no run has ended in both of {file} and {other}")
-    print(f"| run | seed | {file.stem} | {other.stem} | difference |\n| :-- | --: | --: | --: | --: |")
-    differences = []
+    names = (file.stem, other.stem) if file.stem != other.stem else (str(file), str(other))
+    rows, differences = [], []
     for key in both:
         errors = [_error(ended[key]) for ended in (first, second)]
         shown = ["failed" if error is None else f"{error:.2f}" for error in errors]
         difference = None if None in errors else errors[1] - errors[0]  # type: ignore[operator]
         differences += [] if difference is None else [difference]
         last = "–" if difference is None else f"{difference:+.2f}"
-        print(f"| {first[key]['arm']} | {key[1]} | {' | '.join(shown)} | {last} |")
+        rows.append(tuple(map(cell, (first[key]["arm"], str(key[1]), *shown, last))))
+    notes = [
+        f"Only in {name}: {plural(len(ended) - len(in_both), 'ended run')}."
+        for name, ended in zip(names, (first, second), strict=True) if len(ended) > len(in_both)
+    ]  # fmt: skip
+    notes += [f"On different data, not compared: {plural(n, 'run')}."] if (n := len(in_both) - len(both)) else []
     if len(differences) > 1:
         size = (statistics.fmean(each**2 for each in differences) / 2) ** 0.5
-        print(
-            f"\n{len(differences)} differences: mean {statistics.fmean(differences):+.2f}, standard deviation"
+        notes.append(
+            f"{len(differences)} differences: mean {statistics.fmean(differences):+.2f}, standard deviation"
             f" {statistics.stdev(differences):.2f}, largest {max(map(abs, differences)):.2f} points. A run's own part,"
             f" the root of half their mean square: {size:.2f}."
         )
+    columns = ("run", "seed", *names, "difference")
+    print(to_markdown(Table("Error at the end (%)", columns, tuple(rows), tuple(notes))), end="")
 
 
 def _ended(file: Path) -> dict[tuple[str, int], dict[str, Any]]:
     """The lines of the runs with an outcome, by identity and seed."""
-    try:
-        lines = [json.loads(text) for text in file.read_text(encoding="utf-8").splitlines()]
-        return {(line["run"].rpartition("-")[2], line["seed"]): line for line in lines if line["result"]}
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{file}: {in_one_line(error)}") from None
+    ended = {key: line for key, line in _lines(file).items() if line["result"]}
+    for line in ended.values():
+        status = line["result"].get("status")
+        if status not in DONE or (status == FINISHED and _error(line) is None):
+            raise UserError(f"{file}: the result of {line['run']}, seed {line['seed']}, is damaged")
+    return ended
+
+
+def _same_data(line: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return not (line["data"] and other["data"]) or line["data"] == other["data"]
 
 
 def _error(line: Mapping[str, Any]) -> float | None:
     """The error of a run's end on its evaluation set, None of one that failed."""
-    result = line["result"]
-    on = evaluated_on(line["config"])
-    return None if result["status"] != FINISHED else result[f"{on}_error"]
+    error = line["result"].get(f"{evaluated_on(line['config'])}_error")
+    return None if line["result"].get("status") != FINISHED or type(error) not in (int, float) else error
 
 
 def main() -> int:
@@ -244,8 +369,11 @@ def main() -> int:
     actions: dict[str, Callable[[Path, Path], None]] = {"keep": keep, "restore": restore, "compare": compare}
     try:
         actions[given.what](given.source, given.target)
-    except (UserError, OSError, UnicodeDecodeError) as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {error.filename2 or error.filename}: {error.strerror}", file=sys.stderr)
         return 2
     return 0
 

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from farkas_exp.runs import read_json, survey
+from farkas_exp.runs.query import fingerprint, ranked_error
 from tests.made_runs import make_run, settings
 from tests.paths import ROOT
 
@@ -82,9 +83,13 @@ def test_a_run_that_is_there_stays(kept, tmp_path, monkeypatch):
     ("old", "new", "message"),
     [
         ('"last_scale": 0.1', '"last_scale": 0.2', "its settings have the identity"),
-        ('"by_epoch"', '"by_epochs"', "KeyError: 'by_epoch'"),
+        ('"by_epoch"', '"by_epochs"', "its by_epoch is None"),
+        ('"test_error": 70.1235', '"test_error": 71', "contradict each other"),
+        ('"test_error": 70.1235', '"test_error": 170', "result.json is damaged"),
+        ('"state": "finished"', '"state": "failed", "result": null', "its state, epoch, data and result"),
+        ('"dead_points"', '"dead"', "KeyError: 'dead_points'"),
         ('"last_scale"', '"last_scales"', "init.last_scales"),
-        ('"state"', '"state', "JSONDecodeError"),
+        ('"state"', '"state', "one line of JSON"),
     ],
 )
 def test_a_line_that_was_changed_is_named(old, new, message, kept, tmp_path, monkeypatch, capsys):
@@ -95,6 +100,93 @@ def test_a_line_that_was_changed_is_named(old, new, message, kept, tmp_path, mon
     assert message in shown
     assert shown.count("\n") == 1
     assert not list((tmp_path / "again").rglob("run.json"))
+
+
+def test_a_run_is_restored_whole_or_not_at_all(kept, tmp_path, monkeypatch, capsys):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("farkas_exp.runs.record.write_result", stop)
+        with pytest.raises(KeyboardInterrupt):
+            records(patched, "restore", kept, tmp_path / "again")
+    assert not list((tmp_path / "again").iterdir())
+    (made,) = (tmp_path / "runs").glob("farkas*/seed_0")
+    (tmp_path / "again" / made.relative_to(tmp_path / "runs")).mkdir(parents=True)
+    assert records(monkeypatch, "restore", kept, tmp_path / "again") == 0, "an empty folder is not in the way"
+    (tmp_path / "again" / made.relative_to(tmp_path / "runs") / "run.json").unlink()
+    assert records(monkeypatch, "restore", kept, tmp_path / "again") == 2
+    assert "is there, without a run.json; move it away" in capsys.readouterr().err
+
+
+def test_another_outcome_of_a_run_that_is_there_is_named(kept, tmp_path, monkeypatch, capsys):
+    (path,) = (tmp_path / "runs").glob("farkas*/seed_0/result.json")
+    path.unlink()
+    assert records(monkeypatch, "restore", kept, tmp_path / "runs") == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"0 runs made in {tmp_path / 'runs'}, 3 were there\n")
+    assert f"1 of those that were there have another outcome than in the file, such as {path.parent}" in shown
+
+
+def test_no_file_loses_an_outcome(kept, tmp_path, monkeypatch, capsys):
+    before = kept.read_text()
+    for path in (tmp_path / "runs").glob("farkas*/seed_0/result.json"):
+        path.unlink()
+    assert records(monkeypatch, "keep", tmp_path / "runs", kept) == 2
+    assert "holds 1 outcome that" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert records(monkeypatch, "keep", tmp_path / "empty", tmp_path / "new.jsonl") == 2
+    other = tmp_path / "other.jsonl"
+    other.write_text("[1, 2]\n")
+    for wrong in (other, tmp_path / "runs", tmp_path / "README.md", tmp_path / "none" / "kept.jsonl"):
+        assert records(monkeypatch, "keep", tmp_path / "runs", wrong) == 2
+    assert capsys.readouterr().err.count("\n") == 5
+    assert (kept.read_text(), other.read_text()) == (before, "[1, 2]\n")
+
+
+def test_what_could_not_be_restored_is_not_kept_in_silence(kept, tmp_path, monkeypatch, capsys):
+    (path,) = (tmp_path / "runs").glob("resnet34*/seed_0/run.json")
+    record = json.loads(path.read_text())
+    record["config"]["epochs"] = 7  # without a checksum
+    path.write_text(json.dumps(record))
+    measured = json.dumps({"epoch": 0, "measures": ["activity", "hessian"], "settings": {}, "layers": []})
+    for folder in (tmp_path / "runs").glob("resnet18*/seed_3"):
+        (folder / "diagnostics.jsonl").write_text(measured + "\n")
+    assert records(monkeypatch, "keep", tmp_path / "runs", tmp_path / "new.jsonl") == 0
+    shown = capsys.readouterr().out
+    assert "2 runs in" in shown
+    assert f"{path.parent} (it could not be restored: {path.parent.parent.name}: its settings have" in shown
+    assert "measurements that are not kept: hessian of 1 run" in shown
+
+
+def test_a_failed_run_ranks_at_chance_among_its_own_classes_once_it_is_restored(tmp_path, monkeypatch):
+    folder = settings(dataset__name="image_folder", dataset__root="/pictures/cats", augmentation__crop_padding=0)
+    made = make_run(tmp_path / "runs", folder, state="failed", reason="loss is not finite", rows=[])
+    data = {"name": "cats", "train": 8, "test": 2, "classes": 4, "fingerprint": "f", "class_names": list("abcd")}
+    (made / "environment.json").write_text(json.dumps({"data": data, "starts": []}))
+    assert records(monkeypatch, "keep", tmp_path / "runs", tmp_path / "kept.jsonl") == 0
+    assert "/pictures" not in (tmp_path / "kept.jsonl").read_text()
+    assert records(monkeypatch, "restore", tmp_path / "kept.jsonl", tmp_path / "again") == 0
+    (again,) = survey(tmp_path / "again").records
+    assert (ranked_error(again), fingerprint(again)) == (75.0, "f")
+
+
+def test_runs_of_an_older_version_are_kept(tmp_path, monkeypatch):
+    old = ROOT / "tests" / "fixtures" / "runs_0_1"
+    assert records(monkeypatch, "keep", old, tmp_path / "old.jsonl") == 0
+    assert records(monkeypatch, "restore", tmp_path / "old.jsonl", tmp_path / "again") == 0
+    first, again = (
+        {(run.identity, run.seed): (run.state, run.epoch, run.result and run.result["status"]) for run in runs}
+        for runs in (survey(old).records, survey(tmp_path / "again").records)
+    )
+    assert first == again
+
+
+def test_a_run_twice_in_a_file_is_refused(kept, tmp_path, monkeypatch, capsys):
+    kept.write_text(kept.read_text() + kept.read_text())
+    for command in (("restore", kept, tmp_path / "again"), ("compare", kept, kept)):
+        assert records(monkeypatch, *command) == 2
+        assert "line 4: farkasnet18-" in capsys.readouterr().err
 
 
 def test_the_same_runs_of_two_files_are_compared(kept, tmp_path, monkeypatch, capsys):
@@ -117,6 +209,35 @@ def test_the_same_runs_of_two_files_are_compared(kept, tmp_path, monkeypatch, ca
     assert "| 2 | failed | 90.00 | – |" in shown
     assert "2 differences: mean +1.00, standard deviation 2.83, largest 3.00 points." in shown
     assert shown.rstrip().endswith("1.58."), "the root of (9 + 1) / 2 / 2"
+
+
+def test_a_comparison_names_what_it_leaves_out(kept, tmp_path, monkeypatch, capsys):
+    farkas, plain, _ = map(json.loads, kept.read_text().splitlines())
+    other = tmp_path / "other" / "kept.jsonl"
+    other.parent.mkdir()
+    farkas |= {"arm": "a|b"}
+    moved = {**plain, "data": {"train": "1"}}
+    kept.write_text("".join(json.dumps(line) + "\n" for line in (farkas, moved)))
+    other.write_text(
+        "".join(json.dumps(line) + "\n" for line in (farkas, {**plain, "data": {"train": "2"}}, {**plain, "seed": 9}))
+    )
+    assert records(monkeypatch, "compare", kept, other) == 0
+    shown = capsys.readouterr().out
+    assert f"| run | seed | {kept} | {other} |".replace("_", r"\_") in shown, "two files of one name"
+    assert "other/kept.jsonl: 1 ended run." in shown
+    assert "On different data, not compared: 1 run." in shown
+    assert r"| a\|b | 0 |" in shown
+
+
+@pytest.mark.parametrize(
+    "result", [{}, {"status": "done"}, {"status": "finished"}, {"status": "finished", "test_error": "a"}]
+)
+def test_a_damaged_outcome_is_not_compared(result, kept, tmp_path, monkeypatch, capsys):
+    line = json.loads(kept.read_text().splitlines()[0])
+    wrong = tmp_path / "wrong.jsonl"
+    wrong.write_text(json.dumps({**line, "result": {**result, "of": 1}}) + "\n")
+    assert records(monkeypatch, "compare", kept, wrong) == 2
+    assert capsys.readouterr().err.startswith(f"error: {wrong}: the result of farkasnet18-")
 
 
 def test_what_cannot_be_read_or_written_is_one_line(tmp_path, monkeypatch, capsys):
