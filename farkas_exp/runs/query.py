@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,8 @@ from farkas_exp.config.extensions import every_extra, registries
 from farkas_exp.config.needs import choice
 from farkas_exp.config.options import Option, keys_of, shown
 from farkas_exp.config.parsing import schema_defaults
+from farkas_exp.machine.output import warn
+from farkas_exp.machine.terminal import printable
 from farkas_exp.registry import DATASETS, NETWORKS
 from farkas_exp.runs.directory import FAILED, FINISHED, RunDirectory
 from farkas_exp.runs.record import RunRecord, read_data
@@ -224,12 +227,20 @@ def _same(value: Any, text: str) -> bool:
 
 
 def chance_error(run: RunRecord) -> float:
-    """The error in percent of a random guess among the classes of the run's data; 100 if their number is unknown."""
+    """The error in percent of a random guess among the classes of the run's data; 100, and a warning, without any."""
     classes = read_data(RunDirectory(run.path)).get("classes")
     entry = DATASETS.get(str(setting(run.config, "dataset.name")))
     known = entry and (entry.classes or entry.options.get("num_classes"))  # for runs of older versions
     classes = classes or setting(run.config, "dataset.num_classes") or known
-    return 100.0 * (1 - 1 / classes) if isinstance(classes, int) and classes > 0 else 100.0
+    if isinstance(classes, int) and classes > 0:
+        return 100.0 * (1 - 1 / classes)
+    _warn_of_chance(run.path)
+    return 100.0
+
+
+@cache
+def _warn_of_chance(path: Path) -> None:
+    warn(f"warning: {printable(path)}: nothing says how many classes its data have; chance counts as 100 % error here")
 
 
 def has_failed(run: RunRecord) -> bool:

@@ -206,12 +206,16 @@ def test_a_setting_without_effect_chooses_no_part_of_the_seeds():
     assert selected([by_sum, by_mean, other], {"aggregation.name": ("sum",)}) == [by_sum, by_mean, other]
 
 
-def test_a_failed_run_counts_as_a_guess_among_the_classes_of_its_data(tmp_path):
+def test_a_failed_run_counts_as_a_guess_among_the_classes_of_its_data(tmp_path, capsys):
     of_four = on_data(tmp_path / "four", classes=4)
     assert chance_error(of_four) == 75.0
     assert chance_error(run(config=settings(dataset__name="digits"))) == 90.0
     assert chance_error(run(config={"dataset": {"name": "mine", "num_classes": 5}})) == 80.0
-    assert chance_error(run(config={"dataset": {"name": "mine"}})) == 100.0
+    assert capsys.readouterr().err == ""
+    unknown = run(config={"dataset": {"name": "mine"}}, path=tmp_path / "unknown")
+    assert [chance_error(unknown), chance_error(unknown)] == [100.0, 100.0]
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"warning: {unknown.path}: nothing says how many classes")
     assert chance_error(on_data(tmp_path / "damaged", classes="4")) == 100.0
     good, held_out = run(test_error=7.0), settings(dataset__validation=0.1)
     assert (has_failed(good), ranked_error(good)) == (False, 7.0)
