@@ -41,6 +41,13 @@ def parse_group(key: str, values: Mapping[str, Any]) -> Any:
     return _convert(fields_of(Config)[key].type, values, key)
 
 
+def with_options(given: Any, options: Mapping[str, Any]) -> Any:
+    """A group, given as itself, as a mapping of its keys or by its name, with further options."""
+    if dataclasses.is_dataclass(given) and not isinstance(given, type):
+        return dataclasses.replace(given, **options)
+    return {**given, **options} if isinstance(given, Mapping) else {"name": given, **options}
+
+
 def build_groups(**given: Any) -> types.SimpleNamespace:
     """Some groups for code without a whole configuration, checked as far as they need no others.
 
@@ -53,7 +60,7 @@ def build_groups(**given: Any) -> types.SimpleNamespace:
     schemas = fields_of(Config)
     made = {
         key: group if isinstance(group, schemas[key].type)  # type: ignore[arg-type]
-        else parse_group(key, group if isinstance(group, Mapping) else {"name": group})
+        else parse_group(key, with_options(group, {}))
         for key, group in given.items()
     }  # fmt: skip
     groups = types.SimpleNamespace(**made)

@@ -4,13 +4,13 @@ A Farkas layer has m - 1 free weight rows and m biases; its last row follows fro
 what the network's builder drew from PyTorch's defaults.
 """
 
-import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from farkas_exp.config.parsing import build_groups
+from farkas_exp.config.parsing import build_groups, with_options
 from farkas_exp.config.schema import InitConfig
 from farkas_exp.initialization.matched import classifier_of
 from farkas_exp.initialization.residual import count_residual_branches, scale_last_layers
@@ -21,7 +21,7 @@ from farkas_exp.registry import INITIALIZATIONS, Initialization
 
 def initialize(
     model: nn.Module,
-    init: str | InitConfig,
+    init: str | Mapping[str, Any] | InitConfig,
     *,
     images: Tensor | None = None,
     labels: Tensor | None = None,
@@ -33,7 +33,7 @@ def initialize(
 
     Args:
         model: with PyTorch's default weights, as built.
-        init: one of `INITIALIZATIONS`, or the whole group of the configuration.
+        init: one of `INITIALIZATIONS`, or the group as in the configuration, or as a mapping of its keys.
         images: (N, C, H, W) float, for an initialization that needs them: a batch, or the whole training set.
         labels: (N,), of the images.
         twin: the Farkas network beside a plain one.
@@ -43,8 +43,7 @@ def initialize(
     Raises:
         UserError: an unknown name, or an option that does not fit the name or the network.
     """
-    given = dataclasses.replace(init, **options) if isinstance(init, InitConfig) else {"name": init, **options}
-    config: InitConfig = build_groups(init=given).init
+    config: InitConfig = build_groups(init=with_options(init, options)).init
     entry = INITIALIZATIONS[config.name]
     branches = _check_network(config, entry, model)
     generator = torch.Generator().manual_seed(seed)

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from farkas_exp.config.options import require
-from farkas_exp.config.parsing import build_groups
+from farkas_exp.config.parsing import build_groups, with_options
 from farkas_exp.config.schema import (
     ActivationConfig,
     AggregationConfig,
@@ -36,7 +36,7 @@ UNSCALED = ResidualConfig()
 
 
 def create_model(
-    model: str | ModelConfig,
+    model: str | Mapping[str, Any] | ModelConfig,
     num_classes: int = 10,
     *,
     in_channels: int = 3,
@@ -76,10 +76,9 @@ def create_model(
     for key, size in (("num_classes", num_classes), ("in_channels", in_channels), ("image_size", image_size)):
         require(isinstance(size, Integral) and size >= 1, key, size, "a whole number of at least 1")
     own = {key: value for key, value in options.items() if value is not None}
-    given = dataclasses.replace(model, **own) if isinstance(model, ModelConfig) else {"name": model, **own}
     groups = build_groups(
-        model=given, normalization=normalization, aggregation=aggregation, activation=activation, head=head,
-        residual=residual_scaling, weight=weight,
+        model=with_options(model, own), normalization=normalization, aggregation=aggregation, activation=activation,
+        head=head, residual=residual_scaling, weight=weight,
     )  # fmt: skip
     network = NETWORKS[groups.model.name]
     plan = Plan(
