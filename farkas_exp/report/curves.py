@@ -178,7 +178,7 @@ def curves_figure(arms: Sequence[Arm]) -> Any:
         lines += [f"Not drawn: {'; '.join(told)}"] if told else []
         caption = "\n".join(style.text(part) for line in lines for part in textwrap.wrap(line, 140))
         if handles:
-            figure.legend(handles, labels, loc="outside lower center", ncols=2, title=caption, title_fontsize=9)
+            style.legend_below(figure, handles, labels, 2, title=caption, title_fontsize=9)
         else:
             figure.supxlabel(caption, fontsize=9)
     return figure

@@ -6,7 +6,7 @@ Figures are made without pyplot, so they change nothing global and need no displ
 
 import io
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -75,6 +75,19 @@ def new_figure(width: float, height: float) -> Iterator[Any]:
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)  # whatever the backend of the environment
         yield figure
+
+
+def legend_below(figure: Any, handles: Sequence[Any], labels: Sequence[str], columns: int, **options: Any) -> None:
+    """A legend below the panels, in as many columns as fit beside each other; for fewer of them the figure grows."""
+    renderer, before = figure.canvas.get_renderer(), 0.0
+    for count in range(columns, 0, -1):
+        legend = figure.legend(handles, labels, loc="outside lower center", ncols=count, **options)
+        box = legend.get_window_extent(renderer)
+        before = before or box.height
+        if box.width <= figure.bbox.width or count == 1:
+            figure.set_figheight(figure.get_figheight() + (box.height - before) / figure.dpi)
+            return
+        legend.remove()
 
 
 def drawn(figure: Any, kind: str) -> bytes:

@@ -183,10 +183,10 @@ def _legend(figure: Any, look: Mapping[str, Look], captions: Sequence[str]) -> N
         Line2D([], [], color=own.color, linestyle=own.line, marker=own.marker, label=style.text(label))
         for label, own in look.items()
     ]
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=2 if len(look) > 1 else 1,
-        title="\n".join(map(style.text, captions)), title_fontsize=8.5, handlelength=3,
-    )  # fmt: skip
+    caption = "\n".join(map(style.text, captions))
+    labels = [handle.get_label() for handle in handles]
+    columns = 2 if len(look) > 1 else 1
+    style.legend_below(figure, handles, labels, columns, title=caption, title_fontsize=8.5, handlelength=3)
 
 
 def _draw_failed(axes: Any, arms: Sequence[Arm], key: str, look: Mapping[str, Look]) -> None:
