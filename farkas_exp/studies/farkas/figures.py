@@ -179,12 +179,8 @@ def _label_looks(arms: Sequence[Arm], line: Callable[[Arm], Any] | None) -> dict
 def _legend(figure: Any, look: Mapping[str, Look], captions: Sequence[str]) -> None:
     from matplotlib.lines import Line2D
 
-    handles = [
-        Line2D([], [], color=own.color, linestyle=own.line, marker=own.marker, label=style.text(label))
-        for label, own in look.items()
-    ]
-    caption = "\n".join(map(style.text, captions))
-    labels = [handle.get_label() for handle in handles]
+    handles = [Line2D([], [], color=own.color, linestyle=own.line, marker=own.marker) for own in look.values()]
+    labels, caption = list(map(style.text, look)), "\n".join(map(style.text, captions))
     columns = 2 if len(look) > 1 else 1
     style.legend_below(figure, handles, labels, columns, title=caption, title_fontsize=8.5, handlelength=3)
 
