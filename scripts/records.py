@@ -213,12 +213,13 @@ def _lines(file: Path) -> dict[tuple[str, int], dict[str, Any]]:
         line = parse_json(text)
         if not isinstance(line, dict):
             raise UserError(f"{file}, line {number}: no run, which is one line of JSON; the file is damaged or another")
-        for key, kind in KINDS.items():
-            if type(line.get(key)) not in kind:
-                raise UserError(f"{file}, line {number}: no run: its {key} is {line.get(key)!r:.100}")
-        if (_key(line)) in lines:
+        for name, kinds in KINDS.items():
+            if type(line.get(name)) not in kinds:
+                raise UserError(f"{file}, line {number}: no run: its {name} is {line.get(name)!r:.100}")
+        key = _key(line)
+        if key in lines:
             raise UserError(f"{file}, line {number}: {line['run']}, seed {line['seed']}, once more; delete one of them")
-        lines[_key(line)] = line
+        lines[key] = line
     return lines
 
 

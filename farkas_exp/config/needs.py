@@ -50,11 +50,15 @@ def positive(key: str, example: float) -> Need:
 
 
 def kind(
-    registry: Registry[E], is_met: Callable[[E], bool], example: str, words: str | Callable[[str], str] | None = None
+    registry: Registry[E],
+    is_met: Callable[[E], bool],
+    example: str | Callable[[], str],
+    words: str | Callable[[str], str] | None = None,
 ) -> Need:
     """The need for an entry of a kind; an unknown name meets it, since it is refused elsewhere.
 
-    `words` may be a function of the name that is there; by default they list the entries of this kind.
+    `example` is such an entry's name, or a function that finds it. `words` may be a function of the name that is there;
+    by default they list the entries of this kind.
     """
 
     def of(config: Any) -> bool:
@@ -66,7 +70,8 @@ def kind(
             return words(registry.name_in(config))
         return f"{registry.key}={' or '.join(name for name in sorted(registry) if is_met(registry[name]))}"
 
-    return Need(words if isinstance(words, str) else named, of, {registry.key: example})
+    met_by = (lambda: {registry.key: example()}) if callable(example) else {registry.key: example}
+    return Need(words if isinstance(words, str) else named, of, met_by)
 
 
 def network(words: str, is_met: Callable[[Network], bool], example: str = "farkasnet18") -> Need:
@@ -81,18 +86,13 @@ def own_option(registry: Registry[Any], option: str) -> Need:
     def having() -> list[str]:
         return [name for name in registry if option in registry[name].options]
 
-    def words(config: Any) -> str:
+    def words(name: str) -> str:
         if len(having()) <= MOST_NAMED:
             return f"{registry.key}={' or '.join(having())}"
-        name = registry.name_in(config)
         own = ", ".join(f"{group}.{key}" for key in registry[name].options) or "none"
         return f"another {registry.key}: the options of {name} are {own}"
 
-    def is_met(config: Any) -> bool:
-        entry = registry.get(registry.name_in(config))
-        return entry is None or option in entry.options
-
-    return Need(words, is_met, lambda: {registry.key: having()[0]})
+    return kind(registry, lambda entry: option in entry.options, lambda: having()[0], words)
 
 
 FARKAS = network("a network of Farkas layers", lambda entry: entry.farkas)

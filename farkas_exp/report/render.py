@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from farkas_exp.machine.errors import UserError
-from farkas_exp.machine.files import replacing, write_text
+from farkas_exp.machine.files import replacing
 from farkas_exp.report import page, style, tables
 from farkas_exp.report.tables import Table
 from farkas_exp.runs import RunRecord
@@ -86,17 +86,17 @@ def _write(report: Report, out: Path, formats: Sequence[str], records: Sequence[
     files: list[Path] = []
     for suffix in formats:
         if suffix in ("png", "pdf"):
-            files += [_write_bytes(out / f"{name}.{suffix}", drawn(name, suffix)) for name in figures]
+            files += [_written(out / f"{name}.{suffix}", drawn(name, suffix)) for name in figures]
         elif suffix == "csv":
             kept = [table for table in shown if table.records]
-            files += [_write_text(out / f"{file_name(report, t)}.csv", tables.to_csv(t)) for t in kept]
+            files += [_written(out / f"{file_name(report, t)}.csv", tables.to_csv(t).encode()) for t in kept]
         elif shown:
             if suffix == "html":
                 pictures = [page.picture(figure, drawn(name, "png"), name) for name, figure in figures.items()]
                 text = page.page(shown[0].title, [*map(tables.to_html, shown), *pictures], page.origin(records, out))
             else:
                 text = "\n".join(map({"md": tables.to_markdown, "tex": tables.to_latex}[suffix], shown))
-            files.append(_write_text(out / f"{report.name}.{suffix}", text))
+            files.append(_written(out / f"{report.name}.{suffix}", text.encode()))
     return files
 
 
@@ -106,12 +106,7 @@ def file_name(report: Report, table: Table) -> str:
     return report.name if own else table.name if table.name.startswith(report.name) else f"{report.name}_{table.name}"
 
 
-def _write_bytes(path: Path, content: bytes) -> Path:
+def _written(path: Path, content: bytes) -> Path:
     with replacing(path) as file:
         file.write(content)
-    return path
-
-
-def _write_text(path: Path, text: str) -> Path:
-    write_text(path, text)
     return path

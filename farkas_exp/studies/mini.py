@@ -79,9 +79,9 @@ def write_page(names: Sequence[str], folder: Path) -> Path:
         shown += records
         parts.append(f"<h2>{html.escape(entry.title if entry else REPORTS[name].summary)}</h2>")
         parts += [tables.to_html(table) for table in report.tables]
-        for figure, draw in report.figures.items():
-            drawn = draw()
-            parts.append(page.picture(drawn, style.drawn(drawn, "png"), figure))
+        for description, draw in report.figures.items():
+            figure = draw()
+            parts.append(page.picture(figure, style.drawn(figure, "png"), description))
     path = folder / "siblings.html"
     write_text(path, page.page("The sibling papers in small", parts, page.origin(shown, folder)))
     return path

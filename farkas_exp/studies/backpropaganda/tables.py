@@ -323,7 +323,8 @@ def ntk_figure(runs: Sequence[RunRecord]) -> Any:
             axes.set_xticks(epochs, map(str, epochs))
             axes.set_xticks([], minor=True)
         panels[1][0].set_yscale("log")
-        figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+        handles, labels = panels[0][0].get_legend_handles_labels()
+        style.legend_below(figure, handles, labels, 3, fontsize=8)
     return figure
 
 

@@ -181,8 +181,7 @@ def _legend(figure: Any, look: Mapping[str, Look], captions: Sequence[str]) -> N
 
     handles = [Line2D([], [], color=own.color, linestyle=own.line, marker=own.marker) for own in look.values()]
     labels, caption = list(map(style.text, look)), "\n".join(map(style.text, captions))
-    columns = 2 if len(look) > 1 else 1
-    style.legend_below(figure, handles, labels, columns, title=caption, title_fontsize=8.5, handlelength=3)
+    style.legend_below(figure, handles, labels, 2, title=caption, title_fontsize=8.5, handlelength=3)
 
 
 def _draw_failed(axes: Any, arms: Sequence[Arm], key: str, look: Mapping[str, Look]) -> None:

@@ -1,14 +1,12 @@
 """The claims on made runs: each verdict for a reason that can be read off the made numbers."""
 
-from collections.abc import Callable, Mapping
-from html import unescape
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from scipy import stats
 
-from farkas_exp.report.command import main
 from farkas_exp.runs import collect
 from farkas_exp.studies.farkas.claims import (
     CLAIMS,
@@ -18,7 +16,7 @@ from farkas_exp.studies.farkas.claims import (
     Finding,
     check_claims,
 )
-from farkas_exp.studies.farkas.claims_table import claims_tables, verdict_lines
+from farkas_exp.studies.farkas.claims_table import claims_tables
 from farkas_exp.studies.farkas.paper import (
     DEEP_MEAN,
     DEEP_PLAIN,
@@ -28,42 +26,7 @@ from farkas_exp.studies.farkas.paper import (
     PaperCell,
 )
 from tests.made_runs import made_rows, make_run, settings
-from tests.markup import check_latex
-from tests.paper_cells import cell_settings
-
-Errors = Callable[[PaperCell, int], float | None]
-"""(cell, seed) → test error; None for a failed run."""
-
-BATCH = {"resnet": 10.0, "farkasnet": 10.0}
-PLAIN = {"resnet": 15.0, "farkasnet": 12.0}
-
-
-def as_the_paper_says(wanted: PaperCell, seed: int) -> float | None:
-    """The FarkasNet better by 3 points without batch norm, equal with it."""
-    return (BATCH if wanted.row.normalization == "batch" else PLAIN)[wanted.row.family]
-
-
-def make(runs: Path, wanted: PaperCell, table: str, seed: int, error: float | None, **more: Any) -> None:
-    """A run of a cell with a little noise of its own; None for one that failed."""
-    if error is None:
-        make_run(runs, cell_settings(wanted, table, **more), seed=seed, state="failed", epoch=5, reason="chance")
-    else:
-        noise = 0.02 * ((7 * seed + 3 * len(wanted.row.family) + len(wanted.column)) % 5)
-        make_run(runs, cell_settings(wanted, table, **more), seed=seed, test_error=error + noise)
-
-
-def make_cifar(
-    runs: Path,
-    errors: Errors,
-    tables: tuple[str, ...] = ("table1", "table2"),
-    normalizations: tuple[str, ...] = ("none",),
-    seeds: int = 3,
-    **more: Any,
-) -> None:
-    for name in tables:
-        for wanted in TABLES[name].cells:
-            for seed in range(seeds if wanted.row.normalization in normalizations else 0):
-                make(runs, wanted, name, seed, errors(wanted, seed), **more)
+from tests.paper_cells import as_the_paper_says, cell_settings, make_cell, make_cifar
 
 
 def verdicts(runs: Path) -> dict[str, Finding]:
@@ -192,7 +155,7 @@ def test_a_needs_the_lower_mean_in_every_cell_not_only_on_average(tmp_path: Path
 def test_a_is_refuted_by_one_cell_before_the_others_are_there(tmp_path: Path) -> None:
     for wanted in TABLES["table1"].pair("18 layers", "none"):
         for seed in range(3):
-            make(tmp_path, wanted, "table1", seed, {"resnet": 12.0, "farkasnet": 15.0}[wanted.row.family])
+            make_cell(tmp_path, wanted, "table1", seed, {"resnet": 12.0, "farkasnet": 15.0}[wanted.row.family])
     assert one_claim(tmp_path, "a").verdict == NOT_SUPPORTED
 
 
@@ -421,53 +384,6 @@ def test_i_looks_at_the_epochs_before_the_rate_falls_not_at_the_end(tmp_path: Pa
     assert (found["h"].verdict, found["i"].verdict) == (SUPPORTED, SUPPORTED)
     assert found["i"].interval is not None
     assert found["i"].interval.estimate == pytest.approx(20.0)
-
-
-def test_the_command_prints_and_writes_the_verdicts_with_the_claims_without_runs_in_a_fold(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    make_cifar(tmp_path, as_the_paper_says, epochs=2)
-    assert main(["claims", f"runs_dir={tmp_path}", "format=md,csv,tex,html"]) == 0
-    out = capsys.readouterr().out
-    assert "(a) Without batch norm" in out
-    assert SUPPORTED in out
-    folded = "Claims that no runs here are about: (b), (c), (d), (e), (h), (i), (j), (k)"
-    assert folded in out
-    assert "FixUp needs the small" not in out
-    report = tmp_path / "report"
-    assert (report / "claims.csv").read_text().splitlines()[1].startswith("a,")
-    for suffix in ("md", "html"):
-        text = unescape((report / f"claims.{suffix}").read_text())
-        shown, in_fold = text.split(f"<details><summary>{folded}</summary>")
-        assert "FixUp needs the small" not in shown
-        assert "FixUp needs the small" in in_fold
-        assert "Not the paper's setting" in shown
-        assert "Not the paper's setting" not in in_fold.split("</details>")[0], "without runs there is no setting"
-        assert text.count("<details>") == text.count("</details>") == (1 if suffix == "md" else 2)  # and the runs
-    latex = (report / "claims.tex").read_text()
-    check_latex(latex)
-    assert "FixUp needs the small" not in latex
-    assert r"\begin{tabular}{p{0.3\linewidth}rrrrr}" in latex, "a claim is longer than a line"
-
-
-def test_a_table_ends_on_a_line_for_each_decided_claim_and_one_for_the_others(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    make_cifar(tmp_path, as_the_paper_says, normalizations=("batch", "none"), epochs=2)
-    assert main(["table1", f"runs_dir={tmp_path}", "format=none"]) == 0
-    *_, a, b, g, others = capsys.readouterr().out.splitlines()
-    statements = {claim.key: claim.statement for claim in CLAIMS}
-    assert a == f"Claim (a) supported, not in the paper's setting: {statements['a']}"
-    assert b == f"Claim (b) supported, not in the paper's setting: {statements['b']}"
-    assert g.startswith("Claim (g) not supported, not in the paper's setting: ")
-    assert others == "Claims of the paper without enough runs: 8 of 11."
-
-
-def test_lines_of_claims_in_the_papers_setting_and_of_none_decided() -> None:
-    first, second = CLAIMS[:2]
-    decided, open_ = Finding(NOT_SUPPORTED, "", runs=6), Finding(NOT_ENOUGH, "")
-    assert verdict_lines([(first, decided)]) == (f"Claim (a) not supported: {first.statement}",)
-    assert verdict_lines([(first, open_), (second, open_)]) == ("Claims of the paper without enough runs: 2 of 2.",)
 
 
 def test_every_claim_says_what_it_is_where_it_stands_and_when_it_holds() -> None:
