@@ -132,10 +132,10 @@ def curves(named: Mapping[str, RunRecord]) -> Any:
     with style.new_figure(9.6, 4.2 + 0.2 * (len(named) // 2)) as figure:
         error, loss = figure.subplots(1, 2)
         sets = " or ".join(sorted({record.evaluated_on for record in named.values()}))
-        looks = zip(named.items(), itertools.cycle((*style.KIND_COLORS.values(), *style.SPARE_COLORS)), strict=False)
-        for index, ((letter, record), color) in enumerate(looks):
+        colors = dict.fromkeys((*style.KIND_COLORS.values(), *style.SPARE_COLORS))
+        looks = [(color, line) for line in ("-", "--", ":") for color in colors]
+        for (letter, record), (color, line) in zip(named.items(), looks, strict=False):
             rows = [row for row in record.metrics() if type(row.get("epoch")) is int]  # others are damaged
-            line = ("-", "--", ":")[index % 3]
             on = f", {record.evaluated_on} error" if " or " in sets else ""
             for axes, key in ((error, record.key("error")), (loss, "train_loss")):
                 epochs, values = [row["epoch"] for row in rows], [query.number(row.get(key)) for row in rows]

@@ -1,7 +1,7 @@
 """The statistics of the report: means over seeds, intervals, exact and randomized tests.
 
-Every randomized procedure takes a seed and is a function of its arguments. Samples hold finite numbers only; what a
-failed run counts as is the caller's business.
+Every randomized procedure takes a seed and is a function of its arguments. A number that is not finite raises
+ValueError: what a failed run counts as is the caller's business.
 """
 
 import itertools
@@ -35,8 +35,15 @@ def summarize(values: Sequence[float]) -> Summary | None:
     """Mean, standard deviation and number of `values`; None for no values."""
     if not values:
         return None
-    array = np.asarray(values, dtype=float)
+    array = _finite(values)
     return Summary(float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else None, len(array))
+
+
+def _finite(values: Sequence[float]) -> np.ndarray:
+    array = np.asarray(values, dtype=float)
+    if not np.isfinite(array).all():
+        raise ValueError(f"a number that is not finite among {array.tolist()}")
+    return array
 
 
 def over_seeds(counts: Collection[int]) -> str:
@@ -46,9 +53,9 @@ def over_seeds(counts: Collection[int]) -> str:
 
 
 def resolution(values: Collection[float]) -> float:
-    """The smallest step between figures that are counts, such as one image of a test set; 1 where all are equal."""
-    ordered = sorted({round(value, 6) for value in values})
-    return min((b - a for a, b in itertools.pairwise(ordered)), default=1.0)
+    """The smallest step between figures that are counts, such as one image of a test set, in percent; at most 1."""
+    ordered = sorted({round(value, 6) for value in _finite([*values]).tolist()})
+    return min([1.0, *(b - a for a, b in itertools.pairwise(ordered))])
 
 
 def welch_interval(
@@ -67,7 +74,7 @@ def welch_interval(
     """
     from scipy import stats
 
-    arrays = [np.asarray(sample, dtype=float) for sample in samples]
+    arrays = [_finite(sample) for sample in samples]
     if not arrays or min(map(len, arrays)) < 2:
         raise ValueError("an interval needs at least two values in every sample")
     variances = [max(array.var(ddof=1), least_sd**2) for array in arrays]
@@ -90,10 +97,15 @@ def paired_test(differences: Sequence[float], least_sd: float = 0.0) -> float:
         differences: at least two.
         least_sd: the least standard deviation that is believed, such as the step of figures that are counts: equal
             differences of a few pairs are no certainty.
+
+    Raises:
+        ValueError: fewer than two differences.
     """
     from scipy import stats
 
-    array = np.asarray(differences, dtype=float)
+    array = _finite(differences)
+    if len(array) < 2:
+        raise ValueError("a paired test needs at least two differences")
     if not array.any():
         return 1.0
     spread = max(float(array.std(ddof=1)), least_sd)
@@ -104,6 +116,7 @@ def paired_test(differences: Sequence[float], least_sd: float = 0.0) -> float:
 
 def holm(p_values: Sequence[float], level: float = 0.05) -> list[bool]:
     """Which hypotheses are rejected, so that at most `level` of such families lose a true one (Holm 1979)."""
+    _finite(p_values)
     rejected = [False] * len(p_values)
     for place, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         if p_values[index] > level / (len(p_values) - place):
@@ -135,7 +148,7 @@ def permutation_test(
     generator = np.random.default_rng(seed)
     observed, null = 0.0, np.zeros(1 if exact else RESAMPLES)
     for first, second in cells:
-        values, n = np.array([*first, *second], dtype=float), len(first)
+        values, n = _finite([*first, *second]), len(first)
         if exact:
             choices = list(itertools.combinations(range(len(values)), n))
             null = np.add.outer(null, _gaps(values[choices], values)).ravel()

@@ -232,7 +232,7 @@ def chance_error(run: RunRecord) -> float:
     entry = DATASETS.get(str(setting(run.config, "dataset.name")))
     known = entry and (entry.classes or entry.options.get("num_classes"))  # for runs of older versions
     classes = classes or setting(run.config, "dataset.num_classes") or known
-    if isinstance(classes, int) and classes > 0:
+    if type(classes) is int and classes > 1:  # a guess of one class is never wrong, and what failed ranks first
         return 100.0 * (1 - 1 / classes)
     _warn_of_chance(run.path)
     return 100.0

@@ -1,6 +1,7 @@
 """`farkas-exp compare`: what differs between runs, and their curves."""
 
 import io
+import string
 
 import pytest
 
@@ -82,6 +83,12 @@ def test_curves_on_different_sets_say_on_which(tmp_path):
     runs = [record_at(made(tmp_path)), record_at(made(tmp_path, dataset__validation=0.1))]
     labels = [line.get_label() for line in compare.curves(dict(zip("AB", runs, strict=True))).axes[0].get_lines()]
     assert [label.rpartition(", ")[2] for label in labels] == ["test error)", "validation error)"]
+
+
+def test_no_two_curves_look_the_same(tmp_path):
+    run = record_at(made(tmp_path))
+    lines = compare.curves(dict.fromkeys(string.ascii_uppercase, run)).axes[0].get_lines()
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == compare.MOST
 
 
 def test_none_is_the_only_format_and_home_is_home(tmp_path, monkeypatch, capsys):

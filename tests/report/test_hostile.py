@@ -266,7 +266,7 @@ def test_a_run_that_does_not_know_its_data_is_with_the_only_others(tmp_path: Pat
 @pytest.mark.parametrize(
     ("dataset", "classes", "chance"),
     [("cifar10", None, 90.0), ("cifar100", None, 99.0), ("moons", None, 50.0), ("image_folder", 4, 75.0),
-     ("image_folder", None, 100.0), ("synthetic", None, 90.0)],
+     ("image_folder", None, 100.0), ("synthetic", None, 90.0), ("image_folder", 1, 100.0)],
 )  # fmt: skip
 def test_chance_follows_the_classes_of_the_data(
     tmp_path: Path, dataset: str, classes: int | None, chance: float

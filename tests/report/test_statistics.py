@@ -42,6 +42,18 @@ def test_the_resolution_is_the_smallest_step_between_figures() -> None:
     assert resolution([0.1 + 0.2, 0.3, 1.3]) == pytest.approx(1.0), "rounding is no step"
     assert resolution([2.0, 2.0]) == resolution([]) == 1.0
     assert resolution([12.34, 12.35]) == pytest.approx(0.01)
+    assert resolution([10.0, 50.0]) == 1.0, "a gap between two methods is no step"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_number_that_is_not_finite_is_refused(value: float) -> None:
+    for call in (
+        lambda: summarize([1.0, value]), lambda: resolution([1.0, value]), lambda: holm([0.01, value]),
+        lambda: welch_interval([[1.0, 2.0], [1.0, value]], [1.0, -1.0]), lambda: paired_test([1.0, value], 1.0),
+        lambda: permutation_test([([1.0, value], [2.0])]),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="not finite"):
+            call()
 
 
 def test_an_interval_believes_no_smaller_deviation_than_it_is_told() -> None:
@@ -235,6 +247,8 @@ def test_boschloo_by_hand_against_scipy_and_never_above_fisher() -> None:
 
 
 def test_a_paired_test_is_scipys():
+    with pytest.raises(ValueError, match="at least two"):
+        paired_test([1.0])
     first, second = [1.0, 2.0, 4.0, 3.0], [1.5, 2.1, 4.9, 3.2]
     differences = [b - a for a, b in zip(first, second, strict=True)]
     assert paired_test(differences) == pytest.approx(float(stats.ttest_rel(second, first).pvalue))

@@ -89,9 +89,13 @@ def test_the_comparison_shows_what_was_measured_beside_the_runs(
     shown = {row[0].lines[0]: [each.lines[0] for each in row[-4:]] for row in table.rows}
     assert shown["plain"] == ["1.00", "1,000", f"{after['plain'].multiply_adds:,}", "nothing"]
     assert shown["SkipInit"][-1] == "branches"
+    other = [replace(run, config={**run.config, "batch_size": 40}) for run in collect(tmp_path)]
+    assert {method.cost.multiply_adds for method in find_methods(other, arms)[0]} == {None}, "of another setting"
 
 
-@pytest.mark.parametrize("text", ["", "method\nplain\n", "method,step,multiply_adds\nplain,x,y\n", "a,b\n1,2\n", "\0"])
+@pytest.mark.parametrize(
+    "text", ["", "method\nplain\n", "method,setting,step,multiply_adds\nplain,x,1,1\n", "a,b\n1,2\n", "\0"]
+)
 def test_a_damaged_file_of_costs_is_passed_over(tmp_path: Path, text: str) -> None:
     arms = made(tmp_path)
     (tmp_path / "report").mkdir()

@@ -51,6 +51,27 @@ def test_equal_differences_of_a_few_runs_are_no_certainty() -> None:
     assert found[1].behind.low == pytest.approx(0.5 - 12.706 * 0.5 / 2**0.5, abs=0.001), "as the test: t of one degree"
 
 
+def test_methods_with_other_seeds_are_ranked_by_those_they_have_in_common() -> None:
+    """The better one seed by seed has the larger mean over its own: further seeds of it are at chance."""
+    errors = {"better": by_seed(10.0, 11.0, 12.0, 90.0, 90.0), "worse": by_seed(30.0, 31.0, 32.0)}
+    found = {each.name: each.ranks for each in standings(errors)}
+    assert found == {"better": "1", "worse": "2"}
+    assert "Not all methods have the same seeds" in ranks_table(errors, "ranks").notes[-1]
+    assert len(ranks_table({name: by_seed(1.0, 2.0) for name in "ab"}, "ranks").notes) == 2
+
+
+def test_pairs_without_two_seeds_in_common_are_counted() -> None:
+    errors = {"a": by_seed(10.0, 10.1, 10.2), "b": by_seed(50.0, 50.2, 50.1), "c": {7: 90.0, 8: 91.0}}
+    note = ranks_table(errors, "ranks").notes[0]
+    assert "Holm's correction for 1 pair; 2 more have fewer than two seeds in common;" in note
+    assert [each.ranks for each in standings(errors)] == ["1 – 2", "2 – 3", "1 – 3"]
+
+
+def test_two_methods_without_any_spread_are_told_apart() -> None:
+    found = standings({"first": by_seed(10.0, 10.0, 10.0), "second": by_seed(50.0, 50.0, 50.0)})
+    assert [each.ranks for each in found] == ["1", "2"]
+
+
 def test_one_run_tells_nothing_apart() -> None:
     found = standings({"first": by_seed(1.0), "second": by_seed(90.0), "none": {}})
     assert [(each.name, each.ranks) for each in found] == [("first", "1 – 2"), ("second", "1 – 2")]

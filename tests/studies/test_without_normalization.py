@@ -127,6 +127,11 @@ def test_a_part_of_the_runs_is_rendered_with_its_picture(tmp_path: Path) -> None
     files = show(report(collect(tmp_path), ARMS), tmp_path / "out", ("md", "csv", "png"), stream)
     assert [path.suffix for path in files] == [".md", ".csv", ".png"]
     assert "Not complete: the searches have from 1 to 2 rates." in stream.getvalue()
+    assert "unequal seeds" not in stream.getvalue()
+    search(tmp_path, "BN", {0.03: 9.0}, seed=1)
+    assert any(
+        "unequal seeds" in note and note.endswith(": BN.") for note in report(collect(tmp_path), ARMS).tables[0].notes
+    )
 
 
 def test_other_runs_are_left_out_and_two_budgets_are_not_mixed(tmp_path: Path) -> None:

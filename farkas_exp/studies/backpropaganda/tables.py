@@ -298,7 +298,7 @@ def ntk_figure(runs: Sequence[RunRecord]) -> Any:
     families: dict[str, list[RunRecord]] = {}
     for run in runs:
         families.setdefault(_network(run).family, []).append(run)
-    colors = dict(zip(families, itertools.cycle(style.SPARE_COLORS), strict=False))
+    looks = dict(zip(families, itertools.cycle(itertools.product(("-", "--", ":"), style.SPARE_COLORS)), strict=False))
     with style.new_figure(12.5, 6.6) as figure:
         panels = figure.subplots(2, 3)
         for axes, (key, label) in zip(panels[0], over_size.items(), strict=True):
@@ -310,15 +310,16 @@ def ntk_figure(runs: Sequence[RunRecord]) -> Any:
                         points.setdefault((size, run.identity), []).append(value)
                 sizes = [size for size, _ in sorted(points)]
                 means = [sum(values) / len(values) for _, values in sorted(points.items())]
-                axes.plot(sizes, means, marker="o", markersize=4, color=colors[family], label=style.text(family))
+                line, color = looks[family]
+                axes.plot(sizes, means, line, marker="o", markersize=4, color=color, label=style.text(family))
             axes.set(xlabel="parameters", title=label, xscale="log")
         panels[0][0].set_yscale("log")
         epochs = sorted({row["epoch"] for run in runs for row in run.diagnostics() if "ntk_norm" in row})
         for axes, (key, label) in zip(panels[1], over_epochs.items(), strict=True):
             for run in runs:
                 rows = [row for row in run.diagnostics() if math.isfinite(number(row.get(key)))]
-                color = colors[_network(run).family]
-                axes.plot([r["epoch"] for r in rows], [r[key] for r in rows], color=color, linewidth=1, alpha=0.7)
+                line, color = looks[_network(run).family]
+                axes.plot([r["epoch"] for r in rows], [r[key] for r in rows], line, color=color, linewidth=1, alpha=0.7)
             axes.set(xlabel="epoch", title=f"{label}, every run", xscale="symlog")
             axes.set_xticks(epochs, map(str, epochs))
             axes.set_xticks([], minor=True)

@@ -152,7 +152,7 @@ class Comparison:
         Equal errors of a few runs are no certainty: they vary at least by the step between errors, up to a point.
         """
         samples = [sample for cell in self.cells for sample in (cell.worse, cell.better)]
-        step = min(1.0, resolution([error for sample in samples for error in sample]))
+        step = resolution([error for sample in samples for error in sample])
         if samples and min(map(len, samples)) > 1:
             share = 1 / len(self.cells)
             return welch_interval(samples, [share, -share] * len(self.cells), confidence, step)

@@ -67,6 +67,11 @@ class Method:
         return {rate: sum(map(query.ranked_error, runs)) / len(runs) for rate, runs in self.search.items()}
 
     @property
+    def searched_seeds(self) -> dict[float, frozenset[int]]:
+        """The seeds of the search by rate."""
+        return {rate: frozenset(run.seed for run in runs) for rate, runs in self.search.items()}
+
+    @property
     def best_rate(self) -> float | None:
         """The rate with the smallest error on held-out images, the smaller one of equals; None without a search."""
         return min(self.held_out.items(), key=lambda item: (item[1], item[0]))[0] if self.search else None
@@ -227,6 +232,8 @@ def _notes(methods: Sequence[Method]) -> tuple[str, ...]:
     counts = sorted({len(method.search) for method in methods})
     if len(counts) > 1:
         notes.append(f"Not complete: the searches have from {counts[0]} to {counts[-1]} rates.")
+    if unequal := [method.name for method in methods if len(set(method.searched_seeds.values())) > 1]:
+        notes.append(f"Rates compared over unequal seeds, where a mean over fewer may be luck: {', '.join(unequal)}.")
     if waiting := sum(method.open_runs for method in methods):
         notes.append(f"Runs that have no result yet: {waiting}.")
     at_ends = [m.name for m in methods if len(m.search) > 1 and m.best_rate in (min(m.search), max(m.search))]

@@ -1,11 +1,15 @@
 """What each method costs and needs: a training step against the first method's, parameters, multiply-adds.
 
 `python -m farkas_exp.report costs runs_dir=DIR` measures the methods that have runs in DIR, here and now, in several
-turns, each method right behind the first. The comparisons show the figures that lie in DIR/report.
+turns, each method right behind the first. The comparisons show the figures that lie in DIR/report, if they are of the
+same settings.
 Imports PyTorch only to measure.
 """
 
 import csv
+import hashlib
+import json
+import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -19,8 +23,8 @@ from farkas_exp.registry import INITIALIZATIONS, NETWORKS, NORMALIZATIONS, REGUL
 from farkas_exp.report.render import FOLDER, Report
 from farkas_exp.report.tables import Table, cell
 from farkas_exp.runs import RunRecord
-from farkas_exp.runs.query import settings_in_full
-from farkas_exp.studies.without_normalization.arms import COMPARISONS, arms_of
+from farkas_exp.runs.query import effective_settings, settings_in_full
+from farkas_exp.studies.without_normalization.arms import CHOSEN, COMPARISONS, arms_of
 
 NAME = "costs"
 STEPS, ROUNDS = 8, 9
@@ -61,15 +65,21 @@ def needs(config: Mapping[str, Any]) -> str:
 
 
 def known_costs(comparison: str, runs: Mapping[str, Sequence[RunRecord]]) -> dict[str, Cost]:
-    """The cost of each method of a comparison, from its runs and from what was measured beside them."""
-    measured: dict[str, Any] = {}
+    """The cost of each method of a comparison, from its runs, and from what was measured in their setting."""
+    measured: dict[tuple[str, str], Any] = {}
     for folder in {run.path.parent.parent for own in runs.values() for run in own}:
         try:
             with (folder / FOLDER / f"{NAME}_{comparison}.csv").open(encoding="utf-8", newline="") as file:
-                measured |= {row["method"]: row for row in csv.DictReader(file)}
+                measured |= {(row["method"], row["setting"]): row for row in csv.DictReader(file)}
         except (OSError, UnicodeDecodeError, KeyError, csv.Error):
             continue
-    return {name: _cost(own, measured.get(name, {})) for name, own in runs.items()}
+    return {name: _cost(own, measured.get((name, _setting(own[0])), {})) for name, own in runs.items()}
+
+
+def _setting(run: RunRecord) -> str:
+    """What decides a method's cost, in a word: its settings but for what a search varies."""
+    flat = {key: value for key, value in effective_settings(run.config).items() if key not in CHOSEN}
+    return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _cost(runs: Sequence[RunRecord], measured: Mapping[str, Any]) -> Cost:
@@ -78,6 +88,7 @@ def _cost(runs: Sequence[RunRecord], measured: Mapping[str, Any]) -> Cost:
         step, work = float(measured["step"]), int(measured["multiply_adds"])
     except (KeyError, TypeError, ValueError):
         step, work = None, None
+    step = step if step is not None and 0 < step < math.inf else None
     return Cost(counted if isinstance(counted, int) else None, needs(runs[0].config), step, work)
 
 
@@ -128,7 +139,7 @@ def report(records: Sequence[RunRecord]) -> Report:
 def _table(comparison: str, runs: Mapping[str, Sequence[RunRecord]]) -> Table:
     costs = measure({name: own[0].config for name, own in runs.items()})
     rows = tuple((cell(name), *cost.cells()) for name, cost in costs.items())
-    flat = tuple({"method": name, **vars(cost)} for name, cost in costs.items())
+    flat = tuple({"method": name, "setting": _setting(runs[name][0]), **vars(cost)} for name, cost in costs.items())
     notes = (
         f"Relative step: the time of {STEPS} training steps over that of {next(iter(costs))} right before them, the"
         f" median over {ROUNDS} turns. Multiply-adds: of an image's forward pass, in convolutions and matrix products.",

@@ -1,17 +1,17 @@
 """Which of the methods are told apart by their runs: ranks as ranges, from differences paired by seed.
 
 Runs of one seed share the order of their images, so methods are compared seed by seed, a failed run at chance. Of all
-pairs those are told apart whose paired t test stays below 5 % after Holm's correction for the number of pairs. A method
-then ranks behind those that are better and before those that are worse; between these the runs say nothing, and the
-ranks are a tie.
+pairs with two seeds or more in common those are told apart whose paired t test stays below 5 % after Holm's correction
+for their number. A method then ranks behind those that are better and before those that are worse; between these the
+runs say nothing, and the ranks are a tie.
 """
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from farkas_exp.machine.output import plural
 from farkas_exp.report import style
 from farkas_exp.report.statistics import Interval, holm, paired_test, resolution, welch_interval
 from farkas_exp.report.tables import Table, cell
@@ -48,9 +48,13 @@ def standings(methods: Mapping[str, Errors]) -> list[Standing]:
     known = {name: errors for name, errors in methods.items() if errors}
     order = sorted(known, key=lambda name: (sum(known[name].values()) / len(known[name]), name))
     step = resolution([error for errors in known.values() for error in errors.values()])
-    pairs = [(a, b) for a, b in itertools.combinations(order, 2) if len(_differences(known, a, b)) > 1]
-    values = [paired_test(_differences(known, a, b), least_sd=step) for a, b in pairs]
-    apart = {pair for pair, is_apart in zip(pairs, holm(values, LEVEL), strict=True) if is_apart}
+    pairs = {pair: behind for pair in itertools.combinations(order, 2) if len(behind := _differences(known, *pair)) > 1}
+    rejected = holm([paired_test(behind, least_sd=step) for behind in pairs.values()], LEVEL)
+    apart = {  # by the seeds of both: means over other seeds may be in another order
+        pair if sum(behind) > 0 else pair[::-1]
+        for (pair, behind), is_apart in zip(pairs.items(), rejected, strict=True)
+        if is_apart
+    }
     better = {name: 1 + sum((other, name) in apart for other in order) for name in order}
     worse = {name: len(order) - sum((name, other) in apart for other in order) for name in order}
     return [
@@ -86,15 +90,22 @@ def ranks_table(methods: Mapping[str, Errors], name: str) -> Table:
                 "behind_high": behind and behind.high, "n": len(each.errors),
             }
         )  # fmt: skip
-    notes = (
+    pairs = [len(set(a.errors) & set(b.errors)) > 1 for a, b in itertools.combinations(found, 2)]
+    few = f"; {len(pairs) - sum(pairs)} more have fewer than two seeds in common" if not all(pairs) else ""
+    notes = [
         "Ranks: those that the runs leave open. Two methods are told apart if a t test on their errors, paired by seed,"
-        f" stays below {LEVEL:.0%} after Holm's correction for all {math.comb(len(found), 2)} pairs; ranges that"
-        " overlap are ties. A failed run counts as chance.",
+        f" stays below {LEVEL:.0%} after Holm's correction for {plural(sum(pairs), 'pair')}{few}; ranges that overlap"
+        " are ties. A failed run counts as chance.",
         "Behind the first: the mean difference from the method with the smallest mean error, paired by seed, and its"
         " 95 % interval, which is not corrected for the number of methods.",
-    )
+    ]
+    if len({frozenset(each.errors) for each in found}) > 1:
+        notes.append(
+            "Not all methods have the same seeds: ranks and differences are of the seeds that two have in"
+            " common, means of all that a method has."
+        )
     columns = ("method", "rank", "test error, failed at chance (%)", "behind the first", "n")
-    return Table("Which methods the runs tell apart", columns, tuple(rows), notes, tuple(records), name)
+    return Table("Which methods the runs tell apart", columns, tuple(rows), tuple(notes), tuple(records), name)
 
 
 LOG_BELOW = 10.0
