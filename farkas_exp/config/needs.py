@@ -110,6 +110,8 @@ SHARED_DECAY = Need(
 MEAN_FILL = Need("augmentation.cutout_fill=mean", lambda config: config.augmentation.cutout_fill == "mean", {})
 NO_PHASES = Need("phases=none", lambda config: not config.phases.schedule, {})
 STEPPED = Need("lr.schedule=steps", lambda config: config.lr.schedule == "steps", {"lr.schedule": "steps"})
+MILESTONES = Need("lr.milestones", lambda config: bool(config.lr.milestones), {})
+WITH_LOSS = Need("regularizer.alone=false", lambda config: not config.regularizer.alone, {})
 _PHASE = {"until": 9, "image_size": 32, "batch_size": 8, "lr_from": 0.1, "lr_to": 0.01}
 PHASES = Need(
     "phases",

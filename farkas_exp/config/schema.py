@@ -13,6 +13,7 @@ from farkas_exp.config.needs import (
     IMAGE_FOLDER,
     IN_MEMORY,
     MEAN_FILL,
+    MILESTONES,
     NO_PHASES,
     OWN_RATES,
     PHASES,
@@ -21,6 +22,7 @@ from farkas_exp.config.needs import (
     SPATIAL,
     STEPPED,
     STREAMED,
+    WITH_LOSS,
     positive,
 )
 from farkas_exp.config.network import (
@@ -63,8 +65,8 @@ class LRConfig:
     milestones: tuple[int, ...] = option(
         (60, 120, 160), at_least=0, at_most=MOST_EPOCHS, increasing=True, needs=(NO_PHASES, STEPPED)
     )
-    gamma: float = option(0.2, above=0, needs=(NO_PHASES, STEPPED))
-    reference_epochs: int | None = option(200, at_least=1, at_most=MOST_EPOCHS, needs=(NO_PHASES, STEPPED))
+    gamma: float = option(0.2, above=0, needs=(NO_PHASES, STEPPED, MILESTONES))
+    reference_epochs: int | None = option(200, at_least=1, at_most=MOST_EPOCHS, needs=(NO_PHASES, STEPPED, MILESTONES))
     schedule: Literal["steps", "cosine"] = option("steps", needs=NO_PHASES)
     warmup: float = option(0.0, at_least=0, needs=NO_PHASES)
 
@@ -321,7 +323,7 @@ class Config:
     epochs: int = option(200, at_least=1, at_most=MOST_EPOCHS)
     batch_size: int = option(128, at_least=1, at_most=MOST_IMAGES, needs=NO_PHASES)  # over all devices
     precision: Literal["fp32", "tf32", "bf16"] = option("fp32")  # bf16 by autocast
-    label_smoothing: float = option(0.0, at_least=0, below=1)
+    label_smoothing: float = option(0.0, at_least=0, below=1, needs=WITH_LOSS)
     debug: Literal["fast", "overfit", "anomaly"] | None = option(None)
 
     seed: int = outside(0, at_least=0, at_most=2**32 - 1)

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from farkas_exp.config import Config
 from farkas_exp.data.base import ImageData
-from farkas_exp.registry import methods_of
+from farkas_exp.machine.errors import UserError
+from farkas_exp.registry import REGULARIZERS, methods_of
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,16 @@ class Method:
 
 
 class Regularizer(Method):
-    """A method of the group `regularizer`, whose penalty may be trained on `alone`."""
+    """A method of the group `regularizer`, whose penalty has a strength and may be trained on `alone`."""
+
+    @classmethod
+    def refuses(cls, config: Config, world_size: int) -> None:
+        """See `Method`."""
+        own = config.regularizer
+        if "strength" in REGULARIZERS[own.name].options and not own.strength:
+            raise UserError(
+                f"regularizer.strength: {own.name} does nothing at 0; give a number above 0, or regularizer=none"
+            )
 
     @property
     def alone(self) -> bool:

@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
+from farkas_exp.config import Config
+from farkas_exp.machine.errors import UserError
 from farkas_exp.methods.base import Method, Training
 
 
@@ -17,6 +19,16 @@ class Mixing(Method):
     """
 
     mixes = True
+
+    @classmethod
+    def refuses(cls, config: Config, world_size: int) -> None:
+        sizes = [config.phases.batch_of(phase) for phase in config.phases.schedule] or [config.batch_size]
+        if min(sizes) // world_size == 1:
+            kind = "mixup" if config.augmentation.mixup else "cutmix"
+            raise UserError(
+                f"augmentation.{kind}: a batch of 1 image a process has none to mix it with; use a larger batch, or"
+                f" augmentation.{kind}=0"
+            )
 
     def __init__(self, training: Training) -> None:
         super().__init__(training)

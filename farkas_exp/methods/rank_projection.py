@@ -87,6 +87,12 @@ def project_ranks(model: nn.Module, images: Tensor, name: str, threshold: float)
         weight.copy_(project_weight(weight, size, lambda values: change(values, threshold)))
 
 
+def is_due(config: Config, epoch: int) -> bool:
+    """Whether the weights are projected after `epoch` (from 0)."""
+    own, left = config.callback, config.epochs - epoch
+    return own.healing_epochs < left <= own.last_epochs and (own.last_epochs - left) % own.every_epochs == 0
+
+
 class RankProjection(Method):
     """Projects the weights after due epochs."""
 
@@ -120,6 +126,12 @@ class RankProjection(Method):
             raise UserError(
                 f"callback.healing_epochs: {healing} leaves no epoch to project after; it must be less than {last}"
             )
+        if not any(is_due(config, epoch) for epoch in range(config.epochs)):
+            raise UserError(
+                f"callback.every_epochs: {config.callback.every_epochs} leaves no epoch to project after in a run of"
+                f" {config.epochs}, where the last {config.callback.last_epochs} begin before it; choose fewer, or"
+                f" callback.last_epochs={config.epochs}"
+            )
 
     def learning_rate(self, scheduled: float, epoch: int) -> float:
         """In the last epochs `callback.lr`, a tenth of it after a fifth of them and again after a third."""
@@ -130,8 +142,7 @@ class RankProjection(Method):
 
     def after_epoch(self, epoch: int) -> bool:
         """Project after every `every_epochs` of the last `last_epochs` epochs, but for those that heal the network."""
-        own, left = self.config.callback, self.config.epochs - epoch
-        is_due = own.healing_epochs < left <= own.last_epochs and (own.last_epochs - left) % own.every_epochs == 0
-        if is_due:
+        own, due = self.config.callback, is_due(self.config, epoch)
+        if due:
             project_ranks(self.model, self.images, own.name, own.threshold)
-        return is_due
+        return due

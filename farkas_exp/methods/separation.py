@@ -99,6 +99,7 @@ class Separation(Regularizer):
 
     @classmethod
     def refuses(cls, config: Config, world_size: int) -> None:
+        super().refuses(config, world_size)
         if world_size > 1:
             raise UserError(
                 f"regularizer.name: {config.regularizer.name} looks at the units and points of a whole batch, so it is"

@@ -41,10 +41,13 @@ class MuonWithAdamW:
                 matrices.append(group)
             else:
                 others.append(group)
+        if not matrices:
+            raise UserError("optimizer.name: muon is for the matrices of hidden layers, and there are none; use adamw")
         self.matrices = [matrix for group in matrices for matrix in group["params"]]
-        self.parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(others, lr=lr, fused=True)]
-        if matrices:
-            self.parts.append(torch.optim.Muon(matrices, lr=lr, adjust_lr_fn="match_rms_adamw"))
+        self.parts: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(others, lr=lr, fused=True),
+            torch.optim.Muon(matrices, lr=lr, adjust_lr_fn="match_rms_adamw"),
+        ]
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:

@@ -329,7 +329,10 @@ def lacking_configs(others: Mapping[str, Any]) -> Iterator[Config]:
     linear = MLP | {"model.name": "linear_residual", "model.width": None}
     fixup = {"model.name": "fixup34"}
     cosine = {"lr.schedule": "cosine", "lr.milestones": [60, 120, 160]}
-    others_off = ({"optimizer.name": "adam"}, {"augmentation.cutout_fill": "zero"})
+    others_off = (
+        {"optimizer.name": "adam"}, {"augmentation.cutout_fill": "zero"}, {"lr.milestones": []},
+        SEPARATION | {"regularizer.alone": True},
+    )  # fmt: skip
     for part in (off, {}, MLP, linear, fixup, cosine, MOONS, FOLDER, PHASED, *others_off):
         for mixed in ({**part, **others}, {**others, **part}):
             try:

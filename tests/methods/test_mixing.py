@@ -5,9 +5,16 @@ import torch
 from torch.nn import functional as F
 
 from farkas_exp.machine.errors import UserError
+from farkas_exp.methods.mixing import Mixing
 from farkas_exp.training.trainer import TrainerState
 from tests.configs import config
 from tests.trainers import made_trainer, trained
+
+PHASE = {"until": 3, "image_size": 8, "batch_size": 8, "lr_from": 0.1, "lr_to": 0.01}
+PHASED = {
+    "dataset": {"name": "streamed_folder", "root": "pictures", "train_limit": None}, "lr": {"value": 0.01},
+    "batch_size": 128, "phases": {"name": "own", "schedule": [PHASE | {"until": 1, "batch_size": 16}, PHASE]},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
@@ -69,3 +76,11 @@ def test_a_distribution_that_cannot_be_drawn_from_is_refused(kind, alpha):
     with pytest.raises(UserError, match=rf"^augmentation\.{kind}: {alpha} is out of range; it must be "):
         config(augmentation={kind: alpha})
     assert config(augmentation={kind: 0.01}).augmentation
+
+
+@pytest.mark.parametrize(("batch", "processes"), [({"batch_size": 4}, 4), (PHASED, 8)])
+def test_an_image_is_not_mixed_with_itself(batch, processes):
+    made = config(**batch, augmentation={"crop_padding": 0, "flip": False, "cutout": 0, "cutmix": 1.0})
+    Mixing.refuses(made, processes // 2)
+    with pytest.raises(UserError, match=r"^augmentation.cutmix: a batch of 1 image a process has none to mix it with"):
+        Mixing.refuses(made, processes)

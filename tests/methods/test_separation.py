@@ -252,7 +252,7 @@ def test_an_option_that_does_not_fit_is_refused(options, message):
 
 def test_a_compiled_network_cannot_be_watched():
     with pytest.raises(UserError, match="use compile=auto or none"):
-        execution_mode(config(regularizer={"name": "sep_u"}, compile="default"), "default")
+        execution_mode(config(regularizer={"name": "sep_u", "strength": 1.0}, compile="default"), "default")
 
 
 def test_the_constraints_alone_train_without_the_cross_entropy(tmp_path):

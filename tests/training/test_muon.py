@@ -110,11 +110,10 @@ def test_it_goes_on_from_a_checkpoint_as_if_it_had_not_been_stopped(name):
 
 
 @has_muon
-def test_a_network_without_hidden_layers_has_adamw_alone():
-    net = nn.Sequential(nn.Linear(3, 2))
-    optimizer = build_optimizer(net, MUON, 0.01)
-    assert [type(part).__name__ for part in optimizer.parts] == ["AdamW"]
-    optimizer.load_state_dict(optimizer.state_dict())
+def test_a_network_without_hidden_layers_is_refused():
+    """It would be trained by AdamW alone, and reported as Muon's."""
+    with pytest.raises(UserError, match=r"^optimizer.name: muon is for the matrices of hidden layers, .*; use adamw$"):
+        build_optimizer(nn.Sequential(nn.Linear(3, 2)), MUON, 0.01)
 
 
 def test_a_pytorch_without_muon_is_one_line(monkeypatch):
