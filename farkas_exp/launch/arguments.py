@@ -11,6 +11,7 @@ from hydra.core.override_parser.types import Override, ValueType
 
 from farkas_exp.config import arms
 from farkas_exp.config.help import choices
+from farkas_exp.config.options import shown
 from farkas_exp.config.store import config_dir
 from farkas_exp.launch.local_parallel import visible_gpus
 from farkas_exp.machine.errors import UserError, unknown
@@ -84,8 +85,8 @@ def _check_arm(text: str, experiment: str | None, found: dict[str, arms.Arm], fo
         return
     discrete = override.is_sweep_override() and override.is_discrete_sweep()
     for each in list(override.sweep_iterator()) if discrete else [override.value()]:
-        if each is not None and str(each) not in found:
-            raise unknown("arm", str(each), found)
+        if str(each) not in found:
+            raise unknown("arm", shown(each), found)
 
 
 def _refuse_flag(message: str) -> NoReturn:

@@ -33,6 +33,11 @@ def one_line(error: BaseException) -> str:
     key = re.search(r"Could not (?:override|append to config|delete from config) '([^'@]+)", text)
     if key and not text.startswith("In '") and not key.group(1).startswith("hydra."):
         return str(unknown_key(key.group(1)))
+    if of_another := re.search(r"Could not override '(hydra\.(launcher|sweeper)\.[^']+)", text):
+        key, kind = of_another.groups()
+        return f"{key}: unknown to the chosen hydra/{kind}; choose one that has it by hydra/{kind}=..."
+    if isinstance(error.__cause__, OmegaConfBaseException):  # what Hydra could not do with an override, and why
+        text += f"\n{str(error.__cause__).splitlines()[0]}"
     words = "; ".join(line.strip() for line in text.splitlines() if line.strip())
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return words

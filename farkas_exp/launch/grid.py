@@ -64,8 +64,8 @@ def combinations(params: Mapping[str, Any] | None, arguments: Sequence[str], loa
     choices: dict[str, list[str]] = {}  # a later value of a key replaces an earlier one
     for override in OverridesParser.create(config_loader=loader).parse_overrides(given):
         choices[override.get_key_element()] = _values(override)
-    if (count := math.prod(map(len, choices.values()))) > MOST_RUNS:
-        raise UserError(f"this sweep has {count:,} combinations; at most {MOST_RUNS:,} at once")
+    if math.prod(map(len, choices.values())) > MOST_RUNS:
+        raise UserError(f"this sweep has too many combinations; at most {MOST_RUNS:,} at once")
     return list(itertools.product(*choices.values()))
 
 

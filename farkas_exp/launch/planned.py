@@ -27,12 +27,12 @@ def planned(values: dict[str, Any]) -> Config | Outcome:
     return parse(own)
 
 
-def _best(key: str, beyond: bool = False, *, _root_: DictConfig) -> Any:
+def _best(*keys: str, beyond: bool = False, _root_: DictConfig) -> Any:
     """The value of `${best:KEY}` or `${beyond:KEY}`; see `best.best_value`."""
     from farkas_exp.runs.best import best_value
 
     run, _ = arms.of_run(_but_for_choices(_root_))
-    return best_value(key, run, beyond)
+    return best_value(",".join(map(str, keys)), run, beyond)
 
 
 def _but_for_choices(composed: DictConfig) -> dict[str, Any]:

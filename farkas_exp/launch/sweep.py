@@ -83,7 +83,8 @@ class Sweep:
                     folder.mkdir()
                     return folder
         except OSError as error:
-            raise UserError(f"runs_dir: cannot write to {error.filename or self.wanted}: {error.strerror}") from None
+            key = "runs_dir" if self.wanted.is_relative_to(self.runs_dir.absolute()) else "hydra.sweep.dir"
+            raise UserError(f"{key}: cannot write to {error.filename or self.wanted}: {error.strerror}") from None
         raise AssertionError
 
 

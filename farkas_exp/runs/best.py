@@ -21,7 +21,7 @@ from farkas_exp.config.composition import is_searched
 from farkas_exp.config.options import shown
 from farkas_exp.config.store import is_choice
 from farkas_exp.machine.commands import command
-from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.errors import UserError, unknown
 from farkas_exp.machine.terminal import printable
 from farkas_exp.runs import DONE, RunRecord, Runs, query, survey
 from farkas_exp.runs.command import folder_at, read_words
@@ -125,11 +125,14 @@ def best_value(key: str, config: Mapping[str, Any], beyond: bool = False) -> Any
     beyond the end at which the best one lies, as `${beyond:KEY}`. The configuration is nested, not resolved.
 
     Raises:
-        UserError: the search has no such run, is not finished, has not the same seeds for every value, may have
-            unreadable runs, or has runs on different data; a choice made from part of a search could change.
+        UserError: no such key decides a run's numbers; or the search has no such run, is not finished, has not the same
+            seeds for every value, may have unreadable runs, or has runs on different data; a choice made from part of a
+            search could change.
     """
     defaults = query.default_settings()
     own = query.deciding_settings(config)
+    if key not in {**defaults, **own}:
+        raise unknown(f"${{{'beyond' if beyond else 'best'}:{key}}}", key, {**defaults, **own})
     free = {name for name, value in own.items() if is_searched(value)} | {"dataset.validation"}
     runs_dir = Path(str(config.get("runs_dir")))
     found = survey(runs_dir)

@@ -100,6 +100,14 @@ def test_part_of_a_search_chooses_nothing(tmp_path):
         best_value("lr.value", asked(tmp_path / "other"))
 
 
+@pytest.mark.parametrize("key", ["lr.vlaue", "lr", "seed", "", "lr.value,lr.value"])
+def test_a_key_that_no_search_can_choose_is_refused(tmp_path, key):
+    """It had the value null, which switches most options off."""
+    searched(tmp_path, 0.1, 10.0)
+    with pytest.raises(UserError, match=rf"^\$\{{best:{key}}}: unknown '{key}'.* lr\.value,"):
+        best_value(key, asked(tmp_path))
+
+
 def test_a_lucky_seed_of_few_is_no_best_value(tmp_path, capsys):
     searched(tmp_path, 0.1, 10.0, 14.0, 12.0)
     searched(tmp_path, 0.2, 11.0, 13.0)
