@@ -25,10 +25,16 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from farkas_exp.machine import signals  # noqa: E402
+
+if __name__ == "__main__":
+    signals.take_over()  # what follows takes seconds
+
 from farkas_exp.config import Config, declared, parse  # noqa: E402
 from farkas_exp.config.identity import identify  # noqa: E402
 from farkas_exp.config.options import keys_of  # noqa: E402
 from farkas_exp.config.parsing import schema_defaults  # noqa: E402
+from farkas_exp.machine.commands import command  # noqa: E402
 from farkas_exp.machine.errors import UserError, in_one_line  # noqa: E402
 from farkas_exp.machine.files import scratch_folder, write_text  # noqa: E402
 from farkas_exp.machine.output import plural  # noqa: E402
@@ -360,23 +366,21 @@ def _error(line: Mapping[str, Any]) -> float | None:
     return None if line["result"].get("status") != FINISHED or type(error) not in (int, float) else error
 
 
-def main() -> int:
-    """Keep, restore or compare."""
+def parser() -> argparse.ArgumentParser:
+    """What the command takes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("keep", "restore", "compare"))
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
-    given = parser.parse_args()
+    return parser
+
+
+@command(lambda: parser().format_help())
+def main(arguments: Sequence[str]) -> None:
+    """Keep, restore or compare."""
+    given = parser().parse_args(arguments)
     actions: dict[str, Callable[[Path, Path], None]] = {"keep": keep, "restore": restore, "compare": compare}
-    try:
-        actions[given.what](given.source, given.target)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {error.filename2 or error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
-    return 0
+    actions[given.what](given.source, given.target)
 
 
 if __name__ == "__main__":

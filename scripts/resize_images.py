@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from farkas_exp.data.files.resize import main
+from farkas_exp.machine import signals
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(signals.command("farkas_exp.data.files.resize"))

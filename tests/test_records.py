@@ -1,13 +1,14 @@
 """What runs have measured, kept in one small file, and runs made of it again."""
 
 import json
-import runpy
+import subprocess
 import sys
 
 import pytest
 
 from farkas_exp.runs import read_json, survey
 from farkas_exp.runs.query import fingerprint, ranked_error
+from scripts.records import main
 from tests.made_runs import make_run, settings
 from tests.paths import ROOT
 
@@ -16,15 +17,12 @@ ROWS = [{"epoch": 1, "lr": 3.2e-06, "train_loss": 0.3, "train_error": 35.061728,
          "test_error": 70.123456, "epoch_seconds": 3.0, "extra": None}]  # fmt: skip
 
 
-def records(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["records.py", *map(str, arguments)])
-    with pytest.raises(SystemExit) as left:
-        runpy.run_path(str(ROOT / "scripts" / "records.py"), run_name="__main__")
-    return left.value.code
+def records(*arguments):
+    return main([str(argument) for argument in arguments])
 
 
 @pytest.fixture
-def kept(tmp_path, monkeypatch):
+def kept(tmp_path):
     """A folder of three runs, finished, failed and interrupted, and the file of them."""
     sixth = settings("farkasnet18", epochs=1, init={"name": "kaiming", "last_scale": SIXTH})
     made = make_run(tmp_path / "runs", sixth, test_error=70.123456, rows=ROWS)
@@ -34,7 +32,7 @@ def kept(tmp_path, monkeypatch):
     (made / "diagnostics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in measured))
     make_run(tmp_path / "runs", settings("resnet18"), seed=3, state="failed", reason="loss is not finite", rows=[])
     make_run(tmp_path / "runs", settings("resnet34", epochs=5), state="interrupted", rows=ROWS)
-    assert records(monkeypatch, "keep", tmp_path / "runs", tmp_path / "kept.jsonl") == 0
+    assert records("keep", tmp_path / "runs", tmp_path / "kept.jsonl") == 0
     return tmp_path / "kept.jsonl"
 
 
@@ -59,9 +57,9 @@ def test_a_line_is_a_run_with_its_figures_by_epoch_and_no_path(kept, tmp_path):
     assert (interrupted["state"], interrupted["result"]) == ("interrupted", None)
 
 
-def test_restored_runs_are_the_runs_that_were_kept(kept, tmp_path, monkeypatch, capsys):
-    assert records(monkeypatch, "restore", kept, tmp_path / "again") == 0
-    assert records(monkeypatch, "keep", tmp_path / "again", tmp_path / "twice.jsonl") == 0
+def test_restored_runs_are_the_runs_that_were_kept(kept, tmp_path, capsys):
+    assert records("restore", kept, tmp_path / "again") == 0
+    assert records("keep", tmp_path / "again", tmp_path / "twice.jsonl") == 0
     assert (tmp_path / "twice.jsonl").read_text() == kept.read_text()
     first, again = (
         {(r.identity, r.seed): r for r in survey(str(tmp_path / name)).records} for name in ("runs", "again")
@@ -69,13 +67,13 @@ def test_restored_runs_are_the_runs_that_were_kept(kept, tmp_path, monkeypatch, 
     assert first.keys() == again.keys()
     for key, run in first.items():
         assert (again[key].state, again[key].epoch, again[key].damage) == (run.state, run.epoch, "")
-    assert records(monkeypatch, "restore", kept, tmp_path / "again") == 0
+    assert records("restore", kept, tmp_path / "again") == 0
     assert "0 runs made in" in capsys.readouterr().out
 
 
-def test_a_run_that_is_there_stays(kept, tmp_path, monkeypatch):
+def test_a_run_that_is_there_stays(kept, tmp_path):
     before = {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*.json*")}
-    assert records(monkeypatch, "restore", kept, tmp_path / "runs") == 0
+    assert records("restore", kept, tmp_path / "runs") == 0
     assert {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*.json*")} == before
 
 
@@ -92,9 +90,9 @@ def test_a_run_that_is_there_stays(kept, tmp_path, monkeypatch):
         ('"state"', '"state', "one line of JSON"),
     ],
 )
-def test_a_line_that_was_changed_is_named(old, new, message, kept, tmp_path, monkeypatch, capsys):
+def test_a_line_that_was_changed_is_named(old, new, message, kept, tmp_path, capsys):
     kept.write_text(kept.read_text().replace(old, new, 1))
-    assert records(monkeypatch, "restore", kept, tmp_path / "again") == 2
+    assert records("restore", kept, tmp_path / "again") == 2
     shown = capsys.readouterr().err
     assert shown.startswith(f"error: {kept}, line 1: ")
     assert message in shown
@@ -107,44 +105,44 @@ def test_a_run_is_restored_whole_or_not_at_all(kept, tmp_path, monkeypatch, caps
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("farkas_exp.runs.record.write_result", stop)
+        patched.setattr("scripts.records.write_result", stop)
         with pytest.raises(KeyboardInterrupt):
-            records(patched, "restore", kept, tmp_path / "again")
+            records("restore", kept, tmp_path / "again")
     assert not list((tmp_path / "again").iterdir())
     (made,) = (tmp_path / "runs").glob("farkas*/seed_0")
     (tmp_path / "again" / made.relative_to(tmp_path / "runs")).mkdir(parents=True)
-    assert records(monkeypatch, "restore", kept, tmp_path / "again") == 0, "an empty folder is not in the way"
+    assert records("restore", kept, tmp_path / "again") == 0, "an empty folder is not in the way"
     (tmp_path / "again" / made.relative_to(tmp_path / "runs") / "run.json").unlink()
-    assert records(monkeypatch, "restore", kept, tmp_path / "again") == 2
+    assert records("restore", kept, tmp_path / "again") == 2
     assert "is there, without a run.json; move it away" in capsys.readouterr().err
 
 
-def test_another_outcome_of_a_run_that_is_there_is_named(kept, tmp_path, monkeypatch, capsys):
+def test_another_outcome_of_a_run_that_is_there_is_named(kept, tmp_path, capsys):
     (path,) = (tmp_path / "runs").glob("farkas*/seed_0/result.json")
     path.unlink()
-    assert records(monkeypatch, "restore", kept, tmp_path / "runs") == 0
+    assert records("restore", kept, tmp_path / "runs") == 0
     shown = capsys.readouterr().out
     assert shown.startswith(f"0 runs made in {tmp_path / 'runs'}, 3 were there\n")
     assert f"1 of those that were there have another outcome than in the file, such as {path.parent}" in shown
 
 
-def test_no_file_loses_an_outcome(kept, tmp_path, monkeypatch, capsys):
+def test_no_file_loses_an_outcome(kept, tmp_path, capsys):
     before = kept.read_text()
     for path in (tmp_path / "runs").glob("farkas*/seed_0/result.json"):
         path.unlink()
-    assert records(monkeypatch, "keep", tmp_path / "runs", kept) == 2
+    assert records("keep", tmp_path / "runs", kept) == 2
     assert "holds 1 outcome that" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
-    assert records(monkeypatch, "keep", tmp_path / "empty", tmp_path / "new.jsonl") == 2
+    assert records("keep", tmp_path / "empty", tmp_path / "new.jsonl") == 2
     other = tmp_path / "other.jsonl"
     other.write_text("[1, 2]\n")
     for wrong in (other, tmp_path / "runs", tmp_path / "README.md", tmp_path / "none" / "kept.jsonl"):
-        assert records(monkeypatch, "keep", tmp_path / "runs", wrong) == 2
+        assert records("keep", tmp_path / "runs", wrong) == 2
     assert capsys.readouterr().err.count("\n") == 5
     assert (kept.read_text(), other.read_text()) == (before, "[1, 2]\n")
 
 
-def test_what_could_not_be_restored_is_not_kept_in_silence(kept, tmp_path, monkeypatch, capsys):
+def test_what_could_not_be_restored_is_not_kept_in_silence(kept, tmp_path, capsys):
     (path,) = (tmp_path / "runs").glob("resnet34*/seed_0/run.json")
     record = json.loads(path.read_text())
     record["config"]["epochs"] = 7  # without a checksum
@@ -152,29 +150,29 @@ def test_what_could_not_be_restored_is_not_kept_in_silence(kept, tmp_path, monke
     measured = json.dumps({"epoch": 0, "measures": ["activity", "hessian"], "settings": {}, "layers": []})
     for folder in (tmp_path / "runs").glob("resnet18*/seed_3"):
         (folder / "diagnostics.jsonl").write_text(measured + "\n")
-    assert records(monkeypatch, "keep", tmp_path / "runs", tmp_path / "new.jsonl") == 0
+    assert records("keep", tmp_path / "runs", tmp_path / "new.jsonl") == 0
     shown = capsys.readouterr().out
     assert "2 runs in" in shown
     assert f"{path.parent} (it could not be restored: {path.parent.parent.name}: its settings have" in shown
     assert "measurements that are not kept: hessian of 1 run" in shown
 
 
-def test_a_failed_run_ranks_at_chance_among_its_own_classes_once_it_is_restored(tmp_path, monkeypatch):
+def test_a_failed_run_ranks_at_chance_among_its_own_classes_once_it_is_restored(tmp_path):
     folder = settings(dataset__name="image_folder", dataset__root="/pictures/cats", augmentation__crop_padding=0)
     made = make_run(tmp_path / "runs", folder, state="failed", reason="loss is not finite", rows=[])
     data = {"name": "cats", "train": 8, "test": 2, "classes": 4, "fingerprint": "f", "class_names": list("abcd")}
     (made / "environment.json").write_text(json.dumps({"data": data, "starts": []}))
-    assert records(monkeypatch, "keep", tmp_path / "runs", tmp_path / "kept.jsonl") == 0
+    assert records("keep", tmp_path / "runs", tmp_path / "kept.jsonl") == 0
     assert "/pictures" not in (tmp_path / "kept.jsonl").read_text()
-    assert records(monkeypatch, "restore", tmp_path / "kept.jsonl", tmp_path / "again") == 0
+    assert records("restore", tmp_path / "kept.jsonl", tmp_path / "again") == 0
     (again,) = survey(tmp_path / "again").records
     assert (ranked_error(again), fingerprint(again)) == (75.0, "f")
 
 
-def test_runs_of_an_older_version_are_kept(tmp_path, monkeypatch):
+def test_runs_of_an_older_version_are_kept(tmp_path):
     old = ROOT / "tests" / "fixtures" / "runs_0_1"
-    assert records(monkeypatch, "keep", old, tmp_path / "old.jsonl") == 0
-    assert records(monkeypatch, "restore", tmp_path / "old.jsonl", tmp_path / "again") == 0
+    assert records("keep", old, tmp_path / "old.jsonl") == 0
+    assert records("restore", tmp_path / "old.jsonl", tmp_path / "again") == 0
     first, again = (
         {(run.identity, run.seed): (run.state, run.epoch, run.result and run.result["status"]) for run in runs}
         for runs in (survey(old).records, survey(tmp_path / "again").records)
@@ -182,14 +180,14 @@ def test_runs_of_an_older_version_are_kept(tmp_path, monkeypatch):
     assert first == again
 
 
-def test_a_run_twice_in_a_file_is_refused(kept, tmp_path, monkeypatch, capsys):
+def test_a_run_twice_in_a_file_is_refused(kept, tmp_path, capsys):
     kept.write_text(kept.read_text() + kept.read_text())
     for command in (("restore", kept, tmp_path / "again"), ("compare", kept, kept)):
-        assert records(monkeypatch, *command) == 2
+        assert records(*command) == 2
         assert "line 4: farkasnet18-" in capsys.readouterr().err
 
 
-def test_the_same_runs_of_two_files_are_compared(kept, tmp_path, monkeypatch, capsys):
+def test_the_same_runs_of_two_files_are_compared(kept, tmp_path, capsys):
     first = json.loads(kept.read_text().splitlines()[0])
     made = {"one": [60.0, 61.0, None], "two": [63.0, 60.0, 90.0]}
     for name, errors in made.items():
@@ -202,7 +200,7 @@ def test_the_same_runs_of_two_files_are_compared(kept, tmp_path, monkeypatch, ca
             for seed, error in enumerate(errors)
         ]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert records(monkeypatch, "compare", tmp_path / "one.jsonl", tmp_path / "two.jsonl") == 0
+    assert records("compare", tmp_path / "one.jsonl", tmp_path / "two.jsonl") == 0
     shown = capsys.readouterr().out
     assert "| 0 | 60.00 | 63.00 | +3.00 |" in shown
     assert "| 1 | 61.00 | 60.00 | -1.00 |" in shown
@@ -211,7 +209,7 @@ def test_the_same_runs_of_two_files_are_compared(kept, tmp_path, monkeypatch, ca
     assert shown.rstrip().endswith("1.58."), "the root of (9 + 1) / 2 / 2"
 
 
-def test_a_comparison_names_what_it_leaves_out(kept, tmp_path, monkeypatch, capsys):
+def test_a_comparison_names_what_it_leaves_out(kept, tmp_path, capsys):
     farkas, plain, _ = map(json.loads, kept.read_text().splitlines())
     other = tmp_path / "other" / "kept.jsonl"
     other.parent.mkdir()
@@ -221,7 +219,7 @@ def test_a_comparison_names_what_it_leaves_out(kept, tmp_path, monkeypatch, caps
     other.write_text(
         "".join(json.dumps(line) + "\n" for line in (farkas, {**plain, "data": {"train": "2"}}, {**plain, "seed": 9}))
     )
-    assert records(monkeypatch, "compare", kept, other) == 0
+    assert records("compare", kept, other) == 0
     shown = capsys.readouterr().out
     assert f"| run | seed | {kept} | {other} |".replace("_", r"\_") in shown, "two files of one name"
     assert "other/kept.jsonl: 1 ended run." in shown
@@ -232,33 +230,33 @@ def test_a_comparison_names_what_it_leaves_out(kept, tmp_path, monkeypatch, caps
 @pytest.mark.parametrize(
     "result", [{}, {"status": "done"}, {"status": "finished"}, {"status": "finished", "test_error": "a"}]
 )
-def test_a_damaged_outcome_is_not_compared(result, kept, tmp_path, monkeypatch, capsys):
+def test_a_damaged_outcome_is_not_compared(result, kept, tmp_path, capsys):
     line = json.loads(kept.read_text().splitlines()[0])
     wrong = tmp_path / "wrong.jsonl"
     wrong.write_text(json.dumps({**line, "result": {**result, "of": 1}}) + "\n")
-    assert records(monkeypatch, "compare", kept, wrong) == 2
+    assert records("compare", kept, wrong) == 2
     assert capsys.readouterr().err.startswith(f"error: {wrong}: the result of farkasnet18-")
 
 
-def test_what_cannot_be_read_or_written_is_one_line(tmp_path, monkeypatch, capsys):
-    assert records(monkeypatch, "keep", tmp_path / "none", tmp_path / "kept.jsonl") == 2
-    assert records(monkeypatch, "restore", tmp_path / "none", tmp_path / "runs") == 2
-    assert records(monkeypatch, "compare", tmp_path / "none", tmp_path / "none") == 2
+def test_what_cannot_be_read_or_written_is_one_line(tmp_path, capsys):
+    assert records("keep", tmp_path / "none", tmp_path / "kept.jsonl") == 2
+    assert records("restore", tmp_path / "none", tmp_path / "runs") == 2
+    assert records("compare", tmp_path / "none", tmp_path / "none") == 2
     assert capsys.readouterr().err.count("\n") == 3
 
 
-def test_what_is_left_out_is_named(tmp_path, monkeypatch, capsys):
+def test_what_is_left_out_is_named(tmp_path, capsys):
     make_run(tmp_path, settings())
     (make_run(tmp_path, settings(), seed=1) / "run.json").write_text("{")
-    assert records(monkeypatch, "keep", tmp_path, tmp_path / "kept.jsonl") == 0
+    assert records("keep", tmp_path, tmp_path / "kept.jsonl") == 0
     assert "1 not among the runs: " in capsys.readouterr().out
 
 
-def test_the_files_in_results_make_runs(tmp_path, monkeypatch):
+def test_the_files_in_results_make_runs(tmp_path):
     files = sorted((ROOT / "results").glob("*.jsonl"))
     assert files
     for file in files:
-        assert records(monkeypatch, "restore", file, tmp_path / file.stem) == 0
+        assert records("restore", file, tmp_path / file.stem) == 0
         made = survey(str(tmp_path / file.stem))
         assert len(made.records) == len(file.read_text().splitlines())
         assert not [run.damage for run in made.records if run.damage]
@@ -266,3 +264,23 @@ def test_the_files_in_results_make_runs(tmp_path, monkeypatch):
             start["commit"] for run in made.records for start in read_json(run.path / "environment.json")["starts"]
         ]
         assert all(commits)
+
+
+STOPPED = """
+import builtins, os, runpy, signal, sys
+imported = builtins.__import__
+def stopped(name, *rest, **more):
+    if name.startswith(("farkas_exp.config", "farkas_exp.data")):
+        os.kill(os.getpid(), signal.SIGINT)
+        signal.pause()
+    return imported(name, *rest, **more)
+builtins.__import__ = stopped
+runpy.run_path(sys.argv[1], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("script", ["records", "make_image_folder"])
+def test_a_script_that_is_stopped_while_it_starts_says_nothing(script):
+    command = [sys.executable, "-c", STOPPED, str(ROOT / "scripts" / f"{script}.py")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (75, "", "")

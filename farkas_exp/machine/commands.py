@@ -31,7 +31,8 @@ def command(help: Callable[[], str] | str) -> Callable[[Callable[[Sequence[str]]
                 warn(f"error: {printable(error)}")
                 return 2
             except OSError as error:
-                warn(f"error: {printable(error.filename or 'this command')}: {error.strerror or error}")
+                file = error.filename2 or error.filename or "this command"
+                warn(f"error: {printable(file)}: {error.strerror or error}")
                 return 2
             return 0
 

@@ -18,6 +18,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.util import Finalize
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ import numpy as np
 from farkas_exp.data.files.decode import View, decode, quiet
 from farkas_exp.machine.cores import cores
 from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.signals import held
 
 AHEAD = 3
 """Batches in memory: one in use, the others being decoded."""
@@ -146,10 +148,12 @@ class DecodingPool:
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would copy the locks of this process's threads
+        resource_tracker.ensure_running()  # the first process would start it, which lets signals through again
         for _ in range(self.workers):
             ours, theirs = context.Pipe()
             process = context.Process(target=_work, args=(theirs,), name="farkas_exp decoder", daemon=True)
-            process.start()
+            with held():  # a terminal or cluster signals all processes, and the trainer decides when to stop
+                process.start()
             theirs.close()
             self._connections.append(ours)
             self._processes.append(process)
@@ -208,9 +212,8 @@ class DecodingPool:
 
 def _work(connection: Connection) -> None:
     """The main loop of a worker: serve requests in order, until the trainer is gone."""
-    # the trainer decides when to stop, but a terminal or cluster signals all processes
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"):
-        signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in (signal.SIGUSR1, signal.SIGUSR2):  # the other signals to stop are held back for good
+        signal.signal(number, signal.SIG_IGN)
     memory = memoryview(b"")
     while True:
         try:

@@ -19,7 +19,7 @@ from farkas_exp.data.files.pool import DecodingPool, default_workers
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.files import replacing
 from farkas_exp.machine.output import patient, warn
-from farkas_exp.machine.signals import STATUS
+from farkas_exp.machine.signals import last_words
 from farkas_exp.machine.terminal import shown
 
 QUALITY = 90
@@ -198,15 +198,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         sets = list_images(str(given.source), allow_empty=True)
         total = sum(map(len, reduction.chosen(sets)))
-        with Progress(*Progress.get_default_columns(), "{task.completed:,}", console=console) as progress:
+        with (
+            last_words(partial(warn, "stopped; the same command goes on from here")),
+            Progress(*Progress.get_default_columns(), "{task.completed:,}", console=console) as progress,
+        ):
             task = progress.add_task(f"{target.name}", total=total)
             lines = resize_folder(sets, target, reduction, given.workers, partial(progress.advance, task))
     except UserError as error:
         warn(f"error: {error}")
         return 2
-    except KeyboardInterrupt:
-        warn("stopped; the same command goes on from here")
-        return STATUS
     for line in lines:
         print(line)
     print(f"{target}: {total - len(lines):,} of {total:,} images")

@@ -13,6 +13,7 @@ from PIL import Image
 from farkas_exp.data.files.decode import CentreCrop, RandomCrop, image_sizes
 from farkas_exp.data.files.made import make_folder
 from farkas_exp.data.files.pool import DecodingPool, Request
+from farkas_exp.machine import signals
 from farkas_exp.machine.errors import UserError
 
 
@@ -93,6 +94,17 @@ def test_a_killed_worker_is_said_and_replaced(paths):
     with pytest.raises(RuntimeError, match=r"a decoding process ended \(exit code -9\)"):
         decoded(pool, wanted)
     assert len(decoded(pool, wanted)) == 3
+    pool.close()
+
+
+def test_a_signal_to_all_processes_ends_no_worker_that_is_still_starting(paths):
+    """The trainer would take it for a crash of its data; it decides itself when to stop."""
+    pool = DecodingPool(1)
+    pool._start()
+    (worker,) = pool._processes
+    for number in signals.STOP_SIGNALS:
+        os.kill(worker.pid, number)
+    assert len(decoded(pool, requests(paths))) == 3
     pool.close()
 
 
