@@ -91,11 +91,11 @@ def multiplied(weight: Tensor, bias: B, multiplier: Tensor | None) -> tuple[Tens
 class _ResidualEnd(Standardizable):
     """The end of a residual branch: `forward(hidden, shortcut)` forms the sum."""
 
-    scaling = UNSCALED
     multiplier: nn.Parameter | None
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.scaling = UNSCALED
         self.register_parameter("multiplier", None)
 
     def set_scaling(self, scaling: Scaling) -> None:
@@ -168,12 +168,12 @@ BranchEnd = nn.Conv2d | nn.Linear | FarkasResidualConv2d
 class ResidualBlock(nn.Module):
     """A block that adds a branch to its input, and knows the end of the branch."""
 
-    scaling = UNSCALED
     multiplier: nn.Parameter | None
     """Of a block that forms the sum itself, like its scaling; otherwise its last layer has them."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.scaling = UNSCALED
         self.register_parameter("multiplier", None)
 
     def terms(self, branch: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor]:

@@ -346,6 +346,10 @@ def test_every_network_runs_forward_on_a_pretended_gpu(name, normalization):
     own = {"blocks": (1, 1), "widths": (8, 12), "depth": 2, "width": 8}
     options = {key: own[key] for key in own if key in NETWORKS[name].options}
     with FakeTensorMode(), torch.device("cuda"):
+        try:
+            torch.rand(1).uniform_()
+        except RuntimeError as error:
+            pytest.skip(f"this PyTorch asks a real GPU for pretended random numbers: {error}".splitlines()[0])
         model = create_model(name, image_size=32, normalization=normalization, **options)
         accelerate(model, torch.device("cuda"))
         logits = model(torch.rand(4, 3, 32, 32))
