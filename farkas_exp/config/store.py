@@ -1,5 +1,6 @@
 """The choices of the groups: their files, and those that other packages register, told to Hydra with the schema."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from farkas_exp.config.parsing import schema_defaults
 from farkas_exp.registry import load_plugins
 
 
+@functools.cache
 def config_dir() -> str:
     """The folder of the YAML files: inside the installed package, or `conf/` of a checkout."""
     package = Path(__file__).resolve().parent.parent
@@ -42,11 +44,19 @@ def tell_hydra(overrides: Sequence[str] = ()) -> None:
     """Load the plugins, including those in the overrides, and store the schema and every choice without a file."""
     load_plugins(named_plugins(overrides))
     store = ConfigStore.instance()
-    store.store(name="schema", node=schema_defaults())
+    store.repo["schema.yaml"] = _schema(tuple(map(tuple, registries().values())))
     for group, entries in registries().items():
         for name in entries:
             if not is_choice(group, name):
                 store.store(group=group, name=name, node={"name": name})
+
+
+@functools.lru_cache(maxsize=1)
+def _schema(names: tuple[tuple[str, ...], ...]) -> Any:
+    """The schema as Hydra's store keeps it, with the options that the registered `names` bring."""
+    store = ConfigStore()
+    store.store(name="schema", node=schema_defaults())
+    return store.repo["schema.yaml"]
 
 
 def named_plugins(overrides: Sequence[str]) -> list[str]:

@@ -5,6 +5,7 @@ overrides by quotes, in files by their tag. A `~` at the start of a path means h
 """
 
 import functools
+import os
 import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -122,11 +123,20 @@ class FileConfigSource(file_config_source.FileConfigSource):
         file = (Path(self.path) / self._normalize_file_name(config_path)).resolve()
         if not file.exists():
             raise ConfigLoadError(f"Config not found : {file}")
-        text = file.read_text(encoding="utf-8")
-        header = ConfigSource._get_header_dict(text[:512])
-        values = read_yaml(text, _package(config_path, header.get("package")), str(file))
+        stat, read_by = file.stat(), (*text_keys(), os.path.expanduser("~"))
+        header, values = _read(file, config_path, (stat.st_ino, stat.st_mtime_ns, stat.st_size), read_by)
         path = f"{self.scheme()}://{self.path}"
-        return ConfigResult(config=OmegaConf.create(values), path=path, provider=self.provider, header=header)
+        return ConfigResult(config=OmegaConf.create(values), path=path, provider=self.provider, header=dict(header))
+
+
+@functools.lru_cache(maxsize=1024)
+def _read(
+    file: Path, config_path: str, version: tuple[int, ...], read_by: tuple[str, ...]
+) -> tuple[dict[str, Any], Any]:
+    """The header and the values of this version of a file, as the text keys and the home in `read_by` have them."""
+    text = file.read_text(encoding="utf-8")
+    header = ConfigSource._get_header_dict(text[:512])
+    return header, read_yaml(text, _package(config_path, header.get("package")), str(file))
 
 
 def read_yaml(text: str, package: str = "", name: str = "a text") -> Any:

@@ -1,11 +1,12 @@
 """Texts stay texts on the command line, in sweeps and in YAML files; a ~ means home in each of them."""
 
+import os
 from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from farkas_exp.config.texts import keep_texts, read_yaml, text_keys
+from farkas_exp.config.texts import FileConfigSource, keep_texts, read_yaml, text_keys
 from farkas_exp.launch.cli import main
 from farkas_exp.runs import collect
 from tests.small_command import SMALL, small
@@ -84,6 +85,27 @@ def test_null_and_home_in_a_file(monkeypatch: pytest.MonkeyPatch):
         "arm": None, "runs_dir": "/home/me/runs", "dataset": {"root": None, "label": None},
     }  # fmt: skip
     assert read_yaml("dataset: {root: '~'}") == {"dataset": {"root": "/home/me"}}
+
+
+def test_a_file_is_read_again_once_it_or_the_home_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    source, file = FileConfigSource("main", str(tmp_path)), tmp_path / "mine.yaml"
+    file.write_text("# @package _global_\nruns_dir: ~/a\n")
+    monkeypatch.setenv("HOME", "/one")
+    first = source.load_config("mine")
+    first.config.runs_dir, first.header["package"] = "changed", "changed"
+    again = source.load_config("mine")
+    assert (again.config, again.header["package"]) == ({"runs_dir": "/one/a"}, "_global_")
+    monkeypatch.setenv("HOME", "/two")
+    assert source.load_config("mine").config == {"runs_dir": "/two/a"}
+    kept = file.stat()
+    file.write_text("# @package _global_\nruns_dir: ~/b\n")
+    os.utime(file, ns=(kept.st_atime_ns, kept.st_mtime_ns + 1))
+    assert source.load_config("mine").config == {"runs_dir": "/two/b"}
+    replaced = tmp_path / "replaced.yaml"
+    replaced.write_text("# @package _global_\nruns_dir: ~/c\n")
+    os.utime(replaced, ns=(kept.st_atime_ns, kept.st_mtime_ns + 1))
+    replaced.replace(file)
+    assert source.load_config("mine").config == {"runs_dir": "/two/c"}
 
 
 def test_a_run_goes_where_its_text_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
