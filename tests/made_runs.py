@@ -2,13 +2,15 @@
 
 import json
 import math
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from farkas_exp.config import parse, to_dict
-from farkas_exp.config.identity import identify
+from farkas_exp.config import Config, parse, to_dict
+from farkas_exp.config.identity import Identity, identify
 from farkas_exp.machine.files import write_text
 from farkas_exp.runs import RunDirectory, write_json
 
@@ -27,6 +29,10 @@ def settings(model: str = "resnet18", **overrides: Any) -> dict[str, Any]:
     return nested
 
 
+_PARSED: dict[str, tuple[Config, Identity]] = {}
+"""Each configuration of which there is a run by now: many tests make the same ones."""
+
+
 def make_run(
     runs_dir: Path,
     config: dict[str, Any],
@@ -40,16 +46,18 @@ def make_run(
     rows: list[dict[str, Any]] | None = None,
 ) -> Path:
     """Write a run directory of `config` and `seed` in the given state, with curves that end on `test_error`."""
-    parsed = parse({**config, "seed": seed, "runs_dir": str(runs_dir)})
-    identity = identify(parsed)
+    if (known := repr(config)) not in _PARSED:
+        checked = parse(config)
+        _PARSED[known] = checked, identify(checked)
+    parsed, identity = _PARSED[known]
+    parsed = replace(parsed, seed=seed, runs_dir=str(runs_dir))
     run = RunDirectory(runs_dir / identity.folder / f"seed_{seed}")
     run.path.mkdir(parents=True, exist_ok=True)
     done = parsed.epochs if epoch is None else epoch
     record = {"schema": 1, "identity": identity.hash, "slug": identity.slug, "seed": seed, "wandb_id": f"w{seed}"}
     write_json(run.record, {**record, "created": "2026-01-01T00:00:00", "config": to_dict(parsed)})
     write_json(run.state, {"state": state, "epoch": done, "epochs": parsed.epochs, "test_error": test_error})
-    curve = rows if rows is not None else made_rows(done, test_error, seed)
-    write_text(run.metrics, "".join(json.dumps(row) + "\n" for row in curve))
+    write_text(run.metrics, _made_lines(done, test_error, seed) if rows is None else _lines(rows))
     if state in ("finished", "failed"):
         outcome = {
             "schema": 1, "status": state, "reason": reason, "epochs": done, "test_error": test_error,
@@ -60,6 +68,15 @@ def make_run(
         outcome |= result or {}
         write_json(run.result, outcome)
     return run.path
+
+
+@cache
+def _made_lines(epochs: int, last_error: float, seed: int) -> str:
+    return _lines(made_rows(epochs, last_error, seed))
+
+
+def _lines(rows: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 def made_rows(epochs: int, last_error: float, seed: int = 0, start: float = 90.0) -> list[dict[str, Any]]:

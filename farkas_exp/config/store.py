@@ -44,7 +44,7 @@ def tell_hydra(overrides: Sequence[str] = ()) -> None:
     """Load the plugins, including those in the overrides, and store the schema and every choice without a file."""
     load_plugins(named_plugins(overrides))
     store = ConfigStore.instance()
-    store.repo["schema.yaml"] = _schema(tuple(map(tuple, registries().values())))
+    store.repo["schema.yaml"] = _schema(tuple(tuple(iter(entries)) for entries in registries().values()))
     for group, entries in registries().items():
         for name in entries:
             if not is_choice(group, name):

@@ -43,18 +43,23 @@ def deciding_settings(config: Mapping[str, Any], schema: Any = Config, prefix: s
 
     A key that the schema does not know, from a later version, counts among them; without a schema every key does.
     """
-    fields = {f.name: f for f in dataclasses.fields(schema)} if schema else {}
+    fields = _fields(schema)
     flat: dict[str, Any] = {}
     for key in [*(k for k in fields if k in config), *(k for k in config if k not in fields)]:
-        field, value = fields.get(key), config[key]
-        if field is not None and not declared(field).decides:
-            continue
-        if isinstance(value, Mapping):
-            inner = field.type if field is not None and dataclasses.is_dataclass(field.type) else None
+        decides, inner = fields.get(key, (True, None))
+        value = config[key]
+        if decides and isinstance(value, dict):
             flat |= deciding_settings(value, inner, f"{prefix}{key}.")
-        else:
+        elif decides:
             flat[prefix + key] = value
     return flat
+
+
+@cache
+def _fields(schema: Any) -> Mapping[str, tuple[bool, Any]]:
+    """Whether each field of a schema, or of none, decides, and the schema of its group."""
+    fields = dataclasses.fields(schema) if schema else ()
+    return {f.name: (declared(f).decides, f.type if dataclasses.is_dataclass(f.type) else None) for f in fields}
 
 
 def default_settings() -> Mapping[str, Any]:
@@ -110,7 +115,7 @@ def _options(registered: tuple[Any, ...]) -> Mapping[str, Option]:
 
 def _registered() -> tuple[Any, ...]:
     """The choices that each group has by now; plug-ins add to them."""
-    return tuple(map(tuple, registries().values()))
+    return tuple(tuple(iter(entries)) for entries in registries().values())  # `tuple(entries)` asks for the length, too
 
 
 def different_settings(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -126,8 +126,9 @@ def fill(table: PaperTable, records: Sequence[RunRecord]) -> Filled:
 def _apart(table: PaperTable, records: Sequence[RunRecord], placed: set[Path]) -> int:
     """How many runs of networks of the table are not `placed`; those on the data of another table belong there."""
     models, foreign = {cell.model for cell in table.cells}, _foreign_data(table)
-    flats = [query.deciding_settings(run.config) for run in records if run.path not in placed]
-    return sum(flat.get("model.name") in models and flat.get("dataset.name") not in foreign for flat in flats)
+    left = [run.config for run in records if run.path not in placed]
+    names = [(query.setting(config, "model.name"), query.setting(config, "dataset.name")) for config in left]
+    return sum(model in models and dataset not in foreign for model, dataset in names)
 
 
 def _foreign_data(table: PaperTable) -> set[str]:
