@@ -329,7 +329,7 @@ def examine(
 
 def preload() -> None:
     """Import once, for all forks, what is slow to import and none of the project's own."""
-    for name in ("matplotlib.pyplot", "omegaconf", "pytest", "scipy.stats", "sklearn.datasets", "torch", "torchvision"):
+    for name in ("matplotlib.pyplot", "omegaconf", "pytest", "scipy.stats", "torch", "torchvision"):
         importlib.import_module(name)
     importlib.import_module("torch._dynamo")
     sys.modules["torch"].set_num_threads(1)

@@ -16,7 +16,6 @@ PRELOADED = [
     "farkas_exp.launch.cli",
     "farkas_exp.training.session",
     "hydra.main",
-    "sklearn.datasets",
     "torch._dynamo",
     "tests.machine.test_distributed",
 ]

@@ -42,11 +42,15 @@ def assert_near(mine: Tensor, theirs: Tensor) -> None:
         (3, 17, 3, False, None, True),  # a stem
         (17, 18, 3, True, 1.0, True),  # Algorithm 2
         (17, 17, 1, True, 0.25, False),
-        (70, 35, 3, True, 0.1, True),  # more than one block each way
+        (40, 35, 3, True, 0.1, True),  # more than one block each way
         (33, 16, 1, False, None, False),
     ],
 )
-def test_values_and_gradients_are_those_of_the_library(inputs, outputs, kernel, aligned, coefficient, relu):
+def test_values_and_gradients_are_those_of_the_library(
+    inputs, outputs, kernel, aligned, coefficient, relu, monkeypatch
+):
+    if DEVICE == "cpu":  # blocks of as few outputs as on a GPU; but sums of fewer parts, interpreted one by one
+        monkeypatch.setattr(kernels, "MULTIPROCESSORS", 3)
     images, weight = maps(2, inputs, 4, 5, aligned=aligned), random(outputs, inputs, kernel, kernel, seed=1)
     bias = random(outputs, seed=2)
     shortcut = None if coefficient is None else maps(2, outputs - 1, 4, 5, seed=3)

@@ -173,6 +173,7 @@ def test_a_narrowed_table_trains_is_rendered_with_what_was_narrowed_and_is_then_
     assert {path.suffix for path in (tmp_path / "report").iterdir()} == {".md", ".csv", ".tex", ".html", ".png"}
 
 
+@pytest.mark.usefixtures("in_words")
 def test_an_arm_that_is_not_for_a_network_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["experiment=table1_controls", *TINY, f"runs_dir={tmp_path}", "wandb.mode=disabled", "progress=none"]
     assert main([*command, "model=resnet18,farkasnet18", "arm=mean_small"]) == 0

@@ -239,6 +239,7 @@ def test_transformers_are_compared_by_themselves(tmp_path: Path) -> None:
 TINY = ["arm=plain,farkas_mean", "epochs=1", "dataset.train_limit=100", "model.widths=[4,4,4]", "seed=0"]
 
 
+@pytest.mark.usefixtures("in_words")
 def test_both_stages_from_the_command_line_and_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = [*TINY, "batch_size=40", f"runs_dir={tmp_path}", "progress=none", "hydra/launcher=basic"]
     assert main(["experiment=without_normalization_test", *command]) == 2

@@ -131,7 +131,9 @@ def test_a_diverged_run_fails_with_its_reason(tmp_path):
 def test_a_diverged_run_fails_whatever_is_measured_of_it_or_done_to_its_weights(tmp_path):
     made = config(
         tmp_path, lr={"value": 1e30}, normalization={"name": "none"}, epochs=2,
-        diagnostics={"epochs": [0, 1], "measures": ["hessian", "rank", "ntk", "grad_norm"], "ntk_images": 4},
+        diagnostics={
+            "epochs": [0, 1], "measures": ["hessian", "rank", "ntk", "grad_norm"], "ntk_images": 4, "lanczos_steps": 5,
+        },
         callback={"name": "rank_min", "threshold": 0.1, "last_epochs": 2},
     )  # fmt: skip
     assert execution.execute(made).status == runs.FAILED

@@ -1,6 +1,8 @@
 """scikit-learn's bundled handwritten digits: 8 x 8 grey, 1,797 images, available offline."""
 
 import functools
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,13 +28,18 @@ def load(config: DatasetConfig, device: "torch.device") -> Arrays:
 
 @functools.cache
 def _read() -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
-    """All images and labels, and which are for the test; read once, since scikit-learn parses a text."""
+    """All images and labels, and which are for the test; read once, of a text.
+
+    It is the file of `sklearn.datasets.load_digits`, which takes a second to import.
+    """
     import torch
-    from sklearn.datasets import load_digits  # takes a second to import
 
     from farkas_exp.data.subset import rank_in_class
 
-    values, target = load_digits(return_X_y=True)
-    pixels = np.rint(np.asarray(values) * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
-    images, labels = torch.from_numpy(pixels), torch.from_numpy(np.asarray(target, dtype=np.int64))
+    library = find_spec("sklearn")
+    assert library is not None
+    assert library.origin is not None
+    rows = np.loadtxt(Path(library.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",")
+    pixels = np.rint(rows[:, :-1] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
+    images, labels = torch.from_numpy(pixels), torch.from_numpy(rows[:, -1].astype(np.int64))
     return images, labels, torch.from_numpy(rank_in_class(labels, "digits split") < TEST_PER_CLASS)
