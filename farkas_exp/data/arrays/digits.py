@@ -1,8 +1,7 @@
 """scikit-learn's bundled handwritten digits: 8 x 8 grey, 1,797 images, available offline."""
 
 import functools
-from importlib.util import find_spec
-from pathlib import Path
+from importlib.metadata import distribution
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,10 +35,8 @@ def _read() -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
 
     from farkas_exp.data.subset import rank_in_class
 
-    library = find_spec("sklearn")
-    assert library is not None
-    assert library.origin is not None
-    rows = np.loadtxt(Path(library.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",")
+    file = distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
+    rows = np.loadtxt(str(file), delimiter=",")
     pixels = np.rint(rows[:, :-1] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
     images, labels = torch.from_numpy(pixels), torch.from_numpy(rows[:, -1].astype(np.int64))
     return images, labels, torch.from_numpy(rank_in_class(labels, "digits split") < TEST_PER_CLASS)
