@@ -33,6 +33,9 @@ def one_line(error: BaseException) -> str:
     key = re.search(r"Could not (?:override|append to config|delete from config) '([^'@]+)", text)
     if key and not text.startswith("In '") and not key.group(1).startswith("hydra."):
         return str(unknown_key(key.group(1)))
+    if again := re.match(r"Multiple values for ([\w/]+)|([\w/]+) appears more than once in the final", text):
+        group = again.group(1) or again.group(2)
+        return f"{group}: chosen twice; write {group}=... without a +"
     if of_another := re.search(r"Could not override '(hydra\.(launcher|sweeper)\.[^']+)", text):
         key, kind = of_another.groups()
         return f"{key}: unknown to the chosen hydra/{kind}; choose one that has it by hydra/{kind}=..."

@@ -27,7 +27,7 @@ from farkas_exp.launch.jobs import Group, Run, Work
 from farkas_exp.launch.outcomes import DISK, LOST, REFUSED, TO_BE_CONTINUED, UNWRITTEN, end_job
 from farkas_exp.machine import pids, signals
 from farkas_exp.machine.cores import cores
-from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.errors import UserError, unknown
 from farkas_exp.machine.signals import StopRequest
 from farkas_exp.runs import CRASHED
 
@@ -54,11 +54,17 @@ class Plan:
         return self.devices[slot % len(self.devices)] if self.devices else None
 
 
+SETTINGS = ("n_jobs", "devices", "threads", "runs_per_job", "retries")
+"""The settings of the launcher."""
+
+
 def plan(settings: Mapping[str, Any], found: Sequence[str], cores: int) -> Plan:
     """Complete the settings of the launcher: by default a job for each device, or a job with one thread for each core.
 
     `found` are the devices of this machine, `cores` the number that this process may use.
     """
+    if strange := [key for key in settings if key not in SETTINGS]:
+        raise unknown("hydra.launcher", strange[0], SETTINGS)
     chosen = settings["devices"]
     if chosen is not None and not isinstance(chosen, (list, tuple)):
         raise UserError(f"hydra.launcher.devices: expected a list such as [0,1], got {chosen!r}")

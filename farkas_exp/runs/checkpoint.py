@@ -83,12 +83,12 @@ def load(run: RunDirectory, warn: Callable[[str], object] = lambda line: None) -
 
     `warn` is called with one line for each checkpoint that cannot be used.
     """
-    for path in (run.checkpoint, run.previous_checkpoint):
-        if not path.exists():
-            continue
+    there = [path for path in (run.checkpoint, run.previous_checkpoint) if path.exists()]
+    for path in there:
         state = _read(path)
         if state is None:
-            warn(f"{path}: truncated, or no checkpoint; going on from the one before it")
+            left = "going on from the one before it" if path is not there[-1] else "there is none before it"
+            warn(f"{path}: truncated, or no checkpoint; {left}")
             continue
         if state.get("schema") != SCHEMA:
             raise UserError(

@@ -176,6 +176,8 @@ class Run:
         Raises:
             UserError: the data are not there, are not those of the run, or have other classes or another shape.
         """
+        if options.get("normalize", self.config.dataset.normalize) != self.config.dataset.normalize:
+            raise UserError("dataset.normalize: images are standardized as those of the run were; leave it out")
         wanted = self._dataset(dataset, options)
         own = _same_images(wanted, self.config.dataset)
         with self._data(wanted, own) as data:
@@ -200,7 +202,9 @@ class Run:
         saved = checkpoint.load_of(RunDirectory(self.record.path), record)
         if saved is None:
             why = "its checkpoint was not kept (checkpoint.keep=none, or prune)"
-            if self.record.state not in DONE:
+            if RunDirectory(self.record.path).checkpoint.exists():
+                why = "its checkpoint is damaged"
+            elif self.record.state not in DONE:
                 why = "has no checkpoint yet"
             elif self.record.state == FAILED and self.record.epoch <= 1:
                 why = "ended before its first checkpoint"

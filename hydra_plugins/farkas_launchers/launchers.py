@@ -39,7 +39,13 @@ class SequentialLauncher(_LazyLauncher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs one after the other, in this process."""
         from farkas_exp.launch import jobs
+        from farkas_exp.machine.errors import UserError
 
+        if self.settings:
+            raise UserError(
+                f"hydra.launcher.{next(iter(self.settings))}: does nothing here; it needs another hydra/launcher, such"
+                " as hydra/launcher=local_parallel"
+            )
         work, all_runs = self.work(), jobs.numbered(job_overrides, initial_job_idx)
         for run in jobs.skip_done(work, all_runs):
             jobs.run_one(work, run)

@@ -254,6 +254,11 @@ def test_a_launcher_setting_out_of_range_names_its_key(wrong):
         plan({"n_jobs": None, "devices": None, "threads": None, **wrong}, [], cores=2)
 
 
+def test_a_setting_that_the_launcher_does_not_have_is_refused():
+    with pytest.raises(UserError, match=r"^hydra\.launcher: unknown 'n_job'; did you mean 'n_jobs'"):
+        plan({"n_jobs": None, "devices": None, "threads": None, "n_job": 2}, [], cores=2)
+
+
 @pytest.mark.parametrize(
     ("arguments", "launcher"),
     [

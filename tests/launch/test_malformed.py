@@ -38,6 +38,8 @@ BY_HAND = [
     (["dataset=cifar"], "dataset"),
     (["optimizer=adamm"], "optimizer"),
     (["experiment=tabel1"], "experiment"),
+    (["+experiment=demo", "experiment=demo"], "experiment: chosen twice"),
+    (["+model=resnet18"], "model: chosen twice; write model=... without a +"),
     (["init=he"], "init"),
     (["activation=gelu"], "activation"),
     (["augmentation=crop"], "augmentation"),

@@ -92,6 +92,7 @@ def test_a_launcher_of_another_package_whose_jobs_know_no_sweep_has_its_outcomes
         (["seed=0,1", "hydra.sweep.dir=null"], ["hydra.sweep.dir", "is not Optional"]),
         (["seed=0,1", "hydra.sweep.dir=/dev/null/x"], ["hydra.sweep.dir: cannot write to", "/dev/null"]),
         (["seed=0,1", "hydra.launcher.n_jobs=2"], ["hydra.launcher.n_jobs: unknown", "hydra/launcher=..."]),
+        (["seed=0,1", "+hydra.launcher.n_jobs=2"], ["hydra.launcher.n_jobs: does nothing here", "local_parallel"]),
         (["experiment=demo", "arm=null"], ["arm: unknown 'null'", "plain"]),
         (["seed=0,1", "hydra.callbacks=null"], ["hydra.callbacks"]),
         (["seed=0,1", "hydra=null"], ["hydra: cannot be changed as a whole"]),

@@ -172,6 +172,9 @@ def test_a_damaged_checkpoint_is_named_and_the_previous_one_used(whole, tmp_path
     assert said == [f"warning: {run.checkpoint}: truncated, or no checkpoint; going on from the one before it"]
     assert_same(whole, run)
     assert [row["epoch"] for row in read_rows(run.metrics)] == [1, 2, 3]
+    run.checkpoint.write_bytes(b"PK")
+    assert checkpoint.load(run, said.append) is None
+    assert said[1:] == [f"{run.checkpoint}: truncated, or no checkpoint; there is none before it"]
 
 
 def test_a_process_killed_after_its_result_leaves_nothing_to_do(tmp_path, monkeypatch):

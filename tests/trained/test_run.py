@@ -38,6 +38,8 @@ def test_a_run_is_evaluated_to_the_last_digit_of_its_record(path):
     run, result = farkas_exp.load(path), read_json(path / "result.json")
     assert run.evaluate() == {name: result[name] for name in ("validation_loss", "validation_error")}
     assert (run.epoch, run.classes, run.result["epochs"]) == (1, tuple(NAMES), 1)
+    with pytest.raises(UserError, match=r"^dataset\.normalize: images are standardized as those of the run were"):
+        run.evaluate(normalize=False)
     assert not run.network.training
     rows = run.metrics if isinstance(run.metrics, list) else run.metrics.to_dict("records")
     assert rows[0]["validation_error"] == result["validation_error"]
@@ -258,6 +260,9 @@ def test_what_is_no_run_is_one_line(path, tmp_path):
         assert expected in str(caught.value)
     copy = tmp_path / "seed_0"
     shutil.copytree(path, copy)
+    (copy / "checkpoint.pt").write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"no network to load: the run is finished, and its checkpoint is damaged$"):
+        farkas_exp.load(copy).evaluate()
     (copy / "checkpoint.pt").unlink()
     with pytest.raises(UserError, match="no network to load: the run is finished, and its checkpoint was not kept"):
         farkas_exp.load(copy).evaluate()
