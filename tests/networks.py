@@ -1,7 +1,12 @@
 """Small networks, images for them, and what is counted of both."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from farkas_exp.layers.activation import Activation
 from farkas_exp.layers.paths import plain_path
@@ -20,6 +25,17 @@ def build(name, seed=0, **options):
 
 def images(*shape, seed=0, dtype=torch.float32):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+@contextmanager
+def pretended_gpu(allow_non_fake_inputs: bool = False) -> Iterator[None]:
+    """Tensors on a GPU that need none, as they hold no values."""
+    with FakeTensorMode(allow_non_fake_inputs=allow_non_fake_inputs):
+        try:
+            torch.rand(1, device="cuda").uniform_()
+        except RuntimeError:  # such as PyTorch 2.6
+            pytest.skip("this PyTorch asks a real GPU for pretended random numbers")
+        yield
 
 
 def dead_points(model, batch) -> list[float]:

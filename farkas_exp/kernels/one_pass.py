@@ -140,7 +140,7 @@ class OnePassUnit(ForkingUnit):
         plain = type(layer) is nn.Conv2d and layer.groups == 1 and layer.padding_mode == "zeros"
         included = is_plain_relu(self.activation) and (self.norm_after or isinstance(self.norm, nn.Identity))
         if included and (plain or (isinstance(layer, FusedFarkasConv2d) and allowed(layer))):
-            assert isinstance(layer, nn.Conv2d | FusedFarkasConv2d)
+            assert isinstance(layer, (nn.Conv2d, FusedFarkasConv2d))  # no union: PyTorch 2.6 traces none
             if suits(input, layer):
                 weight, bias = (layer.weight, layer.bias) if isinstance(layer, nn.Conv2d) else layer.augmented()
                 hidden, input = one_pass(input, weight, bias)

@@ -91,6 +91,6 @@ class NFResNet(nn.Module):
         """(N, C, H, W) images to (N, num_classes) logits."""
         maps, variance = self.stem(images), 1.0
         for layer in self.layers:
-            assert isinstance(layer, NFBlock | NFTransition)
+            assert isinstance(layer, (NFBlock, NFTransition))  # no union: PyTorch 2.6 traces none
             maps, variance = layer(maps, variance), layer.variance(variance)
         return self.classifier(self.activation(maps).mean((2, 3)))

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from farkas_exp.kernels import accelerate
 from farkas_exp.layers.farkas import FarkasLayer
@@ -17,7 +16,7 @@ from farkas_exp.models.create import SCALAR_MODULES, WEIGHT_MODULES, create_mode
 from farkas_exp.models.fixup import FixupBlock
 from farkas_exp.models.imagenet import Projection
 from farkas_exp.registry import NETWORKS, NORMALIZATIONS
-from tests.networks import build, dead_points, images, parameters
+from tests.networks import build, dead_points, images, parameters, pretended_gpu
 
 # FixUp
 
@@ -345,11 +344,7 @@ def test_every_network_runs_forward_on_a_pretended_gpu(name, normalization):
     """Every tensor is on the device: the mistake of mixed devices shows without a GPU, in the kernels as well."""
     own = {"blocks": (1, 1), "widths": (8, 12), "depth": 2, "width": 8}
     options = {key: own[key] for key in own if key in NETWORKS[name].options}
-    with FakeTensorMode(), torch.device("cuda"):
-        try:
-            torch.rand(1).uniform_()
-        except RuntimeError as error:
-            pytest.skip(f"this PyTorch asks a real GPU for pretended random numbers: {error}".splitlines()[0])
+    with pretended_gpu(), torch.device("cuda"):
         model = create_model(name, image_size=32, normalization=normalization, **options)
         accelerate(model, torch.device("cuda"))
         logits = model(torch.rand(4, 3, 32, 32))
