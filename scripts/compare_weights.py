@@ -73,6 +73,8 @@ def main() -> int:
     parser.add_argument("before", type=Path, help="the other checkout")
     parser.add_argument("words", nargs="*", help="networks (default: all of them), and KEY=VALUE for both checkouts")
     given = parser.parse_args()
+    if not (given.before / "farkas_exp").is_dir():
+        parser.error(f"before: {given.before} is no checkout; it must hold farkas_exp/")
     networks = [word for word in given.words if "=" not in word]
     overrides = [word for word in given.words if "=" in word]
     return 0 if compare(given.before, networks or list(NETWORKS), overrides) else 1

@@ -14,7 +14,8 @@ Main = Callable[..., int]
 def command(help: Callable[[], str] | str) -> Callable[[Callable[[Sequence[str]], object]], Main]:
     """Make a `main(arguments=None)` of a function of the arguments (of this process by default).
 
-    It returns the exit status: 2 for a `UserError` or a file that cannot be read or written, in one line.
+    It returns the exit status: that of the function, if it returns one; 2 for a `UserError` or a file that cannot be
+    read or written, in one line.
     """
 
     def decorate(act: Callable[[Sequence[str]], object]) -> Main:
@@ -26,7 +27,7 @@ def command(help: Callable[[], str] | str) -> Callable[[Callable[[Sequence[str]]
                 return 0
             ensure_home()  # matplotlib, W&B and PyTorch ask for one
             try:
-                act(given)
+                status = act(given)
             except UserError as error:
                 warn(f"error: {printable(error)}")
                 return 2
@@ -34,7 +35,7 @@ def command(help: Callable[[], str] | str) -> Callable[[Callable[[Sequence[str]]
                 file = error.filename2 or error.filename or "this command"
                 warn(f"error: {printable(file)}: {error.strerror or error}")
                 return 2
-            return 0
+            return status if isinstance(status, int) else 0
 
         return main
 

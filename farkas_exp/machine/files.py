@@ -24,7 +24,7 @@ def replacing(path: str | os.PathLike[str], keep: Path | None = None) -> Iterato
     """Open a file that replaces `path`, synchronised, when the block ends; the earlier one is moved to `keep`, or lost.
 
     If the block fails, `path` stays as it was and nothing else is left. Two writers of one path do not disturb each
-    other; the last one wins.
+    other; the last one wins. An `OSError` that names no file, as that of a full disk, names `path`.
     """
     folder, name = os.path.split(os.fspath(path))
     temporary = os.path.join(folder, f".{name[:40]}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
@@ -37,8 +37,10 @@ def replacing(path: str | os.PathLike[str], keep: Path | None = None) -> Iterato
             if keep is not None and os.path.lexists(path):
                 os.replace(path, keep)
             os.replace(temporary, path)
-        except BaseException:
+        except BaseException as error:
             Path(temporary).unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.filename in (None, temporary):
+                error.filename = os.fspath(path)
             raise
 
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from farkas_exp.machine import signals
+from farkas_exp.machine.commands import command
 from farkas_exp.machine.errors import UserError
-from farkas_exp.machine.output import patient, warn
 from farkas_exp.machine.signals import StopRequest
 from farkas_exp.registry import EXPERIMENTS
 from farkas_exp.studies import mini
@@ -44,9 +44,9 @@ def commands(name: str, overrides: Sequence[str]) -> list[list[str]]:
     return [own, *(commands(entry.then, overrides) if entry.then else [])]
 
 
-def _run(command: Sequence[str]) -> int:
+def _run(words: Sequence[str]) -> int:
     """Run a command to its end, also where it is asked to stop with this process; return its exit status."""
-    with StopRequest(patience=False) as stop, subprocess.Popen(command) as process:
+    with StopRequest(patience=False) as stop, subprocess.Popen(words) as process:
         asked = False
         while process.poll() is None:
             with suppress(subprocess.TimeoutExpired):
@@ -57,25 +57,17 @@ def _run(command: Sequence[str]) -> int:
     return process.returncode
 
 
-@patient()
+@command(listing)
 def main(arguments: Sequence[str]) -> int:
-    """Run the command line; the exit status is that of the first command that does not end well, or 2 for a mistake."""
-    try:
-        return _answer(arguments)
-    except UserError as error:
-        warn(f"error: {error}")
-        return 2
-
-
-def _answer(arguments: Sequence[str]) -> int:
+    """Run the command line; the exit status is that of the first command that does not end well."""
     match list(arguments):
-        case [] | ["list"] | ["-h"] | ["--help"]:
+        case [] | ["list"]:
             print(listing(), end="")
         case ["table"]:
             print(markdown(), end="")
         case ["run", name, *overrides]:
-            for command in commands(name, overrides):
-                if status := _run(command):
+            for words in commands(name, overrides):
+                if status := _run(words):
                     return status
         case ["mini", *words]:
             return mini.run(words, _run)

@@ -95,6 +95,7 @@ def run(words: Sequence[str], run_command: Callable[[Sequence[str]], int]) -> in
         if name not in SMALL:
             raise unknown("studies mini", name, SMALL)
     folder, statuses = Path(folders[-1] if folders else "runs/siblings_mini"), []
+    folder.mkdir(parents=True, exist_ok=True)
     for name in names or SMALL:
         statuses.append(run_command(command(name, folder)))
         if statuses[-1] == STATUS:

@@ -1,5 +1,6 @@
 """One way to write a file: whole or not at all, and never through a link."""
 
+import errno
 import os
 import threading
 
@@ -26,6 +27,17 @@ def test_a_write_that_fails_leaves_what_was_there_and_nothing_else(tmp_path):
         fail()
     assert path.read_text() == "before"
     assert os.listdir(tmp_path) == ["a"]
+
+
+def test_an_error_of_the_disk_names_the_file_and_not_its_temporary_one(tmp_path):
+    path = tmp_path / "a"
+    for place, number in ((path, errno.ENOSPC), (tmp_path / "none" / "a", errno.ENOENT)):
+        with pytest.raises(OSError, match=str(place)) as raised, replacing(place):
+            raise OSError(errno.ENOSPC, "No space left on device")  # as of a write
+        assert raised.value.errno == number
+    with pytest.raises(FileNotFoundError) as other, replacing(path):
+        (tmp_path / "b").read_text()
+    assert other.value.filename == str(tmp_path / "b")
 
 
 def test_the_file_before_stays_where_it_is_kept(tmp_path):

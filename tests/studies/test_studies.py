@@ -64,6 +64,12 @@ def test_an_experiment_of_several_stages_gives_all_commands() -> None:
     assert main(["list"]) == 0
 
 
+def test_the_small_experiments_begin_only_where_their_page_can_be_written(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["mini", "ntk_width", "runs_dir=/dev/null/x"]) == 2
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", "error: /dev/null/x: Not a directory\n")
+
+
 BY_HAND = {
     "local_minima_mlp": settings("mlp", init__name="bias_shift", init__bias=20.0),
     "local_minima_resnet": settings("resnet18", init__name="zero", optimizer__momentum=0.0),
