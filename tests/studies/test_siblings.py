@@ -332,6 +332,7 @@ def sweep_start(experiment, given):
 
 def test_one_page_has_every_table_and_figure_in_small(tmp_path, monkeypatch):
     monkeypatch.setattr(mini, "COMPUTED", ("identity",))  # one for all; each has a test of its own
+    monkeypatch.setattr("farkas_exp.studies.identity_matters.report.STEPS", 10)
 
     def pretend(command):
         """In place of a sweep: one run in the folder that it was given."""
