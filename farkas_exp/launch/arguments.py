@@ -55,8 +55,12 @@ def _check_override(text: str, override: Override, groups: Mapping[str, Sequence
     key = override.key_or_group
     if not key:
         raise UserError(f"{text}: a key is missing before the equals sign; write KEY=VALUE")
-    if key in ("hydra", "hydra.callbacks") or key.startswith("hydra.callbacks.sweep"):
+    if key in ("hydra", "hydra.callbacks", "hydra.launcher", "hydra.sweeper") or key.startswith(
+        "hydra.callbacks.sweep"
+    ):
         raise UserError(f"{key}: cannot be changed as a whole; single values: hydra.KEY=VALUE")
+    if key.startswith("hydra/") and override.value() is None:
+        raise UserError(f"{text}: expected the name of a choice, such as hydra/launcher=local_parallel")
     by_optuna = key == "hydra/sweeper" and override.value() in ("tpe", "optuna")
     if by_optuna and importlib.util.find_spec("hydra_plugins.hydra_optuna_sweeper") is None:
         raise UserError(f"{text}: needs hydra-optuna-sweeper; pip install 'farkas-exp[search]'")

@@ -62,7 +62,8 @@ class Sweep:
     def title(self, number: int, overrides: Sequence[str]) -> str | None:
         """The name of a run on the terminal: its place, and the settings that are not the same for all."""
         own = [override for override in overrides if override.partition("=")[0] in self.varied]
-        return " ".join([f"{number + 1}/{self.tally.total}", *own]) if own else None
+        count = (self.tally.total or 0) + self.tally.passed_over  # runs that no arm is for have their numbers, too
+        return " ".join([f"{number + 1}/{count}", *own]) if own else None
 
     @property
     def has_begun(self) -> bool:

@@ -20,12 +20,14 @@ class Tally:
     clock: Callable[[], float] = time.monotonic
     count: Counter[str] = field(default_factory=Counter)
     before: int = 0
+    passed_over: int = 0
     started: float = 0.0
 
     def begin(self, settled: Iterable[str]) -> str | None:
         """Count what needs no training, before the rest begins; return the line, None if nothing is left or told."""
         settled = list(settled)
         passed_over = settled.count(PASSED_OVER)
+        self.passed_over += passed_over
         if self.total is not None:
             self.total -= passed_over
         self.count.update(status for status in settled if status != PASSED_OVER)

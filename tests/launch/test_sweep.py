@@ -95,6 +95,8 @@ def test_a_launcher_of_another_package_whose_jobs_know_no_sweep_has_its_outcomes
         (["seed=0,1", "+hydra.launcher.n_jobs=2"], ["hydra.launcher.n_jobs: does nothing here", "local_parallel"]),
         (["experiment=demo", "arm=null"], ["arm: unknown 'null'", "plain"]),
         (["seed=0,1", "hydra.callbacks=null"], ["hydra.callbacks"]),
+        (["seed=0,1", "hydra.launcher=null"], ["hydra.launcher: cannot be changed as a whole"]),
+        (["seed=0,1", "hydra/launcher=null"], ["hydra/launcher=null: expected the name of a choice"]),
         (["seed=0,1", "hydra=null"], ["hydra: cannot be changed as a whole"]),
     ],
 )

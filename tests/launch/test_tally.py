@@ -17,6 +17,7 @@ from farkas_exp.launch.outcomes import (
     record_outcome,
 )
 from farkas_exp.launch.summary import best_line, summarize
+from farkas_exp.launch.sweep import Sweep
 from farkas_exp.launch.tally import Tally
 
 TINY = [
@@ -113,3 +114,10 @@ def test_the_best_of_seeds_alone_names_no_setting(tmp_path):
     for seed in (0, 1):
         record_outcome(tmp_path, seed, [f"seed={seed}"], Outcome(runs.FINISHED, f"runs/{seed}", ""), 4.0 + seed)
     assert best_line(tmp_path) == "Best error on held-out images: 4.50 % (mean of 2 seeds)"
+
+
+def test_the_place_of_a_run_counts_those_that_no_arm_is_for(tmp_path):
+    sweep = Sweep(tmp_path, tmp_path, varied=frozenset({"seed"}), tally=Tally(12))
+    sweep.tally.begin([PASSED_OVER] * 3)
+    assert sweep.title(9, ["model=mlp", "seed=2"]) == "10/12 seed=2"
+    assert sweep.tally.line() == "0 of 9 runs done"
