@@ -10,11 +10,13 @@ or that the configuration names: `plugins=[my_package]`. An option that the sche
 given by its default or declared as `config.option(default, at_least=0, ...)`.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib import import_module
 from importlib.metadata import entry_points
+from keyword import iskeyword
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
@@ -63,6 +65,10 @@ class Entry:
 E = TypeVar("E", bound=Entry)
 
 
+def _place(source: Callable[..., Any] | str) -> str:
+    return repr(source if isinstance(source, str) else f"{source.__module__}:{source.__qualname__}")
+
+
 class Registry(Generic[E]):
     """The entries of one kind by name, in the order of their registration.
 
@@ -80,11 +86,16 @@ class Registry(Generic[E]):
         """Add an entry: its builder, or "module:function", and the other fields of the entry.
 
         Raises:
-            ValueError: the name is taken.
+            ValueError: the name is taken, or it or an option's cannot stand in a command.
         """
         import_module(self._catalogue)  # returns at once if this call comes from there
+        if not re.fullmatch(r"[A-Za-z_][\w.-]*", str(name)):
+            raise ValueError(f"{self.key}: {name!r} is no name: a letter, then letters, digits, '_', '-' and '.'")
+        for key in facts.get("options", ()):
+            if not key.isidentifier() or iskeyword(key) or key == "name":
+                raise ValueError(f"{self.key}: {name} cannot have an option {key!r}; call it by another word")
         if name in self._entries:
-            raise ValueError(f"{self.key}: {name!r} is registered already, as {self._entries[name].source!r}")
+            raise ValueError(f"{self.key}: {name!r} is registered already, as {_place(self._entries[name].source)}")
         self._entries[name] = self._kind(name=name, source=source, **facts)
 
     def __getitem__(self, name: str) -> E:

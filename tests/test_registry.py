@@ -1,6 +1,7 @@
 """Names and what they stand for: registration, plugins, mistakes."""
 
 import inspect
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import farkas_exp
 from farkas_exp import create_model, initialize, registry
 from farkas_exp.config import parse
 from farkas_exp.config.identity import identify
+from farkas_exp.config.options import option
 from farkas_exp.machine.errors import UserError
 from farkas_exp.models.kit import Unit
 from farkas_exp.registry import (
@@ -78,6 +80,18 @@ def test_a_name_is_registered_once(shapes):
         shapes.register("triangle", "math:dist")
 
 
+@pytest.mark.parametrize("name", ["", "a/b", "a b", "3", "a,b", "a=b", ".."])
+def test_a_name_that_no_command_could_give_is_refused(shapes, name):
+    with pytest.raises(ValueError, match=r"shape.name: .* is no name"):
+        shapes.register(name, "math:dist")
+
+
+@pytest.mark.parametrize("key", ["a.b", "class", "name", ""])
+def test_an_option_that_no_group_could_have_is_refused(shapes, key):
+    with pytest.raises(ValueError, match=f"shape.name: square cannot have an option '{key}'"):
+        shapes.register("square", "math:dist", options={key: 1})
+
+
 def test_a_fact_that_the_kind_does_not_have_is_an_error(shapes):
     with pytest.raises(TypeError, match="corner"):
         shapes.register("square", "math:dist", corner=4)
@@ -131,6 +145,35 @@ def registered():
 
 
 KINDS = (NETWORKS, NORMALIZATIONS, ACTIVATIONS, AGGREGATIONS, HEADS, INITIALIZATIONS)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (option(5, at_most=1), "normalization.odd: 5 is out of range; it must be at most 1"),
+        (None, "normalization.odd: its default None does not show whether"),
+        (option(0.5), "normalization.alpha: dyt and odd bring it with different defaults or ranges"),
+    ],
+)
+def test_an_option_that_cannot_be_is_one_line(registered, given, message):
+    key = message.partition(":")[0].removeprefix("normalization.")
+    registered(NORMALIZATIONS, "odd", nn.Identity, options={key: given})
+    with pytest.raises(UserError, match=f"^{re.escape(message)}"):
+        create_model("mlp", normalization={"name": "odd"})
+
+
+@pytest.mark.parametrize(
+    ("built", "facts", "group", "message"),
+    [
+        (nn.Linear(1, 1), {}, {"normalization": "batch"}, "normalization.name: batch does nothing here: own builds"),
+        (nn.Linear(1, 1), {"farkas": True}, {}, "model.name: own is registered as a Farkas network, and has no"),
+        (None, {}, {}, "model.name: own: its builder has to return a module, not NoneType"),
+    ],
+)
+def test_a_choice_of_which_a_builder_makes_nothing_is_refused(registered, built, facts, group, message):
+    registered(NETWORKS, "own", lambda plan: built, spatial=False, **facts)
+    with pytest.raises(UserError, match=f"^{message}"):
+        create_model("own", **group)
 
 
 class Doubled(nn.Module):

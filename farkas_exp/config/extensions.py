@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast
 from farkas_exp import registry
 from farkas_exp.config.options import declared, option
 from farkas_exp.config.schema import Config
+from farkas_exp.machine.errors import UserError
 from farkas_exp.registry import Registry
 
 S = TypeVar("S")
@@ -40,7 +41,7 @@ def extras(group: str, schema: type) -> dict[str, Extra]:
     """The keys of a group that its schema lacks, by name.
 
     Raises:
-        ValueError: two choices declare the same key differently, or a default does not show its type.
+        UserError: two choices declare the same key differently, or a default is out of range or does not show its type.
     """
     entries = registries().get(group)
     return {} if entries is None else _extras(group, schema, tuple(entries))
@@ -57,7 +58,11 @@ def _extras(group: str, schema: type, names: tuple[str, ...]) -> dict[str, Extra
             made = given if isinstance(given, dataclasses.Field) else option(given)
             before = found.get(key)
             if before is not None and (before.field.default, declared(before.field)) != (made.default, declared(made)):
-                raise ValueError(f"{group}.{key}: {before.names[0]} and {name} bring it with different defaults")
+                raise UserError(
+                    f"{group}.{key}: {before.names[0]} and {name} bring it with different defaults or ranges; one of"
+                    " them has to call it by another word"
+                )
+            declared(made).check_range(f"{group}.{key}", made.default)
             bringing = (*(() if before is None else before.names), name)
             found[key] = Extra(made, _type(f"{group}.{key}", made.default), bringing)
     return found
@@ -74,7 +79,7 @@ def _type(where: str, default: Any) -> Any:
         return type(default)
     if isinstance(default, tuple) and default:
         return tuple[_type(where, default[0]), ...]  # type: ignore[misc]
-    raise ValueError(f"{where}: its default {default!r} does not show whether it is a number, a text or a list")
+    raise UserError(f"{where}: its default {default!r} does not show whether it is a number, a text or a list")
 
 
 def extended(group: str, schema: type[S], name: Any) -> type[S]:

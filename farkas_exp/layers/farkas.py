@@ -25,6 +25,7 @@ While the first argument of the max wins, b_m has no gradient.
 """
 
 import math
+from numbers import Integral
 from typing import Any, cast
 
 import torch
@@ -118,6 +119,8 @@ class FarkasLayer(Standardizable):
         dtype: torch.dtype | None,
     ) -> None:
         super().__init__()
+        if not all(isinstance(size, Integral) and size > 0 for size in weight_shape):
+            raise ValueError(f"a Farkas layer's sizes are whole numbers of at least 1, got weights of {weight_shape}")
         self.rule, self.outputs = rule, weight_shape[0] + 1
         self.weight = nn.Parameter(torch.empty(weight_shape, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(self.outputs, device=device, dtype=dtype))

@@ -91,10 +91,24 @@ def create_model(
         image_size=image_size,
     )
     built: nn.Module = network.build(plan)
+    _check_choices(built, plan)
     ACTIVATIONS[plan.kit.activation.name].fit_to(built, plan.kit.activation)
     scale_residuals(built, network.name, groups.residual)
     WEIGHTS[groups.weight.name].build(built, plan.kit.act())
     return built
+
+
+def _check_choices(built: nn.Module, plan: Plan) -> None:
+    """Refuse choices that the builder, such as another package's, has made nothing of."""
+    name, kit = plan.name, plan.kit
+    if not isinstance(built, nn.Module):
+        raise UserError(f"model.name: {name}: its builder has to return a module, not {type(built).__name__}")
+    if kit.normalization.name != "none" and "normalization" not in kit.made:
+        raise UserError(
+            f"normalization.name: {kit.normalization.name} does nothing here: {name} builds none by its kit; use none"
+        )
+    if plan.network.farkas and not any(isinstance(module, FarkasLayer) for module in built.modules()):
+        raise UserError(f"model.name: {name} is registered as a Farkas network, and has no Farkas layer")
 
 
 def _options(network: Network, given: ModelConfig) -> ModelConfig:

@@ -1,6 +1,6 @@
 """The parts of plain and Farkas networks, so that both share one skeleton."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
@@ -22,6 +22,7 @@ class LayerKit:
         rule: of Farkas layers.
         activation: of every layer.
         normalization: of every layer, with its position and affinity filled in.
+        made: the groups of which it has made something.
     """
 
     farkas: bool
@@ -29,6 +30,7 @@ class LayerKit:
     rule: FarkasRule
     activation: ActivationConfig
     normalization: NormalizationConfig
+    made: set[str] = field(default_factory=set, compare=False)
 
     @property
     def growth(self) -> int:
@@ -51,6 +53,7 @@ class LayerKit:
 
     def norm(self, channels: int, spatial: bool = True) -> nn.Module:
         """The normalization over `channels`."""
+        self.made.add("normalization")
         return build_normalization(self.normalization, channels, spatial)
 
     def linear(self, inputs: int, outputs: int) -> nn.Linear | FarkasLinear:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from farkas_exp.config.schema import OptimizerConfig
 from farkas_exp.initialization.matched import classifier_of
 from farkas_exp.initialization.random import weight_layers
+from farkas_exp.machine.errors import UserError
 from farkas_exp.models.create import SCALAR_MODULES, WEIGHT_MODULES
 from farkas_exp.registry import OPTIMIZERS
 
@@ -83,10 +84,22 @@ def adamw(groups: Iterable[dict[str, Any]], lr: float, config: OptimizerConfig, 
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig, lr: float) -> torch.optim.Optimizer:
-    """The optimizer for `model`; its fused form, which does one pass over the parameters."""
+    """The optimizer for `model`; its fused form, which does one pass over the parameters.
+
+    Raises:
+        UserError: an optimizer that has not kept every parameter.
+    """
     entry = OPTIMIZERS[config.name]
     groups = parameter_groups(model, config.weight_decay, config.decay, config.scalars)
-    return entry.build(hidden_apart(groups, model) if entry.matrices else groups, lr, config, True)
+    optimizer: torch.optim.Optimizer = entry.build(
+        hidden_apart(groups, model) if entry.matrices else groups, lr, config, True
+    )
+    # Muon has matrices in the memory of the parameters
+    kept = {parameter.data_ptr() for group in optimizer.param_groups for parameter in group["params"]}
+    lost = sum(parameter.data_ptr() not in kept for group in groups for parameter in group["params"])
+    if lost:
+        raise UserError(f"optimizer.name: {config.name} leaves {lost} of the parameters that it was given untrained")
+    return optimizer
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from farkas_exp.config import Config
 from farkas_exp.data.base import ImageData
+from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.processes import ALONE, Processes
 from farkas_exp.machine.seeding import derive_seed
 from farkas_exp.machine.signals import StopRequest
@@ -213,6 +214,7 @@ class Trainer:
             for method in self.methods:
                 images = method.prepare(images, labels)
             logits, penalties = penalized(self.methods, self.forward, images)
+            self._check_logits(logits, len(images))
             loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         sum(penalties, 0 * loss if any(method.alone for method in self.methods) else loss).backward()
@@ -222,6 +224,15 @@ class Trainer:
             if not self.is_penalized:
                 return totals
             return torch.cat([totals, sum(penalties, torch.zeros_like(totals[:1])) * len(labels)])
+
+    def _check_logits(self, logits: Any, images: int) -> None:
+        """Refuse a network, such as another package's, that has not a logit for each class and image."""
+        expected, got = (images, self.data.info.num_classes), tuple(getattr(logits, "shape", ()))
+        if got != expected:
+            raise UserError(
+                f"model.name: {self.config.model.name} returns {got or type(logits).__name__} for a batch of {images}"
+                f" images of {self.data.info.num_classes} classes; expected logits of {expected}"
+            )
 
     def finish_epoch(self, state: TrainerState) -> dict[str, Any]:
         """Evaluate after the last step of an epoch, advance `state` to the next, and return the epoch's metrics.

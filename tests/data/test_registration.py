@@ -2,14 +2,18 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
+import torch
 
 from farkas_exp import runs
 from farkas_exp.config import parse
 from farkas_exp.config.identity import identify
-from farkas_exp.data.base import Batching
+from farkas_exp.config.schema import DatasetConfig
+from farkas_exp.data.base import Arrays, Batching
 from farkas_exp.data.build import build_data
+from farkas_exp.data.device import NO_AUGMENTATION
 from farkas_exp.launch import execution, outcomes
 from farkas_exp.machine.errors import UserError
 from farkas_exp.registry import DATASETS
@@ -65,6 +69,37 @@ def test_its_options_are_its_own_in_check_and_identity(tmp_path, stripes):
     assert len(hashes) == 3
     with pytest.raises(UserError, match=r"^dataset.noise"):
         parse(values(tmp_path, **{**stripes, "dataset": {**stripes["dataset"], "noise": 0.5}}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"class_names": ("a", "a")}, "two or more classes of different names"),
+        ({"train_images": torch.zeros(4, 2, 2, 1)}, "train images .* and torch.uint8"),
+        ({"test_images": torch.zeros(4, 3, 3, 1, dtype=torch.uint8)}, r"test images .* not \(4, 3, 3, 1\)"),
+        ({"test_images": torch.zeros(0, 2, 2, 1, dtype=torch.uint8), "test_labels": torch.zeros(0).long()},
+         "an int64 label for each test image"),
+        ({"train_labels": torch.tensor([0, 1, 0])}, "an int64 label for each train image"),
+        ({"train_labels": torch.zeros(4)}, "an int64 label for each train image"),
+        ({"test_labels": torch.tensor([0, 1, 2, 0])}, "test labels from 0 to 1, not 0 to 2"),
+        ({"train_labels": torch.tensor([0, 1, -1, 0])}, "train labels from 0 to 1, not -1 to 1"),
+    ],
+)  # fmt: skip
+def test_what_a_loader_must_not_return_is_one_line(monkeypatch, changes, message):
+    images, labels = torch.zeros(4, 2, 2, 1, dtype=torch.uint8), torch.tensor([0, 1, 0, 1])
+    arrays = replace(Arrays("own", ("a", "b"), images, labels, images, labels), **changes)
+    monkeypatch.setattr(DATASETS, "_entries", dict(DATASETS._entries))
+    DATASETS.register("own", lambda *_: arrays)
+    with pytest.raises(UserError, match=f"^dataset.name: own: its loader has to return {message}"):
+        build_data(DatasetConfig("own"), NO_AUGMENTATION, Batching(1, 0))
+
+
+def test_points_that_are_not_finite_are_no_failure_of_a_network(monkeypatch):
+    points, labels = torch.tensor([[[[1.0, torch.nan]]]] * 2), torch.tensor([0, 1])
+    monkeypatch.setattr(DATASETS, "_entries", dict(DATASETS._entries))
+    DATASETS.register("own", lambda *_: Arrays("own", ("a", "b"), points, labels, points, labels), pixels=False)
+    with pytest.raises(UserError, match="train points that are finite"):
+        build_data(DatasetConfig("own"), NO_AUGMENTATION, Batching(1, 0))
 
 
 def test_its_images_get_the_size_that_is_asked_for(tmp_path, stripes):

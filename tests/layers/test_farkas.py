@@ -344,3 +344,13 @@ def test_a_printed_layer_says_its_sizes_and_its_rule(learned):
     layer = FarkasConv2d(3, 6, (5, 1), aggregation="mean", margin=0.5, learn_lambda=learned)
     assert all(part in str(layer) for part in ("3x5x1 -> 6", "mean", "margin=0.5", "cutoff=0"))
     assert ("learn_lambda" in str(layer)) is learned
+
+
+@pytest.mark.parametrize(
+    "made",
+    [lambda: FarkasLinear(0, 3), lambda: FarkasLinear(2.5, 3), lambda: FarkasConv2d(3, 4, 0),
+     lambda: FarkasConv2d(0, 4, 3)],
+)  # fmt: skip
+def test_a_layer_without_inputs_or_a_kernel_is_refused(made):
+    with pytest.raises(ValueError, match="whole numbers of at least 1, got weights of"):
+        made()

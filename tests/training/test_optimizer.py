@@ -5,6 +5,7 @@ from torch import nn
 from farkas_exp.config.schema import OptimizerConfig
 from farkas_exp.machine.errors import UserError
 from farkas_exp.models.create import create_model
+from farkas_exp.registry import OPTIMIZERS
 from farkas_exp.training.optimizer import (
     build_optimizer,
     keep_rates,
@@ -159,3 +160,10 @@ def test_rates_on_the_device_are_changed_in_place_and_saved_as_numbers(name):
     ]
     keep_rates(optimizer, None)
     assert all(type(group["lr"]) is float and not group.get("capturable") for group in optimizer.param_groups)
+
+
+def test_an_optimizer_that_loses_parameters_is_refused(monkeypatch):
+    monkeypatch.setattr(OPTIMIZERS, "_entries", dict(OPTIMIZERS._entries))
+    OPTIMIZERS.register("half", lambda groups, lr, config, fused: torch.optim.SGD(groups[:1], lr=lr))
+    with pytest.raises(UserError, match=r"^optimizer.name: half leaves 2 of the parameters"):
+        build_optimizer(create_model("mlp", depth=1, image_size=2), OptimizerConfig("half"), 0.1)

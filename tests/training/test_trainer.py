@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from farkas_exp.config.schema import PhaseConfig, PhasesConfig
+from farkas_exp.machine.errors import UserError
 from farkas_exp.training import trainer as trainer_module
 from farkas_exp.training.execution import RecordingFailed
 from farkas_exp.training.metrics import missed_top5
@@ -247,7 +248,7 @@ def test_in_phases_every_step_has_its_own_rate_and_the_images_are_those_of_the_p
     trained(trainer, state)
     assert state.images == 200 + 5 * 20
     batches = trainer.data.train_batches  # five; the phase has ten
-    trainer.data = SimpleNamespace(train_batches=batches, steps_in={1: 10}.__getitem__)  # type: ignore[assignment]
+    trainer.data = SimpleNamespace(info=trainer.data.info, train_batches=batches, steps_in={1: 10}.__getitem__)  # type: ignore[assignment]
     state.step, rates[:] = 0, []
     assert not trained(trainer, state, on_step=lambda step: rates.append(trainer.optimizer.param_groups[0]["lr"]))
     assert rates == pytest.approx([0.6, 0.55, 0.5, 0.45, 0.4])
@@ -328,3 +329,11 @@ def test_a_process_that_joins_begins_without_sums_and_with_a_stream_of_its_own()
     trainer.processes = SimpleNamespace(rank=0, world_size=3)  # type: ignore[assignment]
     assert trainer.restore(saved).totals == state.totals
     assert torch.equal(torch.get_rng_state(), saved["rng"])
+
+
+@pytest.mark.parametrize("logits", [lambda x: x[:, :-1], lambda x: torch.cat([x, x], 1), lambda x: x.mean(1), tuple])
+def test_logits_that_are_not_one_for_each_class_and_image_are_refused(logits):
+    trainer = made_trainer()
+    trainer.model.register_forward_hook(lambda module, args, output: logits(output))
+    with pytest.raises(UserError, match=r"^model.name: mlp returns .* expected logits of \(40, 10\)"):
+        trained(trainer, TrainerState())
