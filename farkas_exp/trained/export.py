@@ -132,7 +132,7 @@ def _content(run: "Run", format: str) -> bytes:
         with torch.no_grad():
             torch.jit.save(torch.jit.trace(deployed(run), example), file)
         return file.getvalue()
-    sizes = ({0: torch.export.Dim("images", min=1)},)
+    sizes = ({0: torch.export.Dim("images", min=1, max=2**31 - 1)},)  # PyTorch 2.6 asks for an end
     program = torch.export.export(deployed(run), (example,), dynamic_shapes=sizes)
     if format == "pt2":
         torch.export.save(program, file)

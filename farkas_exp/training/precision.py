@@ -46,7 +46,7 @@ def as_configured() -> Iterator[None]:
         for kind in ("cpu", "cuda"):
             if torch.is_autocast_enabled(kind):  # its cache would keep the weights of the first step
                 own.enter_context(torch.autocast(kind, enabled=False, cache_enabled=False))
-        if torch.get_default_device().type != "cpu":
+        if torch.empty(0).device.type != "cpu":  # PyTorch 2.6 has no word for the device of a `with`
             own.enter_context(torch.device("cpu"))
         own.callback(torch.set_default_dtype, dtype)
         torch.set_default_dtype(torch.float32)

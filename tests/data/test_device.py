@@ -6,7 +6,6 @@ import random
 import numpy as np
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from farkas_exp.config.schema import AugmentationConfig, DatasetConfig
 from farkas_exp.data import device
@@ -17,6 +16,7 @@ from farkas_exp.data.device import DeviceData
 from farkas_exp.data.subset import fixed_order
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.seeding import derive_seed
+from tests.networks import pretended_gpu
 from tests.numbered import AUGMENTATION, made, numbered, same
 
 OFF = AugmentationConfig(crop_padding=0, flip=False, cutout=0)
@@ -135,10 +135,8 @@ def test_normalize_gives_mean_zero_and_standard_deviation_one_on_the_training_se
 
 def test_levels_are_counted_where_the_images_are(monkeypatch):
     """Images made on a GPU: an operation on tensors of two devices would raise here as it does there."""
-    with FakeTensorMode() as mode:
-        images = mode.fake_tensor_converter.from_meta_and_device(
-            mode, torch.empty(5, 4, 4, 3, dtype=torch.uint8, device="meta"), torch.device("cuda")
-        )
+    with pretended_gpu():
+        images = torch.empty(5, 4, 4, 3, dtype=torch.uint8, device="cuda")
         moved = []  # bincount's result has a length that only a real one knows
         monkeypatch.setattr(torch, "bincount", lambda values, minlength: values.new_zeros(minlength, dtype=torch.int64))
         monkeypatch.setattr(torch.Tensor, "__float__", lambda tensor: moved.append(tensor.device.type) or 1.0)
