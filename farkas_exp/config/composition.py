@@ -8,7 +8,6 @@ dictionaries are merged. Anything else (an added or deleted key, a value with `h
 import copy
 import functools
 import re
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,8 +20,7 @@ from hydra.core.default_element import GroupDefault, InputDefault, ResultDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, base
-from omegaconf.base import Metadata
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from farkas_exp.config import arms
@@ -116,22 +114,8 @@ def _map_if_needed(overrides: Any, defaults: list[InputDefault], self_added: boo
     return _interpolation_map(overrides, defaults, self_added) if any(d.is_interpolation() for d in defaults) else None
 
 
-def _copy_of_metadata(metadata: Metadata, memo: dict[int, Any]) -> Metadata:
-    """A deep copy, for which `copy` needs a third of a composition: types and flags want none."""
-    copied = object.__new__(type(metadata))
-    cache = copy.deepcopy(metadata.resolver_cache, memo) if metadata.resolver_cache else defaultdict(dict)
-    vars(copied).update(vars(metadata), flags=copy.copy(metadata.flags), resolver_cache=cache)
-    return copied
-
-
-_parse_rule = functools.lru_cache(maxsize=4096)(functools.partial(OverridesParser.parse_rule, OverridesParser.create()))
-
 hydra.ConfigLoaderImpl = CommandLoader  # type: ignore[misc] - the one place where Hydra makes it
 defaults_list._create_interpolation_map = _map_if_needed
-Metadata.__deepcopy__ = _copy_of_metadata  # type: ignore[attr-defined]
-# a text is parsed once; who asked for an override notes himself in it, so each has his own
-OverridesParser.parse_rule = lambda self, s, rule_name: copy.copy(_parse_rule(s, rule_name))
-base.parse = functools.lru_cache(maxsize=4096)(base.parse)
 # a tenth of a composition: Hydra makes deep copies of a repository, though it replaces nothing in it but the list of
 # sources, and parses the version "1.1" hundreds of times
 config_repository.ConfigRepository.__deepcopy__ = lambda self, memo: copy.copy(self)  # type: ignore[attr-defined]

@@ -44,19 +44,11 @@ def tell_hydra(overrides: Sequence[str] = ()) -> None:
     """Load the plugins, including those in the overrides, and store the schema and every choice without a file."""
     load_plugins(named_plugins(overrides))
     store = ConfigStore.instance()
-    store.repo["schema.yaml"] = _schema(tuple(tuple(iter(entries)) for entries in registries().values()))
+    store.store(name="schema", node=schema_defaults())
     for group, entries in registries().items():
         for name in entries:
             if not is_choice(group, name):
                 store.store(group=group, name=name, node={"name": name})
-
-
-@functools.lru_cache(maxsize=1)
-def _schema(names: tuple[tuple[str, ...], ...]) -> Any:
-    """The schema as Hydra's store keeps it, with the options that the registered `names` bring."""
-    store = ConfigStore()
-    store.store(name="schema", node=schema_defaults())
-    return store.repo["schema.yaml"]
 
 
 def named_plugins(overrides: Sequence[str]) -> list[str]:

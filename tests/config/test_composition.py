@@ -1,6 +1,5 @@
 """A configuration that is composed without Hydra is the one that Hydra composes."""
 
-import copy
 import itertools
 import random
 from contextlib import suppress
@@ -9,7 +8,6 @@ from pathlib import Path
 import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
@@ -58,27 +56,6 @@ def test_random_overrides_compose_to_the_same_run_both_ways(compositions, seed):
 )
 def test_what_is_not_plain_is_left_to_hydra(compositions, override):
     assert compositions.plain_values(["model=resnet18", override]) is None
-
-
-def test_an_override_that_is_parsed_once_is_its_own_for_everyone_who_asks():
-    loader = object()
-    asked, other = (OverridesParser.create(each).parse_overrides(["model=glob(*)"])[0] for each in (loader, None))
-    assert (asked.config_loader, other.config_loader) == (loader, None)
-
-
-def test_a_copy_of_a_configuration_has_its_own_flags_and_resolved_values():
-    made = OmegaConf.create({"a": {"b": 1}})
-    OmegaConf.set_struct(made, True)
-    made._metadata.resolver_cache["now"]["%Y"] = "2026"
-    copied = copy.deepcopy(made)
-    assert OmegaConf.is_struct(copied)
-    OmegaConf.set_struct(copied, False)
-    copied.a.b = 2
-    assert copied._metadata.resolver_cache == {"now": {"%Y": "2026"}}
-    copied._metadata.resolver_cache["now"]["%Y"] = "2027"
-    assert OmegaConf.is_struct(made)
-    assert made == {"a": {"b": 1}}
-    assert made._metadata.resolver_cache["now"]["%Y"] == "2026"
 
 
 def test_all_runs_of_a_sweep_ask_hydra_once(monkeypatch):
