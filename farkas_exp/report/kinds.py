@@ -55,9 +55,11 @@ class Kinds:
     pinned: Sequence[str] = ()
 
     def of(self, run: RunRecord) -> Kind | None:
-        """The row of a run."""
+        """The row of a run: of those that fit, the one that needs most, and the first of equals."""
         flat = settings_in_full(run.config)
-        return next((kind for kind in self.rows if kind.fits(flat, self.pinned)), None)
+        return max(
+            (kind for kind in self.rows if kind.fits(flat, self.pinned)), key=lambda kind: len(kind.needs), default=None
+        )
 
     def without_paper(self) -> "Kinds":
         """The rows without the paper's numbers, for another setting than the paper's."""

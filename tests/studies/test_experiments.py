@@ -95,19 +95,20 @@ def test_an_override_narrows_an_experiment() -> None:
     ], "an arm that brings its network passes over another one"
 
 
-def test_deep_and_narrow_is_four_kinds_over_a_grid() -> None:
+def test_deep_and_narrow_is_five_kinds_over_a_grid() -> None:
     sweep = sweep_of("deep_narrow")
     depths, widths = (list(map(int, str(sweep[f"model.{key}"]).split(","))) for key in ("depth", "width"))
     assert (min(depths), max(depths), min(widths), max(widths)) == (2, 60, 2, 16)
     made = jobs("deep_narrow", "model.depth=2,60", "model.width=8")
-    kinds = {(*arm(job)[:2], arm(job)[3]) for job in made}
+    kinds = {(*arm(job)[:2], *arm(job)[3:5], job.activation.name) for job in made}
     assert kinds == {
-        ("mlp", "none", None),
-        ("mlp", "batch", None),
-        ("farkas_mlp", "none", "sum"),
-        ("farkas_mlp", "none", "mean"),
+        ("mlp", "none", None, "pytorch", "relu"),
+        ("mlp", "batch", None, "pytorch", "relu"),
+        ("mlp", "none", None, "orthogonal", "tailored"),
+        ("farkas_mlp", "none", "sum", "pytorch", "relu"),
+        ("farkas_mlp", "none", "mean", "pytorch", "relu"),
     }
-    assert len(made) == 4 * 2 * 2
+    assert len(made) == 5 * 2 * 2
     assert {(job.model.depth, job.model.width) for job in made} == {(2, 8), (60, 8)}
     assert {(job.dataset.name, job.augmentation.cutout) for job in made} == {("moons", 0)}
 

@@ -56,6 +56,15 @@ def moons(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_a_run_is_of_the_kind_that_needs_most_of_it(moons: Path) -> None:
+    """A tailored network is a multi-layer perceptron, too, but no plain one."""
+    narrow(moons, "tailored", 20, 4, 5.0, (0.0, 0.0))
+    found = {grid.label: grid for grid in grids(collect(moons))}
+    assert list(found) == ["plain", "batch norm", "tailored", "Farkas, sum", "Farkas, mean"]
+    assert [len(found[kind].runs[20, 4]) for kind in ("plain", "tailored")] == [1, 1]
+    assert found["tailored"].values("accuracy", [20], [4]).tolist() == [[95.0]]
+
+
 def test_dead_points_after_training_are_those_of_the_last_epoch(tmp_path: Path) -> None:
     path = narrow(tmp_path, "plain", 2, 4, 10.0, (0.25, 0.5))
     assert grids(collect(tmp_path))[0].values("dead_at_end", [2], [4]).tolist() == [[50.0]]

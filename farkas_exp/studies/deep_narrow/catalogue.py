@@ -9,5 +9,5 @@ REPORTS.register(
 )
 EXPERIMENTS.register(
     "deep_narrow", "deep_narrow", title="multi-layer perceptrons on two moons: heat maps over depth and width",
-    runs="192", cost="minutes on two CPU cores",
+    runs="240", cost="minutes on two CPU cores",
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Deep and narrow multi-layer perceptrons on two moons, plain, with batch norm, and of Farkas layers."""
+"""Deep and narrow multi-layer perceptrons on two moons, plain, with batch norm, tailored, and of Farkas layers."""
 
 from collections.abc import Sequence
 
@@ -12,6 +12,10 @@ KINDS = Kinds(
     (
         Kind("plain", {"model.name": "mlp"}),
         Kind("batch norm", {"model.name": "mlp", "normalization.name": "batch"}),
+        Kind(
+            "tailored",
+            {"model.name": "mlp", "activation.name": "tailored", "init.name": "orthogonal", "init.gain": 1.0},
+        ),
         Kind("Farkas, sum", {"model.name": "farkas_mlp", "aggregation.name": "sum"}),
         Kind("Farkas, mean", {"model.name": "farkas_mlp", "aggregation.name": "mean"}),
     ),
