@@ -132,9 +132,8 @@ def curves(named: Mapping[str, RunRecord]) -> Any:
     with style.new_figure(9.6, 4.2 + 0.2 * (len(named) // 2)) as figure:
         error, loss = figure.subplots(1, 2)
         sets = " or ".join(sorted({record.evaluated_on for record in named.values()}))
-        colors = dict.fromkeys((*style.KIND_COLORS.values(), *style.SPARE_COLORS))
-        looks = [(color, line) for line in ("-", "--", ":") for color in colors]
-        for (letter, record), (color, line) in zip(named.items(), looks, strict=False):
+        looks = style.looks((*style.KIND_COLORS.values(), *style.SPARE_COLORS))
+        for (letter, record), (line, color) in zip(named.items(), looks, strict=False):
             rows = [row for row in record.metrics() if type(row.get("epoch")) is int]  # others are damaged
             on = f", {record.evaluated_on} error" if " or " in sets else ""
             for axes, key in ((error, record.key("error")), (loss, "train_loss")):

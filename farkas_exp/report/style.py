@@ -5,6 +5,7 @@ Figures are made without pyplot, so they change nothing global and need no displ
 """
 
 import io
+import itertools
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -75,6 +76,11 @@ def new_figure(width: float, height: float) -> Iterator[Any]:
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)  # whatever the backend of the environment
         yield figure
+
+
+def looks(colors: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The line and the color of one curve after the other: each color drawn through, then dashed, then dotted."""
+    return itertools.cycle(itertools.product(("-", "--", ":"), dict.fromkeys(colors)))
 
 
 def legend_below(figure: Any, handles: Sequence[Any], labels: Sequence[str], columns: int, **options: Any) -> None:

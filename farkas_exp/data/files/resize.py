@@ -16,9 +16,10 @@ from farkas_exp.data.files.decode import opened, to_rgb
 from farkas_exp.data.files.entries import is_picture
 from farkas_exp.data.files.listing import ANNOTATIONS, EVALUATION_FOLDERS, ImageFiles, ImageSets, list_images
 from farkas_exp.data.files.pool import DecodingPool, default_workers
+from farkas_exp.machine.commands import command
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.files import replacing
-from farkas_exp.machine.output import patient, warn
+from farkas_exp.machine.output import warn
 from farkas_exp.machine.signals import last_words
 from farkas_exp.machine.terminal import shown
 
@@ -174,12 +175,8 @@ def _check_alone(copies: ImageFiles) -> None:
                 raise UserError(f"{shown(os.path.join(folder, other))}: not of this choice; choose another target")
 
 
-@patient()
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line: 0 done, 1 some images are broken, 2 a mistake of the command, 75 stopped, to be continued."""
-    from rich.console import Console
-    from rich.progress import Progress
-
+def _parser() -> argparse.ArgumentParser:
+    """What the command takes."""
     parser = argparse.ArgumentParser(prog="resize_images.py", description=__doc__)
     parser.add_argument("source", type=Path, help="a folder that holds train/<class>/* and val/<class>/*")
     parser.add_argument("target", type=Path, nargs="?", help="where the copy goes (default: <source>-<size>)")
@@ -191,22 +188,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--train", type=_count, help="training images of each class, evenly spaced by name (default: all)"
     )
     parser.add_argument("--test", type=_count, help="the same for the evaluation set")
-    given = parser.parse_args(arguments)
+    return parser
+
+
+@command(lambda: _parser().format_help())
+def main(arguments: Sequence[str]) -> int:
+    """The command line: 0 done, 1 some images are broken, 2 a mistake of the command, 75 stopped, to be continued."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    given = _parser().parse_args(arguments)
     target = given.target or copy_root(given.source.absolute(), given.size)
     reduction = Reduction(given.size, given.area, given.train, given.test)
     console = Console(stderr=True)
-    try:
-        sets = list_images(str(given.source), allow_empty=True)
-        total = sum(map(len, reduction.chosen(sets)))
-        with (
-            last_words(partial(warn, "stopped; the same command goes on from here")),
-            Progress(*Progress.get_default_columns(), "{task.completed:,}", console=console) as progress,
-        ):
-            task = progress.add_task(f"{target.name}", total=total)
-            lines = resize_folder(sets, target, reduction, given.workers, partial(progress.advance, task))
-    except UserError as error:
-        warn(f"error: {error}")
-        return 2
+    sets = list_images(str(given.source), allow_empty=True)
+    total = sum(map(len, reduction.chosen(sets)))
+    with (
+        last_words(partial(warn, "stopped; the same command goes on from here")),
+        Progress(*Progress.get_default_columns(), "{task.completed:,}", console=console) as progress,
+    ):
+        task = progress.add_task(f"{target.name}", total=total)
+        lines = resize_folder(sets, target, reduction, given.workers, partial(progress.advance, task))
     for line in lines:
         print(line)
     print(f"{target}: {total - len(lines):,} of {total:,} images")

@@ -298,7 +298,7 @@ def ntk_figure(runs: Sequence[RunRecord]) -> Any:
     families: dict[str, list[RunRecord]] = {}
     for run in runs:
         families.setdefault(_network(run).family, []).append(run)
-    looks = dict(zip(families, itertools.cycle(itertools.product(("-", "--", ":"), style.SPARE_COLORS)), strict=False))
+    looks = dict(zip(families, style.looks(style.SPARE_COLORS), strict=False))
     with style.new_figure(12.5, 6.6) as figure:
         panels = figure.subplots(2, 3)
         for axes, (key, label) in zip(panels[0], over_size.items(), strict=True):
