@@ -25,7 +25,9 @@ from torch.nn.parameter import is_lazy
 
 from farkas_exp.conversion.activations import Found, find, is_in_place
 from farkas_exp.conversion.nodes import (
+    NORMS,
     Modules,
+    altered,
     channels_of,
     is_single,
     module_of,
@@ -39,6 +41,7 @@ from farkas_exp.conversion.removal import remove_norms
 from farkas_exp.conversion.tracing import (
     Chain,
     Traced,
+    Tracer,
     Untraceable,
     keep_attributes,
     reason,
@@ -80,8 +83,8 @@ class Conversion:
 
     Attributes:
         network: the network, a `torch.fx.GraphModule` where it could be traced. It has the names and the single layers
-            of the original, but not its methods, nor the hooks of its blocks. Where it could not, it is of the
-            original's class, with graph modules in it.
+            of the original, but not its methods. Where it could not, it is of the original's class, with graph modules
+            in it.
         places: its activations in the order of the computation.
         notes: what concerns no single activation.
     """
@@ -111,7 +114,8 @@ def convert(
 
     Args:
         model: any network that `torch.fx` can trace with its optional arguments at their defaults; of a part that it
-            cannot trace, the parts of this. What compiles a network or distributes it over devices is taken off.
+            cannot trace, the parts of this. What compiles a network or distributes it over devices is taken off. What
+            a forward decides by chance in Python, such as which layers to skip, is decided once.
         rule: of the Farkas layers, without a cutoff: each activation has its own.
         normalization: what becomes of a normalization between a layer and its activation: `after` the activation (its
             running statistics begin anew); `remove` all, batch norm folded into the layer as it evaluates; or `keep`.
@@ -119,7 +123,7 @@ def convert(
 
     Raises:
         UserError: what is given is no network or no rule, or cannot be copied; another `normalization`, a rule with a
-            cutoff, or lazy layers without a shape.
+            cutoff, lazy layers without a shape, or hooks on the network, a block of it, or what is removed.
     """
     if normalization not in NORMALIZATION:
         raise unknown("normalization", normalization, NORMALIZATION)
@@ -127,7 +131,10 @@ def convert(
     if given.cutoff:
         raise UserError(f"cutoff: {given.cutoff!r} has no place in a conversion: each activation has its own cutoff")
     model, notes = _copied(model)
-    wanted = _Wanted(given, normalization, tied_parameters(model))
+    for name, module in model.named_modules():
+        if (why := altered(module)) and not _stays(module, normalization):
+            raise UserError(f"model: {name or type(model).__name__}: {why}, which would be lost; take that off first")
+    wanted = _Wanted(given, normalization, tied_parameters(model), tied_parameters(model, by_name=True))
     try:
         done = _as_a_whole(model, wanted, "")
     except Untraceable as error:
@@ -136,11 +143,22 @@ def convert(
 
 
 class _Wanted(NamedTuple):
-    """What is asked for, and which parameters of the whole network are shared by layers."""
+    """What is asked for, and which parameters of the whole network are shared by layers, or stand in several places."""
 
     rule: FarkasRule
     normalization: str
     tied: set[nn.Parameter]
+    placed: set[nn.Parameter]
+
+    def of_parts(self) -> "_Wanted":
+        """The same where no graph sees all that calls a layer."""
+        return self._replace(tied=self.placed)
+
+
+def _stays(module: nn.Module, normalization: str) -> bool:
+    """Whether a module is called as a whole by the converted network, too, or says itself why it is not converted."""
+    removed = isinstance(module, nn.Identity) or (normalization == "remove" and isinstance(module, NORMS))
+    return Tracer().is_leaf_module(module, "") and not removed
 
 
 def _copied(model: Any) -> tuple[nn.Module, list[str]]:
@@ -180,6 +198,7 @@ def _as_a_whole(model: nn.Module, wanted: _Wanted, prefix: str) -> Conversion:
         Untraceable: it cannot be traced itself.
     """
     graph, opaque = traced(model)
+    wanted = wanted.of_parts() if opaque else wanted
     notes = [f"{prefix}{note}" for note in uninspected(model, graph)]
     done = _converted(model, graph, wanted, prefix)
     done.notes[:0] = notes
@@ -190,7 +209,7 @@ def _as_a_whole(model: nn.Module, wanted: _Wanted, prefix: str) -> Conversion:
 
 def _by_parts(model: nn.Module, wanted: _Wanted, prefix: str, why: str) -> Conversion:
     """Convert the parts of a network that cannot be traced: those with one argument, and the sequences."""
-    name = prefix.rstrip(".") or type(model).__name__
+    name, wanted = prefix.rstrip(".") or type(model).__name__, wanted.of_parts()
     done = Conversion(model, notes=[f"{name}: only its parts, as it cannot be traced: {why}"])
     _convert_parts(model, wanted, prefix, done, {})
     return done
@@ -325,7 +344,7 @@ class _Placing:
         if channels.number < 2:
             return replace(place, form=LEFT, why="a single channel cannot be the aggregate of others")
         made = FarkasCompletion(channels.number, replace(rule, learn_lambda=False), channels.dim)
-        some = next(self.network.parameters(), None)
+        some = next((each for each in self.network.parameters() if each.is_floating_point()), None)
         name = f"completion_{activation.name}"
         self._set(name, made if some is None else made.to(some))
         with self.network.graph.inserting_before(activation):

@@ -20,7 +20,7 @@ from farkas_exp.layers.farkas import FarkasConv2d, FarkasLayer
 from farkas_exp.layers.normalization import DynamicTanh, GroupNorm, RMSNorm
 from farkas_exp.layers.residual import ResidualConv2d
 
-_NORMS = (
+NORMS = (
     _BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.LocalResponseNorm, GroupNorm, RMSNorm,
     DynamicTanh,
 )  # fmt: skip
@@ -31,7 +31,7 @@ _ELEMENTWISE: tuple[Any, ...] = (
     torch.div, "div",
 )  # fmt: skip
 _KEEPING_MODULES = (
-    *_NORMS, FarkasCompletion, _MaxPoolNd, _AvgPoolNd, _AdaptiveMaxPoolNd, _AdaptiveAvgPoolNd, _DropoutNd, nn.Identity,
+    *NORMS, FarkasCompletion, _MaxPoolNd, _AvgPoolNd, _AdaptiveMaxPoolNd, _AdaptiveAvgPoolNd, _DropoutNd, nn.Identity,
     nn.Upsample, _ConstantPadNd, _ReflectionPadNd, _ReplicationPadNd,
 )  # fmt: skip
 _KEEPING: tuple[Any, ...] = (
@@ -73,7 +73,7 @@ def norm_of(node: fx.Node | None, modules: Modules) -> tuple[str, nn.Module] | N
     names = [str(node.target)] if node.op == "call_module" else []
     if node.op == "call_function" and node.target in _NORM_FUNCTIONS:
         names = [str(each.target).rpartition(".")[0] for each in node.all_input_nodes if each.op == "get_attr"]
-    return next(((name, modules[name]) for name in names if isinstance(modules.get(name), _NORMS)), None)
+    return next(((name, modules[name]) for name in names if isinstance(modules.get(name), NORMS)), None)
 
 
 def is_single(node: fx.Node, name: str) -> bool:
@@ -92,17 +92,24 @@ def _asks_for_shape(node: fx.Node) -> bool:
     return node.target in ("size", "dim") or (node.target is getattr and node.args[1] in ("shape", "ndim", "dtype"))
 
 
-def tied_parameters(network: nn.Module) -> set[nn.Parameter]:
-    """The parameters that more than one module of a network has."""
-    counts = Counter(each for module in network.modules() for each in module._parameters.values() if each is not None)
+def tied_parameters(network: nn.Module, *, by_name: bool = False) -> set[nn.Parameter]:
+    """The parameters that more than one module of a network has; `by_name`, or one module in several places."""
+    modules = (module for _, module in network.named_modules(remove_duplicate=not by_name))
+    counts = Counter(each for module in modules for each in module._parameters.values() if each is not None)
     return {each for each, count in counts.items() if count > 1}
+
+
+def altered(module: nn.Module) -> str:
+    """What a module does beside its class's forward; empty where that is all."""
+    if "forward" in vars(module):
+        return "its forward was replaced"
+    hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
+    return "it has hooks" if any(hooks) else ""
 
 
 def has_more(layer: nn.Module, tied: set[nn.Parameter]) -> str:
     """What a layer of PyTorch's has beside its weight and bias that would be lost with it."""
-    if layer._forward_pre_hooks or layer._forward_hooks or layer._backward_hooks:
-        return "it has hooks"
-    return "its weight is shared" if layer.weight in tied else ""
+    return altered(layer) or ("its weight is shared" if layer.weight in tied else "")
 
 
 def why_not(node: fx.Node, modules: Modules, tied: set[nn.Parameter]) -> str:

@@ -21,8 +21,9 @@ def remove_norms(graph: fx.Graph, modules: Modules, tied: set[nn.Parameter]) -> 
         if layer is None or not single or has_more(layer, tied) or not fold(layer, norm[1]):
             lost.append(norm[0])
         node.replace_all_uses_with(before)
-        for each in (node, *inputs):  # its weights, too, where it is a function
-            if each.op == "get_attr" or each is node:
+        graph.erase_node(node)
+        for each in inputs:  # its weights, too, where it is a function and no other has them
+            if each.op == "get_attr" and not each.users:
                 graph.erase_node(each)
     return lost
 

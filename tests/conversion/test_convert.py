@@ -121,6 +121,18 @@ def weight_normed():
         return nn.Sequential(nn.utils.weight_norm(nn.Linear(2, 2)))
 
 
+def hooked(part):
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Sequential(nn.ReLU()), nn.Identity())
+    part(net).register_forward_hook(lambda module, inputs, output: 2 * output)
+    return net
+
+
+def with_another_forward():
+    net = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    net.forward = net[0].forward
+    return net
+
+
 @pytest.mark.parametrize(
     ("net", "options", "message"),
     [
@@ -134,6 +146,11 @@ def weight_normed():
         (None, {}, r"model: expected .*, got a NoneType$"),
         (scripted(), {}, "model: a network of TorchScript cannot be converted"),
         (weight_normed(), {}, r"model: it cannot be copied \(Only Tensors created explicitly"),
+        (hooked(lambda net: net), {}, "model: Sequential: it has hooks, which would be lost; take that off first$"),
+        (hooked(lambda net: net[2]), {}, "model: 2: it has hooks"),
+        (hooked(lambda net: net[3]), {}, "model: 3: it has hooks"),
+        (hooked(lambda net: net[1]), {"normalization": "remove"}, "model: 1: it has hooks"),
+        (with_another_forward(), {}, "model: Sequential: its forward was replaced"),
         (nn.ReLU(), {"rule": "mean"}, r"rule: expected a FarkasRule, or its fields .*, got 'mean'"),
         (nn.ReLU(), {"margin": "0.1"}, "aggregation.margin: '0.1' is out of range"),
         (nn.ReLU(), {"margin": math.nan}, "aggregation.margin: nan is out of range"),
@@ -155,6 +172,14 @@ def test_what_a_layer_shares_or_hides_is_not_lost():
     net = nn.Sequential(first, nn.ReLU(), tied, nn.ReLU(), hooked, nn.ReLU(), twice, nn.ReLU(), twice)
     whys = [place.why for place in convert(net).places]
     assert whys == ["its weight is shared", "its weight is shared", "it has hooks", "used more than once"]
+
+
+@torch.no_grad()
+def test_the_hooks_of_layers_that_stay_are_called():
+    converted = convert(hooked(lambda net: net[1])).network.eval()
+    twice = converted(IMAGES)
+    converted.get_submodule("1")._forward_hooks.clear()
+    torch.testing.assert_close(twice, 2 * converted(IMAGES))
 
 
 class NormAct(nn.BatchNorm2d):
@@ -188,6 +213,15 @@ def test_a_normalization_with_its_activation_is_as_the_two_are(normalization):
     assert parameters[0] == parameters[1]
 
 
+@pytest.mark.parametrize("normalization", ["after", "remove", "keep"])
+def test_a_normalization_with_its_activation_may_be_called_twice(normalization):
+    norm = NormAct(4)
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), norm, nn.Conv2d(4, 4, 1), norm)
+    conversion = convert(net, margin=0.1, normalization=normalization)
+    assert forms(conversion) == ["Farkas layer" if normalization == "remove" else "completion"] * 2
+    assert certify(conversion.network, IMAGES).active
+
+
 def test_a_normalization_that_no_layer_can_take_over_is_left_out():
     over_tokens = nn.Sequential(nn.Linear(8, 6), nn.BatchNorm1d(3), nn.ReLU())  # of (N, 3, 8)
     dropped = nn.Sequential(nn.Linear(8, 6), nn.Dropout(), nn.LayerNorm(6), nn.ReLU())
@@ -195,6 +229,21 @@ def test_a_normalization_that_no_layer_can_take_over_is_left_out():
         conversion = convert(net, normalization="remove")
         assert conversion.notes == [f"{name}: removed, with no layer to fold it into"]
         assert conversion.network(torch.rand(2, 3, 8)).shape == (2, 3, 6)
+
+
+class Counted(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.steps = nn.Parameter(torch.ones(1, dtype=torch.int64), requires_grad=False)
+        self.layer = nn.ConvTranspose2d(3, 4, 1, dtype=torch.float64)
+
+    def forward(self, images):
+        return F.relu(self.layer(images)) * self.steps
+
+
+def test_a_completion_has_the_type_of_weights_beside_whole_numbers():
+    parameters = convert(Counted()).network.parameters()
+    assert {each.dtype for each in parameters} == {torch.int64, torch.float64}
 
 
 def test_what_compiles_or_distributes_a_network_is_taken_off():

@@ -125,6 +125,26 @@ def test_what_cannot_be_traced_in_a_network_is_converted_by_parts():
     assert certify(conversion.network, IMAGES).active
 
 
+class Sharing(Branching):
+    def __init__(self):
+        super().__init__()
+        shared = nn.Conv2d(3, 3, 1)
+        self.first, self.second = (nn.Sequential(shared, nn.ReLU()) for _ in range(2))
+
+    def forward(self, images):
+        return self.second(self.first(images if images.sum() > 0 else -images))
+
+
+@pytest.mark.parametrize("net", [Sharing(), nn.Sequential(Sharing(), nn.Conv2d(3, 3, 1), nn.ReLU())])
+def test_a_layer_of_several_parts_stays_one(net):
+    conversion = convert(net, margin=0.1)
+    whys = [place.why for place in conversion.places if "first" in place.activation or "second" in place.activation]
+    assert whys == ["its weight is shared"] * 2
+    made = conversion.network if isinstance(net, Sharing) else conversion.network.get_submodule("0")
+    assert made.first[0] is made.second[0]
+    assert certify(made, IMAGES)["first.completion__1"].active
+
+
 def test_layers_that_are_not_reached_are_not_active():
     network = convert(OtherInTraining().eval(), margin=0.1).network
     network.forward = network.body.forward
