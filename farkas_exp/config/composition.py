@@ -147,10 +147,6 @@ class Compositions:
         found = self.plain_values(overrides)
         return self.by_hydra(overrides) if found is None else found
 
-    def unresolved(self, choices: Sequence[str]) -> Values:
-        """The values with these choices of groups, `${...}` as they are written."""
-        return _copy(self._chosen([self._parse(text) for text in choices]))
-
     def by_hydra(self, overrides: Sequence[str]) -> Values:
         """The values as Hydra itself composes them."""
         return values_of(self._loader.load_sweep_config(self._master, list(overrides)))

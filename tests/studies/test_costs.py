@@ -12,7 +12,7 @@ from farkas_exp.report.methods import Arms
 from farkas_exp.report.render import show
 from farkas_exp.runs import collect
 from farkas_exp.studies.without_normalization import costs
-from farkas_exp.studies.without_normalization.arms import CHOSEN
+from farkas_exp.studies.without_normalization.arms import CHOSEN, composed
 from farkas_exp.studies.without_normalization.comparison import comparison_table, find_methods
 from farkas_exp.studies.without_normalization.costs import Cost, measure, needs
 from tests.made_runs import make_run, settings
@@ -38,6 +38,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
         (settings("resnet34", init__name="zero_last"), "branches"),
         (settings("resnet34", residual__multiplier=0.0), "branches"),
         (settings("resnet34", weight__name="scaled"), "convolutions"),
+        (settings("mlp", activation__name="tailored"), "activations fitted to the network"),
         (settings("fixup34"), "its own network"),
         (settings("farkasnet34", normalization__name="batch"), "a batch, Farkas layers"),
         (settings("nf_farkasnet34", weight__name="scaled"), "convolutions, Farkas layers, its own network"),
@@ -72,7 +73,7 @@ def test_the_comparison_shows_what_was_measured_beside_the_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arms = made(tmp_path)
-    monkeypatch.setattr(costs, "COMPARISONS", ("without_normalization",))
+    monkeypatch.setattr(costs, "COMPARISONS", {"without_normalization": "made"})
     monkeypatch.setattr(costs, "arms_of", lambda name: arms)
     before = {method.name: method.cost for method in find_methods(collect(tmp_path), arms)[0]}
     assert before["plain"] == Cost(1000, "nothing")  # what the run says of itself
@@ -91,6 +92,20 @@ def test_the_comparison_shows_what_was_measured_beside_the_runs(
     assert shown["SkipInit"][-1] == "branches"
     other = [replace(run, config={**run.config, "batch_size": 40}) for run in collect(tmp_path)]
     assert {method.cost.multiply_adds for method in find_methods(other, arms)[0]} == {None}, "of another setting"
+
+
+def test_the_methods_of_deep_narrow_are_measured_on_a_set_smaller_than_the_measured_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(costs, "STEPS", 3)  # an epoch has one
+    arms = composed("deep_narrow")
+    assert {config["dataset"]["test_size"] for config in arms.values()} == {500}, "resolved, so no run differs by it"
+    for name in ("plain", "tailored"):
+        make_run(tmp_path, {**arms[name], "model": {**arms[name]["model"], "depth": 3, "width": 2}, "device": "cpu"})
+    (table,) = costs.report(collect(tmp_path)).tables
+    assert table.name == "deep_narrow"
+    assert [row["method"] for row in table.records] == ["plain", "tailored"]
+    assert table.notes[1:] == ("Not the experiment's setting: model.depth 3, model.width 2.",)
 
 
 @pytest.mark.parametrize(

@@ -6,20 +6,26 @@ from typing import Any
 
 from farkas_exp.report.methods import Arms
 
-COMPARISONS = ("without_normalization", "transformers")
-"""Each has an experiment for the search, and another one, with its arms, for the test."""
+COMPARISONS = {
+    "without_normalization": "without_normalization_test",
+    "transformers": "transformers_test",
+    "deep_narrow": "deep_narrow",
+}
+"""What compares methods, with the experiment that has their arms."""
 CHOSEN = ("lr.value", "dataset.validation")
 """What varies within a method: the rate, and whether images are held out to choose it."""
+ANY = ("lr.value=0.1",)
+"""In place of the rate of a test, which is looked up among the runs of the search."""
 
 
-def arms_of(comparison: str) -> Arms:
-    """The arms of a comparison, which are its methods."""
-    return Arms(composed(f"{comparison}_test"), CHOSEN)
+def arms_of(experiment: str) -> Arms:
+    """The arms of an experiment, which are the methods it compares."""
+    return Arms(composed(experiment), CHOSEN)
 
 
 @cache
 def composed(experiment: str) -> dict[str, dict[str, Any]]:
-    """The nested configuration of each arm by its label, without what is interpolated."""
+    """The nested configuration of each arm by its label, with some learning rate."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
@@ -35,6 +41,6 @@ def composed(experiment: str) -> dict[str, dict[str, Any]]:
         master = compose("config", return_hydra_config=True)
         compositions = Compositions(GlobalHydra.instance().config_loader(), master)
         for name, arm in own.items():
-            values = compositions.unresolved([f"experiment={experiment}", f"arm={name}"])
+            values = compositions.values([f"experiment={experiment}", f"arm={name}", *ANY])
             found[arm.label or name], _ = arms.of_run(values)
     return found

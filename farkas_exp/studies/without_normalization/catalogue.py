@@ -14,7 +14,7 @@ for _name, _source, _summary in (
     REPORTS.register(_name, f"{_HERE}.{_source}", summary=_summary, **_SHARED)
 REPORTS.register(
     "costs", f"{_HERE}.costs:report",
-    summary="a training step, parameters and needs of each method of these two comparisons",
+    summary="a training step, parameters and needs of each method of these comparisons and of `deep_narrow`",
 )  # fmt: skip
 
 _EXPERIMENTS = (

@@ -133,14 +133,14 @@ class Method:
         return bool(self.usable) and bool({self.usable[0], self.usable[-1]} & {min(self.search), max(self.search)})
 
 
-def report(records: Sequence[RunRecord], arms: Arms | None = None, name: str = COMPARISONS[0]) -> Report:
+def report(records: Sequence[RunRecord], arms: Arms | None = None, name: str = "without_normalization") -> Report:
     """Every method at its own best learning rate, and the error over the rates; see `find_methods`."""
     methods, notes = find_methods(records, arms, name)
     figures = {name: lambda: rates_figure(methods)} if any(m.search for m in methods) else {}
     return with_ranks(name, comparison_table(methods, notes), methods, figures)
 
 
-transformers_report = partial(report, name=COMPARISONS[1])
+transformers_report = partial(report, name="transformers")
 """The same of vision transformers."""
 
 
@@ -154,13 +154,13 @@ def with_ranks(name: str, table: Table, methods: Sequence[Method], figures: Mapp
 
 
 def find_methods(
-    records: Sequence[RunRecord], arms: Arms | None = None, comparison: str = COMPARISONS[0]
+    records: Sequence[RunRecord], arms: Arms | None = None, comparison: str = "without_normalization"
 ) -> tuple[list[Method], list[str]]:
     """The methods that have runs in one setting, as they rank, and what was left out (`Arms.choose`).
 
     The `arms` are by default those of the comparison's file.
     """
-    chosen = (arms or arms_of(comparison)).choose(records)
+    chosen = (arms or arms_of(COMPARISONS[comparison])).choose(records)
     if not chosen.runs:
         raise UserError("runs_dir: no run there is of a method of this comparison")
     methods, costs = [], known_costs(comparison, chosen.runs)

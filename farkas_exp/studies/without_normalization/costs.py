@@ -19,7 +19,8 @@ from typing import Any
 from farkas_exp.config import parse
 from farkas_exp.config.schema import ResidualConfig
 from farkas_exp.machine.errors import UserError
-from farkas_exp.registry import INITIALIZATIONS, NETWORKS, NORMALIZATIONS, REGULARIZERS
+from farkas_exp.registry import ACTIVATIONS, INITIALIZATIONS, NETWORKS, NORMALIZATIONS, REGULARIZERS
+from farkas_exp.report.methods import Chosen
 from farkas_exp.report.render import FOLDER, Report
 from farkas_exp.report.tables import Table, cell
 from farkas_exp.runs import RunRecord
@@ -52,11 +53,13 @@ def needs(config: Mapping[str, Any]) -> str:
     flat = settings_in_full(config)
     norm, init = NORMALIZATIONS.get(flat["normalization.name"]), INITIALIZATIONS.get(flat["init.name"])
     network, regularizer = NETWORKS.get(flat["model.name"]), REGULARIZERS.get(flat["regularizer.name"])
+    activation = ACTIVATIONS.get(flat["activation.name"])
     scaled = any(flat[f"residual.{f.name}"] != f.default for f in fields(ResidualConfig))
     asked = {
         "a batch": any(part is not None and part.of_batch for part in (norm, regularizer)),
         "images": init is not None and "images" in init.needs,
         "branches": scaled or (init is not None and init.branches),
+        "activations fitted to the network": activation is not None and activation.fit is not None,
         "convolutions": flat["weight.name"] != "none",
         "Farkas layers": network is not None and network.farkas,
         "its own network": network is not None and not network.positions,
@@ -103,12 +106,18 @@ def measure(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Cost]:
     trainers = {}
     for name, nested in configs.items():
         config = parse(nested)
-        few = replace(config.dataset, train_limit=STEPS * config.batch_size, validation=0.0)
-        trainers[name] = build_trainer(replace(config, dataset=few, epochs=1, lr=replace(config.lr, warmup=0.0)), ALONE)
+        trainers[name] = build_trainer(replace(config, epochs=1, lr=replace(config.lr, warmup=0.0)), ALONE)
+
+    def train(trainer: Trainer, steps: int) -> int:
+        """Train for at most so many steps, since an epoch may have fewer; return their number."""
+        state = TrainerState()
+        trainer.train_epoch(state, StopRequest(), pause=lambda: state.step >= steps)  # it waits for the device
+        return state.step
 
     def seconds(trainer: Trainer) -> float:
-        started = time.perf_counter()
-        trainer.train_epoch(TrainerState(), StopRequest())  # it waits for the device at its end
+        started, left = time.perf_counter(), STEPS
+        while left > 0:
+            left -= train(trainer, left)
         return time.perf_counter() - started
 
     first, *others = trainers
@@ -130,18 +139,20 @@ def measure(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Cost]:
 
 def report(records: Sequence[RunRecord]) -> Report:
     """Measure the methods that have runs; the comparisons of these runs then show the figures."""
-    chosen = {name: arms_of(name).choose(records).runs for name in COMPARISONS}
-    if not any(chosen.values()):
+    chosen = {name: arms_of(experiment).choose(records) for name, experiment in COMPARISONS.items()}
+    if not any(each.runs for each in chosen.values()):
         raise UserError("runs_dir: no run there is of a method of these comparisons")
-    return Report(NAME, tuple(_table(name, runs) for name, runs in chosen.items() if runs))
+    return Report(NAME, tuple(_table(name, each) for name, each in chosen.items() if each.runs))
 
 
-def _table(comparison: str, runs: Mapping[str, Sequence[RunRecord]]) -> Table:
+def _table(comparison: str, chosen: Chosen) -> Table:
+    runs = chosen.runs
     costs = measure({name: own[0].config for name, own in runs.items()})
     rows = tuple((cell(name), *cost.cells()) for name, cost in costs.items())
     flat = tuple({"method": name, "setting": _setting(runs[name][0]), **vars(cost)} for name, cost in costs.items())
     notes = (
         f"Relative step: the time of {STEPS} training steps over that of {next(iter(costs))} right before them, the"
         f" median over {ROUNDS} turns. Multiply-adds: of an image's forward pass, in convolutions and matrix products.",
+        *chosen.notes,
     )
     return Table(f"What each method costs: {comparison}", ("method", *COLUMNS), rows, notes, flat, comparison)

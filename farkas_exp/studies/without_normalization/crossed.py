@@ -15,7 +15,7 @@ NAME = "initializations"
 
 def report(records: Sequence[RunRecord], arms: Arms | None = None) -> Report:
     """A table of methods by initializations, and which pairs the runs tell apart."""
-    arms = arms or arms_of(NAME)
+    arms = arms or arms_of(f"{NAME}_test")
     methods, notes = find_methods(records, arms, NAME)
     return with_ranks(NAME, crossed_table(methods, arms.order, notes), methods, {})
 
