@@ -1,5 +1,6 @@
 """Which methods the runs tell apart: ranks as ranges, on made errors; and the table of methods by initializations."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -123,7 +124,27 @@ def test_methods_and_initializations_are_crossed_each_pair_at_its_own_rate(tmp_p
     assert rows["plain"][0].lines == ("20.00", "lr 0.01, n = 2")
     assert rows["plain"][1].lines == (f"{(2 + 2 + 90) / 3:.2f}", "lr 0.1, n = 3, 1 failed")
     assert [cell.lines for cell in rows["BN"]] == [("–",), ("–",)]
-    assert report.tables[1].name == "initializations_ranks"
+    assert [table.name for table in report.tables[1:]] == ["initializations_ranks"]
+
+
+def test_a_gain_is_over_the_first_method_with_the_same_initialization() -> None:
+    errors = {
+        "plain, default": by_seed(60.0, 70.0, 80.0, 74.0), "plain, He": by_seed(2.0, 3.0, 1.0, 2.5),
+        "BN, default": by_seed(2.0, 12.2, 22.0, 16.0), "BN, He": by_seed(1.0, 4.0, 1.5),
+        "GN, He": by_seed(1.0), "GN, default": {7: 1.0, 8: 2.0},
+    }  # fmt: skip
+    order = [f"{method}, {init}" for method in ("plain", "BN", "GN") for init in ("default", "He", "LSUV")]
+    table = crossed.gains_table(errors, order)
+    assert table.columns == ("method", "default", "He", "LSUV")
+    bn, gn = table.rows
+    assert (bn[1].lines[0], bn[1].marker) == ("+57.95", "*"), "far, and by the same with each seed"
+    assert (bn[2].lines[0], bn[2].marker) == ("-0.17", ""), "seeds of both alone: 1, -1, -0.5"
+    assert [each.lines for each in (bn[3], *gn[1:])] == [("–",)] * 4, "fewer than two seeds in common"
+    default, he = table.records
+    assert (default["n"], he["n"], default["told_apart"], he["told_apart"]) == (4, 3, True, False)
+    half = 4.303 * math.sqrt(13 / 12 / 3)  # Student's t of 2 degrees of freedom, a variance of 13/12
+    assert he["gain_low"] == pytest.approx(-1 / 6 - half, abs=1e-3)
+    assert "correction for 2 pairs" in table.notes[0]
 
 
 def test_the_comparison_says_whose_best_rate_lies_at_an_end(tmp_path: Path) -> None:

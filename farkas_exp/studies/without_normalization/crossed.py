@@ -1,30 +1,36 @@
 """Method x initialization: whether a gain is the method's or that of its scale."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from farkas_exp.machine.output import plural
 from farkas_exp.report.methods import Arms
 from farkas_exp.report.render import Report
+from farkas_exp.report.statistics import holm, paired_test, resolution, welch_interval
 from farkas_exp.report.tables import Cell, Table, cell
 from farkas_exp.runs import RunRecord
 from farkas_exp.studies.without_normalization.arms import arms_of
 from farkas_exp.studies.without_normalization.comparison import Method, find_methods, with_ranks
+from farkas_exp.studies.without_normalization.ranking import LEVEL, Errors, differences
 
 NAME = "initializations"
 
 
 def report(records: Sequence[RunRecord], arms: Arms | None = None) -> Report:
-    """A table of methods by initializations, and which pairs the runs tell apart."""
+    """Methods by initializations, what each method gains over the first, and which pairs the runs tell apart."""
     arms = arms or arms_of(f"{NAME}_test")
     methods, notes = find_methods(records, arms, NAME)
-    return with_ranks(NAME, crossed_table(methods, arms.order, notes), methods, {})
+    ranked = with_ranks(NAME, crossed_table(methods, arms.order, notes), methods, {})
+    own = gains_table({method.name: method.errors for method in methods if method.errors}, arms.order)
+    return replace(ranked, tables=(*ranked.tables[:1], *([own] if own.records else []), *ranked.tables[1:]))
 
 
 def crossed_table(methods: Sequence[Method], order: Sequence[str], notes: Sequence[str] = ()) -> Table:
     """A row for each method, a column for each initialization; the label of a pair is "method, initialization"."""
     found = {method.name: method for method in methods}
-    rows_of = list(dict.fromkeys(label.partition(", ")[0] for label in order))
-    columns_of = list(dict.fromkeys(label.partition(", ")[2] for label in order))
+    rows_of, columns_of = _axes(order)
     rows, records = [], []
     for row in rows_of:
         cells: list[Cell] = [cell(row)]
@@ -43,6 +49,49 @@ def crossed_table(methods: Sequence[Method], order: Sequence[str], notes: Sequen
     )
     heads = ("method", *columns_of)
     return Table("Method and initialization", heads, tuple(rows), (*said, *notes), tuple(records), NAME)
+
+
+def gains_table(errors: Mapping[str, Errors], order: Sequence[str]) -> Table:
+    """What each method gains over the first one with the same initialization, paired by seed.
+
+    Args:
+        errors: in percent by seed, of each pair of a method and an initialization that has runs.
+        order: the labels of all pairs.
+    """
+    (first, *others), columns = _axes(order)
+    found: dict[tuple[str, str], list[float]] = {}
+    for row, column in itertools.product(others, columns):
+        pair = f"{row}, {column}", f"{first}, {column}"
+        if pair[0] in errors and pair[1] in errors and len(gains := differences(errors, *pair)) > 1:
+            found[row, column] = gains
+    step = resolution([error for by_seed in errors.values() for error in by_seed.values()])
+    apart = holm([paired_test(gains, least_sd=step) for gains in found.values()], LEVEL)
+    cells, records = {}, []
+    for (pair, gains), is_apart in zip(found.items(), apart, strict=True):
+        gain = welch_interval([gains], [1.0], least_sd=step)
+        cells[pair] = cell(
+            f"{gain.estimate:+.2f}",
+            f"[{gain.low:.2f}, {gain.high:.2f}]",
+            marker="*" if is_apart else "",
+            strong=is_apart,
+        )
+        records.append(
+            {"method": pair[0], "initialization": pair[1], "gain": gain.estimate, "gain_low": gain.low,
+             "gain_high": gain.high, "n": len(gains), "told_apart": is_apart}
+        )  # fmt: skip
+    rows = [(cell(row), *(cells.get((row, column), cell("–")) for column in columns)) for row in others]
+    note = (
+        f"The error of {first} minus the method's, with the same initialization, in percentage points: the mean over"
+        " the seeds of both, failed runs at chance, and its 95 % interval. *: told apart by a paired t test below"
+        f" {LEVEL:.0%} after Holm's correction for {plural(len(found), 'pair')}."
+    )
+    return Table(f"Gain over {first}", ("method", *columns), tuple(rows), (note,), tuple(records), f"{NAME}_gains")
+
+
+def _axes(order: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The methods and the initializations of labels "method, initialization"."""
+    parts = [label.partition(", ") for label in order]
+    return list(dict.fromkeys(part[0] for part in parts)), list(dict.fromkeys(part[2] for part in parts))
 
 
 def _pair(method: Method | None) -> Cell:

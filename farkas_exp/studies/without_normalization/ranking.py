@@ -48,7 +48,7 @@ def standings(methods: Mapping[str, Errors]) -> list[Standing]:
     known = {name: errors for name, errors in methods.items() if errors}
     order = sorted(known, key=lambda name: (sum(known[name].values()) / len(known[name]), name))
     step = resolution([error for errors in known.values() for error in errors.values()])
-    pairs = {pair: behind for pair in itertools.combinations(order, 2) if len(behind := _differences(known, *pair)) > 1}
+    pairs = {pair: behind for pair in itertools.combinations(order, 2) if len(behind := differences(known, *pair)) > 1}
     rejected = holm([paired_test(behind, least_sd=step) for behind in pairs.values()], LEVEL)
     apart = {  # by the seeds of both: means over other seeds may be in another order
         pair if sum(behind) > 0 else pair[::-1]
@@ -62,14 +62,14 @@ def standings(methods: Mapping[str, Errors]) -> list[Standing]:
     ]
 
 
-def _differences(methods: Mapping[str, Errors], first: str, second: str) -> list[float]:
+def differences(methods: Mapping[str, Errors], first: str, second: str) -> list[float]:
     """Second minus first, for each seed of both."""
     seeds = sorted(set(methods[first]) & set(methods[second]))
     return [methods[second][seed] - methods[first][seed] for seed in seeds]
 
 
 def _behind(methods: Mapping[str, Errors], name: str, first: str, step: float) -> Interval | None:
-    found = _differences(methods, first, name)
+    found = differences(methods, first, name)
     if name == first or len(found) < 2:
         return None
     return welch_interval([found], [1.0], least_sd=step)
