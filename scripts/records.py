@@ -61,6 +61,8 @@ KINDS: dict[str, tuple[type, ...]] = {
     "data_set": (dict,), "result": (dict, type(None)), "by_epoch": (dict,), "activity": (dict,), "starts": (list,),
 }  # fmt: skip
 """What is on a line."""
+DAMAGE = (UserError, ValueError, TypeError, KeyError, AttributeError, IndexError)
+"""What comes of a line, or of the files of a run, that are not what they should be."""
 DIGITS = 6
 DIGITS_OF_A_SHARE = 4
 
@@ -163,11 +165,12 @@ def keep(runs_dir: Path, file: Path) -> None:
             try:
                 line = line_of(run, arm.label)
                 _settings(line, runs_dir)
-            except UserError as error:
-                left_out.append(Unreadable(run.path, f"it could not be restored: {error}"))
+                others = {name for row in run.diagnostics() for name in row.get("measures", ())} - {ACTIVITY}
+            except DAMAGE as error:
+                left_out.append(Unreadable(run.path, f"it could not be restored: {_said(error)}"))
                 continue
             lines[_key(line)] = line
-            measures.update({name for row in run.diagnostics() for name in row.get("measures", ())} - {ACTIVITY})
+            measures.update(others)
     if not lines:
         raise UserError(f"{runs_dir}: no run to keep{_left_out(left_out)}")
     before = _lines(file) if file.exists() else {}
@@ -184,6 +187,10 @@ def keep(runs_dir: Path, file: Path) -> None:
             "measurements that are not kept: "
             + ", ".join(f"{name} of {plural(n, 'run')}" for name, n in measures.items())
         )
+
+
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, UserError) else f"no run ({in_one_line(error)})"
 
 
 def _left_out(unreadable: Sequence[Unreadable]) -> str:
@@ -296,9 +303,8 @@ def restore(file: Path, runs_dir: Path) -> None:
                 run.path.parent.mkdir(parents=True, exist_ok=True)
                 whole.path.rename(run.path)
                 made += 1
-            except (UserError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
-                what = str(error) if isinstance(error, UserError) else f"no run ({in_one_line(error)})"
-                raise UserError(f"{file}, line {number}: {what}") from None
+            except DAMAGE as error:
+                raise UserError(f"{file}, line {number}: {_said(error)}") from None
     print(f"{plural(made, 'run')} made in {runs_dir}" + (f", {there} were there" if there else ""))
     if others:
         print(f"{len(others)} of those that were there have another outcome than in the file, such as {others[0]}")

@@ -150,10 +150,15 @@ def test_what_could_not_be_restored_is_not_kept_in_silence(kept, tmp_path, capsy
     measured = json.dumps({"epoch": 0, "measures": ["activity", "hessian"], "settings": {}, "layers": []})
     for folder in (tmp_path / "runs").glob("resnet18*/seed_3"):
         (folder / "diagnostics.jsonl").write_text(measured + "\n")
+    for seed, row in enumerate(({"measures": [[1]]}, {"epoch": 0, "layers": [{"name": "a", "active": [1]}]})):
+        damaged = make_run(tmp_path / "runs", settings("resnet50"), seed=seed)
+        (damaged / "diagnostics.jsonl").write_text(json.dumps(row) + "\n")
     assert records("keep", tmp_path / "runs", tmp_path / "new.jsonl") == 0
     shown = capsys.readouterr().out
     assert "2 runs in" in shown
     assert f"{path.parent} (it could not be restored: {path.parent.parent.name}: its settings have" in shown
+    assert "3 not among the runs" in shown
+    assert f"{damaged} (it could not be restored: no run (AttributeError: 'list'" in shown
     assert "measurements that are not kept: hessian of 1 run" in shown
 
 

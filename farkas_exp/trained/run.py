@@ -18,7 +18,7 @@ from farkas_exp.data.base import Batch, Batching, DataInfo, ImageData
 from farkas_exp.data.build import build_data
 from farkas_exp.data.device import NO_AUGMENTATION
 from farkas_exp.data.files.decode import EVALUATION_SCALE
-from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.errors import UserError, in_one_line
 from farkas_exp.methods.base import Method, Training, chosen
 from farkas_exp.registry import DATASETS
 from farkas_exp.runs import DONE, FAILED, RunDirectory, RunRecord, checkpoint, read_data, record_at
@@ -97,15 +97,21 @@ class Run:
     @cached_property
     def info(self) -> DataInfo:
         """The facts of its data: as its record has them, or, for a record of version 0.1.0, those of the data here."""
-        data = read_data(RunDirectory(self.record.path))
+        run = RunDirectory(self.record.path)
+        data = read_data(run)
         if "image_shape" not in data:
             with self._data(self.config.dataset, own=True) as own:
                 return own.info
-        return DataInfo(
-            name=data["name"], num_classes=data["classes"], class_names=tuple(data["class_names"]),
-            image_shape=tuple(data["image_shape"]), train_size=data["train"], test_size=data["test"],
-            fingerprint=data["fingerprint"], files=self.record.data, mean=tuple(data["mean"]), std=tuple(data["std"]),
-        )  # fmt: skip
+        try:
+            channels, height, width = map(int, data["image_shape"])
+            mean, std = (tuple(map(float, data[key])) for key in ("mean", "std"))
+            return DataInfo(
+                name=data["name"], num_classes=int(data["classes"]), class_names=tuple(data["class_names"]),
+                image_shape=(channels, height, width), train_size=data["train"], test_size=data["test"],
+                fingerprint=data["fingerprint"], files=self.record.data, mean=mean, std=std,
+            )  # fmt: skip
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{run.environment}: damaged, what it says of the data ({in_one_line(error)})") from None
 
     @cached_property
     def preprocessing(self) -> Preprocessing:

@@ -268,6 +268,16 @@ def test_what_is_no_run_is_one_line(path, tmp_path):
         farkas_exp.load(copy).evaluate()
 
 
+@pytest.mark.parametrize("spoiled", [{"mean": 0}, {"image_shape": [1, 8]}, {"classes": None}])
+def test_a_damaged_description_of_the_data_is_one_line(spoiled, path, tmp_path):
+    copy = tmp_path / "seed_0"
+    shutil.copytree(path, copy)
+    environment = read_json(copy / "environment.json")
+    write_json(copy / "environment.json", {**environment, "data": environment["data"] | spoiled})
+    with pytest.raises(UserError, match=f"^{copy / 'environment.json'}: damaged, what it says of the data"):
+        farkas_exp.load(copy).evaluate()
+
+
 def test_a_record_that_does_not_know_the_shape_of_its_images(path, tmp_path):
     copy = tmp_path / "seed_0"
     shutil.copytree(path, copy)
