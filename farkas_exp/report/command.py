@@ -15,7 +15,7 @@ from farkas_exp.report.environments import environment_note
 from farkas_exp.report.render import FOLDER, FORMATS, Report, formats_of, show
 from farkas_exp.runs import RunRecord, Runs, survey
 from farkas_exp.runs.command import folder_at, one_of, read_words
-from farkas_exp.runs.query import selected
+from farkas_exp.runs.query import not_among, selected
 
 LOG_MODES = ("offline", "online")
 
@@ -110,7 +110,8 @@ def render_experiment(experiment: str, runs_dir: Path, paths: Sequence[Path]) ->
 
 def _show(report: Report, request: Request, found: Runs, records: Sequence[RunRecord]) -> list[Path]:
     """Show a report of these runs, with what is not among them and where they were not trained alike."""
-    notes = [note for note in (found.left_out and f"{found.left_out}.", environment_note(records)) if note]
+    said = (not_among(records, request.filters), found.left_out and f"{found.left_out}.", environment_note(records))
+    notes = [note for note in said if note]
     return show(report, request.folder, request.formats, sys.stdout, notes, records)
 
 

@@ -61,15 +61,16 @@ def main(arguments: Sequence[str]) -> None:
     values, filters = read_words(arguments, {"runs_dir": folder_at("runs_dir"), "top": _top})
     runs_dir, top = values.get("runs_dir", Path("runs")), values.get("top", 5)
     found = survey(runs_dir)
-    ranked = rank(query.selected(found.records, filters))
+    chosen = query.selected(found.records, filters)
+    ranked = rank(chosen)
     if not ranked:
         raise UserError(
             f"runs_dir: no run in {runs_dir} is done and has held images out; search with dataset.validation=0.1"
             + (f" ({found.left_out})" if found.left_out else "")
         )
     _print(ranked, top)
-    if found.left_out:
-        print(found.left_out)
+    for note in filter(None, (query.not_among(chosen, filters), found.left_out)):
+        print(note)
 
 
 def _top(value: str) -> int:

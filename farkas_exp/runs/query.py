@@ -190,22 +190,37 @@ _SHORT = {
 def selected(records: Iterable[RunRecord], filters: Mapping[str, tuple[str, ...]]) -> list[RunRecord]:
     """The records whose configuration has one of the given values at every key of `filters`.
 
+    The last value is the whole text of the others: where a record has it (a label with a comma), it alone counts.
     A key that an older record does not know has its default. `arm` and `experiment`, which only name a setting, and a
     setting without effect, such as the aggregation of a plain network, select an identity with all of its runs.
     """
-    records = list(records)
-
-    def has(record: RunRecord, key: str) -> bool:
-        value = record.seed if key == "seed" else _recorded(record.config, key)
-        return any(_same(value, text) for text in filters[key])
-
-    for key in filters:
-        found = [record for record in records if has(record, key)]
+    records = every = list(records)
+    for key, (*several, whole) in filters.items():
+        texts = [whole] if _having(every, key, whole) else several
+        found = [record for record in records if any(_having([record], key, text) for text in texts)]
         if key in _NAMES or key in default_settings():
             identities = {record.identity for record in found}
             found = [record for record in records if record.identity in identities]
         records = found
     return records
+
+
+def not_among(records: Iterable[RunRecord], filters: Mapping[str, tuple[str, ...]]) -> str:
+    """A sentence that names those of several values of a filter that no record has; empty if there are none."""
+    records = list(records)
+    missing = [
+        f"{key}={text}"
+        for key, (*several, whole) in filters.items() if not _having(records, key, whole)
+        for text in several if not _having(records, key, text)
+    ]  # fmt: skip
+    return f"No run with {', '.join(missing)}." if missing else ""
+
+
+def _having(records: Iterable[RunRecord], key: str, text: str) -> list[RunRecord]:
+    """The records that have the value `text` at `key`."""
+    return [
+        record for record in records if _same(record.seed if key == "seed" else _recorded(record.config, key), text)
+    ]
 
 
 _NAMES = ("arm", "experiment")

@@ -322,8 +322,9 @@ def test_html_is_self_contained(runs: Path, tmp_path: Path) -> None:
 
 
 def test_filters_choose_runs_by_configuration_and_seed(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([f"runs_dir={runs}", "normalization=batch", "seed=0,1", "format=none"]) == 0
+    assert main([f"runs_dir={runs}", "normalization=batch", "seed=0,1,9", "format=none"]) == 0
     out = capsys.readouterr().out
+    assert "No run with seed=9." in out
     assert "7.50 ± 0.71" in out
     assert "FarkasNet" not in out
     assert not (runs / "report").exists()

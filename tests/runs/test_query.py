@@ -25,6 +25,7 @@ from farkas_exp.runs.query import (
     filter_keys,
     fingerprint,
     has_failed,
+    not_among,
     number,
     outcome,
     ranked_error,
@@ -194,6 +195,23 @@ def test_a_name_of_a_setting_chooses_all_its_runs_whoever_trained_them():
     _, filters = read_words(["arm=He, twice"], {})
     assert selected([named, by_hand, other], filters) == [named, by_hand]
     assert selected([named, by_hand, other], {**filters, "seed": ("1",)}) == [by_hand]
+
+
+def test_a_label_with_a_comma_is_not_also_what_stands_before_the_comma():
+    records = [dataclasses.replace(run(config=settings(arm=arm)), identity=arm) for arm in ("plain", "plain, He", "BN")]
+    for given, chosen in (("plain, He", "plain, He"), ("plain,BN", "plain BN"), ("BN,plain, He", "plain BN")):
+        _, filters = read_words([f"arm={given}"], {})
+        assert " ".join(record.identity for record in selected(records, filters)) == chosen
+    _, filters = read_words(["seed=1", "arm=plain, He"], {})
+    assert selected([*records, dataclasses.replace(records[0], seed=1)], filters) == []
+
+
+def test_of_several_values_those_that_no_run_has_are_named():
+    records = [run(seed=seed) for seed in (0, 1)]
+    name = records[0].config["model"]["name"]
+    _, filters = read_words([f"model={name},resnet81", "seed=0,1,2", "lr.milestones=[60,120,160]"], {})
+    assert not_among(selected(records, filters), filters) == "No run with model.name=resnet81, seed=2."
+    assert not not_among(records, {"seed": ("0", "1", "0,1"), "epochs": ("3",)})
 
 
 def test_a_setting_without_effect_chooses_no_part_of_the_seeds():
