@@ -22,7 +22,7 @@ FLAT_SLOPE = 0.01
 """The slope at and below which an activation counts as flat."""
 _SELU_SLOPE = 1.0507009873554804934193349852946 * 1.6732632423543772848170429916717
 
-# in place: neither a convolution nor a normalization needs its output for its gradient
+# in place: no convolution and no normalization here needs what it returned for its gradient
 ACTIVATIONS.register("relu", "torch.nn.functional:relu_", cutoff=0.0)
 ACTIVATIONS.register("leaky_relu", "torch.nn.functional:leaky_relu", cutoff=0.0)
 ACTIVATIONS.register("elu", "torch.nn.functional:elu", cutoff=math.log(FLAT_SLOPE))

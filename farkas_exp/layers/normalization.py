@@ -76,10 +76,11 @@ def rms_norm(input: Tensor, weight: Tensor | None = None, eps: float = 1e-5) -> 
 def dynamic_tanh(input: Tensor, alpha: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
     """Dynamic tanh, weight * tanh(alpha x) + bias: no statistics at all (Zhu et al., 2025).
 
-    The input is (N, C, ...), alpha one number, weight and bias are (C,).
+    The input is (N, C, ...), alpha one number, weight and bias are (C,). The gradient of a tanh needs its values: what
+    is returned is another tensor, which the ReLU may overwrite.
     """
     output = (alpha * input).tanh()
-    output = output if weight is None else output * _per_channel(weight, input)
+    output = output.clone() if weight is None else output * _per_channel(weight, input)
     return output if bias is None else output + _per_channel(bias, input)
 
 

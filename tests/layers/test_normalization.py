@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from farkas_exp.config.extensions import extended
 from farkas_exp.config.schema import ActivationConfig, NormalizationConfig
@@ -151,6 +152,17 @@ def test_rms_and_dynamic_tanh_neither_revive_nor_kill_a_unit(name, position):
                 (shifted := Unit(kit(name, "before", affine=True), layer, 6).double()).norm.bias, -2
             )
             assert not shifted(x).any()
+
+
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize("name", sorted(NORMALIZATIONS))
+def test_the_relu_behind_a_normalization_overwrites_nothing_that_the_gradient_needs(name, affine):
+    unit = Unit(kit(name, "before", affine=affine), nn.Identity(), 6).double()
+    of_unit, plainly = (normal(3, 6, 4, 4).requires_grad_() for _ in range(2))
+    for out, leaf in ((unit(of_unit * 1.0), of_unit), (F.relu(unit.norm(plainly)), plainly)):
+        (out * normal(3, 6, 4, 4, seed=1)).sum().backward()
+        assert leaf.grad.abs().sum() > 0
+    torch.testing.assert_close(of_unit.grad, plainly.grad, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.3])
