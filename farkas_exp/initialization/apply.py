@@ -71,8 +71,9 @@ def _check_network(config: InitConfig, entry: Initialization, model: nn.Module) 
     own = any(isinstance(module, SCALAR_MODULES) for module in model.modules())
     if own and config != InitConfig():
         raise UserError("init: FixUp brings its own initialization; use init=pytorch without last_scale and the like")
-    if entry.scales and any(getattr(module, "standardization", None) for module in model.modules()):
-        raise UserError(f"init.name: {entry.name} scales weights, and a standardized weight undoes it; use weight=none")
+    if (own or entry.scales) and any(getattr(module, "standardization", None) for module in model.modules()):
+        scaling = "FixUp's own" if own else entry.name
+        raise UserError(f"init.name: {scaling} scales weights, and a standardized weight undoes it; use weight=none")
     branches = count_residual_branches(model)
     asked = {
         f"name: {entry.name}": entry.branches,

@@ -17,7 +17,9 @@ INITIALIZATIONS.register("match_farkas", f"{_HERE}.matched:match_features_", nee
 INITIALIZATIONS.register(
     "residual_xavier", f"{_HERE}.shortcuts:residual_xavier_", needs=_DRAWN, branches=True, scales=True
 )
-INITIALIZATIONS.register("minus_identity", f"{_HERE}.shortcuts:minus_identity_", needs=_DRAWN, branches=True)
+INITIALIZATIONS.register(
+    "minus_identity", f"{_HERE}.shortcuts:minus_identity_", needs=_DRAWN, branches=True, scales=True
+)
 INITIALIZATIONS.register("delta_orthogonal", f"{_HERE}.shortcuts:delta_orthogonal_", needs=_SCALED)
 INITIALIZATIONS.register(
     "identity_small", f"{_HERE}.residual:identity_small_", needs=_DRAWN, branches=True, scales=True

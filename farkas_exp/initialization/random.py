@@ -69,14 +69,14 @@ def rai_(model: nn.Module, generator: torch.Generator) -> None:
     """Randomized asymmetric initialization (Lu et al. 2019): each row of (W, b) has one positive Beta(2, 1) entry.
 
     All entries of the (out, fan_in + 1) matrix are N(0, 0.6007^2 / fan_in) but one in each row, at a uniformly drawn
-    place (the bias included), which is Beta(2, 1). The last bias of a Farkas layer has no row; it is drawn like the
-    other normal entries.
+    place (the bias included, if there is one), which is Beta(2, 1). The last bias of a Farkas layer has no row; it is
+    drawn like the other normal entries.
     """
     for layer in weight_layers(model):
         rows, fan_in = layer.weight.shape[0], layer.weight[0].numel()
         scale = RAI_SCALE / math.sqrt(fan_in)
         matrix = scale * torch.randn(rows, fan_in + 1, generator=generator)
-        place = torch.randint(fan_in + 1, (rows, 1), generator=generator)
+        place = torch.randint(fan_in + (layer.bias is not None), (rows, 1), generator=generator)
         beta = torch.rand(rows, 1, generator=generator).sqrt()  # the distribution function of Beta(2, 1) is x^2
         matrix.scatter_(1, place, beta)
         layer.weight.copy_(matrix[:, :-1].reshape(layer.weight.shape))

@@ -128,6 +128,13 @@ def test_rai_gives_every_row_one_beta_entry_and_small_normal_ones():
     assert abs(float(layer.bias.detach()[-1])) < 5 * scale
 
 
+def test_rai_gives_every_row_its_beta_entry_where_there_is_no_bias():
+    layer = nn.Conv2d(1, 200, 1, bias=False)
+    initialize(layer, "rai")
+    assert layer.weight.min() > 0, "a row of one entry, which is Beta(2, 1)"
+    assert layer.weight.max() < 1
+
+
 @pytest.mark.parametrize("model", ["resnet34", "farkasnet50"])
 def test_torchvisions_draw_is_hes_by_the_fan_out_and_leaves_biases_and_classifier(model):
     before, after = network(model), network(model)

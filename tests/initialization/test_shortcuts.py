@@ -12,6 +12,8 @@ from torch import nn
 from farkas_exp.initialization.apply import initialize
 from farkas_exp.initialization.random import weight_layers
 from farkas_exp.initialization.shortcuts import gain_of
+from farkas_exp.layers.residual import ResidualBlock
+from farkas_exp.machine.errors import UserError
 from farkas_exp.models.create import create_model
 
 
@@ -46,6 +48,25 @@ def test_the_layers_outside_of_branches_are_hes_by_the_fan_in():
         *_, classifier = weight_layers(net)
         assert classifier.weight.shape == (40, 100)
         assert float(classifier.weight.detach().std()) == pytest.approx(math.sqrt(2 / 100), rel=0.05)
+
+
+@pytest.mark.parametrize(("branches", "scale"), [(1, 1.0), (2, 2**-0.5), (9, 1 / 3)])
+def test_a_linear_branch_of_residual_xavier_has_its_share_of_the_variance(branches, scale):
+    net = create_model("linear_residual", 10, in_channels=1, image_size=16, depth=branches)
+    initialize(net, "residual_xavier")
+    *layers, classifier = weight_layers(net)
+    assert len(layers) == branches
+    for layer in layers:
+        assert float(layer.weight.detach().std()) == pytest.approx(scale / 16, rel=0.02)
+    assert float(classifier.weight.detach().std()) == pytest.approx(1 / 16, rel=0.1)
+
+
+@pytest.mark.parametrize("layers", [[nn.Linear(4, 3)], [nn.Linear(4, 4), nn.Linear(4, 4)]])
+def test_minus_identity_is_for_branches_of_one_square_layer(layers):
+    block = ResidualBlock()
+    block.layers = nn.Sequential(*layers)
+    with pytest.raises(UserError, match=r"^init.name: minus_identity needs residual branches of one square layer"):
+        initialize(block, "minus_identity")
 
 
 def test_only_a_network_with_activations_has_the_gain_of_the_relu():

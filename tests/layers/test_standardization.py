@@ -157,7 +157,9 @@ def test_what_a_standardized_weight_would_undo_is_refused():
                "weight": {"name": "scaled"}})  # fmt: skip
     with pytest.raises(UserError, match=r"^init: a standardized weight undoes any scale of the branch"):
         initialize(small("resnet18", weight="standardized"), "zero_last")
-    for name in ("lsuv", "match_farkas", "residual_xavier", "identity_small"):
+    with pytest.raises(UserError, match=r"^init.name: FixUp's own scales weights, and a standardized weight undoes it"):
+        initialize(small("fixup34", weight="scaled"), "pytorch")
+    for name in ("lsuv", "match_farkas", "residual_xavier", "minus_identity", "identity_small"):
         with pytest.raises(UserError, match=rf"^init.name: {name} scales weights, and a standardized weight undoes it"):
             initialize(small("resnet18", weight="scaled"), name, images=torch.rand(2, 3, 16, 16))
     with pytest.raises(UserError, match=r"^weight.name: the filters of stages.0.0.last.layer have a single entry"):

@@ -1,6 +1,7 @@
 """The tailored leaky ReLU against its equations, and against correlations in random networks."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -31,9 +32,9 @@ def test_the_slope_takes_the_correlation_to_its_target(depth, target):
     assert slope_for(1, target) == 0.0, "the ReLU does not reach it: 1 / pi"
 
 
-def network(depth: int, name: str) -> torch.nn.Module:
-    model = create_model("mlp", in_channels=1, image_size=16, depth=depth, width=256, activation=name).double()
-    initialize(model, "orthogonal", gain=1.0 if name == "tailored" else math.sqrt(2), seed=0)
+def network(depth: int, activation: str | dict[str, Any]) -> torch.nn.Module:
+    model = create_model("mlp", in_channels=1, image_size=16, depth=depth, width=256, activation=activation).double()
+    initialize(model, "orthogonal", gain=math.sqrt(2) if activation == "relu" else 1.0, seed=0)
     return model
 
 
@@ -49,10 +50,18 @@ def test_a_deep_network_without_shortcuts_tells_inputs_apart_with_it_and_not_wit
 
 
 def test_all_activations_have_the_slope_of_their_number():
-    activations = [m for m in network(30, "tailored").modules() if isinstance(m, Activation)]
-    assert {repr(each) for each in activations} == {
-        f"Activation(tailored, cutoff=-inf, slope={slope_for(30, 0.9):.4f})"
-    }
+    for target in (0.5, 0.9):
+        model = network(30, {"name": "tailored", "target": target})
+        activations = [m for m in model.modules() if isinstance(m, Activation)]
+        slope, x = slope_for(30, target), torch.linspace(-2, 2, 9)
+        assert {repr(each) for each in activations} == {f"Activation(tailored, cutoff=-inf, slope={slope:.4f})"}
+        for activation in activations:
+            torch.testing.assert_close(activation(x), tailored_relu(x, slope), rtol=0, atol=0)
+
+
+def test_without_a_slope_it_is_the_relu_times_the_root_of_two():
+    x = torch.tensor([-3.0, 0.0, 2.0], dtype=torch.float64)
+    torch.testing.assert_close(tailored_relu(x), math.sqrt(2) * torch.relu(x), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(

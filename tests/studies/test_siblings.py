@@ -12,7 +12,7 @@ from farkas_exp.measures.plane import plane_figures
 from farkas_exp.models.create import create_model
 from farkas_exp.registry import EXPERIMENTS
 from farkas_exp.report import maps, tables
-from farkas_exp.report.landscape import landscape_table
+from farkas_exp.report.landscape import at_end, landscape_table
 from farkas_exp.report.render import show
 from farkas_exp.runs import RunDirectory, collect
 from farkas_exp.studies import mini
@@ -227,6 +227,32 @@ def test_what_was_not_measured_after_the_last_epoch_is_not_shown_as_that_and_is_
     cells = dict(zip(table.columns, shown, strict=True))
     assert cells["loss, before"].lines[0] == "2.0000 ± 0.0000"
     assert cells["loss, after"].lines[:2] == ("1.0000", "n = 1")
+
+
+def test_means_are_over_the_finished_runs_figures_that_are_numbers_at_epochs_that_are_numbers(tmp_path):
+    made, last = settings("mlp", epochs=4), {"epoch": 4, "loss": 1.0}
+    for seed, rows in enumerate(
+        ([{"epoch": 0, "loss": 2.0}, last], [{"epoch": 0, "loss": None}, last], [{"epoch": 0, "loss": 8.0}, last])
+    ):
+        path = make_run(tmp_path, made, seed=seed, **({"state": "failed", "reason": "loss"} if seed == 2 else {}))
+        rows = [*rows, {"epoch": "5", "loss": 9.0}, {"epoch": None, "loss": 9.0}, {"loss": 9.0}][:: 1 if seed else -1]
+        write_text(RunDirectory(path).diagnostics, "".join(json.dumps(row) + "\n" for row in rows))
+    table = landscape_table(collect(tmp_path))
+    (row,) = (dict(zip(table.columns, row, strict=True)) for row in table.rows)
+    assert row["loss"].lines == ("2 → 1", "n = 1 → 2")
+    assert (table.records[0]["loss first"], table.records[0]["loss last"]) == (2.0, 1.0)
+
+
+def test_the_end_of_a_failed_run_is_its_last_measurement_and_of_another_one_that_of_its_last_epoch(tmp_path):
+    found = {}
+    for seed, state in enumerate(("finished", "failed")):
+        path = make_run(tmp_path, settings("mlp", epochs=4), seed=seed, state=state)
+        rows = [{"epoch": epoch, "loss": 3.0 - epoch} for epoch in (0, 1, 2)]
+        write_text(RunDirectory(path).diagnostics, "".join(json.dumps(row) + "\n" for row in rows))
+    for run in collect(tmp_path):
+        found[run.state] = [at_end("loss", last)(run) for last in (False, True)]
+    assert found["failed"] == [3.0, 1.0]
+    assert found["finished"] == pytest.approx([3.0, float("nan")], nan_ok=True)
 
 
 def test_a_row_whose_runs_all_failed_keeps_what_was_measured_of_them(tmp_path):
