@@ -11,7 +11,7 @@ from torch import nn
 
 from farkas_exp.initialization.apply import initialize
 from farkas_exp.initialization.random import weight_layers
-from farkas_exp.initialization.shortcuts import gain_of
+from farkas_exp.initialization.shortcuts import branch_layers, gain_of
 from farkas_exp.layers.residual import ResidualBlock
 from farkas_exp.machine.errors import UserError
 from farkas_exp.models.create import create_model
@@ -67,6 +67,13 @@ def test_minus_identity_is_for_branches_of_one_square_layer(layers):
     block.layers = nn.Sequential(*layers)
     with pytest.raises(UserError, match=r"^init.name: minus_identity needs residual branches of one square layer"):
         initialize(block, "minus_identity")
+
+
+def test_the_projection_of_a_shortcut_is_no_layer_of_its_branch():
+    net = create_model("resnet50_imagenet", image_size=32, blocks=(1, 1), widths=(8, 16))
+    blocks = [block for block in net.modules() if isinstance(block, ResidualBlock)]
+    assert all(block.projection() is not None for block in blocks)
+    assert [len(branch_layers(block)) for block in blocks] == [3, 3]
 
 
 def test_only_a_network_with_activations_has_the_gain_of_the_relu():

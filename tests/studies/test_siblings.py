@@ -230,17 +230,19 @@ def test_what_was_not_measured_after_the_last_epoch_is_not_shown_as_that_and_is_
 
 
 def test_means_are_over_the_finished_runs_figures_that_are_numbers_at_epochs_that_are_numbers(tmp_path):
-    made, last = settings("mlp", epochs=4), {"epoch": 4, "loss": 1.0}
-    for seed, rows in enumerate(
-        ([{"epoch": 0, "loss": 2.0}, last], [{"epoch": 0, "loss": None}, last], [{"epoch": 0, "loss": 8.0}, last])
-    ):
-        path = make_run(tmp_path, made, seed=seed, **({"state": "failed", "reason": "loss"} if seed == 2 else {}))
-        rows = [*rows, {"epoch": "5", "loss": 9.0}, {"epoch": None, "loss": 9.0}, {"loss": 9.0}][:: 1 if seed else -1]
+    for seed, first in enumerate((2.0, None, 8.0)):
+        state = "failed" if seed == 2 else "finished"
+        path = make_run(tmp_path, settings("mlp", epochs=4), seed=seed, state=state)
+        figures = {"grad_norm": 5.0, "hessian_max": None}
+        rows = [{"epoch": 0, "loss": first, **figures}, {"epoch": 4, "loss": 1.0 + 2 * seed, **figures}]
+        rows += [{"epoch": "5", "loss": 9.0}, {"epoch": None, "loss": 9.0}, {"loss": 9.0}]
         write_text(RunDirectory(path).diagnostics, "".join(json.dumps(row) + "\n" for row in rows))
     table = landscape_table(collect(tmp_path))
     (row,) = (dict(zip(table.columns, row, strict=True)) for row in table.rows)
-    assert row["loss"].lines == ("2 → 1", "n = 1 → 2")
-    assert (table.records[0]["loss first"], table.records[0]["loss last"]) == (2.0, 1.0)
+    assert row["loss"].lines == ("2 → 2", "n = 1 → 2")
+    assert row["gradient"].lines == ("5 → 5",)
+    assert "max. eigenvalue" not in row
+    assert (table.records[0]["loss first"], table.records[0]["loss last"]) == (2.0, 2.0)
 
 
 def test_the_end_of_a_failed_run_is_its_last_measurement_and_of_another_one_that_of_its_last_epoch(tmp_path):
