@@ -227,17 +227,6 @@ class ActivationFunction(Entry):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Head(Entry):
-    """A last layer; its builder takes the numbers of features and classes.
-
-    Attributes:
-        trained: whether it has parameters.
-    """
-
-    trained: bool = True
-
-
-@dataclass(frozen=True, kw_only=True)
 class Initialization(Entry):
     """An initialization: a function of the network and, by name, of what it needs.
 
@@ -334,7 +323,7 @@ class Method(Entry):
 
 
 NETWORKS = Registry("model.name", Network, "farkas_exp.models.catalogue")
-HEADS = Registry("head.name", Head, "farkas_exp.models.catalogue")
+HEADS = Registry("head.name", Entry, "farkas_exp.models.catalogue")
 NORMALIZATIONS = Registry("normalization.name", Normalization, "farkas_exp.layers.catalogue")
 ACTIVATIONS = Registry("activation.name", ActivationFunction, "farkas_exp.layers.catalogue")
 AGGREGATIONS = Registry("aggregation.name", Entry, "farkas_exp.layers.catalogue")

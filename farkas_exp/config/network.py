@@ -26,7 +26,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """The last layer, from features to logits (`farkas_exp.registry.HEADS`)."""
+    """The last layer, from features to logits (`farkas_exp.registry.HEADS`); a builder takes the numbers of both."""
 
     name: str = option("linear", needs=ANY_HEAD)
 

@@ -140,11 +140,6 @@ def fields_of(schema: type) -> Mapping[str, "dataclasses.Field[Any]"]:
     return {f.name: f for f in dataclasses.fields(schema)}
 
 
-def check_options(config: Any) -> None:
-    """Check every key of `config` against its declaration."""
-    check_keys(list(walk(config)), config)
-
-
 def check_keys(keys: Sequence[tuple[str, "dataclasses.Field[Any]", Any]], config: Any) -> None:
     """Check keys (`walk`), first the ranges, then the needs; `config` has the groups that they need."""
     for where, f, value in keys:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from farkas_exp.config.extensions import extended, extras
 from farkas_exp.config.folders import home, labelled
 from farkas_exp.config.needs import one_of
-from farkas_exp.config.options import check_keys, check_options, declared, fields_of, walk, without_effect
+from farkas_exp.config.options import check_keys, declared, fields_of, walk, without_effect
 from farkas_exp.config.pairs import check_pairs
 from farkas_exp.config.schema import Config
 from farkas_exp.machine.errors import UserError, unknown
@@ -27,7 +27,7 @@ def parse(values: Mapping[str, Any]) -> Config:
     load_plugins(_convert(tuple[str, ...], values.get("plugins") or (), "plugins"))  # plugins extend the schema
     config = _build(Config, values, "")
     config = dataclasses.replace(config, dataset=labelled(config.dataset))
-    check_options(config)
+    check_keys(list(walk(config)), config)
     check_pairs(config)
     return config
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
-from hydra.core.utils import JobReturn
 
+from farkas_exp.config.store import choice_of
 from farkas_exp.launch import jobs
 from farkas_exp.launch.jobs import Group, Run, Work
 from farkas_exp.launch.outcomes import DISK, LOST, REFUSED, TO_BE_CONTINUED, UNWRITTEN, end_job
@@ -54,17 +54,14 @@ class Plan:
         return self.devices[slot % len(self.devices)] if self.devices else None
 
 
-SETTINGS = ("n_jobs", "devices", "threads", "runs_per_job", "retries")
-"""The settings of the launcher."""
-
-
 def plan(settings: Mapping[str, Any], found: Sequence[str], cores: int) -> Plan:
     """Complete the settings of the launcher: by default a job for each device, or a job with one thread for each core.
 
     `found` are the devices of this machine, `cores` the number that this process may use.
     """
-    if strange := [key for key in settings if key not in SETTINGS]:
-        raise unknown("hydra.launcher", strange[0], SETTINGS)
+    known = choice_of("hydra/launcher", "local_parallel").keys() - {"_target_"}
+    if strange := [key for key in settings if key not in known]:
+        raise unknown("hydra.launcher", strange[0], known)
     chosen = settings["devices"]
     if chosen is not None and not isinstance(chosen, (list, tuple)):
         raise UserError(f"hydra.launcher.devices: expected a list such as [0,1], got {chosen!r}")
@@ -82,8 +79,8 @@ def visible_gpus() -> list[str]:
     return [str(index) for index, _ in enumerate(driver.iterdir())] if driver.is_dir() else []
 
 
-def launch(settings: Mapping[str, Any], work: Work, all_runs: Sequence[Run]) -> list[JobReturn]:
-    """Train all runs and return their objectives.
+def launch(settings: Mapping[str, Any], work: Work, all_runs: Sequence[Run]) -> None:
+    """Train all runs.
 
     Raises:
         UserError: a setting is out of range.
@@ -97,7 +94,6 @@ def launch(settings: Mapping[str, Any], work: Work, all_runs: Sequence[Run]) -> 
         complete = pool.run(groups, stop)
     if not complete:
         raise SystemExit(TO_BE_CONTINUED)
-    return jobs.returns(work, all_runs)
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
-from hydra.core.utils import JobReturn
-
 from farkas_exp.launch import jobs, workers
 from farkas_exp.launch.jobs import Group, Run, Work
 from farkas_exp.launch.outcomes import LOST, TO_BE_CONTINUED, end_job
@@ -95,8 +93,8 @@ def _is_running() -> bool:
     return "JobState=RUNNING" in shown
 
 
-def launch(settings: Mapping[str, Any], work: Work, all_runs: Sequence[Run]) -> list[JobReturn]:
-    """Submit all runs, wait for them, and return their objectives.
+def launch(settings: Mapping[str, Any], work: Work, all_runs: Sequence[Run]) -> None:
+    """Submit all runs and wait for them.
 
     Raises:
         SystemExit: a run crashed with fail_fast=true; the sweep's jobs are cancelled.
@@ -107,7 +105,6 @@ def launch(settings: Mapping[str, Any], work: Work, all_runs: Sequence[Run]) -> 
     for _ in range(1 + own["retries"]):
         arrays = [waiting[first : first + own["array_size"]] for first in range(0, len(waiting), own["array_size"])]
         waiting = [group for array in arrays for group in _run_array(executor, work, array)]
-    return jobs.returns(work, all_runs)
 
 
 _OWN_SETTINGS = {"runs_per_job": 1, "retries": 0, "array_size": 1}

@@ -1,5 +1,6 @@
 """The networks and their heads by name, without PyTorch."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from farkas_exp.config.options import option
@@ -7,15 +8,16 @@ from farkas_exp.config.schema import MOST_PIXELS
 from farkas_exp.registry import HEADS, NETWORKS
 
 HEADS.register("linear", "torch.nn:Linear")
-HEADS.register("random_projection", "farkas_exp.models.head:RandomProjection", trained=False)
+HEADS.register("random_projection", "farkas_exp.models.head:RandomProjection")
 
 
 def _pair(
-    plain: str, farkas: str, source: str, labels: tuple[str, str] = ("", ""), appends: bool = False, **facts: Any
-) -> None:
-    """Register a plain network and its Farkas twin, with everything else in common."""
+    plain: str, farkas: str, source: str, labels: tuple[str, str] = ("", ""), appends: bool = False,
+    of_farkas: Mapping[str, Any] | None = None, **facts: Any,
+) -> None:  # fmt: skip
+    """Register a plain network and its Farkas twin, with everything in common but what `of_farkas` says."""
     NETWORKS.register(plain, source, twin=farkas, label=labels[0], **facts)
-    NETWORKS.register(farkas, source, farkas=True, appends=appends, label=labels[1], **facts)
+    NETWORKS.register(farkas, source, farkas=True, appends=appends, label=labels[1], **{**facts, **(of_farkas or {})})
 
 
 _RECTANGULAR = {"depth": 10, "width": 16, "residual": False}
@@ -31,21 +33,17 @@ _SKELETONS = {
     "50": ("build_bottleneck", (3, 4, 6, 3), (64, 128, 256, 512)),
     "101": ("build_bottleneck", (3, 4, 23, 3), (64, 128, 256, 512)),
 }
-_AUTHORS: dict[str, dict[str, Any]] = {
-    "farkasnet18": {"blocks": (3, 3, 3), "widths": (16, 32, 64)}, "farkasnet50": {}, "farkasnet101": {},
-}  # fmt: skip
-"""The networks with a variant of the authors' code, and the defaults that differ in it."""
+_AUTHORS: dict[str, dict[str, Any]] = {"18": {"blocks": (3, 3, 3), "widths": (16, 32, 64)}, "50": {}, "101": {}}
+"""The FarkasNets with a variant of the authors' code, and the defaults that differ in it."""
 
 for _layers, (_source, _blocks, _widths) in _SKELETONS.items():
-    for _kind, _label in (("resnet", "ResNet"), ("farkasnet", "FarkasNet")):
-        _name = f"{_kind}{_layers}"
-        NETWORKS.register(
-            _name, f"farkas_exp.models.resnet:{_source}", label=f"{_label}{_layers}", chooses_head=True,
-            farkas=_kind == "farkasnet", appends=_kind == "farkasnet", authors=_AUTHORS.get(_name, {}),
-            twin=f"farkasnet{_layers}" if _kind == "resnet" else None, depth=int(_layers),
-            options={"head_bn": False, "blocks": _blocks, "widths": _widths}
-            | ({"variant": "paper"} if _name in _AUTHORS else {}),
-        )  # fmt: skip
+    _options = {"head_bn": False, "blocks": _blocks, "widths": _widths}
+    _variant = {"authors": _AUTHORS.get(_layers), "options": {**_options, "variant": "paper"}}
+    _pair(
+        f"resnet{_layers}", f"farkasnet{_layers}", f"farkas_exp.models.resnet:{_source}",
+        (f"ResNet{_layers}", f"FarkasNet{_layers}"), appends=True, of_farkas=_variant if _layers in _AUTHORS else None,
+        chooses_head=True, depth=int(_layers), options=_options,
+    )  # fmt: skip
 
 NETWORKS.register(
     "fixup34", "farkas_exp.models.fixup:FixupNet", label="FixUp34", positions=(), scalars=True, depth=34,
@@ -78,13 +76,10 @@ NETWORKS.register(
 )  # fmt: skip
 
 for _layers, _blocks in (("50", (3, 4, 6, 3)), ("101", (3, 4, 23, 3)), ("152", (3, 8, 36, 3))):
-    _source, _sizes = "farkas_exp.models.imagenet:build_imagenet", {"blocks": _blocks, "widths": (256, 512, 1024, 2048)}
-    _facts: dict[str, Any] = {"source": _source, "depth": int(_layers), "affine": True}
-    NETWORKS.register(
-        f"resnet{_layers}_imagenet", twin=f"farkasnet{_layers}_imagenet", label=f"ResNet{_layers} imagenet",
-        positions=("before", "after"), options={**_sizes, "downsample": "conv"}, **_facts,
-    )  # fmt: skip
-    NETWORKS.register(
-        f"farkasnet{_layers}_imagenet", farkas=True, appends=True, label=f"FarkasNet{_layers} imagenet",
-        options={**_sizes, "downsample": "pool"}, **_facts,
+    _sizes = {"blocks": _blocks, "widths": (256, 512, 1024, 2048)}
+    _pair(
+        f"resnet{_layers}_imagenet", f"farkasnet{_layers}_imagenet", "farkas_exp.models.imagenet:build_imagenet",
+        (f"ResNet{_layers} imagenet", f"FarkasNet{_layers} imagenet"), appends=True, depth=int(_layers), affine=True,
+        positions=("before", "after"), options={**_sizes, "downsample": "conv"},
+        of_farkas={"positions": ("after", "before"), "options": {**_sizes, "downsample": "pool"}},
     )  # fmt: skip

@@ -103,7 +103,7 @@ def _check_choices(built: nn.Module, plan: Plan) -> None:
     name, kit = plan.name, plan.kit
     if not isinstance(built, nn.Module):
         raise UserError(f"model.name: {name}: its builder has to return a module, not {type(built).__name__}")
-    if kit.normalization.name != "none" and "normalization" not in kit.made:
+    if kit.normalization.name != "none" and not kit.norms:
         raise UserError(
             f"normalization.name: {kit.normalization.name} does nothing here: {name} builds none by its kit; use none"
         )

@@ -22,7 +22,7 @@ class LayerKit:
         rule: of Farkas layers.
         activation: of every layer.
         normalization: of every layer, with its position and affinity filled in.
-        made: the groups of which it has made something.
+        norms: the normalizations that it has made.
     """
 
     farkas: bool
@@ -30,7 +30,7 @@ class LayerKit:
     rule: FarkasRule
     activation: ActivationConfig
     normalization: NormalizationConfig
-    made: set[str] = field(default_factory=set, compare=False)
+    norms: list[nn.Module] = field(default_factory=list, compare=False)
 
     @property
     def growth(self) -> int:
@@ -53,8 +53,8 @@ class LayerKit:
 
     def norm(self, channels: int, spatial: bool = True) -> nn.Module:
         """The normalization over `channels`."""
-        self.made.add("normalization")
-        return build_normalization(self.normalization, channels, spatial)
+        self.norms.append(build_normalization(self.normalization, channels, spatial))
+        return self.norms[-1]
 
     def linear(self, inputs: int, outputs: int) -> nn.Linear | FarkasLinear:
         """A linear layer."""
