@@ -5,7 +5,7 @@ from typing import Any
 
 from farkas_exp.report.arms import Arm, group_arms
 from farkas_exp.report.maps import layers_of
-from farkas_exp.report.tables import Table, cell
+from farkas_exp.report.tables import Table, tabulate
 from farkas_exp.runs import RunRecord
 from farkas_exp.runs.query import number
 
@@ -23,13 +23,13 @@ def units_table(records: Sequence[RunRecord]) -> Table | None:
         found = arm_activity(arm)
         if not found:
             continue
-        cells = [cell(arm.label), cell(str(found[0]["n"])), cell(_series(str(row["epoch"]) for row in found))]
-        for kind in KINDS:
-            cells.append(cell(_series(f"{100 * row[kind]:.1f}" for row in found if kind in row) or "–"))
-        cells.append(cell(_series(f"{100 * row['dead']:.1f}" for row in found)))
+        shares = (_series(f"{100 * row[kind]:.1f}" for row in found if kind in row) for kind in (*KINDS, "dead"))
         silent = [f"{round(row['silent'], 1):g}" for row in found if "silent" in row]
-        cells.append(cell(f"{_series(silent)} of {found[0]['appending']:g}" if silent else "–"))
-        rows.append(tuple(cells))
+        rows.append(
+            [arm.label, str(found[0]["n"]), _series(str(row["epoch"]) for row in found),
+             *(share or "–" for share in shares),
+             f"{_series(silent)} of {found[0]['appending']:g}" if silent else "–"]
+        )  # fmt: skip
         flat += [{"arm": arm.label, "identity": arm.identity, **row} for row in found]
     if not rows:
         return None
@@ -41,7 +41,7 @@ def units_table(records: Sequence[RunRecord]) -> Table | None:
         " where a batch norm that is not trained yet changes nothing. Dead points: those at which no unit of a layer is"
         " active, in the layer where most are.",
     )
-    return Table("Activity by kind of unit", columns, tuple(rows), notes, tuple(flat), "units")
+    return tabulate("Activity by kind of unit", columns, rows, notes, flat, "units")
 
 
 def arm_activity(arm: Arm) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import Any
 from farkas_exp.config.extensions import registries
 from farkas_exp.registry import NETWORKS
 from farkas_exp.report.statistics import Summary, summarize
-from farkas_exp.report.tables import Cell, Table, cell
+from farkas_exp.report.tables import Cell, Table, cell, tabulate
 from farkas_exp.report.training_figures import training_key, training_note
 from farkas_exp.runs import CRASHED, EMPTY, FAILED, FINISHED, RunRecord, query
 
@@ -144,19 +144,13 @@ def arms_table(arms: Sequence[Arm], title: str = "Error of the last epoch") -> T
     rows, notes = [], []
     for arm, gap in zip(arms, gaps, strict=True):
         train, seconds = arm.summary(train_error), arm.summary("seconds")
-        row = [
-            cell(arm.label),
-            *error_cells(arm, sets),
-            cell(str(len(arm.finished))),
-            cell(str(len(arm.failed))),
-            cell(f"{train.mean:.2f}" if train else "–"),
-            cell(f"{seconds.mean:,.0f}" if seconds else "–"),
-        ]
-        rows.append(tuple([*row, cell(gap)] if any(gaps) else row))
+        figures = (f"{train.mean:.2f}" if train else "–", f"{seconds.mean:,.0f}" if seconds else "–")
+        counts = (str(len(arm.finished)), str(len(arm.failed)))
+        rows.append([arm.label, *error_cells(arm, sets), *counts, *figures, *([gap] if any(gaps) else [])])
         notes += [failure_note(arm)] if arm.failed else []
     first = ("Mean ± standard deviation over n seeds, last epoch; lower is better.", training_note(finished, "error"))
     notes = [*filter(None, first), *notes]
-    return Table(title, tuple(columns), tuple(rows), tuple(notes), tuple(arm_record(arm) for arm in arms), "arms")
+    return tabulate(title, columns, rows, notes, map(arm_record, arms), "arms")
 
 
 def evaluation_sets(arms: Iterable[Arm | RunRecord]) -> list[str]:

@@ -14,7 +14,7 @@ from farkas_exp.machine.terminal import printable
 from farkas_exp.report import style
 from farkas_exp.report.curves import TRAIN_LOSS
 from farkas_exp.report.render import FOLDER, FORMATS, Report, formats_of, show
-from farkas_exp.report.tables import Table, cell
+from farkas_exp.report.tables import Table, tabulate
 from farkas_exp.report.training_figures import EACH
 from farkas_exp.runs import RunDirectory, RunRecord, query, read_starts, record_at
 from farkas_exp.runs.command import folder_at, paths_and_words
@@ -120,9 +120,8 @@ def _table(
     title: str, head: str, rows: Mapping[str, Sequence[str]], named: Mapping[str, RunRecord], notes: tuple[str, ...],
     name: str,
 ) -> Table:  # fmt: skip
-    cells = tuple((cell(key), *map(cell, values)) for key, values in rows.items())
-    flat = tuple({head: key, **dict(zip(named, values, strict=True))} for key, values in rows.items())
-    return Table(title, (head, *named), cells, notes, flat, name)
+    flat = [{head: key, **dict(zip(named, values, strict=True))} for key, values in rows.items()]
+    return tabulate(title, (head, *named), ((key, *values) for key, values in rows.items()), notes, flat, name)
 
 
 def curves(named: Mapping[str, RunRecord]) -> Any:

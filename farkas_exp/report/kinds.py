@@ -12,8 +12,9 @@ from typing import Any
 from farkas_exp import registry
 from farkas_exp.machine.errors import UserError
 from farkas_exp.report.arms import Arm, arm_record, error_cells, evaluation_sets, failure_note, group_arms, mean_sd
+from farkas_exp.report.render import Report
 from farkas_exp.report.statistics import Summary, summarize
-from farkas_exp.report.tables import Cell, Table, cell
+from farkas_exp.report.tables import Cell, Table, cell, tabulate
 from farkas_exp.runs import RunRecord
 from farkas_exp.runs.query import default_settings, setting, settings_in_full
 
@@ -108,19 +109,27 @@ def kinds_table(
         for arm in arms:
             errors = error_cells(arm, sets, *_paper_line(kind, f"{arm.evaluated_on} error (%)"))
             shown = [_figure(arm, column, kind) for column in columns]
-            rows.append((cell(arm.label), *errors, *shown, cell(str(len(arm.finished))), cell(str(len(arm.failed)))))
+            rows.append((arm.label, *errors, *shown, str(len(arm.finished)), str(len(arm.failed))))
             flat.append(_record(arm, columns, kind))
             below += [failure_note(arm)] if arm.failed else []
         if not arms and kind.paper:
             papers_own = [cell("missing", *_paper_line(kind, head)) for head in heads[1:-2]]
-            rows.append((cell(kind.label), *papers_own, cell("0"), cell("0")))
+            rows.append((kind.label, *papers_own, "0", "0"))
             flat.append({"kind": kind.label, **_paper_record(kind), "arm": kind.label, "n": 0})
     numbers = "; below it the paper's number" if any(kind.paper for kind in kinds.rows) else ""
     said = [f"Mean ± standard deviation over n finished runs{numbers}.", *below]
     if below:
         said.append("Where every run of a row failed, its measurements (*) are those of the failed runs.")
     said += _foreign(by_kind, papers or {})
-    return Table(title, heads, tuple(rows), (*said, *notes), tuple(flat), name)
+    return tabulate(title, heads, rows, (*said, *notes), flat, name)
+
+
+def kinds_report(
+    name: str, title: str, records: Sequence[RunRecord], kinds: Kinds, columns: Sequence[Column],
+    notes: Sequence[str] = (), papers: Mapping[str, Any] | None = None, **figures: Callable[[], Any],
+) -> Report:  # fmt: skip
+    """The report of one such table, with `figures`."""
+    return Report(name, (kinds_table(name, title, records, kinds, columns, notes, papers),), figures)
 
 
 def _labelled(kind: Kind, runs: Sequence[RunRecord]) -> list[Arm]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from farkas_exp.report.arms import Arm, error_cells, evaluation_sets, group_arms
 from farkas_exp.report.render import Report
-from farkas_exp.report.tables import Cell, Table, cell
+from farkas_exp.report.tables import Cell, Table, cell, tabulate
 from farkas_exp.runs import RunRecord
 from farkas_exp.runs.query import has_failed, number
 
@@ -78,19 +78,19 @@ def landscape_table(records: Sequence[RunRecord]) -> Table:
     rows = []
     for arm in arms:
         first, last = measured[arm.identity].values()
-        cells = [cell(arm.label), *error_cells(arm, sets), cell(str(len(arm.finished)))]
-        rows.append((*cells, *[_change(first.get(key, []), last.get(key, []), len(arm.finished)) for key in shown]))
-    flat = tuple(
+        changes = [_change(first.get(key, []), last.get(key, []), len(arm.finished)) for key in shown]
+        rows.append((arm.label, *error_cells(arm, sets), str(len(arm.finished)), *changes))
+    flat = [
         {"arm": arm.label, "identity": arm.identity}
         | {f"{key} {when}": _mean(end.get(key, [])) for key in shown for when, end in measured[arm.identity].items()}
         for arm in arms
-    )
+    ]
     notes = (
         "Means over n finished runs: at the first → at the last epoch at which all measured runs were measured"
         " (diagnostics.epochs).",
     )
     columns = ("arm", *(f"{name} error (%)" for name in sets), "n", *[FIGURES[key] for key in shown])
-    return Table("Before and after training", columns, tuple(rows), notes, flat, "landscape")
+    return tabulate("Before and after training", columns, rows, notes, flat, "landscape")
 
 
 def _ends(arm: Arm) -> dict[str, dict[str, list[float]]]:

@@ -15,7 +15,7 @@ from farkas_exp.report import style
 from farkas_exp.report.kinds import Kinds
 from farkas_exp.report.landscape import measurement
 from farkas_exp.report.statistics import over_seeds
-from farkas_exp.report.tables import Table, cell
+from farkas_exp.report.tables import Cell, Table, cell, tabulate
 from farkas_exp.report.training_figures import RUNNING
 from farkas_exp.runs import DONE, RunRecord
 from farkas_exp.runs.query import by_data, chance_error, has_failed, number, outcome, ranked_error, setting
@@ -139,21 +139,21 @@ def deep_narrow_table(found: Sequence[Grid], name: str = "deep_narrow", notes: S
     rows, records = [], []
     for i, depth in enumerate(depths):
         for j, width in enumerate(widths):
-            cells = [cell(f"depth {depth}, width {width}")]
+            cells: list[Cell | str] = [f"depth {depth}, width {width}"]
             for grid in found:
                 here = {key: float(values[grid.label, key][i, j]) for key in MEASURES}
                 runs = len(grid.runs.get((depth, width), ()))
                 below = (f"training {_text(here['train_accuracy'])}", f"dead {_text(here['dead_at_start'])}")
                 cells.append(cell(_text(here["accuracy"]), *below))
                 records.append({"kind": grid.label, "depth": depth, "width": width, "n": runs, **here})
-            rows.append(tuple(cells))
+            rows.append(cells)
     said = (
         f"Test accuracy in percent, {_seeds(found)}; below it that on the training set, and the share of the training"
         " points (in percent) that are dead at initialization, in the layer where most are. A run that failed to train"
         f" counts as chance, {data_of(found)[1]:g} %. Training accuracy: {RUNNING}.",
     )
     columns = ("", *[grid.label for grid in found])
-    return Table(title_of(found), columns, tuple(rows), (*said, *notes), tuple(records), name)
+    return tabulate(title_of(found), columns, rows, (*said, *notes), records, name)
 
 
 def deep_narrow_figure(found: Sequence[Grid]) -> Any:

@@ -9,7 +9,7 @@ import csv
 import html
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, TextIO
@@ -59,19 +59,25 @@ class Table:
         object.__setattr__(self, "title", printable(self.title))
 
 
+def tabulate(
+    title: str, columns: Iterable[str], rows: Iterable[Iterable[Cell | str]], notes: Iterable[str] = (),
+    records: Iterable[Mapping[str, Any]] = (), name: str = "",
+) -> Table:  # fmt: skip
+    """A table of these rows, in which a text is a cell of one line."""
+    cells = tuple(tuple(cell(each) if isinstance(each, str) else each for each in row) for row in rows)
+    return Table(title, tuple(columns), cells, tuple(notes), tuple(records), name)
+
+
 def table_of(
-    title: str, columns: Mapping[str, str | Callable[[Any], str]], records: Sequence[Mapping[str, Any]],
+    title: str, columns: Mapping[str, str | Callable[[Any], Cell | str]], records: Sequence[Mapping[str, Any]],
     notes: Sequence[str] = (), name: str = "",
 ) -> Table:  # fmt: skip
     """A table with a row for each record.
 
     `columns` says for each head how a record is written: by a format of its keys, `{risk:.1e}`, or by a function.
     """
-    rows = tuple(
-        tuple(cell(how.format_map(record) if isinstance(how, str) else how(record)) for how in columns.values())
-        for record in records
-    )
-    return Table(title, tuple(columns), rows, tuple(notes), tuple(records), name)
+    rows = ([how.format_map(r) if isinstance(how, str) else how(r) for how in columns.values()] for r in records)
+    return tabulate(title, columns, rows, notes, records, name)
 
 
 def to_terminal(table: Table, stream: TextIO) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from farkas_exp.registry import NETWORKS
 from farkas_exp.report import style
-from farkas_exp.report.kinds import ANY, METHODS, Column, Kind, Kinds, kinds_table
+from farkas_exp.report.kinds import ANY, METHODS, Column, Kind, Kinds, kinds_report
 from farkas_exp.report.landscape import at_end, measurement
 from farkas_exp.report.render import Report
 from farkas_exp.runs import RunRecord
@@ -104,7 +104,7 @@ def local_minima_mlp(records: Sequence[RunRecord]) -> Report:
     kinds = Kinds(_of_network(starts, "mlp"), ("init.", *METHODS))
     notes = ("The paper takes the figures over the whole training set, here over diagnostics.images of it.",)
     papers = {"dataset.name": data}
-    return _report("local_minima_mlp", "An MLP from bad starts", records, kinds, columns, notes, papers)
+    return kinds_report("local_minima_mlp", "An MLP from bad starts", records, kinds, columns, notes, papers)
 
 
 def local_minima_resnet(records: Sequence[RunRecord]) -> Report:
@@ -115,7 +115,7 @@ def local_minima_resnet(records: Sequence[RunRecord]) -> Report:
     kinds = Kinds(_of_network(starts, "resnet18"), ("init.", *METHODS))
     notes = ("A classifier that has failed is at ln 10 = 2.302585 (100 classes: 4.60517).",)
     papers = {"dataset.name": data, "epochs": 200}
-    return _report("local_minima_resnet", "ResNet-18 from bad starts", records, kinds, columns, notes, papers)
+    return kinds_report("local_minima_resnet", "ResNet-18 from bad starts", records, kinds, columns, notes, papers)
 
 
 NORM_BIAS = {
@@ -150,7 +150,9 @@ def norm_bias(records: Sequence[RunRecord]) -> Report:
     columns = _before_and_after("param_norm", "parameter norm", ".1f")
     notes = ("The paper's fixup34 is ResNet-20 with FixUp; its MLP has 4 layers. Its numbers are of 10 runs.",)
     kinds, papers = Kinds(rows, METHODS), {"dataset.name": data, "epochs": 300}
-    return _report("norm_bias", "No regularizer, weight decay, or norm-bias", records, kinds, columns, notes, papers)
+    return kinds_report(
+        "norm_bias", "No regularizer, weight decay, or norm-bias", records, kinds, columns, notes, papers
+    )
 
 
 RANK: Mapping[tuple[str, str, bool], Mapping[str, Sequence[float]]] = {
@@ -217,8 +219,9 @@ def rank(records: Sequence[RunRecord]) -> Report:
     mlp = NETWORKS.label("mlp")  # epochs without and with projections
     epochs = (100, 108) * (mlp in trained) + (200, 215) * bool(trained - {mlp})
     papers = {"dataset.name": data, "epochs": epochs}
-    report = _report("rank", "RankMin and RankMax", records, kinds, columns, notes, papers)
-    return replace(report, figures={"rank": lambda: rank_figure(records, kinds)})
+    return kinds_report(
+        "rank", "RankMin and RankMax", records, kinds, columns, notes, papers, rank=lambda: rank_figure(records, kinds)
+    )
 
 
 def rank_figure(records: Sequence[RunRecord], kinds: Kinds) -> Any:
@@ -264,8 +267,9 @@ def ntk_width(records: Sequence[RunRecord]) -> Report:
         " where it stays almost the same without batch norm, or without shortcuts.",
     )
     title, papers = "The tangent kernel before and after training", {"dataset.name": "cifar10"}
-    report = _report("ntk_width", title, measured, Kinds(rows), columns, notes, papers)
-    return replace(report, figures={"ntk_width": lambda: ntk_figure(measured)})
+    return kinds_report(
+        "ntk_width", title, measured, Kinds(rows), columns, notes, papers, ntk_width=lambda: ntk_figure(measured)
+    )
 
 
 class _Network(NamedTuple):
@@ -327,10 +331,3 @@ def ntk_figure(runs: Sequence[RunRecord]) -> Any:
         handles, labels = panels[0][0].get_legend_handles_labels()
         style.legend_below(figure, handles, labels, 3, fontsize=8)
     return figure
-
-
-def _report(
-    name: str, title: str, records: Sequence[RunRecord], kinds: Kinds, columns: Sequence[Column],
-    notes: Sequence[str], papers: Mapping[str, Any],
-) -> Report:  # fmt: skip
-    return Report(name, (kinds_table(name, title, records, kinds, columns, notes, papers),))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from farkas_exp.report.arms import group_arms
 from farkas_exp.report.curves import curves_figure
-from farkas_exp.report.kinds import METHODS, Column, Kind, Kinds, kinds_table
+from farkas_exp.report.kinds import METHODS, Column, Kind, Kinds, kinds_report
 from farkas_exp.report.maps import dead_points
 from farkas_exp.report.render import Report
 from farkas_exp.runs import RunRecord
@@ -26,7 +26,6 @@ NOTE = "Dead points: at which no unit is active, in the layer where most are; ch
 
 def report(records: Sequence[RunRecord]) -> Report:
     """Error and dead points of each arm, and the curves."""
-    table = kinds_table("demo", TITLE, records, KINDS, (DEAD,), (NOTE,))
     kinds = {run.identity: kind.label for run in records if (kind := KINDS.of(run))}
     arms = group_arms([run for run in records if run.identity in kinds], kinds)
-    return Report("demo", (table,), {"demo": lambda: curves_figure(arms)})
+    return kinds_report("demo", TITLE, records, KINDS, (DEAD,), (NOTE,), demo=lambda: curves_figure(arms))

@@ -6,7 +6,7 @@ from typing import Any
 
 from farkas_exp.machine.output import plural
 from farkas_exp.report.arms import Arm, arms_table, failed_text, failure_note, group_arms, mean_sd, progress_text
-from farkas_exp.report.tables import Cell, Table, cell
+from farkas_exp.report.tables import Cell, Table, cell, tabulate
 from farkas_exp.studies.farkas.filling import Filled, arm_text, describe_setting, pretty_setting
 from farkas_exp.studies.farkas.paper import PaperCell
 
@@ -19,15 +19,12 @@ def paper_table(filled: Filled) -> Table:
     the paper's dataset only.
     """
     table = filled.table
-    rows = []
-    for row in table.rows:
-        cells = [cell(row.label)]
-        for column in table.columns:
-            wanted = table.cell(row, column)
-            cells.append(_cell(wanted, filled) if wanted else cell(""))
-        rows.append(tuple(cells))
-    records = tuple(_record(each, filled) for each in table.cells)
-    return Table(table.title, ("", *table.columns), tuple(rows), tuple(_notes(filled)), records, table.name)
+    rows = [
+        (row.label, *(_cell(at, filled) if (at := table.cell(row, column)) else "" for column in table.columns))
+        for row in table.rows
+    ]
+    records = [_record(each, filled) for each in table.cells]
+    return tabulate(table.title, ("", *table.columns), rows, _notes(filled), records, table.name)
 
 
 def other_arms_tables(filled: Filled) -> list[Table]:

@@ -16,7 +16,7 @@ from farkas_exp.report import style
 from farkas_exp.report.arms import arm_record, error_cell, failure_note, group_arms
 from farkas_exp.report.curves import curves_figure
 from farkas_exp.report.render import Report
-from farkas_exp.report.tables import Table, cell, table_of
+from farkas_exp.report.tables import Cell, Table, table_of, tabulate
 from farkas_exp.runs import RunRecord
 from farkas_exp.runs.query import setting
 from farkas_exp.studies.identity_matters.theory import exact_fit as construction
@@ -83,9 +83,8 @@ def table2(runs: Sequence[RunRecord]) -> Table:
     flat: list[Mapping[str, Any]] = [
         {"arm": f"{name} (paper)", **dict(zip(DATA_OF_TABLE2, errors, strict=True))} for name, errors in TABLE2.items()
     ]
-    rows = [
-        (cell(paper["arm"]), *(cell(f"{paper[n]:.2f}" if paper.get(n) else "–") for n in data), cell("–"))
-        for paper in flat
+    rows: list[Sequence[Cell | str]] = [
+        (paper["arm"], *(f"{paper[name]:.2f}" if paper.get(name) else "–" for name in data), "–") for paper in flat
     ]
     epochs = " or ".join(map(str, sorted({run.epochs for run in on_test})))
     after = f" after {epochs} epochs" if epochs else ""
@@ -93,14 +92,14 @@ def table2(runs: Sequence[RunRecord]) -> Table:
     for arm in group_arms(on_test):
         dataset = str(setting(arm.config, "dataset.name"))
         failed = f", {len(arm.failed)} failed" if arm.failed else ""
-        cells = [error_cell(arm) if name == dataset else cell("–") for name in data]
-        rows.append((cell(arm.label), *cells, cell(f"{len(arm.finished)}{failed}")))
+        errors = [error_cell(arm) if name == dataset else "–" for name in data]
+        rows.append((arm.label, *errors, f"{len(arm.finished)}{failed}"))
         flat.append({**arm_record(arm), dataset: arm_record(arm)["test_error_mean"]})
         notes += [failure_note(arm)] if arm.failed else []
     if len(on_test) < len(runs):
         held_out = plural(len(runs) - len(on_test), "run")
         notes.append(f"Left out: {held_out} whose error is on held-out images, not on the test set.")
-    return Table("Table 2", columns, tuple(rows), tuple(notes), tuple(flat), "table2")
+    return tabulate("Table 2", columns, rows, notes, flat, "table2")
 
 
 def small_norm_records() -> list[dict[str, float]]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from farkas_exp.machine.errors import UserError
-from farkas_exp.report.kinds import ANY, Column, Kind, Kinds, kinds_table
+from farkas_exp.report.kinds import ANY, Column, Kind, Kinds, kinds_report
 from farkas_exp.report.maps import deep_narrow_figure, deep_narrow_table, grids
 from farkas_exp.report.render import Report
 from farkas_exp.runs import RunRecord
@@ -38,10 +38,7 @@ def cifar_depth(records: Sequence[RunRecord]) -> Report:
     notes = ("Accuracies of the last epoch; the validation images of the paper are the test set here.",)
     papers = {"dataset.name": "cifar10", "model.width": 10, "epochs": 50, "batch_size": 1024}
     title = "Convolutional networks of constant width over depth"
-    return Report(
-        "sep_cifar_depth",
-        (kinds_table("sep_cifar_depth", title, records, Kinds(rows, PINNED), _COLUMNS, notes, papers),),
-    )
+    return kinds_report("sep_cifar_depth", title, records, Kinds(rows, PINNED), _COLUMNS, notes, papers)
 
 
 def _at_depth(kind: Kind, depth: int) -> Kind:
@@ -70,4 +67,4 @@ def zero_init(records: Sequence[RunRecord]) -> Report:
     notes = ("The paper: Sep-UP with rho = 0.01 and annealed dropout trains up to about 70 layers at width 25.",)
     papers = {"dataset.name": "moons", "epochs": 5000, "regularizer.name": "sep_up", "regularizer.rho": 0.01}
     title = "Two moons, all weights and biases zero"
-    return Report("sep_zero_init", (kinds_table("sep_zero_init", title, records, kinds, _COLUMNS, notes, papers),))
+    return kinds_report("sep_zero_init", title, records, kinds, _COLUMNS, notes, papers)

@@ -17,7 +17,7 @@ from farkas_exp.report.arms import mean_sd, pretty
 from farkas_exp.report.methods import Arms
 from farkas_exp.report.render import Report
 from farkas_exp.report.statistics import Summary, summarize
-from farkas_exp.report.tables import Cell, Table, cell
+from farkas_exp.report.tables import Cell, Table, cell, tabulate
 from farkas_exp.runs import DONE, RunRecord, query
 from farkas_exp.studies.without_normalization.arms import CHOSEN, COMPARISONS, arms_of
 from farkas_exp.studies.without_normalization.costs import COLUMNS, Cost, known_costs
@@ -200,21 +200,21 @@ def comparison_table(methods: Sequence[Method], notes: Sequence[str] = ()) -> Ta
             **{f"held_out_error_at_{rate:g}": error for rate, error in method.held_out.items()},
         }  # fmt: skip
         rows.append(
-            (
-                cell(method.name),
-                cell("–" if best is None else f"{best:g}"),
-                cell("–" if held_out is None else f"{held_out:.2f}"),
+            [
+                method.name,
+                "–" if best is None else f"{best:g}",
+                "–" if held_out is None else f"{held_out:.2f}",
                 _test_cell(method),
-                cell(str(record["n"])),
-                cell(str(method.failed)),
-                cell(f"{method.usable[0]:g} – {method.usable[-1]:g}" if method.usable else "–"),
-                cell("–" if capacity is None else f"{'≥ ' if method.at_an_end else ''}{capacity:.3g}"),
-                *method.cost.cells(),
-            )
+                str(record["n"]),
+                str(method.failed),
+                f"{method.usable[0]:g} – {method.usable[-1]:g}" if method.usable else "–",
+                "–" if capacity is None else f"{'≥ ' if method.at_an_end else ''}{capacity:.3g}",
+                *method.cost.texts(),
+            ]
         )
         records.append(record)
     title = "Training without normalization: every method at its own best learning rate"
-    return Table(title, columns, tuple(rows), (*_notes(methods), *notes), tuple(records))
+    return tabulate(title, columns, rows, (*_notes(methods), *notes), records)
 
 
 def _test_cell(method: Method) -> Cell:

@@ -22,7 +22,7 @@ from farkas_exp.machine.errors import UserError
 from farkas_exp.registry import ACTIVATIONS, INITIALIZATIONS, NETWORKS, NORMALIZATIONS, REGULARIZERS
 from farkas_exp.report.methods import Chosen
 from farkas_exp.report.render import FOLDER, Report
-from farkas_exp.report.tables import Table, cell
+from farkas_exp.report.tables import Table, tabulate
 from farkas_exp.runs import RunRecord
 from farkas_exp.runs.query import effective_settings, settings_in_full
 from farkas_exp.studies.without_normalization.arms import CHOSEN, COMPARISONS, arms_of
@@ -42,10 +42,10 @@ class Cost:
     step: float | None = None
     multiply_adds: int | None = None
 
-    def cells(self) -> tuple[Any, ...]:
+    def texts(self) -> tuple[str, ...]:
         """Those of the `COLUMNS`."""
         counts = ("–" if count is None else f"{count:,}" for count in (self.parameters, self.multiply_adds))
-        return tuple(map(cell, ("–" if self.step is None else f"{self.step:.2f}", *counts, self.needs)))
+        return ("–" if self.step is None else f"{self.step:.2f}", *counts, self.needs)
 
 
 def needs(config: Mapping[str, Any]) -> str:
@@ -148,11 +148,11 @@ def report(records: Sequence[RunRecord]) -> Report:
 def _table(comparison: str, chosen: Chosen) -> Table:
     runs = chosen.runs
     costs = measure({name: own[0].config for name, own in runs.items()})
-    rows = tuple((cell(name), *cost.cells()) for name, cost in costs.items())
-    flat = tuple({"method": name, "setting": _setting(runs[name][0]), **vars(cost)} for name, cost in costs.items())
+    rows = [(name, *cost.texts()) for name, cost in costs.items()]
+    flat = [{"method": name, "setting": _setting(runs[name][0]), **vars(cost)} for name, cost in costs.items()]
     notes = (
         f"Relative step: the time of {STEPS} training steps over that of {next(iter(costs))} right before them, the"
         f" median over {ROUNDS} turns. Multiply-adds: of an image's forward pass, in convolutions and matrix products.",
         *chosen.notes,
     )
-    return Table(f"What each method costs: {comparison}", ("method", *COLUMNS), rows, notes, flat, comparison)
+    return tabulate(f"What each method costs: {comparison}", ("method", *COLUMNS), rows, notes, flat, comparison)

@@ -9,7 +9,7 @@ from farkas_exp.machine.output import plural
 from farkas_exp.report.methods import Arms
 from farkas_exp.report.render import Report
 from farkas_exp.report.statistics import holm, paired_test, resolution, welch_interval
-from farkas_exp.report.tables import Cell, Table, cell
+from farkas_exp.report.tables import Cell, Table, cell, tabulate
 from farkas_exp.runs import RunRecord
 from farkas_exp.studies.without_normalization.arms import arms_of
 from farkas_exp.studies.without_normalization.comparison import Method, find_methods, with_ranks
@@ -33,7 +33,7 @@ def crossed_table(methods: Sequence[Method], order: Sequence[str], notes: Sequen
     rows_of, columns_of = _axes(order)
     rows, records = [], []
     for row in rows_of:
-        cells: list[Cell] = [cell(row)]
+        cells: list[Cell | str] = [row]
         for column in columns_of:
             method = found.get(f"{row}, {column}")
             cells.append(_pair(method))
@@ -41,14 +41,14 @@ def crossed_table(methods: Sequence[Method], order: Sequence[str], notes: Sequen
                 own: dict[str, Any] = {"best_rate": method.best_rate, "n": len(method.errors), "failed": method.failed}
                 error = {"error_mean": method.ranks_with}
                 records.append({"method": row, "initialization": column, **error, **own})
-        rows.append(tuple(cells))
+        rows.append(cells)
     said = (
         "Test error in percent at the pair's own best rate, failed runs at chance; below it the rate, the number of"
         " runs, and how many of them failed. A method's own gain is what it has over the plain network with the same"
         " initialization.",
     )
     heads = ("method", *columns_of)
-    return Table("Method and initialization", heads, tuple(rows), (*said, *notes), tuple(records), NAME)
+    return tabulate("Method and initialization", heads, rows, (*said, *notes), records, NAME)
 
 
 def gains_table(errors: Mapping[str, Errors], order: Sequence[str]) -> Table:
@@ -79,13 +79,13 @@ def gains_table(errors: Mapping[str, Errors], order: Sequence[str]) -> Table:
             {"method": pair[0], "initialization": pair[1], "gain": gain.estimate, "gain_low": gain.low,
              "gain_high": gain.high, "n": len(gains), "told_apart": is_apart}
         )  # fmt: skip
-    rows = [(cell(row), *(cells.get((row, column), cell("–")) for column in columns)) for row in others]
+    rows = [(row, *(cells.get((row, column), "–") for column in columns)) for row in others]
     note = (
         f"The error of {first} minus the method's, with the same initialization, in percentage points: the mean over"
         " the seeds of both, failed runs at chance, and its 95 % interval. *: told apart by a paired t test below"
         f" {LEVEL:.0%} after Holm's correction for {plural(len(found), 'pair')}."
     )
-    return Table(f"Gain over {first}", ("method", *columns), tuple(rows), (note,), tuple(records), f"{NAME}_gains")
+    return tabulate(f"Gain over {first}", ("method", *columns), rows, (note,), records, f"{NAME}_gains")
 
 
 def _axes(order: Sequence[str]) -> tuple[list[str], list[str]]:

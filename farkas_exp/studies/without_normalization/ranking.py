@@ -14,7 +14,7 @@ from typing import Any
 from farkas_exp.machine.output import plural
 from farkas_exp.report import style
 from farkas_exp.report.statistics import Interval, holm, paired_test, resolution, welch_interval
-from farkas_exp.report.tables import Table, cell
+from farkas_exp.report.tables import Table, tabulate
 
 LEVEL = 0.05
 
@@ -82,7 +82,7 @@ def ranks_table(methods: Mapping[str, Errors], name: str) -> Table:
     for each in found:
         behind = each.behind
         text = "–" if behind is None else f"{behind.estimate:+.2f} [{behind.low:.2f}, {behind.high:.2f}]"
-        rows.append(tuple(map(cell, (each.name, each.ranks, f"{each.mean:.2f}", text, str(len(each.errors))))))
+        rows.append((each.name, each.ranks, f"{each.mean:.2f}", text, str(len(each.errors))))
         records.append(
             {
                 "method": each.name, "rank_low": each.low, "rank_high": each.high, "error_mean": each.mean,
@@ -105,7 +105,7 @@ def ranks_table(methods: Mapping[str, Errors], name: str) -> Table:
             " common, means of all that a method has."
         )
     columns = ("method", "rank", "test error, failed at chance (%)", "behind the first", "n")
-    return Table("Which methods the runs tell apart", columns, tuple(rows), tuple(notes), tuple(records), name)
+    return tabulate("Which methods the runs tell apart", columns, rows, notes, records, name)
 
 
 LOG_BELOW = 10.0
