@@ -25,11 +25,11 @@ from benchmarks.networks import Steps
 from farkas_exp.data.files.copies import copy_for, copy_root
 from farkas_exp.data.files.decode import RandomCrop, View
 from farkas_exp.data.files.listing import ImageFiles, list_images
-from farkas_exp.data.files.made import make_folder
 from farkas_exp.data.files.pool import DecodingPool, Request, default_workers
 from farkas_exp.data.files.resize import Reduction, resize_folder
 from farkas_exp.measures.work import multiply_adds
 from farkas_exp.models.create import create_model
+from scripts.make_image_folder import make_folder
 
 PHASES = {128: (1024, 0.08), 224: (448, 0.087), 288: (256, 0.5)}
 """Global batch and least crop of the phases of finlay29, by image size."""

@@ -18,8 +18,8 @@ import numpy as np
 
 from farkas_exp.data.files.decode import RandomCrop, View
 from farkas_exp.data.files.listing import list_images
-from farkas_exp.data.files.made import make_folder
 from farkas_exp.data.files.pool import DecodingPool, Request
+from scripts.make_image_folder import make_folder
 
 if TYPE_CHECKING:
     import torch

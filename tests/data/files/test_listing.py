@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from farkas_exp.data.files.listing import list_images
-from farkas_exp.data.files.made import make_folder
 from farkas_exp.machine.errors import UserError
+from scripts.make_image_folder import make_folder
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from farkas_exp.data.files.decode import CentreCrop, RandomCrop, image_sizes
-from farkas_exp.data.files.made import make_folder
 from farkas_exp.data.files.pool import DecodingPool, Request
 from farkas_exp.machine import signals
 from farkas_exp.machine.errors import UserError
+from scripts.make_image_folder import make_folder
 
 
 @pytest.fixture(scope="module")

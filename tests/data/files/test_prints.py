@@ -11,9 +11,9 @@ from farkas_exp.data.base import Batching
 from farkas_exp.data.build import build_data
 from farkas_exp.data.files import prints
 from farkas_exp.data.files.listing import list_images
-from farkas_exp.data.files.made import make_folder
 from farkas_exp.data.files.resize import Reduction, resize_folder
 from farkas_exp.machine.errors import UserError
+from scripts.make_image_folder import make_folder
 from tests.configs import config
 from tests.pictures import added, pictures, reclassified, renamed, replaced, swapped
 

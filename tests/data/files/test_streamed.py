@@ -12,11 +12,11 @@ from farkas_exp.data.base import Batching
 from farkas_exp.data.build import build_data
 from farkas_exp.data.files.copies import copy_for
 from farkas_exp.data.files.listing import list_images
-from farkas_exp.data.files.made import make_folder
 from farkas_exp.data.files.resize import Reduction, resize_folder
 from farkas_exp.data.files.streamed import MEAN, STD, rectangle
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.processes import Processes
+from scripts.make_image_folder import make_folder
 
 CROP = AugmentationConfig(crop_padding=0, flip=True, cutout=0)
 PHASES = PhasesConfig(

@@ -12,7 +12,6 @@ import torch
 from farkas_exp import runs
 from farkas_exp.data.base import Batching
 from farkas_exp.data.build import build_data
-from farkas_exp.data.files.made import make_folder
 from farkas_exp.data.files.resize import main as resize
 from farkas_exp.launch import execution
 from farkas_exp.launch.cli import main
@@ -22,6 +21,7 @@ from farkas_exp.training.building import build_model
 from farkas_exp.training.metrics import missed_top5
 from farkas_exp.training.schedule import learning_rate_at
 from farkas_exp.training.trainer import Trainer
+from scripts.make_image_folder import make_folder
 from tests.composing import composed
 from tests.paths import ROOT
 from tests.ranks import command, command_with, in_ranks

@@ -24,23 +24,6 @@ class Regression:
         error = product - self.target
         return ((error @ self.covariance) * error).sum()
 
-    def gradients(self, weights: Sequence[Tensor]) -> list[Tensor]:
-        """The gradient of f for every A_i (Lemma 2.4, Equation 2.5).
-
-        2 (I + A_(i+1))^T ... (I + A_l)^T E Sigma (I + A_1)^T ... (I + A_(i-1))^T: the error is passed back through the
-        layers behind, and the inputs forward through those before.
-        """
-        identity = torch.eye(len(self.target), dtype=self.target.dtype)
-        before = [identity]  # (I + A_(i-1)) ... (I + A_1)
-        for weight in weights:
-            before.append((identity + weight) @ before[-1])
-        back = (before[-1] - self.target) @ self.covariance
-        gradients = []
-        for weight, inputs in zip(reversed(weights), reversed(before[:-1]), strict=True):
-            gradients.append(2 * back @ inputs.T)
-            back = (identity + weight).T @ back
-        return gradients[::-1]
-
     def gradient_bound(self, weights: Sequence[Tensor], excess_risk: Tensor) -> Tensor:
         """What ||grad f||_F^2 is at least (Theorem 2.2, Equation 2.3).
 
