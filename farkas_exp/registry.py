@@ -134,10 +134,6 @@ class Registry(Generic[E]):
         load_plugins()
         return iter(self._entries)
 
-    def __len__(self) -> int:
-        """How many there are."""
-        return len(list(iter(self)))
-
 
 def load_plugins(modules: Iterable[str] = ()) -> None:
     """Import the plugins: those of entry points, once, and `modules`.
@@ -365,11 +361,6 @@ class Rendering(Entry):
     summary: str
     needs_runs: bool = True
     shared: str = "farkas_exp.runs.query:budget"
-
-    @cached_property
-    def shared_setting(self) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
-        """The function at `shared`."""
-        return self.imported(self.shared)
 
 
 @dataclass(frozen=True, kw_only=True)

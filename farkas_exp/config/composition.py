@@ -8,7 +8,7 @@ dictionaries are merged. Anything else (an added or deleted key, a value with `h
 import copy
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -158,7 +158,7 @@ class Compositions:
         singles = [override for override in parsed if not self._is_group(override)]
         if any(override.is_sweep_override() or override.is_hydra_override() for override in parsed):
             return None
-        values = _copy(self._chosen(groups))
+        values = copied(self._chosen(groups))
         if not all(_apply(values, override) for override in singles):
             return None
         return _resolved(values)
@@ -247,10 +247,11 @@ def _without_defaults_list(values: Values, package: str | None) -> Values:
     return values
 
 
-def _copy(values: Any) -> Any:
+def copied(values: Any, leaf: Callable[[Any], Any] = lambda value: value) -> Any:
+    """A copy of nested values; `leaf` changes each that is neither a mapping nor a list."""
     if isinstance(values, dict):
-        return {key: _copy(value) for key, value in values.items()}
-    return [_copy(value) for value in values] if isinstance(values, list) else values
+        return {key: copied(value, leaf) for key, value in values.items()}
+    return [copied(value, leaf) for value in values] if isinstance(values, list) else leaf(values)
 
 
 def _merge(into: Values, values: Values) -> None:
@@ -259,7 +260,7 @@ def _merge(into: Values, values: Values) -> None:
         if isinstance(value, dict) and isinstance(into.get(key), dict):
             _merge(into[key], value)
         elif value != "???" or key not in into:
-            into[key] = _copy(value)
+            into[key] = copied(value)
 
 
 def _apply(values: Values, override: Override) -> bool:
@@ -276,7 +277,7 @@ def _apply(values: Values, override: Override) -> bool:
         values = inner
     if last not in values or isinstance(values[last], dict) or _holds_mapping(value):
         return False
-    values[last] = _copy(value)
+    values[last] = copied(value)
     return True
 
 

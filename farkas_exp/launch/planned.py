@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from farkas_exp import runs
 from farkas_exp.config import Config, arms, parse
-from farkas_exp.config.composition import is_searched
+from farkas_exp.config.composition import copied, is_searched
 from farkas_exp.config.folders import labelled
 from farkas_exp.config.parsing import parse_group
 from farkas_exp.launch.outcomes import PASSED_OVER, SKIPPED, Outcome
@@ -38,19 +38,12 @@ def _best(*keys: str, beyond: bool = False, _root_: DictConfig) -> Any:
 def _but_for_choices(composed: DictConfig) -> dict[str, Any]:
     """The values of a run as they are recorded, but those that are taken from a search: these stay as written."""
     values: Any = OmegaConf.to_container(composed, resolve=False)
-    escaped = _escape({name: value for name, value in values.items() if name != "hydra"})
+    own = {name: value for name, value in values.items() if name != "hydra"}
+    escaped = copied(own, lambda value: f"\\{value}" if is_searched(value) else value)
     run: Any = OmegaConf.to_container(OmegaConf.create(escaped), resolve=True)
     dataset = {name: value for name, value in run["dataset"].items() if not is_searched(value)}
     run["dataset"]["label"] = labelled(parse_group("dataset", dataset)).label
     return run  # type: ignore[no-any-return]
-
-
-def _escape(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _escape(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_escape(inner) for inner in value]
-    return f"\\{value}" if is_searched(value) else value
 
 
 OmegaConf.register_new_resolver("best", _best, replace=True)

@@ -99,7 +99,7 @@ def render_experiment(experiment: str, runs_dir: Path, paths: Sequence[Path]) ->
     rendering = REPORTS[str(entry.source) if entry else "arms"]
     found = survey(runs_dir)
     own = {path.resolve() for path in paths}
-    shared = rendering.shared_setting
+    shared = rendering.imported(rendering.shared)
     settings = [shared(record.config) for record in found.records if record.path.resolve() in own]
     records = [record for record in found.records if shared(record.config) in settings]
     request = Request(rendering.name, runs_dir)

@@ -115,7 +115,7 @@ def _options(registered: tuple[Any, ...]) -> Mapping[str, Option]:
 
 def _registered() -> tuple[Any, ...]:
     """The choices that each group has by now; plug-ins add to them."""
-    return tuple(tuple(iter(entries)) for entries in registries().values())  # `tuple(entries)` asks for the length, too
+    return tuple(tuple(entries) for entries in registries().values())
 
 
 def different_settings(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from farkas_exp.machine.commands import command
-from farkas_exp.machine.errors import UserError, message_of, unknown
+from farkas_exp.machine.errors import UserError, message_of
 from farkas_exp.machine.files import replacing
 from farkas_exp.machine.output import say
 from farkas_exp.machine.terminal import printable
-from farkas_exp.runs.command import folder_at, paths_and_words
+from farkas_exp.runs.command import folder_at, one_of, paths_and_words
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -52,10 +52,8 @@ def main(arguments: Sequence[str]) -> None:
     say(printable(load(paths[0], "cpu").export(given["format"], out)))
 
 
-def check_format(format: str) -> None:
-    """Raise a `UserError` for a format that there is none of."""
-    if format not in SUFFIXES:
-        raise unknown("format", format, SUFFIXES)
+check_format = one_of("format", tuple(SUFFIXES))
+"""Refuse a format that there is none of."""
 
 
 def export(run: "Run", format: str, path: str | PathLike[str] | None = None) -> Path:

@@ -26,8 +26,8 @@ from farkas_exp.runs.found import frame
 from farkas_exp.trained.preprocessing import Images, Preprocessing, grey
 from farkas_exp.training.building import choose_device, network, placed
 from farkas_exp.training.environment import check_same_data
-from farkas_exp.training.evaluation import evaluation_sums
-from farkas_exp.training.metrics import means, metrics_on
+from farkas_exp.training.evaluation import evaluation_sums, named_means
+from farkas_exp.training.metrics import metrics_on
 from farkas_exp.training.precision import as_configured, computing_in
 
 AT_ONCE = 256
@@ -191,9 +191,8 @@ class Run:
                 self._refuse_trained_on(wanted, data.info)
             batches = data.test_batches(self.epoch - 1) if own else self._translated(data)
             metrics = metrics_on(data.info)
-            *sums, count = evaluation_sums(self.network, batches, metrics, self.config.precision, self.device)
-        found = means(dict(zip(("loss", *(metric.name for metric in metrics)), sums, strict=True)), count)
-        return {f"{wanted.evaluated_on}_{name}": value for name, value in found.items()}
+            sums = evaluation_sums(self.network, batches, metrics, self.config.precision, self.device)
+        return named_means(wanted.evaluated_on, metrics, sums)
 
     @as_configured()
     def export(self, format: str, path: str | PathLike[str] | None = None) -> Path:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from farkas_exp.data.base import Batch
-from farkas_exp.training.metrics import Metric
+from farkas_exp.training.metrics import Metric, means
 from farkas_exp.training.precision import computing_in
 
 
@@ -29,3 +29,10 @@ def evaluation_sums(
         totals += counted(F.cross_entropy(logits, labels, reduction="sum"), metrics, logits, labels)
         count += len(labels)
     return [*totals.tolist(), float(count)]
+
+
+def named_means(on: str, metrics: Sequence[Metric], sums: Sequence[float]) -> dict[str, float]:
+    """The means by name, such as `test_loss`, from the `evaluation_sums` over the set `on`."""
+    *figures, count = sums
+    found = means(dict(zip(("loss", *(metric.name for metric in metrics)), figures, strict=True)), count)
+    return {f"{on}_{name}": value for name, value in found.items()}

@@ -28,7 +28,7 @@ from farkas_exp.machine.seeding import derive_seed
 from farkas_exp.machine.signals import StopRequest
 from farkas_exp.methods.base import Method, Training, build_methods, changes_gradients, execution_mode, penalized
 from farkas_exp.registry import OPTIMIZERS
-from farkas_exp.training.evaluation import counted, evaluation_sums
+from farkas_exp.training.evaluation import counted, evaluation_sums, named_means
 from farkas_exp.training.execution import CapturedStep, Recorder, Step, choose_mode, compile_model
 from farkas_exp.training.metrics import means, metrics_on
 from farkas_exp.training.optimizer import keep_rates, optimizer_state, set_learning_rate
@@ -296,10 +296,7 @@ class Trainer:
                 contexts.enter_context(method.evaluating())
             # not compiled: batches have other sizes
             sums = evaluation_sums(self.model, batches, self.metrics, self.config.precision, self.device)
-        *sums, images_seen = self.processes.sum(sums)
-        names = ("loss", *(metric.name for metric in self.metrics))
-        found = means(dict(zip(names, sums, strict=True)), images_seen)
-        return {f"{name}_{metric}": value for metric, value in found.items()}
+        return named_means(name, self.metrics, self.processes.sum(sums))
 
     def snapshot(self, state: TrainerState) -> dict[str, Any]:
         """Everything needed to continue, even with another number of processes."""

@@ -28,7 +28,7 @@ def test_every_experiment_ends_in_a_table_of_its_own(name: str) -> None:
     report = REPORTS[str(EXPERIMENTS[name].source)]
     assert report.name not in ("arms", "landscape")
     assert callable(report.build)
-    assert callable(report.shared_setting)
+    assert callable(report.imported(report.shared))
     config = (ROOT / "conf" / "experiment" / f"{name}.yaml").read_text()
     assert config.startswith("# @package _global_\n#")
 
