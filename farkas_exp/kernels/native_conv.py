@@ -8,8 +8,8 @@ ones keep its order. `batch_last` says which networks use it.
 The kernel computes the free rows alone. With z = W x (+ shortcut) its last channel is -a sum_j z_j + b_m, which costs
 one addition for each z_j instead of a convolution.
 
-It needs float32 outside of autocast, `torch.compile` and `layers.plain_path`; FARKAS_EXP_NATIVE=0 in the environment
-switches it off. Results are bitwise reproducible for the same number of threads.
+It needs float32 outside of autocast, `torch.compile` and `layers.paths.plain_path`; the environment variable
+FARKAS_EXP_NATIVE=0 switches it off. Results are bitwise reproducible for the same number of threads.
 """
 
 import ctypes
