@@ -134,6 +134,10 @@ class Registry(Generic[E]):
         load_plugins()
         return iter(self._entries)
 
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(list(iter(self)))
+
 
 def load_plugins(modules: Iterable[str] = ()) -> None:
     """Import the plugins: those of entry points, once, and `modules`.
@@ -252,8 +256,8 @@ class Dataset(Entry):
     `options` are the keys of the group that not every data set has.
 
     Attributes:
-        streamed: whether images are decoded during training. Its builder then takes what `data.build.build_data` takes
-            but `debug`, and returns a `data.base.ImageData`.
+        streamed: whether images are decoded during training. Its builder then takes the arguments of
+            `data.build.build_data` except `debug`, and returns a `data.base.ImageData`.
         pixels: whether its values are pixels, which are augmented, or points.
         classes: the number of classes, unless its files or an option give it.
         image_files: whether it is a folder of image files, with a folder for each class.
@@ -294,9 +298,10 @@ class Optimizer(Entry):
     """An optimizer.
 
     Attributes:
-        recordable: whether its step reads and writes tensors on the device alone, also the learning rate, which is
-            then a tensor, and all else that changes: it can be recorded with the gradients and replayed.
-        matrices: whether it treats the weights of hidden layers apart; each group then says whether it is `hidden`.
+        recordable: whether its step can be recorded together with the gradients, and replayed: all that changes in it,
+            the learning rate included, must be tensors on the device.
+        matrices: whether it treats the weights of hidden layers differently; each group then says whether it is
+            `hidden`.
     """
 
     recordable: bool = False

@@ -52,7 +52,7 @@ def _for_dataset(name: str, value: Any, *, _root_: DictConfig) -> Any:
 
 
 _READS = {"without_phases": "phases", "in_memory": "dataset", "for_dataset": "dataset"}
-"""The group that a resolver looks at, where it is one."""
+"""The one group that each of these resolvers reads."""
 
 for _name, _value in {
     "without_phases": _without_phases, "in_memory": _in_memory, "for_dataset": _for_dataset,
@@ -110,14 +110,14 @@ _interpolation_map = defaults_list._create_interpolation_map
 
 
 def _map_if_needed(overrides: Any, defaults: list[InputDefault], self_added: bool) -> Any:
-    """What `${...}` in a defaults list can refer to; Hydra makes it for each file, in a fifth of a composition."""
+    """What `${...}` in a defaults list can refer to; Hydra builds it for each file, a fifth of a composition's time."""
     return _interpolation_map(overrides, defaults, self_added) if any(d.is_interpolation() for d in defaults) else None
 
 
 hydra.ConfigLoaderImpl = CommandLoader  # type: ignore[misc] - the one place where Hydra makes it
 defaults_list._create_interpolation_map = _map_if_needed
-# a tenth of a composition: Hydra makes deep copies of a repository, though it replaces nothing in it but the list of
-# sources, and parses the version "1.1" hundreds of times
+# these two take a tenth of a composition's time: Hydra deep-copies its repository, though it only replaces the list of
+# sources in it, and parses the version "1.1" hundreds of times
 config_repository.ConfigRepository.__deepcopy__ = lambda self, memo: copy.copy(self)  # type: ignore[attr-defined]
 version._get_version = functools.cache(version._get_version)
 
@@ -307,7 +307,7 @@ _INTERPOLATION = re.compile(r"\$\{(?:(?P<resolver>\w+):[^${}]*|(?P<key>[A-Za-z_]
 
 
 def _read_by(texts: Sequence[str]) -> set[str] | None:
-    """The groups and keys that interpolations look at, or None for all: OmegaConf takes its time for each value."""
+    """The groups and keys that the interpolations read, or None for all; to resolve fewer values takes less time."""
     if any("${" in _INTERPOLATION.sub("", text) for text in texts):
         return None
     found = [match for text in texts for match in _INTERPOLATION.finditer(text)]

@@ -24,13 +24,13 @@ class Option:
 
     Attributes:
         decides: whether the value decides the numbers of a run and so belongs to its identity.
-        needs: what it has no effect without; if one is unmet, only the value `idle` is accepted.
-        idle: the value that is accepted then; by default the default.
-        tolerated: whether any value is accepted then, and left out of the identity.
+        needs: without these it has no effect; while one is unmet, only the value `idle` is accepted.
+        idle: by default, the option's default.
+        tolerated: whether any value is accepted while a need is unmet, and is left out of the identity.
         is_path: whether it is the path of a file or folder.
         increasing: whether the elements of a list must increase.
         shortest: the least length of a list.
-        within: the key of its group that its size may be at most.
+        within: another key of its group, whose value its absolute value must not exceed.
     """
 
     decides: bool = True

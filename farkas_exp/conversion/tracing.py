@@ -1,4 +1,4 @@
-"""A network as a graph that follows its mode; what cannot be traced in it stays a module that is called as a whole."""
+"""A network as a graph that follows its mode; modules that cannot be traced are called as a whole."""
 
 import copy
 import inspect
@@ -65,7 +65,7 @@ class Traced(fx.GraphModule):
 
 
 def keep_attributes(made: nn.Module, module: nn.Module) -> None:
-    """Give a traced module what its caller may read of the one that it was made of."""
+    """Give a traced module the attributes of the original that its caller may read."""
     for key, value in vars(module).items():
         made.__dict__.setdefault(key, value)
 

@@ -46,7 +46,7 @@ def build_data(
 
 
 def _check(arrays: Arrays, entry: Dataset) -> None:
-    """Refuse what a loader, such as another package's, must not return (`Arrays`)."""
+    """Refuse what a loader, for example another package's, must not return (`Arrays`)."""
 
     def require(right: object, expected: str) -> None:
         if not right:

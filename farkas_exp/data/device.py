@@ -20,8 +20,8 @@ from farkas_exp.machine.seeding import derive_seed
 
 NO_AUGMENTATION = AugmentationConfig(crop_padding=0, flip=False, cutout=0)
 
-# Bytes of float32 images. Several batches are prepared at once, for few kernel launches on a GPU and few calls on a
-# CPU, where a block should stay in the cache.
+# Bytes of float32 images. Several batches are prepared at once: fewer kernel launches on a GPU, fewer calls on a CPU,
+# where a block should stay in the cache.
 BLOCK_BYTES = {"cpu": 2 * 2**20, "cuda": 64 * 2**20}
 # Evaluation needs no gradients, so its batches may be large.
 TEST_BATCH_VALUES = 1000 * 3 * 32 * 32

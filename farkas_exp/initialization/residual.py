@@ -17,10 +17,10 @@ def count_residual_branches(model: nn.Module) -> int:
 
 
 def branch_end_parameters(model: nn.Module) -> Iterator[Tensor]:
-    """The parameters to which the end of every residual branch is proportional.
+    """The parameters that scale the output of every residual branch.
 
     They are the weight and bias of its last layer, or of a trainable normalization between that layer and the sum,
-    which would undo a scale of the layer.
+    which would undo any scale of the layer.
     """
     for block in model.modules():
         if isinstance(block, ResidualBlock):

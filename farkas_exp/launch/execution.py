@@ -133,7 +133,7 @@ def _measured(run: runs.RunDirectory, config: Config, done: Outcome) -> Outcome:
 
 
 def _with_gaps(run: runs.RunDirectory, config: Config, done: Outcome, gaps: list[Gap]) -> Outcome:
-    """The outcome, with a note on what was requested and is not there."""
+    """The outcome, with a note on what was requested but is missing."""
     if absent := unmirrored(config.tracking, run):
         done = replace(done, note=f"{done.note}; no {' and no '.join(absent)}: a mirror follows a run while it trains")
     lacks = Measurements(run, config.diagnostics).unmeasured(gaps, config.epochs)

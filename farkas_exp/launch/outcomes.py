@@ -12,14 +12,13 @@ from farkas_exp.machine.output import warn
 from farkas_exp.machine.signals import STATUS
 from farkas_exp.machine.terminal import printable
 
-SKIPPED, BUSY, REFUSED, DISK = "skipped", "busy", "refused", "file error"
-LOST, PASSED_OVER = "without outcome", "passed over"
-"""Outcomes beside the states of a run.
-
-Done before; being trained by another process; a user's mistake; a full, read-only or broken disk; a job that never
-began or left nothing; a network that the arm is not for. After a disk error or a lost job the same command continues
-the run.
-"""
+# outcomes besides the states of a run
+SKIPPED = "skipped"  # done before
+BUSY = "busy"  # being trained by another process
+REFUSED = "refused"  # a user's mistake
+DISK = "file error"  # a full, read-only or broken disk; the same command continues the run
+LOST = "without outcome"  # of a job that never began or left nothing; the same command continues the run
+PASSED_OVER = "passed over"  # a network that the arm is not for
 
 OK, CRASH, USAGE, TO_BE_CONTINUED = 0, 1, 2, STATUS
 """Exit statuses; the last means: give the same command again."""
@@ -33,7 +32,7 @@ class Meaning:
     """What an outcome means for its command or its sweep.
 
     Attributes:
-        told: how a sweep counts it apart; empty for one that is simply done.
+        told: its name in the count of a sweep; empty if the run is simply done.
         exit_status: of a command with this run alone. A failed training is a result, not an error.
         named: whether the summary of a sweep names the run, with its note.
         ends_fast: whether it ends a sweep with fail_fast=true.

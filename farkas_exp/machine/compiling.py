@@ -35,8 +35,8 @@ class NoCompilerError(CompileError):
 def load(name: str, sources: Sequence[Path], flags: Sequence[str], libraries: Sequence[str], key: str) -> ctypes.CDLL:
     """The library of these sources, from the cache or compiled into it.
 
-    The first source is compiled, and includes the others; `libraries` are arguments of the compiler after it. `key` is
-    what else decides the result, such as the processor.
+    The first source is compiled, and includes the others; `libraries` follow it among the compiler's arguments. `key`
+    is anything else that the result depends on, such as the processor.
 
     Raises:
         CompileError: there is no compiler, no safe folder, or the source does not compile.

@@ -28,8 +28,8 @@ GRACE_SECONDS = 30.0
 class Watch:
     """Sends the heartbeats of this process and checks those of others, until it is stopped or one of them is lost.
 
-    The first process watches all; the others watch the first, which tells them. The store is a connection for the
-    thread alone, on which missing keys are errors after a short time; it calls `on_loss` once, with a line.
+    The first process watches all others, and these watch the first, which tells them of a loss. Only this thread uses
+    the connection to the store, on which a missing key soon is an error. On a loss, `on_loss` gets a line.
     """
 
     def __init__(self, store: Any, rank: int, world_size: int, on_loss: Callable[[str], object]) -> None:

@@ -27,7 +27,7 @@ from farkas_exp.runs.measurements import check_asked
 
 @dataclass(frozen=True)
 class Subject:
-    """What to measure: the network, its data, and a way to its initial state."""
+    """What to measure: the network, its data, and a function that builds it as it was before training."""
 
     config: Config
     model: nn.Module
@@ -83,7 +83,7 @@ def rank(subject: Subject) -> dict[str, Any]:
 
 
 def plane(subject: Subject) -> dict[str, Any]:
-    """What the network makes of the plane."""
+    """How the network sees the plane."""
     return {"plane": plane_figures(subject.model, *subject.batch())}
 
 

@@ -39,9 +39,9 @@ def hessian_extremes(
 ) -> tuple[float, float]:
     """The smallest and largest eigenvalue of the Hessian of the mean cross-entropy over a batch, in evaluation mode.
 
-    "Truth or backpropaganda?" runs a power method on a shifted Hessian, which finds the smallest eigenvalue only to the
-    accuracy of the largest; Lanczos' method with full reorthogonalization finds both, in a Krylov space of `steps`
-    dimensions, from a vector that `seed` draws. NaN where the Hessian is not finite.
+    By Lanczos' method with full reorthogonalization, in a Krylov space of `steps` dimensions, from a vector drawn by
+    `seed`. ("Truth or backpropaganda?" runs a power method on a shifted Hessian, which finds the smallest eigenvalue
+    only to the accuracy of the largest.) NaN where the Hessian is not finite.
     """
     _, gradient = _loss_and_gradient(model, images, labels, create_graph=True)
     parameters = trainable(model)

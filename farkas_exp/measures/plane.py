@@ -1,4 +1,4 @@
-"""What a network makes of the plane: its points layer by layer, and the class that it gives to each place."""
+"""How a network sees the plane: the training points in its layers, and the class that it predicts everywhere."""
 
 from contextlib import ExitStack
 from typing import Any

@@ -12,8 +12,8 @@ from farkas_exp.methods.base import Method, Training
 class Averaging(Method):
     """`optimizer.ema`: after step n, average <- d average + (1 - d) weights with d = min(ema, (1 + n) / (10 + n)).
 
-    The rising d lets go of the first weights in a short run. The running statistics of batch norm are averaged, too.
-    What is trained, and what diagnostics measure, are the weights themselves.
+    The rising d forgets the first weights even in a short run. The running statistics of batch norm are averaged, too.
+    Training and diagnostics use the weights themselves.
     """
 
     def __init__(self, training: Training) -> None:

@@ -79,7 +79,7 @@ class Method:
         return scheduled
 
     def mix(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The images and labels that the step is made with, drawn anew in each; labels may become (N, K) shares."""
+        """The images and labels for the step, drawn anew in every step; labels may become shares, (N, K)."""
         return images, labels
 
     def prepare(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ class Method:
         return nullcontext()
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint has to keep of it, beside the configuration."""
+        """What a checkpoint must keep of it, besides the configuration."""
         return {}
 
     def restore(self, saved: dict[str, Any]) -> None:

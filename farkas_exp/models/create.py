@@ -99,7 +99,7 @@ def create_model(
 
 
 def _check_choices(built: nn.Module, plan: Plan) -> None:
-    """Refuse choices that the builder, such as another package's, has made nothing of."""
+    """Refuse choices that the builder, for example another package's, has ignored."""
     name, kit = plan.name, plan.kit
     if not isinstance(built, nn.Module):
         raise UserError(f"model.name: {name}: its builder has to return a module, not {type(built).__name__}")

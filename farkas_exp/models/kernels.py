@@ -1,4 +1,4 @@
-"""The kernels of a network: `farkas_exp.kernels` stands above this room, and everything works without it."""
+"""The kernels of a network, if `farkas_exp.kernels` is there: everything works without that room."""
 
 import copy
 from importlib import import_module

@@ -126,9 +126,9 @@ def best_value(key: str, config: Mapping[str, Any], beyond: bool = False) -> Any
     beyond the end at which the best one lies, as `${beyond:KEY}`. The configuration is nested, not resolved.
 
     Raises:
-        UserError: no such key decides a run's numbers; or the search has no such run, is not finished, has not the same
-            seeds for every value, may have unreadable runs, or has runs on different data; a choice made from part of a
-            search could change.
+        UserError: no such key decides a run's numbers; or the search has no such run, is not finished, lacks seeds for
+            some values, may have unreadable runs, or has runs on different data: a choice from part of a search could
+            change.
     """
     defaults = query.default_settings()
     own = query.deciding_settings(config)

@@ -82,7 +82,7 @@ class Measurements:
         return [gap for gap in gaps if gap.epoch in kept], [gap for gap in gaps if gap.epoch not in kept]
 
     def unmeasured(self, lost: Iterable[Gap], epochs: int) -> str:
-        """What of a run of `epochs` epochs cannot be measured, in words: lost gaps, and what its epochs had to do."""
+        """What cannot be measured of a run of `epochs` epochs, in words: lost gaps, and what its epochs left out."""
         after = sorted({epoch for epoch in self.asked.epochs if epoch > epochs})
         parts = [f"{described(lost)}, whose network is not kept"] if (lost := list(lost)) else []
         parts += [f"epoch {', '.join(map(str, after))}, after the last one ({epochs})"] if after else []

@@ -84,7 +84,7 @@ TOLERATED = frozenset(key for key, f in keys_of(Config) if declared(f).tolerated
 
 
 def effective_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """All deciding settings that have an effect (`Option.needs`), including those that an older record does not know.
+    """All deciding settings that have an effect (`Option.needs`), also those that an older record lacks.
 
     Two runs with the same effective settings differ only in their seed.
     """
@@ -115,7 +115,7 @@ def _options(registered: tuple[Any, ...]) -> Mapping[str, Option]:
 
 def _registered() -> tuple[Any, ...]:
     """The choices that each group has by now; plug-ins add to them."""
-    return tuple(tuple(entries) for entries in registries().values())
+    return tuple(tuple(iter(entries)) for entries in registries().values())  # `tuple(entries)` asks for the length, too
 
 
 def different_settings(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

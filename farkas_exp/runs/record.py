@@ -198,7 +198,7 @@ def read_starts(run: RunDirectory) -> list[dict[str, Any]]:
 def note_end(run: RunDirectory, how: str) -> bool:
     """Note how the last start ended; return whether the one before ended so, too, at the same step.
 
-    A start that came to no environment, as it loaded its data, counts as none: its end falls to the start before.
+    A start that ended before it recorded its environment, as while it loaded data, counts as part of the one before.
     """
     environment, starts = read_json(run.environment), read_starts(run) or [{"epoch": 0, "step": 0}]
     *before, last = [(start.get("epoch"), start.get("step"), start.get("ended")) for start in starts[-2:]]

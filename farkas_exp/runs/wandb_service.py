@@ -68,7 +68,7 @@ def is_known() -> bool:
 
 
 def hung_up(error: Exception) -> bool:
-    """Whether an error of W&B says that its process is gone: by the moment it is one of its own or of the socket."""
+    """Whether an error says that W&B's process is gone: it may be one of W&B's own or the socket's."""
     return isinstance(error, ConnectionError) or type(error).__name__ in _HUNG_UP
 
 

@@ -26,7 +26,7 @@ from farkas_exp.training.trainer import Trainer, TrainerState
 COMPARED = (
     "farkas_exp", "commit", "plugins", "torch", "cuda", "device", "threads", "world_size", "kernels", "channels_last",
 )  # fmt: skip
-"""What must not change between two starts of a run for its numbers to be bitwise those of an unbroken one."""
+"""What must stay the same between two starts of a run, or its numbers are not bitwise those of an unbroken one."""
 
 
 def check_same_data(run: RunDirectory, config: Config, info: DataInfo) -> None:

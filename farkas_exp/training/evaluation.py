@@ -1,4 +1,4 @@
-"""What is summed of a network over batches, in the steps of a training and in an evaluation."""
+"""Losses and metrics of a network, summed over batches: in the steps of a training and in an evaluation."""
 
 from collections.abc import Iterable, Sequence
 

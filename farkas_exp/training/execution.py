@@ -43,10 +43,11 @@ def compile_model(model: torch.nn.Module, mode: str) -> Callable[[Tensor], Tenso
 
 
 class Compiled:
-    """The forward of `model` by `torch.compile`, as one graph; what ends that is said in a line, and training goes on.
+    """The forward of `model` by `torch.compile`, as one graph; where that fails, it warns and training goes on.
 
-    What cannot be traced makes several graphs, with eager code between them; more graphs than PyTorch keeps, one for
-    each shape of a batch, make the network eager. Of the wrapper for several processes there are several in any case.
+    If some of it cannot be traced, there are several graphs with eager code between them, as there always are around
+    the wrapper for several processes. If there are more graphs than PyTorch keeps (one for each shape of a batch), the
+    network becomes eager.
     """
 
     def __init__(self, model: torch.nn.Module, mode: str) -> None:
@@ -125,7 +126,7 @@ class CapturedStep:
     def _record(self, batch: tuple[Tensor, Tensor]) -> str | None:
         """Record the step on the memory of `batch`; return why that failed, or None.
 
-        The error is dropped here: it holds the tensors of the failed step, and memory may lack room for both.
+        The error is dropped here: it holds the tensors of the failed step, and there may be no memory for another one.
         """
         try:
             self._replay, self._output = self._recorder(lambda: self._step(*batch))

@@ -57,7 +57,7 @@ def parameter_groups(
 
 
 def hidden_apart(groups: Iterable[dict[str, Any]], model: nn.Module) -> list[dict[str, Any]]:
-    """The groups, each split by `hidden`: into weights of hidden layers, not the first or the last, and all else."""
+    """The groups, each split by `hidden` into the weights of layers between the first and the last, and all else."""
     _, *layers = weight_layers(model)
     hidden = {layer.weight for layer in layers} - {classifier_of(model).weight}
     parts = [
@@ -87,7 +87,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, lr: float) -> tor
     """The optimizer for `model`; its fused form, which does one pass over the parameters.
 
     Raises:
-        UserError: an optimizer that has not kept every parameter.
+        UserError: the optimizer does not train every parameter.
     """
     entry = OPTIMIZERS[config.name]
     groups = parameter_groups(model, config.weight_decay, config.decay, config.scalars)

@@ -15,9 +15,9 @@ def batch_size_at(config: Config, epoch: int) -> int:
 def learning_rate_at(config: Config, epoch: int, step: int, steps: int) -> float:
     """The learning rate of a step (from 0) of an epoch (from 0) of `steps` steps.
 
-    Without phases it is that of `learning_rate`; in the first `lr.warmup` epochs, times the share of them passed at the
-    step's end (Goyal et al. 2017). In a phase it goes linearly from `lr_from` at the first step to `lr_to` at the end,
-    times the factor on the batch (their linear scaling rule).
+    Without phases it is `learning_rate`; in the first `lr.warmup` epochs it is multiplied by the share of them that has
+    passed at the end of the step (Goyal et al. 2017). In a phase it goes linearly from `lr_from` at the first step to
+    `lr_to` at the end, multiplied by the factor on the batch (their linear scaling rule).
     """
     if not config.phases.schedule:
         warmup = config.lr.warmup
@@ -31,7 +31,7 @@ def learning_rate_at(config: Config, epoch: int, step: int, steps: int) -> float
 
 
 def learning_rate(config: LRConfig, epoch: float, epochs: int) -> float:
-    """The learning rate at an epoch (counted from 0, with its part that has passed) of a run of `epochs`.
+    """The learning rate at an epoch of a run of `epochs`: 2.5 is the middle of the third one.
 
     The paper's schedule: times 0.2 from epochs 60, 120 and 160 of 200 on. In a run of another length each milestone
     moves to the same share of the run, rounded up to a whole epoch: the first epoch has the full learning rate. The

@@ -123,9 +123,9 @@ class Trainer:
     ) -> bool:
         """Train the rest of the epoch in `state`; return whether its end was reached.
 
-        A requested stop ends the epoch after the current step, with all that the rest needs in `state`; so does
-        `pause`, for a checkpoint inside a long epoch, after at least one step. Nothing else waits for the device. All
-        processes end it after the same step, whichever was asked (on GPUs within `AGREE_EVERY` steps).
+        A requested stop ends it after the current step, and `state` has all that the rest of the epoch needs. So does
+        `pause`, after at least one step, for a checkpoint inside a long epoch. Nothing else waits for the device. All
+        processes end it after the same step, whichever of them was asked (on GPUs within `AGREE_EVERY` steps).
         """
         started = time.perf_counter()
         self.model.train()
@@ -164,9 +164,9 @@ class Trainer:
         return rate
 
     def _train_step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Update the weights once; return the batch's summed loss, metrics and, where there is one, penalty.
+        """Update the weights once; return the batch's summed loss, metrics and penalty, if there is one.
 
-        All is on the device; the loss is without the penalty.
+        They stay on the device. The loss does not include the penalty.
         """
         for method in self.methods:
             images, labels = method.mix(images, labels)
@@ -226,7 +226,7 @@ class Trainer:
             return torch.cat([totals, sum(penalties, torch.zeros_like(totals[:1])) * len(labels)])
 
     def _check_logits(self, logits: Any, images: int) -> None:
-        """Refuse a network, such as another package's, that has not a logit for each class and image."""
+        """Refuse a network, for example another package's, that does not return a logit for each class and image."""
         expected, got = (images, self.data.info.num_classes), tuple(getattr(logits, "shape", ()))
         if got != expected:
             raise UserError(
@@ -269,7 +269,7 @@ class Trainer:
         return row
 
     def _named_in_training(self, name: str) -> str:
-        """How a record calls a figure of the training: an error of mixed images is no error of images."""
+        """The name of a training figure in a record: the error on mixed images is not an error on images."""
         mixed = name not in ("loss", "penalty") and any(method.mixes for method in self.methods)
         return f"train_{name}_mixed" if mixed else f"train_{name}"
 

@@ -117,7 +117,7 @@ def opened(path: str | Path, key: str = "dataset.root") -> "Iterator[Image.Image
 def quiet() -> Iterator[None]:
     """Silence Pillow's warnings of odd metadata and of images of more than 90 million pixels (twice that is an error).
 
-    For this thread, and those that it waits for.
+    In this thread, and in those that it waits for.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -44,7 +44,7 @@ FIXED_PART = 256
 
 
 class StreamedData(ImageData):
-    """Data whose images are decoded as they are needed; see `DeviceData` for what both have.
+    """Data whose images are decoded when they are needed; `DeviceData` says what holds for both.
 
     The training crops take `flip` and `min_scale` of the augmentation. Phases give image size and global batch by
     epoch; without a schedule they are `dataset.image_size` and `batch_size`.
