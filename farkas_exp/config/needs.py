@@ -55,10 +55,10 @@ def kind(
     example: str | Callable[[], str],
     words: str | Callable[[str], str] | None = None,
 ) -> Need:
-    """The need for an entry of a kind; an unknown name meets it, since it is refused elsewhere.
+    """A need for an entry of a certain kind. An unknown name passes: it is refused elsewhere.
 
-    `example` is such an entry's name, or a function that finds it. `words` may be a function of the name that is there;
-    by default they list the entries of this kind.
+    `example` is the name of such an entry, or a function that finds one. `words` may be a function of the name that is
+    there; by default they list the entries of this kind.
     """
 
     def of(config: Any) -> bool:

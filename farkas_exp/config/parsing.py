@@ -49,7 +49,7 @@ def with_options(given: Any, options: Mapping[str, Any]) -> Any:
 
 
 def build_groups(**given: Any) -> types.SimpleNamespace:
-    """Some groups for code without a whole configuration, checked as far as they need no others.
+    """Build single groups for code that has no whole configuration; checks that involve other groups are skipped.
 
     Args:
         given: by key, such as "normalization", the group, a mapping of its keys, or its name.

@@ -46,9 +46,9 @@ def _is_text(hint: Any) -> bool:
 
 
 def keep_texts(overrides: Sequence[str]) -> list[str]:
-    """The overrides, with quotes around values of text keys that would be read as numbers or booleans.
+    """Quote the values of text keys that Hydra would read as numbers or booleans.
 
-    Also in lists and sweeps; null stays null. What cannot be read as an override is left as it is.
+    Values in lists and sweeps, too; null stays null. What is no valid override is left as it is.
     """
     keys = text_keys()
     return [_kept(override, keys) for override in overrides]
@@ -105,7 +105,7 @@ def _literals(tokens: Sequence[Any]) -> Iterator[tuple[Any, bool]]:
 
 
 def quoted(text: str) -> str:
-    """A text as it is written in an override."""
+    """A text, quoted for an override."""
     escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text)
     return f"'{escaped}'"
 

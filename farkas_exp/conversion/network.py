@@ -181,7 +181,7 @@ def _copied(model: Any) -> tuple[nn.Module, list[str]]:
 
 
 def _bare(model: nn.Module, notes: list[str]) -> nn.Module:
-    """The network inside of what `torch.compile` or data parallelism has put around it."""
+    """The network without the wrapper of `torch.compile` or data parallelism."""
     while True:
         parallel = isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel))
         inner = model._modules.get("module" if parallel else "_orig_mod")
@@ -192,7 +192,7 @@ def _bare(model: nn.Module, notes: list[str]) -> nn.Module:
 
 
 def _as_a_whole(model: nn.Module, wanted: _Wanted, prefix: str) -> Conversion:
-    """Convert a network in place, by the parts of what cannot be traced in it.
+    """Convert a network in place; a part that cannot be traced is converted part by part.
 
     Raises:
         Untraceable: it cannot be traced itself.

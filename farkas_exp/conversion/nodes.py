@@ -88,7 +88,7 @@ def is_single(node: fx.Node, name: str) -> bool:
 
 
 def _asks_for_shape(node: fx.Node) -> bool:
-    """Whether a node takes no values of what it is given."""
+    """Whether a node uses only the shape of its input, not its values."""
     return node.target in ("size", "dim") or (node.target is getattr and node.args[1] in ("shape", "ndim", "dtype"))
 
 

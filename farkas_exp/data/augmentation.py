@@ -85,7 +85,7 @@ class Windows:
         return (index + flip * self.count) * self.image + crop_y * self.row + column
 
     def originals(self, index: Tensor) -> Tensor:
-        """The window of each image `index` as it is, neither shifted nor mirrored."""
+        """The windows of the images `index`, neither shifted nor mirrored."""
         return index * self.image + self.padding * (self.row + 1)
 
 

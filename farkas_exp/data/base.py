@@ -66,7 +66,7 @@ class ImageData(Protocol):
     def test_batches(self, epoch: int | None = None) -> Iterator[Batch]:
         """The whole evaluation set in a fixed order, each image once, not augmented.
 
-        If the image size changes during a run, it is that of `epoch` (default: the last).
+        If the image size changes during a run, the images have the size of `epoch` (default: the last).
         """
         ...
 

@@ -1,7 +1,7 @@
 """Residual networks on a GPU whose convolutions include bias, shortcut, aggregate and ReLU (`triton_conv`).
 
-Maps keep their shapes, and modules their parameters, so whatever has no such kernel works on them as before: a
-normalization, a convolution with a stride, the head.
+Maps keep their shapes, and modules their parameters, so parts without such a kernel (normalizations, strided
+convolutions, the head) work as before.
 """
 
 import importlib.util

@@ -1,7 +1,7 @@
 """`hydra/launcher=local_parallel`: the jobs of a sweep as processes of this machine, several at a time.
 
-Each job is a process of its own, so that one that is killed or runs out of memory harms no other and leaves nothing on
-the device. They are forked from a server that has imported PyTorch, so a job begins in milliseconds.
+Each job is a process of its own: if it is killed or runs out of memory, the others go on and the device is freed. Jobs
+are forked from a server that has imported PyTorch, so they begin in milliseconds.
 """
 
 import math

@@ -128,7 +128,7 @@ def best_line(directory: Path) -> str | None:
 
 
 def _render(experiment: str, outcomes: Sequence[Outcome]) -> None:
-    """Show the report of an experiment, as far as it is there; an error in it is no error of the runs."""
+    """Show the report of an experiment on the runs so far; an error in the report does not fail the sweep."""
     paths: dict[Path, list[Path]] = {}
     for outcome in outcomes:
         path = Path(outcome.path)

@@ -59,7 +59,7 @@ class Certificates(dict[str, Certificate]):
 
 @torch.no_grad()
 def lambda_b(layer: FarkasLayer | FarkasCompletion) -> float:
-    """lambda^T b of a Farkas layer, in float64; NaN if a parameter is not finite, as nothing is guaranteed then.
+    """lambda^T b of a Farkas layer, in float64; NaN if a parameter is not finite: then nothing is guaranteed.
 
     With b_m = max(t + margin - Agg(b), b_m) it is lambda_m * max(t + margin, Agg(b) + b_m), free of cancellation.
     """
@@ -115,7 +115,7 @@ def certify(layer: nn.Module, input: Tensor, shortcut: Tensor | None = None) -> 
 
 
 def check_network(model: Any) -> None:
-    """Refuse what is no network, such as its name, its class or a conversion.
+    """Refuse anything but a network, such as its name, its class or a conversion.
 
     Raises:
         UserError: it is none.

@@ -23,8 +23,8 @@ from farkas_exp.layers.rule import FarkasRule, check_outputs
 class FarkasCompletion(nn.Module):
     """Replaces the last of m channels, in dimension `dim`, by the bounded bias minus the aggregate of the others.
 
-    `forward` maps (..., channels, ...) to the same shape. The bias is a trained number that is bounded below. lambda is
-    that of the rule's aggregation, and not learned.
+    `forward` maps (..., channels, ...) to the same shape. The bias is a trained number, bounded below; lambda is fixed
+    by the rule's aggregation.
 
     Raises:
         ValueError: fewer than two channels.

@@ -41,7 +41,7 @@ class FarkasRule:
 
     @classmethod
     def of(cls, rule: "FarkasRule | None", options: dict[str, Any]) -> "FarkasRule":
-        """The rule of a layer, given as a whole or by its fields, such as `aggregation="mean"`.
+        """A layer's rule, from a whole rule or from its fields, such as `aggregation="mean"`.
 
         Raises:
             UserError: there is no such field, or what is given is no rule.

@@ -14,8 +14,8 @@ Main = Callable[..., int]
 def command(help: Callable[[], str] | str) -> Callable[[Callable[[Sequence[str]], object]], Main]:
     """Make a `main(arguments=None)` of a function of the arguments (of this process by default).
 
-    It returns the exit status: that of the function, if it returns one; 2 for a `UserError` or a file that cannot be
-    read or written, in one line.
+    It returns the exit status: what the function returns (None: 0), or 2 after a one-line message for a `UserError` or
+    a file that cannot be read or written.
     """
 
     def decorate(act: Callable[[Sequence[str]], object]) -> Main:

@@ -21,10 +21,10 @@ from farkas_exp.machine.signals import at_stake, last_words
 
 @contextmanager
 def replacing(path: str | os.PathLike[str], keep: Path | None = None) -> Iterator[BinaryIO]:
-    """Open a file that replaces `path`, synchronised, when the block ends; the earlier one is moved to `keep`, or lost.
+    """Open a file that replaces `path`, synchronised, when the block ends; the old one is moved to `keep`, or lost.
 
     If the block fails, `path` stays as it was and nothing else is left. Two writers of one path do not disturb each
-    other; the last one wins. An `OSError` that names no file, as that of a full disk, names `path`.
+    other; the last one wins. An `OSError` that names no file (a full disk) is made to name `path`.
     """
     folder, name = os.path.split(os.fspath(path))
     temporary = os.path.join(folder, f".{name[:40]}.{os.getpid()}.{secrets.token_hex(4)}.tmp")

@@ -191,10 +191,10 @@ def _aside(target: Path) -> Path:
 
 
 def _remove_void(target: Path, by_flock: bool) -> bool:
-    """Remove a void claim; return False if it is valid.
+    """Remove a claim if it is void; return False if it is valid.
 
-    It is moved aside and judged again: of two processes that see the same void claim, the slower one may have moved the
-    new claim of the faster one, and must put it back.
+    It is moved aside and judged again: of two processes that see the same void claim, the slower may have moved away
+    the faster one's new claim, and must put it back.
     """
     claim = _read_claim(target)
     if claim is not None and not _is_void(target, claim, by_flock):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def born(pid: int) -> str | None:
-    """The start time of a living process in the system's ticks; None if there is none, or it is unknown."""
+    """The start time of a process in the system's ticks; None if the process is dead, or the time unknown."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return None if fields[0] in "ZX" else fields[19]

@@ -118,7 +118,7 @@ class StopRequest:
         return True
 
     def wait(self, seconds: float) -> bool:
-        """Wait so long, or until a stop is requested; return whether it is."""
+        """Wait until a stop is requested, at most `seconds`; return whether one is."""
         deadline = time.monotonic() + seconds
         while not self.requested and (left := deadline - time.monotonic()) > 0:
             time.sleep(min(left, 0.1))
@@ -178,9 +178,9 @@ def free_to_leave() -> Iterator[None]:
 
 @contextmanager
 def last_words(function: Callable[[], object]) -> Iterator[None]:
-    """Call `function` if a signal ends the process within the block; that of the innermost block first.
+    """Call `function` if a signal ends the process within the block; functions of inner blocks are called first.
 
-    Another thread calls it, while this one is anywhere in the block outside of `at_stake`.
+    Another thread calls it, while this one may be anywhere in the block but in `at_stake`.
     """
     _process.words.append(function)
     try:

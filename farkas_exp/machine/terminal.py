@@ -16,7 +16,7 @@ def printable(text: object) -> str:
 
 
 def _is_visible(character: str) -> bool:
-    """Whether it is printable or a space, and does not move the cursor, change the direction or break the line."""
+    """Whether a character is printable or a space, and moves no cursor, turns no direction and breaks no line."""
     return character.isprintable() or unicodedata.category(character) == "Zs"
 
 

@@ -41,7 +41,7 @@ class Anomaly(Method):
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Look at the outputs of all modules in the block, an inner one before the one that it is part of."""
+        """Look at the outputs of all modules in the block, those of a part before those of the whole."""
         with ExitStack() as hooks:
             for name, module in self.model.named_modules():
                 look = partial(self._look, f"{name or 'the network'} ({type(module).__name__})")

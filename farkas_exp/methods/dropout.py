@@ -11,7 +11,7 @@ from farkas_exp.methods.base import Method
 def dropout_rate(config: DropoutConfig, epoch: int, epochs: int) -> float:
     """p_t = p_0 max(0, 1 - t / T) in epoch t (from 0) of a run of `epochs`, T = anneal * epochs; p_0 without annealing.
 
-    The separation paper only names annealed dropout; the linear decay to zero is that of Rennie et al.
+    The separation paper only names annealed dropout; the linear decay to zero is from Rennie et al.
     """
     if not config.anneal:
         return config.rate

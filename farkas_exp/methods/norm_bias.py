@@ -11,7 +11,7 @@ from farkas_exp.methods.base import Regularizer, Training
 def norm_bias(parameters: Iterable[Tensor], norm_squared: float = 0.0) -> Tensor:
     """|sum phi^2 - mu^2| over all parameters.
 
-    With mu = 0 it is weight decay: SGD's `weight_decay` is twice its factor.
+    With mu = 0 it is weight decay: a factor before it is half of SGD's `weight_decay`.
     """
     total = torch.stack([p.float().pow(2).sum() if p.dtype != torch.float64 else p.pow(2).sum() for p in parameters])
     return (total.sum() - norm_squared).abs()

@@ -19,7 +19,7 @@ from farkas_exp.runs import RunRecord
 from farkas_exp.runs.query import default_settings, setting, settings_in_full
 
 ANY: Any = object()
-"""Any value of a key, or of all keys of a group such as `attack.`; it stays part of the setting that runs share."""
+"""In a kind's needs: any value of a key, or of all keys of a group such as `attack.`; runs must still agree on it."""
 METHODS = (
     *(group.key.removesuffix("name") for group in registry.METHOD_GROUPS),
     *(f"{group}." for name in registry.METHODS if (group := registry.METHODS[name].group)),
@@ -56,7 +56,7 @@ class Kinds:
     pinned: Sequence[str] = ()
 
     def of(self, run: RunRecord) -> Kind | None:
-        """The row of a run: of those that fit, the one that needs most, and the first of equals."""
+        """The row of a run: among those that fit, the first of those with the most needs."""
         flat = settings_in_full(run.config)
         return max(
             (kind for kind in self.rows if kind.fits(flat, self.pinned)), key=lambda kind: len(kind.needs), default=None

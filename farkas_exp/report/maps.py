@@ -54,7 +54,7 @@ def dead_points(run: RunRecord, last: bool) -> float:
 def layers_of(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The layers of a measurement; none if it is damaged, or if the network had diverged.
 
-    Then a margin is not finite; version 0.1 recorded shares of zero beside it.
+    Then a margin is not finite, beside which version 0.1 recorded shares of zero.
     """
     layers = row.get("layers")
     found = [layer for layer in layers if isinstance(layer, Mapping)] if isinstance(layers, list) else []

@@ -39,7 +39,7 @@ FORMATS = ("md", "csv", "tex", "html", "png", "pdf")
 
 
 def formats_of(value: str) -> tuple[str, ...]:
-    """The formats of `format=md,csv`; those of `none` are none."""
+    """The formats of `format=md,csv`; `none` gives none."""
     names = dict.fromkeys(map(one_of("format", [*FORMATS, "none"]), value.split(",")))
     if "none" in names and len(names) > 1:
         raise UserError(f"format: none goes with no other, got {value!r}")

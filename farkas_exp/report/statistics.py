@@ -53,7 +53,7 @@ def over_seeds(counts: Collection[int]) -> str:
 
 
 def resolution(values: Collection[float]) -> float:
-    """The smallest step between figures that are counts, such as one image of a test set, in percent; at most 1."""
+    """The smallest step, in percent, between errors that are counts: one image of the test set; at most 1."""
     ordered = sorted({round(value, 6) for value in _finite([*values]).tolist()})
     return min([1.0, *(b - a for a, b in itertools.pairwise(ordered))])
 
@@ -95,8 +95,8 @@ def paired_test(differences: Sequence[float], least_sd: float = 0.0) -> float:
 
     Args:
         differences: at least two.
-        least_sd: the least standard deviation that is believed, such as the step of figures that are counts: equal
-            differences of a few pairs are no certainty.
+        least_sd: a lower bound of the standard deviation, such as `resolution`: a few equal differences are no
+            certainty.
 
     Raises:
         ValueError: fewer than two differences.

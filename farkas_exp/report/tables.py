@@ -40,8 +40,8 @@ def cell(*lines: str, marker: str = "", strong: bool = False) -> Cell:
 class Table:
     """A titled table: the first column is aligned left, the others right; `notes` stand below it, one line each.
 
-    `name` is what its file of records is called; it is needed where a report has more than one table. A `folded` table
-    opens on demand where a format can do so, and elsewhere is its title alone.
+    `name` names its file of records, and is needed in a report of several tables. A `folded` table opens on demand;
+    formats that cannot fold show its title alone.
     """
 
     title: str

@@ -19,7 +19,7 @@ def training_key(figures: Sequence[Mapping[str, Any]], name: str) -> str:
 
 
 def training_note(runs: Sequence[RunRecord], name: str) -> str:
-    """What a table's training loss or error is, those of `training_key`; empty for no runs."""
+    """What a table's training loss or error (`training_key`) is; empty for no runs."""
     results = [run.result or {} for run in runs]
     if not results:
         return ""

@@ -34,7 +34,7 @@ def survey(runs_dir: str | os.PathLike[str]) -> Runs:
 
 
 def told_apart(records: Sequence[RunRecord]) -> list[RunRecord]:
-    """The runs, with those of one identity on different data turned into different experiments.
+    """The runs, those of one identity on different data told apart.
 
     Their identities get a suffix and their configurations a key `data`, so that nothing groups them as repetitions. A
     run on unknown data counts as one on the data of the others, if those agree.

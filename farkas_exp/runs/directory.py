@@ -95,7 +95,7 @@ class RunDirectory:
         return locks.is_held(self.lock)
 
     def is_own(self) -> bool:
-        """Whether the folder is still the one that this process locked; True if it locked none."""
+        """Whether the folder is still the one that this process locked; True if it has locked none."""
         return self.held is None or self.held.is_own()
 
     def check_own(self) -> None:

@@ -65,7 +65,7 @@ class CsvMirror(Mirror):
 
 
 class TensorBoardMirror(Mirror):
-    """Events in `tensorboard/`, with the epoch as the step; those of epochs that are trained again are replaced."""
+    """Events in `tensorboard/`, the step being the epoch. Events of epochs that are trained again are replaced."""
 
     def __init__(self, run: RunDirectory, epochs: int) -> None:
         from torch.utils.tensorboard import SummaryWriter

@@ -1,7 +1,7 @@
 """The experiments of all studies: `python -m farkas_exp.studies [list | table | run NAME [KEY=VALUE ...] | mini]`.
 
-`list` prints a line for each, as `make help` does; `table` the list of docs/experiments.md; `run` gives the command of
-an experiment, and then that of the one that goes on from it; `mini` runs those of the sibling papers in small.
+`list` prints a line for each, as `make help` does; `table` the list of docs/experiments.md; `run` runs an experiment,
+and then the one that continues it; `mini` runs those of the sibling papers in small.
 """
 
 import subprocess
@@ -38,7 +38,7 @@ def markdown() -> str:
 
 
 def commands(name: str, overrides: Sequence[str]) -> list[list[str]]:
-    """The command line of an experiment, and then that of the one that goes on from it."""
+    """The command lines of an experiment and of the one that continues it."""
     entry = EXPERIMENTS[name.replace("-", "_")]
     own = [sys.executable, "-m", "farkas_exp", f"experiment={entry.name}", *overrides]
     return [own, *(commands(entry.then, overrides) if entry.then else [])]
@@ -59,7 +59,7 @@ def _run(words: Sequence[str]) -> int:
 
 @command(listing)
 def main(arguments: Sequence[str]) -> int:
-    """Run the command line; the exit status is that of the first command that does not end well."""
+    """Run the command line; return the exit status of the first command that fails, or 0."""
     match list(arguments):
         case [] | ["list"]:
             print(listing(), end="")

@@ -26,7 +26,7 @@ example: python -m farkas_exp evaluate runs/resnet18-.../seed_0 dataset=image_fo
 
 @command(HELP)
 def main(arguments: Sequence[str]) -> None:
-    """Print the figures, one a line, beside those of the record where these are of the same images."""
+    """Print the figures, one a line, beside the record's own if those are of the same images."""
     path, options = parse_arguments(arguments)
     from farkas_exp.trained.run import load
 

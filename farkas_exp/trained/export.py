@@ -1,7 +1,7 @@
 """`python -m farkas_exp export RUN format=...`: a trained network for other programs, by PyTorch's own exporters.
 
-What is exported takes images (N, C, H, W) of values in [0, 1], N of any size, and returns logits: the standardization
-of the run is a part of it. The weights alone (safetensors) are those of the network itself.
+What is exported takes images (N, C, H, W) of values in [0, 1], N of any size, and returns logits: the run's
+standardization is part of it. Weights alone (safetensors) are the network's, without that step.
 """
 
 import io

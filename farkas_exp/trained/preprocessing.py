@@ -71,7 +71,7 @@ class Preprocessing:
         return self.standardized(batch.float().div(255) if batch.dtype == torch.uint8 else batch.float())
 
     def _check_values(self, batch: Tensor) -> None:
-        """Refuse what would be taken for other values than it has, such as floats up to 255."""
+        """Refuse images whose values would be misread, such as floats up to 255."""
         if not self.pixels:
             if not batch.is_floating_point():
                 raise UserError(f"images: expected points of floats, got {batch.dtype}")

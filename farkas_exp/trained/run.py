@@ -57,7 +57,7 @@ def load(run: str | PathLike[str] | RunRecord, device: str | None = None) -> "Ru
 
 
 class Run:
-    """A run with its network; what is costly is read when it is first asked for.
+    """A run with its network; the costly parts are read on first use.
 
     Attributes:
         record: what its files say of it.
@@ -91,12 +91,12 @@ class Run:
 
     @property
     def epoch(self) -> int:
-        """After how many epochs the network is as it is."""
+        """The epochs after which the network has these weights."""
         return self._saved["state"]["epoch"]
 
     @cached_property
     def info(self) -> DataInfo:
-        """The facts of its data: as its record has them, or, for a record of version 0.1.0, those of the data here."""
+        """The facts of its data, from its record; for a record of version 0.1.0, from the data on this machine."""
         run = RunDirectory(self.record.path)
         data = read_data(run)
         if "image_shape" not in data:
@@ -240,7 +240,7 @@ class Run:
 
     @contextmanager
     def _data(self, dataset: DatasetConfig, own: bool) -> Iterator[ImageData]:
-        """The images of `dataset`: the run's own as it was trained on them, others as they fit its network."""
+        """The images of `dataset`: the run's own as in its training, others made to fit its network."""
         config, streamed = self.config, DATASETS[dataset.name].streamed
         augmentation, batch_size, phases = config.augmentation, config.batch_size, config.phases
         if not own:
@@ -283,7 +283,7 @@ class Run:
 
 
 def evaluated_as(method: type[Method], config: Config, model: nn.Module, kept: dict[str, Any]) -> None:
-    """Give the network the weights that a method with this state evaluates it with, such as their average."""
+    """Give the network the weights with which a method of this state evaluates it, such as their average."""
     data: Any = None  # a method with a state works on weights
     acting = method(Training(config, model, data, model))
     acting.restore(kept)

@@ -80,7 +80,7 @@ def network(config: Config, info: DataInfo) -> torch.nn.Module:
 
 
 def placed(model: torch.nn.Module, config: Config, device: torch.device) -> torch.nn.Module:
-    """The network on `device`, laid out in memory as it is trained, with the kernels that are faster there."""
+    """The network on `device`, with the memory layout of its training and the kernels that are faster there."""
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     model = model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
     return accelerated(model, device)

@@ -52,7 +52,7 @@ class Measuring:
 
 @as_configured()
 def measure_finished(config: Config, run: RunDirectory) -> str:
-    """Measure what a finished run lacks, as far as possible; return in words what that was.
+    """Measure what a finished run lacks, as far as possible; return in words what was measured.
 
     The caller holds the run's lock.
 

@@ -1,6 +1,6 @@
 """The precision in which a network computes: `fp32`, `tf32` (on a GPU alone), or `bf16` by autocast.
 
-It is that of the configuration, also in a program that has set PyTorch for work of its own (`as_configured`).
+The configuration decides, even in a program that has set PyTorch's precision for other work (`as_configured`).
 """
 
 from collections.abc import Iterator

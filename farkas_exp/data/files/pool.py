@@ -174,7 +174,7 @@ class DecodingPool:
         return memory
 
     def _send(self, function: Callable[..., Any], argument: Any) -> None:
-        """Let the worker whose turn it is call `function`; without workers, call it."""
+        """Have the next worker call `function`; without workers, call it here."""
         if not self.workers:
             with memoryview(self._memory) as memory:
                 self._sent.append(_quietly(function, argument, memory))

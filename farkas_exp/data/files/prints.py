@@ -61,7 +61,7 @@ _remembered: dict[object, Prints | None] | None = None
 
 @contextmanager
 def remembered() -> Iterator[None]:
-    """Within the block, which is that of a sweep, fingerprint each data set once."""
+    """Within the block (a sweep), fingerprint each data set once."""
     global _remembered
     _remembered = {}
     try:

@@ -32,7 +32,7 @@ def trains(run: RunRecord) -> bool:
 
 
 def significant(p: float | None) -> bool:
-    """Whether there is a p value, and it is at most 5 %."""
+    """Whether there is a p value of at most 5 %."""
     return p is not None and p <= LEVEL + 1e-9  # 1/20, as of three runs against three, may be rounded up
 
 

@@ -145,7 +145,7 @@ transformers_report = partial(report, name="transformers")
 
 
 def with_ranks(name: str, table: Table, methods: Sequence[Method], figures: Mapping[str, Any]) -> Report:
-    """The report of a table, and of which methods the runs tell apart where there are two or more."""
+    """The report of a table and, for two or more methods, of which of them the runs tell apart."""
     errors = {method.name: method.errors for method in methods if method.errors}
     if len(errors) < 2:
         return Report(name, (table,), figures)
