@@ -75,7 +75,7 @@ def build_trainer(config: Config, processes: Processes) -> Trainer:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """What a run continues from: its record, rows of metrics and checkpoint; `again` epochs will be trained again."""
+    """What a run continues from: record, rows of metrics, checkpoint; `again` epochs are trained once more."""
 
     record: dict[str, Any]
     rows: list[dict[str, Any]]
