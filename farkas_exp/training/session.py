@@ -7,7 +7,7 @@ from typing import Any
 from farkas_exp import runs
 from farkas_exp.config import Config
 from farkas_exp.machine import distributed
-from farkas_exp.machine.errors import Interrupted, UserError
+from farkas_exp.machine.errors import Interrupted, UserError, in_one_line
 from farkas_exp.machine.processes import Processes
 from farkas_exp.machine.signals import StopRequest, free_to_leave
 from farkas_exp.measures.figures import check_measures
@@ -150,7 +150,7 @@ class _Session(Listener):
                 lost = self.measuring.catch_up(self.state.epoch, None if self.state.step else self.trainer.model)
                 if lacks := self.measuring.measurements.unmeasured(lost, self.config.epochs):
                     self.progress.warning(f"not measured: {lacks}")
-                result = self._result(train_to_end(self.trainer, self.state, stop, self))
+                result = self._result(self._train(stop))
             self._write_state(result["status"])
             self.run.check_own()
             for file in (self.run.previous_checkpoint, self.run.error):
@@ -174,6 +174,22 @@ class _Session(Listener):
             self.wandb.finish(exit_code, summary)
             for mirror in self.mirrors:
                 mirror.close()
+
+    def _train(self, stop: StopRequest) -> str | None:
+        """Train the rest. A signal to all that this process started, such as a compiler, makes no crash of the run."""
+        try:
+            return train_to_end(self.trainer, self.state, stop, self)
+        except (Interrupted, UserError, RunLost, OSError):
+            raise
+        except Exception as error:
+            signal = stop.signal_name
+            if signal is None or self.trainer.processes.are_several:  # of several, all have to agree
+                raise
+            self.stops()
+            raise Interrupted(
+                f"stopped by {signal}, and an error came of it ({in_one_line(error)}); the same command goes on from"
+                " the last checkpoint"
+            ) from error
 
     def _result(self, reason: str | None) -> dict[str, Any]:
         trainer, state = self.trainer, self.state

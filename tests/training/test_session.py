@@ -170,6 +170,24 @@ def test_a_crash_is_kept_with_its_traceback_and_left_alone_until_retried(tmp_pat
     assert not run.error.exists()
 
 
+def test_an_error_after_a_requested_stop_interrupts_the_run_and_the_same_command_goes_on(tmp_path, monkeypatch):
+    """A signal to the whole process group also ends the compiler that a step waits for."""
+    made = config(tmp_path)
+
+    def killed(self, images, labels):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise RuntimeError("the compiler was killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_train_step", killed)
+        outcome = execution.execute(made)
+    assert (outcome.status, outcome.exit_status) == (runs.INTERRUPTED, 75)
+    assert "stopped by SIGTERM" in outcome.note
+    assert "the compiler was killed" in outcome.note
+    assert read_run(open_run(made).path).state == runs.INTERRUPTED
+    assert execution.execute(made).status == runs.FINISHED
+
+
 def test_a_users_mistake_leaves_nothing_behind(tmp_path):
     for change in (
         {"model": {"name": "fixup34", "blocks": None, "widths": None}},
