@@ -82,8 +82,8 @@ def gains_table(errors: Mapping[str, Errors], order: Sequence[str]) -> Table:
     rows = [(row, *(cells.get((row, column), "–") for column in columns)) for row in others]
     note = (
         f"The error of {first} minus the method's, with the same initialization, in percentage points: the mean over"
-        " the seeds of both, failed runs at chance, and its 95 % interval. *: told apart by a paired t test below"
-        f" {LEVEL:.0%} after Holm's correction for {plural(len(found), 'pair')}."
+        " the seeds of both, failed runs at chance, and its 95 % interval, not corrected for the number of pairs. *:"
+        f" told apart by a paired t test below {LEVEL:.0%} after Holm's correction for {plural(len(found), 'pair')}."
     )
     return tabulate(f"Gain over {first}", ("method", *columns), rows, (note,), records, f"{NAME}_gains")
 
