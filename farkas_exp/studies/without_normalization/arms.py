@@ -14,8 +14,6 @@ COMPARISONS = {
 """What compares methods, with the experiment that has their arms."""
 CHOSEN = ("lr.value", "dataset.validation")
 """What varies within a method: the rate, and whether images are held out to choose it."""
-ANY = ("lr.value=0.1",)
-"""In place of the rate of a test, which is looked up among the runs of the search."""
 
 
 def arms_of(experiment: str) -> Arms:
@@ -41,6 +39,7 @@ def composed(experiment: str) -> dict[str, dict[str, Any]]:
         master = compose("config", return_hydra_config=True)
         compositions = Compositions(GlobalHydra.instance().config_loader(), master)
         for name, arm in own.items():
-            values = compositions.values([f"experiment={experiment}", f"arm={name}", *ANY])
+            # any rate, in place of that of a test, which is looked up among the runs of the search
+            values = compositions.values([f"experiment={experiment}", f"arm={name}", "lr.value=0.1"])
             found[arm.label or name], _ = arms.of_run(values)
     return found

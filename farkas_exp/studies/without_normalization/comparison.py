@@ -137,20 +137,25 @@ def report(records: Sequence[RunRecord], arms: Arms | None = None, name: str = "
     """Every method at its own best learning rate, and the error over the rates; see `find_methods`."""
     methods, notes = find_methods(records, arms, name)
     figures = {name: lambda: rates_figure(methods)} if any(m.search for m in methods) else {}
-    return with_ranks(name, comparison_table(methods, notes), methods, figures)
+    return with_ranks(name, (comparison_table(methods, notes),), methods, figures)
 
 
 transformers_report = partial(report, name="transformers")
 """The same of vision transformers."""
 
 
-def with_ranks(name: str, table: Table, methods: Sequence[Method], figures: Mapping[str, Any]) -> Report:
-    """The report of a table and, for two or more methods, of which of them the runs tell apart."""
-    errors = {method.name: method.errors for method in methods if method.errors}
+def errors_of(methods: Sequence[Method]) -> dict[str, dict[int, float]]:
+    """The errors by seed of each method that has runs on the test set (`Method.errors`)."""
+    return {method.name: method.errors for method in methods if method.errors}
+
+
+def with_ranks(name: str, tables: Sequence[Table], methods: Sequence[Method], figures: Mapping[str, Any]) -> Report:
+    """The report of some tables and, for two or more methods, of which of them the runs tell apart."""
+    errors = errors_of(methods)
     if len(errors) < 2:
-        return Report(name, (table,), figures)
+        return Report(name, tuple(tables), figures)
     ranks, colors = f"{name}_ranks", {method.name: method.color for method in methods if method.errors}
-    return Report(name, (table, ranks_table(errors, ranks)), {**figures, ranks: lambda: ranks_figure(errors, colors)})
+    return Report(name, (*tables, ranks_table(errors, ranks)), {**figures, ranks: lambda: ranks_figure(errors, colors)})
 
 
 def find_methods(

@@ -2,18 +2,23 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from farkas_exp.machine.output import plural
 from farkas_exp.report.methods import Arms
 from farkas_exp.report.render import Report
-from farkas_exp.report.statistics import holm, paired_test, resolution, welch_interval
 from farkas_exp.report.tables import Cell, Table, cell, tabulate
 from farkas_exp.runs import RunRecord
 from farkas_exp.studies.without_normalization.arms import arms_of
-from farkas_exp.studies.without_normalization.comparison import Method, find_methods, with_ranks
-from farkas_exp.studies.without_normalization.ranking import LEVEL, Errors, differences
+from farkas_exp.studies.without_normalization.comparison import Method, errors_of, find_methods, with_ranks
+from farkas_exp.studies.without_normalization.ranking import (
+    LEVEL,
+    Errors,
+    differences,
+    mean_difference,
+    step_of,
+    told_apart,
+)
 
 NAME = "initializations"
 
@@ -22,9 +27,9 @@ def report(records: Sequence[RunRecord], arms: Arms | None = None) -> Report:
     """Methods by initializations, what each method gains over the first, and which pairs the runs tell apart."""
     arms = arms or arms_of(f"{NAME}_test")
     methods, notes = find_methods(records, arms, NAME)
-    ranked = with_ranks(NAME, crossed_table(methods, arms.order, notes), methods, {})
-    own = gains_table({method.name: method.errors for method in methods if method.errors}, arms.order)
-    return replace(ranked, tables=(*ranked.tables[:1], *([own] if own.records else []), *ranked.tables[1:]))
+    gains = gains_table(errors_of(methods), arms.order)
+    tables = (crossed_table(methods, arms.order, notes), *([gains] if gains.records else []))
+    return with_ranks(NAME, tables, methods, {})
 
 
 def crossed_table(methods: Sequence[Method], order: Sequence[str], notes: Sequence[str] = ()) -> Table:
@@ -64,17 +69,13 @@ def gains_table(errors: Mapping[str, Errors], order: Sequence[str]) -> Table:
         pair = f"{row}, {column}", f"{first}, {column}"
         if pair[0] in errors and pair[1] in errors and len(gains := differences(errors, *pair)) > 1:
             found[row, column] = gains
-    step = resolution([error for by_seed in errors.values() for error in by_seed.values()])
-    apart = holm([paired_test(gains, least_sd=step) for gains in found.values()], LEVEL)
+    step = step_of(errors)
+    apart = told_apart(found, step)
     cells, records = {}, []
-    for (pair, gains), is_apart in zip(found.items(), apart, strict=True):
-        gain = welch_interval([gains], [1.0], least_sd=step)
-        cells[pair] = cell(
-            f"{gain.estimate:+.2f}",
-            f"[{gain.low:.2f}, {gain.high:.2f}]",
-            marker="*" if is_apart else "",
-            strong=is_apart,
-        )
+    for pair, gains in found.items():
+        gain, is_apart = mean_difference(gains, step), pair in apart
+        lines = f"{gain.estimate:+.2f}", f"[{gain.low:.2f}, {gain.high:.2f}]"
+        cells[pair] = cell(*lines, marker="*" if is_apart else "", strong=is_apart)
         records.append(
             {"method": pair[0], "initialization": pair[1], "gain": gain.estimate, "gain_low": gain.low,
              "gain_high": gain.high, "n": len(gains), "told_apart": is_apart}

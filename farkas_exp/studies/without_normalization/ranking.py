@@ -47,19 +47,31 @@ def standings(methods: Mapping[str, Errors]) -> list[Standing]:
     """The methods that have runs, the smallest mean error first."""
     known = {name: errors for name, errors in methods.items() if errors}
     order = sorted(known, key=lambda name: (sum(known[name].values()) / len(known[name]), name))
-    step = resolution([error for errors in known.values() for error in errors.values()])
+    step = step_of(known)
     pairs = {pair: behind for pair in itertools.combinations(order, 2) if len(behind := differences(known, *pair)) > 1}
-    rejected = holm([paired_test(behind, least_sd=step) for behind in pairs.values()], LEVEL)
-    apart = {  # by the seeds of both: means over other seeds may be in another order
-        pair if sum(behind) > 0 else pair[::-1]
-        for (pair, behind), is_apart in zip(pairs.items(), rejected, strict=True)
-        if is_apart
-    }
+    # by the seeds of both: means over other seeds may be in another order
+    apart = {pair if sum(pairs[pair]) > 0 else pair[::-1] for pair in told_apart(pairs, step)}
     better = {name: 1 + sum((other, name) in apart for other in order) for name in order}
     worse = {name: len(order) - sum((name, other) in apart for other in order) for name in order}
     return [
         Standing(name, known[name], better[name], worse[name], _behind(known, name, order[0], step)) for name in order
     ]
+
+
+def step_of(methods: Mapping[str, Errors]) -> float:
+    """The least standard deviation of differences that is believed: the smallest step between these errors."""
+    return resolution([error for errors in methods.values() for error in errors.values()])
+
+
+def told_apart(pairs: Mapping[tuple[str, str], Sequence[float]], step: float) -> set[tuple[str, str]]:
+    """The pairs whose differences a paired t test tells from 0, after Holm's correction for the number of pairs."""
+    rejected = holm([paired_test(found, least_sd=step) for found in pairs.values()], LEVEL)
+    return {pair for pair, is_rejected in zip(pairs, rejected, strict=True) if is_rejected}
+
+
+def mean_difference(found: Sequence[float], step: float) -> Interval:
+    """The mean of paired differences with its 95 % interval."""
+    return welch_interval([found], [1.0], least_sd=step)
 
 
 def differences(methods: Mapping[str, Errors], first: str, second: str) -> list[float]:
@@ -72,7 +84,7 @@ def _behind(methods: Mapping[str, Errors], name: str, first: str, step: float) -
     found = differences(methods, first, name)
     if name == first or len(found) < 2:
         return None
-    return welch_interval([found], [1.0], least_sd=step)
+    return mean_difference(found, step)
 
 
 def ranks_table(methods: Mapping[str, Errors], name: str) -> Table:
