@@ -26,7 +26,7 @@ def units_table(records: Sequence[RunRecord]) -> Table | None:
         shares = (_series(f"{100 * row[kind]:.1f}" for row in found if kind in row) for kind in (*KINDS, "dead"))
         silent = [f"{round(row['silent'], 1):g}" for row in found if "silent" in row]
         rows.append(
-            [arm.label, str(found[0]["n"]), _series(str(row["epoch"]) for row in found),
+            [arm.label, _runs(found), _series(str(row["epoch"]) for row in found),
              *(share or "–" for share in shares),
              f"{_series(silent)} of {found[0]['appending']:g}" if silent else "–"]
         )  # fmt: skip
@@ -37,7 +37,7 @@ def units_table(records: Sequence[RunRecord]) -> Table | None:
                "appended, nowhere active")  # fmt: skip
     notes = (
         "Percent of the points (images, or images times positions) at which a unit is active, averaged over the layers"
-        " that have one of its kind and over the runs; epoch 0 is the initial network. Measured in evaluation mode,"
+        " that have one of its kind and over the runs measured at that epoch; epoch 0 is the initial network. Measured in evaluation mode,"
         " where a batch norm that is not trained yet changes nothing. Dead points: those at which no unit of a layer is"
         " active, in the layer where most are.",
     )
@@ -45,17 +45,23 @@ def units_table(records: Sequence[RunRecord]) -> Table | None:
 
 
 def arm_activity(arm: Arm) -> list[dict[str, Any]]:
-    """A row for each epoch at which all `n` measured runs of an arm were measured: the mean share of each kind.
+    """A row for each epoch at which runs of an arm were measured, `n` of them: the mean share of each kind.
 
     `dead` is the share of dead points in the layer where most are, `silent` the mean number of layers, out of
     `appending`, whose appended unit is active at no point.
     """
     series = [{row.get("epoch"): shares for row in run.diagnostics() if (shares := by_kind(row))} for run in arm.runs]
-    series = [each for each in series if each]
-    if not series:
-        return []
-    common = sorted(set(series[0]).intersection(*series[1:]))
-    return [{"epoch": epoch, "n": len(series)} | _mean([each[epoch] for each in series]) for epoch in common]
+    rows = []
+    for epoch in sorted({epoch for each in series for epoch in each}):
+        measured = [each[epoch] for each in series if epoch in each]
+        rows.append({"epoch": epoch, "n": len(measured)} | _mean(measured))
+    return rows
+
+
+def _runs(found: Sequence[dict[str, Any]]) -> str:
+    """How many runs the rows are of: one number, or a series where some runs were not measured at each epoch."""
+    counts = [str(row["n"]) for row in found]
+    return counts[0] if len(set(counts)) == 1 else _series(counts)
 
 
 def by_kind(row: Any) -> dict[str, float]:

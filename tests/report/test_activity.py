@@ -32,7 +32,7 @@ def test_the_shares_are_averaged_over_layers_and_runs_and_silent_layers_are_coun
     farkas = settings("farkasnet18", epochs=2)
     first, last = {"free": 0.4, "aggregated": 0.6}, {"free": 0.2, "appended": 0.0}
     measured(tmp_path, farkas, 0, {0: [first, last, last], 2: [first, {"free": 0.2, "appended": 0.5}, last]})
-    measured(tmp_path, farkas, 1, {0: [first, last, last], 1: [first], 2: [first, last, last]})
+    measured(tmp_path, farkas, 1, {0: [first, last, last], 2: [first, last, last]})
     measured(tmp_path, settings("resnet18", epochs=2), 0, {0: [{"free": 0.5}]})
     make_run(tmp_path, settings("resnet18", epochs=2), seed=1)  # which was not measured
     table = units_table(collect(tmp_path))
@@ -42,6 +42,18 @@ def test_the_shares_are_averaged_over_layers_and_runs_and_silent_layers_are_coun
                                     "20.0 → 20.0", "2 → 1.5 of 2"]  # fmt: skip
     assert texts["ResNet18"] == ["1", "0", "50.0", "–", "–", "25.0", "–"]
     assert [(r["epoch"], r.get("silent")) for r in table.records] == [(0, None), (0, 2.0), (2, 1.5)]
+
+
+def test_a_run_measured_less_often_hides_nothing_of_the_others(tmp_path: Path) -> None:
+    """As one that diverged in its first epoch, or whose figures were restored and only its beginning measured again."""
+    resnet = settings("resnet18", epochs=2)
+    measured(tmp_path, resnet, 0, {0: [{"free": 0.5}], 1: [{"free": 0.3}], 2: [{"free": 0.1}]})
+    measured(tmp_path, resnet, 1, {0: [{"free": 0.7}]})
+    table = units_table(collect(tmp_path))
+    assert table is not None
+    shown = [each.lines[0] for each in table.rows[0][1:]]
+    assert shown == ["2 → 1 → 1", "0 → 1 → 2", "60.0 → 30.0 → 10.0", "–", "–", "30.0 → 15.0 → 5.0", "–"]
+    assert [(row["epoch"], row["n"]) for row in table.records] == [(0, 2), (1, 1), (2, 1)]
 
 
 def test_runs_that_were_not_measured_or_by_an_older_version_make_no_table(tmp_path: Path) -> None:
