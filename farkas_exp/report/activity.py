@@ -37,9 +37,9 @@ def units_table(records: Sequence[RunRecord]) -> Table | None:
                "appended, nowhere active")  # fmt: skip
     notes = (
         "Percent of the points (images, or images times positions) at which a unit is active, averaged over the layers"
-        " that have one of its kind and over the runs measured at that epoch; epoch 0 is the initial network. Measured in evaluation mode,"
-        " where a batch norm that is not trained yet changes nothing. Dead points: those at which no unit of a layer is"
-        " active, in the layer where most are.",
+        " that have one of its kind and over the runs measured at that epoch; epoch 0 is the initial network. Measured"
+        " in evaluation mode, where a batch norm that is not trained yet changes nothing. Dead points: those at which"
+        " no unit of a layer is active, in the layer where most are.",
     )
     return tabulate("Activity by kind of unit", columns, rows, notes, flat, "units")
 
