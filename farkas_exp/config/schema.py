@@ -128,8 +128,8 @@ class DatasetConfig:
     `label` names an image folder in the identity of a run (default: the folder's name, links followed), so that moving
     the folder changes nothing. ImageNet needs none.
 
-    For streamed images: `workers` is the number of decoding processes (null: one for each core, 0: none), `draft`
-    decodes a JPEG no larger than needed, `copies` are the sizes of smaller copies beside the root, made by
+    `workers` is the number of processes that decode images (null: one for each core, 0: none). For streamed images:
+    `draft` decodes a JPEG no larger than needed, `copies` are the sizes of smaller copies beside the root, made by
     scripts/resize_images.py (160 for `<root>-160`); each phase takes the smallest that is large enough.
     """
 

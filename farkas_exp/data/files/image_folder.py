@@ -6,7 +6,7 @@ changes its name, size or time.
 
 import hashlib
 import time
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +16,18 @@ from farkas_exp.config.folders import name_of
 from farkas_exp.config.schema import DatasetConfig
 from farkas_exp.data.base import Arrays
 from farkas_exp.data.files.cache import CACHE_FOLDER, read_cached, write_cached
-from farkas_exp.data.files.decode import CentreCrop, decode, image_sizes, quiet
+from farkas_exp.data.files.decode import CentreCrop, image_sizes, quiet
 from farkas_exp.data.files.listing import ImageSets, list_images
+from farkas_exp.data.files.pool import DecodingPool, Request, default_workers
 from farkas_exp.data.files.prints import prints_of_sets
-from farkas_exp.machine.cores import cores, memory
+from farkas_exp.machine.cores import memory
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.output import warn
 
 CACHE_FORMAT = 2
-PROGRESS_FROM = 2000  # files; fewer take a moment
+MANY = 2000  # files; fewer take a moment
 PROGRESS_EVERY = 5.0  # seconds
+IN_A_BATCH, MOST_BYTES = 512, 2**24  # images, and bytes of them, that are decoded at once
 MEMORY_SHARE = 0.25  # the share of memory for decoded images; cropping needs up to three copies
 WHOLE = CentreCrop(1.0)
 """Scales an image of another size to cover the output, and crops its centre."""
@@ -78,14 +80,22 @@ def _decode_all(config: DatasetConfig, paths: list[str], height: int, width: int
             f" too much for this machine's memory ({memory() / 2**30:.1f} GiB); choose a smaller image_size"
         )
     pixels = np.empty((len(paths), height, width, 3), dtype=np.uint8)
-
-    def decode_into(index: int) -> None:
-        pixels[index] = decode(paths[index], height, width, WHOLE, draft=False)
-
-    shown = time.monotonic()
-    with ThreadPoolExecutor(cores()) as pool:
-        for done, _ in enumerate(pool.map(decode_into, range(len(paths))), start=1):  # an error cancels the others
-            if len(paths) >= PROGRESS_FROM and (done == len(paths) or time.monotonic() - shown > PROGRESS_EVERY):
+    few = min(IN_A_BATCH, max(1, MOST_BYTES // (height * width * 3)))
+    parts = [paths[start : start + few] for start in range(0, len(paths), few)]
+    requests = [Request(part, [WHOLE] * len(part), height, width, draft=False) for part in parts]
+    done, shown = 0, time.monotonic()
+    with closing(DecodingPool(_workers(config, len(paths)))) as pool:
+        for images in pool.batches(requests, few * height * width * 3):
+            pixels[done : done + len(images)] = images
+            done += len(images)
+            if len(paths) >= MANY and (done == len(paths) or time.monotonic() - shown > PROGRESS_EVERY):
                 shown = time.monotonic()
                 warn(f"{config.name}: decoded {done:,} of {len(paths):,} images")
     return pixels
+
+
+def _workers(config: DatasetConfig, images: int) -> int:
+    """Processes that decode: threads would wait for each other in Python, and few images take less than a start."""
+    if images < MANY:
+        return 0
+    return default_workers() if config.workers is None else config.workers

@@ -14,13 +14,15 @@ import mmap
 import multiprocessing
 import os
 import signal
+import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.util import Finalize
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -152,7 +154,8 @@ class DecodingPool:
         for _ in range(self.workers):
             ours, theirs = context.Pipe()
             process = context.Process(target=_work, args=(theirs,), name="farkas_exp decoder", daemon=True)
-            with held():  # a terminal or cluster signals all processes, and the trainer decides when to stop
+            # a terminal or cluster signals all processes, and the trainer decides when to stop
+            with held(), _without_main():
                 process.start()
             theirs.close()
             self._connections.append(ours)
@@ -237,6 +240,17 @@ def _work(connection: Connection) -> None:
 def _quietly(function: Callable[..., Any], argument: Any, memory: memoryview) -> Any:
     with quiet():
         return function(argument, memory) if isinstance(argument, Request) else function(argument)
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Keep a process that is started from importing the main module, which may be a script that trains."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _make_file(room: int) -> tuple[str, mmap.mmap]:

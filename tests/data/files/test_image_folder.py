@@ -13,6 +13,7 @@ from farkas_exp.config.schema import AugmentationConfig, DatasetConfig
 from farkas_exp.data.base import Batching
 from farkas_exp.data.build import build_data
 from farkas_exp.data.files import image_folder
+from farkas_exp.data.files.decode import decode
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.processes import Processes
 
@@ -66,7 +67,7 @@ def test_every_kind_of_image_becomes_rgb(root):
     Image.fromarray(np.full((6, 6), 100 * 256, dtype=np.uint16)).save(folder / "grey16.png")
     expected = {"grey.JPG": (100,) * 3, "grey16.png": (100,) * 3}
     for name in ("grey.JPG", "cmyk.jpeg", "rgba.png", "palette.png", "grey16.png"):
-        pixels = image_folder.decode(folder / name, 6, 6, image_folder.WHOLE)
+        pixels = decode(folder / name, 6, 6, image_folder.WHOLE)
         assert pixels.shape == (6, 6, 3)
         assert np.abs(pixels.astype(int) - expected.get(name, (255, 0, 0))).max() <= 2, name
     assert len(load(root).train_labels) == 11
@@ -76,7 +77,7 @@ def test_other_sizes_are_scaled_to_cover_and_cropped_at_the_centre(root):
     wide = np.zeros((12, 36, 3), dtype=np.uint8)
     wide[:, 12:24] = 200  # the middle third: what the crop keeps
     Image.fromarray(wide).save(root / "train" / "red" / "wide.png")
-    kept = image_folder.decode(root / "train" / "red" / "wide.png", 6, 6, image_folder.WHOLE)
+    kept = decode(root / "train" / "red" / "wide.png", 6, 6, image_folder.WHOLE)
     assert (kept[:, 1:5] == 200).all()
     assert load(root, image_size=10).train_images.shape == (7, 10, 10, 3)
     assert load(root).train_images.shape == (7, 6, 6, 3)  # the size of the first image
@@ -116,13 +117,12 @@ def cache_of(root: Path) -> Path:
 def decoded(monkeypatch) -> list[str]:
     """The names of the images that were decoded, in no order."""
     names: list[str] = []
-    decode = image_folder.decode
 
     def counting(path, *arguments, **options):
         names.append(Path(path).name)
         return decode(path, *arguments, **options)
 
-    monkeypatch.setattr(image_folder, "decode", counting)
+    monkeypatch.setattr("farkas_exp.data.files.pool.decode", counting)
     return names
 
 
@@ -261,9 +261,14 @@ def test_a_failed_write_leaves_the_old_cache_and_no_temporary_file(root, monkeyp
     assert cache_of(root).read_bytes() == before
 
 
-def test_many_images_show_their_progress(root, monkeypatch, capsys):
-    monkeypatch.setattr(image_folder, "PROGRESS_FROM", 5)
-    load(root)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_many_images_show_their_progress_by_processes_or_without(root, monkeypatch, capsys, workers):
+    few = load(root, cache=False)
+    monkeypatch.setattr(image_folder, "MANY", 5)
+    monkeypatch.setattr(image_folder, "IN_A_BATCH", 3)
+    many = load(root, workers=workers)
+    assert torch.equal(many.train_images, few.train_images)
+    assert torch.equal(many.test_images, few.test_images)
     assert "image_folder: decoded 10 of 10 images" in capsys.readouterr().err
     load(root)
     assert capsys.readouterr().err == ""

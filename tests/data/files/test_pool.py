@@ -175,3 +175,20 @@ def test_views_and_paths_go_together():
     request = Request(["a", "b", "c"], [CentreCrop()] * 3, 4, 4)
     (piece,) = request.pieces(100)
     assert (piece.offset, list(piece.paths), request.nbytes) == (100, ["a", "b", "c"], 144)
+
+
+def test_a_script_without_a_guard_is_not_run_again_by_each_process(paths, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        "from farkas_exp.data.files.decode import CentreCrop\n"
+        "from farkas_exp.data.files.pool import DecodingPool, Request\n"
+        "print('once')\n"
+        "request = Request(sys.argv[1:], [CentreCrop(1.0)] * len(sys.argv[1:]), 8, 8)\n"
+        "print(*(images.shape for images in DecodingPool(2).batches([request], request.nbytes)))\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, script, *paths[:3]], capture_output=True, text=True, timeout=120,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert (ended.stdout, ended.returncode) == ("once\n(3, 8, 8, 3)\n", 0), ended.stderr
