@@ -15,6 +15,7 @@ import torch
 from farkas_exp import __version__
 from farkas_exp.config import Config
 from farkas_exp.config.extensions import foreign_code
+from farkas_exp.config.schema import TORCH_COMPILE_MODES
 from farkas_exp.data.base import DataInfo
 from farkas_exp.data.files.prints import check_same
 from farkas_exp.machine.cores import cores
@@ -25,6 +26,7 @@ from farkas_exp.training.trainer import Trainer, TrainerState
 
 COMPARED = (
     "farkas_exp", "commit", "plugins", "torch", "cuda", "device", "threads", "world_size", "kernels", "channels_last",
+    "compile",
 )  # fmt: skip
 """What must stay the same between two starts of a run, or its numbers are not bitwise those of an unbroken one."""
 
@@ -60,9 +62,14 @@ def record_start(run: RunDirectory, config: Config, trainer: Trainer, state: Tra
     changes = [
         f"{key} {start[key]} (before: {earlier[-1][key]})"
         for key in COMPARED
-        if key in earlier[-1] and earlier[-1][key] != start[key]
+        if key in earlier[-1] and _moving(key, earlier[-1][key]) != _moving(key, start[key])
     ]
     return ", ".join(changes) or None
+
+
+def _moving(key: str, value: Any) -> Any:
+    """What of a value moves the last digits: a recorded step is the eager one, a compiled one is not."""
+    return value if key != "compile" or value in TORCH_COMPILE_MODES else None
 
 
 def _start(config: Config, trainer: Trainer, state: TrainerState) -> dict[str, Any]:

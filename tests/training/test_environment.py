@@ -62,6 +62,17 @@ def test_whatever_moves_the_last_digits_is_named(tmp_path, monkeypatch, capsys, 
     assert f"of an unbroken run: {words} (before: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("before", "moves"), [("default", True), ("graph", False), ("none (no graph: why)", False)])
+def test_a_run_that_goes_on_without_the_compiler_says_so(tmp_path, monkeypatch, capsys, before, moves):
+    made = config(tmp_path, **TINY)
+    stopped(made, monkeypatch)
+    environment.correct_mode(open_run(made), before)
+    assert execution.execute(made).status == runs.FINISHED
+    shown = capsys.readouterr().err
+    assert ("of an unbroken run: compile none (before: default)" in shown) == moves
+    assert ("unbroken run" in shown) == moves
+
+
 def test_a_start_like_the_one_before_or_from_the_beginning_is_no_warning(tmp_path, monkeypatch, threads, capsys):
     made = config(tmp_path, **TINY)
     stopped(made, monkeypatch)
