@@ -85,7 +85,7 @@ def line_of(run: RunRecord, arm: str) -> dict[str, Any]:
         "by_epoch": _rounded(
             _columns([{k: v for k, v in row.items() if k not in OF_A_MACHINE} for row in run.metrics()])
         ),
-        "activity": _rounded(_activity(run.diagnostics()), DIGITS_OF_A_SHARE),
+        "activity": _rounded(_activity(run.diagnostics(), _images(run.config)), DIGITS_OF_A_SHARE),
         "starts": [
             {key: start[key] for key in start if key not in OF_A_PLACE} for start in read_starts(RunDirectory(run.path))
         ],
@@ -110,12 +110,22 @@ def _without_folder(config: dict[str, Any]) -> dict[str, Any]:
     return {**config, "dataset": {**dataset, "root": Path(dataset["root"]).name}} if "root" in dataset else config
 
 
-def _activity(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Of the measurements of a run: their epochs, and of each layer the share of dead points and of active units."""
-    measured = [(row.get("epoch"), layers_of(row)) for row in rows]
-    measured = [(epoch, layers) for epoch, layers in measured if layers and len(layers) == len(measured[0][1])]
+def _images(config: Mapping[str, Any]) -> int:
+    """On how many images a run was to be measured."""
+    return config.get("diagnostics", {}).get("images", schema_defaults()["diagnostics"]["images"])
+
+
+def _activity(rows: Sequence[dict[str, Any]], images: int) -> dict[str, Any]:
+    """Of the measurements of a run: their epochs, and of each layer the share of dead points and of active units.
+
+    Where any is not on as many `images` as were asked for first, also on how many each is.
+    """
+    measured = [(row, layers_of(row)) for row in rows]
+    measured = [(row, layers) for row, layers in measured if layers and len(layers) == len(measured[0][1])]
+    on = [row.get("settings", {}).get("images", images) for row, _ in measured]
     return {
-        "epoch": [epoch for epoch, _ in measured],
+        "epoch": [row.get("epoch") for row, _ in measured],
+        **({"images": on} if {*on} - {images} else {}),
         "layers": [
             {"name": each[0].get("name"), "dead_points": [layer.get("dead_points") for layer in each]}
             | {"active": _columns([layer.get("active") or {} for layer in each])}
@@ -131,9 +141,10 @@ def _measurements(activity: Mapping[str, Any]) -> list[dict[str, Any]]:
         active = {kind: shares[index] for kind, shares in layer["active"].items() if shares[index] is not None}
         return {"name": layer["name"], "dead_points": layer["dead_points"][index], "active": active}
 
+    images = activity.get("images", [None] * len(activity["epoch"]))
     return [
-        {"epoch": epoch, "layers": [at(index, layer) for layer in activity["layers"]]}
-        for index, epoch in enumerate(activity["epoch"])
+        {"epoch": epoch, "layers": [at(index, layer) for layer in activity["layers"]]} | ({"images": on} if on else {})
+        for index, (epoch, on) in enumerate(zip(activity["epoch"], images, strict=True))
     ]
 
 
@@ -154,7 +165,7 @@ def keep(runs_dir: Path, file: Path) -> None:
     """Write the runs of a folder into a file; name what it does not hold.
 
     Raises:
-        UserError: there are no runs, or the file is another one, or has outcomes that the folder lacks.
+        UserError: there are no runs, or the file is another one, or has outcomes or measurements that the folder lacks.
     """
     if file.suffix != ".jsonl" or not file.parent.is_dir():
         raise UserError(f"{file}: expected a file FILE.jsonl in a folder that is there")
@@ -174,11 +185,12 @@ def keep(runs_dir: Path, file: Path) -> None:
     if not lines:
         raise UserError(f"{runs_dir}: no run to keep{_left_out(left_out)}")
     before = _lines(file) if file.exists() else {}
-    lost = [line["run"] for key, line in before.items() if line["result"] and not lines.get(key, {}).get("result")]
+    lost = [(line["run"], what) for key, line in before.items() for what in _lost(line, lines.get(key))]
     if lost:
+        counts = " and ".join(plural(n, what) for what, n in Counter(what for _, what in lost).items())
         raise UserError(
-            f"{file}: it holds {plural(len(lost), 'outcome')} that {runs_dir} lacks, such as that of {lost[0]};"
-            " restore them there first, or choose another file"
+            f"{file}: it holds {counts} that {runs_dir} lacks, such as that of {lost[0][0]}; restore or measure them"
+            " there first, or choose another file"
         )
     write_text(file, "".join(sorted(map(json_line, lines.values()))))
     print(f"{plural(len(lines), 'run')} in {file}{_left_out(left_out)}")
@@ -187,6 +199,18 @@ def keep(runs_dir: Path, file: Path) -> None:
             "measurements that are not kept: "
             + ", ".join(f"{name} of {plural(n, 'run')}" for name, n in measures.items())
         )
+
+
+def _lost(line: Mapping[str, Any], now: Mapping[str, Any] | None) -> list[str]:
+    """What of a line is not in the one that takes its place: its outcome, epochs, measurements.
+
+    A run without an outcome that is there may have begun anew, with fewer epochs.
+    """
+    lost = ["outcome"] if line["result"] and not (now and now["result"]) else []
+    parts = {"epoch": "by_epoch", "measurement": "activity"} if now is None or now["result"] else {}
+    for what, part in parts.items():
+        lost += [what] * len({*line[part].get("epoch", ())} - {*(now or {}).get(part, {}).get("epoch", ())})
+    return lost
 
 
 def _said(error: Exception) -> str:
@@ -257,8 +281,12 @@ class Kept:
         """
         run.path.mkdir(parents=True)
         record = write_record(run, config, self.data)
-        told = {"measures": [ACTIVITY], "settings": Measurements(run, config.diagnostics).settings}
-        measured = [{**row, **told} for row in self.diagnostics]
+        asked = Measurements(run, config.diagnostics).settings
+        measured = [
+            {"epoch": row["epoch"], "layers": row["layers"], "measures": [ACTIVITY]}
+            | {"settings": {**asked, "images": row.get("images", asked["images"])}}
+            for row in self.diagnostics
+        ]
         for path, rows in ((run.metrics, self.metrics), (run.diagnostics, measured)):
             write_text(path, "".join(map(json_line, rows)))
         write_json(run.environment, {"data": self.data_set, "starts": self.starts})

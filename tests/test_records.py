@@ -142,6 +142,51 @@ def test_no_file_loses_an_outcome(kept, tmp_path, capsys):
     assert (kept.read_text(), other.read_text()) == (before, "[1, 2]\n")
 
 
+@pytest.mark.parametrize(
+    ("gone", "expected"),
+    [
+        ("farkas*/seed_0/diagnostics.jsonl", "holds 2 measurements that"),
+        ("resnet34*/seed_0/run.json", "holds 1 epoch that"),
+        ("farkas*/seed_0/metrics.jsonl", "holds 1 epoch that"),
+        ("farkas*/seed_0/run.json", "holds 1 outcome and 1 epoch and 2 measurements that"),
+    ],
+)
+def test_no_file_loses_what_was_measured(gone, expected, kept, tmp_path, capsys):
+    before = kept.read_text()
+    (path,) = (tmp_path / "runs").glob(gone)
+    content = path.read_text()
+    path.unlink()
+    assert records("keep", tmp_path / "runs", kept) == 2
+    assert expected in capsys.readouterr().err
+    assert kept.read_text() == before
+    path.write_text(content)
+    assert records("keep", tmp_path / "runs", kept) == 0
+    assert kept.read_text() == before
+
+
+def test_a_run_that_began_anew_may_have_fewer_epochs(kept, tmp_path):
+    for path in (tmp_path / "runs").glob("resnet34*/seed_0/metrics.jsonl"):
+        path.unlink()
+    assert records("keep", tmp_path / "runs", kept) == 0
+
+
+def test_on_how_many_images_was_measured_is_kept(kept, tmp_path):
+    (path,) = (tmp_path / "runs").glob("farkas*/seed_0/diagnostics.jsonl")
+    asked = {"lanczos_steps": 80, "ntk_images": 25}
+    settings = [{"images": images, **asked} for images in (64, 128)]
+    rows = [json.loads(line) | {"measures": ["activity"]} for line in path.read_text().splitlines()]
+    path.write_text(
+        "".join(json.dumps(row | {"settings": own}) + "\n" for row, own in zip(rows, settings, strict=True))
+    )
+    assert records("keep", tmp_path / "runs", kept) == 0
+    assert json.loads(kept.read_text().splitlines()[0])["activity"]["images"] == [64, 128]
+    assert records("restore", kept, tmp_path / "again") == 0
+    (made,) = (tmp_path / "again").glob("farkas*/seed_0/diagnostics.jsonl")
+    assert [json.loads(line)["settings"] for line in made.read_text().splitlines()] == settings
+    assert records("keep", tmp_path / "again", tmp_path / "twice.jsonl") == 0
+    assert (tmp_path / "twice.jsonl").read_text() == kept.read_text()
+
+
 def test_what_could_not_be_restored_is_not_kept_in_silence(kept, tmp_path, capsys):
     (path,) = (tmp_path / "runs").glob("resnet34*/seed_0/run.json")
     record = json.loads(path.read_text())
