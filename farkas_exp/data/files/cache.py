@@ -5,13 +5,16 @@ the very same files.
 """
 
 import contextlib
+import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from farkas_exp.machine.files import replacing, without_links
 from farkas_exp.machine.home import why_unsafe
+from farkas_exp.machine.output import warn
 
 CACHE_FOLDER = ".farkas_cache"
 
@@ -45,3 +48,20 @@ def write_cached(path: Path, key: str, array: np.ndarray) -> None:
         with replacing(path) as file:
             os.fchmod(file.fileno(), 0o600)
             np.savez(file, key=np.array(key), array=array)
+
+
+@contextlib.contextmanager
+def made_by_one(path: Path, what: str) -> Iterator[None]:
+    """Let one process at a time make a cache at `path`; the others wait, and find it. Without locks all make it."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            stack.callback(os.close, folder)
+            if not why_unsafe(os.fstat(folder), folder=True):
+                try:
+                    fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    warn(f"{what}: waiting for another process that decodes the same images")
+                    fcntl.flock(folder, fcntl.LOCK_EX)
+        yield

@@ -15,7 +15,7 @@ import torch
 from farkas_exp.config.folders import name_of
 from farkas_exp.config.schema import DatasetConfig
 from farkas_exp.data.base import Arrays
-from farkas_exp.data.files.cache import CACHE_FOLDER, read_cached, write_cached
+from farkas_exp.data.files.cache import CACHE_FOLDER, made_by_one, read_cached, write_cached
 from farkas_exp.data.files.decode import CentreCrop, image_sizes, quiet
 from farkas_exp.data.files.listing import ImageSets, list_images
 from farkas_exp.data.files.pool import DecodingPool, Request, default_workers
@@ -47,18 +47,18 @@ def load(config: DatasetConfig, device: torch.device) -> Arrays:
 def _images(config: DatasetConfig, sets: ImageSets) -> np.ndarray:
     """The training and then the test images, from the cache or the files."""
     paths = [*sets.train.paths(), *sets.test.paths()]
+    if not config.cache:
+        return _decode_all(config, paths)
     size = config.image_size
     cache = sets.root / CACHE_FOLDER / f"images_{size or 'first'}.npz"
-    key = _cache_key(sets, paths)
-    if config.cache:
-        images = read_cached(cache, key, np.uint8, (len(paths), size, size, 3))
-        if images is not None:
-            return images
-    with quiet():
-        width, height = (size, size) if size is not None else image_sizes(paths[:1])[0]
-        images = _decode_all(config, paths, height, width)
-    if config.cache:
-        write_cached(cache, key, images)
+    wanted = (cache, _cache_key(sets, paths), np.uint8, (len(paths), size, size, 3))
+    if (images := read_cached(*wanted)) is not None:
+        return images
+    with made_by_one(cache, config.name):
+        images = read_cached(*wanted)  # which another process may have made
+        if images is None:
+            images = _decode_all(config, paths)
+            write_cached(*wanted[:2], images)
     return images
 
 
@@ -72,7 +72,9 @@ def _cache_key(sets: ImageSets, paths: list[str]) -> str:
     return digest.hexdigest()
 
 
-def _decode_all(config: DatasetConfig, paths: list[str], height: int, width: int) -> np.ndarray:
+def _decode_all(config: DatasetConfig, paths: list[str]) -> np.ndarray:
+    with quiet():
+        height, width = (config.image_size,) * 2 if config.image_size is not None else image_sizes(paths[:1])[0][::-1]
     needed = len(paths) * height * width * 3
     if needed > MEMORY_SHARE * memory():
         raise UserError(

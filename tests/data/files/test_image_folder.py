@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -246,6 +248,31 @@ def test_pictures_replaced_by_others_of_the_same_name_size_and_time_are_decoded_
     assert path.stat().st_size == facts.st_size
     os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
     assert load(root).test_images[3, 0, 0, 0] == 254
+
+
+def test_of_runs_that_begin_together_one_decodes_and_the_others_wait(root, decoded, monkeypatch):
+    begun, waits = threading.Event(), threading.Event()
+    lines = []
+
+    def waiting(text):
+        lines.append(text)
+        waits.set()
+
+    def first(config, paths):
+        begun.set()
+        assert waits.wait(60)
+        return decode_all(config, paths)
+
+    decode_all = image_folder._decode_all
+    monkeypatch.setattr(image_folder, "_decode_all", first)
+    monkeypatch.setattr("farkas_exp.data.files.cache.warn", waiting)
+    with ThreadPoolExecutor(2) as pool:
+        one = pool.submit(load, root)
+        assert begun.wait(60)
+        other = pool.submit(load, root)
+        assert torch.equal(one.result().train_images, other.result().train_images)
+    assert len(decoded) == 10
+    assert lines == ["image_folder: waiting for another process that decodes the same images"]
 
 
 def test_a_failed_write_leaves_the_old_cache_and_no_temporary_file(root, monkeypatch):
