@@ -1,11 +1,13 @@
 """Check a command line before Hydra sees it, whose errors would be long or name no key."""
 
 import importlib.util
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
+from hydra.conf import HydraConf
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 
@@ -13,6 +15,7 @@ from farkas_exp.config import arms
 from farkas_exp.config.help import choices
 from farkas_exp.config.options import shown
 from farkas_exp.config.store import config_dir
+from farkas_exp.launch.complaints import unknown_to_hydra
 from farkas_exp.launch.local_parallel import visible_gpus
 from farkas_exp.machine.errors import UserError, unknown
 
@@ -59,8 +62,14 @@ def _check_override(text: str, override: Override, groups: Mapping[str, Sequence
         "hydra.callbacks.sweep"
     ):
         raise UserError(f"{key}: cannot be changed as a whole; single values: hydra.KEY=VALUE")
-    if key.startswith("hydra/") and override.value() is None:
-        raise UserError(f"{text}: expected the name of a choice, such as hydra/launcher=local_parallel")
+    if key.startswith("hydra."):
+        _check_key_of_hydra(key, override)
+    if key.startswith("hydra/"):
+        of_hydra = [f"hydra/{group}" for each in HydraConf().defaults for group in each]
+        if key not in of_hydra:
+            raise unknown("hydra", key, of_hydra)
+        if override.value() is None:
+            raise UserError(f"{text}: expected the name of a choice, such as hydra/launcher=local_parallel")
     by_optuna = key == "hydra/sweeper" and override.value() in ("tpe", "optuna")
     if by_optuna and importlib.util.find_spec("hydra_plugins.hydra_optuna_sweeper") is None:
         raise UserError(f"{text}: needs hydra-optuna-sweeper; pip install 'farkas-exp[search]'")
@@ -68,6 +77,21 @@ def _check_override(text: str, override: Override, groups: Mapping[str, Sequence
     if is_choice and not isinstance(override.value(), str):
         shown = text.partition("=")[2]
         raise UserError(f"{unknown(key, shown, groups[key])} (single values: {key}.KEY=VALUE)")
+
+
+def _check_key_of_hydra(key: str, override: Override) -> None:
+    """Refuse what Hydra would add unseen, or refuse in a text of several lines."""
+    if error := unknown_to_hydra(key):
+        raise error
+    kept = key.startswith(_OPEN) and not re.fullmatch(r"hydra\.launcher\.\w+", key)
+    if override.is_delete() and not kept:
+        raise UserError(f"{key}: cannot be deleted; set it: {key}=VALUE")
+    if re.fullmatch(r"hydra\.callbacks\.\w+", key) and not isinstance(override.value(), dict | None):
+        raise UserError(f"{key}: expected a callback, {{_target_: CLASS}}, or null; got {override.value()!r}")
+
+
+_OPEN = ("hydra.callbacks.", "hydra.launcher.", "hydra.sweeper.", "hydra.hydra_logging.", "hydra.job_logging.")
+"""Where the keys are those of a chosen entry, and can be fewer."""
 
 
 def _experiment(overrides: Sequence[Override], folders: Sequence[Path]) -> tuple[str | None, dict[str, arms.Arm]]:

@@ -1,9 +1,13 @@
 """The errors of Hydra, OmegaConf and YAML as one line."""
 
+import dataclasses
 import re
 import shlex
+import typing
+from typing import Any
 
 import yaml
+from hydra.conf import HydraConf
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
@@ -26,27 +30,63 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, yaml.YAMLError):
         return _of_yaml(error)
     if isinstance(error, OmegaConfBaseException) and getattr(error, "full_key", None):
-        return f"{error.full_key}: {text.splitlines()[0].strip()}"
+        return f"{error.full_key}: {_first_line(error)}"
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
         return str(unknown(group, name, [option for option in error.options if option != "schema"]))
+    cause = _first_line(error.__cause__) if isinstance(error.__cause__, OmegaConfBaseException) else ""
+    if in_file := re.match(r"In '(.+)': \w+ raised while composing config:\n(.+)\n\s+full_key: (.+)", text):
+        file, what, key = in_file.groups()
+        return f"{unknown_to_hydra(key) or f'{key}: {what}'} (in {file}.yaml)"
+    if merging := re.match(r"Error merging override [~+]*([^=]+)", text):
+        key, whole = merging.group(1), "Invalid type assigned" in cause
+        return f"{key}: {f'cannot be changed as a whole; single values: {key}.KEY=VALUE' if whole else cause}"
+    if ambiguous := re.match(r"Ambiguous value for argument '([^=]+)=(.*)'\n", text):
+        key, values = ambiguous.groups()
+        text = _for_the_shell(f"{key}='{values}'")
+        return f"{key}: several values are a sweep, with -m; a list is written {key}=[{values}], a text {text}"
+    if there := re.match(r"Could not append to config. An item is already at '(.+)'", text):
+        return f"{there.group(1)}: there already; set it without a +"
     key = re.search(r"Could not (?:override|append to config|delete from config) '([^'@]+)", text)
     if key and not text.startswith("In '") and not key.group(1).startswith("hydra."):
         return str(unknown_key(key.group(1)))
     if again := re.match(r"Multiple values for ([\w/]+)|([\w/]+) appears more than once in the final", text):
         group = again.group(1) or again.group(2)
         return f"{group}: chosen twice; write {group}=... without a +"
-    if of_another := re.search(r"Could not override '(hydra\.(launcher|sweeper)\.[^']+)", text):
+    of_another = re.search(r"Could not override '(hydra\.(launcher|sweeper)\.[^']+)", text) or re.search(
+        r"unexpected keyword argument '(\w+)'(?s:.)*full_key: hydra\.(launcher|sweeper)$", text
+    )
+    if of_another:
         key, kind = of_another.groups()
+        key = f"hydra.{kind}.{key.removeprefix(f'hydra.{kind}.')}"
         return f"{key}: unknown to the chosen hydra/{kind}; choose one that has it by hydra/{kind}=..."
-    if isinstance(error.__cause__, OmegaConfBaseException):  # what Hydra could not do with an override, and why
-        text += f"\n{str(error.__cause__).splitlines()[0]}"
+    if absent := re.search(r"Could not override '(hydra\.[^']+)'\.\nTo append to your config use (\S+)", text):
+        return f"{absent.group(1)}: not there yet; to add it: {absent.group(2)}"
+    text += f"\n{cause}"  # what Hydra could not do with an override, and why
     words = "; ".join(line.strip() for line in text.splitlines() if line.strip())
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return words
     if isinstance(error, OSError):
         return f"{error.filename or 'this command'}: {error.strerror or words}"
     return f"cannot compose a configuration ({type(error).__name__}: {words})"
+
+
+def unknown_to_hydra(key: str) -> UserError | None:
+    """The error for a key `hydra.KEY` that Hydra does not have; what is chosen by name has keys of its own."""
+    path, *parts = key.split(".")
+    schema: Any = HydraConf if path == "hydra" else None
+    for part in parts:
+        if not dataclasses.is_dataclass(schema):
+            return None
+        types = typing.get_type_hints(schema)
+        if part not in types:
+            return unknown(f"{path}.{part}", part, types)
+        path, schema = f"{path}.{part}", types[part]
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0].strip()
 
 
 def unreadable(argument: str, reason: str = "") -> str:

@@ -13,10 +13,12 @@ from typing import Any, Literal
 
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from farkas_exp.config import Config, parse
+from farkas_exp.config.store import config_dir, tell_hydra
 from farkas_exp.config.texts import keep_texts
 from farkas_exp.launch.arguments import checked
 from farkas_exp.launch.cli import main
@@ -45,6 +47,22 @@ BY_HAND = [
     (["augmentation=crop"], "augmentation"),
     (["model=resnet18,resnet34"], "model"),
     (["hydra/launcher=slrum"], "hydra/launcher"),
+    # Hydra's own keys
+    (["hydra.foo=1"], "hydra.foo: unknown 'foo'; choose from: callbacks, "),
+    (["+hydra.foo=1"], "hydra.foo: unknown 'foo'; choose from: callbacks, "),
+    (["++hydra.sweep.dirr=x"], "hydra.sweep.dirr: unknown 'dirr'; did you mean 'dir'?"),
+    (["~hydra.foo"], "hydra.foo: unknown 'foo'"),
+    (["~hydra.sweep.dir"], "hydra.sweep.dir: cannot be deleted"),
+    (["~hydra.launcher.retries"], "hydra.launcher.retries: cannot be deleted"),
+    (["+hydra/foo=1"], "hydra: unknown 'hydra/foo'", "hydra/launcher"),
+    (["hydra.sweep=1"], "hydra.sweep: cannot be changed as a whole; single values: hydra.sweep.KEY=VALUE"),
+    (["hydra.mode=FOO"], "hydra.mode: Invalid value 'FOO', expected one of [RUN, MULTIRUN]"),
+    (["hydra.job.chdir=foo"], "hydra.job.chdir: Value 'foo' is not a valid bool"),
+    (["hydra.job.env_set.FOO=1"], "hydra.job.env_set.FOO: not there yet; to add it: +hydra.job.env_set.FOO=1"),
+    (["+hydra.callbacks.mine=1"], "hydra.callbacks.mine: expected a callback"),
+    (["hydra.launcher.foo=1"], "hydra.launcher.foo: unknown to the chosen hydra/launcher"),
+    (["-m", "seed=0,1", "+hydra.launcher.foo=1"], "hydra.launcher.foo: does nothing here"),
+    (["-m", "seed=0,1", "+hydra.sweeper.foo=1"], "hydra.sweeper.foo: unknown to the chosen hydra/sweeper"),
     # Hydra's syntax
     (["epochs"], "epochs"),
     (["=3"], "=3"),
@@ -63,7 +81,8 @@ BY_HAND = [
     (["foo.bar=1"], "foo"),
     (["seed.x=1"], "seed"),
     (["lr.value.x=1"], "lr.value"),
-    (["epochs=1,2"], "epochs"),
+    (["epochs=1,2"], "epochs: several values are a sweep, with -m; a list is written epochs=[1,2]"),
+    (["+epochs=3"], "epochs: there already; set it without a +"),
     (["seed=range(3)"], "seed"),
     (["epochs=${epoch}"], "epoch"),
     (["seed=${oc.env:NOT_SET_ANYWHERE}"], "NOT_SET_ANYWHERE"),
@@ -279,6 +298,29 @@ def test_a_mistake_by_hand_on_the_command_line(tmp_path, monkeypatch, capfd, mis
     arguments, *words = mistake
     monkeypatch.chdir(tmp_path)
     check(tmp_path, arguments, words, capfd)
+
+
+def test_a_key_that_hydra_does_not_have_in_a_file_is_one_line_with_the_file(tmp_path, capfd):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment/mine.yaml").write_text("# @package _global_\nhydra:\n  sweep:\n    dirr: x\n")
+    assert main([f"--config-dir={tmp_path}", *SMALL, "experiment=mine"]) == 2
+    expected = r"error: hydra.sweep.dirr: unknown 'dirr'; did you mean 'dir'\? .* \(in experiment/mine.yaml\)\n"
+    assert re.fullmatch(expected, capfd.readouterr().err)
+
+
+def test_keys_that_hydra_has_are_composed():
+    given = [
+        "hydra.sweep.dir=x", "hydra.sweep={subdir: y}", "hydra.run.dir=z", "hydra.job.chdir=true", "hydra.mode=RUN",
+        "+hydra.job.env_set.FOO=1", "hydra.verbose=[a]", "hydra/launcher=slurm", "hydra.launcher.partition=gpu",
+        "+hydra.launcher.additional_parameters.licenses=x", "~hydra.launcher.additional_parameters.requeue",
+        "+hydra.sweeper.params.seed=1", "~hydra.sweeper.params.seed", "hydra/job_logging=default",
+        "+hydra.callbacks.mine={_target_: a.B}", "+hydra.callbacks.mine.x=1", "hydra.searchpath=[]",
+    ]  # fmt: skip
+    tell_hydra()
+    with initialize_config_dir(config_dir(), version_base="1.3"):
+        made = compose("config", checked(given), return_hydra_config=True).hydra
+    assert (made.sweep.dir, made.sweep.subdir, made.job.env_set.FOO) == ("x", "y", "1")
+    assert dict(made.launcher.additional_parameters) == {"licenses": "x"}
 
 
 def test_a_made_mistake_in_a_nested_config():
