@@ -52,7 +52,8 @@ def arm_activity(arm: Arm) -> list[dict[str, Any]]:
     """
     series = [{row.get("epoch"): shares for row in run.diagnostics() if (shares := by_kind(row))} for run in arm.runs]
     rows = []
-    for epoch in sorted({epoch for each in series for epoch in each}):
+    epochs: set[Any] = set().union(*series)
+    for epoch in sorted(epochs):
         measured = [each[epoch] for each in series if epoch in each]
         rows.append({"epoch": epoch, "n": len(measured)} | _mean(measured))
     return rows
