@@ -30,7 +30,7 @@ from farkas_exp.launch.sweep import SweepWatch
 from farkas_exp.launch.task import Task
 from farkas_exp.machine import distributed, output, signals
 from farkas_exp.machine.errors import UserError
-from farkas_exp.machine.home import ensure_home
+from farkas_exp.machine.home import check_folder, ensure_home
 from farkas_exp.machine.signals import at_stake, last_words
 
 CHECK_DATA = "--check-data"
@@ -65,6 +65,7 @@ def _lead() -> int:
     if {"--help", "-h"} & set(given):
         print(help_text(Path(config_dir())))
         return OK
+    check_folder()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors, so that we report them in one line
     if CHECK_DATA in given:
         return _check_data([argument for argument in given if argument != CHECK_DATA])

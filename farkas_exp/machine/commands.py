@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from farkas_exp.machine.errors import UserError
-from farkas_exp.machine.home import ensure_home
+from farkas_exp.machine.home import check_folder, ensure_home
 from farkas_exp.machine.output import patient, warn
 from farkas_exp.machine.terminal import printable
 
@@ -27,6 +27,7 @@ def command(help: Callable[[], str] | str) -> Callable[[Callable[[Sequence[str]]
                 return 0
             ensure_home()  # matplotlib, W&B and PyTorch ask for one
             try:
+                check_folder()
                 status = act(given)
             except UserError as error:
                 warn(f"error: {printable(error)}")

@@ -1,4 +1,4 @@
-"""A home for a process without one: in a container a user may have neither home nor name."""
+"""Where a process is: its home, since in a container a user may have neither home nor name, and its folder."""
 
 import getpass
 import os
@@ -24,6 +24,20 @@ def ensure_home() -> None:
         getpass.getuser()
     except (KeyError, OSError, ImportError):
         os.environ["USER"] = f"uid{os.geteuid()}"
+
+
+def check_folder() -> None:
+    """Check that the current folder is there, to which relative paths belong.
+
+    Raises:
+        UserError: it has been deleted, or cannot be read.
+    """
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise UserError("the current folder has been deleted; go to one that is there (cd) and try again") from None
+    except OSError as error:
+        raise UserError(f"the current folder: {error.strerror}; go to another one (cd) and try again") from None
 
 
 def private_folder() -> Path:

@@ -1,5 +1,6 @@
 """The command line as a user meets it."""
 
+import re
 import signal
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from farkas_exp import runs
 from farkas_exp.config import parse
 from farkas_exp.config.store import config_dir
 from farkas_exp.launch.cli import main
-from farkas_exp.runs import collect
+from farkas_exp.runs import collect, status
 from tests.composing import composed
 from tests.small_command import SMALL, small
 from tests.stopping import stop_after
@@ -52,6 +53,17 @@ def test_a_cuda_device_that_is_not_there_is_said_in_one_line(tmp_path, capfd):
         pytest.skip("there is a GPU")
     assert main([*SMALL[:-3], f"runs_dir={tmp_path}", "device=cuda"]) == 2
     assert "device: PyTorch sees no GPU for cuda" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("command", [main, status.main], ids=["training", "a small command"])
+def test_a_current_folder_that_has_been_deleted_is_said_in_one_line(tmp_path, monkeypatch, capfd, command):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert command([]) == 2
+    assert re.fullmatch("error: the current folder has been deleted; .*\n", capfd.readouterr().err)
+    assert command(["--help"]) == 0
 
 
 def test_help_names_every_group_with_its_choices_and_an_example(capsys):
