@@ -32,6 +32,25 @@ def name_of(dataset: DatasetConfig) -> str:
     return labelled(dataset).label or dataset.name
 
 
+def check_reached(dataset: DatasetConfig, otherwise: str) -> None:
+    """Check that a folder that a run has named relative to its own current folder is found from this one.
+
+    Args:
+        dataset: the group of the run; what is downloaded where it is missing needs no folder.
+        otherwise: what else the user can do than go to the run's folder.
+
+    Raises:
+        UserError: it is not there.
+    """
+    fetched = dataset.download and not DATASETS[dataset.name].image_files
+    folder = Path(home(dataset.root or ".", "dataset.root"))
+    if not fetched and not folder.is_absolute() and not folder.is_dir():
+        raise UserError(
+            f"dataset.root: the run has read {shown(dataset.root)!r}, and '{shown(folder.absolute())}' is no folder;"
+            f" give the command in the folder in which the run was trained, or {otherwise}"
+        )
+
+
 def home(path: str, where: str) -> str:
     """`path` with a leading ~ replaced by the user's home, as in a shell."""
     if not path.startswith("~"):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from farkas_exp.config import Config, declared, parse, to_dict
+from farkas_exp.config.folders import check_reached
 from farkas_exp.config.schema import DatasetConfig, PhasesConfig
 from farkas_exp.config.store import choice_of
 from farkas_exp.data.base import Batch, Batching, DataInfo, ImageData
@@ -252,6 +253,8 @@ class Run:
                 _, height, width = self.preprocessing.shape
                 if dataset.image_size is None and height == width and DATASETS[dataset.name].pixels:
                     dataset = replace(dataset, image_size=height)
+        if own and dataset.root == config.dataset.root:
+            check_reached(dataset, "name it: dataset.root=DIR")
         batching = Batching(batch_size, config.seed, self.device, config.channels_last, trains=False)
         data = build_data(dataset, augmentation, batching, phases, config.debug if own else None)
         try:

@@ -109,6 +109,18 @@ def test_the_methods_of_deep_narrow_are_measured_on_a_set_smaller_than_the_measu
 
 
 @pytest.mark.parametrize(
+    "dataset", [{"name": "image_folder", "root": "images"}, {"name": "mnist", "root": "images", "download": False}]
+)
+def test_images_of_runs_that_were_made_in_another_folder_are_asked_for_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dataset: dict[str, Any]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = {**settings("resnet18", **SMALL), "dataset": dataset}
+    with pytest.raises(UserError, match=rf"^dataset\.root: .* '{tmp_path}/images' is no folder; .* put a link"):
+        measure({"plain": config})
+
+
+@pytest.mark.parametrize(
     "text", ["", "method\nplain\n", "method,setting,step,multiply_adds\nplain,x,1,1\n", "a,b\n1,2\n", "\0"]
 )
 def test_a_damaged_file_of_costs_is_passed_over(tmp_path: Path, text: str) -> None:

@@ -171,6 +171,24 @@ def test_other_data_are_standardized_as_the_runs_own_and_their_classes_found_by_
     assert found["test_error"] == expected["test_error"]
 
 
+def test_images_that_a_run_has_read_relative_to_another_folder_are_asked_for_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder_of_digits(tmp_path / "photographs")
+    own = {"name": "image_folder", "root": "photographs", "train_limit": None}
+    run = farkas_exp.load(trained(tmp_path / "runs", dataset=own, epochs=1))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(UserError) as raised:
+        run.evaluate()
+    assert str(raised.value) == (
+        f"dataset.root: the run has read 'photographs', and '{tmp_path}/elsewhere/photographs' is no folder; give the"
+        " command in the folder in which the run was trained, or name it: dataset.root=DIR"
+    )
+    assert run.evaluate(root="../photographs")["test_error"] == run.result["test_error"]
+    with pytest.raises(UserError, match=f"^dataset.root: '{tmp_path}/elsewhere/x/photographs' is not a folder"):
+        run.evaluate(root="x/photographs")
+
+
 @pytest.mark.parametrize(("epochs", "size"), [(1, 8), (2, 16)])
 def test_a_run_in_phases_is_evaluated_at_the_size_of_its_last_epoch(tmp_path, epochs, size):
     folder_of_digits(tmp_path / "digits")

@@ -17,6 +17,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from farkas_exp.config import parse
+from farkas_exp.config.folders import check_reached
 from farkas_exp.config.schema import ResidualConfig
 from farkas_exp.machine.errors import UserError
 from farkas_exp.registry import ACTIVATIONS, INITIALIZATIONS, NETWORKS, NORMALIZATIONS, REGULARIZERS
@@ -106,6 +107,7 @@ def measure(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Cost]:
     trainers = {}
     for name, nested in configs.items():
         config = parse(nested)
+        check_reached(config.dataset, "put a link to the images there")
         trainers[name] = build_trainer(replace(config, epochs=1, lr=replace(config.lr, warmup=0.0)), ALONE)
 
     def train(trainer: Trainer, steps: int) -> int:
