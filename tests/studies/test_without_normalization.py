@@ -120,6 +120,25 @@ def test_the_table_has_each_method_at_its_own_rate_and_its_capacity(tmp_path: Pa
     assert table.records[1]["held_out_error_at_0.1"] == 60.0
 
 
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        ([0], "* Failed (the loss was not finite): left out of the mean and counted. A run at chance has not failed"
+              " (failure.epochs=0) and counts in the mean."),
+        ([5], "* Failed (the loss was not finite, or the error was at chance or worse in 5 epochs): left out of the"
+              " mean and counted."),
+        ([0, 5], "* Failed (the loss was not finite, or the error was at chance or worse in 5 epochs): left out of the"
+                 " mean and counted. A run at chance has not failed (with failure.epochs=0) and counts in the mean."),
+    ],
+)  # fmt: skip
+def test_the_note_says_what_has_counted_as_failed(tmp_path: Path, rules: list[int], expected: str) -> None:
+    for seed, epochs in enumerate(rules):
+        config = method_settings("plain", 0.1, 0.2, failure__epochs=epochs)
+        make_run(tmp_path, config, seed=seed, test_error=90.0)
+    notes = comparison_table(find(collect(tmp_path), Arms({"plain": config}, (*CHOSEN, "failure.epochs")))[0]).notes
+    assert f"{expected} Methods and rates rank with a failed run at chance." in notes
+
+
 def test_a_part_of_the_runs_is_rendered_with_its_picture(tmp_path: Path) -> None:
     search(tmp_path, "BN", {0.01: 30.0, 0.03: 9.0})
     search(tmp_path, "plain", {0.01: 80.0})

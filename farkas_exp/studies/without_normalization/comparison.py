@@ -233,7 +233,7 @@ def _test_cell(method: Method) -> Cell:
 def _notes(methods: Sequence[Method]) -> tuple[str, ...]:
     runs = [run for method in methods for run in method.runs]
     notes = [_setting_note(runs[0].config)] if runs else []
-    notes += [*_LEGEND, _step_note(methods)]
+    notes += [_LEGEND[0], _failure_note(runs), *_LEGEND[1:], _step_note(methods)]
     counts = sorted({len(method.search) for method in methods})
     if len(counts) > 1:
         notes.append(f"Not complete: the searches have from {counts[0]} to {counts[-1]} rates.")
@@ -252,12 +252,23 @@ def _notes(methods: Sequence[Method]) -> tuple[str, ...]:
 _LEGEND = (
     "The rate is chosen on images held out of the training set; the test error, mean ± standard deviation of n runs, is"
     " that of networks trained on the whole training set with it.",
-    "* Failed to train (the loss was not finite, or the error stayed at chance): left out of the mean and counted."
-    " Methods and rates rank with a failed run at chance.",
     f"Usable: the rates of the grid next to each other, around the best, whose held-out error is at most {MARGIN:g}"
     f" points above the best; none where the best is above {TRAINS:.0%} of chance. Capacity: largest over smallest;"
     " ≥ where the range reaches an end of the grid.",
 )
+
+
+def _failure_note(runs: Sequence[RunRecord]) -> str:
+    """What has counted as failed, by the rules of these runs."""
+    rules = sorted({query.settings_in_full(run.config)["failure.epochs"] for run in runs})
+    how = " or ".join(map(str, filter(None, rules)))
+    chance = f", or the error was at chance or worse in {how} epochs" if how else ""
+    where = "with failure.epochs=0" if how else "failure.epochs=0"
+    kept = f" A run at chance has not failed ({where}) and counts in the mean." if 0 in rules else ""
+    return (
+        f"* Failed (the loss was not finite{chance}): left out of the mean and counted.{kept} Methods and rates rank"
+        " with a failed run at chance."
+    )
 
 
 def _step_note(methods: Sequence[Method]) -> str:
