@@ -34,7 +34,8 @@ def main(arguments: Sequence[str]) -> None:
     asked = dict(options)
     found = run.evaluate(options.pop("dataset", None), **options)
     recorded = run.result if not asked and run.epoch == run.record.epoch else {}
-    say(f"{printable(path)}, after {plural(run.epoch, 'epoch')}:")
+    more = f" and {plural(run.steps, 'step')}" if run.steps else ""
+    say(f"{printable(path)}, after {plural(run.epoch, 'epoch')}{more}:")
     for key, value in found.items():
         unit = " %" if "error" in key else ""
         remark = f"  (recorded: {recorded[key]!r})" if key in recorded else ""

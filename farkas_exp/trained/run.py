@@ -95,6 +95,11 @@ class Run:
         """The epochs after which the network has these weights."""
         return self._saved["state"]["epoch"]
 
+    @property
+    def steps(self) -> int:
+        """The steps of the next epoch that these weights have made, too, if the run was stopped within it; else 0."""
+        return self._saved["state"]["step"]
+
     @cached_property
     def info(self) -> DataInfo:
         """The facts of its data, from its record; for a record of version 0.1.0, from the data on this machine."""

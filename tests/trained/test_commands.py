@@ -4,9 +4,13 @@ import sys
 
 import pytest
 
-from farkas_exp import __main__, __version__
+from farkas_exp import __main__, __version__, load, runs
+from farkas_exp.launch.execution import execute
 from farkas_exp.runs import read_json
 from farkas_exp.trained import evaluate, export
+from tests.configs import config
+from tests.stopping import stop_after
+from tests.trained.conftest import folder_of_digits, trained
 
 
 def test_evaluate_prints_the_figures_beside_those_of_the_record(path, capsys):
@@ -22,6 +26,33 @@ def test_evaluate_on_other_images_has_nothing_to_compare_with(path, capsys):
     seen = capsys.readouterr().out
     assert "\n  test error: " in seen
     assert "recorded" not in seen
+
+
+def test_evaluate_on_another_data_set(path, tmp_path, capsys):
+    folder_of_digits(tmp_path / "photographs")
+    root = str(tmp_path / "photographs")
+    assert evaluate.main([str(path), "dataset=image_folder", f"dataset.root={root}"]) == 0
+    error = load(path).evaluate("image_folder", root=root)["test_error"]
+    assert f"  test error: {error!r} %" in capsys.readouterr().out.splitlines()
+
+
+def test_weights_within_an_epoch_say_so(tmp_path, monkeypatch, capsys):
+    stop_after(7, monkeypatch)  # of five steps an epoch
+    made = config(tmp_path)
+    assert execute(made).status == runs.INTERRUPTED
+    path = runs.open_run(made).path
+    assert evaluate.main([str(path)]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == f"{path}, after 1 epoch and 2 steps:"
+
+
+def test_weights_before_the_epoch_of_a_failure_are_not_those_of_its_record(tmp_path, capsys):
+    still = {"model": {"name": "resnet18"}, "init": {"name": "zero"}, "lr": {"value": 1e-9}}
+    path = trained(tmp_path, epochs=3, failure={"epochs": 2}, **still)
+    assert read_json(path / "result.json")["epochs"] == 2
+    assert evaluate.main([str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"{path}, after 1 epoch:\n")
+    assert "recorded" not in shown
 
 
 def test_a_run_directory_may_have_an_equals_sign_or_be_in_the_home(path, tmp_path, monkeypatch, capsys):

@@ -12,26 +12,7 @@ from farkas_exp.data.base import DataInfo
 from farkas_exp.machine.errors import UserError
 from farkas_exp.runs import read_json, read_run, write_json
 from farkas_exp.runs.jsonfiles import sealed
-from tests.configs import config
-from tests.trained.conftest import trained
-
-NAMES = [str(digit) for digit in range(10)]
-
-
-def folder_of_digits(folder, names=NAMES, channels=3):
-    """Some of the test images as files, one folder a class."""
-    from farkas_exp.data.arrays.digits import load as digits
-
-    arrays = digits(config().dataset, torch.device("cpu"))
-    for part, images, labels in (
-        ("train", arrays.train_images[:100], arrays.train_labels[:100]),
-        ("test", arrays.test_images[:100], arrays.test_labels[:100]),
-    ):
-        for number, (image, label) in enumerate(zip(images, labels, strict=True)):
-            place = folder / part / names[int(label)]
-            place.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image[..., 0].numpy()).save(place / f"{number}.png")
-    return arrays
+from tests.trained.conftest import NAMES, folder_of_digits, trained
 
 
 def test_a_run_is_evaluated_to_the_last_digit_of_its_record(path):
@@ -53,6 +34,20 @@ def test_the_test_set_of_a_run_that_has_held_images_out(path):
     wrong = (run.predict(images) != arrays.test_labels).sum()
     assert found["test_error"] == pytest.approx(100 * float(wrong) / 360)
     assert set(found) == {"test_error", "test_loss"}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_probabilities_are_of_standardized_images_in_the_precision_of_the_run(precision, tmp_path):
+    run = farkas_exp.load(trained(tmp_path, epochs=1, precision=precision, dataset={"normalize": True}), "cpu")
+    images, (mean,), (std,) = torch.rand(3, 1, 8, 8), run.info.mean, run.info.std
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        logits = run.network((images - mean) / std)
+    torch.testing.assert_close(run.probabilities(images), logits.float().softmax(1), rtol=0, atol=1e-6)
+
+
+def test_a_run_on_a_few_batches_is_evaluated_on_them(tmp_path):
+    run = farkas_exp.load(trained(tmp_path, epochs=1, debug="fast"))
+    assert run.evaluate() == {name: run.result[name] for name in ("test_loss", "test_error")}
 
 
 def test_what_a_run_was_trained_on_is_not_evaluated_as_held_out(path, tmp_path):
@@ -153,7 +148,7 @@ def test_points_are_floats_of_any_size(tmp_path):
 
 
 def test_other_data_are_standardized_as_the_runs_own_and_their_classes_found_by_name(tmp_path):
-    names = [f"class {chr(ord('j') - digit)}" for digit in range(10)]  # the folders are sorted the other way round
+    names = [f"class {(digit + 3) % 10}" for digit in range(10)]  # the folders are sorted otherwise
     folder_of_digits(tmp_path / "photographs", NAMES)
     folder_of_digits(tmp_path / "turned", names)
     own = {"name": "image_folder", "root": str(tmp_path / "photographs"), "train_limit": None, "normalize": True}
@@ -214,8 +209,12 @@ def test_a_run_in_phases_is_evaluated_at_the_size_of_its_last_epoch(tmp_path, ep
     assert others["test_error"] == tested["test_error"]
     files = sorted((tmp_path / "digits" / "test").rglob("*.png"))
     labels = torch.tensor([run.classes.index(file.parent.name) for file in files])
-    wrong = run.predict([str(file) for file in files]) != labels
-    assert tested["test_error"] == pytest.approx(100 * float(wrong.double().mean()))
+    shares = run.probabilities([str(file) for file in files])
+    assert tested["test_error"] == pytest.approx(100 * float((shares.argmax(1) != labels).double().mean()))
+    assert tested["test_loss"] == pytest.approx(
+        float(-shares[torch.arange(len(labels)), labels].log().mean()), rel=1e-4
+    )
+    assert run.preprocessing.draft
 
 
 def test_other_data_may_have_fewer_training_images_than_a_batch(path, tmp_path):
@@ -283,6 +282,15 @@ def test_what_is_no_run_is_one_line(path, tmp_path):
         farkas_exp.load(copy).evaluate()
     (copy / "checkpoint.pt").unlink()
     with pytest.raises(UserError, match="no network to load: the run is finished, and its checkpoint was not kept"):
+        farkas_exp.load(copy).evaluate()
+
+
+def test_other_data_under_the_name_of_the_runs_own_are_refused(path, tmp_path):
+    copy = tmp_path / "seed_0"
+    shutil.copytree(path, copy)
+    environment = read_json(copy / "environment.json")
+    write_json(copy / "environment.json", {**environment, "data": environment["data"] | {"fingerprint": "other"}})
+    with pytest.raises(UserError, match=r"^dataset: digits is not the data this run began with"):
         farkas_exp.load(copy).evaluate()
 
 
