@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from farkas_exp.config import parse
 from farkas_exp.config.schema import OptimizerConfig
@@ -96,6 +96,62 @@ def small(name: str, **options: Any) -> nn.Module:
     given = {key: value for key, value in own.items() if key in NETWORKS[name].options} | options
     torch.manual_seed(0)
     return create_model(name, in_channels=1, image_size=16, **given).eval()
+
+
+def by_hand(weights: dict[str, Tensor], images: Tensor, aggregation: str | None, scaled: bool, groups: int) -> Tensor:
+    """The logits of two stages of one block, by plain operations: Algorithm 2 if there is an aggregation."""
+
+    def norm(maps: Tensor) -> Tensor:  # each group of at most ceil(C / groups) channels, the larger ones first
+        sizes = [len(part) for part in torch.arange(maps.shape[1]).tensor_split(groups)]
+        parts = maps.split(sizes, 1)
+        means = [part.mean((1, 2, 3), keepdim=True) for part in parts]
+        variances = [
+            (part - mean).square().mean((1, 2, 3), keepdim=True) for part, mean in zip(parts, means, strict=True)
+        ]
+        return torch.cat([(p - m) / (v + 1e-5).sqrt() for p, m, v in zip(parts, means, variances, strict=True)], 1)
+
+    def unit(name: str, maps: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        weight, bias = (weights[f"{name}.layer.{part}"] for part in ("weight", "bias"))
+        centred = weight - weight.mean((1, 2, 3), keepdim=True)
+        weight = centred / (centred.square().mean((1, 2, 3), keepdim=True) + EPS).sqrt()
+        if scaled:
+            gain, gamma = weights[f"{name}.layer.gain"], 1 if name == "stem" else RELU_GAIN
+            weight = gain.view(-1, 1, 1, 1) * gamma * weight / math.sqrt(weight[0].numel())
+        if aggregation:
+            each = 1 / len(weight) if aggregation == "mean" else 1.0
+            weight = torch.cat((weight, -each * weight.sum(0, keepdim=True)))
+            bias = torch.cat((bias[:-1], torch.maximum(-each * bias[:-1].sum(), bias[-1])[None]))
+            if shortcut is not None:
+                shortcut = torch.cat((shortcut, -each * shortcut.sum(1, keepdim=True)), 1)
+        maps = F.conv2d(maps, weight, bias, padding=weight.shape[-1] // 2)
+        return norm((maps if shortcut is None else maps + shortcut).clamp(min=0))
+
+    maps = unit("stem", images)
+    maps = unit("stages.0.0.last", unit("stages.0.0.first", maps), maps)
+    maps = F.avg_pool2d(unit("stages.1.0.project", maps), 2)
+    maps = unit("stages.1.1.last", unit("stages.1.1.first", maps), maps)
+    return F.linear(maps.mean((2, 3)), weights["classifier.weight"], weights["classifier.bias"])
+
+
+@pytest.mark.parametrize("choice", ["standardized", "scaled"])
+@pytest.mark.parametrize("aggregation", [None, "sum", "mean"])
+def test_a_whole_network_with_group_norm_and_its_gradients_are_those_of_their_formulas(aggregation, choice):
+    farkas = {"aggregation": aggregation} if aggregation else {}
+    norm = {"name": "group", "groups": 4}
+    model = small("farkasnet18" if farkas else "resnet18", widths=(6, 9), weight=choice, normalization=norm, **farkas)
+    model = accelerate(model, torch.device("cpu")).double()
+    with torch.no_grad():
+        for seed, parameter in enumerate(model.parameters()):
+            parameter.add_(0.3 * normal(*parameter.shape, seed=seed))
+    images, labels = normal(5, 1, 16, 16), torch.arange(5)
+    weights = {name: each.detach().clone().requires_grad_() for name, each in model.named_parameters()}
+    expected = by_hand(weights, images, aggregation, choice == "scaled", 4)
+    logits = model(images)
+    torch.testing.assert_close(logits, expected, rtol=1e-6, atol=1e-7)
+    for loss in (F.cross_entropy(logits, labels), F.cross_entropy(expected, labels)):
+        loss.backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, weights[name].grad, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if NETWORKS[name].spatial])

@@ -1,7 +1,11 @@
 """Mixup and cutmix: what a step is made with, and how the training error is called."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch.nn import functional as F
 
 from farkas_exp.machine.errors import UserError
@@ -33,6 +37,37 @@ def test_images_are_mixed_with_their_neighbours_and_labels_by_the_same_share(kin
         assert torch.equal(mixed[~own], neighbours[~own])
         assert own.float().mean().item() == pytest.approx(share, abs=1e-6)
     assert not torch.equal(method.mix(images, labels)[0], mixed), "drawn anew for each batch"
+
+
+def papers_box(alpha, height, width, generator):
+    """Top, left, height and width of the rectangle of Yun et al. 2019 (Equation 2 and Algorithm A1)."""
+    cut = math.sqrt(1 - generator.beta(alpha, alpha))
+    centre, half = generator.integers((height, width)), np.array([int(height * cut), int(width * cut)]) // 2
+    first, end = (centre - half).clip(0), (centre + half).clip(max=(height, width))
+    return (*first, *(end - first)) if (end > first).all() else (-1, -1, 0, 0)
+
+
+@pytest.mark.parametrize("alpha", [0.3, 2.0])
+def test_cutmix_cuts_the_rectangles_of_the_paper(alpha):
+    (method,) = made_trainer(augmentation={"cutmix": alpha}).methods
+    height, width, found = 8, 12, []
+    images = torch.arange(2.0).view(2, 1, 1, 1).expand(2, 1, height, width)
+    torch.manual_seed(0)
+    for _ in range(800):
+        other = method.mix(images, torch.arange(2))[0][0, 0] == 1
+        rows, columns = other.any(1), other.any(0)
+        top, left, high, wide = (
+            int(rows.int().argmax()),
+            int(columns.int().argmax()),
+            int(rows.sum()),
+            int(columns.sum()),
+        )
+        assert other[top : top + high, left : left + wide].sum() == other.sum() == high * wide
+        found.append((top, left, high, wide) if high else (-1, -1, 0, 0))
+    generator = np.random.default_rng(0)
+    expected = [papers_box(alpha, height, width, generator) for _ in range(8000)]
+    for ours, papers in zip(zip(*found, strict=True), zip(*expected, strict=True), strict=True):
+        assert stats.ks_2samp(ours, papers).pvalue > 1e-3
 
 
 @pytest.mark.parametrize(("kind", "most"), [("mixup", 0.6), ("cutmix", 1.0)])  # a rectangle may end at the border
