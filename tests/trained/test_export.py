@@ -2,11 +2,14 @@
 
 import json
 import resource
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import farkas_exp
+from farkas_exp.config import parse
 from farkas_exp.machine.errors import UserError
 
 
@@ -31,7 +34,8 @@ def test_torchscript_and_a_program_of_torch_export(run, images, tmp_path):
     script = run.export("torchscript", tmp_path / "network.ts")
     assert torch.allclose(torch.jit.load(script)(images), logits(run, images), atol=1e-5)
     program = torch.export.load(run.export("pt2", tmp_path / "network.pt2")).module()
-    assert torch.allclose(program(images), logits(run, images), atol=1e-5)
+    for batch in (images, images[:1], torch.rand(100, 1, 8, 8)):
+        assert torch.allclose(program(batch), logits(run, batch), atol=1e-5)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["network.pt2", "network.ts"]
 
 
@@ -55,6 +59,22 @@ def test_the_weights_alone(run, tmp_path):
         weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - no mapping
         assert json.loads(stored.metadata()["classes"]) == list(run.classes)
     assert all(torch.equal(weights[name], value) for name, value in run.network.state_dict().items())
+
+
+def test_the_weights_alone_go_whole_and_with_all_that_they_need(run, tmp_path, monkeypatch):
+    given = []
+    package = SimpleNamespace(save=lambda weights, facts: given.append((weights, facts)) or b"content")
+    for name in ("safetensors", "safetensors.torch"):
+        monkeypatch.setitem(sys.modules, name, package)
+    assert run.export("safetensors", tmp_path / "network.safetensors").read_bytes() == b"content"
+    ((weights, facts),) = given
+    expected = run.network.state_dict()
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], value) for name, value in expected.items())
+    assert all(value.is_contiguous() for value in weights.values()), "others are refused by the package"
+    told = {name: json.loads(text) for name, text in facts.items()}
+    assert (parse(told["config"]), told["classes"]) == (run.config, list(run.classes))
+    assert told["preprocessing"] == json.loads(json.dumps(vars(run.preprocessing)))
 
 
 @pytest.mark.parametrize("format", ["torchscript", "pt2"])
