@@ -230,6 +230,12 @@ def progress_text(run: RunRecord) -> str:
     return f"{state} {run.epoch}/{run.epochs}"
 
 
+def mean_record(prefix: str, summary: Summary | None, runs: int) -> dict[str, Any]:
+    """A mean and its standard deviation in a flat record, and over how many of `runs` runs, if not over all."""
+    found: dict[str, Any] = {f"{prefix}mean": summary and summary.mean, f"{prefix}sd": summary and summary.sd}
+    return found | ({f"{prefix}n": summary.n} if summary and summary.n < runs else {})
+
+
 def arm_record(arm: Arm) -> dict[str, Any]:
     """The unrounded figures of an arm and its settings, flat."""
     record: dict[str, Any] = {"arm": arm.label, "identity": arm.identity}
@@ -238,8 +244,7 @@ def arm_record(arm: Arm) -> dict[str, Any]:
         key for run in arm.finished for key in run.result or {} if key.startswith(("test_", "validation_", "train_"))
     ]
     for key in dict.fromkeys([*figures, *metrics, "seconds"]):
-        summary = arm.summary(key)
-        record[f"{key}_mean"], record[f"{key}_sd"] = (summary.mean, summary.sd) if summary else (None, None)
+        record |= mean_record(f"{key}_", arm.summary(key), len(arm.finished))
     record |= {"n": len(arm.finished), "failed": len(arm.failed), "unfinished": len(arm.unfinished)}
     record["seeds"] = " ".join(str(run.seed) for run in arm.finished)
     return record | query.deciding_settings(arm.config)

@@ -11,7 +11,16 @@ from typing import Any
 
 from farkas_exp import registry
 from farkas_exp.machine.errors import UserError
-from farkas_exp.report.arms import Arm, arm_record, error_cells, evaluation_sets, failure_note, group_arms, mean_sd
+from farkas_exp.report.arms import (
+    Arm,
+    arm_record,
+    error_cells,
+    evaluation_sets,
+    failure_note,
+    group_arms,
+    mean_record,
+    mean_sd,
+)
 from farkas_exp.report.render import Report
 from farkas_exp.report.statistics import Summary, summarize
 from farkas_exp.report.tables import Cell, Table, cell, tabulate
@@ -163,8 +172,7 @@ def _paper_line(kind: Kind, head: str) -> tuple[str, ...]:
 def _record(arm: Arm, columns: Sequence[Column], kind: Kind) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for column in columns:
-        found = _over(arm, column)
-        figures |= {f"{column.title} mean": found and found.mean, f"{column.title} sd": found and found.sd}
+        figures |= mean_record(f"{column.title} ", _over(arm, column), len(arm.finished or arm.failed))
     return {"kind": kind.label, **figures, **_paper_record(kind), **arm_record(arm)}
 
 

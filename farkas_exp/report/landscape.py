@@ -83,6 +83,12 @@ def landscape_table(records: Sequence[RunRecord]) -> Table:
     flat = [
         {"arm": arm.label, "identity": arm.identity}
         | {f"{key} {when}": _mean(end.get(key, [])) for key in shown for when, end in measured[arm.identity].items()}
+        | {
+            f"{key} {when} n": len(values)
+            for when, end in measured[arm.identity].items()
+            for key, values in end.items()
+            if len(values) < len(arm.finished)
+        }
         for arm in arms
     ]
     notes = (

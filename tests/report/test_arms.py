@@ -156,6 +156,14 @@ def test_csv_has_unrounded_numbers_and_the_settings(runs: Path) -> None:
     assert "runs_dir" not in plain
 
 
+def test_csv_says_where_a_mean_is_over_fewer_runs_than_the_row(tmp_path: Path) -> None:
+    for seed, more in enumerate(({"train_eval_error": 5.0}, {})):
+        make_run(tmp_path, settings(), seed=seed, result=more)
+    (record,) = arms_table(group_arms(collect(tmp_path))).records
+    assert (record["n"], record["train_eval_error_mean"], record["train_eval_error_n"]) == (2, 5.0, 1)
+    assert "train_error_n" not in record
+
+
 def test_latex_is_balanced_and_every_row_has_every_column(runs: Path) -> None:
     check_latex(to_latex(arms_table(group_arms(collect(runs)))))
 

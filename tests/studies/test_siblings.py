@@ -227,6 +227,8 @@ def test_what_was_not_measured_after_the_last_epoch_is_not_shown_as_that_and_is_
     cells = dict(zip(table.columns, shown, strict=True))
     assert cells["loss, before"].lines[0] == "2.0000 ± 0.0000"
     assert cells["loss, after"].lines[:2] == ("1.0000", "n = 1")
+    (record,) = [each for each in table.records if each["arm"] == "default"]
+    assert {key: value for key, value in record.items() if key.endswith(" n")} == {"loss, after n": 1}
 
 
 def test_means_are_over_the_finished_runs_figures_that_are_numbers_at_epochs_that_are_numbers(tmp_path):
@@ -243,6 +245,7 @@ def test_means_are_over_the_finished_runs_figures_that_are_numbers_at_epochs_tha
     assert row["gradient"].lines == ("5 → 5",)
     assert "max. eigenvalue" not in row
     assert (table.records[0]["loss first"], table.records[0]["loss last"]) == (2.0, 2.0)
+    assert {key: value for key, value in table.records[0].items() if key.endswith(" n")} == {"loss first n": 1}
 
 
 def test_the_end_of_a_failed_run_is_its_last_measurement_and_of_another_one_that_of_its_last_epoch(tmp_path):
