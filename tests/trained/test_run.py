@@ -45,7 +45,8 @@ def test_probabilities_are_of_standardized_images_in_the_precision_of_the_run(pr
     torch.testing.assert_close(run.probabilities(images), logits.float().softmax(1), rtol=0, atol=1e-6)
 
 
-def test_a_run_on_a_few_batches_is_evaluated_on_them(tmp_path):
+def test_a_run_on_a_few_batches_is_evaluated_on_them(tmp_path, monkeypatch):
+    monkeypatch.setattr("farkas_exp.data.device.TEST_BATCH_VALUES", 50 * 8 * 8)
     run = farkas_exp.load(trained(tmp_path, epochs=1, debug="fast"))
     assert run.evaluate() == {name: run.result[name] for name in ("test_loss", "test_error")}
 
