@@ -8,6 +8,8 @@ of all seeds are in one tensor a layer, so that 32 runs cost little more than on
 
 import argparse
 import math
+import sys
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -15,6 +17,8 @@ from torch.nn import functional as F
 
 from farkas_exp.config.schema import DatasetConfig
 from farkas_exp.data.arrays.moons import load
+from farkas_exp.machine.commands import command
+from farkas_exp.machine.errors import UserError
 
 
 def penalty(z: Tensor, method: str, reduction: str) -> Tensor:
@@ -59,17 +63,32 @@ def train(
     return best, last
 
 
-def main() -> None:
-    """Train and print means and standard deviations over the seeds."""
+def parser() -> argparse.ArgumentParser:
+    """What the command takes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--method", choices=("sep_u", "sep_p", "sep_up"), default="sep_up")
     parser.add_argument("--reduction", choices=("balanced", "sum"), default="balanced")
-    for name, value in (("depth", 60), ("width", 3), ("seeds", 32), ("epochs", 1000)):
+    for name, value in COUNTS.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--not-stratified", dest="stratify", action="store_false")
-    for name, values in zip(("best", "final"), train(**vars(parser.parse_args())), strict=True):
-        print(f"{name} training accuracy: {values.mean():.3f} ± {values.std():.3f} (n = {len(values)})")
+    return parser
+
+
+COUNTS = {"depth": 60, "width": 3, "seeds": 32, "epochs": 1000}
+"""What is a number of at least 1, with its default."""
+
+
+@command(lambda: parser().format_help())
+def main(arguments: Sequence[str]) -> None:
+    """Train and print means and, of several seeds, standard deviations."""
+    given = vars(parser().parse_args(arguments))
+    for name in COUNTS:
+        if given[name] < 1:
+            raise UserError(f"--{name}: {given[name]} is out of range; it must be at least 1")
+    for name, values in zip(("best", "final"), train(**given), strict=True):
+        spread = f" ± {values.std():.3f}" if len(values) > 1 else ""
+        print(f"{name} training accuracy: {values.mean():.3f}{spread} (n = {len(values)})")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

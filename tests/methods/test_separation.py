@@ -1,4 +1,5 @@
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -287,3 +288,13 @@ def test_the_trainer_written_by_hand_trains() -> None:
     best, last = by_hand.train("sep_up", depth=3, width=4, seeds=3, epochs=60)
     assert float(best.min()) > 0.8
     assert bool((best >= last).all())
+
+
+def test_the_command_of_the_trainer_written_by_hand_says_no_spread_of_one_seed(capsys) -> None:
+    small = ["--depth=1", "--epochs=1"]
+    assert by_hand.main([*small, "--seeds=1"]) == 0
+    assert re.fullmatch(r"(\w+ training accuracy: \d\.\d{3} \(n = 1\)\n){2}", capsys.readouterr().out)
+    assert by_hand.main([*small, "--seeds=2"]) == 0
+    assert re.fullmatch(r"(\w+ training accuracy: [\d.]{5} ± [\d.]{5} \(n = 2\)\n){2}", capsys.readouterr().out)
+    assert by_hand.main([*small, "--seeds=0"]) == 2
+    assert capsys.readouterr().err == "error: --seeds: 0 is out of range; it must be at least 1\n"
