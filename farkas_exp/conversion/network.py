@@ -54,6 +54,7 @@ from farkas_exp.layers.completion import FarkasCompletion
 from farkas_exp.layers.farkas import FarkasConv2d, FarkasLayer, FarkasLinear
 from farkas_exp.layers.rule import FarkasRule
 from farkas_exp.machine.errors import UserError, unknown
+from farkas_exp.machine.random_states import random_states_kept
 from farkas_exp.models.kernels import plain_copy
 
 NORMALIZATION = ("after", "remove", "keep")
@@ -103,6 +104,7 @@ class Conversion:
         return "\n".join([lines[0] or "no activation was found", *lines[1:], *(f"  {note}" for note in self.notes)])
 
 
+@random_states_kept()
 def convert(
     model: nn.Module, rule: FarkasRule | None = None, *, normalization: str = "after", **options: Any
 ) -> Conversion:

@@ -11,6 +11,7 @@ import torch
 
 from farkas_exp.layers.paths import allow_tf32, single_precision
 from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.random_states import random_states_kept
 
 
 def set_precision(precision: str, device: torch.device) -> None:
@@ -37,9 +38,11 @@ def as_configured() -> Iterator[None]:
     """PyTorch as at the start of a process within the block, whatever its caller has set.
 
     That is: single precision, no autocast, gradients, and tensors that are made on the CPU unless they say otherwise.
+    The caller's random numbers go on afterwards as if nothing had been drawn in the block.
     """
     dtype = torch.get_default_dtype()
     with ExitStack() as own:
+        own.enter_context(random_states_kept())
         own.enter_context(single_precision())
         own.enter_context(torch.inference_mode(False))
         own.enter_context(torch.enable_grad())
