@@ -65,13 +65,16 @@ def report(records: Sequence[RunRecord]) -> Report:
 
 
 def _different(records: Sequence[RunRecord]) -> dict[str, list[str]]:
-    """A row for each difference: settings that decide numbers, seed, data, other settings, software and machine."""
+    """A row for each difference: settings that decide numbers, seed, data, software and machine, other settings.
+
+    Where the machine itself differs, that is the row of `device`, and not what was asked for.
+    """
     settings = [query.effective_settings(record.config) for record in records]
     facts = [_facts(record) for record in records]
     rows: dict[str, list[str]] = {}
     for flats in (settings, facts, [_others(record.config) for record in records]):
         for key in dict.fromkeys(itertools.chain(query.different_keys(flats), _partly(flats))):
-            rows[query.short(key)] = [shown(flat[key]) if key in flat else "–" for flat in flats]
+            rows.setdefault(query.short(key), [shown(flat[key]) if key in flat else "–" for flat in flats])
     return rows
 
 

@@ -32,6 +32,13 @@ def test_what_differs_and_nothing_else(tmp_path):
     assert differ.notes == (f"A: {one}", f"B: {other}")
 
 
+def test_a_machine_is_named_and_not_what_was_asked_for(tmp_path):
+    one = made(tmp_path, device="cpu", compile="none", start={"device": "Z80", "compile": "none"})
+    other = made(tmp_path, seed=1, start={"device": "H100", "compile": "graph"})
+    differ, _ = compare.report([record_at(one), record_at(other)]).tables
+    assert rows(differ) == {"seed": ["0", "1"], "device": ["Z80", "H100"], "compile": ["none", "graph"]}
+
+
 def test_two_of_the_same_settings_differ_in_nothing(tmp_path):
     one, other = made(tmp_path / "a"), made(tmp_path / "b")
     differ, outcome = compare.report([record_at(one), record_at(other)]).tables
