@@ -13,10 +13,11 @@ from farkas_exp.machine.output import say
 from farkas_exp.machine.terminal import printable
 from farkas_exp.report import style
 from farkas_exp.report.curves import TRAIN_LOSS
+from farkas_exp.report.environments import counting_starts
 from farkas_exp.report.render import FOLDER, FORMATS, Report, formats_of, show
 from farkas_exp.report.tables import Table, tabulate
 from farkas_exp.report.training_figures import EACH
-from farkas_exp.runs import RunDirectory, RunRecord, query, read_starts, record_at
+from farkas_exp.runs import RunRecord, query, record_at
 from farkas_exp.runs.command import folder_at, paths_and_words
 
 MOST = len(string.ascii_uppercase)
@@ -93,13 +94,16 @@ def _others(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 STARTED = ("farkas_exp", "commit", "torch", "cuda", "host", "device", "threads", "world_size", "compile", "kernels")
-"""What is compared of the last start of a run."""
+"""What is compared of the starts of a run whose epochs count."""
 
 
 def _facts(record: RunRecord) -> dict[str, Any]:
-    start = next(reversed(read_starts(RunDirectory(record.path))), {})
-    facts = {"seed": record.seed, "data": query.fingerprint(record)}
-    return facts | {key: start[key] for key in STARTED if key in start}
+    facts: dict[str, Any] = {"seed": record.seed, "data": query.fingerprint(record)}
+    starts = counting_starts(record)
+    for key in STARTED:
+        if values := list({repr(start[key]): start[key] for start in starts if key in start}.values()):
+            facts[key] = values[0] if len(values) == 1 else ", then ".join(map(shown, values))
+    return facts
 
 
 def _outcomes(records: Sequence[RunRecord]) -> dict[str, list[str]]:

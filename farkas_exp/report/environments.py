@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from farkas_exp.machine.output import plural
 from farkas_exp.machine.terminal import printable
@@ -42,15 +43,24 @@ def environment_note(records: Sequence[RunRecord]) -> str:
 
 def _environment(run: RunRecord) -> set[tuple[str, str]]:
     """What is compared of a run, each with the values of all starts whose epochs count."""
-    found, begun = set(), None
+    found = set()
+    for start in counting_starts(run):
+        plugins = start.get("plugins")
+        facts = {COMPARED[key]: start.get(key) for key in COMPARED}
+        facts |= plugins if isinstance(plugins, dict) else {}
+        found |= {(printable(key), _text(value)) for key, value in facts.items() if isinstance(value, (str, int))}
+    return found
+
+
+def counting_starts(run: RunRecord) -> list[dict[str, Any]]:
+    """The starts of a run whose epochs count, in order."""
+    found: list[dict[str, Any]] = []
+    begun = None
     for start in reversed(read_starts(RunDirectory(run.path))):
         at = count(start.get("epoch")), count(start.get("step"))
         if begun is None or at < begun:  # a later start that began no later trained these epochs again
             begun = at
-            plugins = start.get("plugins")
-            facts = {COMPARED[key]: start.get(key) for key in COMPARED}
-            facts |= plugins if isinstance(plugins, dict) else {}
-            found |= {(printable(key), _text(value)) for key, value in facts.items() if isinstance(value, (str, int))}
+            found.insert(0, start)
     return found
 
 

@@ -39,6 +39,15 @@ def test_a_machine_is_named_and_not_what_was_asked_for(tmp_path):
     assert rows(differ) == {"seed": ["0", "1"], "device": ["Z80", "H100"], "compile": ["none", "graph"]}
 
 
+def test_a_run_that_went_on_elsewhere_names_both_machines(tmp_path):
+    one, other = made(tmp_path / "a", start={"device": "Z80"}), made(tmp_path / "b")
+    begun = ("lost", 0, 0), ("H100", 0, 0), ("lost", 2, 3), ("Z80", 1, 0)
+    starts = [{"device": device, "epoch": epoch, "step": step} for device, epoch, step in begun]
+    write_json(RunDirectory(other).environment, {"data": {"fingerprint": "f"}, "starts": starts})
+    differ, _ = compare.report([record_at(one), record_at(other)]).tables
+    assert rows(differ) == {"device": ["Z80", "H100, then Z80"]}
+
+
 def test_two_of_the_same_settings_differ_in_nothing(tmp_path):
     one, other = made(tmp_path / "a"), made(tmp_path / "b")
     differ, outcome = compare.report([record_at(one), record_at(other)]).tables
