@@ -114,7 +114,8 @@ def unequal_seeds(ranked: Sequence[Setting]) -> str:
     lacking = ",".join(str(seed) for seed in seeds if seed not in short[0].seeds)
     return (
         f"{len(short)} of {len(ranked)} settings lack seeds that others have ({overrides_text(short[0])} lacks"
-        f" seed={lacking}), and a mean over fewer seeds may be luck"
+        f" seed={lacking}), and a mean over fewer seeds may be luck; the search's command with"
+        f" seed={','.join(map(str, seeds))} trains what is lacking and skips the rest"
     )
 
 
@@ -154,7 +155,7 @@ def best_value(key: str, config: Mapping[str, Any], beyond: bool = False) -> Any
         )
     ranked = rank(records)
     if unequal := unequal_seeds(ranked):
-        raise UserError(f"{key}: of its search {unequal}; train them first, or give a value")
+        raise UserError(f"{key}: of its search {unequal}; give it first, or give a value here: {key}=VALUE")
     values = [candidate.config.get(key) for candidate in ranked if candidate.mean == ranked[0].mean]
     best = min(values, key=_size)
     return _beyond(best, [candidate.config.get(key) for candidate in ranked]) if beyond else best

@@ -114,11 +114,12 @@ def test_a_lucky_seed_of_few_is_no_best_value(tmp_path, capsys):
     searched(tmp_path, 0.3, 9.0)
     unequal = (
         "2 of 3 settings lack seeds that others have (lr.value=0.3 lacks seed=1,2),"
-        " and a mean over fewer seeds may be luck"
+        " and a mean over fewer seeds may be luck; the search's command with seed=0,1,2 trains what is lacking and"
+        " skips the rest"
     )
     with pytest.raises(UserError) as error:
         best_value("lr.value", asked(tmp_path))
-    assert str(error.value) == f"lr.value: of its search {unequal}; train them first, or give a value"
+    assert str(error.value) == f"lr.value: of its search {unequal}; give it first, or give a value here: lr.value=VALUE"
     assert main([f"runs_dir={tmp_path}", "top=2"]) == 0
     assert f"\nNot settled: {unequal}.\n" in capsys.readouterr().out
     (table,) = search.report(collect(tmp_path)).tables
