@@ -3,9 +3,11 @@
 import copy
 import inspect
 import itertools
+import re
+import traceback
 from typing import Any
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.nn.modules.conv import _ConvNd
 
 from farkas_exp.layers.paths import in_mode
@@ -31,6 +33,18 @@ class Tracer(fx.Tracer):
         """Whether a call of the module is one node: also of a convolution or linear layer of another package."""
         ours = m.__module__.startswith("farkas_exp.layers") or isinstance(m, (_ConvNd, nn.Linear))
         return ours or super().is_leaf_module(m, module_qualified_name)
+
+    def create_arg(self, a: Any) -> Any:
+        """An argument of a node.
+
+        Raises:
+            Untraceable: a tensor that the forward has made, perhaps of buffers: a graph would keep it as it is now.
+        """
+        if isinstance(a, Tensor) and all(
+            a is not known for known in (*self.root.parameters(), *self.root.buffers(), *self.tensor_attrs)
+        ):
+            raise Untraceable("its forward makes a tensor, which a graph would keep as it is now")
+        return super().create_arg(a)
 
     def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Trace a module, or leave it whole."""
@@ -115,8 +129,15 @@ def uninspected(model: nn.Module, graph: fx.Graph) -> list[str]:
 
 
 def reason(error: Exception) -> str:
-    """What an error says, in one line that is not too long."""
+    """What an error says, in one line that is not too long; PyTorch's of a tensor of a traced size is of no help."""
+    lines = [frame.line or "" for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, TypeError) and _FACTORY.search(lines[-1]):
+        error = Untraceable(f"its forward makes a tensor of what is known only when it is called: {lines[-1]}")
     return message_of(error, 200)
+
+
+_FACTORY = re.compile(r"\btorch\.(tensor|Tensor|zeros|ones|empty|rand\w*)\(")
+"""What takes no traced size."""
 
 
 def _follow_mode(model: nn.Module, graph: fx.Graph, other: fx.Graph) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 from collections import OrderedDict
 
 import pytest
@@ -11,6 +12,36 @@ from torch import nn
 
 from farkas_exp import FarkasLinear, certify, convert
 from tests.conversion.networks import IMAGES, conv_norm, forms
+
+OF_SIZE = "its forward makes a tensor of what is known only when it is called: "
+MADE = {
+    "a constant": (lambda net, x: net.scale * torch.ones(3), "its forward makes a tensor, which a graph would keep as"),
+    "of a buffer": (lambda net, x: 2 * net.scale * x, "its forward makes a tensor, which a graph would keep as"),
+    "of a size": (lambda net, x: x + torch.zeros(x.shape[0], 3), f"{OF_SIZE}.*torch.zeros"),
+    "a size": (lambda net, x: x * torch.tensor(x.shape[0]), f"{OF_SIZE}.*torch.tensor"),
+    "with a call": (lambda net, x: x + x.new_zeros(x.shape[0], 3), None),
+    "of weights": (lambda net, x: net.weight.exp() * x, None),
+    "a buffer": (lambda net, x: net.scale * x, None),
+}
+
+
+@pytest.mark.parametrize("made", MADE)
+def test_a_tensor_that_a_forward_makes_is_the_reason_why_it_is_not_traced(made):
+    class Making(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
+            self.weight = nn.Parameter(torch.zeros(3))
+            self.register_buffer("scale", torch.ones(3))
+
+        def forward(self, features):
+            return self.layers(features) * MADE[made][0](self, features)
+
+    conversion, why = convert(Making()), MADE[made][1]
+    assert forms(conversion) == ["Farkas layer"]
+    assert len(conversion.notes) == bool(why)
+    assert all(re.match(f"Making: only its parts, as it cannot be traced: {why}", note) for note in conversion.notes)
+    assert not [name for name in vars(conversion.network) if "constant" in name]
 
 
 def test_functions_follow_the_mode_of_the_converted_network():
