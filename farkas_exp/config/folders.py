@@ -43,10 +43,11 @@ def check_reached(dataset: DatasetConfig, otherwise: str) -> None:
         UserError: it is not there.
     """
     fetched = dataset.download and not DATASETS[dataset.name].image_files
-    folder = Path(home(dataset.root or ".", "dataset.root"))
+    root = dataset.root or "."
+    folder = Path(home(root, "dataset.root"))
     if not fetched and not folder.is_absolute() and not folder.is_dir():
         raise UserError(
-            f"dataset.root: the run has read {shown(dataset.root)!r}, and '{shown(folder.absolute())}' is no folder;"
+            f"dataset.root: the run has read {shown(root)!r}, and '{shown(folder.absolute())}' is no folder;"
             f" give the command in the folder in which the run was trained, or {otherwise}"
         )
 
