@@ -39,6 +39,15 @@ def test_the_sum_of_a_plain_layer_is_alpha_shortcut_plus_beta_branch(scaling: Sc
     torch.testing.assert_close(layer(hidden, x), scaling.alpha * (x + scaling.beta * layer.branch(hidden)))
 
 
+@pytest.mark.parametrize("scaling", SCALINGS)
+def test_a_second_scaling_takes_the_place_of_the_first(scaling: Scaling) -> None:
+    layer = farkas_layer("mean", Scaling(0.3, 7.0), cutoff=0.5, margin=0.25)
+    layer.set_scaling(scaling)
+    rule = farkas_layer("mean", scaling, cutoff=0.5, margin=0.25).rule
+    assert (layer.rule.cutoff, layer.rule.margin) == pytest.approx((rule.cutoff, rule.margin))
+    assert layer.scaling == scaling
+
+
 @pytest.mark.parametrize("path", ["plain", "fused"])
 @pytest.mark.parametrize("aggregation", ["sum", "mean"])
 @pytest.mark.parametrize("scaling", SCALINGS)
