@@ -139,13 +139,21 @@ def test_the_note_says_what_has_counted_as_failed(tmp_path: Path, rules: list[in
     assert f"{expected} Methods and rates rank with a failed run at chance." in notes
 
 
+def test_a_grid_that_was_extended_for_one_method_is_not_called_incomplete(tmp_path: Path) -> None:
+    for name in ("BN", "plain", "Farkas sum"):
+        search(tmp_path, name, {0.01: 30.0, 0.03: 20.0} | ({0.1: 9.0} if name == "BN" else {}))
+    notes = comparison_table(find_methods(collect(tmp_path))).notes
+    assert "Searched at further rates than most: BN." in notes
+    assert not any("Not complete" in note for note in notes)
+
+
 def test_a_part_of_the_runs_is_rendered_with_its_picture(tmp_path: Path) -> None:
     search(tmp_path, "BN", {0.01: 30.0, 0.03: 9.0})
     search(tmp_path, "plain", {0.01: 80.0})
     stream = io.StringIO()
     files = show(report(collect(tmp_path), ARMS), tmp_path / "out", ("md", "csv", "png"), stream)
     assert [path.suffix for path in files] == [".md", ".csv", ".png"]
-    assert "Not complete: the searches have from 1 to 2 rates." in stream.getvalue()
+    assert "Not complete: of the 2 rates that most were searched at, some lack: plain." in stream.getvalue()
     assert "unequal seeds" not in stream.getvalue()
     search(tmp_path, "BN", {0.03: 9.0}, seed=1)
     assert any(

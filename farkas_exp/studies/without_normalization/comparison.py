@@ -234,9 +234,14 @@ def _notes(methods: Sequence[Method]) -> tuple[str, ...]:
     runs = [run for method in methods for run in method.runs]
     notes = [_setting_note(runs[0].config)] if runs else []
     notes += [_LEGEND[0], _failure_note(runs), *_LEGEND[1:], _step_note(methods)]
-    counts = sorted({len(method.search) for method in methods})
-    if len(counts) > 1:
-        notes.append(f"Not complete: the searches have from {counts[0]} to {counts[-1]} rates.")
+    searched = [rate for method in methods for rate in method.search]
+    grid = {rate for rate in searched if 2 * searched.count(rate) >= len(methods)}
+    if lacking := [method.name for method in methods if grid - set(method.search)]:
+        notes.append(
+            f"Not complete: of the {len(grid)} rates that most were searched at, some lack: {', '.join(lacking)}."
+        )
+    if extended := [method.name for method in methods if set(method.search) - grid]:
+        notes.append(f"Searched at further rates than most: {', '.join(extended)}.")
     if unequal := [method.name for method in methods if len(set(method.searched_seeds.values())) > 1]:
         notes.append(f"Rates compared over unequal seeds, where a mean over fewer may be luck: {', '.join(unequal)}.")
     if waiting := sum(method.open_runs for method in methods):
