@@ -17,8 +17,7 @@ import numpy as np
 from PIL import Image
 
 from farkas_exp.data.files.listing import ANNOTATIONS
-from farkas_exp.machine.commands import command
-from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.commands import check_counts, command
 from farkas_exp.machine.files import replacing
 
 QUALITY = 90
@@ -90,9 +89,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> None:
     """Make the folder."""
     given = parser().parse_args(arguments)
-    for key in ("classes", "train", "val", "size"):
-        if (value := getattr(given, key)) < 1:
-            raise UserError(f"--{key}: {value} is out of range; it must be at least 1")
+    check_counts(given, ("classes", "train", "val", "size"))
     make_folder(given.root, classes=given.classes, train=given.train, val=given.val, size=given.size, tiny=given.tiny)
     print(f"{given.root}: {given.classes} classes, {given.train} training and {given.val} evaluation images each")
 

@@ -71,6 +71,7 @@ def line_of(run: RunRecord, arm: str) -> dict[str, Any]:
     """What is kept of a run."""
     load_plugins(run.config.get("plugins", ()))  # they extend the schema
     defaults = schema_defaults()
+    measuring = {**defaults["diagnostics"], **run.config.get("diagnostics", {})}
     config = {key: value for key, value in run.config.items() if key in DECIDING | TELLING}
     return {
         "run": f"{run.slug}-{run.identity}",
@@ -85,7 +86,7 @@ def line_of(run: RunRecord, arm: str) -> dict[str, Any]:
         "by_epoch": _rounded(
             _columns([{k: v for k, v in row.items() if k not in OF_A_MACHINE} for row in run.metrics()])
         ),
-        "activity": _rounded(_activity(run.diagnostics(), _images(run.config)), DIGITS_OF_A_SHARE),
+        "activity": _rounded(_activity(run.diagnostics(), measuring["images"]), DIGITS_OF_A_SHARE),
         "starts": [
             {key: start[key] for key in start if key not in OF_A_PLACE} for start in read_starts(RunDirectory(run.path))
         ],
@@ -108,11 +109,6 @@ def _differences(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict
 def _without_folder(config: dict[str, Any]) -> dict[str, Any]:
     dataset = config.get("dataset", {})
     return {**config, "dataset": {**dataset, "root": Path(dataset["root"]).name}} if "root" in dataset else config
-
-
-def _images(config: Mapping[str, Any]) -> int:
-    """On how many images a run was to be measured."""
-    return config.get("diagnostics", {}).get("images", schema_defaults()["diagnostics"]["images"])
 
 
 def _activity(rows: Sequence[dict[str, Any]], images: int) -> dict[str, Any]:

@@ -17,8 +17,7 @@ from torch.nn import functional as F
 
 from farkas_exp.config.schema import DatasetConfig
 from farkas_exp.data.arrays.moons import load
-from farkas_exp.machine.commands import command
-from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.commands import check_counts, command
 
 
 def penalty(z: Tensor, method: str, reduction: str) -> Tensor:
@@ -81,11 +80,9 @@ COUNTS = {"depth": 60, "width": 3, "seeds": 32, "epochs": 1000}
 @command(lambda: parser().format_help())
 def main(arguments: Sequence[str]) -> None:
     """Train and print means and, of several seeds, standard deviations."""
-    given = vars(parser().parse_args(arguments))
-    for name in COUNTS:
-        if given[name] < 1:
-            raise UserError(f"--{name}: {given[name]} is out of range; it must be at least 1")
-    for name, values in zip(("best", "final"), train(**given), strict=True):
+    given = parser().parse_args(arguments)
+    check_counts(given, COUNTS)
+    for name, values in zip(("best", "final"), train(**vars(given)), strict=True):
         spread = f" ± {values.std():.3f}" if len(values) > 1 else ""
         print(f"{name} training accuracy: {values.mean():.3f}{spread} (n = {len(values)})")
 

@@ -1,7 +1,8 @@
 """What the small commands have in common: help, patience with their output, a user's mistake in one line."""
 
 import sys
-from collections.abc import Callable, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Sequence
 
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.home import check_folder, ensure_home
@@ -41,3 +42,14 @@ def command(help: Callable[[], str] | str) -> Callable[[Callable[[Sequence[str]]
         return main
 
     return decorate
+
+
+def check_counts(given: Namespace, names: Iterable[str]) -> None:
+    """Check that these numbers of a command line are at least 1.
+
+    Raises:
+        UserError: the first that is not.
+    """
+    for name in names:
+        if (value := getattr(given, name)) < 1:
+            raise UserError(f"--{name}: {value} is out of range; it must be at least 1")

@@ -42,8 +42,7 @@ def read_cached(path: Path, key: str, dtype: type, shape: tuple[int | None, ...]
 def write_cached(path: Path, key: str, array: np.ndarray) -> None:
     """Keep an array at `path`, whole or not at all; none in a folder that is read-only, full or another user's."""
     with contextlib.suppress(OSError):
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        if why_unsafe(os.lstat(path.parent), folder=True):
+        if not _made_safe(path.parent):
             return
         with replacing(path) as file:
             os.fchmod(file.fileno(), 0o600)
@@ -55,13 +54,18 @@ def made_by_one(path: Path, what: str) -> Iterator[None]:
     """Let one process at a time make a cache at `path`; the others wait, and find it. Without locks all make it."""
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
-            path.parent.mkdir(mode=0o700, exist_ok=True)
-            folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            stack.callback(os.close, folder)
-            if not why_unsafe(os.fstat(folder), folder=True):
+            if _made_safe(path.parent):
+                folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+                stack.callback(os.close, folder)
                 try:
                     fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     warn(f"{what}: waiting for another process that decodes the same images")
                     fcntl.flock(folder, fcntl.LOCK_EX)
         yield
+
+
+def _made_safe(folder: Path) -> bool:
+    """Make the folder of a cache if it is missing; whether nobody but this user may write it."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return not why_unsafe(os.lstat(folder), folder=True)

@@ -6,7 +6,7 @@ from contextlib import closing
 from farkas_exp.config.schema import DatasetConfig
 from farkas_exp.data.files.decode import broken_images
 from farkas_exp.data.files.listing import list_images
-from farkas_exp.data.files.pool import DecodingPool, default_workers
+from farkas_exp.data.files.pool import DecodingPool, workers_for
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.output import warn
 from farkas_exp.machine.terminal import shown
@@ -24,7 +24,7 @@ def check_data(dataset: DatasetConfig) -> int:
     sets = list_images(dataset.root, dataset.num_classes, allow_empty=True)
     total, broken = len(sets.train) + len(sets.test), 0
     started = told = time.monotonic()
-    with closing(DecodingPool(default_workers() if dataset.workers is None else dataset.workers)) as pool:
+    with closing(DecodingPool(workers_for(dataset.workers))) as pool:
         parts = pool.map(broken_images, [*sets.train.paths(), *sets.test.paths()], PART)
         for number, lines in enumerate(parts, start=1):
             for line in lines:

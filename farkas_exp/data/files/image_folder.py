@@ -18,7 +18,7 @@ from farkas_exp.data.base import Arrays
 from farkas_exp.data.files.cache import CACHE_FOLDER, made_by_one, read_cached, write_cached
 from farkas_exp.data.files.decode import CentreCrop, image_sizes, quiet
 from farkas_exp.data.files.listing import ImageSets, list_images
-from farkas_exp.data.files.pool import DecodingPool, Request, default_workers
+from farkas_exp.data.files.pool import DecodingPool, Request, workers_for
 from farkas_exp.data.files.prints import prints_of_sets
 from farkas_exp.machine.cores import memory
 from farkas_exp.machine.errors import UserError
@@ -85,8 +85,10 @@ def _decode_all(config: DatasetConfig, paths: list[str]) -> np.ndarray:
     few = min(IN_A_BATCH, max(1, MOST_BYTES // (height * width * 3)))
     parts = [paths[start : start + few] for start in range(0, len(paths), few)]
     requests = [Request(part, [WHOLE] * len(part), height, width, draft=False) for part in parts]
+    # threads would wait for each other in Python, and few images take less than the start of processes
+    workers = workers_for(config.workers) if len(paths) >= MANY else 0
     done, shown = 0, time.monotonic()
-    with closing(DecodingPool(_workers(config, len(paths)))) as pool:
+    with closing(DecodingPool(workers)) as pool:
         for images in pool.batches(requests, few * height * width * 3):
             pixels[done : done + len(images)] = images
             done += len(images)
@@ -94,10 +96,3 @@ def _decode_all(config: DatasetConfig, paths: list[str]) -> np.ndarray:
                 shown = time.monotonic()
                 warn(f"{config.name}: decoded {done:,} of {len(paths):,} images")
     return pixels
-
-
-def _workers(config: DatasetConfig, images: int) -> int:
-    """Processes that decode: threads would wait for each other in Python, and few images take less than a start."""
-    if images < MANY:
-        return 0
-    return default_workers() if config.workers is None else config.workers

@@ -43,6 +43,11 @@ def default_workers(ranks: int = 1) -> int:
     return max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", ranks)))
 
 
+def workers_for(asked: int | None, ranks: int = 1) -> int:
+    """The decoding processes of `dataset.workers`; by default one for each of the cores of a rank."""
+    return default_workers(ranks) if asked is None else asked
+
+
 class Request(NamedTuple):
     """A batch to decode, or a piece of it: a path and a view for each image, all of `height` x `width` pixels.
 

@@ -28,7 +28,7 @@ from farkas_exp.data.files.cache import CACHE_FOLDER, read_cached, write_cached
 from farkas_exp.data.files.copies import copies_in_use, copy_for, copy_root, list_copy
 from farkas_exp.data.files.decode import CentreCrop, RandomCrop, View, image_sizes
 from farkas_exp.data.files.listing import ImageFiles, ImageSets, list_images
-from farkas_exp.data.files.pool import DecodingPool, Request, default_workers
+from farkas_exp.data.files.pool import DecodingPool, Request, workers_for
 from farkas_exp.data.files.prints import Prints, prints_of_sets
 from farkas_exp.data.subset import fixed_order, held_out, limited
 from farkas_exp.machine.errors import UserError
@@ -79,7 +79,7 @@ class StreamedData(ImageData):
         self._train_labels, self._test_labels = (torch.from_numpy(s.labels) for s in (sets.train, sets.test))
         scale, shift = (STD, MEAN) if dataset.normalize else ((1.0,) * 3, (0.0,) * 3)
         self._shift, self._scale = (255 * torch.tensor(v, device=self._device).view(1, 3, 1, 1) for v in (shift, scale))
-        self._pool = DecodingPool(default_workers(self._world_size) if dataset.workers is None else dataset.workers)
+        self._pool = DecodingPool(workers_for(dataset.workers, self._world_size))
         rectangular = any(phase.rectangular for phase in self._phases.schedule)
         self._aspects = self._test_aspects() if rectangular else np.empty(0)
 

@@ -6,6 +6,7 @@ methods or rates are ranked.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -233,9 +234,9 @@ def _test_cell(method: Method) -> Cell:
 def _notes(methods: Sequence[Method]) -> tuple[str, ...]:
     runs = [run for method in methods for run in method.runs]
     notes = [_setting_note(runs[0].config)] if runs else []
-    notes += [_LEGEND[0], _failure_note(runs), *_LEGEND[1:], _step_note(methods)]
-    searched = [rate for method in methods for rate in method.search]
-    grid = {rate for rate in searched if 2 * searched.count(rate) >= len(methods)}
+    notes += [_CHOICE, _failure_note(runs), _USABLE, _step_note(methods)]
+    times = Counter(rate for method in methods for rate in method.search)
+    grid = {rate for rate, count in times.items() if 2 * count >= len(methods)}
     if lacking := [method.name for method in methods if grid - set(method.search)]:
         notes.append(
             f"Not complete: of the {len(grid)} rates that most were searched at, some lack: {', '.join(lacking)}."
@@ -254,12 +255,14 @@ def _notes(methods: Sequence[Method]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-_LEGEND = (
+_CHOICE = (
     "The rate is chosen on images held out of the training set; the test error, mean ± standard deviation of n runs, is"
-    " that of networks trained on the whole training set with it.",
+    " that of networks trained on the whole training set with it."
+)
+_USABLE = (
     f"Usable: the rates of the grid next to each other, around the best, whose held-out error is at most {MARGIN:g}"
     f" points above the best; none where the best is above {TRAINS:.0%} of chance. Capacity: largest over smallest;"
-    " ≥ where the range reaches an end of the grid.",
+    " ≥ where the range reaches an end of the grid."
 )
 
 
