@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from farkas_exp.report.arms import Arm, group_arms
+from farkas_exp.report.landscape import settings_notes
 from farkas_exp.report.maps import layers_of
 from farkas_exp.report.tables import Table, tabulate
 from farkas_exp.runs import RunRecord
@@ -40,6 +41,7 @@ def units_table(records: Sequence[RunRecord]) -> Table | None:
         " that have one of its kind and over the runs measured at that epoch; epoch 0 is the initial network. Measured"
         " in evaluation mode, where a batch norm that is not trained yet changes nothing. Dead points: those at which"
         " no unit of a layer is active, in the layer where most are.",
+        *settings_notes(records),
     )
     return tabulate("Activity by kind of unit", columns, rows, notes, flat, "units")
 

@@ -21,6 +21,7 @@ from farkas_exp.report.arms import (
     mean_record,
     mean_sd,
 )
+from farkas_exp.report.landscape import settings_notes
 from farkas_exp.report.render import Report
 from farkas_exp.report.statistics import Summary, summarize
 from farkas_exp.report.tables import Cell, Table, cell, tabulate
@@ -129,7 +130,7 @@ def kinds_table(
     said = [f"Mean ± standard deviation over n finished runs{numbers}.", *below]
     if below:
         said.append("Where every run of a row failed, its measurements (*) are those of the failed runs.")
-    said += _foreign(by_kind, papers or {})
+    said += [*_foreign(by_kind, papers or {}), *settings_notes(run for runs in by_kind.values() for run in runs)]
     return tabulate(title, heads, rows, (*said, *notes), flat, name)
 
 

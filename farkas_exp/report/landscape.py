@@ -1,7 +1,7 @@
 """The figures of `diagnostics.measures` by arm, at the first and the last measurement."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from farkas_exp.report.arms import Arm, error_cells, evaluation_sets, group_arms
@@ -38,6 +38,27 @@ def flat_figures(row: Mapping[str, Any]) -> dict[str, float]:
     if ranks:
         figures["effective_rank"] = sum(ranks) / len(ranks)
     return figures
+
+
+SETTINGS: Mapping[str, str | None] = {"images": None, "lanczos_steps": "hessian", "ntk_images": "ntk"}
+"""The settings of a measurement, each with the measure that it belongs to; None: to all."""
+
+
+def settings_notes(runs: Iterable[RunRecord]) -> list[str]:
+    """A note where measurements were taken with different settings, so that they cannot be compared."""
+    values: dict[str, set[str]] = {}
+    for row in (row for run in runs for row in run.diagnostics()):
+        settings, taken = row.get("settings"), row.get("measures")
+        if isinstance(settings, Mapping) and isinstance(taken, list):
+            for key, measure in SETTINGS.items():
+                if key in settings and measure in (None, *taken):
+                    values.setdefault(key, set()).add(str(settings[key]))
+    differ = [
+        f"diagnostics.{key}={' and '.join(sorted(each, key=lambda text: (len(text), text)))}"
+        for key, each in values.items()
+        if len(each) > 1
+    ]
+    return [f"Not all measurements are comparable: they were taken with {', '.join(differ)}."] if differ else []
 
 
 def report(records: Sequence[RunRecord]) -> Report:
@@ -94,6 +115,7 @@ def landscape_table(records: Sequence[RunRecord]) -> Table:
     notes = (
         "Means over n finished runs: at the first → at the last epoch at which all measured runs were measured"
         " (diagnostics.epochs).",
+        *settings_notes(records),
     )
     columns = ("arm", *(f"{name} error (%)" for name in sets), "n", *[FIGURES[key] for key in shown])
     return tabulate("Before and after training", columns, rows, notes, flat, "landscape")

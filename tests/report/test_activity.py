@@ -4,7 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from farkas_exp.report.activity import by_kind, units_table
+from farkas_exp.report.landscape import landscape_table
 from farkas_exp.runs.collection import collect
 from tests.made_runs import make_run, settings
 
@@ -61,3 +64,27 @@ def test_runs_that_were_not_measured_or_by_an_older_version_make_no_table(tmp_pa
     path = make_run(tmp_path, settings("farkasnet18", epochs=2))
     (path / "diagnostics.jsonl").write_text('{"epoch": 0, "layers": [{"dead_units": 0.5}, {"active": 3}, 7]}\n')
     assert units_table(collect(tmp_path)) is None
+
+
+@pytest.mark.parametrize(
+    ("measures", "settings_of", "note"),
+    [
+        (["activity"], [{"images": 128}, {"images": 500}], "diagnostics.images=128 and 500"),
+        (["ntk"], [{"images": 9, "ntk_images": 5}, {"images": 9, "ntk_images": 25}], "diagnostics.ntk_images=5 and 25"),
+        (["activity"], [{"images": 9, "lanczos_steps": 30}, {"images": 9, "lanczos_steps": 80}], None),
+    ],
+)  # fmt: skip
+def test_measurements_with_different_settings_are_not_shown_as_one_series_without_a_word(
+    tmp_path: Path, measures: list[str], settings_of: list[dict[str, int]], note: str | None
+) -> None:
+    path = make_run(tmp_path, settings("resnet18", epochs=2))
+    rows = [
+        {"epoch": epoch, "measures": measures, "settings": own, "layers": [{"active": {"free": 0.5}}], "loss": 1.0}
+        for epoch, own in zip((0, 2), settings_of, strict=True)
+    ]
+    (path / "diagnostics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    records = collect(tmp_path)
+    for table in (units_table(records), landscape_table(records)):
+        assert table is not None
+        said = [text for text in table.notes if "comparable" in text]
+        assert said == ([f"Not all measurements are comparable: they were taken with {note}."] if note else [])
