@@ -5,7 +5,7 @@ takes no part.
 
 In a configuration `${best:KEY}` is the value of KEY that a search found best for the same setting: the second stage of
 a comparison (`experiment=without_normalization_test`). `${beyond:KEY}` is that value, too, unless it lies at an end of
-the search's values: then it is the next one beyond.
+the search's values: then it is the next one beyond. A value at an end that lacks seeds of the others comes before both.
 """
 
 import json
@@ -112,10 +112,12 @@ def unequal_seeds(ranked: Sequence[Setting]) -> str:
     if not short:
         return ""
     lacking = ",".join(str(seed) for seed in seeds if seed not in short[0].seeds)
+    values = overrides_text(short[0])
+    own = f"{values} and " if len(short) == 1 else ""
     return (
-        f"{len(short)} of {len(ranked)} settings lack seeds that others have ({overrides_text(short[0])} lacks"
-        f" seed={lacking}), and a mean over fewer seeds may be luck; the search's command with"
-        f" seed={','.join(map(str, seeds))} trains what is lacking and skips the rest"
+        f"{len(short)} of {len(ranked)} settings lack seeds that others have ({values} lacks seed={lacking}), and a"
+        f" mean over fewer seeds may be luck; the search's command with {own}seed={','.join(map(str, seeds))} trains"
+        " what is lacking and skips the rest"
     )
 
 
@@ -124,7 +126,8 @@ def best_value(key: str, config: Mapping[str, Any], beyond: bool = False) -> Any
 
     Compares the runs in the configuration's `runs_dir` that held images out and have its setting, apart from the seed
     and the keys that are a `${best:...}` in it. Of equal errors the smaller value wins. `beyond` takes the next value
-    beyond the end at which the best one lies, as `${beyond:KEY}`. The configuration is nested, not resolved.
+    beyond the end at which the best one lies, as `${beyond:KEY}`, and before both a value at an end that lacks seeds.
+    The configuration is nested, not resolved.
 
     Raises:
         UserError: no such key decides a run's numbers; or the search has no such run, is not finished, lacks seeds for
@@ -154,6 +157,8 @@ def best_value(key: str, config: Mapping[str, Any], beyond: bool = False) -> Any
             " command with dataset.validation > 0 and the values to choose from), or give a value"
         )
     ranked = rank(records)
+    if beyond and (added := _added_with_fewer_seeds(key, ranked)):
+        return added
     if unequal := unequal_seeds(ranked):
         raise UserError(f"{key}: of its search {unequal}; give it first, or give a value here: {key}=VALUE")
     values = [candidate.config.get(key) for candidate in ranked if candidate.mean == ranked[0].mean]
@@ -161,9 +166,23 @@ def best_value(key: str, config: Mapping[str, Any], beyond: bool = False) -> Any
     return _beyond(best, [candidate.config.get(key) for candidate in ranked]) if beyond else best
 
 
+def _added_with_fewer_seeds(key: str, ranked: Sequence[Setting]) -> float | None:
+    """The value at an end of the search's values, next to those with all seeds, that lacks some of these; else None."""
+    seeds = {value: len(each.seeds) for each in ranked if _is_step(value := each.config.get(key))}
+    values, most = sorted(seeds), max(seeds.values(), default=0)
+    full = [place for place, value in enumerate(values) if seeds[value] == most]
+    if len(seeds) < len(ranked) or len(full) != full[-1] - full[0] + 1:
+        return None
+    return next((values[place] for place in (full[0] - 1, full[-1] + 1) if 0 <= place < len(values)), None)
+
+
+def _is_step(value: Any) -> bool:
+    return isinstance(value, float) and value > 0
+
+
 def _beyond(best: Any, values: Sequence[Any]) -> Any:
     """The next number beyond the end of `values` at which `best` lies, by the ratio of those beside it; else `best`."""
-    numbers = sorted({value for value in values if isinstance(value, float) and value > 0})
+    numbers = sorted(set(filter(_is_step, values)))
     if len(numbers) < 2 or best not in (numbers[0], numbers[-1]):
         return best
     inwards = numbers if best == numbers[0] else numbers[::-1]

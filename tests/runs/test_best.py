@@ -172,6 +172,27 @@ def test_beyond_an_end_of_the_searched_values_lies_the_next_one(tmp_path, errors
     assert best_value("lr.value", asked(tmp_path)) == min(errors, key=errors.__getitem__)
 
 
+@pytest.mark.parametrize(
+    ("seeds", "wanted"),
+    [
+        ({0.003: 1, 0.01: 3, 0.03: 3, 0.1: 3}, 0.003),
+        ({0.01: 3, 0.03: 3, 0.1: 3, 0.3: 2, 1.0: 1}, 0.3),  # next to those with all seeds: 1.0 comes after it
+        ({0.01: 3, 0.03: 1, 0.1: 3}, None),  # no end: a hole in the search
+        ({0.01: 3, 0.03: 3, 0.1: 3}, 0.03),
+    ],
+)
+def test_beyond_first_trains_the_seeds_that_a_value_at_an_end_lacks(tmp_path, seeds, wanted):
+    """As after a search of one seed, its extension, and then further seeds of the search."""
+    for rate, count in seeds.items():
+        searched(tmp_path, rate, *[5.0 if rate == 0.03 else 9.0] * count)
+    asks = asked(tmp_path, "${beyond:lr.value}")
+    if wanted is None:
+        with pytest.raises(UserError, match=r"with lr\.value=0\.03 and seed=0,1,2 trains what is lacking"):
+            best_value("lr.value", asks, beyond=True)
+    else:
+        assert best_value("lr.value", asks, beyond=True) == wanted
+
+
 def test_the_way_on_names_choices_and_one_share_of_held_out_images(tmp_path, capsys):
     searched(tmp_path, 0.1, 10.0, optimizer__name="adam", validation=0.2)
     searched(tmp_path, 0.1, 20.0, optimizer__name="sgd")
