@@ -24,6 +24,7 @@ from farkas_exp.methods.base import Method, Training, chosen
 from farkas_exp.registry import DATASETS
 from farkas_exp.runs import DONE, FAILED, RunDirectory, RunRecord, checkpoint, read_data, record_at
 from farkas_exp.runs.found import frame
+from farkas_exp.trained.deployed import SUFFIXES, check_format, export
 from farkas_exp.trained.preprocessing import Images, Preprocessing, grey
 from farkas_exp.training.building import choose_device, network, placed
 from farkas_exp.training.environment import check_same_data
@@ -202,10 +203,17 @@ class Run:
 
     @as_configured()
     def export(self, format: str, path: str | PathLike[str] | None = None) -> Path:
-        """Write the network for other programs; see `trained.export.export`."""
-        from farkas_exp.trained.export import export
+        """Write the network for other programs; see `trained.deployed.export`.
 
-        return export(self, format, path)
+        Args:
+            format: `onnx`, `torchscript`, `pt2` or `safetensors`.
+            path: the file; by default `network.onnx` and so on in the run directory.
+        """
+        check_format(format)
+        target = self.record.path / f"network{SUFFIXES[format]}" if path is None else Path(path)
+        facts = {"config": self.record.config, "classes": self.classes, "preprocessing": vars(self.preprocessing)}
+        export(self.network, self.preprocessing, facts, format, target)
+        return target
 
     @cached_property
     def _saved(self) -> dict[str, Any]:
