@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from graphlib import TopologicalSorter
 from pathlib import Path
 from types import FunctionType, ModuleType
 
@@ -158,6 +159,21 @@ def test_every_room_imports_only_rooms_below_it():
         if module != "farkas_exp.__version__" and module.split(".")[1] not in below[room]
     ]
     assert upward == []
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    """Also inside functions and for types; the circles within a room, which the order of the rooms leaves open."""
+    files = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in (ROOT / "farkas_exp").rglob("*.py")
+    }
+    names = {name.removesuffix(".__init__"): name for name in files}
+    module = {**names, **{name: name for name in files}}
+    imports = {  # but of the face, which any module may ask for the version
+        name: {module.get(found) or module[found.rpartition(".")[0]] for found in imported(path)} - {name}
+        for name, path in files.items()
+        if name != "farkas_exp.__init__"
+    }
+    TopologicalSorter(imports).prepare()  # raises where there is one, and names it
 
 
 def test_the_training_room_reads_no_key_of_a_method():
