@@ -25,7 +25,7 @@ from benchmarks.networks import Steps
 from farkas_exp.data.files.copies import copy_for, copy_root
 from farkas_exp.data.files.decode import RandomCrop, View
 from farkas_exp.data.files.listing import ImageFiles, list_images
-from farkas_exp.data.files.pool import DecodingPool, Request, default_workers
+from farkas_exp.data.files.pool import DecodingPool, Request, workers_for
 from farkas_exp.data.files.resize import Reduction, resize_folder
 from farkas_exp.measures.work import multiply_adds
 from farkas_exp.models.create import create_model
@@ -46,9 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--root", type=Path, help="a folder that holds train/<class>/* and val/<class>/*")
     parser.add_argument("--images", type=int, default=256, help="how many images are decoded in a round")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument(
-        "--workers", type=int, nargs="+", default=[default_workers()], help="numbers of processes to try"
-    )
+    parser.add_argument("--workers", type=int, nargs="+", default=[workers_for()], help="numbers of processes to try")
     parser.add_argument("--model", default="resnet50_imagenet", help="the network whose training rate is measured")
     parser.add_argument(
         "--rate", type=float, help="images/s that the GPU trains at 224 pixels, in place of a measurement"

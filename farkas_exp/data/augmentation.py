@@ -5,7 +5,8 @@ then a window into that buffer, and a batch of crops is one `index_select` of wi
 over images. Neighbours share their padding, since a window leaves a row where the next one's padding begins.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,8 +14,7 @@ from torch import Tensor
 from farkas_exp.config.schema import AugmentationConfig
 
 
-@dataclass(frozen=True)
-class EpochPlan:
+class EpochPlan(NamedTuple):
     """The random choices of one epoch, in the order in which the images come.
 
     Attributes:
@@ -33,12 +33,11 @@ class EpochPlan:
 
     def to(self, device: torch.device) -> "EpochPlan":
         """The same plan on `device`, in one transfer."""
-        stacked = torch.stack([getattr(self, name) for name in self.__dataclass_fields__]).to(device)
-        return EpochPlan(*stacked.unbind())
+        return EpochPlan(*torch.stack(self).to(device))
 
     def rows(self, index: Tensor) -> "EpochPlan":
         """The images at these places of the epoch."""
-        return replace(self, **{name: getattr(self, name)[index] for name in self.__dataclass_fields__})
+        return EpochPlan(*(values[index] for values in self))
 
 
 def plan_epoch(

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from torch import nn
+import torch
+from torch import nn
 
 _FUSED: ContextVar[bool] = ContextVar("farkas_exp_fused", default=True)
 
@@ -29,8 +29,6 @@ def fused_allowed() -> bool:
 
     Nor under `torch.compile`, which fuses the plain formulas itself; not every version of it can trace a `ContextVar`.
     """
-    import torch
-
     if torch.compiler.is_compiling():
         return False
     return _FUSED.get() and not torch._C._are_functorch_transforms_active()
@@ -41,8 +39,6 @@ def allow_tf32(allowed: bool) -> None:
 
     By PyTorch's older switches, which its compiler reads, and then by the newer ones, whatever else is set there.
     """
-    import torch
-
     torch.set_float32_matmul_precision("high" if allowed else "highest")
     torch.backends.cudnn.allow_tf32 = allowed
     for place in _places():
@@ -52,8 +48,6 @@ def allow_tf32(allowed: bool) -> None:
 
 def _places() -> list[Any]:
     """What has a precision of its own, from PyTorch 2.9 on; what it has not is inherited."""
-    import torch
-
     backends: Any = torch.backends
     if not hasattr(backends, "fp32_precision"):
         return []
@@ -63,8 +57,6 @@ def _places() -> list[Any]:
 
 def tf32_in_convolutions() -> bool:
     """Whether a GPU's convolutions may use TF32 here and now."""
-    import torch
-
     cudnn: Any = torch.backends.cudnn
     try:
         return cudnn.allow_tf32
@@ -75,8 +67,6 @@ def tf32_in_convolutions() -> bool:
 @contextmanager
 def single_precision(tf32: bool = False) -> Iterator[None]:
     """Multiply in full single precision within the block, in this process, or by TF32."""
-    import torch
-
     try:
         products = torch.get_float32_matmul_precision()
     except RuntimeError:  # as above; it was at its default then
@@ -95,7 +85,7 @@ def single_precision(tf32: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def in_mode(network: "nn.Module", training: bool) -> Iterator[None]:
+def in_mode(network: nn.Module, training: bool) -> Iterator[None]:
     """Put a network in the mode of training or evaluation within the block; each module gets its own back."""
     modes = {module: module.training for module in network.modules()}
     try:

@@ -126,7 +126,6 @@ class Regularizer(Method):
 
     @classmethod
     def refuses(cls, config: Config, world_size: int) -> None:
-        """See `Method`."""
         own = config.regularizer
         if "strength" in REGULARIZERS[own.name].options and not own.strength:
             raise UserError(
@@ -135,7 +134,6 @@ class Regularizer(Method):
 
     @property
     def alone(self) -> bool:
-        """See `Method`."""
         return self.config.regularizer.alone
 
 

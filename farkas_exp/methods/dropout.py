@@ -30,7 +30,7 @@ class Dropout(Method):
 
     @classmethod
     def executed_as(cls, config: Config, mode: str) -> str:
-        """See `Method`; a rate that changes cannot be recorded."""
+        # a rate that changes cannot be recorded
         if not config.dropout.anneal or mode == "none":
             return mode
         if config.compile != "auto":

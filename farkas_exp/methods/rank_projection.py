@@ -44,18 +44,12 @@ def map_sizes(model: nn.Module, images: Tensor) -> dict[nn.Module, tuple[int, in
     return sizes
 
 
-def low_rank(values: Tensor, threshold: float) -> Tensor:
-    """RankMin: singular values below the threshold become zero."""
-    return torch.where(values < threshold, torch.zeros_like(values), values)
-
-
-def high_rank(values: Tensor, threshold: float) -> Tensor:
-    """RankMax: singular values above the threshold are lowered to it, and so become more equal."""
-    return values.clamp(max=threshold)
-
-
-PROJECTIONS: Mapping[str, Callable[[Tensor, float], Tensor]] = {"rank_min": low_rank, "rank_max": high_rank}
-"""What happens to the singular values, by the name of the callback."""
+PROJECTIONS: Mapping[str, Callable[[Tensor, float], Tensor]] = {
+    "rank_min": lambda values, threshold: values.masked_fill(values < threshold, 0),
+    "rank_max": lambda values, threshold: values.clamp(max=threshold),
+}
+"""What happens to the singular values, by the name of the callback: those below the threshold become zero, or those
+above it are lowered to it, and so become more equal."""
 
 
 def project_weight(weight: Tensor, size: tuple[int, int], change: Callable[[Tensor], Tensor]) -> Tensor:

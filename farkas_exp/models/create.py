@@ -129,12 +129,10 @@ def _kit(
         raise unknown("normalization.position", position, positions)
     affine = network.affine if normalization.affine is None else normalization.affine
     cutoff = ACTIVATIONS[activation.name].cutoff if activation.cutoff is None else activation.cutoff
-    named = {"aggregation" if key == "name" else key: value for key, value in vars(aggregation).items()}
-    append = named.pop("append")
     return LayerKit(
         farkas=network.farkas,
-        appends=network.appends and append,
-        rule=FarkasRule(cutoff=cutoff, **named),
+        appends=network.appends and aggregation.append,
+        rule=FarkasRule(aggregation.name, aggregation.margin, cutoff, aggregation.learn_lambda),
         activation=activation,
         normalization=dataclasses.replace(normalization, position=position, affine=affine),
     )

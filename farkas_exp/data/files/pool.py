@@ -38,14 +38,9 @@ PIECE = 16
 """Images in a piece; also the most that a worker still decodes for a reader that is gone."""
 
 
-def default_workers(ranks: int = 1) -> int:
-    """The cores for each rank on this machine."""
-    return max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", ranks)))
-
-
-def workers_for(asked: int | None, ranks: int = 1) -> int:
-    """The decoding processes of `dataset.workers`; by default one for each of the cores of a rank."""
-    return default_workers(ranks) if asked is None else asked
+def workers_for(asked: int | None = None, ranks: int = 1) -> int:
+    """The decoding processes of `dataset.workers`; by default one for each of the cores of a rank on this machine."""
+    return max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", ranks))) if asked is None else asked
 
 
 class Request(NamedTuple):

@@ -15,7 +15,7 @@ from farkas_exp.data.files.copies import copy_root
 from farkas_exp.data.files.decode import opened, to_rgb
 from farkas_exp.data.files.entries import is_picture
 from farkas_exp.data.files.listing import ANNOTATIONS, EVALUATION_FOLDERS, ImageFiles, ImageSets, list_images
-from farkas_exp.data.files.pool import DecodingPool, default_workers
+from farkas_exp.data.files.pool import DecodingPool, workers_for
 from farkas_exp.machine.commands import command
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.files import replacing
@@ -181,7 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("source", type=Path, help="a folder that holds train/<class>/* and val/<class>/*")
     parser.add_argument("target", type=Path, nargs="?", help="where the copy goes (default: <source>-<size>)")
     parser.add_argument("size", type=partial(_count, key="size"), help="size=160: pixels of the shorter side")
-    workers, about = default_workers(), "processes (default: one for each core; 0: none)"
+    workers, about = workers_for(), "processes (default: one for each core; 0: none)"
     parser.add_argument("--workers", type=partial(_count, least=0), default=workers, help=about)
     parser.add_argument("--area", action="store_true", help="average areas, and write PNG: for very small copies")
     parser.add_argument(
