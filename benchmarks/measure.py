@@ -8,13 +8,13 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from farkas_exp.kernels import native_library
+from farkas_exp.machine.cores import processor
 
 
 def device() -> torch.device:
@@ -54,14 +54,9 @@ def ratio(seconds: Mapping[str, list[float]], name: str, base: str) -> float:
 
 def machine() -> dict[str, Any]:
     """The machine's name, processor, threads and versions."""
-    processor = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
-        processor = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), processor)
     return {
         "host": platform.node(),
-        "processor": processor,
+        "processor": processor(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": platform.platform(),

@@ -1,6 +1,18 @@
-"""The cores and the memory of this machine, without torch."""
+"""The processor, its cores and the memory of this machine, without torch."""
 
 import os
+import platform
+from contextlib import suppress
+from pathlib import Path
+
+
+def processor() -> str:
+    """The processor's name."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def cores() -> int:

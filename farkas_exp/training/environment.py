@@ -6,7 +6,6 @@ import shlex
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from farkas_exp.config.extensions import foreign_code
 from farkas_exp.config.schema import TORCH_COMPILE_MODES
 from farkas_exp.data.base import DataInfo
 from farkas_exp.data.files.prints import check_same
-from farkas_exp.machine.cores import cores
+from farkas_exp.machine.cores import cores, processor
 from farkas_exp.machine.errors import UserError
 from farkas_exp.models.kernels import kernels_in_use
 from farkas_exp.runs import RunDirectory, read_data, read_json, read_run, read_starts, write_json
@@ -88,7 +87,7 @@ def _start(config: Config, trainer: Trainer, state: TrainerState) -> dict[str, A
         "torch": torch.__version__,
         "platform": platform.platform(),
         "host": platform.node(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{processor()}, {cores()} cores",
         "device_type": device.type,
         "threads": torch.get_num_threads(),
         "world_size": trainer.processes.world_size,
@@ -115,12 +114,3 @@ def _git_commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _processor() -> str:
-    """The processor's name and the number of cores this process may use."""
-    name = platform.processor() or platform.machine()
-    with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
-    return f"{name}, {cores()} cores"

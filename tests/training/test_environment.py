@@ -5,6 +5,7 @@ import torch
 
 from farkas_exp import runs
 from farkas_exp.launch import execution
+from farkas_exp.machine.cores import cores
 from farkas_exp.runs import open_run, read_json, read_starts
 from farkas_exp.training import environment
 from tests.configs import config
@@ -50,7 +51,7 @@ def test_each_start_has_an_entry_and_other_threads_are_a_warning(tmp_path, monke
     [
         (lambda patched: patched.setattr(torch, "__version__", "2.99"), "torch 2.99"),
         (lambda patched: patched.setattr(environment, "_git_commit", lambda: "abc"), "commit abc"),
-        (lambda patched: patched.setattr(environment, "_processor", lambda: "Z80, 1 cores"), "device Z80, 1 cores"),
+        (lambda patched: patched.setattr(environment, "processor", lambda: "Z80"), f"device Z80, {cores()} cores"),
     ],
 )
 def test_whatever_moves_the_last_digits_is_named(tmp_path, monkeypatch, capsys, change, words):
