@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.measure import device, machine, synchronize
+from benchmarks.measure import device, interleaved, machine
 from benchmarks.networks import Steps
 from farkas_exp.data.files.copies import copy_for, copy_root
 from farkas_exp.data.files.decode import RandomCrop, View
@@ -145,14 +145,8 @@ def training_rate(name: str, size: int, batch: int, steps: int = 20) -> float:
     """Images/s of training steps in bf16, the images already on the GPU."""
     how: dict[str, Any] = {"precision": "bf16", "image_size": size, "classes": 1000}
     step = Steps(name, batch, normalization="batch", aggregation="mean", **how)
-    for _ in range(5):
-        step()
-    synchronize()
-    started = time.perf_counter()
-    for _ in range(steps):
-        step()
-    synchronize()
-    return steps * batch / (time.perf_counter() - started)
+    (seconds,) = interleaved({"steps": lambda: [step() for _ in range(steps)]}, rounds=1)["steps"]
+    return steps * batch / seconds
 
 
 def text(found: dict[str, Any]) -> str:

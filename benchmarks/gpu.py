@@ -22,19 +22,16 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from benchmarks.measure import interleaved, machine, medians, ratio, synchronize
+from benchmarks.loops import made_trainer
+from benchmarks.measure import interleaved, machine, matmul_rate, medians, ratio, synchronize
 from benchmarks.networks import Steps
-from farkas_exp.config import parse
-from farkas_exp.data.base import Batching
-from farkas_exp.data.build import build_data
 from farkas_exp.layers.paths import single_precision
 from farkas_exp.machine.signals import StopRequest
 from farkas_exp.measures.work import multiply_adds
 from farkas_exp.models.create import create_model
-from farkas_exp.training.building import build_model
 from farkas_exp.training.execution import WARM_UP_STEPS, CapturedStep
-from farkas_exp.training.optimizer import build_optimizer, keep_rates
-from farkas_exp.training.trainer import Trainer, TrainerState
+from farkas_exp.training.optimizer import keep_rates
+from farkas_exp.training.trainer import TrainerState
 
 GPU = torch.device("cuda")
 BATCH = 128
@@ -105,13 +102,10 @@ def recorded(function: Callable[[], Any], repeats: int = 100) -> float:
 def ceilings() -> dict[str, float]:
     """What the card does at best: products, copies, and the launches of a recording."""
     found = {}
-    a, b = (torch.randn(PRODUCT, PRODUCT, device=GPU) for _ in range(2))
     for name in PRECISIONS:
-        dtype = torch.bfloat16 if name == "bf16" else torch.float32
-        x, y = a.to(dtype), b.to(dtype)
         with single_precision(name == "tf32"):
-            seconds = interleaved({"product": lambda x=x, y=y: x @ y}, rounds=5, warm_up=2)["product"]
-        found[f"{name}_tflops"] = 2 * PRODUCT**3 / min(seconds) / 1e12
+            rate = matmul_rate(torch.bfloat16 if name == "bf16" else torch.float32, PRODUCT)
+        found[f"{name}_tflops"] = rate / 1e12
     big = torch.empty(COPIED, device=GPU)
     other = torch.empty_like(big)
     seconds = interleaved({"copy": lambda: other.copy_(big)}, rounds=5, warm_up=2)["copy"]
@@ -218,17 +212,14 @@ def bench_channels() -> list[dict[str, Any]]:
 def bench_trainer(rounds: int) -> dict[str, float]:
     """An epoch of the trainer, with its data, against the same number of bare recorded steps."""
     values = {
-        "model": {"name": "farkasnet34"}, "lr": {"value": 0.01}, "wandb": {"mode": "disabled"}, "batch_size": BATCH,
+        "model": {"name": "farkasnet34"}, "lr": {"value": 0.01}, "batch_size": BATCH,
         "dataset": {
             "name": "synthetic", "image_size": 32, "train_size": STEPS_OF_THE_TRAINER * BATCH, "test_size": 64,
             "num_classes": 10,
         },
     }  # fmt: skip
-    config = parse(values)
-    data = build_data(config.dataset, config.augmentation, Batching(BATCH, 0, GPU))
-    model = build_model(config, data, GPU)
-    trainer = Trainer(config, model, build_optimizer(model, config.optimizer, 0.01), data, GPU)
-    steps = RunOfSteps("farkasnet34")
+    trainer = made_trainer(values)
+    data, steps = trainer.data, RunOfSteps("farkasnet34")
 
     def epoch() -> None:
         trainer.train_epoch(TrainerState(), StopRequest())

@@ -19,11 +19,10 @@ from benchmarks.measure import device, interleaved, medians, ratio
 from farkas_exp.config import parse
 from farkas_exp.config.schema import AugmentationConfig
 from farkas_exp.data.base import Arrays, Batching
-from farkas_exp.data.build import build_data
 from farkas_exp.data.device import DeviceData
+from farkas_exp.machine.processes import ALONE
 from farkas_exp.machine.signals import StopRequest
-from farkas_exp.training.building import build_model
-from farkas_exp.training.optimizer import build_optimizer
+from farkas_exp.training.session import build_trainer
 from farkas_exp.training.trainer import Trainer, TrainerState
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -91,7 +90,7 @@ def bench_trainer(quick: bool = False) -> Iterator[dict[str, Any]]:
         "farkasnet18, 8x8, batch 16": {"batch_size": 16, "dataset": _synthetic(8, 640)},
     }
     for name, case in list(cases.items())[1 if quick else 0 :]:
-        values = {"model": {"name": name.split(",")[0]}, "lr": {"value": 0.01}, "wandb": {"mode": "disabled"}, **case}
+        values = {"model": {"name": name.split(",")[0]}, "lr": {"value": 0.01}, **case}
         values["augmentation"] = {"crop_padding": 1, "cutout": 2}
         candidates = {"trainer": _trainer_epoch({**values, "compile": "none"}), "bare": _bare_epoch(values)}
         if device().type == "cuda":
@@ -108,29 +107,26 @@ def _synthetic(size: int, count: int) -> dict[str, Any]:
     return {"name": "synthetic", "image_size": size, "train_size": count, "test_size": 64, "num_classes": 10}
 
 
-def _parts(values: dict[str, Any]) -> tuple[Any, ...]:
-    config = parse(values)
-    data = build_data(config.dataset, config.augmentation, Batching(config.batch_size, 0, device()))
-    model = build_model(config, data, device())
-    return config, data, model, build_optimizer(model, config.optimizer, config.lr.value)
+def made_trainer(values: dict[str, Any]) -> Trainer:
+    """The trainer of a configuration, alone on the device that is measured."""
+    return build_trainer(parse({**values, "wandb": {"mode": "disabled"}}), ALONE)
 
 
 def _trainer_epoch(values: dict[str, Any]) -> Callable[[], None]:
-    config, data, model, optimizer = _parts(values)
-    trainer = Trainer(config, model, optimizer, data, device())
+    trainer = made_trainer(values)
     return lambda: trainer.train_epoch(TrainerState(), StopRequest()) and None
 
 
 def _bare_epoch(values: dict[str, Any]) -> Callable[[], None]:
-    _, data, model, optimizer = _parts(values)
+    parts = made_trainer({**values, "compile": "none"})
 
     def epoch() -> None:
-        model.train()
-        for images, labels in data.train_batches(0):
-            loss = F.cross_entropy(model(images), labels)
-            optimizer.zero_grad(set_to_none=True)
+        parts.model.train()
+        for images, labels in parts.data.train_batches(0):
+            loss = F.cross_entropy(parts.model(images), labels)
+            parts.optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            optimizer.step()
+            parts.optimizer.step()
 
     return epoch
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import gpu, networks
+from benchmarks import gpu, loops, networks
 from farkas_exp.models.create import create_model
 from farkas_exp.training import execution
 
@@ -34,8 +34,8 @@ def on_a_cpu(monkeypatch):
     small = partial(create_model, blocks=(1, 1), widths=(8, 12))
     monkeypatch.setattr(networks, "create_model", small)
     monkeypatch.setattr(gpu, "create_model", small)
-    parse, sizes = gpu.parse, {"blocks": [1], "widths": [4]}
-    monkeypatch.setattr(gpu, "parse", lambda given: parse({**given, "model": {**given["model"], **sizes}}))
+    parse, sizes = loops.parse, {"blocks": [1], "widths": [4]}
+    monkeypatch.setattr(loops, "parse", lambda given: parse({**given, "model": {**given["model"], **sizes}}))
     monkeypatch.setattr(execution, "record_cuda_graph", lambda function: (function, function()))
     for name, value in {
         "Stream": lambda: None, "stream": contextlib.nullcontext, "synchronize": lambda: None,
