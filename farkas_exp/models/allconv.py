@@ -58,14 +58,8 @@ class AllConvNet(nn.Module):
         bias = bool(plan.options.bias)
         channels = max(1, skeleton.widths[0] // 4)
         self.stem = nn.Conv2d(plan.in_channels, channels, 3, 1, 1, bias=bias)
-        blocks: list[nn.Module] = []
-        for stage, (count, width) in enumerate(zip(skeleton.blocks, skeleton.widths, strict=True)):
-            for number in range(count):
-                stride = 2 if stage > 0 and number == 0 else 1
-                blocks.append(AllConvBlock(plan.kit, channels, width, stride, bias))
-                channels = width
-        self.blocks = nn.Sequential(*blocks)
-        self.classifier = plan.classifier(channels)
+        self.blocks = nn.Sequential(*(AllConvBlock(plan.kit, *sizes, bias) for sizes in skeleton.strided(channels)))
+        self.classifier = plan.classifier(skeleton.widths[-1])
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) images to (N, num_classes) logits."""

@@ -88,14 +88,9 @@ class FixupNet(nn.Module):
         self.stem = nn.Conv2d(plan.in_channels, channels, 3, 1, 1, bias=False)
         self.stem_bias = ScalarBias()
         self.activation = kit.act()
-        blocks: list[nn.Module] = []
-        for stage, (count, width) in enumerate(zip(skeleton.blocks, skeleton.widths, strict=True)):
-            for number in range(count):
-                blocks.append(FixupBlock(kit, channels, width, 2 if stage > 0 and number == 0 else 1))
-                channels = width
-        self.blocks = nn.Sequential(*blocks)
+        self.blocks = nn.Sequential(*(FixupBlock(kit, *sizes) for sizes in skeleton.strided(channels)))
         self.classifier_bias = ScalarBias()
-        self.classifier = nn.Linear(channels, plan.num_classes)
+        self.classifier = nn.Linear(skeleton.widths[-1], plan.num_classes)
         self.reset_parameters()
 
     @torch.no_grad()

@@ -20,7 +20,7 @@ initialized as if its fan-in were 9 * channels, six times smaller (weight and bi
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -95,18 +95,18 @@ class Skeleton:
     blocks: tuple[int, ...]
     widths: tuple[int, ...]
 
+    def strided(self, channels: int) -> Iterator[tuple[int, int, int]]:
+        """Inputs, outputs and stride of each block, for `channels` from the stem and strides between stages."""
+        for stage, (count, width) in enumerate(zip(self.blocks, self.widths, strict=True)):
+            for number in range(count):
+                yield channels, width, 2 if stage > 0 and number == 0 else 1
+                channels = width
+
 
 class ResidualNet(nn.Module):
     """Stem, stages of residual blocks with transitions between them, global average pooling, a head."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        skeleton: Skeleton,
-        block: BlockOf,
-        stem: nn.Module,
-        head_bn: bool = False,
-    ) -> None:
+    def __init__(self, plan: Plan, skeleton: Skeleton, block: BlockOf, stem: nn.Module, head_bn: bool = False) -> None:
         super().__init__()
         kit = plan.kit
         self.stem = stem

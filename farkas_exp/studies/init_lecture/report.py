@@ -105,9 +105,7 @@ def variance_records() -> list[dict[str, Any]]:
 def variance_table(records: Sequence[dict[str, Any]]) -> Table:
     """The variance at the last layer beside its expectation."""
     columns = {"scaling": "{scaling}", "variance": "{variance:.4g}", "expected": "{expected:.4g}"}
-    flat = [{**r, "variance": r["variances"][-1]} for r in records]
-    for record in flat:
-        del record["variances"]
+    flat = [{**{k: v for k, v in r.items() if k != "variances"}, "variance": r["variances"][-1]} for r in records]
     notes = (
         f"z^(l+1) = α (z^l + β W^l relu(z^l)), W^l ~ N(0, 2/d), L = {BRANCHES} branches, z^0 ~ N(0, 1); the mean square"
         " of z^L. BN: of each unit before the ReLU; the branch then has variance 1, so the sum has β² l + 1 after l"
