@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -44,6 +45,7 @@ def make_run(
     reason: str | None = None,
     result: dict[str, Any] | None = None,
     rows: list[dict[str, Any]] | None = None,
+    diagnostics: Iterable[dict[str, Any]] = (),
 ) -> Path:
     """Write a run directory of `config` and `seed` in the given state, with curves that end on `test_error`."""
     if (known := repr(config)) not in _PARSED:
@@ -58,6 +60,8 @@ def make_run(
     write_json(run.record, {**record, "created": "2026-01-01T00:00:00", "config": to_dict(parsed)})
     write_json(run.state, {"state": state, "epoch": done, "epochs": parsed.epochs, "test_error": test_error})
     write_text(run.metrics, _made_lines(done, test_error, seed) if rows is None else _lines(rows))
+    if diagnostics:
+        write_text(run.diagnostics, _lines(diagnostics))
     if state in ("finished", "failed"):
         outcome = {
             "schema": 1, "status": state, "reason": reason, "epochs": done, "test_error": test_error,
@@ -75,7 +79,7 @@ def _made_lines(epochs: int, last_error: float, seed: int) -> str:
     return _lines(made_rows(epochs, last_error, seed))
 
 
-def _lines(rows: list[dict[str, Any]]) -> str:
+def _lines(rows: Iterable[dict[str, Any]]) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 

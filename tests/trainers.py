@@ -3,25 +3,16 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from farkas_exp.data.base import Batching
-from farkas_exp.data.build import build_data
-from farkas_exp.training.building import build_model
-from farkas_exp.training.optimizer import build_optimizer
+from farkas_exp.machine.processes import ALONE
+from farkas_exp.training.session import build_trainer
 from farkas_exp.training.trainer import Trainer, TrainerState
 from tests.configs import config
-
-CPU = torch.device("cpu")
 
 SMALL = {"model": {"name": "mlp", "depth": 1, "width": 6, "blocks": None, "widths": None}}
 
 
 def made_trainer(**overrides: Any) -> Trainer:
-    made = config(**{**SMALL, "normalization": {"name": "none"}, **overrides})
-    data = build_data(made.dataset, made.augmentation, Batching(made.batch_size, made.seed))
-    model = build_model(made, data, CPU)
-    return Trainer(made, model, build_optimizer(model, made.optimizer, made.lr.value), data, CPU)
+    return build_trainer(config(**{**SMALL, "normalization": {"name": "none"}, **overrides}), ALONE)
 
 
 @dataclass

@@ -9,12 +9,9 @@ from farkas_exp.layers.augmented import augment_bias, augment_weight
 from farkas_exp.layers.farkas import FarkasConv2d
 from farkas_exp.layers.paths import plain_path
 from farkas_exp.layers.rule import FarkasRule
+from tests.networks import normal
 
 SHAPES = {"linear": (4, 7), "conv": (4, 3, 3, 3), "1x1": (4, 3, 1, 1), "one free row": (1, 3, 3, 3)}
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def parameters(shape, last_bias, margin=0.0, aggregation="sum"):

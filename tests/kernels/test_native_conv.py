@@ -13,6 +13,7 @@ from farkas_exp.layers.farkas import FarkasConv2d
 from farkas_exp.layers.paths import plain_path
 from farkas_exp.layers.residual import FarkasResidualConv2d
 from farkas_exp.models.create import create_model
+from tests.networks import normal
 
 needs_compiler = pytest.mark.skipif(native_library.library() is None, reason="no C++ compiler")
 RELU = Activation("relu")
@@ -34,10 +35,6 @@ def threads(monkeypatch):
     yield torch.set_num_threads
     torch.set_num_threads(before)
     native_conv._described.cache_clear()
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def blocks(count):
@@ -65,7 +62,7 @@ def layer_of(kind, inputs, free, kernel, **options):
     layer = NATIVE[kind](inputs, outputs, kernel, padding=kernel // 2, dtype=torch.float64, **options)
     with torch.no_grad():
         for number, parameter in enumerate(layer.parameters()):
-            parameter.copy_(draw(*parameter.shape, seed=10 + number))
+            parameter.copy_(normal(*parameter.shape, seed=10 + number))
     return layer
 
 
@@ -90,9 +87,9 @@ def test_values_and_gradients_are_those_of_the_plain_formula(count, inputs, free
     layer = layer_of(kind, inputs, free, kernel, aggregation="mean", margin=0.3)
     with torch.no_grad():
         layer.bias[-1] = 1.0  # active, its max decided
-    hidden = draw(blocks(count), inputs, height, width, seed=1)
-    shortcut = draw(blocks(count), free, height, width, seed=2) if kind is FarkasResidualConv2d else None
-    cotangent = draw(blocks(count), free + 1, height, width, seed=3)
+    hidden = normal(blocks(count), inputs, height, width, seed=1)
+    shortcut = normal(blocks(count), free, height, width, seed=2) if kind is FarkasResidualConv2d else None
+    cotangent = normal(blocks(count), free + 1, height, width, seed=3)
     results = []
     for exact in (True, False):
         leaves = [t if exact else batch_last(t.float()) for t in (hidden, shortcut) if t is not None]
@@ -129,7 +126,7 @@ def test_the_last_bias_follows_the_rule_with_its_gradient(last_bias):
 @pytest.mark.parametrize("count", [2, 3])
 def test_threads_agree_and_repeat_bitwise(count, threads):
     layer = layer_of(FarkasResidualConv2d, 5, 6, 3).float()
-    leaves = [batch_last(draw(blocks(3), c, 9, 6, seed=c).float()).requires_grad_() for c in (5, 6)]
+    leaves = [batch_last(normal(blocks(3), c, 9, 6, seed=c).float()).requires_grad_() for c in (5, 6)]
 
     def results(number):
         threads(number)
@@ -184,7 +181,7 @@ def test_a_network_has_the_gradients_of_its_plain_path(name, more, options):
     """Images that do not fill a vector go through PyTorch."""
     torch.manual_seed(0)
     model = accelerate(create_model(name, blocks=(2, 1), widths=(8, 12), image_size=16, **options), CPU)
-    images = draw(blocks(5) + more, 3, 16, 16).float().requires_grad_()
+    images = normal(blocks(5) + more, 3, 16, 16).float().requires_grad_()
     results = []
     for plain, output in on_both_paths(model, images):
         assert is_native(output) is not plain
@@ -196,7 +193,7 @@ def test_a_network_has_the_gradients_of_its_plain_path(name, more, options):
 @needs_compiler
 def test_a_second_derivative_is_pytorchs():
     model, results = small_net(), []
-    images = draw(blocks(1), 3, 16, 16).float().requires_grad_()
+    images = normal(blocks(1), 3, 16, 16).float().requires_grad_()
     for _, output in on_both_paths(model, images):
         parameters = [images, *model.parameters()]
         first = torch.autograd.grad(output.square().sum(), parameters, create_graph=True)
@@ -217,7 +214,7 @@ def test_a_second_derivative_is_pytorchs():
     ],
 )
 def test_networks_that_can_keep_the_memory_format_use_it(options, used):
-    images = draw(blocks(1), 3, 16, 16).float()
+    images = normal(blocks(1), 3, 16, 16).float()
     model = small_net(**options)
     assert is_native(model(images)) is used
     with plain_path():
@@ -228,16 +225,16 @@ def test_networks_that_can_keep_the_memory_format_use_it(options, used):
 @needs_compiler
 def test_it_is_not_used_under_autocast_or_for_few_images():
     model = small_net()
-    assert not is_native(model(draw(blocks(1) - 1, 3, 16, 16).float()))
+    assert not is_native(model(normal(blocks(1) - 1, 3, 16, 16).float()))
     with torch.autocast("cpu", torch.bfloat16):
-        assert not is_native(model(draw(blocks(1), 3, 16, 16).float()))
+        assert not is_native(model(normal(blocks(1), 3, 16, 16).float()))
 
 
 @needs_compiler
 @pytest.mark.parametrize("options", [{"stride": 2}, {"padding": 0}, {"dilation": 2, "padding": 2}, {"kernel_size": 5}])
 def test_other_convolutions_take_the_memory_format_too(options):
     layer = BatchLastFarkasConv2d(3, 5, **{"kernel_size": 3, "padding": 1, **options})
-    images = draw(blocks(1), 3, 8, 8).float()
+    images = normal(blocks(1), 3, 8, 8).float()
     output = layer(batch_last(images))
     assert not is_native(output)
     torch.testing.assert_close(output, layer(images))
@@ -246,8 +243,8 @@ def test_other_convolutions_take_the_memory_format_too(options):
 def test_it_can_be_switched_off(monkeypatch):
     model = small_net()
     monkeypatch.setenv("FARKAS_EXP_NATIVE", "0")
-    assert not is_native(model(draw(64, 3, 16, 16).float()))
-    assert not is_native(small_net()(draw(64, 3, 16, 16).float()))
+    assert not is_native(model(normal(64, 3, 16, 16).float()))
+    assert not is_native(small_net()(normal(64, 3, 16, 16).float()))
 
 
 def test_what_was_compiled_for_one_processor_is_not_loaded_on_another(tmp_path, monkeypatch):
@@ -265,7 +262,7 @@ def test_without_a_compiler_everything_works(monkeypatch):
     native_library.library.cache_clear()
     try:
         assert not native_library.available()
-        assert small_net()(draw(64, 3, 16, 16).float()).shape == (64, 10)
+        assert small_net()(normal(64, 3, 16, 16).float()).shape == (64, 10)
     finally:
         native_library.library.cache_clear()
 
@@ -274,7 +271,7 @@ def test_without_a_compiler_everything_works(monkeypatch):
 def test_training_follows_the_plain_path():
     """Ten steps at learning rate 0.05; rounding differs, so the losses agree to 1e-4."""
     curves = []
-    images, labels = draw(blocks(2), 3, 16, 16, seed=4).float(), torch.arange(blocks(2)) % 10
+    images, labels = normal(blocks(2), 3, 16, 16, seed=4).float(), torch.arange(blocks(2)) % 10
     for plain in (False, True):
         model = small_net()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
@@ -297,7 +294,7 @@ def test_training_follows_the_plain_path():
 @needs_compiler
 def test_several_threads_may_convolve_at_once():
     layer = BatchLastFarkasConv2d(3, 5, 3, padding=1)
-    images = batch_last(draw(blocks(2), 3, 8, 8).float())
+    images = batch_last(normal(blocks(2), 3, 8, 8).float())
     expected, seen = layer(images), []
     workers = [threading.Thread(target=lambda: seen.append(layer(images))) for _ in range(4)]
     for worker in workers:

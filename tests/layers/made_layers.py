@@ -1,12 +1,19 @@
-"""Farkas layers in double precision with parameters that a seed gives, and inputs for them."""
+"""Farkas layers in double precision with parameters that a seed gives, and the algorithms as the paper prints them."""
 
 import torch
 
 from farkas_exp.layers.farkas import FarkasConv2d, FarkasLinear
+from farkas_exp.layers.residual import FarkasResidualConv2d
+from tests.networks import normal
 
 
-def normal(*shape, seed=0, scale=1.0):
-    return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+def appended(y, bias, aggregate):
+    """What Algorithms 1 and 2 do with y before their ReLU, line by line; channels in dimension 1."""
+    y_bar = -aggregate(y, dim=1, keepdim=True)
+    b_bar = torch.max(-aggregate(bias[:-1], dim=0), bias[-1])
+    y = torch.cat((y, y_bar), dim=1)
+    b = torch.cat((bias[:-1], b_bar[None]))
+    return y + b.view(1, -1, *[1] * (y.dim() - 2))
 
 
 def scatter_parameters(layer, seed, bias_shift=0.0):
@@ -23,6 +30,13 @@ def linear(rule, inputs=6, outputs=5, **options):
     return FarkasLinear(
         inputs, outputs, aggregation=aggregation, learn_lambda=rule == "learned", dtype=torch.float64, **options
     )
+
+
+def residual(aggregation="sum", kernel=3, seed=0, **options):
+    layer = FarkasResidualConv2d(
+        3, 5, kernel, padding=kernel // 2, aggregation=aggregation, dtype=torch.float64, **options
+    )
+    return scatter_parameters(layer, seed)
 
 
 def conv(rule, geometry, **options):

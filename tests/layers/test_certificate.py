@@ -9,7 +9,8 @@ import torch
 from farkas_exp.layers.certificate import certify
 from farkas_exp.layers.farkas import FarkasConv2d, FarkasLinear
 from farkas_exp.machine.errors import UserError
-from tests.layers.made_layers import conv, linear, normal, scatter_parameters
+from tests.layers.made_layers import conv, linear, scatter_parameters
+from tests.networks import normal
 
 
 def test_certify_gives_the_attained_margin_over_samples_and_positions():

@@ -9,7 +9,8 @@ from farkas_exp.layers.certificate import certify, lambda_b
 from farkas_exp.layers.farkas import FarkasConv2d, FarkasLinear, farkas_conv2d, farkas_linear
 from farkas_exp.layers.rule import FarkasRule
 from farkas_exp.machine.errors import UserError
-from tests.layers.made_layers import conv, linear, normal, scatter_parameters
+from tests.layers.made_layers import appended, conv, linear, scatter_parameters
+from tests.networks import normal
 
 AGG = {"sum": torch.sum, "mean": torch.mean}
 RULES = ["sum", "mean", "learned"]
@@ -164,16 +165,6 @@ def test_the_guarantee_survives_training_against_it(rule):
 # Algorithm 1
 
 
-def algorithm1(apply, weight, bias, aggregate):
-    """Algorithm 1 line by line, without its ReLU; `apply(W)` is the layer without bias, channels in dimension 1."""
-    y = apply(weight)
-    y_bar = -aggregate(y, dim=1, keepdim=True)
-    b_bar = torch.max(-aggregate(bias[:-1], dim=0), bias[-1])
-    y = torch.cat((y, y_bar), dim=1)
-    b = torch.cat((bias[:-1], b_bar[None]))
-    return y + b.view(1, -1, *[1] * (y.dim() - 2))
-
-
 def assert_equal_with_gradients(ours, reference, parameters):
     torch.testing.assert_close(ours, reference, rtol=0, atol=1e-12)
     cotangent = normal(*reference.shape, seed=99)
@@ -194,7 +185,7 @@ def test_the_linear_layer_equals_algorithm_1_with_its_gradients(aggregation, las
     with torch.no_grad():
         b[-1] = last_bias
     ours = farkas_linear(x, w, b, FarkasRule(aggregation))
-    assert_equal_with_gradients(ours, algorithm1(lambda v: F.linear(x, v), w, b, AGG[aggregation]), (x, w, b))
+    assert_equal_with_gradients(ours, appended(F.linear(x, w), b, AGG[aggregation]), (x, w, b))
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
@@ -205,9 +196,7 @@ def test_the_convolution_equals_algorithm_1_with_its_gradients(aggregation, last
     with torch.no_grad():
         b[-1] = last_bias
     ours = farkas_conv2d(x, w, b, **geometry, rule=FarkasRule(aggregation))
-    assert_equal_with_gradients(
-        ours, algorithm1(lambda v: F.conv2d(x, v, **geometry), w, b, AGG[aggregation]), (x, w, b)
-    )
+    assert_equal_with_gradients(ours, appended(F.conv2d(x, w, **geometry), b, AGG[aggregation]), (x, w, b))
 
 
 @pytest.mark.parametrize("aggregation", AGG)

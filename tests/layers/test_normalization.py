@@ -15,10 +15,7 @@ from farkas_exp.layers.rule import FarkasRule
 from farkas_exp.machine.errors import UserError
 from farkas_exp.models.kit import LayerKit, ResidualUnit, Unit
 from farkas_exp.registry import ACTIVATIONS, NORMALIZATIONS
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+from tests.networks import normal
 
 
 def norm(name, channels, spatial=True, **options):

@@ -9,23 +9,15 @@ from farkas_exp.layers.activation import Activation
 from farkas_exp.layers.certificate import certify
 from farkas_exp.layers.paths import plain_path
 from farkas_exp.layers.residual import FarkasResidualConv2d, ResidualConv2d, append_shortcut
+from tests.layers.made_layers import appended, residual
+from tests.networks import normal
 
 AGG = {"sum": torch.sum, "mean": torch.mean}
 PATHS = ["plain", "fused"]
 
 
-def normal(*shape, seed=0, scale=1.0):
-    return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def layer_of(aggregation="sum", kernel=3, seed=0, **options):
-    layer = FarkasResidualConv2d(
-        3, 5, kernel, padding=kernel // 2, aggregation=aggregation, dtype=torch.float64, **options
-    )
-    with torch.no_grad():
-        for number, parameter in enumerate(layer.parameters()):
-            parameter.copy_(normal(*parameter.shape, seed=100 * seed + number))
-    return accelerate(layer, torch.device("cpu"))
+def layer_of(aggregation="sum", kernel=3, **options):
+    return accelerate(residual(aggregation, kernel, **options), torch.device("cpu"))
 
 
 def activate(layer, hidden, shortcut, path, name="relu"):
@@ -41,18 +33,6 @@ def activate(layer, hidden, shortcut, path, name="relu"):
     return out
 
 
-def algorithm2(x, hidden, weight, bias, aggregate, padding):
-    """Algorithm 2 from its second line on, as printed."""
-    y = F.conv2d(hidden, weight, padding=padding)
-    y = x + y
-    y_bar = -aggregate(y, dim=1, keepdim=True)
-    b_bar = torch.max(-aggregate(bias[:-1], dim=0), bias[-1])
-    y = torch.cat((y, y_bar), dim=1)
-    b = torch.cat((bias[:-1], b_bar[None]))
-    y = y + b[None, :, None, None]
-    return torch.relu(y)
-
-
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("last_bias", [-9.0, 9.0])
 @pytest.mark.parametrize("kernel", [1, 3])
@@ -66,7 +46,8 @@ def test_the_layer_equals_algorithm_2_with_its_gradients(path, aggregation, kern
     if channels_last:
         hidden, x = (tensor.to(memory_format=torch.channels_last) for tensor in (hidden, x))
     inputs = (hidden.requires_grad_(), x.requires_grad_(), layer.weight, layer.bias)
-    reference = algorithm2(x, hidden, layer.weight, layer.bias, AGG[aggregation], kernel // 2)
+    y = x + F.conv2d(hidden, layer.weight, padding=kernel // 2)  # the second line of Algorithm 2
+    reference = torch.relu(appended(y, layer.bias, AGG[aggregation]))
     cotangent = normal(*reference.shape, seed=7)
     expected = torch.autograd.grad(reference, inputs, cotangent)
     ours = activate(layer, hidden, x, path)

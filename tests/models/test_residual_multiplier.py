@@ -15,6 +15,7 @@ from farkas_exp.layers.residual import FarkasResidualConv2d, ResidualBlock, Resi
 from farkas_exp.machine.errors import UserError
 from farkas_exp.models.create import create_model
 from farkas_exp.training.optimizer import build_optimizer
+from tests.layers.made_layers import scatter_parameters
 from tests.networks import SMALL, normal, with_multipliers
 
 CPU = torch.device("cpu")
@@ -27,10 +28,7 @@ def with_multiplier(layer: Any, start: float) -> Any:
 
 def layer_of(farkas: bool, **options: Any) -> Any:
     kind = FarkasResidualConv2d if farkas else ResidualConv2d
-    layer = kind(3, 5, 3, padding=1, dtype=torch.float64, **options)
-    with torch.no_grad():
-        for number, parameter in enumerate(layer.parameters()):
-            parameter.copy_(normal(*parameter.shape, seed=number))
+    layer = scatter_parameters(kind(3, 5, 3, padding=1, dtype=torch.float64, **options), 0)
     return accelerate(layer, CPU)
 
 

@@ -16,6 +16,7 @@ from farkas_exp.machine.errors import UserError
 from farkas_exp.measures.activity import measure_activity
 from farkas_exp.models.create import create_model
 from tests.configs import config
+from tests.layers.made_layers import residual
 from tests.networks import SMALL, normal
 
 SCALINGS = [Scaling(0.7, 0.3), Scaling(2.0, 3.0), Scaling(0.1, 0.2), Scaling(1.0, 5.0)]
@@ -23,10 +24,7 @@ CUTOFFS = [0.0, 0.5, -1.0]
 
 
 def farkas_layer(aggregation: str, scaling: Scaling, **options: float) -> FarkasResidualConv2d:
-    layer = FarkasResidualConv2d(3, 5, 3, padding=1, aggregation=aggregation, dtype=torch.float64, **options)
-    with torch.no_grad():
-        for number, parameter in enumerate(layer.parameters()):
-            parameter.copy_(normal(*parameter.shape, seed=number))
+    layer = residual(aggregation, **options)
     layer.set_scaling(scaling)
     return layer
 

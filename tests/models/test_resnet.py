@@ -15,6 +15,7 @@ from farkas_exp.measures.activity import measure_activity
 from farkas_exp.models.create import create_model
 from farkas_exp.models.resnet import BasicBlock, Bottleneck, Transition
 from farkas_exp.registry import NETWORKS
+from tests.layers.made_layers import appended
 from tests.networks import build, dead_points, images, parameters
 
 AGG = {"sum": torch.sum, "mean": torch.mean}
@@ -92,20 +93,13 @@ def test_a_farkas_stage_grows_by_one_channel_a_block():
 
 def algorithm1(x, layer, aggregate):
     """Algorithm 1 as printed, with a convolution that keeps the size."""
-    y = F.conv2d(x, layer.weight, padding=layer.weight.shape[-1] // 2)
-    y = torch.cat((y, -aggregate(y, dim=1, keepdim=True)), dim=1)
-    return F.relu(y + farkas_bias(layer.bias, aggregate))
-
-
-def farkas_bias(bias, aggregate):
-    return torch.cat((bias[:-1], torch.max(-aggregate(bias[:-1], dim=0), bias[-1])[None]))[None, :, None, None]
+    return F.relu(appended(F.conv2d(x, layer.weight, padding=layer.weight.shape[-1] // 2), layer.bias, aggregate))
 
 
 def algorithm2_end(x, hidden, layer, aggregate):
     """Algorithm 2 as printed, after its first line."""
     y = x + F.conv2d(hidden, layer.weight, padding=layer.weight.shape[-1] // 2)
-    y = torch.cat((y, -aggregate(y, dim=1, keepdim=True)), dim=1)
-    return F.relu(y + farkas_bias(layer.bias, aggregate))
+    return F.relu(appended(y, layer.bias, aggregate))
 
 
 def batch_norm(x):

@@ -34,17 +34,16 @@ def moons_run(runs_dir, arm, seed=0, depth=50, width=4, test_error=20.0, dead=(0
         {"epoch": i + 1, "train_error": error, "test_error": 20.0 if i == 1 else test_error, "train_loss": 0.3}
         for i, error in enumerate((50.0, 10.0, 30.0, 20.0))
     ]
-    path = make_run(runs_dir, {**made, "arm": arm}, seed=seed, rows=rows, test_error=test_error)
     layers = [
         {"units": 1, "dead_units": 1.0, "dead_points": dead[0]},
         {"units": 3, "dead_units": 0.0, "dead_points": 0.0},
     ]
-    lines = [
+    diagnostics = [
         {"epoch": 0, "layers": layers, "dead_samples": dead[0], "grad_norm": 2.0, "effective_rank": {"a": 1, "b": 3}},
         {"epoch": 4, "layers": layers, "dead_samples": dead[1], "grad_norm": 0.5, "robust_error": {"8/255": 90.0}},
     ]
-    write_text(RunDirectory(path).diagnostics, "".join(json.dumps(line) + "\n" for line in lines))
-    return path
+    made["arm"] = arm
+    return make_run(runs_dir, made, seed=seed, rows=rows, test_error=test_error, diagnostics=diagnostics)
 
 
 def test_the_table_has_last_and_best_epoch_dead_units_and_the_papers_numbers(tmp_path):
@@ -91,10 +90,7 @@ def test_the_size_of_another_experiment_has_a_table_of_its_own_without_the_paper
     moons_run(tmp_path, "Sep-UP", depth=60, width=3, regularizer__name="sep_up")
     tables = separation.report(collect(tmp_path)).tables
     assert [table.title for table in tables] == ["Two moons, 50 layers of 4 units", "Two moons, 60 layers of 3 units"]
-    assert [len(table.rows) for table in tables] == [
-        5,
-        1,
-    ]  # without runs of ours a row of the paper says nothing at 60x3
+    assert [len(table.rows) for table in tables] == [5, 1], "without runs of ours a row says nothing at 60x3"
     assert "paper" not in str(tables[1].rows)
 
 
@@ -210,8 +206,8 @@ def test_a_figure_before_or_after_training_is_one_of_the_same_epoch_of_as_many_r
     measured = {"a": ((0, 1, 4), (0, 1), ()), "b": ((0,),), "c": ((4,),), "d": ((0, 1), (4,)), "e": ((0, 1, 4),)}
     for rate, (_, seeds) in enumerate(measured.items(), 1):
         for seed, epochs in enumerate(seeds):
-            path = make_run(tmp_path, settings("mlp", lr__value=float(rate), epochs=4), seed=seed)
-            write_text(RunDirectory(path).diagnostics, "".join(json.dumps(rows[epoch]) + "\n" for epoch in epochs))
+            made = settings("mlp", lr__value=float(rate), epochs=4)
+            make_run(tmp_path, made, seed=seed, diagnostics=[rows[epoch] for epoch in epochs])
     table = landscape_table(collect(tmp_path))
     shown = [dict(zip(table.columns, row, strict=True)).get("gradient") for row in table.rows]
     assert [each.lines for each in shown] == [("8 → 4", "n = 2"), ("8 → –",), ("– → 2",), ("–",), ("8 → 2",)]
@@ -219,9 +215,8 @@ def test_a_figure_before_or_after_training_is_one_of_the_same_epoch_of_as_many_r
 
 def test_what_was_not_measured_after_the_last_epoch_is_not_shown_as_that_and_is_not_counted(tmp_path):
     for seed, last in enumerate((4, 1)):
-        path = make_run(tmp_path, settings("mlp", epochs=4), seed=seed)
         rows = [{"epoch": 0, "loss": 2.0}, {"epoch": last, "loss": 1.0}]
-        write_text(RunDirectory(path).diagnostics, "".join(json.dumps(row) + "\n" for row in rows))
+        make_run(tmp_path, settings("mlp", epochs=4), seed=seed, diagnostics=rows)
     (table,) = local_minima_mlp(collect(tmp_path)).tables
     (shown,) = [row for row in table.rows if row[0].lines[0] == "default"]
     cells = dict(zip(table.columns, shown, strict=True))
@@ -234,11 +229,10 @@ def test_what_was_not_measured_after_the_last_epoch_is_not_shown_as_that_and_is_
 def test_means_are_over_the_finished_runs_figures_that_are_numbers_at_epochs_that_are_numbers(tmp_path):
     for seed, first in enumerate((2.0, None, 8.0)):
         state = "failed" if seed == 2 else "finished"
-        path = make_run(tmp_path, settings("mlp", epochs=4), seed=seed, state=state)
         figures = {"grad_norm": 5.0, "hessian_max": None}
         rows = [{"epoch": 0, "loss": first, **figures}, {"epoch": 4, "loss": 1.0 + 2 * seed, **figures}]
         rows += [{"epoch": "5", "loss": 9.0}, {"epoch": None, "loss": 9.0}, {"loss": 9.0}]
-        write_text(RunDirectory(path).diagnostics, "".join(json.dumps(row) + "\n" for row in rows))
+        make_run(tmp_path, settings("mlp", epochs=4), seed=seed, state=state, diagnostics=rows)
     table = landscape_table(collect(tmp_path))
     (row,) = (dict(zip(table.columns, row, strict=True)) for row in table.rows)
     assert row["loss"].lines == ("2 → 2", "n = 1 → 2")
@@ -251,9 +245,8 @@ def test_means_are_over_the_finished_runs_figures_that_are_numbers_at_epochs_tha
 def test_the_end_of_a_failed_run_is_its_last_measurement_and_of_another_one_that_of_its_last_epoch(tmp_path):
     found = {}
     for seed, state in enumerate(("finished", "failed")):
-        path = make_run(tmp_path, settings("mlp", epochs=4), seed=seed, state=state)
         rows = [{"epoch": epoch, "loss": 3.0 - epoch} for epoch in (0, 1, 2)]
-        write_text(RunDirectory(path).diagnostics, "".join(json.dumps(row) + "\n" for row in rows))
+        make_run(tmp_path, settings("mlp", epochs=4), seed=seed, state=state, diagnostics=rows)
     for run in collect(tmp_path):
         found[run.state] = [at_end("loss", last)(run) for last in (False, True)]
     assert found["failed"] == [3.0, 1.0]
@@ -262,9 +255,8 @@ def test_the_end_of_a_failed_run_is_its_last_measurement_and_of_another_one_that
 
 def test_a_row_whose_runs_all_failed_keeps_what_was_measured_of_them(tmp_path):
     made = settings("mlp", init__name="bias_uniform", init__bias=50.0, epochs=4)
-    path = make_run(tmp_path, made, state="failed", reason="loss is not finite", result={"test_error": None})
-    row = {"epoch": 0, "loss": 51.4, "grad_norm": 378.0, "hessian_min": -430.0}
-    write_text(RunDirectory(path).diagnostics, json.dumps(row) + "\n")
+    row, result = {"epoch": 0, "loss": 51.4, "grad_norm": 378.0, "hessian_min": -430.0}, {"test_error": None}
+    make_run(tmp_path, made, state="failed", reason="loss is not finite", result=result, diagnostics=[row])
     (table,) = local_minima_mlp(collect(tmp_path)).tables
     (shown,) = [row for row in table.rows if row[0].lines[0] == "biases in U(-50, 50)"]
     cells = dict(zip(table.columns, shown, strict=True))
@@ -312,9 +304,8 @@ def test_a_training_of_another_length_than_the_papers_is_said_to_be_one(tmp_path
 
 def test_ranks_are_drawn_by_layer_and_kernels_over_width_and_epochs(tmp_path):
     for more in ({}, {"residual__skip": False}):
-        path = make_run(tmp_path, settings("resnet18", epochs=1, **more))
         rows = [{"epoch": epoch, "effective_rank": {"a": 3.0 - epoch, "b": 5.0}} for epoch in (0, 1)]
-        write_text(RunDirectory(path).diagnostics, "".join(json.dumps(row) + "\n" for row in rows))
+        make_run(tmp_path, settings("resnet18", epochs=1, **more), diagnostics=rows)
     figure = rank(collect(tmp_path)).figures["rank"]()
     panels = figure.axes
     assert "one run, of the smallest seed" in figure.get_supxlabel()
@@ -324,17 +315,15 @@ def test_ranks_are_drawn_by_layer_and_kernels_over_width_and_epochs(tmp_path):
     assert not any("mlp" in row[0].lines[0] for row in rank(collect(tmp_path)).tables[0].rows), "none was trained"
     for width in (8, 16):
         made = settings("mlp", epochs=1, model__width=width, model__depth=3)
-        path = make_run(tmp_path / "ntk", made, result={"parameters": 100 * width})
         figures = {"ntk_correlation": 0.9, "ntk_relative": 0.2, "ntk_norm": 7.0, "param_change": 1.5, "param_norm": 3.0}
         rows = [{"epoch": epoch, **figures} for epoch in (0, 1)]
-        write_text(RunDirectory(path).diagnostics, "".join(json.dumps(row) + "\n" for row in rows))
+        make_run(tmp_path / "ntk", made, result={"parameters": 100 * width}, diagnostics=rows)
     report = ntk_width(collect(tmp_path / "ntk"))
     assert [row[0].lines[0] for row in report.tables[0].rows] == ["mlp 3 deep, width 8", "mlp 3 deep, width 16"]
     axes = report.figures["ntk_width"]().axes
     assert list(axes[1].lines[0].get_xdata()) == [800, 1600]
     faster = settings("mlp", epochs=1, model__width=16, model__depth=3, lr__value=0.5)
-    path = make_run(tmp_path / "ntk", faster, result={"parameters": 1600})
-    write_text(RunDirectory(path).diagnostics, json.dumps({"epoch": 1, "ntk_correlation": 0.1}) + "\n")
+    make_run(tmp_path / "ntk", faster, result={"parameters": 1600}, diagnostics=[{"epoch": 1, "ntk_correlation": 0.1}])
     other = ntk_width(collect(tmp_path / "ntk")).figures["ntk_width"]().axes[1].lines[0]
     assert sorted(other.get_ydata()) == [0.1, 0.9, 0.9], "not averaged with runs of another setting"
     assert [label.get_text() for label in axes[3].get_xticklabels()] == ["0", "1"]

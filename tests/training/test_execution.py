@@ -12,6 +12,7 @@ from farkas_exp.data.base import Batching
 from farkas_exp.data.build import build_data
 from farkas_exp.launch import execution
 from farkas_exp.machine.errors import UserError
+from farkas_exp.machine.processes import ALONE
 from farkas_exp.machine.signals import StopRequest
 from farkas_exp.registry import OPTIMIZERS
 from farkas_exp.runs import open_run, read_json
@@ -24,16 +25,13 @@ from farkas_exp.training.execution import (
     choose_mode,
     record_cuda_graph,
 )
-from farkas_exp.training.optimizer import build_optimizer
+from farkas_exp.training.session import build_trainer
 from farkas_exp.training.trainer import Trainer, TrainerState
 from tests.configs import config
 
 
 def make_trainer(device, **overrides):
-    made = config(**{"device": "cpu", "compile": "none", **overrides})
-    data = build_data(made.dataset, made.augmentation, Batching(made.batch_size, made.seed, device))
-    model = build_model(made, data, device)
-    return Trainer(made, model, build_optimizer(model, made.optimizer, made.lr.value), data, device)
+    return build_trainer(config(**{"device": device.type, "compile": "none", **overrides}), ALONE)
 
 
 def losses(trainer, epochs=3):
