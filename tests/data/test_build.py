@@ -85,14 +85,6 @@ def test_points_are_neither_scaled_nor_augmented():
     assert torch.equal(next(data.test_batches())[0].flatten(1), arrays.test_images.flatten(1))
 
 
-def test_normalized_points_stay_the_same_when_they_are_evaluated_twice():
-    data = build("moons", normalize=True)
-    first = next(data.test_batches())[0].clone()
-    assert torch.equal(first, next(data.test_batches())[0])
-    points, _ = next(build("moons", batch_size=85, normalize=True).train_batches(0))
-    torch.testing.assert_close(points.mean(0).flatten(), torch.zeros(2), rtol=0, atol=1e-6)
-
-
 @pytest.mark.parametrize("limit", [10, 37, 100, 1437])
 def test_train_limit_takes_every_class_as_equally_as_it_can(limit):
     arrays = load("digits")

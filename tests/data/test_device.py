@@ -209,14 +209,6 @@ def test_settings_that_do_not_fit_the_images_are_named(settings, batch_size, mes
     assert str(error.value) == message
 
 
-def test_seeds_are_frozen_and_tell_their_parts_apart():
-    assert derive_seed(0, "train", 0) == 5441190995254396246
-    parts = [(1, "train", 2), (2, "train", 1), ("1", "train", 2), (12, "train"), (1, "train2"), (1, "train", 2, 0)]
-    seeds = {derive_seed(*part) for part in parts}
-    assert len(seeds) == len(parts)
-    assert all(0 <= seed < 2**63 for seed in seeds)
-
-
 @pytest.mark.parametrize("place", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("settings", [AUGMENTATION, AugmentationConfig(1, True, 3, "zero"), OFF])
@@ -233,18 +225,6 @@ def test_every_device_makes_the_batches_of_a_cpu_without_waiting(settings, norma
         assert b.device.type == place
         torch.testing.assert_close(a, b.cpu(), rtol=0, atol=1e-6, check_stride=False)
         assert torch.equal(x, y.cpu())
-
-
-@pytest.mark.parametrize("world_size", [2, 4])
-def test_the_shares_of_all_processes_are_the_batches_of_one(world_size):
-    whole = list(made().train_batches(3, start_step=1))
-    parts = [list(made(rank=rank, world_size=world_size).train_batches(3, start_step=1)) for rank in range(world_size)]
-    assert len(whole) == 5
-    for batch, shares in zip(whole, zip(*parts, strict=True), strict=True):
-        for one, several in zip(batch, zip(*shares, strict=True), strict=True):
-            assert torch.equal(one, torch.cat(several))
-    tests = [list(made(rank=rank, world_size=world_size).test_batches()) for rank in range(world_size)]
-    assert numbers(batch for share in tests for batch in share) == numbers(made().test_batches())
 
 
 def test_points_come_out_the_same_each_time_they_are_evaluated():

@@ -257,6 +257,8 @@ def test_a_norm_without_a_scale_before_the_sum_leaves_nothing_to_scale():
         ("resnet34", {"init": "pytorch", "last_scale": -1.0}, r"init.last_scale: -1.0 is out of range"),
         ("fixup34", {"init": "kaiming"}, r"init: FixUp brings its own"),
         ("mlp", {"init": "zero_last"}, r"zero_last needs a network with residual branches"),
+        ("mlp", {"init": "residual_xavier"}, r"residual_xavier needs a network with residual branches"),
+        ("mlp", {"init": "identity_small"}, r"identity_small needs a network with residual branches"),
         ("mlp", {"init": "pytorch", "last_scale": 0.5}, r"init.last_scale needs a network with residual branches"),
         ("mlp", {"init": "kaiming", "last_depth_exponent": -0.5}, r"init.last_depth_exponent needs a network with res"),
         ("fixup34", {"init": "pytorch", "last_depth_exponent": -0.5}, r"init: FixUp brings its own"),

@@ -80,16 +80,6 @@ def test_the_appended_units_are_born_dead_where_the_shortcut_is_positive_and_not
     assert sum(shares["aggregated"]) / len(shares["aggregated"]) > 0.3
 
 
-def test_a_narrow_deep_plain_network_has_dead_points_and_a_farkas_network_of_its_shape_has_none():
-    images = torch.randn(50, 1, 4, 4)
-    for name, dead in (("mlp", True), ("farkas_mlp", False)):
-        torch.manual_seed(0)
-        layers = measure_activity(create_model(name, 10, in_channels=1, image_size=4, depth=40, width=4), images)
-        assert len(layers) == 40
-        assert (max(layer.dead_points for layer in layers) > 0.5) == dead
-        assert (min(layer.margin for layer in layers) <= 0) == dead
-
-
 @pytest.mark.parametrize("measure", [measure_activity, dead_samples])
 @pytest.mark.parametrize("name", ["resnet34", "farkasnet34"])
 def test_measuring_changes_nothing(name, measure):
@@ -158,13 +148,6 @@ def test_a_sample_lives_while_one_position_of_one_channel_is_active():
     maps = torch.full((2, 3, 2, 2), -1.0)
     maps[1, 2, 0, 1] = 0.5
     assert dead_samples(Chain(maps.tolist()), torch.zeros(2, 1)) == 0.5
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_measuring_keeps_the_mode_of_the_network(training):
-    model = Chain(FIRST).train(training)
-    measure_activity(model, torch.zeros(3, 1))
-    assert model.training == training
 
 
 def test_no_pre_activation_is_kept_once_it_is_measured(monkeypatch):

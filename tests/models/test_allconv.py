@@ -146,11 +146,6 @@ def test_the_small_init_of_linear_branches_has_kernel_size_1_and_leaves_other_la
     assert all(torch.equal(layer.weight, weight) for layer, weight in zip(others, before, strict=True))
 
 
-def test_the_small_init_needs_residual_branches():
-    with pytest.raises(UserError, match=r"init.name: identity_small needs a network with residual branches"):
-        initialize(create_model("mlp", image_size=2), "identity_small")
-
-
 @pytest.mark.parametrize("name", ["resnet18", "farkasnet34", "farkasnet50", "allconv_residual", "linear_residual"])
 def test_a_random_projection_composes_is_not_trained_and_is_saved(name):
     sizes = {"depth": 2} if name == "linear_residual" else {"blocks": (1, 1), "widths": (8, 16)}

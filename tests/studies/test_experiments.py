@@ -116,23 +116,11 @@ def test_deep_and_narrow_is_five_kinds_over_a_grid() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "table1",
-        "table2",
-        "table3",
-        "table3_mini",
-        "table4",
-        "table1_controls",
-        "table4_controls",
-        "table1_mini",
-        "table1_mini_cifar10",
-        "table1_small_images",
-        "figure5",
-        "fixup_rates",
-        "deep_narrow",
-        "without_normalization",
+        "table1", "table2", "table3", "table3_mini", "table4", "table1_controls", "table4_controls", "table1_mini",
+        "table1_mini_cifar10", "table1_small_images", "figure5", "fixup_rates", "deep_narrow", "without_normalization",
         "transformers",
     ],
-)
+)  # fmt: skip
 def test_an_experiment_opens_with_what_it_is_its_cost_and_its_command(name: str) -> None:
     path = Path(config_dir()) / "experiment" / f"{name}.yaml"
     lines = path.read_text().splitlines()

@@ -1,6 +1,7 @@
 """Metrics by name: one function, from the step to the record, the console, W&B and the table."""
 
 import pytest
+import torch
 
 from farkas_exp import runs
 from farkas_exp.launch import execution
@@ -49,6 +50,11 @@ def test_a_metric_from_outside_is_one_function(tmp_path, monkeypatch):
     assert arm_record(arm)["test_right_mean"] == rows[-1]["test_right"]
     with pytest.raises(ValueError, match="'right' is registered already"):
         metrics.metric("right")(right)
+
+
+def test_the_top_five_errors_by_hand():
+    logits = torch.tensor([[7.0, 6, 5, 4, 3, 2, 1]]).repeat(7, 1)
+    assert float(metrics.missed_top5(logits, torch.arange(7))) == 2
 
 
 def test_the_sums_of_an_interrupted_epoch_have_names_also_those_of_an_older_checkpoint(tmp_path, monkeypatch):

@@ -230,33 +230,6 @@ def test_bf16_and_both_memory_formats_train(tmp_path, layout):
     assert execution.execute(made).status == runs.FINISHED
 
 
-def test_a_network_depends_on_its_seed_alone():
-    from farkas_exp.data.build import build_data
-
-    made = config()
-    data = build_data(made.dataset, made.augmentation, Batching(40, 0))
-    torch.manual_seed(1)
-    first = build_model(made, data, torch.device("cpu"))
-    state = torch.get_rng_state()
-    torch.manual_seed(2)
-    second = build_model(made, data, torch.device("cpu"))
-    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
-    assert not torch.equal(state, torch.get_rng_state())
-    torch.manual_seed(1)
-    assert torch.equal(state, torch.get_rng_state())
-
-
-def test_another_seed_is_another_network():
-    from farkas_exp.data.build import build_data
-
-    made, other = config(), config(seed=1)
-    data = build_data(made.dataset, made.augmentation, Batching(40, 0))
-    first, second = (build_model(each, data, torch.device("cpu")) for each in (made, other))
-    weights = [(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True) if a.dim() > 1]
-    assert weights
-    assert not any(torch.equal(a, b) for a, b in weights)
-
-
 def test_match_farkas_scales_the_network_of_the_same_seed_and_needs_no_normalization(tmp_path):
     from farkas_exp.data.build import build_data
 

@@ -15,7 +15,6 @@ from farkas_exp.config.schema import PhaseConfig, PhasesConfig
 from farkas_exp.machine.errors import UserError
 from farkas_exp.training import trainer as trainer_module
 from farkas_exp.training.execution import RecordingFailed
-from farkas_exp.training.metrics import missed_top5
 from farkas_exp.training.trainer import Failure, Trainer, TrainerState
 from tests.trainers import SMALL, Stop, made_trainer, trained
 
@@ -221,11 +220,6 @@ def test_dropout_follows_its_schedule_by_epoch():
         rates.append(next(m.dropout for m in trainer.model.modules() if hasattr(m, "dropout")))
         trainer.finish_epoch(state)
     assert rates == pytest.approx([0.4, 0.3, 0.2])
-
-
-def test_the_top_five_errors_by_hand():
-    logits = torch.tensor([[7.0, 6, 5, 4, 3, 2, 1]]).repeat(7, 1)
-    assert float(missed_top5(logits, torch.arange(7))) == 2
 
 
 def test_the_training_draws_from_a_stream_of_the_runs_seed():

@@ -25,11 +25,6 @@ def test_images_and_labels_are_those_of_the_files(tmp_path):
     assert torch.equal((images[:, 0] * 255).round().long(), expected)
 
 
-def test_images_can_be_resized(tmp_path):
-    make_mnist(tmp_path)
-    assert load(tmp_path, image_size=14).info.image_shape == (1, 14, 14)
-
-
 def test_missing_and_damaged_files_are_the_users_to_mend(tmp_path):
     with pytest.raises(UserError, match=r"dataset.root: no mnist in .*; set dataset.root to the folder that holds"):
         load(tmp_path)
@@ -37,16 +32,3 @@ def test_missing_and_damaged_files_are_the_users_to_mend(tmp_path):
     (folder / "t10k-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01\0\0")
     with pytest.raises(UserError, match=r"the t10k files of mnist .* are missing or damaged"):
         load(tmp_path)
-
-
-def test_moons_have_the_noise_they_are_given():
-    def spread(noise):
-        dataset = DatasetConfig("moons", train_size=400, test_size=2, noise=noise)
-        data = build_data(dataset, AugmentationConfig(0, False, 0), Batching(10, 0))
-        images, labels = data.fixed_batch(400)
-        x, y = images[labels == 0, :, 0, 0].unbind(1)
-        return float(((x**2 + y**2).sqrt() - 1).std())  # the upper moon is half a unit circle
-
-    assert spread(0.0) < 1e-6
-    assert spread(0.3) > 2 * spread(None) > 0.1
-    assert spread(None) == spread(0.1)

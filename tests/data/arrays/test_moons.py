@@ -33,3 +33,14 @@ def test_a_stratified_split_is_of_the_same_points():
     assert drawn.train_labels.bincount().tolist() == [38, 47]
     every = [torch.cat([each.train_images, each.test_images]).view(-1, 2) for each in (drawn, stratified)]
     assert sorted(every[0].tolist()) == sorted(every[1].tolist())
+
+
+def test_moons_have_the_noise_they_are_given():
+    def spread(noise):
+        arrays = moons(train_size=400, test_size=2, noise=noise)
+        x, y = arrays.train_images[arrays.train_labels == 0, 0, 0].unbind(1)
+        return float(((x**2 + y**2).sqrt() - 1).std())  # the upper moon is half a unit circle
+
+    assert spread(0.0) < 1e-6
+    assert spread(0.3) > 2 * spread(None) > 0.1
+    assert spread(None) == spread(0.1)

@@ -114,13 +114,14 @@ def test_every_kind_of_image_becomes_rgb(tmp_path):
 
     Image.new("L", (64, 64), 100).save(tmp_path / "grey.JPEG")
     Image.new("CMYK", (64, 64), (0, 255, 255, 0)).save(tmp_path / "cmyk.JPEG")
+    Image.new("RGBA", (64, 64), (255, 0, 0, 255)).save(tmp_path / "rgba.png")
     palette = Image.new("P", (64, 64), 1)
     palette.putpalette([0, 0, 0, 255, 0, 0])
     palette.save(tmp_path / "palette.png", transparency=b"\x80\xff")
     Image.new("RGB", (64, 64), (255, 0, 0)).save(tmp_path / "really_a_png.JPEG", "PNG")
     Image.fromarray(np.full((64, 64), 100 * 256, dtype=np.uint16)).save(tmp_path / "grey16.png")
     near("grey.JPEG", (100, 100, 100)), near("grey16.png", (100, 100, 100))
-    for name in ("cmyk.JPEG", "palette.png", "really_a_png.JPEG"):
+    for name in ("cmyk.JPEG", "rgba.png", "palette.png", "really_a_png.JPEG"):
         near(name, (255, 0, 0))
     assert image_sizes([str(tmp_path / "cmyk.JPEG")]) == [(64, 64)]
 

@@ -57,24 +57,6 @@ def test_images_and_labels(root, test_name):
     assert build(root, label="forms").info.name == "forms"
 
 
-def test_every_kind_of_image_becomes_rgb(root):
-    folder = root / "train" / "red"
-    grey = Image.new("L", (6, 6), 100)
-    grey.save(folder / "grey.JPG")
-    Image.new("CMYK", (6, 6), (0, 255, 255, 0)).save(folder / "cmyk.jpeg")
-    Image.new("RGBA", (6, 6), (255, 0, 0, 255)).save(folder / "rgba.png")
-    palette = Image.new("P", (6, 6), 1)
-    palette.putpalette([0, 0, 0, 255, 0, 0])
-    palette.save(folder / "palette.png", transparency=b"\x80\xff")
-    Image.fromarray(np.full((6, 6), 100 * 256, dtype=np.uint16)).save(folder / "grey16.png")
-    expected = {"grey.JPG": (100,) * 3, "grey16.png": (100,) * 3}
-    for name in ("grey.JPG", "cmyk.jpeg", "rgba.png", "palette.png", "grey16.png"):
-        pixels = decode(folder / name, 6, 6, image_folder.WHOLE)
-        assert pixels.shape == (6, 6, 3)
-        assert np.abs(pixels.astype(int) - expected.get(name, (255, 0, 0))).max() <= 2, name
-    assert len(load(root).train_labels) == 11
-
-
 def test_other_sizes_are_scaled_to_cover_and_cropped_at_the_centre(root):
     wide = np.zeros((12, 36, 3), dtype=np.uint8)
     wide[:, 12:24] = 200  # the middle third: what the crop keeps

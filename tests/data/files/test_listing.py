@@ -59,6 +59,8 @@ def test_the_test_set_is_taken_before_val_where_it_has_the_classes(root):
 
 def test_what_is_not_used_is_counted_by_kind(root):
     folder = root / "train" / "n00000000"
+    for path, suffix in zip(sorted(folder.iterdir()), (".jpg", ".JPG", ".jpeg", ".png"), strict=True):
+        path.rename(path.with_suffix(suffix))
     for name in ("a.gif", "b.GIF", "c.webp", "notes.txt", "README", ".hidden.jpg", "._x.png", ".DS_Store"):
         (folder / name).write_bytes(b"")
     (folder / "more" / "deep").mkdir(parents=True)

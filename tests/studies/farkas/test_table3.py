@@ -18,7 +18,6 @@ from farkas_exp.launch.cli import main
 from farkas_exp.machine.errors import UserError
 from farkas_exp.runs import RunDirectory, open_run, read_json, read_rows
 from farkas_exp.training.building import build_model
-from farkas_exp.training.metrics import missed_top5
 from farkas_exp.training.schedule import learning_rate_at
 from farkas_exp.training.trainer import Trainer
 from scripts.make_image_folder import make_folder
@@ -139,11 +138,6 @@ def test_the_evaluation_counts_every_image_and_both_errors(root):
     assert found["test_error"] == pytest.approx(100 * float((ranks > 0).float().mean()))
     assert found["test_error_top5"] == pytest.approx(100 * float((ranks > 4).float().mean()))
     assert found["test_loss"] == pytest.approx(float(torch.nn.functional.cross_entropy(logits, labels)), rel=1e-5)
-
-
-def test_top5_by_hand():
-    logits = torch.tensor([[6.0, 5, 4, 3, 2, 1], [6.0, 5, 4, 3, 2, 1], [0.0, 0, 0, 0, 0, 9]])
-    assert missed_top5(logits, torch.tensor([5, 4, 5])) == 1
 
 
 def test_five_classes_and_images_in_memory_have_no_top5(root, tmp_path):

@@ -10,7 +10,6 @@ from farkas_exp.initialization.apply import initialize
 from farkas_exp.initialization.shortcuts import branch_layers
 from farkas_exp.layers.farkas import FarkasConv2d
 from farkas_exp.layers.residual import ResidualBlock, Scaling
-from farkas_exp.machine.errors import UserError
 from farkas_exp.models.create import create_model
 from farkas_exp.models.linear_residual import LinearResidual
 from farkas_exp.report.command import main
@@ -87,14 +86,6 @@ def drawn(init: str) -> LinearResidual:
     model = LinearResidual(2, WIDTH)
     initialize(model, init, seed=0)
     return model
-
-
-@pytest.mark.parametrize("name", ["resnet18", "farkasnet18"])
-def test_minus_identity_needs_branches_of_one_square_layer(name: str) -> None:
-    with pytest.raises(UserError, match=r"^init\.name: minus_identity needs residual branches of one square layer"):
-        initialize(create_model(name, image_size=8), "minus_identity")
-    with pytest.raises(UserError, match=r"^init\.name: residual_xavier needs a network with residual branches"):
-        initialize(create_model("mlp", image_size=8), "residual_xavier")
 
 
 @pytest.mark.parametrize(("name", "layers"), [("resnet34", 2), ("farkasnet34", 2), ("resnet50_imagenet", 3)])
