@@ -117,7 +117,7 @@ def variants(sources: dict[str, ImageFiles], size: int) -> Iterator[tuple[str, I
 
 def reader(pool: DecodingPool, files: ImageFiles, size: int, draft: bool) -> Callable[[], None]:
     """A function that decodes training crops of all files once."""
-    paths = files.paths(range(len(files)))
+    paths = files.paths()
     views: list[View] = [RandomCrop(number, PHASES[size][1], True) for number in range(len(paths))]
     starts = range(0, len(paths), BATCH)
     wanted = [Request(paths[s : s + BATCH], views[s : s + BATCH], size, size, draft) for s in starts]

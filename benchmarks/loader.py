@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         make_folder(Path(folder), classes=8, train=-(-given.images // 8), val=1, size=300, noise=14.0)
         files = list_images(folder).train
-        paths = files.paths(range(len(files)))
+        paths = files.paths()
         views: list[View] = [RandomCrop(number, 0.08, True) for number in range(len(paths))]
         parts = [slice(start, start + BATCH) for start in range(0, len(paths), BATCH)]
         wanted = [Request(paths[part], views[part], SIZE, SIZE) for part in parts]
