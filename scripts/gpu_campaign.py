@@ -166,10 +166,10 @@ def pack(runs_dir: Path, out: Path, most_bytes: int = MOST_BYTES, most_files: in
     room, left_out = most_bytes * most_files - 2 * tarfile.RECORDSIZE, []
     whole = io.BytesIO()
     with tarfile.open(fileobj=whole, mode="w|", format=tarfile.PAX_FORMAT) as archive:
-        for path in sorted(filter(_is_plain, runs_dir.rglob("*")), key=lambda path: (_rank(path), path)):
+        for path in sorted(filter(_is_carried, runs_dir.rglob("*")), key=lambda path: (_rank(path), path)):
             needed = path.stat().st_size + 4 * tarfile.BLOCKSIZE
-            if _rank(path) > LEAST_NEEDED or needed > room:
-                left_out += [path] if _rank(path) <= LEAST_NEEDED else []
+            if needed > room:
+                left_out.append(path)
                 continue
             room -= needed
             archive.add(path, str(path.relative_to(runs_dir)), recursive=False)
@@ -181,17 +181,13 @@ def pack(runs_dir: Path, out: Path, most_bytes: int = MOST_BYTES, most_files: in
     return left_out
 
 
-LEAST_NEEDED = 2
-
-
-def _is_plain(path: Path) -> bool:
-    return path.is_file() and not path.is_symlink()
+def _is_carried(path: Path) -> bool:
+    needed = "wandb" not in path.parts and not path.name.startswith((".", "checkpoint.previous"))
+    return needed and path.is_file() and not path.is_symlink()
 
 
 def _rank(path: Path) -> int:
-    """0 a record, 1 the checkpoint of an unfinished run, 2 that of a finished one, 3 what need not be carried."""
-    if "wandb" in path.parts or path.name.startswith((".", "checkpoint.previous")):
-        return LEAST_NEEDED + 1
+    """0 a record, 1 the checkpoint of an unfinished run, 2 that of a finished one."""
     if path.suffix != ".pt":
         return 0
     return 2 if (path.parent / "result.json").is_file() else 1

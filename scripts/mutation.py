@@ -13,6 +13,7 @@ import argparse
 import gc
 import importlib
 import inspect
+import itertools
 import json
 import os
 import random
@@ -25,6 +26,7 @@ import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import CodeType, FunctionType
@@ -223,12 +225,8 @@ class Examination:
 
     def run(self, items: list[Any], trace: LinesOfTests | None = None) -> int:
         """Run tests up to the first failure; the status is 1 where there was one."""
-        for place, item in enumerate(items):
-            following = items[place + 1] if place + 1 < len(items) else None
-
-            def protocol(item: Any = item, following: Any = following) -> bool:
-                return item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
-
+        for item, following in itertools.zip_longest(items, items[1:]):
+            protocol = partial(item.config.hook.pytest_runtest_protocol, item=item, nextitem=following)
             trace(item.nodeid, protocol) if trace else protocol()
             if self.failed:
                 print(f"failed: {item.nodeid}")

@@ -18,7 +18,6 @@ import statistics
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ from farkas_exp.machine.output import plural  # noqa: E402
 from farkas_exp.registry import load_plugins  # noqa: E402
 from farkas_exp.report.arms import group_arms  # noqa: E402
 from farkas_exp.report.maps import layers_of  # noqa: E402
-from farkas_exp.report.tables import Table, cell, to_markdown  # noqa: E402
+from farkas_exp.report.tables import tabulate, to_markdown  # noqa: E402
 from farkas_exp.runs import RunDirectory, RunRecord, Runs, Unreadable, open_run, survey, write_record  # noqa: E402
 from farkas_exp.runs.directory import DONE, FINISHED, INTERRUPTED, RUNNING, write_state  # noqa: E402
 from farkas_exp.runs.jsonfiles import json_line, parse_json, write_json  # noqa: E402
@@ -55,7 +54,6 @@ OF_A_MACHINE = {"images_per_second", "epoch_seconds", "peak_memory_bytes", "time
 """Columns of an epoch that no table of runs shows."""
 OF_A_PLACE = {"command", "host", "platform", "wandb_sweep"}
 OF_DATA = {"name", "train", "test", "classes", "fingerprint"}
-OUTCOME = ("state", "epoch", "data", "data_set", "result", "starts")
 KINDS: dict[str, tuple[type, ...]] = {
     "run": (str,), "arm": (str,), "seed": (int,), "state": (str,), "epoch": (int,), "config": (dict,), "data": (dict,),
     "data_set": (dict,), "result": (dict, type(None)), "by_epoch": (dict,), "activity": (dict,), "starts": (list,),
@@ -256,46 +254,36 @@ def _lines(file: Path) -> dict[tuple[str, int], dict[str, Any]]:
     return lines
 
 
-@dataclass(frozen=True)
-class Kept:
-    """What a line holds beside the settings of its run."""
+def _write(
+    run: RunDirectory, config: Config, line: Mapping[str, Any], metrics: Sequence[dict[str, Any]],
+    diagnostics: Sequence[dict[str, Any]],
+) -> None:  # fmt: skip
+    """Write the files of a line's run.
 
-    metrics: list[dict[str, Any]]
-    diagnostics: list[dict[str, Any]]
-    state: str
-    epoch: int
-    data: dict[str, str]
-    data_set: dict[str, Any]
-    result: dict[str, Any] | None
-    starts: list[dict[str, Any]]
-
-    def write(self, run: RunDirectory, config: Config) -> None:
-        """Write the files of the run.
-
-        Raises:
-            UserError: they are not those of such a run.
-        """
-        run.path.mkdir(parents=True)
-        record = write_record(run, config, self.data)
-        asked = Measurements(run, config.diagnostics).settings
-        measured = [
-            {"epoch": row["epoch"], "layers": row["layers"], "measures": [ACTIVITY]}
-            | {"settings": {**asked, "images": row.get("images", asked["images"])}}
-            for row in self.diagnostics
-        ]
-        for path, rows in ((run.metrics, self.metrics), (run.diagnostics, measured)):
-            write_text(path, "".join(map(json_line, rows)))
-        write_json(run.environment, {"data": self.data_set, "starts": self.starts})
-        error = f"{evaluated_on(record['config'])}_error"
-        last = self.metrics[-1].get(error) if self.metrics else None
-        write_state(run, self.state, epoch=self.epoch, epochs=config.epochs, **{error: last})
-        if self.result:
-            write_result(run, record, self.result)
-        made = read_run(run.path)
-        state = INTERRUPTED if self.state == RUNNING else self.state
-        if made is None or made.damage or (made.state, made.epoch) != (state, self.epoch):
-            why = (made and made.damage) or "its state, epoch, data and result contradict each other"
-            raise UserError(f"no run: {why}")
+    Raises:
+        UserError: they are not those of such a run.
+    """
+    run.path.mkdir(parents=True)
+    record = write_record(run, config, line["data"])
+    asked = Measurements(run, config.diagnostics).settings
+    measured = [
+        {"epoch": row["epoch"], "layers": row["layers"], "measures": [ACTIVITY]}
+        | {"settings": {**asked, "images": row.get("images", asked["images"])}}
+        for row in diagnostics
+    ]
+    for path, rows in ((run.metrics, metrics), (run.diagnostics, measured)):
+        write_text(path, "".join(map(json_line, rows)))
+    write_json(run.environment, {"data": line["data_set"], "starts": line["starts"]})
+    error = f"{evaluated_on(record['config'])}_error"
+    last = metrics[-1].get(error) if metrics else None
+    write_state(run, line["state"], epoch=line["epoch"], epochs=config.epochs, **{error: last})
+    if line["result"]:
+        write_result(run, record, line["result"])
+    made = read_run(run.path)
+    state = INTERRUPTED if line["state"] == RUNNING else line["state"]
+    if made is None or made.damage or (made.state, made.epoch) != (state, line["epoch"]):
+        why = (made and made.damage) or "its state, epoch, data and result contradict each other"
+        raise UserError(f"no run: {why}")
 
 
 def restore(file: Path, runs_dir: Path) -> None:
@@ -314,14 +302,12 @@ def restore(file: Path, runs_dir: Path) -> None:
             try:
                 config = _settings(line, runs_dir)
                 run, whole = open_run(config), RunDirectory(folder / str(number))
-                kept = Kept(
-                    _rows(line["by_epoch"]), _measurements(line["activity"]), **{key: line[key] for key in OUTCOME}
-                )
+                metrics, diagnostics = _rows(line["by_epoch"]), _measurements(line["activity"])
                 if run.record.exists():
                     there += 1
-                    others += [run.path] if kept.result and _outcome(run) != _rounded(kept.result) else []
+                    others += [run.path] if line["result"] and _outcome(run) != _rounded(line["result"]) else []
                     continue
-                kept.write(whole, config)
+                _write(whole, config, line, metrics, diagnostics)
                 if run.path.exists() and any(run.path.iterdir()):
                     raise UserError(f"{run.path} is there, without a run.json; move it away")
                 run.path.parent.mkdir(parents=True, exist_ok=True)
@@ -359,7 +345,7 @@ def compare(file: Path, other: Path) -> None:
         difference = None if None in errors else errors[1] - errors[0]  # type: ignore[operator]
         differences += [] if difference is None else [difference]
         last = "–" if difference is None else f"{difference:+.2f}"
-        rows.append(tuple(map(cell, (first[key]["arm"], str(key[1]), *shown, last))))
+        rows.append((first[key]["arm"], str(key[1]), *shown, last))
     notes = [
         f"Only in {name}: {plural(len(ended) - len(in_both), 'ended run')}."
         for name, ended in zip(names, (first, second), strict=True) if len(ended) > len(in_both)
@@ -373,7 +359,7 @@ def compare(file: Path, other: Path) -> None:
             f" the root of half their mean square: {size:.2f}."
         )
     columns = ("run", "seed", *names, "difference")
-    print(to_markdown(Table("Error at the end (%)", columns, tuple(rows), tuple(notes))), end="")
+    print(to_markdown(tabulate("Error at the end (%)", columns, rows, notes)), end="")
 
 
 def _ended(file: Path) -> dict[tuple[str, int], dict[str, Any]]:
