@@ -9,11 +9,12 @@ from farkas_exp.config.folders import home
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.output import warn
 from farkas_exp.machine.terminal import printable
-from farkas_exp.runs.directory import DONE, RunDirectory
+from farkas_exp.runs.directory import DONE
 from farkas_exp.runs.found import Runs, Unreadable
 from farkas_exp.runs.jsonfiles import is_altered, read_json
 from farkas_exp.runs.paths import SEED
-from farkas_exp.runs.record import RunRecord, read_data, read_run
+from farkas_exp.runs.query import fingerprint
+from farkas_exp.runs.record import RunRecord, read_run
 
 
 def survey(runs_dir: str | os.PathLike[str]) -> Runs:
@@ -70,7 +71,7 @@ def each_once(records: Sequence[RunRecord]) -> tuple[list[RunRecord], list[Unrea
             continue
         by_data: dict[str, RunRecord] = {}
         for record in sorted(several, key=_as_copy):
-            first = by_data.setdefault(str(read_data(RunDirectory(record.path)).get("fingerprint")), record)
+            first = by_data.setdefault(fingerprint(record), record)
             if first is not record:
                 again.append(
                     Unreadable(record.path, f"the same run as {first.path}, counted once{_apart(record, first)}")

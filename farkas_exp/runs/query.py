@@ -2,11 +2,11 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, wraps
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 from farkas_exp.config import Config, declared
 from farkas_exp.config.extensions import every_extra, registries
@@ -18,6 +18,8 @@ from farkas_exp.machine.terminal import printable
 from farkas_exp.registry import DATASETS, NETWORKS
 from farkas_exp.runs.directory import FAILED, FINISHED, RunDirectory
 from farkas_exp.runs.record import RunRecord, read_data
+
+T = TypeVar("T")
 
 
 def number(value: Any) -> float:
@@ -62,13 +64,16 @@ def _fields(schema: Any) -> Mapping[str, tuple[bool, Any]]:
     return {f.name: (declared(f).decides, f.type if dataclasses.is_dataclass(f.type) else None) for f in fields}
 
 
+def _until_a_plugin(function: Callable[[], T]) -> Callable[[], T]:
+    """Cache `function()` until a plug-in adds a choice to a group."""
+    known = cache(lambda choices: function())
+    # `tuple(entries)` would ask for the length, too
+    return wraps(function)(lambda: known(tuple(tuple(iter(entries)) for entries in registries().values())))
+
+
+@_until_a_plugin
 def default_settings() -> Mapping[str, Any]:
     """The deciding settings at their defaults, by dotted key, also of what a choice brings; the required are None."""
-    return _defaults(_registered())
-
-
-@cache
-def _defaults(registered: tuple[Any, ...]) -> Mapping[str, Any]:
     flat = deciding_settings(schema_defaults())
     return MappingProxyType({key: None if value == "???" else value for key, value in flat.items()})
 
@@ -94,7 +99,7 @@ def effective_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         group, _, name = key.rpartition(".")
         groups.setdefault(group, {})[name] = value
     whole = SimpleNamespace(**{**groups[""], **{name: SimpleNamespace(**own) for name, own in groups.items() if name}})
-    idle = {key for key, option in _options(_registered()).items() if option.unmet(whole)}
+    idle = {key for key, option in _options().items() if option.unmet(whole)}
     return {key: value for key, value in flat.items() if key not in idle}
 
 
@@ -103,19 +108,14 @@ def settings_in_full(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**default_settings(), **effective_settings(config)}
 
 
-@cache
-def _options(registered: tuple[Any, ...]) -> Mapping[str, Option]:
+@_until_a_plugin
+def _options() -> Mapping[str, Option]:
     """The declarations of the keys that need something, also of those that a choice brings."""
     options = {key: declared(f) for key, f in keys_of(Config) if declared(f).needs}
     for key, extra in every_extra().items():
         needs = (choice(key.partition(".")[0], *extra.names), *declared(extra.field).needs)
         options[key] = dataclasses.replace(declared(extra.field), needs=needs)
     return options
-
-
-def _registered() -> tuple[Any, ...]:
-    """The choices that each group has by now; plug-ins add to them."""
-    return tuple(tuple(iter(entries)) for entries in registries().values())  # `tuple(entries)` asks for the length, too
 
 
 def different_settings(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -196,8 +196,9 @@ def selected(records: Iterable[RunRecord], filters: Mapping[str, tuple[str, ...]
     """
     records = every = list(records)
     for key, (*several, whole) in filters.items():
-        texts = [whole] if _having(every, key, whole) else several
-        found = [record for record in records if any(_having([record], key, text) for text in texts)]
+        texts = [whole] if any(_same(value, whole) for value in _values(every, key)) else several
+        values = zip(records, _values(records, key), strict=True)
+        found = [record for record, value in values if any(_same(value, text) for text in texts)]
         if key in _NAMES or key in default_settings():
             identities = {record.identity for record in found}
             found = [record for record in records if record.identity in identities]
@@ -210,29 +211,24 @@ def not_among(records: Iterable[RunRecord], filters: Mapping[str, tuple[str, ...
     records = list(records)
     missing = [
         f"{key}={text}"
-        for key, (*several, whole) in filters.items() if not _having(records, key, whole)
-        for text in several if not _having(records, key, text)
-    ]  # fmt: skip
-    return f"No run with {', '.join(missing)}." if missing else ""
-
-
-def _having(records: Iterable[RunRecord], key: str, text: str) -> list[RunRecord]:
-    """The records that have the value `text` at `key`."""
-    return [
-        record for record in records if _same(record.seed if key == "seed" else _recorded(record.config, key), text)
+        for key, (*several, whole) in filters.items()
+        for text in several
+        if not any(_same(value, text) or _same(value, whole) for value in _values(records, key))
     ]
+    return f"No run with {', '.join(missing)}." if missing else ""
 
 
 _NAMES = ("arm", "experiment")
 
 
-def _recorded(config: Mapping[str, Any], key: str) -> Any:
+def _values(records: Sequence[RunRecord], key: str) -> list[Any]:
+    """What each record has at `key`: the default where an older one does not know it."""
+    if key == "seed":
+        return [record.seed for record in records]
     group, _, name = key.rpartition(".")
-    own = setting(config, group) if group else config
-    return own[name] if isinstance(own, Mapping) and name in own else setting(_schema_defaults(), key)
-
-
-_schema_defaults = cache(schema_defaults)
+    default = setting(schema_defaults(), key)
+    groups = (setting(record.config, group) if group else record.config for record in records)
+    return [own[name] if isinstance(own, Mapping) and name in own else default for own in groups]
 
 
 def _same(value: Any, text: str) -> bool:

@@ -56,6 +56,13 @@ def test_what_a_choice_brings_has_an_effect_where_its_own_needs_are_met(monkeypa
         assert ("normalization.stripes" in effective_settings(recorded)) == acts
 
 
+def test_a_key_that_a_plugin_brings_later_has_its_default_in_older_records(monkeypatch):
+    assert selected([run()], {"normalization.alpha": ("0.5",)}) == [run()]
+    monkeypatch.setattr(NORMALIZATIONS, "_entries", dict(NORMALIZATIONS._entries))
+    NORMALIZATIONS.register("late", "my:norm", options={"dots": 1.5})
+    assert selected([run()], {"normalization.dots": ("1.5",)}) == [run()]
+
+
 def run(path: Path = NOWHERE, state: str = "finished", seed: int = 0, config: Any = None, **result: Any) -> RunRecord:
     return RunRecord(path, "hash", "slug", seed, settings() if config is None else config, state, 1, 1, result or None)
 
@@ -227,14 +234,16 @@ def test_a_setting_without_effect_chooses_no_part_of_the_seeds():
 def test_a_failed_run_counts_as_a_guess_among_the_classes_of_its_data(tmp_path, capsys):
     of_four = on_data(tmp_path / "four", classes=4)
     assert chance_error(of_four) == 75.0
-    assert chance_error(run(config=settings(dataset__name="digits"))) == 90.0
+    for dataset, chance in (("digits", 90.0), ("moons", 50.0), ("synthetic", 90.0)):
+        assert chance_error(run(config=settings(dataset__name=dataset))) == chance
     assert chance_error(run(config={"dataset": {"name": "mine", "num_classes": 5}})) == 80.0
     assert capsys.readouterr().err == ""
     unknown = run(config={"dataset": {"name": "mine"}}, path=tmp_path / "unknown")
     assert [chance_error(unknown), chance_error(unknown)] == [100.0, 100.0]
     (said,) = capsys.readouterr().err.splitlines()
     assert said.startswith(f"warning: {unknown.path}: nothing says how many classes")
-    assert chance_error(on_data(tmp_path / "damaged", classes="4")) == 100.0
+    for classes in ("4", 1):
+        assert chance_error(on_data(tmp_path / "damaged", classes=classes)) == 100.0
     good, held_out = run(test_error=7.0), settings(dataset__validation=0.1)
     assert (has_failed(good), ranked_error(good)) == (False, 7.0)
     for bad in (run(state="failed", test_error=7.0), run(test_error=None), run(config=held_out, test_error=7.0)):
