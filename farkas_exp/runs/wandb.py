@@ -150,19 +150,17 @@ class WandbMirror:
             "tags": list(dict.fromkeys([*(tag[:LONGEST_TAG] for tag in tags), *told.tags])),
             "config": dict(config),
         }
-        refused = None
-        if told.mode == "online":
+        failed: dict[str, Exception] = {}
+        for mode in ("online", "offline") if told.mode == "online" else ("offline",):
             try:
-                mirror._run, mirror._online = _init("online", arguments), True
-                return mirror
+                mirror._run, mirror._online = _init(mode, arguments), mode == "online"
+                break
             except Exception as error:  # noqa: BLE001 - whatever W&B raises, the training goes on
-                refused = error
-        try:
-            mirror._run = _init("offline", arguments)
-        except Exception as error:  # noqa: BLE001
-            mirror._complain(error, "W&B does not start, going on without it")
-        if refused is not None:
-            mirror._complain(refused, "W&B is not reachable, going on offline")
+                failed[mode] = error
+        if "offline" in failed:
+            mirror._complain(failed["offline"], "W&B does not start, going on without it")
+        elif failed:
+            mirror._complain(failed["online"], "W&B is not reachable, going on offline")
         return mirror
 
     @property

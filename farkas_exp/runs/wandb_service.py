@@ -116,18 +116,15 @@ def guard() -> None:
     W&B's exit hook waits until its process is gone. A hook registered later runs before it, and wakes a thread that
     kills the process if it does not end by itself.
     """
-    if _Guard.pid != os.getpid():
-        _Guard.pid, _Guard.closing = os.getpid(), threading.Event()
-        threading.Thread(target=_end, args=(_Guard.closing,), name="wandb-guard", daemon=True).start()
-    atexit.unregister(_Guard.closing.set)
-    atexit.register(_Guard.closing.set)
+    if (closing := _guards.get(os.getpid())) is None:
+        closing = _guards[os.getpid()] = threading.Event()
+        threading.Thread(target=_end, args=(closing,), name="wandb-guard", daemon=True).start()
+    atexit.unregister(closing.set)
+    atexit.register(closing.set)
 
 
-class _Guard:
-    """The guard of this process; a forked process has none."""
-
-    pid: int | None = None
-    closing = threading.Event()
+_guards: dict[int, threading.Event] = {}
+"""What wakes the guard of a process, by its id: a forked one has no thread of its parent."""
 
 
 def _end(closing: threading.Event) -> None:
