@@ -24,9 +24,8 @@ QUALITY = 90
 
 
 def make_folder(
-    root: Path, *, classes: int = 10, train: int = 40, val: int = 10, size: int = 96, noise: float = 30.0,
-    tiny: bool = False,
-) -> None:  # fmt: skip
+    root: Path, *, classes: int, train: int, val: int, size: int, noise: float = 30.0, tiny: bool = False
+) -> None:
     """Write `train` and `val` images of each class below `root`, except those that exist; the same ones each time.
 
     Each class is a noisy grating of its own direction and colour, with a random phase. The shorter side of an image is
@@ -90,7 +89,7 @@ def main(arguments: Sequence[str]) -> None:
     """Make the folder."""
     given = parser().parse_args(arguments)
     check_counts(given, ("classes", "train", "val", "size"))
-    make_folder(given.root, classes=given.classes, train=given.train, val=given.val, size=given.size, tiny=given.tiny)
+    make_folder(**vars(given))
     print(f"{given.root}: {given.classes} classes, {given.train} training and {given.val} evaluation images each")
 
 

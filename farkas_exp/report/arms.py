@@ -14,7 +14,7 @@ from farkas_exp.registry import NETWORKS
 from farkas_exp.report.statistics import Summary, summarize
 from farkas_exp.report.tables import Cell, Table, cell, tabulate
 from farkas_exp.report.training_figures import training_key, training_note
-from farkas_exp.runs import CRASHED, EMPTY, FAILED, FINISHED, RunRecord, query
+from farkas_exp.runs import CRASHED, DONE, EMPTY, FINISHED, RunRecord, query
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Arm:
     @property
     def unfinished(self) -> list[RunRecord]:
         """Runs that have no result yet."""
-        return [run for run in self.runs if run.state not in (FINISHED, FAILED)]
+        return [run for run in self.runs if run.state not in DONE]
 
     @property
     def evaluated_on(self) -> str:

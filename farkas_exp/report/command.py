@@ -63,12 +63,8 @@ class Request:
 
 @command(help_text)
 def main(arguments: Sequence[str]) -> None:
-    """Run the command line."""
-    run(parse_request(arguments))
-
-
-def run(request: Request) -> list[Path]:
-    """Render a request to the terminal and into files; return the files."""
+    """Render what is requested to the terminal and into files."""
+    request = parse_request(arguments)
     rendering = REPORTS[request.what]
     unnamed = not rendering.needs_runs and request.runs_dir == Request.runs_dir and not request.runs_dir.exists()
     found = Runs([]) if unnamed else survey(request.runs_dir)
@@ -86,7 +82,6 @@ def run(request: Request) -> list[Path]:
         from farkas_exp.runs.wandb import log_files
 
         log_files(files, request.what, WandbConfig(mode=request.log), request.folder)
-    return files
 
 
 def render_experiment(experiment: str, runs_dir: Path, paths: Sequence[Path]) -> list[Path]:

@@ -96,22 +96,15 @@ def landscape_table(records: Sequence[RunRecord]) -> Table:
     measured = {arm.identity: _ends(arm) for arm in arms}
     shown = [key for key in FIGURES if any(key in end for ends in measured.values() for end in ends.values())]
     sets = evaluation_sets(arms)
-    rows = []
+    rows, flat = [], []
     for arm in arms:
-        first, last = measured[arm.identity].values()
-        changes = [_change(first.get(key, []), last.get(key, []), len(arm.finished)) for key in shown]
-        rows.append((arm.label, *error_cells(arm, sets), str(len(arm.finished)), *changes))
-    flat = [
-        {"arm": arm.label, "identity": arm.identity}
-        | {f"{key} {when}": _mean(end.get(key, [])) for key in shown for when, end in measured[arm.identity].items()}
-        | {
-            f"{key} {when} n": len(values)
-            for when, end in measured[arm.identity].items()
-            for key, values in end.items()
-            if len(values) < len(arm.finished)
-        }
-        for arm in arms
-    ]
+        ends, n = measured[arm.identity], len(arm.finished)
+        changes = [_change([end.get(key, []) for end in ends.values()], n) for key in shown]
+        rows.append((arm.label, *error_cells(arm, sets), str(n), *changes))
+        means = {f"{key} {when}": _mean(end.get(key, [])) for key in shown for when, end in ends.items()}
+        counts = {f"{key} {when} n": len(values) for when, end in ends.items() for key, values in end.items()}
+        fewer = {key: count for key, count in counts.items() if count < n}
+        flat.append({"arm": arm.label, "identity": arm.identity, **means, **fewer})
     notes = (
         "Means over n finished runs: at the first → at the last epoch at which all measured runs were measured"
         " (diagnostics.epochs).",
@@ -142,9 +135,9 @@ def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def _change(first: Sequence[float], last: Sequence[float], runs: int) -> Cell:
-    texts = ["–" if (mean := _mean(values)) is None else f"{mean:.4g}" for values in (first, last)]
+def _change(ends: Sequence[Sequence[float]], runs: int) -> Cell:
+    texts = ["–" if (mean := _mean(values)) is None else f"{mean:.4g}" for values in ends]
     if texts == ["–", "–"]:
         return cell("–")
-    counts = dict.fromkeys(len(values) for values in (first, last) if values)
+    counts = dict.fromkeys(len(values) for values in ends if values)
     return cell(" → ".join(texts), *([] if set(counts) == {runs} else [f"n = {' → '.join(map(str, counts))}"]))

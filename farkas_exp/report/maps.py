@@ -33,13 +33,12 @@ class Grid:
 
     def values(self, key: str, depths: Sequence[int], widths: Sequence[int]) -> np.ndarray:
         """(depths, widths) means over the runs of one of `MEASURES`; NaN where there is none."""
-        measure = MEASURES[key]
-        found = np.full((len(depths), len(widths)), np.nan)
-        for i, depth in enumerate(depths):
-            for j, width in enumerate(widths):
-                each = [value for run in self.runs.get((depth, width), ()) if np.isfinite(value := measure(run))]
-                found[i, j] = np.mean(each) if each else np.nan
-        return found
+
+        def mean(place: Place) -> float:
+            each = [value for run in self.runs.get(place, ()) if np.isfinite(value := MEASURES[key](run))]
+            return float(np.mean(each)) if each else np.nan
+
+        return np.array([[mean((depth, width)) for width in widths] for depth in depths])
 
 
 def dead_points(run: RunRecord, last: bool) -> float:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from farkas_exp.machine.terminal import printable
 from farkas_exp.report import style
@@ -78,8 +79,6 @@ def origin(records: Sequence[RunRecord], folder: Path) -> str:
 
 
 def _link(path: Path, folder: Path) -> str:
-    from urllib.parse import quote
-
     target = quote(os.path.relpath(path, folder), errors="surrogateescape")
     return f'<a href="./{target}/">{html.escape(printable(f"{path.parent.name}/{path.name}"))}</a>'
 
