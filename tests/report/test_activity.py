@@ -39,7 +39,6 @@ def test_the_shares_are_averaged_over_layers_and_runs_and_silent_layers_are_coun
     measured(tmp_path, settings("resnet18", epochs=2), 0, {0: [{"free": 0.5}]})
     make_run(tmp_path, settings("resnet18", epochs=2), seed=1)  # which was not measured
     table = units_table(collect(tmp_path))
-    assert table is not None
     texts = {row[0].lines[0].split(",")[0]: [each.lines[0] for each in row[1:]] for row in table.rows}
     assert texts["FarkasNet18"] == ["2", "0 → 2", "26.7 → 26.7", "60.0 → 60.0", "0.0 → 12.5",
                                     "20.0 → 20.0", "2 → 1.5 of 2"]  # fmt: skip
@@ -53,7 +52,6 @@ def test_a_run_measured_less_often_hides_nothing_of_the_others(tmp_path: Path) -
     measured(tmp_path, resnet, 0, {0: [{"free": 0.5}], 1: [{"free": 0.3}], 2: [{"free": 0.1}]})
     measured(tmp_path, resnet, 1, {0: [{"free": 0.7}]})
     table = units_table(collect(tmp_path))
-    assert table is not None
     shown = [each.lines[0] for each in table.rows[0][1:]]
     assert shown == ["2 → 1 → 1", "0 → 1 → 2", "60.0 → 30.0 → 10.0", "–", "–", "30.0 → 15.0 → 5.0", "–"]
     assert [(row["epoch"], row["n"]) for row in table.records] == [(0, 2), (1, 1), (2, 1)]

@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from farkas_exp.machine.files import write_text
 from farkas_exp.registry import NETWORKS
 from farkas_exp.report import style
-from farkas_exp.report.activity import units_table
 from farkas_exp.report.arms import Arm, arm_labels, arms_table, group_arms, mean_sd
 from farkas_exp.report.command import main
 from farkas_exp.report.curves import arm_curve, curves_figure, line_text, looks
@@ -186,7 +184,6 @@ def test_every_special_character_survives_every_rendering() -> None:
 def test_curve_is_mean_and_sd_over_the_finished_runs(runs: Path) -> None:
     arm = by_label(runs)["ResNet18, no BN, lr 0.01"]
     curve = arm_curve(arm, "test_error")
-    assert curve is not None
     expected = np.array([[row["test_error"] for row in made_rows(6, e, s)] for s, e in ((0, 12.0), (2, 13.0))])
     assert curve.n == 2
     assert curve.epochs.tolist() == [1, 2, 3, 4, 5, 6]
@@ -199,7 +196,6 @@ def test_unfinished_runs_are_drawn_up_to_where_all_of_them_are(tmp_path: Path) -
         make_run(tmp_path, settings(epochs=9), seed=seed, state="interrupted", epoch=epoch)
     (arm,) = group_arms(collect(tmp_path))
     curve = arm_curve(arm, "train_loss")
-    assert curve is not None
     assert (len(curve.epochs), curve.n) == (2, 2)
 
 
@@ -209,7 +205,6 @@ def test_null_in_the_metrics_is_a_gap(tmp_path: Path) -> None:
     make_run(tmp_path, settings(epochs=3), rows=rows)
     (arm,) = group_arms(collect(tmp_path))
     curve = arm_curve(arm, "train_loss")
-    assert curve is not None
     assert np.isnan(curve.mean).tolist() == [False, True, False]
 
 
@@ -224,19 +219,6 @@ def test_the_training_loss_is_that_after_the_epoch_where_all_runs_have_it(tmp_pa
     panel = curves_figure(group_arms(collect(tmp_path))).axes[1]
     assert panel.get_ylabel() == "training loss, running mean (nats)"
     assert panel.get_lines()[0].get_ydata().max() < 7.0
-
-
-def test_activity_by_kind_shows_the_dead_points_of_the_worst_layer(tmp_path: Path) -> None:
-    path = make_run(tmp_path, settings("farkasnet18", epochs=3))
-    rows = [
-        {"epoch": epoch, "layers": [{"active": {"free": 0.5}, "dead_points": share} for share in shares]}
-        for epoch, shares in ((0, (0.137, 0.02)), (3, (0.0, 0.25)))
-    ]
-    write_text(path / "diagnostics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-    table = units_table(collect(tmp_path))
-    assert table is not None
-    assert table.rows[0][table.columns.index("dead points (%)")].texts[0] == "13.7 → 25.0"
-    assert [row["dead"] for row in table.records] == [0.137, 0.25]
 
 
 def test_figure_has_a_line_per_arm_a_band_per_arm_with_seeds_and_names_what_is_not_drawn(runs: Path) -> None:
@@ -302,13 +284,6 @@ def test_a_network_from_outside_has_the_place_and_the_colour_of_its_kind(monkeyp
 def test_two_normalizations_of_one_line_do_not_look_the_same() -> None:
     arms = done(**{name: settings("resnet18", normalization__name=name) for name in ("layer", "rms", "dyt")})
     assert len({(look.color, str(look.line), look.marker) for look in looks(arms).values()}) == 3
-
-
-def test_no_two_arms_look_the_same(tmp_path: Path) -> None:
-    for index in range(20):
-        make_run(tmp_path, settings("farkasnet34", epochs=2, lr__value=0.01 * (index + 1)))
-    found = looks(group_arms(collect(tmp_path)))
-    assert len({(look.color, str(look.line), look.marker) for look in found.values()}) == 20
 
 
 def test_command_writes_every_file_and_prints_table_and_paths(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

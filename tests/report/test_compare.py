@@ -1,12 +1,10 @@
 """`farkas-exp compare`: what differs between runs, and their curves."""
 
-import io
 import string
 
 import pytest
 
 from farkas_exp.report import compare
-from farkas_exp.report.render import show
 from farkas_exp.runs import RunDirectory, record_at, write_json
 from tests.made_runs import make_run, settings
 
@@ -62,14 +60,6 @@ def test_failed_and_unfinished_runs_have_their_curves(tmp_path, monkeypatch):
     assert [len(line.get_xdata()) for line in error.get_lines()] == [3, 3, 3]
     assert len(loss.get_lines()) == 3
     assert [line.get_label()[:2] for line in loss.get_lines()] == ["A:", "B:", "C:"]
-
-
-def test_every_format_is_written(tmp_path):
-    report = compare.report([record_at(made(tmp_path)), record_at(made(tmp_path, seed=1))])
-    files = show(report, tmp_path / "out", ("md", "csv", "tex", "html"), io.StringIO())
-    assert {path.name for path in files} == {
-        "compare.md", "compare.csv", "compare_results.csv", "compare.tex", "compare.html"
-    }  # fmt: skip
 
 
 def test_the_command_prints_and_writes_beside_the_runs(tmp_path, capsys):

@@ -26,7 +26,6 @@ def test_summary_is_the_sample_mean_and_standard_deviation() -> None:
     assert summarize([]) is None
     assert summarize([3.0]) == Summary(3.0, None, 1)
     found = summarize([2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0])
-    assert found is not None
     assert found.mean == 5.0
     assert found.sd == pytest.approx(np.sqrt(32 / 7))
 

@@ -131,7 +131,6 @@ def test_of_a_run_that_has_lost_rows_of_its_metrics_only_the_result_counts(folde
     assert execution.execute(config(folder, epochs=2)).status == outcomes.SKIPPED
     run.metrics.unlink()
     record = read_run(run.path)
-    assert record is not None
     assert (record.state, record.damage, record.metrics()) == (runs.FINISHED, "", [])
 
 
@@ -145,14 +144,11 @@ def test_a_result_of_an_older_version_has_as_many_epochs_as_its_run(folder, chan
     older = {key: value for key, value in read_json(run.result).items() if key not in ("run", "checksum")}
     write_json(run.result, older | change)
     record = read_run(run.path)
-    assert record is not None
     assert (record.state in runs.DONE, record.damage) == (done, "" if done else "result.json is damaged")
 
 
 def test_what_seals_a_result_is_no_figure(folder):
     record = read_run(run_of(folder).path)
-    assert record is not None
-    assert record.result is not None
     assert not {"run", "checksum"} & set(record.result)
 
 
@@ -170,7 +166,6 @@ def test_a_result_or_record_written_while_it_is_looked_for_is_not_damaged(folder
     with monkeypatch.context() as patched:
         patched.setattr("farkas_exp.runs.record.read_json", read_while_it_is_written)
         found = read_run(run.path)
-    assert found is not None
     assert found.damage == ""
     assert faults(run.path, None) == []
 
@@ -183,5 +178,4 @@ def test_a_seal_keeps_no_reader_from_a_strange_number_of_epochs(folder, epochs):
     write_json(run.record, sealed(of_record))
     write_json(run.result, sealed(result | ({} if epochs is None else {"epochs": epochs})))
     found = read_run(run.path)
-    assert found is not None
     assert found.damage == "metrics.jsonl and result.json contradict each other"

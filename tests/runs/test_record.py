@@ -13,10 +13,8 @@ from tests.made_runs import make_run, settings
 def test_figures_are_read_under_the_set_that_was_evaluated(tmp_path, validation, name):
     rows = [{"epoch": 1, "test_error": 30.0, "train_error": 20.0}]
     run = read_run(make_run(tmp_path, settings(epochs=1, dataset__validation=validation), test_error=7.0, rows=rows))
-    assert run is not None
     assert (run.evaluated_on, run.key("error")) == (name, f"{name}_error")
     assert run.metrics() == [{"epoch": 1, f"{name}_error": 30.0, "train_error": 20.0}]
-    assert run.result is not None
     assert (run.result[f"{name}_error"], run.progress[f"{name}_error"]) == (7.0, 7.0)
     assert f"best_{name}_error" in run.result
 
@@ -35,19 +33,16 @@ def test_only_figures_of_the_evaluation_set_are_renamed():
 def test_the_epoch_is_that_of_the_result_or_else_of_the_progress(tmp_path):
     going = make_run(tmp_path, settings(epochs=9), state=RUNNING, epoch=4)
     found = read_run(going)
-    assert found is not None
     assert (found.epoch, found.epochs, found.result) == (4, 9, None)
     done = make_run(tmp_path, settings(epochs=9), seed=1, epoch=9)
     write_json(RunDirectory(done).state, {"state": RUNNING, "epoch": 8})
     found = read_run(done)
-    assert found is not None
     assert (found.epoch, found.state) == (9, FINISHED)
 
 
 @pytest.mark.parametrize(("error", "done"), [(0, True), (100.0, True), (100.5, False), (-1.0, False), ("7", False)])
 def test_a_result_has_errors_in_percent(tmp_path, error, done):
     run = read_run(make_run(tmp_path, settings(), result={"test_error": error}))
-    assert run is not None
     assert (run.result is not None, bool(run.damage)) == (done, not done)
 
 

@@ -243,42 +243,15 @@ def test_a_checkpoint_that_does_not_fit_the_network_is_refused_in_one_line(tmp_p
 @pytest.mark.parametrize(
     "lost", ["run.json", "config.yaml", "state.json", "environment.json", "log.txt", "lock", "checkpoint.pt"]
 )
-def test_a_finished_run_survives_the_loss_of_any_file_but_its_result(tmp_path, lost):
-    made = config(tmp_path, epochs=1)
-    execution.execute(made)
+def test_a_finished_run_survives_the_loss_of_any_file_but_its_result(whole, tmp_path, lost):
+    shutil.copytree(whole.path.parent, tmp_path / whole.path.parent.name)
+    made = config(tmp_path)
     run = open_run(made)
     result = run.result.read_bytes()
     (run.path / lost).unlink()
     assert execution.execute(made).status == outcomes.SKIPPED
     assert run.result.read_bytes() == result
     assert [record.state for record in runs.collect(tmp_path)] == [runs.FINISHED]
-
-
-def test_a_lost_result_is_written_again_from_the_last_checkpoint(tmp_path):
-    made = config(tmp_path)
-    execution.execute(made)
-    run = open_run(made)
-    before = read_json(run.result)
-    run.result.write_text("{")
-    assert read_run(run.path).state == runs.INTERRUPTED
-    assert execution.execute(made).status == runs.FINISHED
-    assert read_json(run.result) == before
-
-
-def test_foreign_files_and_folders_are_passed_over(tmp_path):
-    made = config(tmp_path, epochs=1)
-    execution.execute(made)
-    folder = open_run(made).path
-    (folder / "notes.txt").write_text("mine")
-    (folder / "seed_1").mkdir()
-    (folder.parent / "seed_7").write_text("a file")
-    (folder.parent / "seed_8").mkdir()
-    (folder.parent / "seed_8" / "run.json").mkdir()
-    for name, text in (("seed_9", "[]"), ("seed_10", '{"schema": 1, "identity": 3, "seed": "x", "config": []}')):
-        (folder.parent / name).mkdir()
-        (folder.parent / name / "run.json").write_text(text)
-    assert [record.seed for record in runs.collect(tmp_path)] == [0]
-    assert (folder / "notes.txt").read_text() == "mine"
 
 
 def test_state_of_any_kind_is_read_without_an_exception(tmp_path, monkeypatch):
@@ -354,9 +327,9 @@ def test_a_file_size_limit_while_torch_writes_is_one_line(tmp_path):
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-def test_a_read_only_folder_is_refused_in_one_line_and_its_finished_runs_are_skipped(tmp_path, monkeypatch):
-    done, new = config(tmp_path, epochs=1), config(tmp_path, epochs=2)
-    execution.execute(done)
+def test_a_read_only_folder_is_refused_in_one_line_and_its_finished_runs_are_skipped(whole, tmp_path, monkeypatch):
+    shutil.copytree(whole.path.parent, tmp_path / whole.path.parent.name)
+    done, new = config(tmp_path), config(tmp_path, epochs=2)
     make = os.mkdir
 
     def read_only(path, *arguments):

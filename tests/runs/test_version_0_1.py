@@ -51,7 +51,6 @@ def test_the_identity_is_that_of_the_record(run: dict[str, Any]) -> None:
 def test_its_settings_skip_it_without_a_change(run: dict[str, Any], folder: Path) -> None:
     before = contents(folder)
     made = composed(*run["command"].split(), f"runs_dir={folder}")
-    assert made is not None
     outcome = execution.execute(made)
     assert (outcome.status, outcome.path) == (outcomes.SKIPPED, str(folder / run["run"]))
     assert contents(folder) == before
