@@ -100,7 +100,7 @@ def main() -> int:
         folder = Path(given.get("folder", temporary)) / "many_runs"
         if not folder.exists():
             timed(f"making {count} run directories", lambda: make_runs(folder, count))
-        watcher = status.Watcher(status.Request(folder))
+        watcher = status.Watcher(folder)
         timed("python -m farkas_exp.status (without the imports)", lambda: status.main([f"runs_dir={folder}"]))
         timed("... state=running", lambda: status.main([f"runs_dir={folder}", "state=running"]))
         timed("watch=true, the first look", watcher.look)

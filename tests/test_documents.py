@@ -9,7 +9,6 @@ import shlex
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
@@ -24,6 +23,7 @@ from farkas_exp.launch.planned import planned
 from farkas_exp.registry import EXPERIMENTS, NORMALIZATIONS
 from farkas_exp.report import command as report
 from farkas_exp.runs import best, status
+from farkas_exp.runs.command import read_words
 from tests.composing import of_experiment
 from tests.paths import ROOT
 
@@ -159,11 +159,8 @@ def check_module(module, words, capsys):
         assert importlib.util.find_spec(module)
     elif module == "farkas_exp.report":
         report.parse_request(words)
-    elif module == "farkas_exp.status":
-        status.parse_request(words)
     else:
-        assert module == "farkas_exp.best"
-        best.read_words(words, {"runs_dir": Path, "top": best._top})
+        read_words(words, {"farkas_exp.status": status, "farkas_exp.best": best}[module].WORDS)
 
 
 def check_own(words, capsys):

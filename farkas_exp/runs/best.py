@@ -58,7 +58,7 @@ class Setting:
 @command(HELP)
 def main(arguments: Sequence[str]) -> None:
     """Run the command line."""
-    values, filters = read_words(arguments, {"runs_dir": folder_at("runs_dir"), "top": _top})
+    values, filters = read_words(arguments, WORDS)
     runs_dir, top = values.get("runs_dir", Path("runs")), values.get("top", 5)
     found = survey(runs_dir)
     chosen = query.selected(found.records, filters)
@@ -77,6 +77,10 @@ def _top(value: str) -> int:
     if not (value.isascii() and value.isdecimal() and len(value) < 10 and int(value) > 0):
         raise UserError(f"top: expected a whole number of at least 1, got {value!r}")
     return int(value)
+
+
+WORDS = {"runs_dir": folder_at("runs_dir"), "top": _top}
+"""How the values of the command's own words are read."""
 
 
 def rank(records: Sequence[RunRecord]) -> list[Setting]:

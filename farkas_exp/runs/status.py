@@ -52,44 +52,24 @@ any key of a run's configuration, such as model=farkasnet18, lr=0.1 or seed=0,1,
 example: python -m farkas_exp.status runs_dir=runs state=running,crashed watch=true
 """
 
-FORMATS = ("plain", "json")
 _LONGEST = 1e9
 """Seconds; an estimate above this is none."""
 _LIVE_RUNS = (runs.RUNNING, runs.INTERRUPTED)
 """States that change without a change of the directory, when a process begins or dies."""
 
 
-@dataclass(frozen=True)
-class Request:
-    """What a command line asks for."""
-
-    runs_dir: Path = Path("runs")
-    states: tuple[str, ...] = ()
-    format: str = "plain"
-    watch: bool = False
-    every: float = 2.0
-    filters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
-
 @command(HELP)
 def main(arguments: Sequence[str]) -> None:
     """Run the command line."""
-    request = parse_request(arguments)
-    watch(request) if request.watch else print_once(request)
-
-
-def parse_request(arguments: Sequence[str]) -> Request:
-    """The request of a command line."""
-    words = {
-        "runs_dir": folder_at("runs_dir"), "state": lambda value: tuple(map(one_of("state", ORDER), value.split(","))),
-        "format": one_of("format", FORMATS), "watch": one_of("watch", ("true", "false")), "every": _every,
-    }  # fmt: skip
-    values, filters = read_words(arguments, words)
-    values["watch"] = values.get("watch") == "true"
-    if values["watch"] and values.get("format") == "json":
+    values, filters = read_words(arguments, WORDS)
+    watcher = Watcher(values.get("runs_dir", Path("runs")), values.get("state", ()), filters)
+    as_json = values.get("format") == "json"
+    if values.get("watch") != "true":
+        print_once(watcher.look(), as_json)
+    elif as_json:
         raise UserError("watch: format=json is for one look; use watch=true with format=plain")
-    states = values.pop("state", ())
-    return Request(**values, states=states, filters=filters)
+    else:
+        watch(watcher, values.get("every", 2.0))
 
 
 def _every(value: str) -> float:
@@ -100,6 +80,13 @@ def _every(value: str) -> float:
     if not 0.1 <= seconds <= 3600:
         raise UserError(f"every: {value!r} is out of range; give seconds between 0.1 and 3600")
     return seconds
+
+
+WORDS = {
+    "runs_dir": folder_at("runs_dir"), "state": lambda value: tuple(map(one_of("state", ORDER), value.split(","))),
+    "format": one_of("format", ("plain", "json")), "watch": one_of("watch", ("true", "false")), "every": _every,
+}  # fmt: skip
+"""How the values of the command's own words are read."""
 
 
 @dataclass(frozen=True)
@@ -130,19 +117,24 @@ class _Seen:
 
 
 class Watcher:
-    """Reads all runs of a folder, again and again, but only those that have changed."""
+    """Reads the runs of a folder again and again, but only those that have changed.
 
-    def __init__(self, request: Request) -> None:
-        self.request = request
+    Lists those in one of `states` (any by default) that match `filters`.
+    """
+
+    def __init__(
+        self, runs_dir: Path, states: Sequence[str] = (), filters: Mapping[str, tuple[str, ...]] | None = None
+    ) -> None:
+        self.runs_dir, self._states, self._filters = runs_dir, states, filters or {}
         self._known: dict[Path, _Seen] = {}
         self._settings: dict[str, dict[str, Any]] = {}
 
     def look(self) -> list[Line]:
         """The requested runs by state (`ORDER`) and name, and every damaged one or copy."""
-        now, wanted = time.time(), self.request.states
-        seen = [self._see(path) for path in runs.scan(self.request.runs_dir)]
+        now = time.time()
+        seen = [self._see(path) for path in runs.scan(self.runs_dir)]
         once, copies = each_once([each.record for each in seen if each.record and not each.faults])
-        found = [run for run in selected(once, self.request.filters) if not wanted or run.state in wanted]
+        found = [run for run in selected(once, self._filters) if not self._states or run.state in self._states]
         differ = self._different(found)
         lines = [replace(self._line(record, now), settings=differ[record.identity]) for record in found]
         lines += [Line(self._name(copy.path), COPY, note=copy.why) for copy in copies]
@@ -196,10 +188,9 @@ def _number(value: Any) -> float | None:
     return None if math.isnan(found) else found
 
 
-def print_once(request: Request) -> None:
-    """Print the list as it is now."""
-    lines = Watcher(request).look()
-    if request.format == "json":
+def print_once(lines: Sequence[Line], as_json: bool) -> None:
+    """Print the list."""
+    if as_json:
         print(json.dumps({"count": _count(lines), "runs": [vars(line) for line in lines]}, indent=1))
         return
     head = _head(lines)
@@ -246,18 +237,17 @@ def _cells(line: Line, head: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def watch(request: Request) -> None:
-    """Keep the list up to date on the terminal, until Ctrl-C."""
+def watch(watcher: Watcher, every: float) -> None:
+    """Keep the list up to date on the terminal, each so many seconds, until Ctrl-C."""
     from rich.live import Live
 
     if not sys.stdout.isatty():
         raise UserError("watch: true needs a terminal; use watch=false here")
-    watcher = Watcher(request)
     with StopRequest() as stop, Live(auto_refresh=False, screen=True) as live:
         while True:
             height = live.console.size.height
-            live.update(table(watcher.look(), str(request.runs_dir), height), refresh=True)
-            if stop.wait(request.every):
+            live.update(table(watcher.look(), str(watcher.runs_dir), height), refresh=True)
+            if stop.wait(every):
                 return
 
 

@@ -121,7 +121,7 @@ def test_text_of_a_record_is_printed_without_its_control_characters(folder, caps
 def test_the_live_table_shows_brackets_as_they_are(folder):
     path = next(record.path for record in runs.collect(folder) if record.state == "crashed")
     write_state(RunDirectory(path), "crashed", epoch=1, epochs=10, error="[text] [/nothing]")
-    lines = status.Watcher(status.Request(folder, states=("crashed",))).look()
+    lines = status.Watcher(folder, ["crashed"]).look()
     console = Console(width=240, record=True, file=io.StringIO())
     console.print(status.table(lines, "[/runs]", 20))
     shown = console.export_text()
@@ -175,7 +175,7 @@ def test_a_mistake_is_one_line_and_status_2(folder, monkeypatch, capsys, argumen
 
 
 def test_what_has_not_changed_is_not_read_again(folder, monkeypatch):
-    watcher = status.Watcher(status.Request(folder))
+    watcher = status.Watcher(folder)
     first = watcher.look()
     read = []
     original = runs.read_run
@@ -187,7 +187,7 @@ def test_what_has_not_changed_is_not_read_again(folder, monkeypatch):
 
 
 def test_the_live_table_fits_the_terminal_and_counts_the_rest(folder):
-    lines = status.Watcher(status.Request(folder)).look()
+    lines = status.Watcher(folder).look()
     console = Console(width=140, height=9, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     with console.file:
         console.print(status.table(lines, "runs", 9))
@@ -212,7 +212,7 @@ def test_it_is_readable_while_runs_are_written(tmp_path):
         writer = threading.Thread(target=write)
         writer.start()
         try:
-            watcher, last = status.Watcher(status.Request(tmp_path)), 0
+            watcher, last = status.Watcher(tmp_path), 0
             while writer.is_alive() and (looks < 50 or last < 50):
                 (line,) = watcher.look()
                 assert line.state == "running"
@@ -231,7 +231,7 @@ def test_a_thousand_runs_are_listed_in_a_second(tmp_path):
     for number in range(1000):
         make_run(tmp_path, {**config, "lr": {"value": 0.001 * (1 + number // 10)}}, seed=number % 10, rows=[])
     begin = time.process_time()
-    assert len(status.Watcher(status.Request(tmp_path)).look()) == 1000
+    assert len(status.Watcher(tmp_path).look()) == 1000
     assert time.process_time() - begin < 1.5  # a tenth of ten thousand
 
 
@@ -248,5 +248,5 @@ def test_the_settings_that_differ_are_shown_as_they_are_given(tmp_path, capsys):
     document = json.loads("\n".join(listed(capsys, f"runs_dir={tmp_path}", "format=json")))
     assert {run["settings"]["lr"] for run in document["runs"]} == {0.5, 0.9}
     console = Console(width=240, record=True, file=io.StringIO())
-    console.print(status.table(status.Watcher(status.Request(tmp_path)).look(), "runs", 20))
+    console.print(status.table(status.Watcher(tmp_path).look(), "runs", 20))
     assert "lr=0.5 optimizer.momentum=0.5" in console.export_text()
