@@ -31,17 +31,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from farkas_exp.launch.outcomes import CRASH, OK, TO_BE_CONTINUED, USAGE
+from farkas_exp.machine.cores import cores
+from farkas_exp.machine.errors import UserError
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # noqa: E402
-from hydra.core.override_parser.overrides_parser import OverridesParser  # noqa: E402
-from hydra.errors import HydraException  # noqa: E402
-
-from farkas_exp.launch.outcomes import CRASH, OK, TO_BE_CONTINUED, USAGE  # noqa: E402
-from farkas_exp.machine.cores import cores  # noqa: E402
-from farkas_exp.machine.errors import UserError  # noqa: E402
-
 MOST_BYTES = 16 * 10**6
 """Of a file."""
 MOST_FILES = 8

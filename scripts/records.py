@@ -21,31 +21,30 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from farkas_exp.machine import signals  # noqa: E402
+from farkas_exp.machine import signals
 
 if __name__ == "__main__":
     signals.take_over()  # what follows takes seconds
 
-from farkas_exp.config import Config, declared, parse  # noqa: E402
-from farkas_exp.config.identity import identify  # noqa: E402
-from farkas_exp.config.options import keys_of  # noqa: E402
-from farkas_exp.config.parsing import schema_defaults  # noqa: E402
-from farkas_exp.machine.commands import command  # noqa: E402
-from farkas_exp.machine.errors import UserError, in_one_line  # noqa: E402
-from farkas_exp.machine.files import scratch_folder, write_text  # noqa: E402
-from farkas_exp.machine.output import plural  # noqa: E402
-from farkas_exp.registry import load_plugins  # noqa: E402
-from farkas_exp.report.arms import group_arms  # noqa: E402
-from farkas_exp.report.maps import layers_of  # noqa: E402
-from farkas_exp.report.tables import tabulate, to_markdown  # noqa: E402
-from farkas_exp.runs import RunDirectory, RunRecord, Runs, Unreadable, open_run, survey, write_record  # noqa: E402
-from farkas_exp.runs.directory import DONE, FINISHED, INTERRUPTED, RUNNING, write_state  # noqa: E402
-from farkas_exp.runs.jsonfiles import json_line, parse_json, write_json  # noqa: E402
-from farkas_exp.runs.measurements import ACTIVITY, Measurements  # noqa: E402
-from farkas_exp.runs.record import evaluated_on, read_data, read_run, read_starts, write_result  # noqa: E402
+from farkas_exp.config import Config, declared, parse
+from farkas_exp.config.identity import identify
+from farkas_exp.config.options import keys_of
+from farkas_exp.config.parsing import schema_defaults
+from farkas_exp.machine.commands import command
+from farkas_exp.machine.errors import UserError, in_one_line
+from farkas_exp.machine.files import scratch_folder, write_text
+from farkas_exp.machine.output import plural
+from farkas_exp.registry import load_plugins
+from farkas_exp.report.arms import group_arms
+from farkas_exp.report.maps import layers_of
+from farkas_exp.report.tables import tabulate, to_markdown
+from farkas_exp.runs import RunDirectory, RunRecord, Runs, Unreadable, open_run, survey, write_record
+from farkas_exp.runs.directory import DONE, FINISHED, INTERRUPTED, RUNNING, write_state
+from farkas_exp.runs.jsonfiles import json_line, parse_json, write_json
+from farkas_exp.runs.measurements import ACTIVITY, Measurements
+from farkas_exp.runs.record import evaluated_on, read_data, read_run, read_starts, write_result
 
 DECIDING = {key.partition(".")[0] for key, field in keys_of(Config) if declared(field).decides}
 TELLING = {"seed", "experiment", "arm", "plugins", "compile", "channels_last", "diagnostics"}

@@ -39,8 +39,6 @@ SWEEP = [
 ]  # fmt: skip
 TIMES = {"time", "epoch_seconds", "images_per_second", "seconds"}
 """What may differ between two equal runs."""
-
-
 LAUNCHER = ["hydra/launcher=local_parallel", "hydra.launcher.n_jobs=2", "hydra.launcher.threads=1"]
 VICTIMS = {
     "process": signal.SIGKILL, "job": signal.SIGKILL, "server": signal.SIGKILL, "wandb": signal.SIGKILL,
@@ -81,14 +79,9 @@ def targets(session: int, victim: str) -> list[int]:
     """The processes that a kill of this kind may hit now."""
     everyone = processes_of(session)
     servers = [p.pid for p in everyone if p.parent == session and "multiprocessing.forkserver" in p.command]
-    return {
-        "process": [session],
-        "group": [session],
-        "group asked": [session],
-        "server": servers,
-        "job": [p.pid for p in everyone if p.parent in servers],
-        "wandb": [p.pid for p in everyone if "wandb-core" in p.command],
-    }[victim]
+    jobs = [p.pid for p in everyone if p.parent in servers]
+    mirrors = [p.pid for p in everyone if "wandb-core" in p.command]
+    return {"server": servers, "job": jobs, "wandb": mirrors}.get(victim, [session])
 
 
 class Soak:
@@ -101,18 +94,13 @@ class Soak:
         self.victims = dict.fromkeys(VICTIMS, 0)
         self.survivors: list[str] = []
 
-    def command(self, runs_dir: Path) -> list[str]:
-        """The sweep's command."""
-        seeds = ",".join(map(str, range(-(-self.runs // 2))))  # each with and without batch normalization
-        own = [f"epochs={self.epochs}", f"seed={seeds}", f"runs_dir={runs_dir}"]
-        return [sys.executable, "-m", "farkas_exp", *SWEEP, *own]
-
     def start(self, runs_dir: Path, *more: str) -> "subprocess.Popen[bytes]":
         """A process of the sweep, with one thread: the number of threads decides the last bits."""
+        seeds = ",".join(map(str, range(-(-self.runs // 2))))  # each with and without batch normalization
+        own = [f"epochs={self.epochs}", f"seed={seeds}", f"runs_dir={runs_dir}", *more]
+        command = [sys.executable, "-m", "farkas_exp", *SWEEP, *own]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        return subprocess.Popen(
-            [*self.command(runs_dir), *more], env=environment, stdout=subprocess.DEVNULL, start_new_session=True
-        )
+        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
 
     def run(self) -> list[str]:
         """All rounds; returns what is not as it should be."""
