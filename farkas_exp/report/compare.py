@@ -140,7 +140,7 @@ def curves(named: Mapping[str, RunRecord]) -> Any:
         sets = " or ".join(sorted({record.evaluated_on for record in named.values()}))
         looks = style.looks((*style.KIND_COLORS.values(), *style.SPARE_COLORS))
         for (letter, record), (line, color) in zip(named.items(), looks, strict=False):
-            rows = [row for row in record.metrics() if type(row.get("epoch")) is int]  # others are damaged
+            rows = record.metrics()
             on = f", {record.evaluated_on} error" if " or " in sets else ""
             for axes, key in ((error, record.key("error")), (loss, "train_loss")):
                 epochs, values = [row["epoch"] for row in rows], [query.number(row.get(key)) for row in rows]

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from types import UnionType
 from typing import Any
@@ -113,14 +114,16 @@ class RunRecord:
         return f"{self.evaluated_on}_{name}"
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The rows of `metrics.jsonl`, one per finished epoch.
+        """The rows of `metrics.jsonl`, one per finished epoch, up to the first that is missing or damaged.
 
         Empty if a run with a result has lost some of them, or if they may be another run's.
         """
-        rows = [] if self.damage == CONTRADICTION else read_rows(RunDirectory(self.path).metrics)
-        if "epochs" in (self.result or {}) and [row.get("epoch") for row in rows] != list(range(1, self.epoch + 1)):
-            return []  # what is left would be drawn at other epochs, or as the last one
-        return [by_evaluation_set(row, self.evaluated_on) for row in rows]
+        found = [] if self.damage == CONTRADICTION else read_rows(RunDirectory(self.path).metrics)
+        in_place = takewhile(lambda pair: pair[1].get("epoch") == pair[0], enumerate(found, 1))
+        rows = [by_evaluation_set(row, self.evaluated_on) for _, row in in_place]
+        if "epochs" in (self.result or {}) and len(rows) != self.epoch:
+            return []  # the last one would be taken for the end
+        return rows
 
     def diagnostics(self) -> list[dict[str, Any]]:
         """The rows of `diagnostics.jsonl`."""

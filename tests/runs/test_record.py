@@ -40,6 +40,13 @@ def test_the_epoch_is_that_of_the_result_or_else_of_the_progress(tmp_path):
     assert (found.epoch, found.state) == (9, FINISHED)
 
 
+@pytest.mark.parametrize(("epochs", "left"), [([1, 2], 2), ([2, 3], 0), ([1, 3], 1), ([1, None, 3], 1)])
+def test_the_rows_of_an_unfinished_run_end_before_one_that_is_missing(tmp_path, epochs, left):
+    rows = [{"epoch": epoch} for epoch in epochs]
+    run = read_run(make_run(tmp_path, settings(epochs=9), state="interrupted", epoch=3, rows=rows))
+    assert run.metrics() == rows[:left], "those after it would be drawn at other epochs"
+
+
 @pytest.mark.parametrize(("error", "done"), [(0, True), (100.0, True), (100.5, False), (-1.0, False), ("7", False)])
 def test_a_result_has_errors_in_percent(tmp_path, error, done):
     run = read_run(make_run(tmp_path, settings(), result={"test_error": error}))

@@ -5,6 +5,7 @@ import json
 import shutil
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -38,15 +39,16 @@ def listed(capsys, *arguments):
     return capsys.readouterr().out.splitlines()
 
 
-def test_every_run_with_state_epoch_error_eta_and_host(folder, capsys):
+def test_every_run_with_state_epoch_error_eta_and_host(folder, capsys, monkeypatch):
+    now = runs.read_json(running(folder).state)["updated"] + 3
+    monkeypatch.setattr(status, "time", SimpleNamespace(time=lambda: now))
     with running(folder).locked():
         lines = listed(capsys, f"runs_dir={folder}")
     assert " ".join(lines[0].split()) == "state epoch test error % validation error % ETA host updated settings run"
     assert [line.split()[0] for line in lines[1:-1]] == ["running", "interrupted", "crashed", "failed", "finished"]
     live = lines[1].split()
-    assert live[1:3] == ["4/10", "20.00"]
-    assert live[3] in ("1:39", "1:40")
-    assert live[5:7] == ["0:00", "ago"]
+    assert live[1:4] == ["4/10", "20.00", "1:37"]
+    assert live[5:7] == ["0:03", "ago"]
     assert lines[1].endswith("/seed_0")
     assert "(ZeroDivisionError: x)" in lines[3]
     assert "(loss is not finite)" in lines[4]

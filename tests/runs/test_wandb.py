@@ -115,7 +115,7 @@ def in_a_process(code: str, folder: Path, mode: str, **variables: str) -> str:
     start = (
         "import sys\nfrom pathlib import Path\nfrom farkas_exp.config.schema import WandbConfig\n"
         "from farkas_exp.runs import wandb\nwarnings = []\n"
-        "wandb.INIT_TIMEOUT = wandb.FINISH_TIMEOUT = 2.0\n"
+        f"if {mode == 'online'}: wandb.INIT_TIMEOUT = wandb.FINISH_TIMEOUT = 2.0\n"
         f"mirror = wandb.WandbMirror.start(WandbConfig(mode={mode!r}), Path({str(folder)!r}), 'run', 'n', None, [],\n"
         "    {'a': 1}, warnings.append)\n"
     )
