@@ -10,7 +10,7 @@ from farkas_exp.config.options import LONGEST_LIST, LONGEST_TEXT, Option, shown
 from farkas_exp.config.schema import PhaseConfig
 from farkas_exp.machine.errors import UserError
 from farkas_exp.registry import ATTACKS, CALLBACKS, NETWORKS, OPTIMIZERS, REGULARIZERS
-from tests.configs import values
+from tests.configs import config
 
 
 @pytest.mark.parametrize(
@@ -124,17 +124,14 @@ def test_the_example_of_a_need_meets_it():
     ],
 )  # fmt: skip
 def test_a_refusal_says_what_is_wrong_and_what_would_be_right(change, said):
-    made = values()
-    for group, keys in change.items():
-        made[group] = {**made.get(group, {}), **keys}
     with pytest.raises(UserError) as caught:
-        parse(made)
+        config(**change)
     assert str(caught.value) == said
 
 
 def test_a_folder_is_refused_for_data_that_are_in_none():
     with pytest.raises(UserError, match=r"^dataset.root: x does nothing here; it needs .*\(else null\)$"):
-        parse(values(dataset={"root": "x"}))
+        config(dataset={"root": "x"})
 
 
 def test_a_value_is_shown_as_one_writes_it_on_the_command_line():
@@ -149,16 +146,12 @@ def test_a_value_is_shown_as_one_writes_it_on_the_command_line():
     ("model", "sizes", "rectangular", "said"),
     [
         ("mlp", (32, 48), False, "mlp is built for squares of one size, and images have 32, 48 pixels"),
-        (
-            "vit",
-            (32, 32),
-            True,
-            "vit is built for squares of one size, and images have 32 pixels, and rectangular ones",
-        ),
+        ("vit", (32, 32), True,
+         "vit is built for squares of one size, and images have 32 pixels, and rectangular ones"),
         ("vit", (32, 32), False, None),
         ("resnet18", (32, 48), True, None),
     ],
-)
+)  # fmt: skip
 def test_images_that_grow_are_for_networks_of_convolutions(model, sizes, rectangular, said):
     phase = {"batch_size": 8, "lr_from": 0.1, "lr_to": 0.01}
     schedule = [{**phase, "until": end, "image_size": size} for end, size in enumerate(sizes, 1)]

@@ -5,18 +5,12 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
-from farkas_exp.config import parse, schema_defaults
 from farkas_exp.launch.arguments import packing
-from farkas_exp.machine.errors import UserError
-from farkas_exp.runs import collect
+from farkas_exp.runs import RunDirectory, collect
 from tests.paths import ROOT
-
-SMALL = [
-    "model=farkasnet18", "model.blocks=[1,1]", "model.widths=[4,8]", "dataset=digits", "dataset.train_limit=120",
-    "batch_size=40", "epochs=2", "device=cpu", "wandb.mode=disabled", "progress=none", "failure.epochs=0",
-]  # fmt: skip
+from tests.small_command import SMALL
+from tests.stopping import assert_same
 
 
 def sweep(runs_dir, *arguments):
@@ -29,10 +23,6 @@ def sweep(runs_dir, *arguments):
     )  # fmt: skip
 
 
-def weights(record):
-    return torch.load(record.path / "checkpoint.pt", weights_only=True)["model"]
-
-
 @pytest.mark.slow
 def test_packed_runs_equal_sequential_ones_bitwise_and_a_failed_one_stays_alone(tmp_path):
     alone = sweep(tmp_path / "alone")
@@ -41,12 +31,8 @@ def test_packed_runs_equal_sequential_ones_bitwise_and_a_failed_one_stays_alone(
     assert "4 runs in" in packed.stdout
     first, second = collect(tmp_path / "alone"), collect(tmp_path / "packed")
     assert [(r.identity, r.seed) for r in first] == [(r.identity, r.seed) for r in second]
-    times = {"time", "epoch_seconds", "images_per_second"}
     for mine, theirs in zip(first, second, strict=True):
-        for a, b in zip(mine.metrics(), theirs.metrics(), strict=True):
-            assert {k: v for k, v in a.items() if k not in times} == {k: v for k, v in b.items() if k not in times}
-        a, b = weights(mine), weights(theirs)
-        assert all(torch.equal(a[key], b[key]) for key in a)
+        assert_same(RunDirectory(mine.path), RunDirectory(theirs.path))
     again = sweep(tmp_path / "packed", "packing=2")
     assert "4 skipped" in again.stdout
 
@@ -58,10 +44,3 @@ def test_packing_is_the_local_launcher_with_as_many_processes(monkeypatch):
     assert packing(["packing=3", "hydra/launcher=slurm"]) == []
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,5")
     assert packing(["packing=2"])[1] == "hydra.launcher.n_jobs=4"
-
-
-def test_packing_below_one_is_refused():
-    values = {**schema_defaults(), "packing": 0}
-    values["model"]["name"], values["dataset"]["name"], values["lr"]["value"] = "resnet18", "digits", 0.1
-    with pytest.raises(UserError, match="packing: 0 is out of range"):
-        parse(values)

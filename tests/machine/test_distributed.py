@@ -18,7 +18,8 @@ from farkas_exp.training.optimizer import build_optimizer
 from farkas_exp.training.trainer import Trainer, TrainerState
 from tests.configs import config
 from tests.ranks import command, command_with, in_ranks
-from tests.shared_runs import EVERY_STEP, SMALL, assert_same, numbers, record
+from tests.shared_runs import EVERY_STEP, SMALL, record, run_of
+from tests.stopping import assert_same, numbers
 
 CIFAR_STYLE = {"crop_padding": 2, "flip": True, "cutout": 3}
 
@@ -81,13 +82,13 @@ def evaluated(path, changes):
 
 def test_evaluation_counts_every_image_once_with_the_statistics_of_the_first(undisturbed):
     runs_dir, _ = undisturbed
-    path = RunDirectory(record(runs_dir).path).checkpoint
+    path = run_of(runs_dir).checkpoint
     held_out = {"dataset": {"validation": 0.115}, "batch_size": 39}  # 23 images: 7, 8 and 8
     loss, error = evaluated(path, held_out)
     for loss2, error2 in in_ranks(3, evaluated, path, held_out):
         assert error2 == error
         assert loss2 == pytest.approx(loss, rel=1e-5)
-    row = read_rows(RunDirectory(record(runs_dir).path).metrics)[-1]
+    row = read_rows(run_of(runs_dir).metrics)[-1]
     assert evaluated(path, {}) == pytest.approx((row["test_loss"], row["test_error"]), rel=1e-5)
 
 
@@ -117,7 +118,7 @@ def test_random_numbers_are_a_function_of_seed_and_rank(undisturbed):
     """The training stream of the first is that of a single process, the second one's is another."""
     runs_dir, _ = undisturbed
     states = [
-        torch.load(RunDirectory(record(runs_dir, seed).path).checkpoint, weights_only=True)["ranks"][rank]["rng"]
+        torch.load(run_of(runs_dir, seed).checkpoint, weights_only=True)["ranks"][rank]["rng"]
         for seed in (0, 1) for rank in (0, 1)
     ]  # fmt: skip
     assert all(not torch.equal(states[i], states[j]) for i in range(4) for j in range(i))
@@ -223,18 +224,18 @@ def test_a_silent_process_ends_the_others_in_time(tmp_path):
     first, _ = in_ranks(2, command_with, go_silent, *SMALL, *EVERY_STEP, f"runs_dir={tmp_path}", wait_for=[0])
     assert first == 75
     assert record(tmp_path).state == runs.INTERRUPTED
-    assert RunDirectory(record(tmp_path).path).checkpoint.exists()
+    assert run_of(tmp_path).checkpoint.exists()
 
 
 def test_a_signal_to_one_stops_all_after_the_same_step_and_they_go_on_bitwise(tmp_path, undisturbed):
     answers = in_ranks(2, command_with, terminate_the_second, *SMALL, f"runs_dir={tmp_path}")
     assert [answer[0] for answer in answers] == [75, 75]
     assert "stopped by SIGTERM in epoch 2, step 2" in answers[0][1]
-    saved = torch.load(RunDirectory(record(tmp_path).path).checkpoint, weights_only=True)
+    saved = torch.load(run_of(tmp_path).checkpoint, weights_only=True)
     assert (saved["state"]["epoch"], saved["state"]["step"]) == (1, 2)
     assert record(tmp_path).progress["state"] == runs.INTERRUPTED
     assert [answer[0] for answer in in_ranks(2, command, *SMALL, f"runs_dir={tmp_path}")] == [0, 0]
-    assert_same(numbers(undisturbed[0]), tmp_path)
+    assert_same(run_of(undisturbed[0]), run_of(tmp_path))
 
 
 @pytest.mark.parametrize("tampering", [kill_the_second, pytest.param(kill_both, marks=pytest.mark.slow)])
@@ -247,10 +248,10 @@ def test_after_a_kill_two_processes_go_on_bitwise(tmp_path, undisturbed, tamperi
         assert first[0] == 75
         assert "another process of this run ended without a message" in first[1]
     assert record(tmp_path).state == runs.INTERRUPTED
-    saved = torch.load(RunDirectory(record(tmp_path).path).checkpoint, weights_only=True)["state"]
+    saved = torch.load(run_of(tmp_path).checkpoint, weights_only=True)["state"]
     assert (saved["epoch"], saved["step"]) in ((1, 1), (1, 2))
     assert [answer[0] for answer in in_ranks(2, command, *arguments)] == [0, 0]
-    assert_same(numbers(undisturbed[0]), tmp_path)
+    assert_same(run_of(undisturbed[0]), run_of(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -265,12 +266,11 @@ def test_another_number_of_processes_goes_on_to_the_same_numbers(tmp_path, first
     in_ranks(first, command_with, kill_both, *arguments, f"runs_dir={parts}")
     assert record(parts).state == runs.INTERRUPTED
     assert in_ranks(second, command, *arguments, f"runs_dir={parts}")[0][0] == 0
-    (rows, weights, momenta), (rows2, weights2, momenta2) = numbers(whole), numbers(parts)
+    (rows, *tensors), (rows2, *tensors2) = numbers(run_of(whole)), numbers(run_of(parts))
     for row, row2 in zip(rows, rows2, strict=True):
         figures = {key: value for key, value in row.items() if value is not None}
         assert {key: row2[key] for key in figures} == pytest.approx(figures, rel=1e-4)
-    for ours, theirs in zip([*weights.values(), *momenta], [*weights2.values(), *momenta2], strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(tensors, tensors2, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,11 @@ from farkas_exp.machine import distributed
 from farkas_exp.machine.distributed import first_host, from_environment, meeting_point
 from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.processes import ALONE, Processes
-from farkas_exp.runs import RunDirectory, read_json
+from farkas_exp.runs import read_json
 from farkas_exp.training.execution import choose_mode
 from tests.configs import config
 from tests.ranks import in_ranks
-from tests.shared_runs import record
+from tests.shared_runs import run_of
 
 
 def test_processes_are_what_torchrun_or_a_slurm_step_says():
@@ -136,7 +136,7 @@ def task_of_a_slurm_job(runs_dir):
 
 def test_the_tasks_of_a_slurm_job_train_a_run_together(tmp_path):
     assert in_ranks(2, task_of_a_slurm_job, tmp_path) == [[runs.FINISHED], []]
-    assert read_json(RunDirectory(record(tmp_path).path).environment)["starts"][-1]["world_size"] == 2
+    assert read_json(run_of(tmp_path).environment)["starts"][-1]["world_size"] == 2
 
 
 @pytest.mark.parametrize(("nodes", "tasks", "ends_all"), [(2, 4, True), (1, 1, False)])

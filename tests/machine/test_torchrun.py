@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from farkas_exp import runs
-from farkas_exp.runs import RunDirectory, read_rows
+from farkas_exp.runs import read_rows
 from tests.paths import ROOT
-from tests.shared_runs import SMALL, assert_same, numbers, record
+from tests.shared_runs import SMALL, record, run_of
+from tests.stopping import assert_same
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
 
@@ -45,7 +46,7 @@ def test_torchrun_trains_one_run(tmp_path, undisturbed):
     out, _ = (process := torchrun(f"runs_dir={tmp_path}")).communicate(timeout=300)
     assert process.returncode == 0, out
     assert out.count("finished: ") == 1
-    assert_same(numbers(undisturbed[0]), tmp_path)
+    assert_same(run_of(undisturbed[0]), run_of(tmp_path))
 
 
 @pytest.mark.slow
@@ -61,7 +62,7 @@ def test_a_killed_torchrun_goes_on_bitwise(tmp_path):
     process.communicate(timeout=300)
     assert record(tmp_path / "b").state == runs.INTERRUPTED
     assert finished(torchrun(*killed))
-    assert_same(numbers(tmp_path / "a"), tmp_path / "b")
+    assert_same(run_of(tmp_path / "a"), run_of(tmp_path / "b"))
 
 
 @pytest.mark.slow
@@ -73,7 +74,7 @@ def test_sigterm_to_torchrun_stops_every_process_with_a_checkpoint(tmp_path):
     assert process.returncode != 0
     assert "interrupted: " in out
     assert record(tmp_path).progress["state"] == runs.INTERRUPTED
-    saved = torch.load(RunDirectory(record(tmp_path).path).checkpoint, weights_only=True)
+    saved = torch.load(run_of(tmp_path).checkpoint, weights_only=True)
     assert (saved["state"]["epoch"], len(saved["ranks"])) >= (3, 2)
 
 
@@ -84,7 +85,7 @@ def test_the_processes_of_a_killed_torchrun_leave_with_a_checkpoint(tmp_path):
     process.kill()
     process.communicate(timeout=300)  # until the last process that could print has ended
     assert record(tmp_path).progress["state"] == runs.INTERRUPTED
-    assert not RunDirectory(record(tmp_path).path).is_locked()
+    assert not run_of(tmp_path).is_locked()
 
 
 @pytest.mark.slow
