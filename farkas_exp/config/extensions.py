@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from farkas_exp import registry
-from farkas_exp.config.options import declared, option
+from farkas_exp.config.options import declared, fields_of, option
 from farkas_exp.config.schema import Config
 from farkas_exp.machine.errors import UserError
 from farkas_exp.registry import Registry
@@ -37,19 +37,19 @@ def registries() -> dict[str, Registry[Any]]:
     return {each.key.removesuffix(".name"): each for each in found if each.key.endswith(".name")}
 
 
-def extras(group: str, schema: type) -> dict[str, Extra]:
+def extras(group: str) -> dict[str, Extra]:
     """The keys of a group that its schema lacks, by name.
 
     Raises:
         UserError: two choices declare the same key differently, or a default is out of range or does not show its type.
     """
     entries = registries().get(group)
-    return {} if entries is None else _extras(group, schema, tuple(entries))
+    return {} if entries is None else _extras(group, tuple(entries))
 
 
 @functools.cache
-def _extras(group: str, schema: type, names: tuple[str, ...]) -> dict[str, Extra]:
-    entries, known = registries()[group], {f.name for f in dataclasses.fields(schema)}
+def _extras(group: str, names: tuple[str, ...]) -> dict[str, Extra]:
+    entries, known = registries()[group], fields_of(cast(type, fields_of(Config)[group].type))
     found: dict[str, Extra] = {}
     for name in names:  # passed in, since the registry may grow
         for key, given in entries[name].options.items():
@@ -70,8 +70,7 @@ def _extras(group: str, schema: type, names: tuple[str, ...]) -> dict[str, Extra
 
 def every_extra() -> dict[str, Extra]:
     """The keys that the schema lacks, of all groups, by dotted key."""
-    groups = {f.name: cast(type, f.type) for f in dataclasses.fields(Config) if dataclasses.is_dataclass(f.type)}
-    return {f"{group}.{key}": extra for group, schema in groups.items() for key, extra in extras(group, schema).items()}
+    return {f"{group}.{key}": extra for group in fields_of(Config) for key, extra in extras(group).items()}
 
 
 def _type(where: str, default: Any) -> Any:
@@ -84,7 +83,7 @@ def _type(where: str, default: Any) -> Any:
 
 def extended(group: str, schema: type[S], name: Any) -> type[S]:
     """The schema of a group with the keys of the choice `name`."""
-    own = {key: extra for key, extra in extras(group, schema).items() if name in extra.names}
+    own = {key: extra for key, extra in extras(group).items() if name in extra.names}
     return _extended(schema, tuple((key, extra.type, extra.field) for key, extra in own.items())) if own else schema
 
 

@@ -155,7 +155,7 @@ def check_keys(keys: Sequence[tuple[str, "dataclasses.Field[Any]", Any]], config
         idle = f.default if own.idle is ... else own.idle
         need = None if value == idle else own.unmet(config)
         if need is not None:
-            raise without_effect(where, value, need.words if isinstance(need.words, str) else need.words(config), idle)
+            raise without_effect(where, value, need.words_for(config), idle)
 
 
 def without_effect(where: str, value: Any, words: str, idle: Any) -> UserError:

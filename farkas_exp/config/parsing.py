@@ -78,7 +78,7 @@ def schema_defaults() -> dict[str, Any]:
         return list(value) if isinstance(value, tuple) else value
 
     def defaults(schema: Any, path: str = "") -> dict[str, Any]:
-        brought = {key: default(extra.field) for key, extra in extras(path, schema).items()}
+        brought = {key: default(extra.field) for key, extra in extras(path).items()}
         return brought | {f.name: default(f) for f in dataclasses.fields(schema)}
 
     return defaults(Config)
@@ -91,7 +91,7 @@ def unknown_key(path: str) -> UserError:
     for depth, part in enumerate(parts):
         fields = fields_of(schema)
         if part not in fields or (depth + 1 < len(parts) and not dataclasses.is_dataclass(fields[part].type)):
-            return unknown(path, part, [*fields, *extras(".".join(parts[:depth]), schema)])
+            return unknown(path, part, [*fields, *extras(".".join(parts[:depth]))])
         schema = fields[part].type
     return UserError(f"{path}: cannot be changed here")
 
@@ -99,7 +99,7 @@ def unknown_key(path: str) -> UserError:
 def _build(schema: type, values: Any, path: str) -> Any:
     if not isinstance(values, Mapping):
         raise UserError(f"{path or 'config'}: expected a group of keys, got {values!r}")
-    brought = extras(path, schema)
+    brought = extras(path)
     if brought:
         schema = extended(path, schema, values.get("name", fields_of(schema)["name"].default))
     fields = fields_of(schema)
@@ -109,7 +109,7 @@ def _build(schema: type, values: Any, path: str) -> Any:
         if key in brought and key not in fields:
             given, extra = _convert(brought[key].type, value, where), brought[key]
             if given != extra.field.default:
-                raise without_effect(where, given, one_of(path, extra.names), extra.field.default)
+                raise without_effect(where, given, one_of(f"{path}.name", extra.names), extra.field.default)
             continue
         if key not in fields:
             raise unknown(where, key, [*fields, *brought])

@@ -86,10 +86,10 @@ class OptimizerConfig:
 
     name: str = option("sgd")
     momentum: float = option(0.9, at_least=0, below=1, of=OPTIMIZERS)
-    nesterov: bool = option(False, of=OPTIMIZERS, needs=positive("optimizer.momentum", 0.9))
+    nesterov: bool = option(False, of=OPTIMIZERS, needs=positive("optimizer.momentum"))
     weight_decay: float = option(5e-4, at_least=0)
     decay: Literal["weights", "all_but_biases", "all"] = option(
-        "weights", needs=(positive("optimizer.weight_decay", 5e-4), SHARED_DECAY)
+        "weights", needs=(positive("optimizer.weight_decay"), SHARED_DECAY)
     )
     scalars: Literal["own", "common"] = option("own", needs=OWN_RATES)
     clip_norm: float | None = option(None, above=0)
@@ -112,9 +112,9 @@ class AugmentationConfig:
     crop_padding: int = option(4, at_least=0, at_most=MOST_PIXELS, needs=IN_MEMORY, idle=0)
     flip: bool = option(True, needs=PIXELS, idle=False)
     cutout: int = option(16, at_least=0, at_most=MOST_PIXELS, needs=IN_MEMORY, idle=0)
-    cutout_fill: Literal["mean", "zero"] = option("mean", needs=(IN_MEMORY, positive("augmentation.cutout", 4)))
+    cutout_fill: Literal["mean", "zero"] = option("mean", needs=(IN_MEMORY, positive("augmentation.cutout")))
     cutout_variant: Literal["paper", "authors"] = option(
-        "paper", needs=(IN_MEMORY, positive("augmentation.cutout", 4), MEAN_FILL)
+        "paper", needs=(IN_MEMORY, positive("augmentation.cutout"), MEAN_FILL)
     )
     min_scale: float | None = option(None, above=0, at_most=1, needs=STREAMED)
     mixup: float = option(0.0, at_least=0, at_most=1000, needs=PIXELS)
@@ -216,7 +216,7 @@ class DropoutConfig:
     """Dropout after every activation; the rate falls linearly to 0 at the share `anneal` of the run (0: it stays)."""
 
     rate: float = option(0.0, at_least=0, below=1, needs=ACTIVATED)
-    anneal: float = option(1.0, at_least=0, at_most=1, needs=positive("dropout.rate", 0.1))
+    anneal: float = option(1.0, at_least=0, at_most=1, needs=positive("dropout.rate"))
 
 
 @dataclass(frozen=True)

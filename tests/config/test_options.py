@@ -111,7 +111,7 @@ CHANGES: dict[str, tuple[Any, Mapping[str, Any]]] = {
     "optimizer.nesterov": (True, {}),
     "optimizer.weight_decay": (0.1, {}),
     "optimizer.decay": ("all", {"optimizer.weight_decay": 0.1}),
-    "optimizer.scalars": ("common", {}),
+    "optimizer.scalars": ("common", {"model.name": "fixup34"}),
     "optimizer.clip_norm": (0.1, {}),
     "optimizer.clip_units": (0.01, {}),
     "optimizer.ema": (0.9, {}),
@@ -149,7 +149,7 @@ CHANGES: dict[str, tuple[Any, Mapping[str, Any]]] = {
     "regularizer.include_output": (True, SEPARATION),
     "regularizer.norm_squared": (50.0, {"regularizer.strength": 0.1}),
     "dropout.rate": (0.5, {}),
-    "dropout.anneal": (0.0, {}),
+    "dropout.anneal": (0.0, {"dropout.rate": 0.1}),
     "attack.name": ("pgd", {}),
     "attack.steps": (2, {}),
     "attack.step_size": (0.1, {"attack.steps": 2}),
@@ -220,7 +220,7 @@ WITHOUT_EFFECT = {
 
 def leaves(schema: Any = Config, prefix: str = "") -> dict[str, "dataclasses.Field[Any]"]:
     """Every key of the schema, and of the choices that bring one, by its dotted name."""
-    found = {prefix + key: extra.field for key, extra in extras(prefix.removesuffix("."), schema).items()}
+    found = {prefix + key: extra.field for key, extra in extras(prefix.removesuffix(".")).items()}
     hints = typing.get_type_hints(schema)
     for f in dataclasses.fields(schema):
         if dataclasses.is_dataclass(hints[f.name]):
@@ -255,12 +255,16 @@ def made(*parts: Mapping[str, Any]) -> Config:
     return parse(nested)
 
 
+def owner(key: str) -> dict[str, Any]:
+    """The first choice that lists a key among its options, if the key is one of these."""
+    registry = LEAVES[key].metadata["of"]
+    having = [name for name in registry or () if key.rpartition(".")[2] in registry[name].options]
+    return {registry.key: having[0]} if having else {}
+
+
 def context(key: str) -> dict[str, Any]:
     """What a key has to be put beside to act."""
-    needed: dict[str, Any] = {}
-    for need in reversed(of(key).needs):
-        needed |= need.example
-    return needed | dict(CHANGES[key][1])
+    return owner(key) | dict(CHANGES[key][1])
 
 
 @pytest.fixture(scope="module")
@@ -307,7 +311,7 @@ def test_every_key_is_declared_and_tried() -> None:
 @pytest.mark.parametrize("key", [key for key in INSIDE if of(key).needs and not of(key).tolerated])
 def test_what_does_nothing_is_refused_with_what_it_needs(key: str) -> None:
     for need in of(key).needs:
-        others = {k: v for other in of(key).needs if other is not need for k, v in other.example.items()}
+        others = {} if need is of(key).needs[0] else owner(key)
         lacking = next(config for config in lacking_configs(others) if not need.is_met(config))
         beside = {path: value for path, _, value in walk(lacking) if "[" not in path and path != "phases.schedule"}
         schedule = {"phases.schedule": [dataclasses.asdict(phase) for phase in lacking.phases.schedule]}
@@ -376,8 +380,8 @@ def test_a_tolerated_option_is_left_out_where_it_does_nothing() -> None:
 @pytest.mark.parametrize("key", [key for key, f in LEAVES.items() if not key.endswith("name")])
 def test_a_number_has_a_range_and_every_value_out_of_it_is_one_line(key: str) -> None:
     group, _, name = key.rpartition(".")
-    schema = group_of(key)
-    hint = str({k: e.type for k, e in extras(group, schema).items()}.get(name) or typing.get_type_hints(schema)[name])
+    brought = extras(group).get(name)
+    hint = str(brought.type if brought else typing.get_type_hints(group_of(key))[name])
     own = of(key)
     if "int" not in hint:
         return
