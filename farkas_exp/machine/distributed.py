@@ -11,9 +11,9 @@ from datetime import timedelta
 from typing import Any
 
 from farkas_exp.machine.errors import UserError
-from farkas_exp.machine.liveness import GRACE_SECONDS, Watch, leave
+from farkas_exp.machine.liveness import GRACE_SECONDS, Watch
 from farkas_exp.machine.processes import ALONE, Group, Processes
-from farkas_exp.machine.signals import STATUS as TO_BE_CONTINUED
+from farkas_exp.machine.signals import leave
 
 JOIN_TIMEOUT = timedelta(minutes=5)
 """The time the processes have to find each other."""
@@ -98,7 +98,7 @@ def _lost(line: str) -> None:
         if Group.broken or Group.watch is None:
             return
         time.sleep(0.1)
-    leave(f"{line}; the same command goes on from the last checkpoint", TO_BE_CONTINUED)
+    leave(f"{line}; the same command goes on from the last checkpoint")
 
 
 def _part() -> None:

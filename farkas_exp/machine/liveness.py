@@ -5,8 +5,6 @@ operation's own timeout, on GPUs inside of a kernel that nothing interrupts. A t
 store by which the processes found each other.
 """
 
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -85,12 +83,3 @@ class Watch:
                         self._store.set("lost", line)
                 return line
         return None
-
-
-def leave(line: str, status: int) -> None:
-    """End this process from another thread, when its main thread hangs in an operation that nothing interrupts."""
-    with suppress(Exception):
-        sys.stdout.flush()
-    with suppress(OSError):
-        os.write(2, f"{line}\n".encode())
-    os._exit(status)

@@ -21,8 +21,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from farkas_exp.machine.errors import unknown
 
@@ -36,7 +37,7 @@ HUMAN_SECONDS = 0.5
 """A second SIGINT within this time is an echo of the first: a launcher repeats what the terminal sends to all."""
 
 LAST_WORDS_SECONDS = 15.0
-"""The limit of a process's last words; its standard output may be a pipe that nobody reads."""
+"""The limit of a process's last words; its standard output or error may be a pipe that nobody reads."""
 
 _VARIABLE = "SUBMITIT_PREEMPT_SIGNAL"
 
@@ -304,8 +305,7 @@ def _listen(pipe: int) -> None:
                 continue
             _process.ask(signal.Signals(number).name)
             if number == signal.SIGINT and _is_second_interrupt():
-                _say("stopped at once, as asked twice; a run goes on from its last checkpoint")
-                os._exit(STATUS)
+                leave("stopped at once, as asked twice; a run goes on from its last checkpoint")
             if leaver is None:
                 leaver = threading.Thread(target=_leave_when_free, name="leaver", daemon=True)
                 leaver.start()
@@ -331,9 +331,17 @@ def _leave_when_free() -> None:
         _process.leaving = threading.get_ident()
         timely = _process.is_free()
     if not timely:
-        _say(f"no safe step within {PATIENCE:.0f} s of {_process.asked}; a run goes on from its last checkpoint")
-        os._exit(STATUS)
-    words = threading.Thread(target=_speak, daemon=True)
+        leave(f"no safe step within {PATIENCE:.0f} s of {_process.asked}; a run goes on from its last checkpoint")
+    _end(_speak)
+
+
+def leave(line: str) -> NoReturn:
+    """End the process with `STATUS`, from any thread and whatever its main thread hangs in; `line` says why."""
+    _end(partial(_say, line))
+
+
+def _end(speak: Callable[[], None]) -> NoReturn:
+    words = threading.Thread(target=speak, daemon=True)
     words.start()
     words.join(LAST_WORDS_SECONDS)
     os._exit(STATUS)

@@ -25,18 +25,15 @@ from farkas_exp.machine.signals import PREEMPTION, StopRequest
 from farkas_exp.runs import RunDirectory, best, collect, read_json, read_starts
 from tests.made_runs import make_run, settings
 from tests.paths import ROOT
+from tests.small_command import ONE_BLOCK
 
-SMALL = [
-    "model=farkasnet18", "model.blocks=[1]", "model.widths=[4]", "dataset=digits", "dataset.train_limit=200",
-    "batch_size=40", "device=cpu", "wandb.mode=disabled", "failure.epochs=0",
-]  # fmt: skip
 PARALLEL = ["hydra/launcher=local_parallel", "hydra.launcher.n_jobs=2", "hydra.launcher.threads=1"]
 
 
 def start(*arguments, module="farkas_exp", **options):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, "-m", module, *SMALL, *arguments], env=environment, stdout=subprocess.PIPE,
+        [sys.executable, "-m", module, *ONE_BLOCK, *arguments], env=environment, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, **options,
     )  # fmt: skip
 
@@ -65,7 +62,7 @@ def assert_as_one_after_the_other(tmp_path, runs_dir, epochs):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        assert main(["-m", *SMALL, f"epochs={epochs}", "seed=0,1", "progress=none", f"runs_dir={sequential}"]) == 0
+        assert main(["-m", *ONE_BLOCK, f"epochs={epochs}", "seed=0,1", "progress=none", f"runs_dir={sequential}"]) == 0
     finally:
         torch.set_num_threads(threads)
     expected = {(record.identity, record.seed): record for record in collect(sequential)}
@@ -82,7 +79,7 @@ def test_parallel_processes_give_the_numbers_of_runs_one_after_the_other(tmp_pat
     assert "2 finished" in out
     assert_as_one_after_the_other(tmp_path, tmp_path / "runs", epochs=2)
     assert {read_starts(RunDirectory(record.path))[-1]["threads"] for record in collect(tmp_path / "runs")} == {1}
-    assert main([*sweep, *SMALL]) == 0
+    assert main([*sweep, *ONE_BLOCK]) == 0
     assert "2 skipped" in capsys.readouterr().out
 
 
@@ -289,7 +286,7 @@ def test_slurm_that_is_not_there_or_refuses_a_sweep_is_one_line(refused, tmp_pat
     for name in ("srun", "sbatch") if refused else ():
         (tmp_path / name).write_text(f"#!/bin/sh\necho '{refused}' >&2\nexit 1\n")
         (tmp_path / name).chmod(0o755)
-    assert main(["-m", "hydra/launcher=slurm", *SMALL, f"runs_dir={tmp_path / 'runs'}", "seed=0,1"]) == 2
+    assert main(["-m", "hydra/launcher=slurm", *ONE_BLOCK, f"runs_dir={tmp_path / 'runs'}", "seed=0,1"]) == 2
     shown = capfd.readouterr()
     lines = [line for line in shown.err.splitlines() if line]
     assert len(lines) == 1
@@ -305,7 +302,7 @@ NEEDS_OPTUNA = pytest.mark.skipif(
 
 def test_a_search_without_optuna_says_what_to_install(tmp_path, capfd, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert main(["-m", "hydra/sweeper=tpe", *SMALL, f"runs_dir={tmp_path}"]) == 2
+    assert main(["-m", "hydra/sweeper=tpe", *ONE_BLOCK, f"runs_dir={tmp_path}"]) == 2
     (line,) = capfd.readouterr().err.splitlines()
     assert line == "error: hydra/sweeper=tpe: needs hydra-optuna-sweeper; pip install 'farkas-exp[search]'"
 
@@ -313,7 +310,7 @@ def test_a_search_without_optuna_says_what_to_install(tmp_path, capfd, monkeypat
 @NEEDS_OPTUNA
 @pytest.mark.parametrize("sweeper", ["tpe", "optuna"])
 def test_a_search_is_refused_on_the_test_set(tmp_path, capfd, sweeper):
-    search = ["-m", f"hydra/sweeper={sweeper}", *SMALL, "lr.value=interval(0.01,0.1)", f"runs_dir={tmp_path}"]
+    search = ["-m", f"hydra/sweeper={sweeper}", *ONE_BLOCK, "lr.value=interval(0.01,0.1)", f"runs_dir={tmp_path}"]
     assert main(search) == 2
     lines = [line for line in capfd.readouterr().err.splitlines() if line]
     assert len(lines) == 1
@@ -324,7 +321,7 @@ def test_a_search_is_refused_on_the_test_set(tmp_path, capfd, sweeper):
 @NEEDS_OPTUNA
 @pytest.mark.filterwarnings("ignore")  # of Optuna, about itself
 def test_a_search_minimizes_the_error_on_held_out_images_and_goes_on_where_it_was(tmp_path, capfd):
-    search = ["-m", "hydra/sweeper=tpe", "hydra.sweeper.n_trials=3", *SMALL, "epochs=1", "progress=none", "seed=0",
+    search = ["-m", "hydra/sweeper=tpe", "hydra.sweeper.n_trials=3", *ONE_BLOCK, "epochs=1", "progress=none", "seed=0",
               "normalization=batch", "lr.value=tag(log,interval(0.01,0.5))", "dataset.validation=0.2",
               f"runs_dir={tmp_path}"]  # fmt: skip
     assert main(search) == 0

@@ -16,13 +16,10 @@ from farkas_exp.machine import signals
 from farkas_exp.machine.signals import PREEMPTION, StopRequest
 from farkas_exp.runs import collect
 from tests.paths import ROOT
+from tests.small_command import ONE_BLOCK
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": ""}
 ALL = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2]
-SMALL = [
-    "model=farkasnet18", "model.blocks=[1]", "model.widths=[4]", "dataset=digits", "dataset.train_limit=200",
-    "batch_size=40", "device=cpu", "wandb.mode=disabled", "failure.epochs=0",
-]  # fmt: skip
 
 
 def from_a_terminal():
@@ -193,6 +190,19 @@ def test_last_words_that_cannot_be_said_do_not_keep_the_process():
     assert end(process) == (75, "")
 
 
+def test_a_line_that_nobody_reads_does_not_keep_the_process():
+    process = begun("""
+        signals.PATIENCE = signals.LAST_WORDS_SECONDS = 0.2
+        with signals.at_stake():
+            print("ready", flush=True)
+            while True:
+                os.write(2, b"x" * 2**20)
+        """)
+    process.terminate()
+    assert process.wait(240) == 75
+    process.stdout.close()
+
+
 def test_a_writer_leaves_no_temporary_file(tmp_path):
     process = begun(f"""
         from farkas_exp.machine.files import replacing
@@ -351,7 +361,7 @@ def check_stopped(process, runs_dir):
 
 @pytest.mark.parametrize(("number", "seconds"), [(signal.SIGINT, 0.0), (signal.SIGTERM, 0.8), (signal.SIGUSR2, 2.0)])
 def test_a_signal_while_a_command_starts_leaves_status_75(tmp_path, number, seconds):
-    process = start(*SMALL, "epochs=5000", f"runs_dir={tmp_path}")
+    process = start(*ONE_BLOCK, "epochs=5000", f"runs_dir={tmp_path}")
     time.sleep(seconds)
     process.send_signal(number)
     check_stopped(process, tmp_path)
@@ -364,7 +374,7 @@ def test_a_signal_while_a_command_starts_leaves_status_75(tmp_path, number, seco
 def test_a_signal_at_any_moment_leaves_status_75_or_0(tmp_path, number, sweep):
     for turn in range(24):
         runs_dir = tmp_path / str(turn)
-        process = start(*SMALL, "epochs=40", f"runs_dir={runs_dir}", *sweep)
+        process = start(*ONE_BLOCK, "epochs=40", f"runs_dir={runs_dir}", *sweep)
         time.sleep(0.3 * turn)
         if process.poll() is None:
             process.send_signal(number)
