@@ -12,7 +12,6 @@ import pytest
 from farkas_exp import runs
 from farkas_exp.config import parse
 from farkas_exp.launch import execution, outcomes
-from farkas_exp.machine import locks
 from farkas_exp.machine.errors import UserError
 from farkas_exp.runs import collect, open_run, read_json, read_rows
 from farkas_exp.training.trainer import Trainer
@@ -21,6 +20,7 @@ from tests.forks import Fork
 from tests.made_runs import make_run, settings
 from tests.paths import ROOT
 from tests.small_command import small
+from tests.stopping import stop_after
 
 
 def test_two_overlapping_sweeps_at_once_train_each_run_exactly_once(tmp_path):
@@ -93,39 +93,6 @@ def test_a_finished_run_is_recognised_in_milliseconds(tmp_path, monkeypatch):
     assert min(times) < 0.01
 
 
-def test_a_lock_file_that_was_taken_away_is_nobodys_lock(tmp_path):
-    """A refused run deletes its unused folder; a process that still has the old lock file open must not lock that."""
-    path = tmp_path / "run" / "lock"
-    first = locks.take(path)
-    assert first is not None
-    path.unlink()
-    second = locks.take(path)
-    assert second is not None
-    assert locks.is_held(path)
-    first.close()
-    assert locks.is_held(path)
-    second.close()
-    assert not locks.is_held(path)
-
-
-def test_a_lock_dies_with_its_process_and_readers_do_not_take_it_away(tmp_path):
-    path = tmp_path / "lock"
-    code = (
-        "from pathlib import Path; from farkas_exp.machine import locks;"
-        f"handle = locks.take(Path({str(path)!r})); print(1, flush=True); input()"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, env=environment) as holder:
-        assert holder.stdout is not None
-        holder.stdout.readline()
-        assert all(locks.is_held(path) for _ in range(100))
-        assert locks.take(path) is None
-        assert f"process {holder.pid} on" in locks.holder(path)
-        holder.kill()
-    assert not locks.is_held(path)
-
-
 # --- the failure policy of a sweep
 
 
@@ -180,8 +147,6 @@ def test_a_diverged_run_is_a_result_and_the_sweep_succeeds(tmp_path, capfd):
 
 
 def test_an_interrupted_sweep_says_so_and_the_same_command_finishes_it(tmp_path, monkeypatch, capfd):
-    from tests.stopping import stop_after
-
     command = ["-m", "seed=0,1,2", "epochs=2"]
     with monkeypatch.context() as patched:
         stop_after(13, patched)  # in the second run

@@ -13,8 +13,7 @@ from farkas_exp.machine import pids
 from farkas_exp.runs import read_json, write_json
 from tests.composing import of_experiment
 from tests.configs import config
-
-RUN = ["model=mlp", "model.depth=1", "model.width=4", "dataset=digits", "device=cpu", "wandb.mode=disabled"]
+from tests.small_command import TINY
 
 
 def test_a_run_has_crashed_once_it_was_killed_for_memory_twice_at_one_step(tmp_path):
@@ -101,7 +100,7 @@ def test_a_job_that_always_runs_out_of_memory_comes_to_an_end(tmp_path, monkeypa
     monkeypatch.setattr(local_parallel, "_POLL_SECONDS", 0)
     killed = itertools.count()
     monkeypatch.setattr(pids, "ended_for_memory", lambda: next(killed))
-    group = tuple(jobs.numbered([[*RUN, f"runs_dir={tmp_path / 'runs'}"]], 0))
+    group = tuple(jobs.numbered([[*TINY, f"runs_dir={tmp_path / 'runs'}"]], 0))
     statuses = []
     for _ in range(2):  # the same command twice
         launcher(work, group, retries)
@@ -116,7 +115,7 @@ def test_a_job_that_always_runs_out_of_memory_comes_to_an_end(tmp_path, monkeypa
 def test_a_job_that_somebody_killed_may_always_go_on(tmp_path, monkeypatch, work):
     monkeypatch.setattr(local_parallel, "_POLL_SECONDS", 0)
     monkeypatch.setattr(pids, "ended_for_memory", lambda: 3)
-    group = tuple(jobs.numbered([[*RUN, f"runs_dir={tmp_path / 'runs'}"]], 0))
+    group = tuple(jobs.numbered([[*TINY, f"runs_dir={tmp_path / 'runs'}"]], 0))
     in_processes(work, group, 3)
     (outcome,) = outcomes.read_outcomes(work.sweep.directory)
     assert outcome == outcomes.Outcome(outcomes.LOST, " ".join(group[0].overrides), "its process was ended by SIGKILL")
@@ -126,7 +125,7 @@ def test_the_other_runs_of_its_job_are_tried_again(tmp_path, monkeypatch, work):
     monkeypatch.setattr(local_parallel, "_POLL_SECONDS", 0)
     killed = itertools.count()
     monkeypatch.setattr(pids, "ended_for_memory", lambda: next(killed))
-    group = tuple(jobs.numbered([[*RUN, f"runs_dir={tmp_path}", f"seed={seed}"] for seed in (0, 1)], 0))
+    group = tuple(jobs.numbered([[*TINY, f"runs_dir={tmp_path}", f"seed={seed}"] for seed in (0, 1)], 0))
     in_processes(work, group, 1)
     assert [outcome.status for outcome in outcomes.read_outcomes(work.sweep.directory)] == [runs.CRASHED, outcomes.LOST]
 
@@ -137,7 +136,7 @@ def test_a_job_whose_outcome_has_no_room_is_a_file_error_and_is_not_tried_again(
     monkeypatch.setattr(Killed, "exitcode", outcomes.UNWRITTEN)
     starts = []
     monkeypatch.setattr(Killed, "start", lambda process: starts.append(process))
-    in_processes(work, tuple(jobs.numbered([[*RUN, f"runs_dir={tmp_path}"]], 0)), 3)
+    in_processes(work, tuple(jobs.numbered([[*TINY, f"runs_dir={tmp_path}"]], 0)), 3)
     (outcome,) = outcomes.read_outcomes(work.sweep.directory)
     assert (outcome.status, outcome.exit_status, len(starts)) == (outcomes.DISK, outcomes.CRASH, 1)
     work.sweep.experiment = "demo"

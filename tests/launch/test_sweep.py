@@ -22,12 +22,7 @@ from farkas_exp.machine.errors import UserError
 from farkas_exp.report import command
 from farkas_exp.runs import collect, open_run, read_json, write_json
 from tests.configs import config
-
-TINY = [
-    "model=mlp", "model.depth=1", "model.width=4", "dataset=digits", "dataset.train_limit=100", "batch_size=50",
-    "epochs=1", "device=cpu", "wandb.mode=disabled", "progress=none", "failure.epochs=0",
-]  # fmt: skip
-
+from tests.small_command import TINY
 
 # --- which runs there are
 

@@ -19,11 +19,7 @@ from farkas_exp.launch.outcomes import (
 from farkas_exp.launch.summary import best_line, summarize
 from farkas_exp.launch.sweep import Sweep
 from farkas_exp.launch.tally import Tally
-
-TINY = [
-    "model=mlp", "model.depth=1", "model.width=4", "dataset=digits", "dataset.train_limit=100", "batch_size=50",
-    "epochs=1", "device=cpu", "wandb.mode=disabled", "failure.epochs=0",
-]  # fmt: skip
+from tests.small_command import TINY
 
 
 class Clock:

@@ -78,7 +78,7 @@ def test_two_processes_never_hold_a_lock_whichever_of_them_has_file_locks(tmp_pa
     with holding(path, flock=theirs) as process:
         if not ours:
             without_flock()
-        assert locks.is_held(path)
+        assert all(locks.is_held(path) for _ in range(100)), "a reader does not take it away"
         assert locks.take(path) is None
         assert f"process {process.pid} on" in locks.holder(path)
         process.kill()
@@ -89,6 +89,21 @@ def test_two_processes_never_hold_a_lock_whichever_of_them_has_file_locks(tmp_pa
         assert lock.is_own()
         lock.close()
     assert sorted(os.listdir(tmp_path)) == ["lock"]
+
+
+def test_a_lock_file_that_was_taken_away_is_nobodys_lock(tmp_path):
+    """A refused run deletes its unused folder; a process that still has the old lock file open must not lock that."""
+    path = tmp_path / "lock"
+    first = locks.take(path)
+    assert first is not None
+    path.unlink()
+    second = locks.take(path)
+    assert second is not None
+    assert locks.is_held(path)
+    first.close()
+    assert locks.is_held(path)
+    second.close()
+    assert not locks.is_held(path)
 
 
 def test_the_claim_of_another_machine_is_void_when_it_is_silent(tmp_path, without_flock):
