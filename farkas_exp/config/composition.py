@@ -51,13 +51,15 @@ def _for_dataset(name: str, value: Any, *, _root_: DictConfig) -> Any:
     return value if OmegaConf.select(_root_, "dataset.name") == name else None
 
 
-_READS = {"without_phases": "phases", "in_memory": "dataset", "for_dataset": "dataset"}
-"""The one group that each of these resolvers reads."""
+_RESOLVERS: dict[str, tuple[Callable[..., Any], str]] = {
+    "without_phases": (_without_phases, "phases"),
+    "in_memory": (_in_memory, "dataset"),
+    "for_dataset": (_for_dataset, "dataset"),
+}
+"""By name, with the one group that each reads."""
 
-for _name, _value in {
-    "without_phases": _without_phases, "in_memory": _in_memory, "for_dataset": _for_dataset,
-}.items():  # fmt: skip
-    OmegaConf.register_new_resolver(_name, _value, replace=True)
+for _name, (_function, _) in _RESOLVERS.items():
+    OmegaConf.register_new_resolver(_name, _function, replace=True)
 
 
 def values_of(composed: DictConfig) -> Values:
@@ -312,9 +314,9 @@ def _read_by(texts: Sequence[str]) -> set[str] | None:
         return None
     found = [match for text in texts for match in _INTERPOLATION.finditer(text)]
     resolvers = {match["resolver"] for match in found if match["resolver"]}
-    if not resolvers <= _READS.keys():
+    if not resolvers <= _RESOLVERS.keys():
         return None
-    return {match["key"] for match in found if match["key"]} | {_READS[name] for name in resolvers}
+    return {match["key"] for match in found if match["key"]} | {_RESOLVERS[name][1] for name in resolvers}
 
 
 def _texts(values: Any) -> list[str]:

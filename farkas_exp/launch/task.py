@@ -37,23 +37,19 @@ class Task:
             SystemExit: it was stopped, or it ends a sweep with fail_fast=true (status 75).
         """
         with StopRequest() as stop:
-            return self._run(composed, stop)
-
-    def _run(self, composed: DictConfig, stop: StopRequest) -> float | None:
-        job = HydraConfig.get()
-        os.chdir(job.runtime.cwd)  # hydra.job.chdir moves no relative path
-        lost = "begun, and ended without a message: killed, or out of memory"
-        _record(Outcome(LOST, _name(), lost))  # stays if this process is killed
-        outcome, objective = _execute(composed, stop)
-        self.outcomes.append(outcome)
-        if _in_sweep() or outcome.status != REFUSED:
-            say(f"{outcome.status}: {outcome.path}" + (f" ({outcome.note})" if outcome.note else ""))
-        _record(outcome, objective)
-        if outcome.status == runs.INTERRUPTED or distributed.is_broken():
-            raise SystemExit(TO_BE_CONTINUED)
-        if OUTCOMES[outcome.status].ends_fast and composed.fail_fast is True:
-            raise SystemExit(TO_BE_CONTINUED)
-        return objective
+            os.chdir(HydraConfig.get().runtime.cwd)  # hydra.job.chdir moves no relative path
+            lost = "begun, and ended without a message: killed, or out of memory"
+            _record(Outcome(LOST, _name(), lost))  # stays if this process is killed
+            outcome, objective = _execute(composed, stop)
+            self.outcomes.append(outcome)
+            if _in_sweep() or outcome.status != REFUSED:
+                say(f"{outcome.status}: {outcome.path}" + (f" ({outcome.note})" if outcome.note else ""))
+            _record(outcome, objective)
+            if outcome.status == runs.INTERRUPTED or distributed.is_broken():
+                raise SystemExit(TO_BE_CONTINUED)
+            if OUTCOMES[outcome.status].ends_fast and composed.fail_fast is True:
+                raise SystemExit(TO_BE_CONTINUED)
+            return objective
 
 
 def _execute(composed: DictConfig, stop: StopRequest) -> tuple[Outcome, float | None]:

@@ -90,14 +90,14 @@ def cache_folder() -> Path:
     for root in (_user_cache, private_folder):
         try:
             place = root() / "compiled"
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.mkdir(mode=0o700, exist_ok=True)
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
             why = why_unsafe(os.lstat(place), folder=True)
         except (OSError, RuntimeError, UserError) as error:  # RuntimeError: no HOME, and no name for this user
-            why, place = str(error), None
-        if place is not None and why is None and os.access(place, os.R_OK | os.W_OK | os.X_OK):
+            reasons.append(str(error))
+            continue
+        if why is None and os.access(place, os.R_OK | os.W_OK | os.X_OK):
             return place
-        reasons.append(f"{place}: {why or 'it cannot be written'}" if place else str(why))
+        reasons.append(f"{place}: {why or 'it cannot be written'}")
     raise CompileError(f"no folder for compiled code that only this user may write ({'; '.join(reasons)})")
 
 

@@ -67,11 +67,6 @@ def cut_torn_line(path: str | os.PathLike[str]) -> None:
             handle.truncate(content.rfind(b"\n") + 1)
 
 
-def open_or_make(path: str | os.PathLike[str]) -> TextIO:
-    """Open a text file to read and write, and make it if needed; see `appending`."""
-    return open(path, "a+", encoding="utf-8", opener=without_links)
-
-
 @contextmanager
 def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
     """A folder in `parent` that is deleted at the end of the block, or when the process is asked to stop."""

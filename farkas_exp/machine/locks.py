@@ -23,7 +23,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from farkas_exp.machine.files import open_or_make, without_links
+from farkas_exp.machine.files import without_links
 from farkas_exp.machine.pids import born, lives
 
 TRIES, PAUSE = 10, 0.02
@@ -87,7 +87,7 @@ def take(path: Path) -> Lock | None:
     for _ in range(TRIES):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            handle = open_or_make(path)
+            handle = open(path, "a+", encoding="utf-8", opener=without_links)  # noqa: SIM115 - the lock keeps it
         except FileNotFoundError:
             continue  # its last holder just deleted the unused folder
         with ExitStack() as otherwise:

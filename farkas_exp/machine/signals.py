@@ -85,6 +85,11 @@ class _Process:
         if self.asked is None:
             self.asked = name
 
+    def wait_for_another(self) -> None:
+        """Wait for the end if another thread ends the process; `changed` is held."""
+        while self.leaving not in (None, threading.get_ident()):
+            self.changed.wait()
+
     def wait_for_the_end(self) -> None:
         """Wait for the end if the process is now to be ended; `changed` is held."""
         while self.taken_over and self.asked and self.is_free() and self.leaving != threading.get_ident():
@@ -148,8 +153,7 @@ def at_stake() -> Iterator[None]:
     """Within the block a signal does not end the process; keep it short, or check `StopRequest.requested`."""
     own = threading.get_ident()
     with _process.changed:
-        while _process.leaving not in (None, own):
-            _process.changed.wait()
+        _process.wait_for_another()
         _process.stakes[own] = _process.stakes.get(own, 0) + 1
     try:
         yield
@@ -172,8 +176,7 @@ def free_to_leave() -> Iterator[None]:
         yield
     finally:
         with _process.changed:
-            while _process.leaving not in (None, own):
-                _process.changed.wait()
+            _process.wait_for_another()
             _process.stakes[own] = before
 
 

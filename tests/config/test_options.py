@@ -4,7 +4,6 @@ A new key has to be entered in `CHANGES`; the tests then hold it to what its fie
 """
 
 import dataclasses
-import typing
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -17,9 +16,9 @@ from PIL import Image
 
 from farkas_exp import runs
 from farkas_exp.config import Config, declared, parse
-from farkas_exp.config.extensions import extras
+from farkas_exp.config.extensions import every_extra
 from farkas_exp.config.identity import identify
-from farkas_exp.config.options import Option, shown, walk
+from farkas_exp.config.options import Option, keys_of, shown, walk
 from farkas_exp.launch import execution
 from farkas_exp.machine.errors import UserError
 from farkas_exp.runs import open_run
@@ -218,19 +217,9 @@ WITHOUT_EFFECT = {
 """Keys of which the weights say nothing here."""
 
 
-def leaves(schema: Any = Config, prefix: str = "") -> dict[str, "dataclasses.Field[Any]"]:
-    """Every key of the schema, and of the choices that bring one, by its dotted name."""
-    found = {prefix + key: extra.field for key, extra in extras(prefix.removesuffix(".")).items()}
-    hints = typing.get_type_hints(schema)
-    for f in dataclasses.fields(schema):
-        if dataclasses.is_dataclass(hints[f.name]):
-            found |= leaves(hints[f.name], f"{prefix}{f.name}.")
-        else:
-            found[prefix + f.name] = f
-    return found
-
-
-LEAVES = leaves()
+BROUGHT = every_extra()
+LEAVES = dict(keys_of(Config)) | {key: extra.field for key, extra in BROUGHT.items()}
+"""Every key of the schema, and of the choices that bring one, by its dotted name."""
 INSIDE = [key for key, f in LEAVES.items() if f.metadata["option"].decides]
 OUTSIDE = [key for key in LEAVES if key not in INSIDE]
 
@@ -379,10 +368,7 @@ def test_a_tolerated_option_is_left_out_where_it_does_nothing() -> None:
 
 @pytest.mark.parametrize("key", [key for key, f in LEAVES.items() if not key.endswith("name")])
 def test_a_number_has_a_range_and_every_value_out_of_it_is_one_line(key: str) -> None:
-    group, _, name = key.rpartition(".")
-    brought = extras(group).get(name)
-    hint = str(brought.type if brought else typing.get_type_hints(group_of(key))[name])
-    own = of(key)
+    hint, own = str(BROUGHT[key].type if key in BROUGHT else LEAVES[key].type), of(key)
     if "int" not in hint:
         return
     assert own.at_least is not None, "a whole number has a least value"
@@ -395,11 +381,3 @@ def test_a_number_has_a_range_and_every_value_out_of_it_is_one_line(key: str) ->
         assert str(raised.value).startswith(f"{where}: {value!r}"[:200])
         assert f" is out of range; it must be {right} " in str(raised.value)
         assert len(str(raised.value)) < 400
-
-
-def group_of(key: str) -> Any:
-    """The dataclass of the group that a key is in."""
-    schema: Any = Config
-    for part in key.split(".")[:-1]:
-        schema = typing.get_type_hints(schema)[part]
-    return schema

@@ -175,12 +175,6 @@ def test_a_second_interrupt_is_to_be_continued_too(tmp_path, monkeypatch, capfd)
     assert "Traceback" not in captured.err
 
 
-def test_a_torn_outcome_of_a_killed_job_is_passed_over(tmp_path):
-    outcomes.record_outcome(tmp_path, 0, [], outcomes.Outcome(runs.FINISHED, "a"))
-    (tmp_path / "job_1.json").write_text('{"overri')
-    assert [outcome.path for outcome in outcomes.read_outcomes(tmp_path)] == ["a"]
-
-
 # --- many kills
 
 

@@ -114,37 +114,35 @@ def test_only_what_the_same_command_can_continue_is_status_75(tmp_path):
     assert summary.failure_of_sweep(begun, ValueError("no trial")).status == outcomes.TO_BE_CONTINUED
 
 
-def test_an_outcome_that_the_disk_has_no_room_for_counts_all_the_same(tmp_path, monkeypatch):
+def test_an_outcome_that_the_disk_has_no_room_for_counts_until_another_process_writes_one(tmp_path, monkeypatch):
     """Taken for killed (75), the runs of a full disk (1) would be started again for ever."""
-    with monkeypatch.context() as full:
-        full.setattr(outcomes, "write_text", lambda *arguments: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
-        outcomes.record_outcome(tmp_path, 1, [], Outcome(outcomes.LOST, "b"))  # noted as it begins
-        outcomes.record_outcome(tmp_path, 0, [], Outcome(outcomes.DISK, "a"))
-    assert [outcome.exit_status for outcome in outcomes.read_outcomes(tmp_path)] == [1, 75]
-    write_json(tmp_path / "job_1.json", {"status": runs.FINISHED, "path": "b", "note": ""})  # by its own process
-    assert [outcome.exit_status for outcome in outcomes.read_outcomes(tmp_path)] == [1, 0]
-    outcomes.record_outcome(tmp_path, 0, [], Outcome(runs.FINISHED, "a"))
-    assert [outcome.status for outcome in outcomes.read_outcomes(tmp_path)] == [runs.FINISHED] * 2
 
+    def statuses():
+        return [outcome.exit_status for outcome in outcomes.read_outcomes(tmp_path)]
 
-def test_an_outcome_that_was_not_written_gives_way_to_a_later_one_of_another_process(tmp_path, monkeypatch):
     monkeypatch.setattr(outcomes, "_unwritten", {})
     outcomes.record_outcome(tmp_path, 0, [], Outcome(outcomes.LOST, "a", "begun"))
     with monkeypatch.context() as full:
         full.setattr(outcomes, "write_text", lambda *arguments: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
-        outcomes.record_outcome(tmp_path, 0, [], Outcome(runs.CRASHED, "a"))
-    assert [outcome.status for outcome in outcomes.read_outcomes(tmp_path)] == [runs.CRASHED]
+        outcomes.record_outcome(tmp_path, 1, [], Outcome(outcomes.LOST, "b"))  # noted as it begins
+        outcomes.record_outcome(tmp_path, 0, [], Outcome(outcomes.DISK, "a"))
+    assert statuses() == [1, 75]
+    write_json(tmp_path / "job_1.json", {"status": runs.FINISHED, "path": "b", "note": ""})  # by its own process
+    assert statuses() == [1, 0]
     write_json(tmp_path / "job_0.json", {"status": runs.FINISHED, "path": "a", "note": ""})  # the next try
-    assert [outcome.status for outcome in outcomes.read_outcomes(tmp_path)] == [runs.FINISHED]
-    outcomes.record_outcome(tmp_path, 0, [], Outcome(runs.FINISHED, "a"))
+    assert statuses() == [0, 0]
+    for number in (0, 1):
+        outcomes.record_outcome(tmp_path, number, [], Outcome(runs.CRASHED, "a"))
+    assert statuses() == [1, 1]
     outcomes.end_job()  # nothing is unwritten now, so it raises nothing
 
 
-@pytest.mark.parametrize("name", [None, "job_x.json", "job_1.json"])
-def test_the_outcomes_of_a_sweep_are_read_whatever_lies_beside_them(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "text"), [("job_x.json", "{}"), ("job_1.json", '{"status": 3, "path": null}'), ("job_1.json", '{"overri')]
+)
+def test_the_outcomes_of_a_sweep_are_read_whatever_lies_beside_them(tmp_path, name, text):
     outcomes.record_outcome(tmp_path, 0, [], Outcome(runs.FINISHED, "a"))
-    if name:
-        (tmp_path / name).write_text('{"status": 3, "path": null}')
+    (tmp_path / name).write_text(text)
     assert [outcome.path for outcome in outcomes.read_outcomes(tmp_path)] == ["a"]
 
 
