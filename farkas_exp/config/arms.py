@@ -53,11 +53,11 @@ class Arm:
         return {"defaults": overrides, **values, **about} if overrides else {**values, **about}
 
 
-def arms_of(experiment: str, folders: Sequence[Path]) -> dict[str, Arm]:
+def arms_of(experiment: str, folders: Sequence[Path], built_on_it: tuple[str, ...] = ()) -> dict[str, Arm]:
     """The arms of an experiment, in the order of its file, taken from the first of the `folders` that has it.
 
     Raises:
-        UserError: a malformed arm.
+        UserError: a malformed arm or defaults list, or one that leads back to an experiment that is `built_on_it`.
         yaml.YAMLError: the file is no YAML.
     """
     for folder in folders:
@@ -72,9 +72,13 @@ def arms_of(experiment: str, folders: Sequence[Path]) -> dict[str, Arm]:
             if not isinstance(arms, dict):
                 raise UserError(f"{path}: arms: expected NAME: [OVERRIDE, ...] pairs, got {arms!r}")
             return {str(name): _arm(str(name), entry, folders, path) for name, entry in arms.items()}
-        parents = [entry for entry in found.get("defaults") or () if isinstance(entry, str) and entry != "_self_"]
-        names = (parent.removeprefix("/experiment/") for parent in parents)
-        return next((arms for name in names if (arms := arms_of(name, folders))), {})
+        defaults, below = found.get("defaults") or [], (*built_on_it, experiment)
+        if not isinstance(defaults, list):
+            raise UserError(f"{path}: defaults: expected a list, got {defaults!r}")
+        names = [entry.removeprefix("/experiment/") for entry in defaults if isinstance(entry, str)]
+        if circle := set(names) & set(below):
+            raise UserError(f"{path}: defaults: {circle.pop()} is built on this experiment itself")
+        return next((arms for name in names if (arms := arms_of(name, folders, below))), {})
     return {}
 
 

@@ -2,14 +2,14 @@
 
 import importlib.util
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from hydra._internal.utils import get_args_parser
 from hydra.conf import HydraConf
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, ValueType
+from hydra.core.override_parser.types import Override, QuotedString, ValueType
 
 from farkas_exp.config import arms
 from farkas_exp.config.help import choices
@@ -73,10 +73,9 @@ def _check_override(text: str, override: Override, groups: Mapping[str, Sequence
     by_optuna = key == "hydra/sweeper" and override.value() in ("tpe", "optuna")
     if by_optuna and importlib.util.find_spec("hydra_plugins.hydra_optuna_sweeper") is None:
         raise UserError(f"{text}: needs hydra-optuna-sweeper; pip install 'farkas-exp[search]'")
-    is_choice = key in groups and not override.is_delete() and not override.is_sweep_override()
-    if is_choice and not isinstance(override.value(), str):
-        shown = text.partition("=")[2]
-        raise UserError(f"{unknown(key, shown, groups[key])} (single values: {key}.KEY=VALUE)")
+    if key in groups and not override.is_delete() and not all(isinstance(value, str) for value in _values(override)):
+        given = text.partition("=")[2]
+        raise UserError(f"{unknown(key, given, groups[key])} (single values: {key}.KEY=VALUE)")
 
 
 def _check_key_of_hydra(key: str, override: Override) -> None:
@@ -109,12 +108,18 @@ def _check_arm(text: str, experiment: str | None, found: dict[str, arms.Arm], fo
         where = f"experiment={experiment} has no arms" if experiment else "this is for an experiment with arms"
         raise UserError(f"arm: {where}; with arms: {', '.join(arms.with_arms(folders))}")
     (override,) = OverridesParser.create().parse_overrides([text])
-    if override.value_type == ValueType.GLOB_CHOICE_SWEEP:
-        return
-    discrete = override.is_sweep_override() and override.is_discrete_sweep()
-    for each in list(override.sweep_iterator()) if discrete else [override.value()]:
+    for each in _values(override):
         if str(each) not in found:
             raise unknown("arm", shown(each), found)
+
+
+def _values(override: Override) -> Iterable[Any]:
+    """The value of an override, or each value of a sweep; none of a glob, which chooses among those that there are."""
+    if override.value_type == ValueType.GLOB_CHOICE_SWEEP:
+        return ()
+    if not (override.is_sweep_override() and override.is_discrete_sweep()):
+        return (override.value(),)
+    return (each.text if isinstance(each, QuotedString) else each for each in override.sweep_iterator())
 
 
 def _refuse_flag(message: str) -> NoReturn:

@@ -15,10 +15,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from farkas_exp.config import Config
 from farkas_exp.config.texts import quoted
+from farkas_exp.launch.complaints import one_line
 from farkas_exp.launch.outcomes import USAGE, Outcome
 from farkas_exp.launch.tally import Tally
 from farkas_exp.machine import distributed
-from farkas_exp.machine.errors import UserError, message_of
+from farkas_exp.machine.errors import UserError
 
 
 @dataclass
@@ -44,7 +45,7 @@ class Sweep:
         Raises:
             UserError: its folder has no name.
         """
-        wanted = config.hydra.sweep.get("dir")
+        wanted = config.hydra.sweep.dir
         if not isinstance(wanted, str) or not wanted.strip():
             raise UserError(f"hydra.sweep.dir: expected the name of a folder, got {wanted!r}")
         fail_fast = bool(config.get("fail_fast"))
@@ -121,7 +122,7 @@ class SweepWatch(Callback):
                     config.hydra.sweep.dir = own
                     config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(own)}")
         except (UserError, OmegaConfBaseException, AttributeError, TypeError) as error:
-            SweepWatch.refusal = message_of(error)
+            SweepWatch.refusal = one_line(error)
             raise SystemExit(USAGE) from None
 
 

@@ -13,6 +13,7 @@ from hydra.core.utils import run_job
 
 from farkas_exp import runs
 from farkas_exp.launch import complaints, execution, outcomes, summary
+from farkas_exp.launch.arguments import checked
 from farkas_exp.launch.cli import main
 from farkas_exp.launch.outcomes import Outcome
 from farkas_exp.launch.summary import Cut
@@ -85,6 +86,8 @@ def test_a_launcher_of_another_package_whose_jobs_know_no_sweep_has_its_outcomes
         (["seed=0,1", "hydra.sweeper.max_batch_size=0"], ["hydra.sweeper.max_batch_size", "at least 1"]),
         (["seed=0,1", "hydra.sweep.dir="], ["hydra.sweep.dir"]),
         (["seed=0,1", "hydra.sweep.dir=null"], ["hydra.sweep.dir", "is not Optional"]),
+        (["seed=0,1", "hydra.sweep.dir=${nowhere}"], ["hydra.sweep.dir: ", "'nowhere' not found"]),
+        (["model=null,mlp"], ["model: unknown 'null,mlp'", "resnet18"]),
         (["seed=0,1", "hydra.sweep.dir=/dev/null/x"], ["hydra.sweep.dir: cannot write to", "/dev/null"]),
         (["seed=0,1", "hydra.launcher.n_jobs=2"], ["hydra.launcher.n_jobs: unknown", "hydra/launcher=..."]),
         (["seed=0,1", "+hydra.launcher.n_jobs=2"], ["hydra.launcher.n_jobs: does nothing here", "local_parallel"]),
@@ -221,6 +224,11 @@ def test_an_experiment_runs_its_arms_and_passes_over_what_they_are_not_for(tmp_p
     assert "2 skipped" in out
 
 
+@pytest.mark.parametrize("quoted", ["'he'", "'he','wide'", "choice('he', wide)"])
+def test_arms_may_be_quoted(mine, quoted):
+    assert checked([*mine, f"arm={quoted}"])[-1] == f"arm={quoted}"
+
+
 def test_an_arm_that_no_network_of_the_sweep_is_for_is_no_success(mine):
     assert main([*mine, "arm=farkas"]) == 2
 
@@ -230,6 +238,7 @@ def test_an_arm_that_no_network_of_the_sweep_is_for_is_no_success(mine):
     [
         (["experiment=mine", "arm=hee"], ["arm: unknown 'hee'; did you mean 'he'?", "farkas, he, wide"]),
         (["experiment=mine", "arm=he,wied"], ["arm: unknown 'wied'; did you mean 'wide'?"]),
+        (["experiment=mine", "arm='hee','wide'"], ["arm: unknown 'hee'; did you mean 'he'?"]),
         (
             ["experiment=table1_mini", "arm=he"],
             ["arm: experiment=table1_mini has no arms; with arms: ", "table1_controls"],
