@@ -259,10 +259,13 @@ def main() -> int:
         key, _, value = argument.partition("=")
         if key == "folder" and value:
             folder = Path(value)
-        elif key in numbers and value.isdigit():
+        elif key in numbers and value.isdecimal() and (int(value) > 0 or key in ("kills", "seed")):
             numbers[key] = int(value)
         else:
-            print(f"error: {argument}: give {', '.join(f'{k}=NUMBER' for k in numbers)} or folder=DIR", file=sys.stderr)
+            wanted = ", ".join(f"{name}=NUMBER" for name in numbers)
+            print(
+                f"error: {argument}: give {wanted} (at least one worker, epoch and run) or folder=DIR", file=sys.stderr
+            )
             return 2
     with tempfile.TemporaryDirectory() as temporary:
         return int(bool(Soak(folder or Path(temporary), **numbers).run()))
