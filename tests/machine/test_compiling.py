@@ -54,26 +54,42 @@ def test_a_library_is_compiled_once_and_is_nobody_elses(source, monkeypatch):
     assert not list(compiling.cache_folder().glob(".*"))
 
 
-def cut(path):
-    os.truncate(path, path.stat().st_size // 2)
+def damaged(change):
+    """A damage that puts a changed file in the place of the library, which this process has loaded and must keep."""
+
+    def damage(path):
+        content = path.read_bytes()
+        path.unlink()
+        path.write_bytes(change(content))
+
+    damage.__name__ = change.__name__
+    return damage
 
 
-def cut_the_end(path):
-    os.truncate(path, path.stat().st_size - 1)
+@damaged
+def cut(content):
+    return content[: len(content) // 2]
 
 
-def empty(path):
-    os.truncate(path, 0)
+@damaged
+def cut_the_end(content):
+    return content[:-1]
 
 
-def flip(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+@damaged
+def empty(content):
+    return b""
 
 
-def without_checksum(path):
-    os.truncate(path, path.stat().st_size - 32)
+@damaged
+def flip(content):
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@damaged
+def without_checksum(content):
+    return content[:-32]
 
 
 def writable(path):
