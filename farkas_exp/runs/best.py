@@ -172,7 +172,7 @@ def best_value(key: str, config: Mapping[str, Any], beyond: bool = False) -> Any
 
 def _added_with_fewer_seeds(key: str, ranked: Sequence[Setting]) -> float | None:
     """The value at an end of the search's values, next to those with all seeds, that lacks some of these; else None."""
-    seeds = {value: len(each.seeds) for each in ranked if _is_step(value := each.config.get(key))}
+    seeds: dict[Any, int] = {value: len(each.seeds) for each in ranked if _is_step(value := each.config.get(key))}
     values, most = sorted(seeds), max(seeds.values(), default=0)
     full = [place for place, value in enumerate(values) if seeds[value] == most]
     if len(seeds) < len(ranked) or len(full) != full[-1] - full[0] + 1:
