@@ -117,4 +117,4 @@ def _plain(value: Any) -> Any:
     """A value as JSON has it: a whole float is the same number as an int."""
     if isinstance(value, (list, tuple)):
         return [_plain(each) for each in value]
-    return float(value) if type(value) in (int, float) else value
+    return int(value) if type(value) is float and value.is_integer() and abs(value) < 1e15 else value

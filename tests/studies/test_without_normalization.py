@@ -174,6 +174,8 @@ def test_other_runs_are_left_out_and_two_budgets_are_not_mixed(tmp_path: Path) -
     assert notes == ["Left out: 2 runs in another setting (batch_size 64); choose it with KEY=VALUE."]
     _, notes = find([run for run in collect(tmp_path) if run.config["batch_size"] == 64], ARMS)
     assert notes == ["Not the experiment's setting: batch_size 64."]
+    search(tmp_path / "deep", "plain", {0.01: 20.0}, model__blocks=[5, 5, 5])
+    assert find(collect(tmp_path / "deep"), ARMS)[1] == ["Not the experiment's setting: model.blocks [5,5,5]."]
 
 
 def test_methods_with_and_without_the_keys_of_a_group_are_in_one_table(tmp_path: Path) -> None:
