@@ -212,13 +212,15 @@ def not_among(records: Iterable[RunRecord], filters: Mapping[str, tuple[str, ...
     missing = [
         f"{key}={text}"
         for key, (*several, whole) in filters.items()
+        for values in [_values(records, key)]
         for text in several
-        if not any(_same(value, text) or _same(value, whole) for value in _values(records, key))
+        if not any(_same(value, text) or _same(value, whole) for value in values)
     ]
     return f"No run with {', '.join(missing)}." if missing else ""
 
 
 _NAMES = ("arm", "experiment")
+_schema_defaults = _until_a_plugin(schema_defaults)
 
 
 def _values(records: Sequence[RunRecord], key: str) -> list[Any]:
@@ -226,7 +228,7 @@ def _values(records: Sequence[RunRecord], key: str) -> list[Any]:
     if key == "seed":
         return [record.seed for record in records]
     group, _, name = key.rpartition(".")
-    default = setting(schema_defaults(), key)
+    default = setting(_schema_defaults(), key)
     groups = (setting(record.config, group) if group else record.config for record in records)
     return [own[name] if isinstance(own, Mapping) and name in own else default for own in groups]
 

@@ -8,6 +8,7 @@ import io
 import json
 import warnings
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,19 @@ check_format = one_of("format", tuple(SUFFIXES))
 """Refuse a format that there is none of."""
 
 
+def file_for(format: str, folder: Path, path: str | PathLike[str] | None) -> Path:
+    """The file to export to: `path`, or `network.onnx` and so on in `folder`.
+
+    Raises:
+        UserError: another format, or no folder for the file.
+    """
+    check_format(format)
+    target = folder / f"network{SUFFIXES[format]}" if path is None else Path(path)
+    if target.is_dir() or not target.absolute().parent.is_dir():
+        raise UserError(f"out: {target} is a folder" if target.is_dir() else f"out: no folder {target.parent}")
+    return target
+
+
 def export(
     network: "nn.Module", preprocessing: "Preprocessing", facts: Mapping[str, Any], format: str, target: Path
 ) -> None:
@@ -36,15 +50,11 @@ def export(
         preprocessing: what images go through before it.
         facts: what safetensors keeps beside the weights, as JSON by key.
         format: `onnx`, `torchscript`, `pt2` (a program of `torch.export`), or `safetensors` (the weights alone).
-        target: the file.
+        target: the file (`file_for`).
 
     Raises:
-        UserError: another format, no folder for the file, a package that it needs is missing, or PyTorch cannot export
-            the network to it.
+        UserError: a package that the format needs is missing, or PyTorch cannot export the network to it.
     """
-    check_format(format)
-    if target.is_dir() or not target.absolute().parent.is_dir():
-        raise UserError(f"out: {target} is a folder" if target.is_dir() else f"out: no folder {target.parent}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that an exporter is going to be replaced by another one
         try:

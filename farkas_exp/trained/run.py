@@ -24,7 +24,7 @@ from farkas_exp.methods.base import Method, Training, chosen
 from farkas_exp.registry import DATASETS
 from farkas_exp.runs import DONE, FAILED, RunDirectory, RunRecord, checkpoint, read_data, record_at
 from farkas_exp.runs.found import frame
-from farkas_exp.trained.deployed import SUFFIXES, check_format, export
+from farkas_exp.trained.deployed import export, file_for
 from farkas_exp.trained.preprocessing import Images, Preprocessing, grey
 from farkas_exp.training.building import choose_device, network, placed
 from farkas_exp.training.environment import check_same_data
@@ -208,9 +208,12 @@ class Run:
         Args:
             format: `onnx`, `torchscript`, `pt2` or `safetensors`.
             path: the file; by default `network.onnx` and so on in the run directory.
+
+        Raises:
+            UserError: another format, no folder for the file, no weights, a package that the format needs is missing,
+                or PyTorch cannot export the network to it.
         """
-        check_format(format)
-        target = self.record.path / f"network{SUFFIXES[format]}" if path is None else Path(path)
+        target = file_for(format, self.record.path, path)
         facts = {"config": self.record.config, "classes": self.classes, "preprocessing": vars(self.preprocessing)}
         export(self.network, self.preprocessing, facts, format, target)
         return target

@@ -55,7 +55,7 @@ def test_a_library_is_compiled_once_and_is_nobody_elses(source, monkeypatch):
 
 
 def damaged(change):
-    """A damage that puts a changed file in the place of the library, which this process has loaded and must keep."""
+    """Damage that replaces the library with a changed copy; this process has the original loaded, and must keep it."""
 
     def damage(path):
         content = path.read_bytes()

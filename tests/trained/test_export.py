@@ -28,6 +28,13 @@ def logits(run, images):
     return run.network(run.preprocessing(images))
 
 
+@pytest.mark.parametrize(("format", "file"), [("onyx", "network"), ("pt2", "/nowhere/network"), ("pt2", "/tmp")])
+def test_a_wrong_format_or_file_is_refused_before_the_weights_are_read(run, format, file):
+    with pytest.raises(UserError, match=r"^(format|out): "):
+        run.export(format, file)
+    assert "_saved" not in vars(run)
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
 @pytest.mark.filterwarnings("ignore:.*get_attr:UserWarning")  # PyTorch 2.6, of itself
 def test_torchscript_and_a_program_of_torch_export(run, images, tmp_path):
