@@ -256,6 +256,11 @@ def chance_error(run: RunRecord) -> float:
     return 100.0
 
 
+def trains_below(run: RunRecord) -> float:
+    """The error in percent below which a network trains: nine tenths of chance."""
+    return 0.9 * chance_error(run)
+
+
 @cache
 def _warn_of_chance(path: Path) -> None:
     warn(f"warning: {printable(path)}: nothing says how many classes its data have; chance counts as 100 % error here")

@@ -120,6 +120,14 @@ def test_the_table_has_each_method_at_its_own_rate_and_its_capacity(tmp_path: Pa
     assert table.records[1]["held_out_error_at_0.1"] == 60.0
 
 
+@pytest.mark.parametrize(("best", "usable"), [(80.9, [0.01, 0.03]), (81.0, [])])
+def test_rates_are_usable_where_the_best_is_below_nine_tenths_of_chance(
+    tmp_path: Path, best: float, usable: list[float]
+) -> None:
+    search(tmp_path, "plain", {0.01: best, 0.03: best + 5, 0.1: best + 5.1})
+    assert find_methods(collect(tmp_path))[0].usable == usable
+
+
 @pytest.mark.parametrize(
     ("rules", "expected"),
     [

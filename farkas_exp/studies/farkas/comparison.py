@@ -14,12 +14,11 @@ import numpy as np
 from farkas_exp.report.arms import Arm
 from farkas_exp.report.statistics import Interval, boschloo_test, permutation_test, resolution, welch_interval
 from farkas_exp.runs import RunRecord
-from farkas_exp.runs.query import chance_error, has_failed, number, ranked_error
+from farkas_exp.runs.query import chance_error, has_failed, number, ranked_error, trains_below
 from farkas_exp.studies.farkas.filling import Filled
 from farkas_exp.studies.farkas.paper_table import cell_arm
 
 LEVEL = 0.05
-TRAINED_BELOW = 0.9
 EARLY = 0.3
 """The share of the epochs before the first drop of the learning rate: 60 of 200."""
 
@@ -28,7 +27,7 @@ Score = Callable[[RunRecord], float]
 
 def trains(run: RunRecord) -> bool:
     """Whether the error of a run with a result is clearly below chance: less than nine tenths of it."""
-    return ranked_error(run) < TRAINED_BELOW * chance_error(run)
+    return ranked_error(run) < trains_below(run)
 
 
 def significant(p: float | None) -> bool:

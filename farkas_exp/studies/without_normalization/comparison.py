@@ -27,8 +27,6 @@ from farkas_exp.studies.without_normalization.ranking import ranks_figure, ranks
 SIZES = ("model.blocks", "model.widths", "model.depth", "model.width", "model.patch")
 MARGIN = 5.0
 """A rate is usable if its held-out error is at most so many percentage points above the method's best."""
-TRAINS = 5 / 9
-"""A method whose best held-out error is above this share of chance does not train: no rate is usable."""
 
 
 def shared_setting(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,15 +102,10 @@ class Method:
         return sum(map(query.has_failed, self.at_best))
 
     @property
-    def trains_below(self) -> float:
-        """The held-out error in percent above which the method does not train."""
-        return TRAINS * max(query.chance_error(run) for runs in self.search.values() for run in runs)
-
-    @property
     def usable(self) -> list[float]:
         """The rates around the best one, without a gap in the grid, whose held-out error is close to the best."""
         errors, best = self.held_out, self.best_rate
-        if best is None or errors[best] > self.trains_below:
+        if best is None or errors[best] >= max(map(query.trains_below, self.search[best])):
             return []
         rates = sorted(errors)
         good = [errors[rate] <= errors[best] + MARGIN for rate in rates]
@@ -261,7 +254,7 @@ _CHOICE = (
 )
 _USABLE = (
     f"Usable: the rates of the grid next to each other, around the best, whose held-out error is at most {MARGIN:g}"
-    f" points above the best; none where the best is above {TRAINS:.0%} of chance. Capacity: largest over smallest;"
+    " points above the best; none where the best is not below nine tenths of chance. Capacity: largest over smallest;"
     " ≥ where the range reaches an end of the grid."
 )
 
