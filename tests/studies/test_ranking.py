@@ -118,11 +118,15 @@ def test_methods_and_initializations_are_crossed_each_pair_at_its_own_rate(tmp_p
             make_run(tmp_path, pair("plain", init, best, 0.0), seed=seed, test_error=20.0 if init == "default" else 2.0)
     make_run(tmp_path, pair("plain", "He", 0.1, 0.0), seed=2, state="failed", result={"test_error": None})
     make_run(tmp_path, pair("BN", "He", 0.1, 0.2), test_error=3.0)
+    make_run(tmp_path, pair("plain", "He", 0.1, 0.2), seed=1, test_error=4.0)
     report = crossed.report(collect(tmp_path), ARMS)
+    notes = " ".join(report.tables[0].notes)
+    assert "lies at an end of its grid: plain, default; plain, He." in notes
+    assert "Rates compared over unequal seeds, where a mean over fewer may be luck: plain, He." in notes
     assert report.tables[0].columns == ("method", "default", "He")
     rows = {row[0].lines[0]: row[1:] for row in report.tables[0].rows}
-    assert rows["plain"][0].lines == ("20.00", "lr 0.01, n = 2")
-    assert rows["plain"][1].lines == (f"{(2 + 2 + 90) / 3:.2f}", "lr 0.1, n = 3, 1 failed")
+    assert rows["plain"][0].lines == ("20.00 ± 0.00", "lr 0.01, n = 2")
+    assert rows["plain"][1].lines == (f"{(2 + 2 + 90) / 3:.2f} ± {88 / 3**0.5:.2f}", "lr 0.1, n = 3, 1 failed")
     assert [cell.lines for cell in rows["BN"]] == [("–",), ("–",)]
     assert [table.name for table in report.tables[1:]] == ["initializations_ranks"]
 
@@ -151,7 +155,7 @@ def test_the_comparison_says_whose_best_rate_lies_at_an_end(tmp_path: Path) -> N
     for rate, error in ((0.01, 5.0), (0.1, 3.0)):
         make_run(tmp_path, pair("plain", "He", rate, 0.2), test_error=error)
     notes = " ".join(compared(collect(tmp_path), ARMS).tables[0].notes)
-    assert "The best rate lies at an end of its grid: plain, He;" in notes
+    assert "The best rate lies at an end of its grid: plain, He. A" in notes
     make_run(tmp_path, pair("plain", "He", 1.0, 0.2), test_error=50.0)
     assert "at an end of its grid:" not in " ".join(compared(collect(tmp_path), ARMS).tables[0].notes)
 

@@ -228,21 +228,27 @@ def _notes(methods: Sequence[Method]) -> tuple[str, ...]:
     runs = [run for method in methods for run in method.runs]
     notes = [_setting_note(runs[0].config)] if runs else []
     notes += [_CHOICE, _failure_note(runs), _USABLE, _step_note(methods)]
+    return (*notes, *search_notes(methods))
+
+
+def search_notes(methods: Sequence[Method]) -> tuple[str, ...]:
+    """What the choice of the rates lacks, and which runs are left out."""
+    notes = []
     times = Counter(rate for method in methods for rate in method.search)
     grid = {rate for rate, count in times.items() if 2 * count >= len(methods)}
     if lacking := [method.name for method in methods if grid - set(method.search)]:
         notes.append(
-            f"Not complete: of the {len(grid)} rates that most were searched at, some lack: {', '.join(lacking)}."
+            f"Not complete: of the {len(grid)} rates that most were searched at, some lack: {'; '.join(lacking)}."
         )
     if extended := [method.name for method in methods if set(method.search) - grid]:
-        notes.append(f"Searched at further rates than most: {', '.join(extended)}.")
+        notes.append(f"Searched at further rates than most: {'; '.join(extended)}.")
     if unequal := [method.name for method in methods if len(set(method.searched_seeds.values())) > 1]:
-        notes.append(f"Rates compared over unequal seeds, where a mean over fewer may be luck: {', '.join(unequal)}.")
+        notes.append(f"Rates compared over unequal seeds, where a mean over fewer may be luck: {'; '.join(unequal)}.")
     if waiting := sum(method.open_runs for method in methods):
         notes.append(f"Runs that have no result yet: {waiting}.")
     at_ends = [m.name for m in methods if len(m.search) > 1 and m.best_rate in (min(m.search), max(m.search))]
     if at_ends:
-        notes.append(f"The best rate lies at an end of its grid: {', '.join(at_ends)}; a rate beyond it may be better.")
+        notes.append(f"The best rate lies at an end of its grid: {'; '.join(at_ends)}. A rate beyond it may be better.")
     if others := sum(len(method.tests) - len(method.at_best) for method in methods):
         notes.append(f"Left out, runs on the test set at a rate that is not the best: {others}.")
     return tuple(notes)

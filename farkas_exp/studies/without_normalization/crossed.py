@@ -5,12 +5,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from farkas_exp.machine.output import plural
+from farkas_exp.report.arms import mean_sd
 from farkas_exp.report.methods import Arms
 from farkas_exp.report.render import Report
+from farkas_exp.report.statistics import summarize
 from farkas_exp.report.tables import Cell, Table, cell, tabulate
 from farkas_exp.runs import RunRecord
 from farkas_exp.studies.without_normalization.arms import arms_of
-from farkas_exp.studies.without_normalization.comparison import Method, errors_of, find_methods, with_ranks
+from farkas_exp.studies.without_normalization.comparison import (
+    Method,
+    errors_of,
+    find_methods,
+    search_notes,
+    with_ranks,
+)
 from farkas_exp.studies.without_normalization.ranking import (
     LEVEL,
     Errors,
@@ -44,13 +52,15 @@ def crossed_table(methods: Sequence[Method], order: Sequence[str], notes: Sequen
             cells.append(_pair(method))
             if method is not None:
                 own: dict[str, Any] = {"best_rate": method.best_rate, "n": len(method.errors), "failed": method.failed}
-                error = {"error_mean": method.ranks_with}
+                test = summarize([*method.errors.values()])
+                error = {"error_mean": test and test.mean, "error_sd": test and test.sd}
                 records.append({"method": row, "initialization": column, **error, **own})
         rows.append(cells)
     said = (
-        "Test error in percent at the pair's own best rate, failed runs at chance; below it the rate, the number of"
-        " runs, and how many of them failed. A method's own gain is what it has over the plain network with the same"
-        " initialization.",
+        "Test error in percent at the pair's own best rate, mean ± standard deviation, failed runs at chance; below it"
+        " the rate, the number of runs, and how many of them failed. A method's own gain is what it has over the plain"
+        " network with the same initialization.",
+        *search_notes(methods),
     )
     heads = ("method", *columns_of)
     return tabulate("Method and initialization", heads, rows, (*said, *notes), records, NAME)
@@ -96,7 +106,8 @@ def _axes(order: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _pair(method: Method | None) -> Cell:
-    if method is None or method.ranks_with is None:
+    errors = summarize([*method.errors.values()]) if method else None
+    if method is None or errors is None:
         return cell("–")
     failed = f", {method.failed} failed" if method.failed else ""
-    return cell(f"{method.ranks_with:.2f}", f"lr {method.best_rate:g}, n = {len(method.errors)}{failed}")
+    return cell(mean_sd(errors), f"lr {method.best_rate:g}, n = {errors.n}{failed}")
