@@ -121,6 +121,7 @@ def test_methods_and_initializations_are_crossed_each_pair_at_its_own_rate(tmp_p
     make_run(tmp_path, pair("plain", "He", 0.1, 0.2), seed=1, test_error=4.0)
     report = crossed.report(collect(tmp_path), ARMS)
     notes = " ".join(report.tables[0].notes)
+    assert "Setting: dataset digits, 4 epochs, batches of 128." in notes
     assert "lies at an end of its grid: plain, default; plain, He." in notes
     assert "Rates compared over unequal seeds, where a mean over fewer may be luck: plain, He." in notes
     assert report.tables[0].columns == ("method", "default", "He")

@@ -226,14 +226,13 @@ def _test_cell(method: Method) -> Cell:
 
 def _notes(methods: Sequence[Method]) -> tuple[str, ...]:
     runs = [run for method in methods for run in method.runs]
-    notes = [_setting_note(runs[0].config)] if runs else []
-    notes += [_CHOICE, _failure_note(runs), _USABLE, _step_note(methods)]
-    return (*notes, *search_notes(methods))
+    return (*choice_notes(methods), _failure_note(runs), _USABLE, _step_note(methods))
 
 
-def search_notes(methods: Sequence[Method]) -> tuple[str, ...]:
-    """What the choice of the rates lacks, and which runs are left out."""
-    notes = []
+def choice_notes(methods: Sequence[Method]) -> tuple[str, ...]:
+    """The setting, how the rates were chosen, what their choice lacks, and which runs are left out."""
+    runs = [run for method in methods for run in method.runs]
+    notes = [_setting_note(runs[0].config), _CHOICE] if runs else [_CHOICE]
     times = Counter(rate for method in methods for rate in method.search)
     grid = {rate for rate, count in times.items() if 2 * count >= len(methods)}
     if lacking := [method.name for method in methods if grid - set(method.search)]:

@@ -14,9 +14,9 @@ from farkas_exp.runs import RunRecord
 from farkas_exp.studies.without_normalization.arms import arms_of
 from farkas_exp.studies.without_normalization.comparison import (
     Method,
+    choice_notes,
     errors_of,
     find_methods,
-    search_notes,
     with_ranks,
 )
 from farkas_exp.studies.without_normalization.ranking import (
@@ -60,7 +60,7 @@ def crossed_table(methods: Sequence[Method], order: Sequence[str], notes: Sequen
         "Test error in percent at the pair's own best rate, mean ± standard deviation, failed runs at chance; below it"
         " the rate, the number of runs, and how many of them failed. A method's own gain is what it has over the plain"
         " network with the same initialization.",
-        *search_notes(methods),
+        *choice_notes(methods),
     )
     heads = ("method", *columns_of)
     return tabulate("Method and initialization", heads, rows, (*said, *notes), records, NAME)
