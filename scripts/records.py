@@ -113,8 +113,8 @@ def _activity(rows: Sequence[dict[str, Any]], images: int) -> dict[str, Any]:
 
     Where any is not on as many `images` as were asked for first, also on how many each is.
     """
-    measured = [(row, layers_of(row)) for row in rows]
-    measured = [(row, layers) for row, layers in measured if layers and len(layers) == len(measured[0][1])]
+    measured = [(row, layers) for row in rows if (layers := layers_of(row))]
+    measured = [(row, layers) for row, layers in measured if len(layers) == len(measured[0][1])]
     on = [row.get("settings", {}).get("images", images) for row, _ in measured]
     return {
         "epoch": [row.get("epoch") for row, _ in measured],
@@ -372,7 +372,9 @@ def _ended(file: Path) -> dict[tuple[str, int], dict[str, Any]]:
 
 
 def _same_data(line: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    return not (line["data"] and other["data"]) or line["data"] == other["data"]
+    """Whether nothing that both lines know of their data differs: neither files nor pixels and labels."""
+    known = ((each["data"], each["data_set"].get("fingerprint")) for each in (line, other))
+    return all(not (one and two) or one == two for one, two in zip(*known, strict=True))
 
 
 def _error(line: Mapping[str, Any]) -> float | None:

@@ -187,6 +187,15 @@ def test_on_how_many_images_was_measured_is_kept(kept, tmp_path):
     assert (tmp_path / "twice.jsonl").read_text() == kept.read_text()
 
 
+def test_a_measurement_without_layers_hides_none_of_the_later_ones(kept, tmp_path):
+    (path,) = (tmp_path / "runs").glob("farkas*/seed_0/diagnostics.jsonl")
+    before, after = path.read_text().splitlines()
+    path.write_text(json.dumps(json.loads(before) | {"layers": []}) + "\n" + after + "\n")
+    assert records("keep", tmp_path / "runs", tmp_path / "new.jsonl") == 0
+    activity = json.loads((tmp_path / "new.jsonl").read_text().splitlines()[0])["activity"]
+    assert (activity["epoch"], [layer["dead_points"] for layer in activity["layers"]]) == ([1], [[0.25], [0.0]])
+
+
 def test_what_could_not_be_restored_is_not_kept_in_silence(kept, tmp_path, capsys):
     (path,) = (tmp_path / "runs").glob("resnet34*/seed_0/run.json")
     record = json.loads(path.read_text())
@@ -264,17 +273,27 @@ def test_a_comparison_names_what_it_leaves_out(kept, tmp_path, capsys):
     other = tmp_path / "other" / "kept.jsonl"
     other.parent.mkdir()
     farkas |= {"arm": "a|b"}
-    moved = {**plain, "data": {"train": "1"}}
-    kept.write_text("".join(json.dumps(line) + "\n" for line in (farkas, moved)))
-    other.write_text(
-        "".join(json.dumps(line) + "\n" for line in (farkas, {**plain, "data": {"train": "2"}}, {**plain, "seed": 9}))
+
+    def on(files, pixels, **more):
+        return {**plain, "data": files, "data_set": {"fingerprint": pixels}, **more}
+
+    ours = farkas, on({"train": "1"}, None), on({}, "a", seed=4), on({}, None, seed=5)
+    theirs = (
+        farkas,
+        on({"train": "2"}, None),
+        on({}, "b", seed=4),
+        on({"train": "1"}, "b", seed=5),
+        on({}, None, seed=9),
     )
+    for file, lines in ((kept, ours), (other, theirs)):
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert records("compare", kept, other) == 0
     shown = capsys.readouterr().out
     assert f"| run | seed | {kept} | {other} |".replace("_", r"\_") in shown, "two files of one name"
     assert "other/kept.jsonl: 1 ended run." in shown
-    assert "On different data, not compared: 1 run." in shown
+    assert "On different data, not compared: 2 runs." in shown
     assert r"| a\|b | 0 |" in shown
+    assert "| 5 | failed |" in shown, "nothing that both know of the data differs"
 
 
 @pytest.mark.parametrize(
