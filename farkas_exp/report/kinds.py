@@ -4,6 +4,7 @@ A run belongs to a row by its settings, not by who trained it, or under which na
 whose labels say what differs.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -103,19 +104,19 @@ def kinds_table(
     """One row per arm of the kinds, in their order: its error, the columns over the finished runs, the paper's below.
 
     Runs of no kind are ignored; a kind without runs is shown if it has numbers of the paper. `papers` is the setting of
-    the paper, by dotted key (a tuple for several values): a note says if no run has it.
+    the paper, by dotted key (a tuple for several values): a note says which rows have runs in another.
     """
-    by_kind: dict[str, list[RunRecord]] = {}
+    by_kind: dict[str, list[RunRecord]] = {kind.label: [] for kind in kinds.rows}
     for run in records:
         if kind := kinds.of(run):
-            by_kind.setdefault(kind.label, []).append(run)
-    if not by_kind:
+            by_kind[kind.label].append(run)
+    if not any(by_kind.values()):
         raise UserError(f"runs_dir: no run there is of a row of {title or name!r}; see the experiments' list in docs/")
     sets = evaluation_sets(run for runs in by_kind.values() for run in runs)
     heads = ("arm", *(f"{on} error (%)" for on in sets), *(column.title for column in columns), "n", "failed")
     rows, flat, below = [], [], []
     for kind in kinds.rows:
-        arms = _labelled(kind, by_kind.get(kind.label, []))
+        arms = _labelled(kind, by_kind[kind.label])
         for arm in arms:
             errors = error_cells(arm, sets, *_paper_line(kind, f"{arm.evaluated_on} error (%)"))
             shown = [_figure(arm, column, kind) for column in columns]
@@ -182,11 +183,14 @@ def _paper_record(kind: Kind) -> dict[str, Any]:
 
 
 def _foreign(by_kind: Mapping[str, Sequence[RunRecord]], papers: Mapping[str, Any]) -> list[str]:
-    """Where no run is in the paper's setting."""
+    """Where runs are not in the paper's setting, and those of which rows, if not of all."""
     found = []
     for key, accepted in papers.items():
         wanted = [str(each) for each in (accepted if isinstance(accepted, tuple) else (accepted,))]
-        values = dict.fromkeys(str(setting(run.config, key)) for runs in by_kind.values() for run in runs)
-        if not values.keys() & set(wanted):
-            found.append(f"{key.removesuffix('.name')} {', '.join(values)} (paper: {' or '.join(wanted)})")
+        values = {label: {str(setting(run.config, key)): None for run in runs} for label, runs in by_kind.items()}
+        others = {label: own for label, each in values.items() if (own := [v for v in each if v not in wanted])}
+        if others:
+            rows = f" in {', '.join(others)}" if any(set(each) & set(wanted) for each in values.values()) else ""
+            told = ", ".join(dict.fromkeys(itertools.chain(*others.values())))
+            found.append(f"{key.removesuffix('.name')} {told}{rows} (paper: {' or '.join(wanted)})")
     return [f"Not the paper's setting: {'; '.join(found)}."] if found else []

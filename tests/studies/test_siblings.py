@@ -302,6 +302,14 @@ def test_a_training_of_another_length_than_the_papers_is_said_to_be_one(tmp_path
     assert notes == ([f"Not the paper's setting: {said}."] if said else [])
 
 
+def test_rows_of_another_length_beside_those_of_the_papers_are_named(tmp_path):
+    for name, epochs in (("pytorch", 200), ("zero", 5), ("zero", 200), ("bias_shift", 7)):
+        made = settings("resnet18", epochs=epochs, init__name=name, optimizer__momentum=0.0)
+        make_run(tmp_path, made | ({"init": {"name": name, "bias": 20.0}} if name == "bias_shift" else {}))
+    (table,) = local_minima_resnet(collect(tmp_path)).tables
+    assert "Not the paper's setting: epochs 5, 7 in all zero, biases + 20 (paper: 200)." in table.notes
+
+
 def test_ranks_are_drawn_by_layer_and_kernels_over_width_and_epochs(tmp_path):
     for more in ({}, {"residual__skip": False}):
         rows = [{"epoch": epoch, "effective_rank": {"a": 3.0 - epoch, "b": 5.0}} for epoch in (0, 1)]
