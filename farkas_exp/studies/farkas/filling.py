@@ -67,6 +67,7 @@ class Filled:
         left_out: the other settings that have runs for cells of this table, each with its number of runs.
         held_out: runs for cells of this table whose error is on held-out images, not on the test set.
         apart: how many runs of networks of the table are in none of these, such as those of another width.
+        again: how many runs are of a seed that their cell has from another run, which counts.
     """
 
     table: PaperTable
@@ -76,6 +77,7 @@ class Filled:
     left_out: tuple[tuple[Mapping[str, Any], int], ...]
     held_out: tuple[RunRecord, ...] = ()
     apart: int = 0
+    again: int = 0
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,8 @@ def fill(table: PaperTable, records: Sequence[RunRecord]) -> Filled:
         left_out.append(({**each.deviations, **data}, len(each.matches)))
     others = tuple(_others(table, tested, best))
     apart = _apart(table, records, placed | {run.path for run in others})
-    return Filled(table, filled, others, best.deviations, tuple(left_out), held_out, apart)
+    again = len(best.matches) - sum(map(len, filled.values()))
+    return Filled(table, filled, others, best.deviations, tuple(left_out), held_out, apart, again)
 
 
 def _apart(table: PaperTable, records: Sequence[RunRecord], placed: set[Path]) -> int:

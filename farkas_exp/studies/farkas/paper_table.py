@@ -104,6 +104,9 @@ def _notes(filled: Filled) -> list[str]:
         chosen = ", ".join(pretty_setting(k, v) for k, v in setting.items()) or "the paper's setting"
         runs = plural(count, "run")
         notes.append(f"Left out: {runs} in another setting ({chosen}); choose it with KEY=VALUE on the command line.")
+    if filled.again:
+        runs = plural(filled.again, "run")
+        notes.append(f"Left out: {runs} of a seed that the cell has from another run, in settings that mean the same.")
     if filled.held_out:
         runs = plural(len(filled.held_out), "run")
         notes.append(f"Left out: {runs} whose error is on held-out images, not on the test set.")

@@ -110,6 +110,18 @@ def test_what_has_no_effect_does_not_matter(tmp_path: Path) -> None:
     assert fill(TABLES["table1"], collect(tmp_path)).runs.keys() == {wanted, farkas}
 
 
+def test_a_seed_counts_once_in_a_cell_and_what_is_left_out_is_said(tmp_path: Path) -> None:
+    wanted = find("table1", "farkasnet18", "none")
+    own, same = cell_settings(wanted), cell_settings(wanted, model__variant="paper")
+    for seed, (done, begun) in enumerate(((own, same), (same, own))):
+        make_run(tmp_path, done, seed=seed, test_error=12.0)
+        make_run(tmp_path, begun, seed=seed, state="interrupted", epoch=3)
+    make_run(tmp_path, cell_settings(wanted, model__head_bn=False), test_error=12.0)
+    assert text_of(tmp_path, "table1", "farkasnet18", "none")[0] == "12.00 ± 0.00 (2)"
+    (note,) = [n for n in paper_table(fill(TABLES["table1"], collect(tmp_path))).notes if n.startswith("Left out")]
+    assert note.startswith("Left out: 3 runs of a seed that the cell has from another run")
+
+
 def test_a_cell_has_mean_sd_n_the_papers_number_and_the_difference(tmp_path: Path) -> None:
     wanted = find("table1", "resnet101", "none")
     for seed, error in enumerate((25.0, 26.0, 27.0)):
