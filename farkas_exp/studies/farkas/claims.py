@@ -224,11 +224,12 @@ def _better_in(
 
 
 def _trained(arm: Arm) -> str:
+    """How many runs of an arm trained, with their mean error."""
     runs = with_result(arm)
     if not runs:
         return "no runs"
-    summary = arm.summary("test_error")
-    return f"{sum(map(trains, runs))} of {len(runs)} trained" + (f" ({summary.mean:.2f} %)" if summary else "")
+    errors = [ranked_error(run) for run in runs if trains(run)]
+    return f"{len(errors)} of {len(runs)} trained" + (f" ({np.mean(errors):.2f} %)" if errors else "")
 
 
 def _gains_text(found: Comparison, largest: Contrast | None = None) -> str:
