@@ -124,7 +124,7 @@ def test_seeds_that_follow_each_other_are_a_range(tmp_path: Path) -> None:
     table = arms_table(group_arms(collect(tmp_path)))
     row = rows_of(table)["FarkasNet18, no BN"]
     assert row["not finished"] == "seed 3 interrupted 0/1, seeds 2, 4 to 7, 12 to 100 missing"
-    assert "seeds 0, 1, 8 to 11: diverged" in table.notes[-1]
+    assert "6 of 6 failed to train; there is no mean (seeds 0, 1, 8 to 11: diverged)" in table.notes[-1]
 
 
 def test_no_column_for_the_unfinished_where_all_is_finished(tmp_path: Path) -> None:

@@ -210,6 +210,8 @@ def test_many_assignments_are_sampled_with_a_seed_close_to_the_exact_value() -> 
     assert found == pytest.approx(exact.pvalue, abs=0.01)
     assert found == permutation_test([(a, b)], seed=4) != permutation_test([(a, b)], seed=5)
     assert permutation_test([(a, b)]) == permutation_test([(a, b)], seed=0)
+    apart = [(range(20, 40), range(20))]
+    assert permutation_test(apart, alternative="greater") == pytest.approx(1 / 20_001), "what was observed counts, too"
 
 
 def test_a_test_needs_a_value_on_each_side_and_a_known_alternative() -> None:
@@ -259,4 +261,5 @@ def test_a_paired_test_is_scipys():
 def test_holm_rejects_from_the_smallest_on_until_one_is_too_large():
     assert holm([0.02, 0.001, 0.03, 0.2]) == [False, True, False, False]
     assert holm([0.01, 0.02, 0.04]) == [True, True, True]  # 0.05 / 3, / 2, / 1
+    assert holm([0.05, 0.025]) == [True, True], "equality rejects"
     assert holm([]) == []

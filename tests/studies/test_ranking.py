@@ -11,7 +11,7 @@ from farkas_exp.runs import collect
 from farkas_exp.studies.without_normalization import crossed
 from farkas_exp.studies.without_normalization.arms import CHOSEN
 from farkas_exp.studies.without_normalization.comparison import report as compared
-from farkas_exp.studies.without_normalization.ranking import ranks_figure, ranks_table, standings
+from farkas_exp.studies.without_normalization.ranking import ranks_figure, ranks_table, standings, told_apart
 from tests.made_runs import make_run, settings
 
 
@@ -71,6 +71,11 @@ def test_pairs_without_two_seeds_in_common_are_counted() -> None:
 def test_two_methods_without_any_spread_are_told_apart() -> None:
     found = standings({"first": by_seed(10.0, 10.0, 10.0), "second": by_seed(50.0, 50.0, 50.0)})
     assert [each.ranks for each in found] == ["1", "2"]
+
+
+def test_pairs_are_told_apart_at_five_percent() -> None:
+    assert not told_apart({("a", "b"): [1.0, 2.0, 3.0]}, 0.1), "t = 3.46 of two degrees of freedom: p = 0.074"
+    assert told_apart({("a", "b"): [1.5, 2.5, 3.5]}, 0.1), "t = 4.33: p = 0.049"
 
 
 def test_one_run_tells_nothing_apart() -> None:

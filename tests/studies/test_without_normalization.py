@@ -103,6 +103,7 @@ def test_the_table_has_each_method_at_its_own_rate_and_its_capacity(tmp_path: Pa
     search(tmp_path, "Farkas sum", dict(zip(RATES, (12.0, 16.9, 60.0, 12.5), strict=True)))
     test_runs(tmp_path, "BN", 0.1, (3.0, 5.0))
     test_runs(tmp_path, "BN", 0.3, (1.0,))  # not the best rate: left out
+    make_run(tmp_path, method_settings("BN", 0.3, 0.0), seed=1, state="failed", reason="loss")
     make_run(tmp_path, method_settings("Farkas sum", 0.01, 0.0), seed=0, test_error=14.0)
     config = method_settings("Farkas sum", 0.01, 0.0)
     make_run(tmp_path, config, seed=1, state="failed", test_error=90.0, reason="loss", result={"test_error": None})
@@ -115,7 +116,7 @@ def test_the_table_has_each_method_at_its_own_rate_and_its_capacity(tmp_path: Pa
     assert shown["Farkas sum"] == ["0.01", "12.00", "14.00", "1", "1", "0.01 – 0.03", "≥ 3"]
     assert shown["plain"] == ["0.03", "87.00", "–", "0", "0", "–", "–"]  # never trains
     notes = " ".join(table.notes)
-    assert "Left out, runs on the test set at a rate that is not the best: 1." in notes
+    assert "Left out, runs on the test set at a rate that is not the best: 2." in notes
     assert "Runs that have no result yet: 1." in notes
     assert table.records[1]["held_out_error_at_0.1"] == 60.0
 
@@ -126,6 +127,13 @@ def test_rates_are_usable_where_the_best_is_below_nine_tenths_of_chance(
 ) -> None:
     search(tmp_path, "plain", {0.01: best, 0.03: best + 5, 0.1: best + 5.1})
     assert find_methods(collect(tmp_path))[0].usable == usable
+
+
+def test_a_range_of_usable_rates_inside_of_the_grid_has_its_own_capacity(tmp_path: Path) -> None:
+    search(tmp_path, "BN", dict(zip(RATES, (60.0, 5.0, 10.0, 60.0), strict=True)))
+    table = comparison_table(find_methods(collect(tmp_path)))
+    assert [cell.lines for cell in table.rows[0][6:8]] == [("0.03 – 0.1",), ("3.33",)], "no lower bound"
+    assert table.records[0]["capacity_is_lower_bound"] is False
 
 
 @pytest.mark.parametrize(
@@ -224,7 +232,9 @@ def test_a_method_does_not_rank_by_its_survivors(tmp_path: Path) -> None:
     config = method_settings("plain", 0.1, 0.0)
     make_run(tmp_path, config, seed=1, state="failed", test_error=95.0, reason="chance")
     make_run(tmp_path, config, seed=2, state="failed", reason="loss", result={"test_error": None})
-    table = comparison_table(find_methods(collect(tmp_path)))
+    methods = find_methods(collect(tmp_path))
+    table = comparison_table(methods)
+    assert methods[1].errors == {0: 1.0, 1: 90.0, 2: 90.0}, "chance, not the 95 % it failed at"
     assert [row[0].lines[0] for row in table.rows] == ["BN", "plain"]
     assert table.rows[1][3].lines == ("1.00", f"ranks with {(1 + 90 + 90) / 3:.2f}")
     assert table.rows[1][3].marker == "*"

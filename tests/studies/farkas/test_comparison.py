@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,11 @@ def test_the_early_error_is_the_mean_of_the_first_three_tenths_and_chance_for_a_
     assert early_error(with_errors(tmp_path, [50.0, None, 30.0], error=1.0)) == 40.0
     assert early_error(with_errors(tmp_path, errors, error=1.0, state="failed")) == 90.0
     assert math.isnan(early_error(with_errors(tmp_path, errors, error=1.0, state="running", epoch=2)))
+
+
+def test_the_early_error_of_a_training_of_two_epochs_is_that_of_the_first(tmp_path):
+    short = replace(with_errors(tmp_path, [50.0, 40.0], error=40.0, epoch=2), epochs=2)
+    assert early_error(short) == 50.0
 
 
 def test_failures_are_runs_with_a_result_that_do_not_train():
