@@ -49,7 +49,8 @@ def initialize(
     generator = torch.Generator().manual_seed(seed)
     asked = {**vars(config), "generator": generator, "images": images, "labels": labels, "twin": twin}
     for need in entry.needs:
-        if asked[need] is None and need in _NEEDED:
+        given = asked[need]
+        if need in _NEEDED and (given is None or (isinstance(given, Tensor) and not given.numel())):
             raise UserError(f"init.name: {entry.name} needs {_NEEDED[need]}")
     entry.build(model, **{name: asked[name] for name in entry.needs})
     if config.classifier_std is not None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from farkas_exp.initialization.random import weight_layers, zero_bias
+from farkas_exp.initialization.random import drawn_layers, zero_bias
 from farkas_exp.layers.farkas import FarkasLayer
 from farkas_exp.machine.errors import UserError
 from farkas_exp.models.kit import Unit
@@ -23,7 +23,7 @@ CLASSIFIER_STEPS = 2000
 @torch.no_grad()
 def zero_(model: nn.Module) -> None:
     """Set all weights and biases of linear and convolution layers to zero."""
-    for layer in weight_layers(model):
+    for layer in drawn_layers(model):
         if isinstance(layer, FarkasLayer) and layer.rule.margin == 0:
             raise UserError(
                 "init.name: zero makes all pre-activations of a Farkas layer 0 (Algorithm 1 has >= where Theorem 3.2"
@@ -48,7 +48,7 @@ def uniform_biases(model: nn.Module, bias: float, generator: torch.Generator) ->
 
 
 def _biases(model: nn.Module) -> list[Tensor]:
-    own = [layer.bias for layer in weight_layers(model) if layer.bias is not None]
+    own = [layer.bias for layer in drawn_layers(model) if layer.bias is not None]
     # behind a layer, an affine normalization undoes the layer's bias, and so the start, unless its own has it as well
     of_layers = set(own)
     others = [value for key, value in model.named_parameters() if key.endswith("bias") and value not in of_layers]

@@ -1,5 +1,6 @@
 """Layer-sequential unit variance (Mishkin and Matas 2015, "All you need is a good init")."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from farkas_exp.initialization.random import orthogonal_, weight_layers
 from farkas_exp.layers.paths import in_mode, plain_path
 from farkas_exp.layers.residual import ResidualLayer
+from farkas_exp.machine.errors import UserError
 
 TOLERANCE = 0.1
 TRIES = 10
@@ -30,6 +32,9 @@ def lsuv_(model: nn.Module, images: Tensor, generator: torch.Generator) -> None:
         for layer in _in_order(model, images):
             for _ in range(TRIES):
                 std = _output_std(model, layer, images)
+                if not math.isfinite(std):
+                    name = next(name for name, module in model.named_modules() if module is layer)
+                    raise UserError(f"init.name: lsuv: the output of {name or layer} is not finite on these images")
                 if std == 0 or abs(std - 1) <= TOLERANCE:
                     break
                 layer.get_parameter("weight").div_(std)

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from farkas_exp.initialization.random import weight_layers
+from farkas_exp.initialization.random import drawn_layers, weight_layers
 from farkas_exp.layers.farkas import FarkasLayer
 from farkas_exp.layers.paths import in_mode
 from farkas_exp.machine.errors import UserError
@@ -34,7 +34,11 @@ def match_features_(model: nn.Module, twin: nn.Module, images: Tensor) -> None:
     """
     batch = images[:IMAGES]
     wanted = feature_variance(twin, batch)
-    hidden = [layer.weight for layer in weight_layers(model) if layer is not classifier_of(model)]
+    if not 0 < wanted < math.inf:
+        raise UserError(
+            f"init.name: match_farkas: the features of the twin have the variance {wanted:g} on these images"
+        )
+    hidden = [layer.weight for layer in drawn_layers(model) if layer is not classifier_of(model)]
     scaled = 1.0
     low, high = LOWEST, HIGHEST
     for _ in range(TRIES):

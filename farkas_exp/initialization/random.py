@@ -4,9 +4,11 @@ import math
 from collections.abc import Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from farkas_exp.layers.farkas import FarkasLayer
+from farkas_exp.machine.errors import UserError
 from farkas_exp.models.create import WEIGHT_MODULES
 
 RAI_SCALE = 0.6007
@@ -18,6 +20,38 @@ def weight_layers(model: nn.Module) -> Iterator[nn.Linear | nn.Conv2d | FarkasLa
     for module in model.modules():
         if isinstance(module, WEIGHT_MODULES):
             yield module
+
+
+_NEVER_DRAWN = (_ConvNd, nn.Bilinear, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
+"""Layers with weights that are not drawn, unless they are of `WEIGHT_MODULES`."""
+
+
+def drawn_layers(model: nn.Module) -> list[nn.Linear | nn.Conv2d | FarkasLayer]:
+    """The layers with a weight, all of which an initialization can draw.
+
+    Raises:
+        UserError: a layer would stay as it is, or be set back, without a word.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, _NEVER_DRAWN) and not isinstance(module, WEIGHT_MODULES):
+            raise UserError(
+                f"init: {name or 'the network'} is a {type(module).__name__}, and this initialization is for Linear,"
+                " Conv2d and Farkas layers"
+            )
+        if isinstance(module, WEIGHT_MODULES) and not {"weight", "bias"} <= module._parameters.keys():
+            raise UserError(
+                f"init: {name or 'the layer'} computes its weight or bias from other parameters (weight_norm, pruning),"
+                " which would undo an initialization; initialize the network first"
+            )
+    layers = list(weight_layers(model))
+    if not layers:
+        raise UserError("init: the network has no Linear, Conv2d or Farkas layer to initialize")
+    return layers
+
+
+def groups_of(layer: nn.Linear | nn.Conv2d | FarkasLayer) -> tuple[Tensor, ...]:
+    """The weights of the groups of a layer, which see different channels; views."""
+    return layer.weight.chunk(layer.groups if isinstance(layer, nn.Conv2d) else 1)
 
 
 @torch.no_grad()
@@ -33,23 +67,29 @@ def pytorch_(model: nn.Module) -> None:
 
 def xavier_(model: nn.Module, generator: torch.Generator, gain: float | None = None) -> None:
     """Weights U(-a, a) with a = gain sqrt(6 / (fan_in + fan_out)), biases zero (Glorot and Bengio 2010)."""
-    for layer in weight_layers(model):
+    for layer in drawn_layers(model):
         nn.init.xavier_uniform_(layer.weight, gain or 1.0, generator=generator)
         zero_bias(layer)
 
 
 def kaiming_(model: nn.Module, generator: torch.Generator, gain: float | None = None) -> None:
     """Weights N(0, gain^2 / fan_in) with gain sqrt 2, biases zero (He et al. 2015)."""
-    for layer in weight_layers(model):
+    for layer in drawn_layers(model):
         std = (gain or math.sqrt(2)) / math.sqrt(layer.weight[0].numel())
         nn.init.normal_(layer.weight, 0.0, std, generator=generator)
         zero_bias(layer)
 
 
+@torch.no_grad()
 def orthogonal_(model: nn.Module, generator: torch.Generator, gain: float | None = None) -> None:
-    """Weights with orthonormal rows or columns times gain (sqrt 2, for ReLU), biases zero (Saxe et al. 2014)."""
-    for layer in weight_layers(model):
-        nn.init.orthogonal_(layer.weight, gain or math.sqrt(2), generator=generator)
+    """Weights with orthonormal rows or columns times gain (sqrt 2, for ReLU), biases zero (Saxe et al. 2014).
+
+    Of a grouped convolution the weights of each group are.
+    """
+    for layer in drawn_layers(model):
+        for weight in groups_of(layer):
+            made = torch.empty(weight.shape, dtype=torch.promote_types(weight.dtype, torch.float32))
+            weight.copy_(nn.init.orthogonal_(made, gain or math.sqrt(2), generator=generator))
         zero_bias(layer)
 
 
@@ -58,7 +98,7 @@ def torchvision_(model: nn.Module, generator: torch.Generator) -> None:
 
     Biases stay as they are: in a Farkas layer they make lambda^T b positive. Its rows `out` are the free ones.
     """
-    for layer in weight_layers(model):
+    for layer in drawn_layers(model):
         if layer.weight.dim() == 4:
             fan_out = layer.weight.shape[0] * layer.weight[0, 0].numel()
             nn.init.normal_(layer.weight, 0.0, math.sqrt(2 / fan_out), generator=generator)
@@ -72,7 +112,7 @@ def rai_(model: nn.Module, generator: torch.Generator) -> None:
     place (the bias included, if there is one), which is Beta(2, 1). The last bias of a Farkas layer has no row; it is
     drawn like the other normal entries.
     """
-    for layer in weight_layers(model):
+    for layer in drawn_layers(model):
         rows, fan_in = layer.weight.shape[0], layer.weight[0].numel()
         scale = RAI_SCALE / math.sqrt(fan_in)
         matrix = scale * torch.randn(rows, fan_in + 1, generator=generator)

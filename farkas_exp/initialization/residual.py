@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from farkas_exp.initialization.random import weight_layers, zero_bias
+from farkas_exp.initialization.random import drawn_layers, weight_layers, zero_bias
 from farkas_exp.layers.residual import ResidualBlock
 from farkas_exp.machine.errors import UserError
 
@@ -66,7 +66,7 @@ def identity_small_(model: nn.Module, generator: torch.Generator) -> None:
     free rows are drawn.
     """
     inside = {layer for block in model.modules() if isinstance(block, ResidualBlock) for layer in weight_layers(block)}
-    for layer in weight_layers(model):
+    for layer in drawn_layers(model):
         spatial = layer.weight.dim() == 4
         if layer not in inside and not spatial:
             continue

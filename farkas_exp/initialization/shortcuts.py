@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from farkas_exp.initialization.random import weight_layers, zero_bias
+from farkas_exp.initialization.random import drawn_layers, groups_of, weight_layers, zero_bias
 from farkas_exp.layers.activation import Activation
 from farkas_exp.layers.farkas import FarkasLayer
 from farkas_exp.layers.residual import ResidualBlock
@@ -29,7 +29,7 @@ def residual_xavier_(model: nn.Module, generator: torch.Generator) -> None:
     for block in blocks:
         layers = branch_layers(block)
         factors |= dict.fromkeys(layers, len(blocks) ** (-0.5 / len(layers)))
-    for layer in weight_layers(model):
+    for layer in drawn_layers(model):
         _normal(layer, gain_of(model) * factors.get(layer, 1.0), generator)
 
 
@@ -40,7 +40,7 @@ def minus_identity_(model: nn.Module, generator: torch.Generator) -> None:
     With activations the variance is 2 / fan_in (He); of a convolution the identity is the kernel with a one in its
     middle. Layers outside of branches are the same without the identity; biases are zero.
     """
-    for layer in weight_layers(model):
+    for layer in drawn_layers(model):
         _normal(layer, gain_of(model), generator)
     for block in model.modules():
         if isinstance(block, ResidualBlock):
@@ -59,13 +59,13 @@ def delta_orthogonal_(model: nn.Module, generator: torch.Generator, gain: float 
 
     The convolution is then the same orthogonal map at every position, so it keeps the norm of all its input (up to the
     gain) where it has as many outputs as inputs; where it has fewer, its rows are orthonormal. Linear layers are
-    orthogonal; biases are zero. Of a Farkas layer, these are the free rows.
+    orthogonal; biases are zero. Of a Farkas layer, these are the free rows; of a grouped convolution, those of a group.
     """
-    for layer in weight_layers(model):
-        matrix = torch.empty(layer.weight.shape[:2])
-        nn.init.orthogonal_(matrix, gain or math.sqrt(2), generator=generator)
+    for layer in drawn_layers(model):
         layer.weight.zero_()
-        _middle(layer.weight).copy_(matrix)
+        for weight in groups_of(layer):
+            matrix = nn.init.orthogonal_(torch.empty(weight.shape[:2]), gain or math.sqrt(2), generator=generator)
+            _middle(weight).copy_(matrix)
         zero_bias(layer)
 
 

@@ -2,7 +2,8 @@
 
 `accelerate(model, device)` replaces the class of modules by a subclass with the same parameters, names and results,
 where that was measured to be faster. Nothing else needs this package. A kernel runs in eager mode on suitable tensors;
-otherwise, and under `layers.paths.plain_path`, its module computes the plain formula. A test compares each kernel to
+otherwise, under `layers.paths.plain_path`, and where a hook waits for a module that a kernel would not call, its module
+computes the plain formula. A test compares each kernel to
 that.
 
 - `fused`: the augmented weight and the end of a residual block, each as one autograd Function, on any device.
@@ -15,6 +16,7 @@ A further kernel is a module with a `swap(model, device)`, entered in `KERNELS`.
 
 from torch import device as Device
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from farkas_exp.kernels import batch_last, fused, one_pass, whole_network
 from farkas_exp.kernels.swapping import Swapped
@@ -42,7 +44,7 @@ def restore(model: nn.Module) -> nn.Module:
     """Remove all kernels from `model`, in place, and return it."""
     whole_network.remove(model)
     for module in model.modules():
-        if isinstance(module, Swapped):
+        if isinstance(module, Swapped) and not is_parametrized(module):  # its class has its weight
             module.__class__ = module.plain  # type: ignore[assignment]
     return model
 

@@ -19,7 +19,7 @@ from farkas_exp.kernels.fused import (
     is_plain_relu,
     keeps_size,
 )
-from farkas_exp.kernels.swapping import Swapped, swap_classes
+from farkas_exp.kernels.swapping import Swapped, is_watched, swap_classes
 from farkas_exp.layers.activation import Activation
 from farkas_exp.layers.farkas import FarkasConv2d
 from farkas_exp.layers.paths import fused_allowed
@@ -113,7 +113,7 @@ class BatchLastNet(Swapped, ResidualNet):
     plain = ResidualNet
 
     def features(self, images: Tensor) -> Tensor:
-        count = worth_it(self, images.shape[-1]) if usable(images) else 0
+        count = worth_it(self, images.shape[-1]) if usable(images) and keeps_format(self) else 0
         if not count:
             return super().features(images)
         whole = len(images) - len(images) % native_library.lanes()
@@ -194,11 +194,16 @@ def swap(model: nn.Module, device: torch.device) -> None:
 
 
 def keeps_format(net: ResidualNet) -> bool:
-    """Whether all modules that the maps pass through keep the batch-last format: Farkas layers, no normalization."""
-    parts = [part for part in (*net.stem.modules(), *net.stages.modules()) if not any(part.children())]
+    """Whether all modules that the maps pass through keep the batch-last format: Farkas layers, no normalization.
+
+    They take a part of the images at a time, which neither a normalization nor a hook may see.
+    """
+    modules = (*net.stem.modules(), *net.stages.modules())
+    parts = [part for part in modules if not part._modules]
     known = (FusedFarkasConv2d, FusedFarkasResidualConv2d, Activation, nn.Identity, nn.AvgPool2d)
     fixed = all(not part.rule.learn_lambda for part in parts if isinstance(part, FarkasConv2d))
-    return isinstance(net.stem, Unit) and fixed and all(isinstance(part, known) for part in parts)
+    kept = isinstance(net.stem, Unit) and fixed and all(isinstance(part, known) for part in parts)
+    return kept and not is_watched(*modules)
 
 
 CLASSES: dict[type[nn.Module], type[nn.Module]] = {

@@ -5,7 +5,7 @@ A kernel's own unit says how: `fork` gives its output, and the input for a secon
 
 from torch import Tensor
 
-from farkas_exp.kernels.swapping import Swapped
+from farkas_exp.kernels.swapping import Swapped, is_watched
 from farkas_exp.models.kit import Unit
 from farkas_exp.models.resnet import BasicBlock, Bottleneck
 
@@ -33,7 +33,7 @@ class ForkingBasicBlock(Swapped, BasicBlock):
     first: ForkingUnit
 
     def forward(self, input: Tensor) -> Tensor:
-        return self.last(*self.first.fork(input))
+        return super().forward(input) if is_watched(self.first) else self.last(*self.first.fork(input))
 
 
 class ForkingBottleneck(Swapped, Bottleneck):
@@ -43,5 +43,7 @@ class ForkingBottleneck(Swapped, Bottleneck):
     down: ForkingUnit
 
     def forward(self, input: Tensor) -> Tensor:
+        if is_watched(self.down):
+            return super().forward(input)
         hidden, shortcut = self.down.fork(input)
         return self.last(self.middle(hidden), shortcut)

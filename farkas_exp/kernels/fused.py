@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from farkas_exp.kernels.swapping import Swapped, swap_classes
+from farkas_exp.kernels.swapping import Swapped, is_watched, swap_classes
 from farkas_exp.layers.activation import Activation
 from farkas_exp.layers.farkas import FarkasConv2d, FarkasLayer, FarkasLinear
 from farkas_exp.layers.paths import fused_allowed
@@ -123,7 +123,7 @@ class FusedFarkasResidualConv2d(FusedLayer, FarkasResidualConv2d):
 
 def allowed(layer: FarkasLayer) -> bool:
     """Whether a kernel may replace a layer here and now."""
-    return fused_allowed() and not layer.rule.learn_lambda
+    return fused_allowed() and not layer.rule.learn_lambda and not is_watched(layer)
 
 
 def constants(layer: FarkasLayer) -> tuple[float, float]:
@@ -154,7 +154,9 @@ def keeps_size(layer: Any) -> bool:
 
 def is_plain_relu(activation: nn.Module) -> bool:
     """Whether an activation is just the ReLU, which a kernel can include."""
-    return type(activation) is Activation and activation.name == "relu" and not activation.dropout
+    if type(activation) is not Activation or activation.name != "relu" or activation.dropout:
+        return False
+    return not is_watched(activation)
 
 
 def swap(model: nn.Module, device: torch.device) -> None:

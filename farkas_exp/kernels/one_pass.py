@@ -23,7 +23,7 @@ from farkas_exp.kernels.fused import (
     is_plain_relu,
     keeps_size,
 )
-from farkas_exp.kernels.swapping import Swapped, swap_classes
+from farkas_exp.kernels.swapping import Swapped, is_watched, swap_classes
 from farkas_exp.layers.activation import Activation
 from farkas_exp.layers.paths import fused_allowed, tf32_in_convolutions
 from farkas_exp.layers.residual import UNSCALED, ResidualConv2d, append_shortcut, multiplied
@@ -126,7 +126,7 @@ def suits(input: Tensor, layer: Any) -> bool:
     found, weight = precision_here(), layer.weight
     if not input.is_cuda or found is None or type(input) is not Tensor or weight.dtype != torch.float32:
         return False
-    if not fused_allowed() or input.dtype not in (torch.float32, found[1]):
+    if not fused_allowed() or is_watched(layer) or input.dtype not in (torch.float32, found[1]):
         return False
     values = len(input) * input.shape[2] * input.shape[3] * (max(input.shape[1], weight.shape[0]) + 8)
     return keeps_size(layer) and 0 < values < MOST_VALUES
@@ -155,7 +155,7 @@ class OnePassTransition(Swapped, Transition):
 
     def forward(self, input: Tensor) -> Tensor:
         maps = self.project(input)
-        known = maps.is_cuda and fused_allowed()
+        known = maps.is_cuda and fused_allowed() and not is_watched(self.pool)
         if known and maps.shape[2] % 2 == maps.shape[3] % 2 == 0 and maps.dtype in (torch.float32, torch.bfloat16):
             kernels = _kernels()
             if kernels.is_aligned(maps):

@@ -3,12 +3,21 @@
 from collections.abc import Mapping
 
 from torch import nn
+from torch.nn.modules.module import _has_any_global_hook
 
 
 class Swapped:
     """The base of every class that is swapped in; `plain` is the class that it replaces."""
 
     plain: type[nn.Module]
+
+
+def is_watched(*modules: nn.Module) -> bool:
+    """Whether a hook waits for a call of one of these modules, or of all modules, which a kernel would not make."""
+    return bool(_has_any_global_hook()) or any(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+        for module in modules
+    )
 
 
 def swap_classes(model: nn.Module, classes: Mapping[type[nn.Module], type[nn.Module]]) -> None:

@@ -146,11 +146,17 @@ def _certify_network(network: nn.Module, images: Tensor) -> Certificates:
     margins: dict[nn.Module, list[float]] = {layer: [] for layer in names}
 
     def note(layer: nn.Module, inputs: Any, outputs: Tensor) -> None:
-        margins[layer].append(_margin(layer, outputs))
+        if outputs.numel():  # a layer may get none of the images
+            margins[layer].append(_margin(layer, outputs))
 
     eager = torch.compiler.set_stance("force_eager")  # compiled code calls no hooks
     with ExitStack() as hooks, eager, plain_path(), in_mode(network, training=False):
         for layer in names:
             hooks.enter_context(layer.register_forward_hook(note))
         network(images)
-    return Certificates((name, _certificate(layer, min(margins[layer], default=nan))) for layer, name in names.items())
+    return Certificates((name, _certificate(layer, _least(margins[layer]))) for layer, name in names.items())
+
+
+def _least(margins: list[float]) -> float:
+    """The least of the margins; NaN if one of them is, or there is none."""
+    return float(torch.tensor(margins or [nan], dtype=torch.float64).min())

@@ -25,6 +25,7 @@ While the first argument of the max wins, b_m has no gradient.
 """
 
 import math
+from collections.abc import Sequence
 from numbers import Integral
 from typing import Any, cast
 
@@ -215,7 +216,9 @@ class FarkasConv2d(FarkasLayer):
         **options: Any,
     ) -> None:
         check_outputs(out_channels)
-        kernel = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
+        kernel = tuple(kernel_size) if isinstance(kernel_size, Sequence) else (kernel_size, kernel_size)
+        if len(kernel) != 2:
+            raise ValueError(f"kernel_size: expected a whole number or two of them, got {kernel_size!r}")
         shape = (out_channels - 1, in_channels, *kernel)
         super().__init__(shape, FarkasRule.of(rule, options), device, dtype)
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, cast(tuple[int, int], kernel)

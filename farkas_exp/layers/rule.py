@@ -59,9 +59,16 @@ class FarkasRule:
 
         Raises:
             ValueError: fewer than two outputs.
+            UserError: an aggregation of another package that would lose the guarantee.
         """
         check_outputs(outputs)
-        return self._coefficient(outputs)  # type: ignore[attr-defined]
+        value: float = self._coefficient(outputs)  # type: ignore[attr-defined]
+        if not 0 < value < math.inf:
+            raise UserError(
+                f"aggregation.name: {self.aggregation} gives {outputs} outputs the coefficient {value!r}; it must be"
+                " positive, since lambda_j = a lambda_m (Theorem 3.2)"
+            )
+        return value
 
     def coefficients(self, outputs: int, simplex: Tensor | None = None) -> tuple[float | Tensor, float | Tensor]:
         """The coefficients a_j = lambda_j / lambda_m (one for all, or (m - 1,)) and lambda_m.

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from farkas_exp.config.schema import OptimizerConfig
 from farkas_exp.initialization.matched import classifier_of
@@ -46,7 +47,8 @@ def parameter_groups(
             if fixup and (scalar or name == "bias"):
                 groups[(True, SCALAR_LR)].append(parameter)
             else:
-                is_weight = (isinstance(module, WEIGHT_MODULES) and name == "weight") or (scalar and name != "bias")
+                layer = isinstance(module, (*WEIGHT_MODULES, _ConvNd))
+                is_weight = (layer and name == "weight") or (scalar and name != "bias")
                 decayed = is_weight or decay == "all" or (decay == "all_but_biases" and name != "bias")
                 groups[(decayed, 1.0)].append(parameter)
     return [

@@ -9,6 +9,7 @@ from farkas_exp.initialization.lsuv import watching
 from farkas_exp.initialization.random import weight_layers
 from farkas_exp.layers.farkas import FarkasLinear
 from farkas_exp.layers.paths import plain_path
+from farkas_exp.machine.errors import UserError
 from tests.networks import build, images
 
 SMALL = {"blocks": (2, 2), "widths": (16, 32)}
@@ -108,6 +109,14 @@ def test_layers_are_scaled_in_the_order_of_their_use_and_an_idle_one_is_not():
     assert float(hidden.std(correction=0)) == pytest.approx(1, abs=1e-5)
     torch.testing.assert_close(net.second.weight @ net.second.weight.T, torch.eye(2))  # the first left it nothing to do
     torch.testing.assert_close(net.idle.weight @ net.idle.weight.T, torch.eye(2))
+
+
+@pytest.mark.parametrize("points", [torch.full((3, 2), torch.nan), torch.full((3, 2), torch.inf)])
+def test_an_output_without_a_deviation_is_an_error(points):
+    layer = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    with pytest.raises(UserError, match=r"init\.name: lsuv: the output of 0 is not finite on these images"):
+        initialize(layer, "lsuv", images=points)
+    assert all(parameter.isfinite().all() for parameter in layer.parameters())
 
 
 def test_a_dead_output_is_left_as_it_is():

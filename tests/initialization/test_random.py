@@ -3,6 +3,8 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
+from torch.nn.utils.prune import l1_unstructured
 
 from farkas_exp.initialization.apply import initialize
 from farkas_exp.initialization.matched import feature_variance
@@ -252,6 +254,7 @@ def test_a_norm_without_a_scale_before_the_sum_leaves_nothing_to_scale():
     [
         ("resnet34", {"init": "xaver"}, r"init.name: unknown 'xaver'; did you mean 'xavier'"),
         ("resnet34", {"init": "lsuv"}, r"init.name: lsuv needs training images"),
+        ("resnet34", {"init": "lsuv", "images": images(0)}, r"init.name: lsuv needs training images"),
         ("resnet34", {"init": "rai", "gain": 2.0}, r"init.gain: 2.0 does nothing here; it needs "),
         ("resnet34", {"init": "kaiming", "gain": -1.0}, r"init.gain: -1.0 is out of range"),
         ("resnet34", {"init": "pytorch", "last_scale": -1.0}, r"init.last_scale: -1.0 is out of range"),
@@ -270,6 +273,25 @@ def test_what_does_not_fit_is_one_line(model, arguments, message):
     net = create_model(model, 10, **options)
     with pytest.raises(UserError, match=message):
         initialize(net, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (
+            nn.Sequential(nn.Linear(2, 2), nn.Conv1d(2, 2, 3)),
+            "init: 1 is a Conv1d, and this initialization is for Linear, Conv2d",
+        ),
+        (nn.TransformerEncoderLayer(4, 2, 4), "init: self_attn is a MultiheadAttention, and this initialization is"),
+        (nn.Sequential(nn.BatchNorm2d(3)), "init: the network has no Linear, Conv2d or Farkas layer to initialize"),
+        (nn.Sequential(weight_norm(nn.Linear(2, 2))), "init: 0 computes its weight or bias from other parameters"),
+        (l1_unstructured(nn.Linear(2, 2), "bias", 1), "init: the layer computes its weight or bias from other param"),
+    ],
+)
+def test_what_an_initialization_would_leave_or_what_would_undo_it_is_refused(net, message):
+    with pytest.raises(UserError, match=message):
+        initialize(net, "kaiming")
+    initialize(net, "pytorch")
 
 
 def test_the_farkas_guarantee_holds_after_every_init():

@@ -25,6 +25,17 @@ def test_the_middle_of_a_kernel_is_that_of_either_side():
     assert layer.weight[..., [0, 1, 3, 4]].abs().sum() == 0
 
 
+@pytest.mark.parametrize(("init", "kernel"), [("delta_orthogonal", 3), ("orthogonal", 1)])
+@pytest.mark.parametrize("groups", [1, 2, 8])
+def test_each_group_of_a_convolution_is_orthogonal(init, kernel, groups):
+    """Of a depthwise convolution, in which each channel is its own group, every weight is 1 or -1."""
+    layer = nn.Conv2d(8, 8, kernel, padding=kernel // 2, groups=groups)
+    layer.to(memory_format=torch.channels_last)
+    initialize(layer, init, gain=1.0)
+    images = torch.randn(2, 8, 3, 7)
+    torch.testing.assert_close(layer(images).square().sum(1), images.square().sum(1))
+
+
 def test_where_a_delta_orthogonal_kernel_has_fewer_outputs_its_rows_are_orthonormal():
     layer = nn.Conv2d(6, 3, 3, padding=1)
     initialize(layer, "delta_orthogonal", gain=2.0)

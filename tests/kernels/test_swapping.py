@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.modules.module import register_module_forward_hook
+from torch.nn.utils.parametrizations import weight_norm
 
 import farkas_exp
 from farkas_exp.initialization.apply import initialize
@@ -37,6 +39,13 @@ def images(count=19):
 def gradients(model, batch):
     output = model(batch)
     return [output, *torch.autograd.grad(output.square().sum(), list(model.parameters()))]
+
+
+def outputs_of(model, part):
+    seen = []
+    with model.get_submodule(part).register_forward_hook(lambda *given: seen.append(given[-1].detach().clone())):
+        model(images())
+    return seen
 
 
 def assert_near(mine, theirs):
@@ -93,6 +102,38 @@ def test_pre_activations_are_seen_in_an_accelerated_network():
         plain(images())
     assert [name for name, _ in mine] == [name for name, _ in theirs]
     assert all(torch.equal(a, b) for (_, a), (_, b) in zip(mine, theirs, strict=True))
+
+
+@pytest.mark.parametrize("name", ["farkasnet34", "farkasnet50"])
+def test_hooks_see_what_they_see_in_the_plain_network(name):
+    """One module at a time: also one that a kernel would not call, or with a part of the images at a time."""
+    fast, plain = accelerate(network(name), CPU), network(name)
+    for part, _ in plain.named_modules():
+        mine, theirs = (outputs_of(model, part) for model in (fast, plain))
+        assert_near(mine, theirs)
+        assert len(mine) == 1, part
+
+
+def test_hooks_on_all_modules_see_them_all():
+    fast, seen = accelerate(network(), CPU), []
+    with register_module_forward_hook(lambda module, inputs, output: seen.append(module)):
+        fast(images())
+    assert set(seen) == set(fast.modules())
+
+
+def test_a_layer_whose_weight_is_computed_stays_one_without_kernels():
+    fast, plain = accelerate(network(), CPU), network()
+    for model in (fast, plain):
+        weight_norm(model.stem.layer)
+    assert_near(gradients(fast, images()), gradients(plain, images()))
+    assert_near(gradients(restore(copy.deepcopy(fast)), images()), gradients(plain, images()))
+
+
+def test_a_normalization_that_is_put_in_later_normalizes_the_whole_batch():
+    fast, plain = accelerate(network(), CPU), network()
+    for model in (fast, plain):
+        model.stem.norm = torch.nn.BatchNorm2d(8)
+    assert_near(gradients(fast, images()), gradients(plain, images()))
 
 
 @pytest.mark.parametrize("name", ["farkasnet34", "farkasnet50"])

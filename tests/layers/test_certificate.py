@@ -70,3 +70,24 @@ def test_what_is_no_tensor_of_floating_point_numbers_is_refused_in_one_line(inpu
 def test_a_network_may_take_whole_numbers():
     words = torch.nn.Sequential(torch.nn.Embedding(5, 4), FarkasLinear(4, 6, margin=0.5))
     assert certify(words, torch.tensor([0, 3])).strict
+
+
+class Twice(torch.nn.Module):
+    """Calls its layer with what it is given, and then with `other` of it."""
+
+    def __init__(self, other) -> None:
+        super().__init__()
+        self.layer, self.other = FarkasLinear(4, 3, margin=0.1), other
+
+    def forward(self, points):
+        return self.layer(points), self.layer(self.other(points))
+
+
+def test_a_layer_that_is_called_again_has_the_least_margin_of_all_calls():
+    points = normal(5, 4).float()
+    net = Twice(lambda points: points * 2)
+    least = certify(net.layer, torch.cat((points, 2 * points))).margin
+    assert certify(net, points)["layer"].margin == pytest.approx(least)
+    assert math.isnan(certify(Twice(lambda points: points * math.nan), points)["layer"].margin)
+    for nothing in (Twice(lambda points: points[:0]), Twice(lambda points: points)):
+        assert certify(nothing, points)["layer"].margin == pytest.approx(certify(nothing.layer, points).margin)

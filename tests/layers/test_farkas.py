@@ -300,6 +300,9 @@ def test_other_wrong_arguments():
         FarkasConv2d(4, 4, 3, groups=2)
     with pytest.raises(ValueError, match=r"aggregation.margin: -0.1 is out of range"):
         FarkasConv2d(3, 4, 3, margin=-0.1)
+    for kernel in ((3,), (3, 3, 3)):
+        with pytest.raises(ValueError, match=r"kernel_size: expected a whole number or two of them, got \(3"):
+            FarkasConv2d(3, 4, kernel)
     with pytest.raises(ValueError, match="5 biases has 4 weight rows, got 5"):
         farkas_linear(normal(2, 3), normal(5, 3), normal(5))
 
@@ -338,7 +341,7 @@ def test_a_printed_layer_says_its_sizes_and_its_rule(learned):
 @pytest.mark.parametrize(
     "made",
     [lambda: FarkasLinear(0, 3), lambda: FarkasLinear(2.5, 3), lambda: FarkasConv2d(3, 4, 0),
-     lambda: FarkasConv2d(0, 4, 3)],
+     lambda: FarkasConv2d(0, 4, 3), lambda: FarkasConv2d(3, 4, 2.5)],
 )  # fmt: skip
 def test_a_layer_without_inputs_or_a_kernel_is_refused(made):
     with pytest.raises(ValueError, match="whole numbers of at least 1, got weights of"):

@@ -37,6 +37,13 @@ def test_weights_decay_and_nothing_else_does(name):
     assert len(decayed["params"]) + len(free["params"]) == len(list(model.parameters()))
 
 
+def test_the_weights_of_every_kind_of_convolution_decay():
+    model = nn.Sequential(nn.Conv1d(1, 2, 3), nn.Conv3d(1, 2, 3), nn.ConvTranspose2d(1, 2, 3), nn.BatchNorm2d(2))
+    decayed, free = parameter_groups(model, 5e-4)
+    assert [id(parameter) for parameter in decayed["params"]] == [id(layer.weight) for layer in model[:3]]
+    assert len(free["params"]) == 5
+
+
 def test_decay_all_decays_every_parameter():
     (group,) = parameter_groups(create_model("farkasnet18", 10), 5e-4, "all")
     assert group["weight_decay"] == 5e-4
