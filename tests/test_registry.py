@@ -16,6 +16,7 @@ from farkas_exp import create_model, initialize, registry
 from farkas_exp.config import parse
 from farkas_exp.config.identity import identify
 from farkas_exp.config.options import option
+from farkas_exp.layers.rule import FarkasRule
 from farkas_exp.machine.errors import UserError
 from farkas_exp.models.kit import Unit
 from farkas_exp.registry import (
@@ -217,6 +218,15 @@ def test_a_network_from_outside_is_built_with_every_part_from_outside(registered
         create_model("outside", depth=3)
     with pytest.raises(UserError, match=r"init.gain: 1.0 does nothing here; it needs .*constant"):
         initialize(model, "zero", gain=1.0)
+
+
+@pytest.mark.parametrize("coefficient", [0.0, -1.0, float("nan"), float("inf")])
+def test_an_aggregation_from_outside_that_would_lose_the_guarantee_is_refused(registered, coefficient):
+    registered(AGGREGATIONS, "lost", lambda outputs: coefficient)
+    with pytest.raises(
+        UserError, match=rf"aggregation.name: lost gives 3 outputs the coefficient {coefficient}; it mus"
+    ):
+        FarkasRule("lost").coefficient(3)
 
 
 def test_options_that_only_an_entry_from_outside_has_reach_its_builder(registered):
