@@ -3,8 +3,7 @@
 `accelerate(model, device)` replaces the class of modules by a subclass with the same parameters, names and results,
 where that was measured to be faster. Nothing else needs this package. A kernel runs in eager mode on suitable tensors;
 otherwise, under `layers.paths.plain_path`, and where a hook waits for a module that a kernel would not call, its module
-computes the plain formula. A test compares each kernel to
-that.
+computes the plain formula. A test compares each kernel to that.
 
 - `fused`: the augmented weight and the end of a residual block, each as one autograd Function, on any device.
 - `whole_network`: all augmented weights of a network together, on a GPU.
