@@ -335,7 +335,6 @@ def _draw(axes: Any, method: Method) -> None:
     assert best is not None
     axes.plot([best], [method.held_out[best]], "o", markersize=9, markerfacecolor="none", markeredgecolor="black")
     if method.usable:
-        axes.plot(
-            [method.usable[0], method.usable[-1]], [0, 0], color=color, linewidth=6, alpha=0.35, solid_capstyle="round"
-        )
+        ends = [method.usable[0] / 1.01, method.usable[-1] * 1.01]  # a bar without length would not be drawn
+        axes.plot(ends, [0, 0], color=color, linewidth=6, alpha=0.35, solid_capstyle="round")
     axes.set_title(style.text(method.name), fontsize=9.5)
