@@ -96,6 +96,17 @@ def test_more_failures_are_a_larger_share_and_significant():
     assert [(each.more(worse=True), each.more(worse=False)) for each in (often, seldom, few)] == [
         (True, False), (False, True), (False, False),
     ]  # fmt: skip
+    share = Failures(("a", "b"), 10, 40, 9, 9)
+    assert share.more(worse=False)
+    assert not share.more(worse=True)
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [((0, 0, 0, 3), False), ((0, 3, 3, 3), True), ((3, 3, 0, 3), True), ((2, 3, 1, 3), False)],
+)
+def test_a_network_that_never_trained_has_runs(counts: tuple[int, int, int, int], expected: bool) -> None:
+    assert Failures(("a", "b"), *counts).always == expected
 
 
 def test_a_contrast_holds_the_errors_of_both_and_a_failed_run_at_chance():
