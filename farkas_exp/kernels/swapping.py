@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from torch import nn
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules import module as every
 
 
 class Swapped:
@@ -14,7 +14,11 @@ class Swapped:
 
 def is_watched(*modules: nn.Module) -> bool:
     """Whether a hook waits for a call of one of these modules, or of all modules, which a kernel would not make."""
-    return bool(_has_any_global_hook()) or any(
+    of_all = (
+        every._global_forward_hooks or every._global_forward_pre_hooks
+        or every._global_backward_hooks or every._global_backward_pre_hooks
+    )  # fmt: skip
+    return bool(of_all) or any(
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
         for module in modules
     )
