@@ -18,6 +18,7 @@ from farkas_exp.conversion.activations import find
 from farkas_exp.layers.completion import FarkasCompletion
 from farkas_exp.layers.farkas import FarkasConv2d, FarkasLayer
 from farkas_exp.layers.normalization import DynamicTanh, GroupNorm, RMSNorm
+from farkas_exp.layers.paths import has_hooks
 from farkas_exp.layers.residual import ResidualConv2d
 
 NORMS = (
@@ -103,8 +104,7 @@ def altered(module: nn.Module) -> str:
     """What a module does beside its class's forward; empty where that is all."""
     if "forward" in vars(module):
         return "its forward was replaced"
-    hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
-    return "it has hooks" if any(hooks) else ""
+    return "it has hooks" if has_hooks(module) else ""
 
 
 def has_more(layer: nn.Module, tied: set[nn.Parameter]) -> str:

@@ -23,14 +23,14 @@ def weight_layers(model: nn.Module) -> Iterator[nn.Linear | nn.Conv2d | FarkasLa
 
 
 _NEVER_DRAWN = (_ConvNd, nn.Bilinear, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
-"""Layers with weights that are not drawn, unless they are of `WEIGHT_MODULES`."""
+"""Layers whose weights no initialization draws, except those in `WEIGHT_MODULES`."""
 
 
 def drawn_layers(model: nn.Module) -> list[nn.Linear | nn.Conv2d | FarkasLayer]:
-    """The layers with a weight, all of which an initialization can draw.
+    """The linear, convolution and Farkas layers of a network whose weights can all be drawn.
 
     Raises:
-        UserError: a layer would stay as it is, or be set back, without a word.
+        UserError: an initialization would silently skip a layer, or be undone in one.
     """
     for name, module in model.named_modules():
         if isinstance(module, _NEVER_DRAWN) and not isinstance(module, WEIGHT_MODULES):
@@ -84,7 +84,7 @@ def kaiming_(model: nn.Module, generator: torch.Generator, gain: float | None = 
 def orthogonal_(model: nn.Module, generator: torch.Generator, gain: float | None = None) -> None:
     """Weights with orthonormal rows or columns times gain (sqrt 2, for ReLU), biases zero (Saxe et al. 2014).
 
-    Of a grouped convolution the weights of each group are.
+    In a grouped convolution, this holds for the weights of each group.
     """
     for layer in drawn_layers(model):
         for weight in groups_of(layer):

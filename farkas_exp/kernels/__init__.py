@@ -2,7 +2,7 @@
 
 `accelerate(model, device)` replaces the class of modules by a subclass with the same parameters, names and results,
 where that was measured to be faster. Nothing else needs this package. A kernel runs in eager mode on suitable tensors;
-otherwise, under `layers.paths.plain_path`, and where a hook waits for a module that a kernel would not call, its module
+otherwise, under `layers.paths.plain_path`, and where a hook waits for a call that a kernel would not make, its module
 computes the plain formula. A test compares each kernel to that.
 
 - `fused`: the augmented weight and the end of a residual block, each as one autograd Function, on any device.
@@ -43,7 +43,7 @@ def restore(model: nn.Module) -> nn.Module:
     """Remove all kernels from `model`, in place, and return it."""
     whole_network.remove(model)
     for module in model.modules():
-        if isinstance(module, Swapped) and not is_parametrized(module):  # its class has its weight
+        if isinstance(module, Swapped) and not is_parametrized(module):  # its own class computes the weight
             module.__class__ = module.plain  # type: ignore[assignment]
     return model
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from torch import nn
 from torch.nn.modules import module as every
 
+from farkas_exp.layers.paths import has_hooks
+
 
 class Swapped:
     """The base of every class that is swapped in; `plain` is the class that it replaces."""
@@ -13,15 +15,12 @@ class Swapped:
 
 
 def is_watched(*modules: nn.Module) -> bool:
-    """Whether a hook waits for a call of one of these modules, or of all modules, which a kernel would not make."""
+    """Whether one of these modules, or every module, has a hook: it would not run if a kernel did the module's work."""
     of_all = (
         every._global_forward_hooks or every._global_forward_pre_hooks
         or every._global_backward_hooks or every._global_backward_pre_hooks
     )  # fmt: skip
-    return bool(of_all) or any(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-        for module in modules
-    )
+    return bool(of_all) or any(map(has_hooks, modules))
 
 
 def swap_classes(model: nn.Module, classes: Mapping[type[nn.Module], type[nn.Module]]) -> None:

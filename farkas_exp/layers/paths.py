@@ -24,6 +24,13 @@ def plain_path() -> Iterator[None]:
         _FUSED.reset(token)
 
 
+def has_hooks(module: nn.Module) -> bool:
+    """Whether anything waits for a call of this module, forward or backward."""
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
+
+
 def fused_allowed() -> bool:
     """Whether fused code paths may be used: not within `torch.func`, which does not see through them.
 

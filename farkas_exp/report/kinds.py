@@ -187,7 +187,9 @@ def _foreign(by_kind: Mapping[str, Sequence[RunRecord]], papers: Mapping[str, An
     found = []
     for key, accepted in papers.items():
         wanted = [str(each) for each in (accepted if isinstance(accepted, tuple) else (accepted,))]
-        values = {label: {str(setting(run.config, key)): None for run in runs} for label, runs in by_kind.items()}
+        values = {
+            label: dict.fromkeys(str(setting(run.config, key)) for run in runs) for label, runs in by_kind.items()
+        }
         others = {label: own for label, each in values.items() if (own := [v for v in each if v not in wanted])}
         if others:
             rows = f" in {', '.join(others)}" if any(set(each) & set(wanted) for each in values.values()) else ""

@@ -231,8 +231,8 @@ def _notes(methods: Sequence[Method]) -> tuple[str, ...]:
 
 def choice_notes(methods: Sequence[Method]) -> tuple[str, ...]:
     """The setting, how the rates were chosen, what their choice lacks, and which runs are left out."""
-    runs = [run for method in methods for run in method.runs]
-    notes = [_setting_note(runs[0].config), _CHOICE] if runs else [_CHOICE]
+    first = next((run for method in methods for run in method.runs), None)
+    notes = [_setting_note(first.config), _CHOICE] if first else [_CHOICE]
     times = Counter(rate for method in methods for rate in method.search)
     grid = {rate for rate, count in times.items() if 2 * count >= len(methods)}
     if lacking := [method.name for method in methods if grid - set(method.search)]:

@@ -8,7 +8,7 @@ from farkas_exp.machine.output import plural
 from farkas_exp.report.arms import mean_sd
 from farkas_exp.report.methods import Arms
 from farkas_exp.report.render import Report
-from farkas_exp.report.statistics import summarize
+from farkas_exp.report.statistics import Summary, summarize
 from farkas_exp.report.tables import Cell, Table, cell, tabulate
 from farkas_exp.runs import RunRecord
 from farkas_exp.studies.without_normalization.arms import arms_of
@@ -49,10 +49,10 @@ def crossed_table(methods: Sequence[Method], order: Sequence[str], notes: Sequen
         cells: list[Cell | str] = [row]
         for column in columns_of:
             method = found.get(f"{row}, {column}")
-            cells.append(_pair(method))
+            test = summarize([*method.errors.values()]) if method else None
+            cells.append(_pair(method, test))
             if method is not None:
                 own: dict[str, Any] = {"best_rate": method.best_rate, "n": len(method.errors), "failed": method.failed}
-                test = summarize([*method.errors.values()])
                 error = {"error_mean": test and test.mean, "error_sd": test and test.sd}
                 records.append({"method": row, "initialization": column, **error, **own})
         rows.append(cells)
@@ -105,9 +105,8 @@ def _axes(order: Sequence[str]) -> tuple[list[str], list[str]]:
     return list(dict.fromkeys(part[0] for part in parts)), list(dict.fromkeys(part[2] for part in parts))
 
 
-def _pair(method: Method | None) -> Cell:
-    errors = summarize([*method.errors.values()]) if method else None
-    if method is None or errors is None:
+def _pair(method: Method | None, test: Summary | None) -> Cell:
+    if method is None or test is None:
         return cell("–")
     failed = f", {method.failed} failed" if method.failed else ""
-    return cell(mean_sd(errors), f"lr {method.best_rate:g}, n = {errors.n}{failed}")
+    return cell(mean_sd(test), f"lr {method.best_rate:g}, n = {test.n}{failed}")
