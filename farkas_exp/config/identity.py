@@ -59,15 +59,10 @@ def deciding_values(config: Any, whole: Any = None) -> dict[str, Any]:
             if inner:
                 values[f.name] = inner
         elif required or value != f.default:
-            values[f.name] = _plain(value)
+            if isinstance(value, tuple):  # of a phase of a schedule what differs from its defaults
+                value = [deciding_values(each) if dataclasses.is_dataclass(each) else each for each in value]
+            values[f.name] = value
     return values
-
-
-def _plain(value: Any) -> Any:
-    """A value for JSON; of a phase of a schedule what differs from its defaults."""
-    if isinstance(value, tuple):
-        return [deciding_values(item) if dataclasses.is_dataclass(item) else item for item in value]
-    return value
 
 
 def _slug(config: Config) -> str:

@@ -82,7 +82,8 @@ class DeviceData(ImageData):
         labels = self._labels[plan.order]
         positions = self._windows.positions(plan.order, plan.crop_y, plan.crop_x, plan.flip)
         size, stop = self._share, self.steps_in(epoch) * self._share
-        block = size * self._batches_in_a_block()
+        budget = BLOCK_BYTES.get(self._device.type, BLOCK_BYTES["cuda"])
+        block = size * max(1, budget // (4 * size * self._windows.view[0].numel()))
         # the bytes of a block are reused; its floats belong to the caller
         scratch = self._windows.view.new_empty(min(block, stop), *self._windows.view.shape[1:])
         for start in range(start_step * size, stop, block):
@@ -126,11 +127,6 @@ class DeviceData(ImageData):
         first = self._batching.processes.rank * self._share
         rows = torch.arange(self.steps_in(0) * self._batching.size).view(-1, self._batching.size)
         return plan.rows(rows[:, first : first + self._share].flatten())
-
-    def _batches_in_a_block(self) -> int:
-        channels, height, width = self.info.image_shape
-        budget = BLOCK_BYTES.get(self._device.type, BLOCK_BYTES["cuda"])
-        return max(1, budget // (4 * self._share * channels * height * width))
 
     def _cut_out(self, pixels: Tensor, center_y: Tensor, center_x: Tensor) -> Tensor:
         values = pixels.to(torch.float32, copy=True)

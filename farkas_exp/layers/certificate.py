@@ -154,9 +154,5 @@ def _certify_network(network: nn.Module, images: Tensor) -> Certificates:
         for layer in names:
             hooks.enter_context(layer.register_forward_hook(note))
         network(images)
-    return Certificates((name, _certificate(layer, _least(margins[layer]))) for layer, name in names.items())
-
-
-def _least(margins: list[float]) -> float:
-    """The least of the margins; NaN if one of them is, or there is none."""
-    return float(torch.tensor(margins or [nan], dtype=torch.float64).min())
+    least = {layer: float(torch.tensor(each or [nan]).min()) for layer, each in margins.items()}  # NaN if one is
+    return Certificates((name, _certificate(layer, least[layer])) for layer, name in names.items())

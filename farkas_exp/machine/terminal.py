@@ -12,12 +12,8 @@ def printable(text: object) -> str:
     text = str(text)
     if text.isprintable():
         return text
-    return "".join(c if _is_visible(c) else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
-def _is_visible(character: str) -> bool:
-    """Whether a character is printable or a space, and moves no cursor, turns no direction and breaks no line."""
-    return character.isprintable() or unicodedata.category(character) == "Zs"
+    visible = (c.isprintable() or unicodedata.category(c) == "Zs" for c in text)  # a space of any width
+    return "".join(c if v else c.encode("unicode_escape").decode("ascii") for c, v in zip(text, visible, strict=True))
 
 
 def shown(path: str | os.PathLike[str]) -> str:

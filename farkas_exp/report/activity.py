@@ -57,7 +57,9 @@ def arm_activity(arm: Arm) -> list[dict[str, Any]]:
     epochs: set[Any] = set().union(*series)
     for epoch in sorted(epochs):
         measured = [each[epoch] for each in series if epoch in each]
-        rows.append({"epoch": epoch, "n": len(measured)} | _mean(measured))
+        common = [key for key in measured[0] if all(key in shares for shares in measured)]
+        means = {key: sum(shares[key] for shares in measured) / len(measured) for key in common}
+        rows.append({"epoch": epoch, "n": len(measured), **means})
     return rows
 
 
@@ -80,7 +82,3 @@ def by_kind(row: Any) -> dict[str, float]:
     if "appended" in shares:
         found |= {"silent": shares["appended"].count(0.0), "appending": len(shares["appended"])}
     return found
-
-
-def _mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
-    return {key: sum(row[key] for row in rows) / len(rows) for key in rows[0] if all(key in row for row in rows)}

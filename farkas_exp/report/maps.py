@@ -4,7 +4,7 @@ A run belongs to a kind by its settings. The runs of one figure share all other 
 most places is shown. A failed run counts as chance.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +35,7 @@ class Grid:
         """(depths, widths) means over the runs of one of `MEASURES`; NaN where there is none."""
 
         def mean(place: Place) -> float:
-            each = [value for run in self.runs.get(place, ()) if np.isfinite(value := MEASURES[key](run))]
+            each = [value for run in self.runs.get(place, ()) if np.isfinite(value := MEASURES[key][1](run))]
             return float(np.mean(each)) if each else np.nan
 
         return np.array([[mean((depth, width)) for width in widths] for depth in depths])
@@ -60,19 +60,16 @@ def layers_of(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return found if all(np.isfinite(number(layer.get("margin", 0.0))) for layer in found) else []
 
 
-MEASURES = {
-    "accuracy": lambda run: 100.0 - ranked_error(run),
-    "train_accuracy": lambda run: 100.0 - (chance_error(run) if has_failed(run) else outcome(run, "train_error")),
-    "dead_at_start": lambda run: dead_points(run, last=False),
-    "dead_at_end": lambda run: dead_points(run, last=True),
+MEASURES: Mapping[str, tuple[str, Callable[[RunRecord], float]]] = {
+    "accuracy": ("test\naccuracy (%)", lambda run: 100.0 - ranked_error(run)),
+    "train_accuracy": (
+        "training\naccuracy (%)",
+        lambda run: 100.0 - (chance_error(run) if has_failed(run) else outcome(run, "train_error")),
+    ),
+    "dead_at_start": ("dead points at\ninitialization (%)", lambda run: dead_points(run, last=False)),
+    "dead_at_end": ("dead points after\ntraining (%)", lambda run: dead_points(run, last=True)),
 }
-"""What is measured of a run, in percent; the accuracies are those of the last epoch, of a failed run chance."""
-ROWS = {
-    "accuracy": "test\naccuracy (%)",
-    "train_accuracy": "training\naccuracy (%)",
-    "dead_at_start": "dead points at\ninitialization (%)",
-    "dead_at_end": "dead points after\ntraining (%)",
-}
+"""What is measured of a run, with its label; the accuracies are those of the last epoch, of a failed run chance."""
 AXES = ("model.depth", "model.width")
 
 
@@ -159,8 +156,8 @@ def deep_narrow_figure(found: Sequence[Grid]) -> Any:
     """Heat maps, a column for each kind: accuracies, and dead points before and after training where measured."""
     depths, widths = places(found)
     name, chance = data_of(found)
-    values = {key: [grid.values(key, depths, widths) for grid in found] for key in ROWS}
-    shown = [key for key in ROWS if key == "accuracy" or any(np.isfinite(each).any() for each in values[key])]
+    values = {key: [grid.values(key, depths, widths) for grid in found] for key in MEASURES}
+    shown = [key for key in MEASURES if key == "accuracy" or any(np.isfinite(each).any() for each in values[key])]
     with style.new_figure(2.5 * len(found) + 1.4, (0.25 * len(depths) + 0.8) * len(shown) + 1.0) as figure:
         panels = figure.subplots(len(shown), len(found), squeeze=False, sharex=True, sharey=True)
         for row, key in zip(panels, shown, strict=True):
@@ -168,7 +165,7 @@ def deep_narrow_figure(found: Sequence[Grid]) -> Any:
             limits, colors = ((chance, 100.0), "viridis") if is_accuracy else ((0.0, 100.0), "magma_r")
             for axes, each in zip(row, values[key], strict=True):
                 image = _heat_map(axes, each, limits, colors)
-            figure.colorbar(image, ax=list(row), label=ROWS[key], fraction=0.05, pad=0.02)
+            figure.colorbar(image, ax=list(row), label=MEASURES[key][0], fraction=0.05, pad=0.02)
         for axes, grid in zip(panels[0], found, strict=True):
             axes.set_title(style.text(grid.label))
         for row in panels:

@@ -1,7 +1,7 @@
 """The statistics of the report: means over seeds, intervals, exact and randomized tests.
 
-Every randomized procedure takes a seed and is a function of its arguments. A number that is not finite raises
-ValueError: what a failed run counts as is the caller's business.
+All are functions of their arguments, the randomized ones too. A number that is not finite raises ValueError: what a
+failed run counts as is the caller's business.
 """
 
 import itertools
@@ -129,23 +129,19 @@ RESAMPLES = 20_000
 """A permutation test counts all assignments where there are at most so many, and otherwise as many random ones."""
 
 
-def permutation_test(
-    cells: Sequence[tuple[Sequence[float], Sequence[float]]], *, alternative: str = "two-sided", seed: int = 0
-) -> float:
-    """The p value of equal means of two samples in every cell, by exchanging labels within the cells.
+def permutation_test(cells: Sequence[tuple[Sequence[float], Sequence[float]]]) -> float:
+    """The p value of equal means of two samples in every cell, against a larger first one, by exchanging labels there.
 
     The statistic is the first mean minus the second, averaged over the cells. It holds for values of any distribution,
-    such as errors of which some are at chance. The alternative is `two-sided`, `greater` or `less`.
+    such as errors of which some are at chance.
 
     Raises:
-        ValueError: no cell, a sample without a value, or an unknown alternative.
+        ValueError: no cell, or a sample without a value.
     """
-    if alternative not in ("two-sided", "greater", "less"):
-        raise ValueError(f"alternative: unknown {alternative!r}")
     if not cells or any(min(len(first), len(second)) < 1 for first, second in cells):
         raise ValueError("a test needs at least one value on each side of every cell")
     exact = math.prod(math.comb(len(first) + len(second), len(first)) for first, second in cells) <= RESAMPLES
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     observed, null = 0.0, np.zeros(1 if exact else RESAMPLES)
     for first, second in cells:
         values, n = _finite([*first, *second]), len(first)
@@ -156,9 +152,8 @@ def permutation_test(
             null += _gaps(generator.permuted(np.tile(values, (RESAMPLES, 1)), axis=1)[:, :n], values)
         observed += float(_gaps(values[None, :n], values)[0])
     slack = 1e-9 * max(1.0, abs(observed))  # sums in another order are the same sums
-    more, drawn = 0 if exact else 1, len(null) + (0 if exact else 1)
-    greater, less = ((np.sum(sign * null >= sign * observed - slack) + more) / drawn for sign in (1, -1))
-    return float({"greater": greater, "less": less, "two-sided": min(1.0, 2 * min(greater, less))}[alternative])
+    more = 0 if exact else 1  # what was observed, which is not among those drawn
+    return float((np.sum(null >= observed - slack) + more) / (len(null) + more))
 
 
 def _gaps(first: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -167,8 +162,8 @@ def _gaps(first: np.ndarray, values: np.ndarray) -> np.ndarray:
     return total / n - (values.sum() - total) / (len(values) - n)
 
 
-def binomial_interval(successes: int, trials: int, confidence: float = 0.95) -> Interval:
-    """The exact interval of a proportion (Clopper and Pearson 1934).
+def binomial_interval(successes: int, trials: int) -> Interval:
+    """The exact interval of a proportion, of 95 % (Clopper and Pearson 1934).
 
     Raises:
         ValueError: no trials, or more successes than trials.
@@ -177,8 +172,8 @@ def binomial_interval(successes: int, trials: int, confidence: float = 0.95) -> 
 
     if trials < 1 or not 0 <= successes <= trials:
         raise ValueError(f"{successes} successes in {trials} trials")
-    found = stats.binomtest(successes, trials).proportion_ci(confidence, method="exact")
-    return Interval(successes / trials, float(found.low), float(found.high), confidence)
+    found = stats.binomtest(successes, trials).proportion_ci(0.95, method="exact")
+    return Interval(successes / trials, float(found.low), float(found.high), 0.95)
 
 
 def boschloo_test(first: int, first_trials: int, second: int, second_trials: int) -> float:

@@ -163,11 +163,6 @@ class WandbMirror:
             mirror._complain(failed["online"], "W&B is not reachable, going on offline")
         return mirror
 
-    @property
-    def active(self) -> bool:
-        """Whether there is a W&B run behind the mirror."""
-        return self._run is not None
-
     def log(self, row: Mapping[str, Any]) -> None:
         """Mirror a row of metrics; its 1-based `epoch` is the step."""
         values = {key: value for key, value in row.items() if value is not None}

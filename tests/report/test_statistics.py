@@ -172,63 +172,58 @@ def test_an_average_that_one_sample_dominates_is_covered_less_often_as_the_docs_
     assert low <= coverage((size,) * (others + 1), (10.0, *[1.0] * others)) <= high
 
 
-@pytest.mark.parametrize("alternative", ["two-sided", "greater", "less"])
+@pytest.mark.parametrize(("a", "b"), [(SLEEP_A, SLEEP_B), (SLEEP_B, SLEEP_A)])
 @pytest.mark.parametrize("size", [5, 8])
-def test_permutations_agree_with_scipy(alternative: str, size: int) -> None:
-    a, b = SLEEP_A[:size], SLEEP_B[:size]
+def test_permutations_agree_with_scipy(a: list[float], b: list[float], size: int) -> None:
     expected = stats.permutation_test(
-        (a, b), lambda x, y, axis: x.mean(axis) - y.mean(axis), vectorized=True, n_resamples=200_000,
-        alternative=alternative,
+        (a[:size], b[:size]), lambda x, y, axis: x.mean(axis) - y.mean(axis), vectorized=True, n_resamples=200_000,
+        alternative="greater",
     )  # fmt: skip
-    found = permutation_test([(a, b)], alternative=alternative, seed=2)
+    found = permutation_test([(a[:size], b[:size])])
     assert found == pytest.approx(expected.pvalue, abs=1e-12 if size == 5 else 0.01)
 
 
 def test_permutations_within_cells_counted_by_hand() -> None:
     pairs = [([1.0], [0.0]), ([5.0], [3.0]), ([13.0], [10.0])]
-    assert permutation_test(pairs, alternative="greater") == 1 / 8
-    assert permutation_test(pairs) == 2 / 8
-    assert permutation_test(pairs, alternative="less") == 1.0
-    assert permutation_test([([1.0], [0.0]), ([0.0], [1.0])], alternative="greater") == 3 / 4
+    assert permutation_test(pairs) == 1 / 8
+    assert permutation_test([(b, a) for a, b in pairs]) == 1.0
+    assert permutation_test([([1.0], [0.0]), ([0.0], [1.0])]) == 3 / 4
     three = ([15.0, 15.1, 15.2], [12.0, 12.1, 12.2])
-    assert permutation_test([three], alternative="greater") == pytest.approx(1 / 20)
-    assert permutation_test([three, three], alternative="greater") == pytest.approx(1 / 400)
+    assert permutation_test([three]) == pytest.approx(1 / 20)
+    assert permutation_test([three, three]) == pytest.approx(1 / 400)
 
 
 def test_labels_are_exchanged_within_a_cell_only() -> None:
     cells = [([1.0, 1.1], [0.0, 0.1]), ([101.0, 101.1], [100.0, 100.1])]
-    assert permutation_test(cells, alternative="greater") == pytest.approx(1 / 36), "whatever the cells' levels"
+    assert permutation_test(cells) == pytest.approx(1 / 36), "whatever the cells' levels"
 
 
-def test_many_assignments_are_sampled_with_a_seed_close_to_the_exact_value() -> None:
+def test_many_assignments_are_sampled_the_same_each_time_close_to_the_exact_value() -> None:
     generator = np.random.default_rng(3)
     a, b = list(generator.normal(0.7, 1, 9)), list(generator.normal(0, 1, 9))
     exact = stats.permutation_test(
-        (a, b), lambda x, y, axis: x.mean(axis) - y.mean(axis), vectorized=True, n_resamples=np.inf
-    )
-    found = permutation_test([(a, b)], seed=4)
+        (a, b), lambda x, y, axis: x.mean(axis) - y.mean(axis), vectorized=True, n_resamples=np.inf,
+        alternative="greater",
+    )  # fmt: skip
+    found = permutation_test([(a, b)])
     assert found == pytest.approx(exact.pvalue, abs=0.01)
-    assert found == permutation_test([(a, b)], seed=4) != permutation_test([(a, b)], seed=5)
-    assert permutation_test([(a, b)]) == permutation_test([(a, b)], seed=0)
-    apart = [(range(20, 40), range(20))]
-    assert permutation_test(apart, alternative="greater") == pytest.approx(1 / 20_001), "what was observed counts, too"
+    assert found == permutation_test([(a, b)])
+    assert permutation_test([(range(20, 40), range(20))]) == pytest.approx(1 / 20_001), "what was observed counts, too"
 
 
-def test_a_test_needs_a_value_on_each_side_and_a_known_alternative() -> None:
+def test_a_test_needs_a_value_on_each_side() -> None:
     for cells in ([], [([], [1.0])], [([1.0], [2.0]), ([1.0], [])]):
         with pytest.raises(ValueError, match="at least one value on each side"):
             permutation_test(cells)
-    with pytest.raises(ValueError, match="alternative"):
-        permutation_test([([1.0], [2.0])], alternative="bigger")
 
 
-@pytest.mark.parametrize("confidence", [0.95, 0.5])
 @pytest.mark.parametrize(("successes", "trials"), [(0, 1), (1, 1), (0, 3), (1, 3), (3, 3), (7, 20)])
-def test_binomial_interval_is_clopper_pearson(successes: int, trials: int, confidence: float) -> None:
-    expected = stats.binomtest(successes, trials).proportion_ci(confidence, method="exact")
-    found = binomial_interval(successes, trials, confidence)
-    assert (found.low, found.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
-    assert (found.estimate, found.confidence) == (successes / trials, confidence)
+def test_binomial_interval_is_clopper_pearson(successes: int, trials: int) -> None:
+    low = stats.beta.ppf(0.025, successes, trials - successes + 1) if successes else 0.0
+    high = stats.beta.ppf(0.975, successes + 1, trials - successes) if successes < trials else 1.0
+    found = binomial_interval(successes, trials)
+    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+    assert (found.estimate, found.confidence) == (successes / trials, 0.95)
 
 
 @pytest.mark.parametrize(("successes", "trials"), [(4, 3), (-1, 3), (0, 0)])

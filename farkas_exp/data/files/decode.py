@@ -96,7 +96,7 @@ def opened(path: str | Path, key: str = "dataset.root") -> "Iterator[Image.Image
     Raises:
         UserError: it is neither JPEG nor PNG, no file, or damaged, as far as the block notices.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         # without O_NONBLOCK a pipe in place of the file would block
@@ -110,7 +110,10 @@ def opened(path: str | Path, key: str = "dataset.root") -> "Iterator[Image.Image
             with Image.open(file, formats=FORMATS) as image:
                 yield image
     except Exception as error:  # the decoders raise many types for a broken file
-        raise _unreadable(path, error, key) from error
+        reason = (error.strerror if isinstance(error, OSError) else None) or message_of(error)
+        if isinstance(error, UnidentifiedImageError):
+            reason = "its content is neither JPEG nor PNG"
+        raise UserError(f"{key}: cannot read the image '{shown(path)}' ({reason}); repair or remove it") from error
 
 
 @contextmanager
@@ -165,15 +168,6 @@ def _shrink(box: Box, height: int, width: int) -> int:
     """The decoder's largest reduction that leaves the box at least as large as the output."""
     room = min(box.width / width, box.height / height)
     return next((shrink for shrink in (8, 4, 2) if room >= shrink), 1)
-
-
-def _unreadable(path: str | Path, error: Exception, key: str) -> UserError:
-    from PIL import UnidentifiedImageError
-
-    reason = (error.strerror if isinstance(error, OSError) else None) or message_of(error)
-    if isinstance(error, UnidentifiedImageError):
-        reason = "its content is neither JPEG nor PNG"
-    return UserError(f"{key}: cannot read the image '{shown(path)}' ({reason}); repair or remove it")
 
 
 def to_rgb(image: "Image.Image") -> "Image.Image":

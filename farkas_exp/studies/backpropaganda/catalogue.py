@@ -7,13 +7,9 @@ for _name, _title, _runs, _cost in (
     ("local_minima_resnet", "Tables 5 and 6: ResNet-18 from bad starts", "12", "hours a run on one GPU"),
     ("norm_bias", "Tables 2 and 3: weight decay or norm-bias", "144", "an hour or more a run on one GPU"),
     ("ntk_width", "Figure 1: how far training moves the tangent kernel, over the width", "30", "minutes a run"),
-    (
-        "rank",
-        "Tables 4 and 10: RankMin and RankMax, natural and adversarial training",
-        "24",
-        "an hour or more a run on one GPU, adversarial eight times",
-    ),
-):
+    ("rank", "Tables 4 and 10: RankMin and RankMax, natural and adversarial training", "24",
+     "an hour or more a run on one GPU, adversarial eight times"),
+):  # fmt: skip
     REPORTS.register(
         _name, f"farkas_exp.studies.backpropaganda.tables:{_name}", summary=f"Truth or backpropaganda, {_title}"
     )

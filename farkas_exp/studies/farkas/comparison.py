@@ -165,7 +165,7 @@ class Comparison:
     def p(self) -> float | None:
         """The p value of a gain of zero, against one above it, by permutations within the cells."""
         pairs = [(cell.worse, cell.better) for cell in self.cells]
-        return permutation_test(pairs, alternative="greater") if pairs else None
+        return permutation_test(pairs) if pairs else None
 
     @property
     def failures(self) -> Failures | None:

@@ -172,13 +172,12 @@ def find_methods(
         tests = tuple(run for run in done if run.evaluated_on == "test")
         by_rate = {rate: tuple(search[rate]) for rate in sorted(search)}
         methods.append(Method(name, by_rate, tests, len(runs) - len(done), costs[name]))
-    return sorted(methods, key=_order), chosen.notes
 
+    def order(method: Method) -> tuple[float, float, str]:
+        best, test = method.best_rate, method.ranks_with
+        return (math.inf if test is None else test, math.inf if best is None else method.held_out[best], method.name)
 
-def _order(method: Method) -> tuple[float, float, str]:
-    best, test = method.best_rate, method.ranks_with
-    held_out = math.inf if best is None else method.held_out[best]
-    return (math.inf if test is None else test, held_out, method.name)
+    return sorted(methods, key=order), chosen.notes
 
 
 def comparison_table(methods: Sequence[Method], notes: Sequence[str] = ()) -> Table:
@@ -213,7 +212,9 @@ def comparison_table(methods: Sequence[Method], notes: Sequence[str] = ()) -> Ta
         )
         records.append(record)
     title = "Training without normalization: every method at its own best learning rate"
-    return tabulate(title, columns, rows, (*_notes(methods), *notes), records)
+    failures = _failure_note([run for method in methods for run in method.runs])
+    said = (*choice_notes(methods), failures, _USABLE, _step_note(methods), *notes)
+    return tabulate(title, columns, rows, said, records)
 
 
 def _test_cell(method: Method) -> Cell:
@@ -222,11 +223,6 @@ def _test_cell(method: Method) -> Cell:
     if not method.failed:
         return cell(text)
     return cell(text, f"ranks with {method.ranks_with:.2f}", marker="*")
-
-
-def _notes(methods: Sequence[Method]) -> tuple[str, ...]:
-    runs = [run for method in methods for run in method.runs]
-    return (*choice_notes(methods), _failure_note(runs), _USABLE, _step_note(methods))
 
 
 def choice_notes(methods: Sequence[Method]) -> tuple[str, ...]:
