@@ -122,6 +122,8 @@ def ranks_table(methods: Mapping[str, Errors], name: str) -> Table:
 
 LOG_BELOW = 10.0
 """An error in percent: where one is below, the axis is logarithmic from 1 on, so that small ones are told apart."""
+TICKS = (0, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+"""Of that axis, which starts at 0 or at the last of them from 1 on that is below every error."""
 
 
 def ranks_figure(methods: Mapping[str, Errors], colors: Mapping[str, str]) -> Any:
@@ -134,11 +136,11 @@ def ranks_figure(methods: Mapping[str, Errors], colors: Mapping[str, str]) -> An
             axes.plot(values, [place] * len(values), "o", color=colors[each.name], markersize=4, alpha=0.5)
             axes.plot([each.mean], [place], "|", color="black", markersize=11)
         axes.set_yticks(range(len(found)), [f"{style.text(each.name)}   [{each.ranks}]" for each in found], fontsize=8)
-        if min(error for each in found for error in each.errors.values()) < LOG_BELOW:
+        if (least := min(error for each in found for error in each.errors.values())) < LOG_BELOW:
             axes.set_xscale("symlog", linthresh=1.0)
-            axes.set_xlim(left=0)
-            most = axes.get_xlim()[1]
-            ticks = [value for value in (0, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if value <= most]
+            axes.set_xlim(left=max((tick for tick in TICKS if 1 <= tick < least), default=0))
+            first, last = axes.get_xlim()
+            ticks = [tick for tick in TICKS if first <= tick <= last]
             axes.set_xticks(ticks, [f"{value:g}" for value in ticks])
             axes.set_xticks([], minor=True)
         axes.invert_yaxis()
