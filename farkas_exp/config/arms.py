@@ -64,7 +64,8 @@ def arms_of(experiment: str, folders: Sequence[Path], built_on_it: tuple[str, ..
         path = folder / "experiment" / f"{experiment}.yaml"
         if not path.is_file():
             continue
-        found = read_yaml(path.read_text(encoding="utf-8"), "", str(path))
+        with open(path, "rb") as file:
+            found = read_yaml(file)
         if not isinstance(found, dict):
             return {}
         if "arms" in found:
@@ -141,7 +142,7 @@ def with_arms(folders: Sequence[Path]) -> dict[str, list[str]]:
     for path in sorted(path for folder in folders for path in (folder / "experiment").glob("*.yaml")):
         try:
             arms = arms_of(path.stem, folders)
-        except (UserError, yaml.YAMLError, OSError, UnicodeDecodeError):
+        except (UserError, yaml.YAMLError, OSError):
             continue  # reported when that experiment is requested
         if arms:
             found[path.stem] = list(arms)

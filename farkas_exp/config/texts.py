@@ -10,7 +10,7 @@ import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 from hydra._internal.core_plugins import file_config_source
@@ -26,6 +26,7 @@ from farkas_exp.config.extensions import every_extra
 from farkas_exp.config.folders import home
 from farkas_exp.config.options import declared, keys_of
 from farkas_exp.config.schema import Config
+from farkas_exp.machine.errors import UserError
 
 SWEPT = "hydra.sweeper.params"
 """The key below which values are written as on the command line."""
@@ -118,6 +119,7 @@ class FileConfigSource(file_config_source.FileConfigSource):
 
         Raises:
             ConfigLoadError: there is no such file.
+            UserError: its values have no keys.
             yaml.YAMLError: it is no YAML.
         """
         file = (Path(self.path) / self._normalize_file_name(config_path)).resolve()
@@ -134,19 +136,22 @@ def _read(
     file: Path, config_path: str, version: tuple[int, ...], read_by: tuple[str, ...]
 ) -> tuple[dict[str, Any], Any]:
     """The header and the values of this version of a file, as the text keys and the home in `read_by` have them."""
-    text = file.read_text(encoding="utf-8")
-    header = ConfigSource._get_header_dict(text[:512])
-    return header, read_yaml(text, _package(config_path, header.get("package")), str(file))
+    with open(file, "rb") as content:
+        header = ConfigSource._get_header_dict(content.read(512).decode(errors="replace"))
+        content.seek(0)
+        values = read_yaml(content, _package(config_path, header.get("package")))
+    if not isinstance(values, dict):
+        raise UserError(f"{file}: expected KEY: VALUE pairs, got {values!r}")
+    return header, values
 
 
-def read_yaml(text: str, package: str = "", name: str = "a text") -> Any:
-    """The values in a YAML text; `package` is the dotted key of their group, and errors name the text by `name`.
+def read_yaml(content: str | BinaryIO, package: str = "") -> Any:
+    """The values in a YAML text or file, by whose name errors call it; `package` is the dotted key of their group.
 
     Raises:
         yaml.YAMLError: it is no YAML.
     """
-    loader = get_yaml_loader()(text)
-    loader.name = name
+    loader = get_yaml_loader()(content)
     try:
         node = loader.get_single_node()
         if node is None:

@@ -123,6 +123,6 @@ def _shown(text: str) -> str:
 def _of_yaml(error: yaml.YAMLError) -> str:
     """File, line and problem."""
     mark = getattr(error, "problem_mark", None)
-    where = f"{mark.name}, line {mark.line + 1}" if mark is not None else "a YAML file"
+    where = f"{mark.name}, line {mark.line + 1}" if mark is not None else getattr(error, "name", "a YAML file")
     what = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
     return f"{where}: no YAML ({' '.join(str(what).split())})"
