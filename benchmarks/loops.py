@@ -96,11 +96,7 @@ def bench_trainer(quick: bool = False) -> Iterator[dict[str, Any]]:
         if device().type == "cuda":
             candidates["trainer, graph"] = _trainer_epoch({**values, "compile": "graph"})
         seconds = interleaved(candidates, rounds=2 if quick else 9)
-        yield {
-            "case": name,
-            "seconds": medians(seconds),
-            "trainer_over_bare": ratio(seconds, "trainer", "bare"),
-        }
+        yield {"case": name, "seconds": medians(seconds), "trainer_over_bare": ratio(seconds, "trainer", "bare")}
 
 
 def _synthetic(size: int, count: int) -> dict[str, Any]:

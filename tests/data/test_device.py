@@ -122,9 +122,7 @@ def test_memory_format_and_device(channels_last):
 
 def test_normalize_gives_mean_zero_and_standard_deviation_one_on_the_training_set():
     data = build_data(
-        DatasetConfig("synthetic", train_size=64, test_size=9, image_size=8, normalize=True),
-        OFF,
-        Batching(64, 0),
+        DatasetConfig("synthetic", train_size=64, test_size=9, image_size=8, normalize=True), OFF, Batching(64, 0)
     )
     assert (data.info.name, len(data.info.mean), len(data.info.std)) == ("synthetic", 3, 3)
     assert all(0.1 < std < 0.5 for std in data.info.std)

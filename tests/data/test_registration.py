@@ -56,7 +56,6 @@ def test_a_data_set_of_another_package_is_trained_on_recorded_and_skipped(tmp_pa
     made = config(tmp_path / "runs", **stripes)
     assert execution.execute(made).status == runs.FINISHED
     record = read_run(open_run(made).path)
-    assert record is not None
     assert record.data == {"files": "of stripes"}
     assert "stripes" in record.slug
     assert execution.execute(made).status == outcomes.SKIPPED

@@ -88,7 +88,6 @@ def test_cfg_job_prints_a_config_that_the_schema_accepts(capsys):
 
 def test_the_base_configuration_is_the_papers():
     made = composed()
-    assert made is not None
     assert (made.epochs, made.batch_size, made.lr.milestones, made.lr.gamma) == (200, 128, (60, 120, 160), 0.2)
     assert (made.optimizer.name, made.optimizer.momentum, made.optimizer.weight_decay) == ("sgd", 0.9, 5e-4)
     assert (made.optimizer.nesterov, made.optimizer.decay) == (False, "weights")

@@ -8,13 +8,7 @@ import torch
 from torch import nn
 
 from farkas_exp.layers.activation import Activation
-from farkas_exp.layers.paths import (
-    fused_allowed,
-    in_mode,
-    plain_path,
-    single_precision,
-    tf32_in_convolutions,
-)
+from farkas_exp.layers.paths import fused_allowed, in_mode, plain_path, single_precision, tf32_in_convolutions
 from farkas_exp.layers.watching import each_pre_activation, watch_pre_activations
 
 

@@ -43,7 +43,6 @@ def holding(path, *, flock):
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=environment
     )
-    assert process.stdout is not None
     assert process.stdout.readline() == b"True\n"
     return process
 
@@ -85,7 +84,6 @@ def test_two_processes_never_hold_a_lock_whichever_of_them_has_file_locks(tmp_pa
         process.wait()
         assert not locks.is_held(path)
         lock = locks.take(path)
-        assert lock is not None
         assert lock.is_own()
         lock.close()
     assert sorted(os.listdir(tmp_path)) == ["lock"]
@@ -95,10 +93,8 @@ def test_a_lock_file_that_was_taken_away_is_nobodys_lock(tmp_path):
     """A refused run deletes its unused folder; a process that still has the old lock file open must not lock that."""
     path = tmp_path / "lock"
     first = locks.take(path)
-    assert first is not None
     path.unlink()
     second = locks.take(path)
-    assert second is not None
     assert locks.is_held(path)
     first.close()
     assert locks.is_held(path)
@@ -117,9 +113,7 @@ def test_the_claim_of_another_machine_is_void_when_it_is_silent(tmp_path, withou
     silent = time.time() - locks.STALE_SECONDS - 5
     os.utime(made, (silent, silent))
     assert not locks.is_held(path)
-    lock = locks.take(path)
-    assert lock is not None
-    lock.close()
+    locks.take(path).close()
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"pid": "x"}', "\x00"])
@@ -129,30 +123,23 @@ def test_a_damaged_claim_counts_until_it_is_silent(tmp_path, without_flock, cont
     made.write_text(content)
     assert locks.take(tmp_path / "lock") is None
     os.utime(made, (1, 1))
-    lock = locks.take(tmp_path / "lock")
-    assert lock is not None
-    lock.close()
+    locks.take(tmp_path / "lock").close()
 
 
 def test_with_file_locks_the_claim_of_a_dead_process_of_another_machine_is_void_at_once(tmp_path):
     claim(tmp_path / "lock", flock=True)
-    lock = locks.take(tmp_path / "lock")
-    assert lock is not None
-    lock.close()
+    locks.take(tmp_path / "lock").close()
 
 
 def test_a_process_number_that_was_given_away_again_is_not_the_holder(tmp_path, without_flock):
     without_flock()
     claim(tmp_path / "lock", pid=os.getpid(), place=locks._place(), born="1")
-    lock = locks.take(tmp_path / "lock")
-    assert lock is not None
-    lock.close()
+    locks.take(tmp_path / "lock").close()
 
 
 def test_a_claim_is_kept_alive(tmp_path, monkeypatch):
     monkeypatch.setattr(locks, "BEAT_SECONDS", 0.01)
     lock = locks.take(tmp_path / "lock")
-    assert lock is not None
     made = tmp_path / "lock.claim"
     os.utime(made, (1, 1))
     deadline = time.monotonic() + 240
@@ -166,13 +153,11 @@ def test_a_claim_that_was_taken_over_is_noticed_and_not_taken_away(tmp_path, wit
     without_flock()
     path = tmp_path / "lock"
     first = locks.take(path)
-    assert first is not None
     os.utime(tmp_path / "lock.claim", (1, 1))
     made = json.loads((tmp_path / "lock.claim").read_text())
     (tmp_path / "lock.claim").write_text(json.dumps({**made, "place": "elsewhere"}))
     os.utime(tmp_path / "lock.claim", (1, 1))
     second = locks.take(path)
-    assert second is not None
     assert not first.is_own()
     first.close()
     assert second.is_own()
@@ -186,7 +171,6 @@ def test_a_file_system_without_hard_links_has_claims_too(tmp_path, without_flock
     without_flock()
     monkeypatch.setattr(os, "link", fail)
     lock = locks.take(tmp_path / "lock")
-    assert lock is not None
     assert locks.take(tmp_path / "lock") is None
     lock.close()
     assert os.listdir(tmp_path) == ["lock"]

@@ -52,7 +52,6 @@ def test_an_experiment_has_its_runs_and_composes_as_hydra_does_with_every_datase
     sweep = {key: value.split(",")[0] for key, value in sweep_of(experiment).items() if key not in ("arm", "seed")}
     given = [f"{key}={value}" for key, value in sweep.items()] + [f"arm={arm}" for arm in own_arms(experiment)][:1]
     own = composed(f"experiment={experiment}", *given, *rate, *root)
-    assert own is not None
     fitting = STREAMED if own.phases.schedule else EVERY - (POINTS if NETWORKS[own.model.name].spatial else set())
     another = sorted(fitting)[len(experiment) % len(fitting)]
     for dataset in fitting if datasets == "all" else {another}:
@@ -76,8 +75,6 @@ def number_of_runs(experiment: str) -> int:
 def test_phases_go_before_a_datasets_default_size_and_not_before_the_users() -> None:
     given = ("experiment=table3_mini", "dataset=tiny_imagenet", "dataset.root=x", "model=resnet50_imagenet")
     made, plain = composed(*given), composed(*given[1:], "phases=none")
-    assert made is not None
-    assert plain is not None
     assert (made.dataset.image_size, plain.dataset.image_size) == (None, 64)
     with pytest.raises(UserError, match=r"^dataset.image_size: 64 does nothing here; it needs phases=none"):
         composed(*given, "dataset.image_size=64")

@@ -31,7 +31,6 @@ def test_methods_that_the_runs_do_not_tell_apart_are_a_tie() -> None:
     assert [each.name for each in found] == ["good", "as good", "bad", "worse"]
     assert [each.ranks for each in found] == ["1 – 2", "1 – 2", "3", "4"]
     assert found[0].behind is None
-    assert found[1].behind is not None
     assert found[1].behind.low < 0 < found[1].behind.high
 
 
@@ -48,7 +47,6 @@ def test_equal_differences_of_a_few_runs_are_no_certainty() -> None:
     """Errors are counts of images: a method that is one image worse in both of two runs is not told apart."""
     found = standings({"first": by_seed(1.0, 1.5), "second": by_seed(1.5, 2.0)})
     assert [each.ranks for each in found] == ["1 – 2", "1 – 2"]
-    assert found[1].behind is not None
     assert found[1].behind.low == pytest.approx(0.5 - 12.706 * 0.5 / 2**0.5, abs=0.001), "as the test: t of one degree"
 
 

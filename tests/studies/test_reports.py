@@ -129,7 +129,6 @@ def test_control_arms_stand_below_the_table(tmp_path: Path) -> None:
     changes: list[dict[str, Any]] = [{"init__last_depth_exponent": -0.5}, {"init__name": "match_farkas"}]
     paths = [make_run(tmp_path, cell_settings(wanted, **change), test_error=9.0) for change in changes]
     others = other_arms_tables(fill(TABLES["table1"], collect(tmp_path)))[0]
-    assert others is not None
     assert sorted(row[0].texts[0] for row in others.rows) == [
         "ResNet18, no BN, lr 0.01, init match_farkas", "ResNet18, no BN, lr 0.01, init.last_depth_exponent -0.5",
     ]  # fmt: skip

@@ -318,8 +318,6 @@ def test_the_second_stage_finds_the_search_that_the_same_overrides_began(data: t
     overrides = [each.replace("DIR", str(tmp_path)) for each in data] + ["arm=bn", f"runs_dir={tmp_path / 'runs'}"]
     for rate, error in {0.003: 8.0, 0.03: 5.0, 0.3: 9.0}.items():
         config = composing.composed("experiment=without_normalization", f"lr.value={rate}", "seed=0", *overrides)
-        assert config is not None
         make_run(tmp_path / "runs", to_dict(config), test_error=error)
     found = composing.composed("experiment=without_normalization_test", "seed=4", *overrides)
-    assert found is not None
     assert found.lr.value == 0.03

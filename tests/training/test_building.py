@@ -12,13 +12,7 @@ from farkas_exp.machine.errors import UserError
 from farkas_exp.machine.seeding import derive_seed
 from farkas_exp.models.create import create_model
 from farkas_exp.training import building
-from farkas_exp.training.building import (
-    build_model,
-    check_batch,
-    check_memory,
-    choose_device,
-    gpu_index,
-)
+from farkas_exp.training.building import build_model, check_batch, check_memory, choose_device, gpu_index
 from tests.configs import config
 
 CPU = torch.device("cpu")

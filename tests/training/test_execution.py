@@ -18,13 +18,7 @@ from farkas_exp.registry import OPTIMIZERS
 from farkas_exp.runs import open_run, read_json
 from farkas_exp.training import trainer as trainer_module
 from farkas_exp.training.building import build_model
-from farkas_exp.training.execution import (
-    WARM_UP_STEPS,
-    CapturedStep,
-    RecordingFailed,
-    choose_mode,
-    record_cuda_graph,
-)
+from farkas_exp.training.execution import WARM_UP_STEPS, CapturedStep, RecordingFailed, choose_mode, record_cuda_graph
 from farkas_exp.training.session import build_trainer
 from farkas_exp.training.trainer import Trainer, TrainerState
 from tests.configs import config

@@ -66,7 +66,6 @@ def test_the_sums_of_an_interrupted_epoch_have_names_also_those_of_an_older_chec
         assert execution.execute(made).status == runs.INTERRUPTED
     run = open_run(made)
     saved = checkpoint.load(run)
-    assert saved is not None
     assert list(saved["state"]["totals"]) == ["loss", "error"]
     older = {**saved, "state": {**saved["state"], "totals": list(saved["state"]["totals"].values())}}
     checkpoint.save(run, {key: value for key, value in older.items() if key != "schema"})

@@ -144,8 +144,6 @@ def test_workers_end_with_the_process_that_they_decode_for(paths, tmp_path, how)
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
-        assert process.stdout is not None
-        assert process.stdin is not None
         workers = [int(pid) for pid in process.stdout.readline().split()]
         assert len(workers) == 2
         for pid in workers:

@@ -149,7 +149,6 @@ def test_the_copies_that_are_read_are_a_part_of_the_data(tmp_path):
     phases = PhasesConfig("two", (PhaseConfig(1, 16, 4, 1.0, 1.0), PhaseConfig(2, 60, 4, 1.0, 1.0)))
     dataset = DatasetConfig("streamed_folder", root=str(tmp_path / "made"), copies=(40, 20), workers=0)
     known = prints.prints(dataset, phases)
-    assert known is not None
     assert list(known) == ["files", "copy 20"], "the other one suffices for neither phase"
     off = config("runs", augmentation={"crop_padding": 0, "cutout": 0}).augmentation
     data = build_data(dataset, off, Batching(4, 0), phases=phases)
@@ -157,7 +156,6 @@ def test_the_copies_that_are_read_are_a_part_of_the_data(tmp_path):
     file = next((tmp_path / "made-20" / "train").glob("*/*"))
     file.write_bytes(file.read_bytes() + b"\0")
     now = prints.prints(dataset, phases)
-    assert now is not None
     assert (now["files"], now["copy 20"] == known["copy 20"]) == (known["files"], False)
     with pytest.raises(UserError, match="fingerprint of the copy 20 "):
         prints.check_same(known, now, dataset, tmp_path)

@@ -8,23 +8,9 @@ import pytest
 from scipy import stats
 
 from farkas_exp.runs import collect
-from farkas_exp.studies.farkas.claims import (
-    CLAIMS,
-    NOT_ENOUGH,
-    NOT_SUPPORTED,
-    SUPPORTED,
-    Finding,
-    check_claims,
-)
+from farkas_exp.studies.farkas.claims import CLAIMS, NOT_ENOUGH, NOT_SUPPORTED, SUPPORTED, Finding, check_claims
 from farkas_exp.studies.farkas.claims_table import claims_tables
-from farkas_exp.studies.farkas.paper import (
-    DEEP_MEAN,
-    DEEP_PLAIN,
-    DEEP_SUM,
-    FIXUP_RATES,
-    TABLES,
-    PaperCell,
-)
+from farkas_exp.studies.farkas.paper import DEEP_MEAN, DEEP_PLAIN, DEEP_SUM, FIXUP_RATES, TABLES, PaperCell
 from tests.made_runs import made_rows, make_run, settings
 from tests.paper_cells import as_the_paper_says, cell_settings, make_cell, make_cifar
 
@@ -58,13 +44,10 @@ def test_a_and_b_supported(tmp_path: Path) -> None:
     found = verdicts(tmp_path)
     a, b = found["a"], found["b"]
     assert (a.verdict, b.verdict) == (SUPPORTED, SUPPORTED)
-    assert a.interval is not None
     assert a.interval.estimate == pytest.approx(3.0, abs=0.1)
-    assert a.p is not None
     assert a.p < 0.001
     assert (a.runs, b.runs) == (42, 42)
     assert "7 of 7 cells" in a.evidence
-    assert b.interval is not None
     assert b.interval.confidence == pytest.approx(0.9)
 
 
@@ -76,7 +59,6 @@ def test_a_network_that_fails_everywhere_decides(tmp_path: Path, fails: str, ver
     found = one_claim(tmp_path, "a")
     assert found.verdict == verdict
     assert found.runs == 42
-    assert found.failures is not None
     counts = (found.failures.worse, found.failures.better)
     assert counts == ((6, 0) if fails == "resnet101" else (0, 6))
     assert found.failures.p == pytest.approx(stats.boschloo_exact([[6, 0], [15, 21]]).pvalue)
@@ -88,7 +70,6 @@ def test_one_failed_run_of_the_plain_network_does_not_turn_a_round(tmp_path: Pat
 
     make_cifar(tmp_path, errors)
     found = one_claim(tmp_path, "a")
-    assert found.interval is not None
     assert found.interval.low < 0, "one failed run in a cell is a spread that no interval bears"
     assert found.verdict == SUPPORTED, "but every run of the FarkasNet is better"
 
@@ -110,17 +91,14 @@ def test_failures_alone_decide_where_every_cell_has_one_run(tmp_path: Path) -> N
 def test_failed_runs_enter_at_chance_among_the_classes_of_their_table(tmp_path: Path) -> None:
     make_cifar(tmp_path, lambda c, s: None if c.row.family == "resnet" and s == 0 else as_the_paper_says(c, s))
     found = one_claim(tmp_path, "a")
-    assert found.interval is not None
     chance = (4 * 90 + 3 * 99) / 7
     assert found.interval.estimate == pytest.approx((chance + 2 * 15) / 3 - 12, abs=0.1)
-    assert found.failures is not None
     assert found.failures.text == "Failed: 7 of 21 ResNet; 0 of 21 FarkasNet (p = 0.003)"
 
 
 def test_a_run_that_ends_at_chance_has_failed_whatever_its_state_says(tmp_path: Path) -> None:
     make_cifar(tmp_path, lambda c, s: 88.5 if c.row.family == "resnet" else 12.0, tables=("table1",))
     found = one_claim(tmp_path, "a")
-    assert found.failures is not None
     assert (found.failures.worse, found.failures.better) == (12, 0)
 
 
@@ -128,7 +106,6 @@ def test_the_network_that_fails_more_often_does_not_win_by_its_survivors(tmp_pat
     make_cifar(tmp_path, lambda c, s: 15.0 if c.row.family == "resnet" else 12.0 if s == 2 else None)
     found = one_claim(tmp_path, "a")
     assert found.verdict == NOT_SUPPORTED
-    assert found.interval is not None
     assert found.interval.estimate < -40
 
 
@@ -148,7 +125,6 @@ def test_a_is_not_supported_by_three_seeds_of_noise(tmp_path: Path) -> None:
 def test_a_needs_the_lower_mean_in_every_cell_not_only_on_average(tmp_path: Path) -> None:
     make_cifar(tmp_path, lambda c, s: 11.9 if is_cell(c, "resnet34") else as_the_paper_says(c, s))
     found = one_claim(tmp_path, "a")
-    assert found.interval is not None
     assert found.interval.low > 0
     assert found.verdict == NOT_SUPPORTED
 
@@ -177,7 +153,6 @@ def test_b_looks_at_each_cell_not_at_the_average_in_which_gaps_cancel(
     found = one_claim(tmp_path, "b")
     assert found.verdict == NOT_SUPPORTED
     assert f"within ±0.5 in {within} of 7 cells" in found.evidence
-    assert found.interval is not None
     assert abs(found.interval.estimate) == pytest.approx(5.0, abs=0.1)
 
 
@@ -216,7 +191,6 @@ def test_equal_errors_of_a_few_runs_are_no_certainty(tmp_path: Path) -> None:
                 make_run(tmp_path, cell_settings(wanted, name), seed=seed, test_error=error)
     found = one_claim(tmp_path, "b")
     assert found.verdict == NOT_ENOUGH
-    assert found.interval is not None
     reach = stats.t.ppf(0.95, 4) * 0.55 * (2 / 3) ** 0.5
     assert (found.interval.low, found.interval.high) == pytest.approx((0.55 - reach, 0.55 + reach))
 
@@ -257,7 +231,6 @@ def test_c_compares_the_first_epoch_also_of_runs_under_way(
     found = one_claim(tmp_path, "c")
     assert found.verdict == verdict
     assert found.runs == 6
-    assert found.interval is not None
     assert found.interval.estimate == pytest.approx(gain, abs=0.15)
 
 
@@ -307,7 +280,6 @@ def test_e_and_k_count_who_trains(
     found = one_claim(tmp_path, key)
     assert found.verdict == verdict
     if verdict == SUPPORTED:
-        assert found.failures is not None
         assert found.failures.p == pytest.approx(1 / 32)
 
 
@@ -346,7 +318,6 @@ def test_g_asks_for_one_cell_with_a_large_gain(
     )
     found = one_claim(tmp_path, "g")
     assert found.verdict == verdict
-    assert found.interval is not None
     assert found.interval.estimate == pytest.approx(max([3.0, *gains.values()]), abs=0.1)
 
 
@@ -391,7 +362,6 @@ def test_i_looks_at_the_epochs_before_the_rate_falls_not_at_the_end(tmp_path: Pa
             make_run(tmp_path, cell_settings(wanted, "table4", epochs=10), seed=seed, test_error=last, rows=rows)
     found = verdicts(tmp_path)
     assert (found["h"].verdict, found["i"].verdict) == (SUPPORTED, SUPPORTED)
-    assert found["i"].interval is not None
     assert found["i"].interval.estimate == pytest.approx(20.0)
 
 

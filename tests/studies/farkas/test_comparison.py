@@ -102,8 +102,7 @@ def test_more_failures_are_a_larger_share_and_significant():
 
 
 @pytest.mark.parametrize(
-    ("counts", "expected"),
-    [((0, 0, 0, 3), False), ((0, 3, 3, 3), True), ((3, 3, 0, 3), True), ((2, 3, 1, 3), False)],
+    ("counts", "expected"), [((0, 0, 0, 3), False), ((0, 3, 3, 3), True), ((3, 3, 0, 3), True), ((2, 3, 1, 3), False)]
 )
 def test_a_network_that_never_trained_has_runs(counts: tuple[int, int, int, int], expected: bool) -> None:
     assert Failures(("a", "b"), *counts).always == expected
@@ -111,7 +110,6 @@ def test_a_network_that_never_trained_has_runs(counts: tuple[int, int, int, int]
 
 def test_a_contrast_holds_the_errors_of_both_and_a_failed_run_at_chance():
     made = contrast(arm(run(10.0), run(1.0, "failed"), run(3.0, "running")), arm(run(4.0), run(6.0)), where="here")
-    assert made is not None
     assert (made.where, made.worse, made.better, made.gain) == ("here", (10.0, 90.0), (4.0, 6.0), 45.0)
     assert made.failures == Failures(("arm", "arm"), 1, 2, 0, 2)
     assert contrast(arm(run(3.0, "running")), arm(run(4.0))) is None

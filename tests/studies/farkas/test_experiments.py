@@ -73,7 +73,6 @@ BN0 = InitConfig("torchvision", last_scale=0.0, classifier_std=0.01)
 def test_an_imagenet_network_brings_initialization_and_decay_and_each_part_is_a_choice() -> None:
     given = ("model=resnet50_imagenet", "dataset=tiny_imagenet", "dataset.root=x", "normalization=batch")
     made = composed(*given)
-    assert made is not None
     assert (made.init, made.optimizer.decay, made.optimizer.weight_decay) == (BN0, "all_but_biases", 1e-4)
     for words, init, optimizer in (
         (["init=torchvision"], InitConfig("torchvision"), made.optimizer),
@@ -83,7 +82,6 @@ def test_an_imagenet_network_brings_initialization_and_decay_and_each_part_is_a_
         (["init=pytorch", "optimizer=sgd"], InitConfig(), OptimizerConfig()),
     ):
         other = composed(*given, *words)
-        assert other is not None
         assert (other.init, other.optimizer) == (init, optimizer)
 
 

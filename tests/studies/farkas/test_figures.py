@@ -19,14 +19,12 @@ from tests.paper_cells import cell_settings
 def make_table(runs: Path, table: str, epochs: int = 8, seeds: int = 2) -> None:
     for wanted in TABLES[table].cells:
         for seed in range(seeds):
-            assert wanted.value is not None
             make_run(runs, cell_settings(wanted, table, epochs=epochs), seed=seed, test_error=wanted.value + seed)
 
 
 def test_figure4_has_a_panel_per_depth_and_a_line_and_a_band_per_regime(tmp_path: Path) -> None:
     make_table(tmp_path, "table1")
     figure = FIGURES["figure4"](collect(tmp_path))
-    assert figure is not None
     panels = figure.axes
     assert [axes.get_title() for axes in panels[:4]] == ["18 layers", "34 layers", "50 layers", "101 layers"]
     labels = [
@@ -54,7 +52,6 @@ def test_figure4_has_a_panel_per_depth_and_a_line_and_a_band_per_regime(tmp_path
 def test_the_legend_names_the_lines_with_their_looks(tmp_path: Path) -> None:
     make_table(tmp_path, "table4")
     figure = FIGURES["figure3"](collect(tmp_path))
-    assert figure is not None
     (legend,) = figure.legends
     handles = [(line.get_color(), line.get_linestyle()) for line in legend.get_lines()]
     lines = [(line.get_color(), line.get_linestyle()) for line in figure.axes[0].get_lines()]
@@ -68,7 +65,6 @@ def test_the_legend_names_the_lines_with_their_looks(tmp_path: Path) -> None:
 def test_the_final_differences_are_drawn_several_times_larger(tmp_path: Path, name: str, table: str) -> None:
     make_table(tmp_path, table, epochs=10, seeds=1)
     figure = FIGURES[name](collect(tmp_path))
-    assert figure is not None
     columns = len(TABLES[table].columns)
     rows = [figure.axes[start : start + columns] for start in range(0, len(figure.axes), columns)]
     ends = [row for row in rows if "end" in row[0].get_ylabel()]
@@ -84,8 +80,6 @@ def test_the_final_differences_are_drawn_several_times_larger(tmp_path: Path, na
 def test_figures_2_and_7_show_the_first_epochs_and_all(tmp_path: Path) -> None:
     make_table(tmp_path, "table3", epochs=29, seeds=1)
     first, whole = (FIGURES[name](collect(tmp_path)) for name in ("figure2", "figure7"))
-    assert first is not None
-    assert whole is not None
     for figure, length in ((first, 5), (whole, 29)):
         assert [axes.get_title() for axes in figure.axes[:3]] == ["50 layers", "101 layers", "152 layers"]
         assert all(len(line.get_xdata()) == length for axes in figure.axes[:3] for line in axes.get_lines())
@@ -106,7 +100,6 @@ def test_no_band_leaves_0_to_100_percent(
     for seed, error in enumerate(errors):
         make_run(tmp_path, cell_settings(wanted, "table1", epochs=4), seed=seed, test_error=error)
     figure = FIGURES["figure4"](collect(tmp_path))
-    assert figure is not None
     (band,) = figure.axes[0].collections
     last = [y for x, y in band.get_paths()[0].vertices if x == 4]
     assert (min(last), max(last)) == pytest.approx(ends, abs=0.001)
@@ -117,7 +110,6 @@ def test_a_run_under_way_has_no_end_yet(tmp_path: Path) -> None:
     make_run(tmp_path, cell_settings(plain, "table4", epochs=20), test_error=7.0)
     make_run(tmp_path, cell_settings(farkas, "table4", epochs=20), state="running", epoch=5, test_error=40.0)
     figure = FIGURES["figure3"](collect(tmp_path))
-    assert figure is not None
     lengths = [[len(line.get_xdata()) for line in axes.get_lines()] for axes in figure.axes]
     assert lengths == [[20, 5], [4], [20, 5]], "the whole, the last fifth, and the loss"
 
@@ -129,7 +121,6 @@ def test_figure5_shows_the_failed_runs(tmp_path: Path, draw: Any) -> None:
         make_run(tmp_path, cell_settings(farkas, epochs=9), seed=seed, test_error=9.0)
         make_run(tmp_path, cell_settings(plain, epochs=9), seed=seed, state="failed", epoch=5, test_error=90.0)
     figure = draw(collect(tmp_path))
-    assert figure is not None
     axes = figure.axes[0]
     crosses = [line for line in axes.get_lines() if line.get_marker() == "x"]
     assert [float(line.get_xdata()[0]) for line in crosses] == [5.0] * 3
@@ -142,7 +133,6 @@ def test_a_panel_without_a_line_says_so_and_every_panel_has_its_numbers(tmp_path
     make_run(tmp_path, cell_settings(trained, "table1", epochs=4), seed=0, test_error=9.0)
     make_run(tmp_path, cell_settings(diverged, "table1", epochs=4), seed=0, state="failed", epoch=2)
     figure = FIGURES["figure4"](collect(tmp_path))
-    assert figure is not None
     texts = [[text.get_text() for text in axes.texts] for axes in figure.axes if axes.get_visible()]
     assert texts == [[], ["no run to draw"], [], [], ["no run to draw"]]
     assert all(axes.yaxis.get_tick_params()["labelleft"] for axes in figure.axes)
@@ -153,7 +143,6 @@ def test_failed_runs_are_left_out_of_a_tables_figure_and_counted(tmp_path: Path)
     wanted = next(c for c in TABLES["table2"].cells if c.failed)
     make_run(tmp_path, cell_settings(wanted, "table2", epochs=8), seed=2, state="failed", epoch=5, test_error=99.0)
     figure = FIGURES["figure6"](collect(tmp_path))
-    assert figure is not None
     assert "Failed runs (left out): ResNet (no BN, small LR), 50 layers: 1." in figure.legends[0].get_title().get_text()
     line = figure.axes[1].get_lines()[2]
     assert line.get_ydata()[-1] == pytest.approx(55.05 + 0.5)
@@ -164,7 +153,6 @@ def test_a_partial_table_has_only_the_panels_that_there_are_runs_for(tmp_path: P
         if wanted.column in ("18 layers", "50 layers"):
             make_run(tmp_path, cell_settings(wanted, epochs=3))
     figure = FIGURES["figure4"](collect(tmp_path))
-    assert figure is not None
     assert [axes.get_title() for axes in figure.axes[:2]] == ["18 layers", "50 layers"]
 
 
@@ -175,7 +163,6 @@ def test_nothing_overlaps_and_nothing_is_cut(tmp_path: Path, name: str) -> None:
     else:
         make_table(tmp_path, {"figure3": "table4", "figure4": "table1"}[name])
     figure = controls(tmp_path) if name == "controls" else FIGURES[name](collect(tmp_path))
-    assert figure is not None
     figure.draw_without_rendering()
     renderer = figure.canvas.get_renderer()
     legend = figure.legends[0].get_window_extent(renderer)
@@ -205,7 +192,6 @@ def test_figure5_has_a_line_for_each_of_its_arms(tmp_path: Path) -> None:
         config["model"]["variant"] = wanted.row.variant
         make_run(tmp_path, config, test_error=9.0 + index)
     figure = FIGURES["figure5"](collect(tmp_path))
-    assert figure is not None
     assert [line.get_ydata()[-1] for line in figure.axes[0].get_lines()] == [9.0, 10.0, 11.0, 12.0, 13.0, 14.0]
     assert {line.get_linestyle() for line in figure.axes[0].get_lines()} == {"-"}, "none has batch norm"
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
@@ -217,7 +203,6 @@ def test_a_figure_of_failed_runs_alone_shows_them_and_no_empty_end(tmp_path: Pat
     wanted = TABLES["table4"].cells[0]
     make_run(tmp_path, cell_settings(wanted, "table4", epochs=9), state="failed", epoch=5, test_error=90.0)
     figure = FIGURES["figure3"](collect(tmp_path))
-    assert figure is not None
     assert [axes.get_ylabel().partition(",")[0] for axes in figure.axes] == ["test error (%)", "training loss"]
     assert [line.get_marker() for line in figure.axes[0].get_lines()] == ["None", "x"]
     assert "band" not in figure.legends[0].get_title().get_text()
