@@ -106,21 +106,6 @@ def test_a_process_killed_too_often_is_told_and_the_same_command_goes_on(tmp_pat
     assert_as_one_after_the_other(tmp_path, tmp_path / "runs", epochs="2,40")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, PREEMPTION, signal.SIGINT])
-def test_a_signal_to_the_launcher_stops_every_run_with_a_checkpoint(tmp_path, number):
-    process = start("-m", *PARALLEL, "epochs=5000", "seed=0,1,2", f"runs_dir={tmp_path}")
-    until(lambda: len(list(tmp_path.glob("*/*/metrics.jsonl"))) == 2, process)
-    process.send_signal(number)
-    out, _ = process.communicate(timeout=300)
-    assert process.returncode == outcomes.TO_BE_CONTINUED, out
-    assert "2 interrupted" in out
-    assert "To go on:" in out
-    records = collect(tmp_path)
-    assert [record.state for record in records] == [runs.INTERRUPTED] * 2
-    assert all(RunDirectory(record.path).checkpoint.exists() for record in records)
-
-
 def assert_stopped_with_a_checkpoint(runs_dir, count):
     records = collect(runs_dir)
     assert [record.progress["state"] for record in records] == [runs.INTERRUPTED] * count
@@ -128,11 +113,20 @@ def assert_stopped_with_a_checkpoint(runs_dir, count):
     assert not any(RunDirectory(record.path).is_locked() for record in records)
 
 
-def test_sigterm_to_the_process_group_stops_every_run_with_a_checkpoint(tmp_path):
-    """What `timeout` and a cluster send: also to the server of the jobs, which must outlive them."""
+@pytest.mark.parametrize(
+    ("number", "send"),
+    [
+        (signal.SIGTERM, os.killpg),  # as `timeout` and a cluster do: also to the server of the jobs
+        *(
+            pytest.param(number, os.kill, marks=pytest.mark.slow)
+            for number in (signal.SIGTERM, PREEMPTION, signal.SIGINT)
+        ),
+    ],
+)
+def test_a_signal_to_the_launcher_or_its_process_group_stops_every_run_with_a_checkpoint(tmp_path, number, send):
     process = start("-m", *PARALLEL, "epochs=5000", "seed=0,1,2", f"runs_dir={tmp_path}", start_new_session=True)
     until(lambda: len(list(tmp_path.glob("*/*/metrics.jsonl"))) == 2, process)
-    os.killpg(process.pid, signal.SIGTERM)
+    send(process.pid, number)
     out, _ = process.communicate(timeout=300)  # until the last process that could print has ended
     assert process.returncode == outcomes.TO_BE_CONTINUED, out
     assert "2 interrupted" in out

@@ -192,13 +192,6 @@ def test_groups_are_cut_to_the_channels_and_features_keep_something_to_normalize
         assert (features.abs() > 1e-3).any(1).all()
 
 
-def test_unknown_names_name_the_key_and_the_nearest():
-    with pytest.raises(UserError, match=r"normalization.name: unknown 'bach'; did you mean 'batch'"):
-        norm("bach", 3)
-    with pytest.raises(UserError, match=r"activation.name: unknown 'rleu'; did you mean 'relu'"):
-        Activation("rleu")
-
-
 FLAT = sorted(name for name in ACTIVATIONS if ACTIVATIONS[name].cutoff > float("-inf"))
 
 

@@ -98,13 +98,6 @@ def test_the_training_error_is_called_one_of_mixed_images_and_counts_the_larger_
     assert row["test_error"] >= 0
 
 
-def test_points_are_not_mixed():
-    points = {"dataset": {"name": "moons", "train_limit": None}, "augmentation": {"crop_padding": 0, "cutout": 0}}
-    points["augmentation"] |= {"flip": False, "mixup": 0.5}
-    with pytest.raises(UserError, match=r"^augmentation.mixup: 0.5 does nothing here; it needs images, not points"):
-        config(**points)
-
-
 @pytest.mark.parametrize("alpha", [1e-3, 1e4])
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 def test_a_distribution_that_cannot_be_drawn_from_is_refused(kind, alpha):

@@ -186,23 +186,6 @@ def test_the_matched_init_measures_what_a_random_projection_is_given():
     assert feature_variance(model, images(16)) == pytest.approx(wanted, rel=0.01)
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
-        ("allconv_residual", {"blocks": (1, 1), "widths": (8, 4)}, r"model.widths: \[8, 4\] shrinks; allconv_residual"),
-        ("allconv_residual", {"image_size": 2}, r"dataset.image_size: 2 is too small for allconv_residual"),
-        ("allconv_residual", {"depth": 3}, r"model.depth: .* does nothing here; it needs "),
-        ("resnet18", {"bias": False}, r"model.bias: .* does nothing here; it needs "),
-        ("linear_residual", {"normalization": "batch"}, r"normalization.name: batch does nothing here; "),
-        ("linear_residual", {"depth": 0}, r"model.depth: 0 is out of range"),
-        ("linear_residual", {"width": 5}, r"model.width: .* does nothing here; it needs "),
-    ],
-)
-def test_what_cannot_be_built_is_refused(name, options, message):
-    with pytest.raises(UserError, match=message):
-        create_model(name, 10, **options)
-
-
 def test_the_schedule_drops_at_steps_30000_and_50000():
     lr = composed("lr=step_30k_50k", "model=allconv_residual").lr
     steps = 50_000 // 128

@@ -1,4 +1,4 @@
-"""The forms in which the library takes a group: its name, a mapping of its keys, or the group itself."""
+"""The forms in which the library takes a group: its name, its keys, or the group itself; and what it refuses."""
 
 import dataclasses
 
@@ -8,6 +8,7 @@ import torch
 from farkas_exp import create_model
 from farkas_exp.config.schema import InitConfig, ModelConfig
 from farkas_exp.initialization.apply import initialize
+from farkas_exp.machine.errors import UserError
 
 
 @pytest.mark.parametrize("blocks", [{"blocks": (1, 1)}, {"blocks": [1, 1]}])
@@ -40,3 +41,40 @@ def test_an_initialization_given_by_name_by_mapping_or_by_group_draws_the_same()
         initialize(network, init, seed=3, **options)
         drawn.append(torch.cat([weight.flatten() for weight in network.parameters()]))
     assert all(torch.equal(each, drawn[0]) for each in drawn)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("resnet43", {}, r"model.name: unknown 'resnet43'; did you mean 'resnet34'"),
+        ("mlp", {"blocks": [1]}, r"model.blocks: .* here; it needs another model.name: the options of mlp are model.d"),
+        ("resnet18", {"variant": "authors"}, r"model.variant: authors does nothing here; it needs .*=farkasnet18 or"),
+        ("fixup34", {"normalization": "batch"}, r"normalization.name: batch .* takes a normalization, not fixup34"),
+        ("resnet18", {"blocks": [1, 1]}, r"model.blocks: 2 stages in blocks \[1, 1\] but 4 in widths"),
+        ("resnet18", {"widths": [8, 8]}, r"model.widths: 4 stages in blocks .* but 2 in widths \[8, 8\]"),
+        ("resnet18", {"blocks": [0], "widths": [8]}, r"model.blocks\[0\]: 0 is out of range; it must be at least 1"),
+        ("fixup34", {"widths": [16, 8, 8]}, r"model.widths: \[16, 8, 8\] shrinks"),
+        ("allconv_residual", {"blocks": (1, 1), "widths": (8, 4)}, r"model.widths: \[8, 4\] shrinks; allconv_residual"),
+        ("farkasnet50", {"blocks": [1], "widths": [7]}, r"model.widths: \[7\] is too narrow .* >= 8"),
+        ("farkas_mlp", {"width": 1}, r"model.width: 1 is too narrow for farkas_mlp; it must be >= 2"),
+        ("mlp", {"depth": 0}, r"model.depth: 0 is out of range"),
+        ("mlp", {"width": 0}, r"model.width: 0 is out of range"),
+        ("linear_residual", {"depth": 0}, r"model.depth: 0 is out of range"),
+        ("resnet50_imagenet", {"downsample": "stride"}, r"model.downsample: "),
+        ("resnet18", {"image_size": 7}, r"dataset.image_size: 7 is too small for resnet18 .* must be >= 8"),
+        ("resnet18", {"image_size": 8, "normalization": "instance"}, r"dataset.image_size: 8 .*>= 16"),
+        ("allconv_residual", {"image_size": 2}, r"dataset.image_size: 2 is too small for allconv_residual"),
+        ("resnet50_imagenet", {"image_size": 31}, r"dataset.image_size: 31 .* for resnet50_imagenet with 4 stages"),
+        ("farkasnet50_imagenet", {"image_size": 31}, r"dataset.image_size: 31 is too small .* with 4 stages"),
+        ("farkas_mlp", {"normalization": "instance"}, r"normalization.name: instance needs images"),
+        ("farkasnet18", {"aggregation": "max"}, r"aggregation.name: unknown 'max'"),
+        ("farkasnet18", {"aggregation": {"margin": -1.0}}, r"aggregation.margin: -1.0 is out of range"),
+        ("farkasnet18", {"activation": "tanh"}, r"activation.name: unknown 'tanh'"),
+        ("farkasnet18", {"normalization": "batchnorm"}, r"normalization.name: unknown 'batchnorm'"),
+        ("farkasnet18", {"normalization": {"name": "batch", "position": "behind"}}, r"normalization.position: unknown"),
+    ],
+)
+def test_what_cannot_be_built_names_its_key(name, options, message):
+    """Options that a network does not have, and positions: of all networks in test_catalogue.py."""
+    with pytest.raises(UserError, match=message):
+        create_model(name, **options)

@@ -11,7 +11,6 @@ from torch import nn
 from farkas_exp.kernels import accelerate
 from farkas_exp.layers.farkas import FarkasLayer
 from farkas_exp.layers.residual import ResidualBlock
-from farkas_exp.machine.errors import UserError
 from farkas_exp.models.create import SCALAR_MODULES, WEIGHT_MODULES, create_model
 from farkas_exp.models.fixup import FixupBlock
 from farkas_exp.models.imagenet import Projection
@@ -71,23 +70,6 @@ def test_fixup_equals_its_formula():
     assert sum(isinstance(m, FixupBlock) for m in model.modules()) == 3
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (
-            {"normalization": "batch"},
-            r"normalization.name: batch .* needs a network that takes a normalization, not fixup34",
-        ),
-        ({"variant": "authors"}, r"model.variant: authors does nothing here; it needs model.name=farkasnet18 or"),
-        ({"head_bn": True}, r"model.head_bn"),
-        ({"widths": [16, 8, 8]}, r"model.widths: \[16, 8, 8\] shrinks"),
-    ],
-)
-def test_what_fixup_refuses(options, message):
-    with pytest.raises(UserError, match=message):
-        create_model("fixup34", **options)
-
-
 # Linear layers
 
 
@@ -128,25 +110,6 @@ def test_deep_narrow_linear_layers_die_without_farkas_and_not_with_it(normalizat
         farkas.append(max(dead_points(build("farkas_mlp", seed, aggregation={"margin": 1e-4}, **shape), batch)))
     assert sum(worst > 0 for worst in plain) >= 6
     assert farkas == [0.0] * 10
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
-        ("mlp", {"depth": 0}, r"model.depth: 0 is out of range"),
-        ("mlp", {"width": 0}, r"model.width: 0 is out of range"),
-        ("farkas_mlp", {"width": 1}, r"model.width: 1 is too narrow for farkas_mlp; it must be >= 2"),
-        (
-            "mlp",
-            {"blocks": [1]},
-            r"model.blocks: .* does nothing here; it needs another model.name: the options of mlp are model.depth",
-        ),
-        ("farkas_mlp", {"normalization": "instance"}, r"normalization.name: instance needs images"),
-    ],
-)
-def test_what_networks_of_linear_layers_refuse(name, options, message):
-    with pytest.raises(UserError, match=message):
-        create_model(name, **options)
 
 
 # ImageNet
@@ -301,18 +264,6 @@ def test_a_thin_projection_equals_the_strided_convolution(inputs, size):
     wanted = (images, thin.weight, thin.bias)
     for mine, theirs in zip(*(torch.autograd.grad(z.pow(2).sum(), wanted) for z in (ours, expected)), strict=True):
         torch.testing.assert_close(mine, theirs)
-
-
-@pytest.mark.parametrize(("name", "value"), [("resnet50_imagenet", "stride"), ("resnet18", "pool")])
-def test_downsampling_is_an_option_of_the_imagenet_networks(name, value):
-    with pytest.raises(UserError, match=r"model.downsample: "):
-        create_model(name, downsample=value)
-
-
-@pytest.mark.parametrize("name", ["resnet50_imagenet", "farkasnet50_imagenet"])
-def test_too_small_an_image_is_named(name):
-    with pytest.raises(UserError, match=rf"dataset.image_size: 31 is too small for {name} with 4 stages"):
-        create_model(name, image_size=31)
 
 
 def test_every_residual_block_names_the_end_of_its_branch():

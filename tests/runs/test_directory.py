@@ -1,5 +1,4 @@
 import json
-import math
 import multiprocessing
 import os
 import socket
@@ -213,9 +212,3 @@ def test_what_cannot_be_looked_into_is_named_and_hides_nothing_else(tmp_path, mo
     found = runs.survey(tmp_path)
     assert [record.state for record in found.records] == [runs.FINISHED]
     assert [each.path.name for each in found.unreadable] == ["seed_1", "itself", "nowhere", "secret"]
-
-
-def test_a_number_that_is_not_finite_is_written_as_null(tmp_path):
-    path = tmp_path / "file.json"
-    runs.write_json(path, {"a": 1, "nan": math.nan, "deep": [math.inf]})
-    assert json.loads(path.read_text()) == {"a": 1, "nan": None, "deep": [None]}

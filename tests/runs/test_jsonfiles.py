@@ -2,11 +2,12 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from farkas_exp.runs import read_rows
+from farkas_exp.runs import read_rows, write_json
 from farkas_exp.runs.jsonfiles import append_row, truncate_rows
 
 
@@ -24,9 +25,10 @@ def test_a_new_row_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(synced) == 1
 
 
-def test_every_line_is_strict_json_and_null_stands_for_not_finite(tmp_path: Path) -> None:
+@pytest.mark.parametrize("write", [append_row, write_json])
+def test_what_is_written_is_strict_json_and_null_stands_for_not_finite(tmp_path: Path, write: Callable) -> None:
     path = tmp_path / "m.jsonl"
-    append_row(path, {"epoch": 1, "a": float("nan"), "b": [float("inf"), 1.0], "c": {"d": float("-inf")}})
+    write(path, {"epoch": 1, "a": float("nan"), "b": [float("inf"), 1.0], "c": {"d": float("-inf")}})
 
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is not JSON")

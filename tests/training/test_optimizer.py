@@ -85,11 +85,6 @@ def test_sgd_is_the_papers():
     assert (group["momentum"], group["nesterov"], group["dampening"], group["lr"]) == (0.9, False, 0, 0.1)
 
 
-def test_an_unknown_optimizer_is_a_users_mistake():
-    with pytest.raises(UserError, match=r"optimizer.name: unknown 'sdg'; did you mean 'sgd'"):
-        build_optimizer(create_model("resnet18", 10), config(optimizer={"name": "sdg"}).optimizer, 0.1)
-
-
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_two_steps_of_sgd_by_hand(nesterov):
     """v = g, then v = mu v + g, where g includes the decay; the step is v, or g + mu v with Nesterov's momentum."""

@@ -2,20 +2,19 @@
 
 import os
 import signal
-import threading
+from dataclasses import replace
 
 import pytest
 import torch
 
 from farkas_exp import runs
-from farkas_exp.config import parse
 from farkas_exp.data.base import Batching
 from farkas_exp.launch import execution, outcomes
 from farkas_exp.machine.errors import UserError
 from farkas_exp.runs import open_run, read_json, read_rows, read_run
 from farkas_exp.training.building import build_model
 from farkas_exp.training.trainer import Trainer
-from tests.configs import config, values
+from tests.configs import config
 from tests.forks import Fork
 from tests.stopping import assert_same, numbers, stop_after
 
@@ -110,15 +109,8 @@ def test_a_run_without_progress_fails_is_recorded_and_is_no_error(tmp_path):
     again = execution.execute(made)
     assert again.status == outcomes.SKIPPED
     assert "retry_failed=true" in again.note
-    retried = execution.execute(parse({**values(tmp_path), **vars_of(made), "retry_failed": True}))
-    assert retried.status == runs.FAILED
+    assert execution.execute(replace(made, retry_failed=True)).status == runs.FAILED
     assert len(read_rows(open_run(made).metrics)) == result["epochs"]
-
-
-def vars_of(made):
-    from farkas_exp.config import to_dict
-
-    return to_dict(made)
 
 
 def test_a_diverged_run_fails_with_its_reason(tmp_path):
@@ -210,18 +202,6 @@ def test_changed_data_is_noticed_when_a_run_goes_on(tmp_path, monkeypatch):
     runs.write_json(open_run(made).environment, environment)
     with pytest.raises(UserError, match="not the data this run began with"):
         execution.execute(made)
-
-
-def test_a_run_that_another_process_trains_is_left_to_it(tmp_path):
-    made = config(tmp_path)
-    seen = []
-    with open_run(made).locked():
-        thread = threading.Thread(target=lambda: seen.append(execution.execute(made)))
-        thread.start()
-        thread.join()
-    assert seen[0].status == outcomes.BUSY
-    assert f"process {os.getpid()}" in seen[0].note
-    assert not open_run(made).result.exists()
 
 
 @pytest.mark.parametrize("layout", [True, False])

@@ -118,18 +118,6 @@ def test_the_fingerprint_changes_with_names_sizes_and_classes_alone(root, tmp_pa
     assert list_images(str(root)).fingerprint() != known
 
 
-def _nothing(root):
-    shutil.rmtree(root)
-
-
-def _no_train(root):
-    (root / "train").rename(root / "training")
-
-
-def _no_val(root):
-    shutil.rmtree(root / "val")
-
-
 def _flat_val(root):
     for file in list((root / "val").glob("*/*")):
         file.rename(root / "val" / file.name)
@@ -137,53 +125,11 @@ def _flat_val(root):
         folder.rmdir()
 
 
-def _class_missing_in_val(root):
-    shutil.rmtree(root / "val" / "n00000001")
-
-
-def _class_missing_in_train(root):
-    shutil.rmtree(root / "train" / "n00000001")
-
-
-def _empty_class(root):
+def _empty_class(root, *others):
     for file in (root / "train" / "n00000002").iterdir():
         file.unlink()
-
-
-def _empty_file(root):
-    (root / "val" / "n00000002" / "val_4.JPEG").write_bytes(b"")
-
-
-def _broken_class(root):
-    (root / "train" / "n00000003").symlink_to("gone")
-
-
-def _broken_class_of_the_evaluation_set(root):
-    (root / "val" / "n00000003").symlink_to("gone")
-
-
-def _broken_evaluation_set(root):
-    (root / "test").symlink_to("gone")
-
-
-def _evaluation_set_is_a_file(root):
-    (root / "test").write_text("")
-
-
-def _broken_picture(root):
-    (root / "train" / "n00000000" / "x.jpg").symlink_to("gone")
-
-
-def _picture_that_links_to_itself(root):
-    (root / "val" / "n00000000" / "x.jpg").symlink_to("x.jpg")
-
-
-def _pipe(root):
-    os.mkfifo(root / "train" / "n00000000" / "x.png")
-
-
-def _device(root):
-    (root / "train" / "n00000000" / "x.png").symlink_to("/dev/zero")
+    for name in others:
+        (root / "train" / "n00000002" / name).write_text("later")
 
 
 def _socket(root):
@@ -213,31 +159,45 @@ def _archives(root):
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (_nothing, r"'.*made' is not a folder; it must hold train/<class>/\* and test/<class>/\* \(or val\)"),
-        (_no_train, r"no folder 'train' \(it has training, val\); it must hold train/<class>"),
-        (_no_val, r"no folder 'test' or 'val' \(it has train\)"),
+        (shutil.rmtree, r"'.*made' is not a folder; it must hold train/<class>/\* and test/<class>/\* \(or val\)$"),
+        (lambda root: (root / "train").rename(root / "training"),
+         r"no folder 'train' \(it has training, val\); it must hold train/<class>"),
+        (lambda root: shutil.rmtree(root / "val"), r"no folder 'test' or 'val' \(it has train\); it must hold"),
         (_flat_val, r"val' has no class folders; sort its images into one folder for each class"),
-        (_class_missing_in_val, r"class 'n00000001' of '.*train' has no images in '.*val' \(1 such classes\)"),
-        (_class_missing_in_train, r"class 'n00000001' is in '.*val', but not in '.*train'"),
-        (_empty_class, r"class folder '.*train/n00000002' has no JPEG or PNG image"),
-        (_empty_file, r"the image '.*val/n00000002/val_4.JPEG' is empty \(1 such files\); repair or remove it"),
-        (_broken_class, r"'.*train/n00000003' is a broken link; mend or remove it$"),
-        (_broken_class_of_the_evaluation_set, r"'.*val/n00000003' is a broken link; mend or remove it$"),
-        (_broken_evaluation_set, r"'.*/test' is a broken link, not a folder"),
-        (_evaluation_set_is_a_file, r"'.*/test' is a file, not a folder"),
-        (_broken_picture, r"'.*train/n00000000/x.jpg' is a broken link; mend or remove it$"),
-        (_picture_that_links_to_itself, r"'.*val/n00000000/x.jpg' is a broken link; mend or remove it$"),
-        (_pipe, r"'.*train/n00000000/x.png' is a named pipe, not a file; mend or remove it$"),
-        (_device, r"'.*train/n00000000/x.png' is a device, not a file; mend or remove it$"),
+        (lambda root: shutil.rmtree(root / "val" / "n00000001"),
+         r"class 'n00000001' of '.*train' has no images in '.*val' \(1 such classes\)"),
+        (lambda root: shutil.rmtree(root / "train" / "n00000001"),
+         r"class 'n00000001' is in '.*val', but not in '.*train'$"),
+        (lambda root: [shutil.rmtree(root / "train" / f"n0000000{number}") for number in (0, 1)],
+         r"train' has 1 class folder\(s\), at least 2 are needed$"),
+        (_empty_class, r"class folder '.*train/n00000002' has no JPEG or PNG image$"),
+        (lambda root: _empty_class(root, "readme.txt"),
+         r"n00000002' has no JPEG or PNG image \(1 other entries, such as '.*n00000002/readme.txt'\)$"),
+        (lambda root: (root / "val/n00000002/val_4.JPEG").write_bytes(b""),
+         r"the image '.*val/n00000002/val_4.JPEG' is empty \(1 such files\); repair or remove it"),
+        (lambda root: (root / "train/n00000000/n00000000_0.JPEG").write_bytes(b""),
+         r"the image '.*train/n00000000/n00000000_0.JPEG' is empty \(1 such files\); repair or remove it"),
+        (lambda root: (root / "train/n00000003").symlink_to("gone"),
+         r"'.*train/n00000003' is a broken link; mend or remove it$"),
+        (lambda root: (root / "val/n00000003").symlink_to("gone"),
+         r"'.*val/n00000003' is a broken link; mend or remove it$"),
+        (lambda root: (root / "test").symlink_to("gone"), r"'.*/test' is a broken link, not a folder"),
+        (lambda root: (root / "test").write_text(""), r"'.*/test' is a file, not a folder"),
+        (lambda root: (root / "train/n00000000/x.jpg").symlink_to("gone"),
+         r"'.*train/n00000000/x.jpg' is a broken link; mend or remove it$"),
+        (lambda root: (root / "val/n00000000/x.jpg").symlink_to("x.jpg"),
+         r"'.*val/n00000000/x.jpg' is a broken link; mend or remove it$"),
+        (lambda root: os.mkfifo(root / "train/n00000000/x.png"),
+         r"'.*train/n00000000/x.png' is a named pipe, not a file; mend or remove it$"),
+        (lambda root: (root / "train/n00000000/x.png").symlink_to("/dev/zero"),
+         r"'.*train/n00000000/x.png' is a device, not a file; mend or remove it$"),
         (_socket, r"'.*train/n00000000/x.png' is a socket, not a file; mend or remove it$"),
         (_one_level_too_deep, r"no folder 'train' \(it has inner\); .*; did you mean '.*made/inner'\?$"),
-        (
-            _classes_one_level_too_deep,
-            r"'.*animals' has no JPEG or PNG image \(4 other entries, such as '.*animals/n00000000/n00000000_0.JPEG'\)",
-        ),
+        (_classes_one_level_too_deep,
+         r"'.*animals' has no JPEG or PNG image \(4 other entries, such as '.*animals/n00000000/n00000000_0.JPEG'\)"),
         (_archives, r"0 class folder\(s\), at least 2 are needed; unpack its 1 archives"),
     ],
-)
+)  # fmt: skip
 def test_a_wrong_folder_is_named_in_one_line(root, break_it, message):
     break_it(root)
     with pytest.raises(UserError, match=message) as error:

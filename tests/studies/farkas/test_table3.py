@@ -15,7 +15,6 @@ from farkas_exp.data.build import build_data
 from farkas_exp.data.files.resize import main as resize
 from farkas_exp.launch import execution
 from farkas_exp.launch.cli import main
-from farkas_exp.machine.errors import UserError
 from farkas_exp.runs import RunDirectory, open_run, read_json, read_rows
 from farkas_exp.training.building import build_model
 from farkas_exp.training.schedule import learning_rate_at
@@ -148,17 +147,6 @@ def test_five_classes_and_images_in_memory_have_no_top5(root, tmp_path):
     assert execution.execute(made).status == runs.FINISHED
     assert "test_error_top5" not in read_rows(open_run(made).metrics)[0]
     assert "test_error_top5" not in read_json(open_run(made).result)
-
-
-def test_other_files_than_the_run_began_with_are_refused(root, tmp_path, monkeypatch):
-    make_folder(tmp_path / "made", classes=6, train=8, val=3, size=32)
-    made = job(tmp_path / "made", tmp_path / "runs")
-    with monkeypatch.context() as patched:
-        stop_after(4, patched)
-        execution.execute(made)
-    next((tmp_path / "made" / "train").glob("*/*")).unlink()
-    with pytest.raises(UserError, match="is not the data this run began with"):
-        execution.execute(made)
 
 
 # Two processes
