@@ -143,26 +143,18 @@ def test_classes_of_unequal_size():
         ({"name": "synthetic", "train_size": 9}, "dataset.train_size: 9 is too few for synthetic; choose at least 10"),
         ({"name": "synthetic", "test_size": 0}, "dataset.test_size: 0 is too few for synthetic; choose at least 1"),
         ({"name": "moons", "train_size": 1}, "dataset.train_size: 1 is too few for moons; choose at least 2"),
-        (
-            {"name": "digits", "train_limit": 1438},
-            "dataset.train_limit: 1438 is larger than the training set of digits (1437 images); choose at most 1437",
-        ),
-        (
-            {"name": "digits", "train_limit": 9},
-            "dataset.train_limit: 9 is fewer than the 10 classes of digits; choose at least 10",
-        ),
-        (
-            {"name": "digits", "validation": 0.001},
-            "dataset.validation: 0.001 of the training set of digits (1437 images) holds nothing out;"
-            " choose a larger part",
-        ),
-        (
-            {"name": "digits", "validation": 0.999},
-            "dataset.validation: 0.999 of the training set of digits (1437 images) leaves nothing of some class"
-            " to train on; choose a smaller part",
-        ),
+        ({"name": "digits", "train_limit": 1438},
+         "dataset.train_limit: 1438 is larger than the training set of digits (1437 images); choose at most 1437"),
+        ({"name": "digits", "train_limit": 9},
+         "dataset.train_limit: 9 is fewer than the 10 classes of digits; choose at least 10"),
+        ({"name": "digits", "validation": 0.001},
+         "dataset.validation: 0.001 of the training set of digits (1437 images) holds nothing out;"
+         " choose a larger part"),
+        ({"name": "digits", "validation": 0.999},
+         "dataset.validation: 0.999 of the training set of digits (1437 images) leaves nothing of some class"
+         " to train on; choose a smaller part"),
     ],
-)
+)  # fmt: skip
 def test_each_mistake_is_one_line_that_names_the_key(config, message):
     with pytest.raises(UserError) as error:
         build_data(DatasetConfig(**config), OFF, Batching(1, 0))

@@ -187,20 +187,14 @@ def test_the_fingerprint_notices_any_changed_pixel_label_and_name():
     ("settings", "batch_size", "message"),
     [
         (OFF, 51, "batch_size: 51 is larger than the training set of numbers (50 images); choose at most 50"),
-        (
-            AugmentationConfig(crop_padding=4, cutout=0),
-            8,
-            "augmentation.crop_padding: 4 would crop whole images of numbers (4x4 pixels) away;"
-            " choose at most 3 (0: off)",
-        ),
-        (
-            AugmentationConfig(crop_padding=0, cutout=8),
-            8,
-            "augmentation.cutout: 8 would always erase whole images of numbers (4x4 pixels);"
-            " choose less than 8 (0: off)",
-        ),
+        (AugmentationConfig(crop_padding=4, cutout=0), 8,
+         "augmentation.crop_padding: 4 would crop whole images of numbers (4x4 pixels) away;"
+         " choose at most 3 (0: off)"),
+        (AugmentationConfig(crop_padding=0, cutout=8), 8,
+         "augmentation.cutout: 8 would always erase whole images of numbers (4x4 pixels);"
+         " choose less than 8 (0: off)"),
     ],
-)
+)  # fmt: skip
 def test_settings_that_do_not_fit_the_images_are_named(settings, batch_size, message):
     with pytest.raises(UserError) as error:
         made(settings, batch_size=batch_size)

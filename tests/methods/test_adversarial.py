@@ -154,16 +154,10 @@ def test_the_random_starts_come_from_the_seed_of_the_run_and_the_attack_alone(mo
     ("overrides", "message"),
     [
         ({"attack": {"name": "pgd"}, "dataset": {"normalize": True}}, "not dataset.normalize=true"),
-        (
-            {
-                "attack": {"name": "pgd"},
-                "dataset": {"name": "moons", "train_limit": None},
-                "augmentation": {"crop_padding": 0, "flip": False, "cutout": 0},
-            },
-            "not the points of dataset=moons",
-        ),
+        ({"attack": {"name": "pgd"}, "dataset": {"name": "moons", "train_limit": None},
+         "augmentation": {"crop_padding": 0, "flip": False, "cutout": 0}}, "not the points of dataset=moons"),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_be_attacked_is_refused(overrides, message):
     with pytest.raises(UserError, match=message):
         execution_mode(config(**overrides), "none")

@@ -233,20 +233,14 @@ def test_the_number_of_classes_is_held_against_what_is_expected(root):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            lambda text: text.replace("val_3.JPEG\t", "val_9.JPEG\t"),
-            r"the image 'val_3.JPEG' is in '.*val', but not in its",
-        ),
-        (
-            lambda text: text + "val_9.JPEG\tn00000000\t0\t0\t1\t1\n",
-            r"the image 'val_9.JPEG' of .* is not in '.*images'",
-        ),
-        (
-            lambda text: text.replace("n00000002", "n77777777"),
-            r"class 'n77777777' of val_annotations.txt has no folder",
-        ),
+        (lambda text: text.replace("val_3.JPEG\t", "val_9.JPEG\t"),
+         r"the image 'val_3.JPEG' is in '.*val', but not in its"),
+        (lambda text: text + "val_9.JPEG\tn00000000\t0\t0\t1\t1\n",
+         r"the image 'val_9.JPEG' of .* is not in '.*images'"),
+        (lambda text: text.replace("n00000002", "n77777777"),
+         r"class 'n77777777' of val_annotations.txt has no folder"),
     ],
-)
+)  # fmt: skip
 def test_wrong_annotations_are_named(tmp_path, change, message):
     make_folder(tmp_path, classes=3, train=1, val=2, size=16, tiny=True)
     file = tmp_path / "val" / "val_annotations.txt"

@@ -218,18 +218,14 @@ def test_a_phase_reads_the_smallest_copy_that_is_large_enough(tmp_path):
     ("given", "message"),
     [
         ({"phases": PhasesConfig()}, r"dataset.image_size: missing; set it \(for example 224\), or choose phases"),
-        (
-            {"phases": PhasesConfig("x", PHASES.schedule, 3.0)},
-            r"phases.schedule\[0\].batch_size: 36 is larger than the t",
-        ),
+        ({"phases": PhasesConfig("x", PHASES.schedule, 3.0)},
+         r"phases.schedule\[0\].batch_size: 36 is larger than the t"),
         ({"world_size": 5}, r"phases.schedule\[0\].batch_size: 12 cannot be shared equally by 5 processes"),
-        (
-            {"phases": PhasesConfig(), "image_size": 8, "batch_size": 30},
-            r"^batch_size: 30 is larger than .*at most 29$",
-        ),
+        ({"phases": PhasesConfig(), "image_size": 8, "batch_size": 30},
+         r"^batch_size: 30 is larger than .*at most 29$"),
         ({"train_limit": 30}, r"dataset.train_limit: 30 is larger"),
     ],
-)
+)  # fmt: skip
 def test_what_does_not_fit_is_named(coloured, given, message):
     with pytest.raises(UserError, match=message):
         build(coloured, **given)
