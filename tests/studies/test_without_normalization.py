@@ -88,6 +88,16 @@ def test_the_mean_over_seeds_counts_and_of_equal_rates_the_smaller_wins(tmp_path
     assert best_value("lr.value", composed("plain", tmp_path)) == 0.03
 
 
+def test_equal_rates_are_equal_in_the_table_as_in_the_search_whatever_the_order_of_their_seeds(tmp_path: Path) -> None:
+    """Summed one by one, 10.1 + 11.5 + 10.8 is larger than 10.8 + 11.5 + 10.1, by rounding."""
+    for seed, (one, other) in enumerate(((10.1, 10.8), (11.5, 11.5), (10.8, 10.1))):
+        search(tmp_path, "plain", {0.01: one, 0.03: other}, seed=seed)
+    test_runs(tmp_path, "plain", 0.01, (20.0,))
+    (method,) = find_methods(collect(tmp_path))
+    assert method.best_rate == best_value("lr.value", composed("plain", tmp_path)) == 0.01
+    assert method.errors == {0: 20.0}
+
+
 def test_a_search_that_is_missing_or_not_done_is_said(tmp_path: Path) -> None:
     search(tmp_path, "plain", {0.01: 10.0})
     with pytest.raises(UserError, match=r"^lr\.value: its search has no run of this setting in runs_dir"):

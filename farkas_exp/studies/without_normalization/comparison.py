@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from statistics import fmean
 from typing import Any
 
 from farkas_exp.machine.errors import UserError
@@ -63,7 +64,7 @@ class Method:
     @property
     def held_out(self) -> dict[float, float]:
         """The mean error on held-out images by rate, in percent, over all runs, a failed one at chance."""
-        return {rate: sum(map(query.ranked_error, runs)) / len(runs) for rate, runs in self.search.items()}
+        return {rate: fmean(map(query.ranked_error, runs)) for rate, runs in self.search.items()}
 
     @property
     def searched_seeds(self) -> dict[float, frozenset[int]]:
@@ -88,8 +89,7 @@ class Method:
     @property
     def ranks_with(self) -> float | None:
         """The mean test error at the best rate, a failed run at chance: the figure by which methods are ranked."""
-        errors = [query.ranked_error(run) for run in self.at_best]
-        return sum(errors) / len(errors) if errors else None
+        return fmean(map(query.ranked_error, self.at_best)) if self.at_best else None
 
     @property
     def errors(self) -> dict[int, float]:

@@ -9,6 +9,7 @@ runs say nothing, and the ranks are a tie.
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from farkas_exp.machine.output import plural
@@ -35,7 +36,7 @@ class Standing:
     @property
     def mean(self) -> float:
         """The mean error."""
-        return sum(self.errors.values()) / len(self.errors)
+        return fmean(self.errors.values())
 
     @property
     def ranks(self) -> str:
@@ -46,7 +47,7 @@ class Standing:
 def standings(methods: Mapping[str, Errors]) -> list[Standing]:
     """The methods that have runs, the smallest mean error first."""
     known = {name: errors for name, errors in methods.items() if errors}
-    order = sorted(known, key=lambda name: (sum(known[name].values()) / len(known[name]), name))
+    order = sorted(known, key=lambda name: (fmean(known[name].values()), name))
     step = step_of(known)
     pairs = {pair: behind for pair in itertools.combinations(order, 2) if len(behind := differences(known, *pair)) > 1}
     # by the seeds of both: means over other seeds may be in another order
