@@ -71,6 +71,11 @@ def test_every_layer_is_measured_by_the_kinds_of_its_units(name, position):
     assert kinds == expected
 
 
+def test_a_network_without_farkas_layers_has_free_units_alone():
+    model = create_model("resnet18", 10, blocks=(1,), widths=(4,), image_size=8)
+    assert {kind for layer in measure_activity(model, torch.rand(2, 3, 8, 8)) for kind in layer.active} == {"free"}
+
+
 def test_the_appended_units_are_born_dead_where_the_shortcut_is_positive_and_nothing_is_normalized():
     torch.manual_seed(0)
     layers = measure_activity(create_model("farkasnet34"), torch.rand(4, 3, 32, 32))
@@ -142,6 +147,7 @@ def test_a_sample_that_dies_at_any_layer_is_dead():
     assert dead_samples(Chain(SECOND, FIRST), images) == pytest.approx(2 / 3)
     assert dead_samples(Chain(FIRST, SECOND, cutoff=0.3), images) == 1.0
     assert dead_samples(Chain(FIRST, SECOND, cutoff=-1.2), images) == 0.0
+    assert dead_samples(Chain([[0.0], [0.1], [-0.0]]), images) == pytest.approx(2 / 3), "at the cutoff, too"
 
 
 def test_a_sample_lives_while_one_position_of_one_channel_is_active():

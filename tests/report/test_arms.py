@@ -88,7 +88,7 @@ def test_a_failed_run_is_left_out_counted_marked_and_explained(runs: Path) -> No
     assert row["test error (%)"] == "12.50 ± 0.71*"
     assert (row["n"], row["failed"]) == ("2", "1")
     (note,) = [note for note in table.notes if note.startswith("* ResNet18, no BN")]
-    assert "1 of 3 failed" in note
+    assert "1 of 3 failed to train, left out of the mean" in note
     assert f"seed 1: {AT_CHANCE}" in note
 
 
@@ -149,6 +149,7 @@ def test_csv_has_unrounded_numbers_and_the_settings(runs: Path) -> None:
     assert [record["arm"] for record in records] == list(by_label(runs))
     plain = records[1]
     assert float(plain["test_error_sd"]) == pytest.approx(math.sqrt(0.5))
+    assert plain["seeds"] == "0 2", "those of the mean"
     assert (plain["n"], plain["failed"], plain["model.name"], plain["lr.value"]) == ("2", "1", "resnet18", "0.01")
     assert records[3]["test_error_mean"] == ""
     assert "runs_dir" not in plain

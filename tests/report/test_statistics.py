@@ -41,6 +41,7 @@ def test_the_resolution_is_the_smallest_step_between_figures() -> None:
     assert resolution([0.1 + 0.2, 0.3, 1.3]) == pytest.approx(1.0), "rounding is no step"
     assert resolution([2.0, 2.0]) == resolution([]) == 1.0
     assert resolution([12.34, 12.35]) == pytest.approx(0.01)
+    assert resolution([23.85, 23.852, 23.87]) == pytest.approx(0.002), "one of ImageNet's 50000 images"
     assert resolution([10.0, 50.0]) == 1.0, "a gap between two methods is no step"
 
 
@@ -193,6 +194,17 @@ def test_permutations_within_cells_counted_by_hand() -> None:
     assert permutation_test([three, three]) == pytest.approx(1 / 400)
 
 
+def test_cells_with_samples_of_any_size_weigh_alike() -> None:
+    """Gains of -5 or 10 in the first cell, of 6 or -12 in the second: below the observed -5 + 6 lie both with -12."""
+    cells = [([0.0], [0.0, 10.0]), ([0.0, 12.0], [0.0])]
+    assert permutation_test(cells, alternative="greater") == pytest.approx(2 / 3)
+
+
+def test_assignments_that_are_as_extreme_but_for_rounding_count() -> None:
+    """0.1 + 0.2 is more than 0.3 + 0.0 by rounding: four of six sums reach it, not three."""
+    assert permutation_test([([0.1, 0.2], [0.3, 0.0])], alternative="greater") == pytest.approx(4 / 6)
+
+
 def test_labels_are_exchanged_within_a_cell_only() -> None:
     cells = [([1.0, 1.1], [0.0, 0.1]), ([101.0, 101.1], [100.0, 100.1])]
     assert permutation_test(cells) == pytest.approx(1 / 36), "whatever the cells' levels"
@@ -248,6 +260,7 @@ def test_a_paired_test_is_scipys():
     first, second = [1.0, 2.0, 4.0, 3.0], [1.5, 2.1, 4.9, 3.2]
     differences = [b - a for a, b in zip(first, second, strict=True)]
     assert paired_test(differences) == pytest.approx(float(stats.ttest_rel(second, first).pvalue))
+    assert paired_test([-each for each in differences]) == paired_test(differences), "two-sided"
     assert paired_test([0.0, 0.0, 0.0]) == 1.0
     assert paired_test([1.0, 1.0]) == 0.0
     assert paired_test([1.0, 1.0], least_sd=1.0) == pytest.approx(2 * float(stats.t.sf(2**0.5, 1)))

@@ -47,6 +47,13 @@ def test_a_search_on_two_data_sets_is_two_settings(tmp_path):
         best_value("lr.value", asked(tmp_path))
 
 
+def test_another_part_held_out_is_no_other_data(tmp_path):
+    for rate, error, validation in ((0.1, 10.0, 0.1), (0.2, 9.0, 0.2)):
+        for path in searched(tmp_path, rate, error, validation=validation):
+            write_json(RunDirectory(path).environment, {"data": {"fingerprint": f"but for {validation}"}})
+    assert best_value("lr.value", asked(tmp_path)) == 0.2
+
+
 def test_the_best_value_is_that_of_the_same_setting_and_of_equal_ones_the_smaller(tmp_path):
     searched(tmp_path, 0.1, 10.0, 14.0)
     searched(tmp_path, 0.01, 12.0, 12.0)
@@ -162,6 +169,7 @@ def test_the_command_lists_the_best_and_how_to_go_on(tmp_path, capsys):
         ({0.01: 9.0, 0.03: 5.0, 0.1: 3.0}, 0.3),
         ({0.01: 9.0, 0.03: 3.0, 0.1: 5.0}, 0.03),  # in the middle: nothing is left to search
         ({0.01: 9.0, 0.1: 3.0}, 1.0),
+        ({0.025: 3.0, 0.05: 5.0, 0.1: 9.0}, 0.0125),
         ({0.1: 3.0}, 0.1),
     ],
 )
@@ -191,6 +199,14 @@ def test_beyond_first_trains_the_seeds_that_a_value_at_an_end_lacks(tmp_path, se
             best_value("lr.value", asks, beyond=True)
     else:
         assert best_value("lr.value", asks, beyond=True) == wanted
+
+
+def test_of_two_keys_searched_together_none_is_extended_by_the_seeds_of_a_value(tmp_path):
+    for rate, momentum, count in ((0.1, 0.9, 3), (0.3, 0.9, 3), (0.3, 0.5, 1)):
+        searched(tmp_path, rate, *[5.0 + rate] * count, optimizer__momentum=momentum)
+    asks = asked(tmp_path, "${beyond:lr.value}", optimizer__momentum="${best:optimizer.momentum}")
+    with pytest.raises(UserError, match="settings lack seeds that others have"):
+        best_value("lr.value", asks, beyond=True)
 
 
 def test_the_way_on_names_choices_and_one_share_of_held_out_images(tmp_path, capsys):

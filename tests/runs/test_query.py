@@ -25,6 +25,7 @@ from farkas_exp.runs.query import (
     filter_keys,
     fingerprint,
     has_failed,
+    is_plain,
     not_among,
     number,
     outcome,
@@ -111,6 +112,7 @@ def test_settings_without_an_effect_make_no_difference_and_those_with_one_do():
     assert not same(farkas, {**farkas, "aggregation": {"name": "mean"}})
     other = {**plain, "model": {"name": "of another version"}}
     assert not same(other, {**other, "aggregation": {"name": "mean"}}), "nobody knows whether it has Farkas layers"
+    assert (is_plain("resnet18"), is_plain("farkasnet18"), is_plain("of another version")) == (True, False, False)
     none, batch = {"name": "none", "position": "before"}, {"name": "batch", "position": "before"}
     assert same({**plain, "normalization": {"name": "none"}}, {**plain, "normalization": none})
     assert not same({**plain, "normalization": {"name": "batch"}}, {**plain, "normalization": batch})
@@ -125,14 +127,14 @@ def test_settings_without_an_effect_make_no_difference_and_those_with_one_do():
 
 def test_only_settings_with_an_effect_are_told_apart():
     sgd = settings("resnet18", optimizer__name="sgd", optimizer__momentum=0.5)
-    adam = settings("mlp", optimizer__name="adam", model__depth=3)
+    adam = settings("mlp", optimizer__name="adam", optimizer__momentum=0.3, model__depth=3)
     differ = different_settings({"sgd": sgd, "adam": adam, "third": settings("mlp")})
     assert differ["sgd"]["optimizer.momentum"] == 0.5
     assert differ["adam"]["model.depth"] == 3
     assert not {"optimizer.momentum", "optimizer.nesterov"} & differ["adam"].keys()
     assert not {"model.depth", "model.blocks"} & differ["sgd"].keys()
     assert set(settings_in_full(sgd)) == set(settings_in_full(adam)) == set(default_settings())
-    assert settings_in_full(adam)["optimizer.momentum"] == 0.9
+    assert settings_in_full(adam)["optimizer.momentum"] == 0.9, "what has no effect is at its default"
 
 
 def test_an_option_that_a_choice_brings_has_an_effect_with_it_alone():
@@ -229,6 +231,8 @@ def test_a_setting_without_effect_chooses_no_part_of_the_seeds():
     other = dataclasses.replace(run(config=settings("farkasnet18", aggregation__name="sum")), identity="other")
     assert selected([by_sum, by_mean, other], {"aggregation.name": ("mean",)}) == [by_sum, by_mean]
     assert selected([by_sum, by_mean, other], {"aggregation.name": ("sum",)}) == [by_sum, by_mean, other]
+    chosen = {"seed": ("0",), "aggregation.name": ("sum",)}
+    assert selected([by_sum, by_mean, other], chosen) == [by_sum, other], "of the seeds that were chosen before"
 
 
 def test_a_failed_run_counts_as_a_guess_among_the_classes_of_its_data(tmp_path, capsys):

@@ -11,7 +11,13 @@ from farkas_exp.runs import collect
 from farkas_exp.studies.without_normalization import crossed
 from farkas_exp.studies.without_normalization.arms import CHOSEN
 from farkas_exp.studies.without_normalization.comparison import report as compared
-from farkas_exp.studies.without_normalization.ranking import ranks_figure, ranks_table, standings, told_apart
+from farkas_exp.studies.without_normalization.ranking import (
+    ranks_figure,
+    ranks_table,
+    standings,
+    step_of,
+    told_apart,
+)
 from tests.made_runs import make_run, settings
 
 
@@ -48,6 +54,7 @@ def test_equal_differences_of_a_few_runs_are_no_certainty() -> None:
     found = standings({"first": by_seed(1.0, 1.5), "second": by_seed(1.5, 2.0)})
     assert [each.ranks for each in found] == ["1 – 2", "1 – 2"]
     assert found[1].behind.low == pytest.approx(0.5 - 12.706 * 0.5 / 2**0.5, abs=0.001), "as the test: t of one degree"
+    assert step_of({"far": by_seed(80.0, 90.0), "near": by_seed(1.0, 1.25)}) == 0.25, "whoever made it"
 
 
 def test_methods_with_other_seeds_are_ranked_by_those_they_have_in_common() -> None:
@@ -57,12 +64,17 @@ def test_methods_with_other_seeds_are_ranked_by_those_they_have_in_common() -> N
     assert found == {"better": "1", "worse": "2"}
     assert "Not all methods have the same seeds" in ranks_table(errors, "ranks").notes[-1]
     assert len(ranks_table({name: by_seed(1.0, 2.0) for name in "ab"}, "ranks").notes) == 2
+    few = {"twice": by_seed(20.0, 21.0), "often": by_seed(11.0, 12.0, 10.0, 12.0)}
+    assert [(row[0].lines, row[4].lines) for row in ranks_table(few, "ranks").rows] == [
+        (("often",), ("4",)), (("twice",), ("2",)),
+    ], "by the mean, not by the sum"  # fmt: skip
 
 
 def test_pairs_without_two_seeds_in_common_are_counted() -> None:
-    errors = {"a": by_seed(10.0, 10.1, 10.2), "b": by_seed(50.0, 50.2, 50.1), "c": {7: 90.0, 8: 91.0}}
-    note = ranks_table(errors, "ranks").notes[0]
+    errors = {"a": by_seed(10.0, 10.1, 10.2), "b": by_seed(50.0, 50.2, 50.1), "c": {2: 90.0, 7: 91.0, 8: 90.5}}
+    note, *_, seeds = ranks_table(errors, "ranks").notes
     assert "Holm's correction for 1 pair; 2 more have fewer than two seeds in common;" in note
+    assert seeds.startswith("Not all methods have the same seeds"), "as many, but others"
     assert [each.ranks for each in standings(errors)] == ["1 – 2", "2 – 3", "1 – 3"]
 
 
@@ -122,6 +134,7 @@ def test_methods_and_initializations_are_crossed_each_pair_at_its_own_rate(tmp_p
     make_run(tmp_path, pair("plain", "He", 0.1, 0.0), seed=2, state="failed", result={"test_error": None})
     make_run(tmp_path, pair("BN", "He", 0.1, 0.2), test_error=3.0)
     make_run(tmp_path, pair("plain", "He", 0.1, 0.2), seed=1, test_error=4.0)
+    make_run(tmp_path, pair("plain", "He", 0.01, 0.0), test_error=1.0)  # not its own rate
     report = crossed.report(collect(tmp_path), ARMS)
     notes = " ".join(report.tables[0].notes)
     assert "Setting: dataset digits, 4 epochs, batches of 128." in notes
@@ -132,6 +145,7 @@ def test_methods_and_initializations_are_crossed_each_pair_at_its_own_rate(tmp_p
     assert rows["plain"][0].lines == ("20.00 ± 0.00", "lr 0.01, n = 2")
     assert rows["plain"][1].lines == (f"{(2 + 2 + 90) / 3:.2f} ± {88 / 3**0.5:.2f}", "lr 0.1, n = 3, 1 failed")
     assert [cell.lines for cell in rows["BN"]] == [("–",), ("–",)]
+    assert [(each["n"], each["failed"]) for each in report.tables[0].records] == [(2, 0), (3, 1), (0, 0)]
     assert [table.name for table in report.tables[1:]] == ["initializations_ranks"]
 
 
@@ -140,6 +154,7 @@ def test_a_gain_is_over_the_first_method_with_the_same_initialization() -> None:
         "plain, default": by_seed(60.0, 70.0, 80.0, 74.0), "plain, He": by_seed(2.0, 3.0, 1.0, 2.5),
         "BN, default": by_seed(2.0, 12.2, 22.0, 16.0), "BN, He": by_seed(1.0, 4.0, 1.5),
         "GN, He": by_seed(1.0), "GN, default": {7: 1.0, 8: 2.0},
+        "plain, LSUV": by_seed(1.0, 1.5), "BN, LSUV": by_seed(0.5, 1.0),
     }  # fmt: skip
     order = [f"{method}, {init}" for method in ("plain", "BN", "GN") for init in ("default", "He", "LSUV")]
     table = crossed.gains_table(errors, order)
@@ -147,17 +162,19 @@ def test_a_gain_is_over_the_first_method_with_the_same_initialization() -> None:
     bn, gn = table.rows
     assert (bn[1].lines[0], bn[1].marker) == ("+57.95", "*"), "far, and by the same with each seed"
     assert (bn[2].lines[0], bn[2].marker) == ("-0.17", ""), "seeds of both alone: 1, -1, -0.5"
-    assert [each.lines for each in (bn[3], *gn[1:])] == [("–",)] * 4, "fewer than two seeds in common"
-    default, he = table.records
+    assert (bn[3].lines[0], bn[3].marker) == ("+0.50", ""), "one step between errors, twice, is no certainty"
+    assert [each.lines for each in gn[1:]] == [("–",)] * 3, "fewer than two seeds in common"
+    default, he, _ = table.records
     assert (default["n"], he["n"], default["told_apart"], he["told_apart"]) == (4, 3, True, False)
     half = 4.303 * math.sqrt(13 / 12 / 3)  # Student's t of 2 degrees of freedom, a variance of 13/12
     assert he["gain_low"] == pytest.approx(-1 / 6 - half, abs=1e-3)
-    assert "correction for 2 pairs" in table.notes[0]
+    assert "correction for 3 pairs" in table.notes[0]
 
 
 def test_the_comparison_says_whose_best_rate_lies_at_an_end(tmp_path: Path) -> None:
-    for rate, error in ((0.01, 5.0), (0.1, 3.0)):
-        make_run(tmp_path, pair("plain", "He", rate, 0.2), test_error=error)
+    make_run(tmp_path, pair("plain", "He", 0.1, 0.2), test_error=3.0)
+    assert "at an end" not in " ".join(compared(collect(tmp_path), ARMS).tables[0].notes), "one rate is no grid"
+    make_run(tmp_path, pair("plain", "He", 0.01, 0.2), test_error=5.0)
     notes = " ".join(compared(collect(tmp_path), ARMS).tables[0].notes)
     assert "The best rate lies at an end of its grid: plain, He. A" in notes
     make_run(tmp_path, pair("plain", "He", 1.0, 0.2), test_error=50.0)

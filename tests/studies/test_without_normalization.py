@@ -20,6 +20,7 @@ from farkas_exp.studies.without_normalization.arms import CHOSEN
 from farkas_exp.studies.without_normalization.comparison import (
     Method,
     comparison_table,
+    rates_figure,
     report,
     shared_setting,
     transformers_report,
@@ -96,6 +97,7 @@ def test_equal_rates_are_equal_in_the_table_as_in_the_search_whatever_the_order_
     (method,) = find_methods(collect(tmp_path))
     assert method.best_rate == best_value("lr.value", composed("plain", tmp_path)) == 0.01
     assert method.errors == {0: 20.0}
+    assert len(report(collect(tmp_path), ARMS).tables) == 1, "one method has no ranks"
 
 
 def test_a_search_that_is_missing_or_not_done_is_said(tmp_path: Path) -> None:
@@ -118,6 +120,7 @@ def test_the_table_has_each_method_at_its_own_rate_and_its_capacity(tmp_path: Pa
     config = method_settings("Farkas sum", 0.01, 0.0)
     make_run(tmp_path, config, seed=1, state="failed", test_error=90.0, reason="loss", result={"test_error": None})
     make_run(tmp_path, config, seed=2, state="running", epoch=1)
+    make_run(tmp_path, method_settings("plain", 0.03, 0.0), state="interrupted", epoch=1)
     table = comparison_table(find_methods(collect(tmp_path)))
     shown = {row[0].lines[0]: [cell.lines[0] for cell in row[1:8]] for row in table.rows}
     assert list(shown) == ["BN", "Farkas sum", "plain"]  # by test error
@@ -127,7 +130,8 @@ def test_the_table_has_each_method_at_its_own_rate_and_its_capacity(tmp_path: Pa
     assert shown["plain"] == ["0.03", "87.00", "–", "0", "0", "–", "–"]  # never trains
     notes = " ".join(table.notes)
     assert "Left out, runs on the test set at a rate that is not the best: 2." in notes
-    assert "Runs that have no result yet: 1." in notes
+    assert "Runs that have no result yet: 2." in notes
+    assert [record["ranks_with"] for record in table.records] == [4.0, 52.0, None], "at the best rate alone"
     assert table.records[1]["held_out_error_at_0.1"] == 60.0
 
 
@@ -144,6 +148,26 @@ def test_a_range_of_usable_rates_inside_of_the_grid_has_its_own_capacity(tmp_pat
     table = comparison_table(find_methods(collect(tmp_path)))
     assert [cell.lines for cell in table.rows[0][6:8]] == [("0.03 – 0.1",), ("3.33",)], "no lower bound"
     assert table.records[0]["capacity_is_lower_bound"] is False
+    search(tmp_path, "plain", dict(zip(RATES, (8.0, 7.0, 4.0, 60.0), strict=True)))
+    assert find_methods(collect(tmp_path))[0].usable == [0.01, 0.03, 0.1], "down to the smallest rate"
+
+
+def test_methods_without_a_test_follow_by_their_held_out_error_and_those_without_a_search_come_last(
+    tmp_path: Path,
+) -> None:
+    search(tmp_path, "plain", {0.1: 20.0})
+    search(tmp_path, "Farkas sum", {0.1: 30.0})
+    make_run(tmp_path, method_settings("BN", 0.1, 0.2), state="interrupted", epoch=1)
+    assert [method.name for method in find_methods(collect(tmp_path))] == ["plain", "Farkas sum", "BN"]
+
+
+def test_the_picture_marks_the_best_rate_the_usable_ones_and_those_at_which_any_run_failed(tmp_path: Path) -> None:
+    search(tmp_path, "BN", {0.01: 60.0, 0.03: 7.0, 0.1: 5.0, 0.3: 10.0})
+    search(tmp_path, "BN", {0.01: 60.0, 0.03: 7.0, 0.1: 5.0, 0.3: None}, seed=1)
+    _, _, failed, best, usable = rates_figure(find_methods(collect(tmp_path))).axes[0].get_lines()
+    assert (failed.get_marker(), [*failed.get_xdata()], [*failed.get_ydata()]) == ("x", [0.3], [50.0])
+    assert (best.get_marker(), [*best.get_xdata()], [*best.get_ydata()]) == ("o", [0.1], [5.0])
+    assert [*usable.get_xdata()] == pytest.approx([0.03, 0.1], rel=0.02)
 
 
 @pytest.mark.parametrize(
@@ -185,6 +209,8 @@ def test_a_part_of_the_runs_is_rendered_with_its_picture(tmp_path: Path) -> None
     assert any(
         "unequal seeds" in note and note.endswith(": BN.") for note in report(collect(tmp_path), ARMS).tables[0].notes
     )
+    search(tmp_path, "plain", {0.03: 70.0}, seed=1)
+    assert any(note.endswith(": BN; plain.") for note in report(collect(tmp_path), ARMS).tables[0].notes), "one each"
 
 
 def test_other_runs_are_left_out_and_two_budgets_are_not_mixed(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ test of their number.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import fmean
 
 import numpy as np
 
@@ -106,7 +107,7 @@ class Contrast:
     @property
     def gain(self) -> float:
         """By how much the mean error of the better network is smaller."""
-        return float(np.mean(self.worse) - np.mean(self.better))
+        return fmean(self.worse) - fmean(self.better)
 
     def interval(self, confidence: float = 1 - LEVEL) -> Interval | None:
         """Welch's interval of the gain; None with a single run on a side."""

@@ -112,6 +112,7 @@ def test_a_contrast_holds_the_errors_of_both_and_a_failed_run_at_chance():
     made = contrast(arm(run(10.0), run(1.0, "failed"), run(3.0, "running")), arm(run(4.0), run(6.0)), where="here")
     assert (made.where, made.worse, made.better, made.gain) == ("here", (10.0, 90.0), (4.0, 6.0), 45.0)
     assert made.failures == Failures(("arm", "arm"), 1, 2, 0, 2)
+    assert cell((10.1, 11.5, 10.8), (10.8, 11.5, 10.1)).gain == 0, "rounding is no gain"
     assert contrast(arm(run(3.0, "running")), arm(run(4.0))) is None
     assert contrast(arm(run(4.0)), arm(run(3.0, "running"))) is None
 
