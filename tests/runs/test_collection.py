@@ -57,6 +57,16 @@ def test_of_two_folders_of_a_run_that_with_the_result_counts(tmp_path):
     for path, name in ((made, "a"), (done, "b")):  # neither is named as the run is
         path.parent.rename(tmp_path / f"{name}-{path.parent.name}")
     assert [record.state for record in survey(tmp_path).records] == ["finished"]
+    make_run(tmp_path, settings(epochs=3), state="interrupted")
+    assert [record.state for record in survey(tmp_path).records] == ["interrupted"], "it has its name"
+
+
+def test_runs_of_one_name_and_other_settings_are_no_copies_and_seeds_follow_by_their_size(tmp_path):
+    made = [make_run(tmp_path, settings(batch_size=size), seed=seed) for size in (64, 128) for seed in (2, 10)]
+    found = survey(tmp_path)
+    assert len({record.slug for record in found.records}) == 1, "what this test is about"
+    assert ({record.path for record in found.records}, found.unreadable) == ({*made}, [])
+    assert [record.seed for record in found.records] == [2, 10, 2, 10]
 
 
 def test_runs_of_one_seed_on_different_data_both_count(tmp_path):

@@ -48,6 +48,17 @@ def test_resuming_keeps_the_rows_of_the_checkpointed_epochs_only(tmp_path: Path)
     assert [p.name for p in tmp_path.iterdir()] == ["m.jsonl"]
 
 
+@pytest.mark.parametrize("damaged", ['{"epoch": 2, "x', "[2]", "", "null"])
+def test_rows_count_up_to_the_first_that_is_damaged_and_the_last_with_its_line_end(
+    tmp_path: Path, damaged: str
+) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_text(f'{{"epoch": 1}}\n{damaged}\n{{"epoch": 3}}\n')
+    assert read_rows(path) == [{"epoch": 1}]
+    path.write_text('{"epoch": 1}\n{"epoch": 2}')
+    assert read_rows(path) == [{"epoch": 1}], "the next row is written in its place"
+
+
 def test_sparse_rows_are_cut_by_epoch_not_by_line(tmp_path: Path) -> None:
     path = tmp_path / "diagnostics.jsonl"
     path.write_text("".join(json.dumps({"epoch": epoch}) + "\n" for epoch in (1, 10, 100)))

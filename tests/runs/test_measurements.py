@@ -72,6 +72,7 @@ def test_other_settings_are_measured_anew_with_all_that_was_there(tmp_path):
     rows = measured(asked)
     assert [rows[epoch]["settings"]["images"] for epoch in (0, 3)] == [16, 8]
     assert {"layers", "grad_norm", "ntk_norm"} <= set(rows[3])
+    assert sorted(rows[3]["measures"]) == ["activity", "grad_norm", "ntk"], "each once"
 
 
 def test_a_finished_run_whose_measurements_are_there_is_skipped_without_torch(tmp_path):
@@ -122,12 +123,14 @@ def test_other_data_are_not_measured(tmp_path):
     assert not open_run(made).diagnostics.exists()
 
 
-def test_a_failed_run_is_measured_at_its_beginning(tmp_path):
+def test_a_failed_run_is_measured_at_its_beginning_and_before_its_last_epoch(tmp_path):
     failing = {**TINY, "init": {"name": "zero"}, "failure": {"epochs": 2}}
     made = config(tmp_path, **failing)
     assert execution.execute(made).status == runs.FAILED
+    outcome = execution.execute(config(tmp_path, **failing, diagnostics={"epochs": [1], "images": 8}))
+    assert outcome.note.endswith("measured now: epoch 1 (activity)")
     outcome = execution.execute(config(tmp_path, **failing, diagnostics={"epochs": [0, 1, 2], "images": 8}))
-    assert "measured now: epoch 0 (activity); epoch 1 (activity); not measured: epoch 2 (activity)" in outcome.note
+    assert "measured now: epoch 0 (activity); not measured: epoch 2 (activity)" in outcome.note
 
 
 def test_an_interrupted_run_that_is_past_the_epoch_says_so_and_measures_its_beginning(

@@ -99,6 +99,16 @@ def test_damaged_runs_are_listed_and_counted_whatever_is_asked_for(folder, capsy
     assert document["count"] == {"damaged": 2, "failed": 1}
 
 
+def test_a_run_counts_once_with_its_result_though_its_last_state_is_older(folder, capsys):
+    """A kill right after the result: the state is one epoch behind. A damaged result is listed as that alone."""
+    (done,) = [r for r in runs.collect(folder) if r.state == "finished"]
+    write_state(RunDirectory(done.path), "running", epoch=9, epochs=10, test_error=30.0)
+    lines = listed(capsys, f"runs_dir={folder}", "state=finished")
+    assert lines[1].split()[:3] == ["finished", "10/10", "12.50"]
+    RunDirectory(done.path).result.write_text("{")
+    assert listed(capsys, f"runs_dir={folder}")[-1].startswith("5 runs: 2 interrupted, 1 crashed, 1 damaged, 1 failed")
+
+
 def test_a_copy_of_a_run_is_no_further_run(folder, capsys):
     path = running(folder).path
     shutil.copytree(path, folder / "copied" / "seed_0")
