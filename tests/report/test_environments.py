@@ -42,7 +42,8 @@ def test_versions_devices_and_processes_are_counted_and_the_rows_that_mix_them_n
 
 
 def test_only_the_starts_whose_epochs_count_are_compared(tmp_path: Path) -> None:
-    started(tmp_path, {"torch": "2.6.0"}, {"torch": "2.7.0", "epoch": 2}, {"torch": "2.7.1", "epoch": 1}, {"epoch": 1})
+    again = {"torch": "2.7.0", "epoch": 2, "step": 3}, {"torch": "2.7.1", "epoch": 1, "step": 5}
+    started(tmp_path, {"torch": "2.6.0"}, *again, {"epoch": 1, "step": 4})
     assert "torch 2.15.0 (1 run), 2.6.0 (1 run). Mixed within: ResNet18" in note(tmp_path)
     started(tmp_path, {"torch": "2.6.0"}, {"epoch": 2}, {})  # failed, and trained afresh
     assert note(tmp_path) == ""

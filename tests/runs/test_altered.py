@@ -95,13 +95,13 @@ def test_a_changed_result_or_that_of_another_run_is_named_and_made_again(folder,
     assert read_json(run.result) == before
 
 
-@pytest.mark.parametrize("change", ["other run", "changed", "too long"])
+@pytest.mark.parametrize("change", ["other run", "train_loss", "test_error", "too long"])
 def test_metrics_that_are_not_those_of_the_result_are_named_and_not_drawn(folder, capsys, change):
     run, rows = run_of(folder), run_of(folder).metrics.read_text().splitlines(keepends=True)
     if change == "other run":
         shutil.copy(run_of(folder, 1).metrics, run.metrics)
     else:
-        extra = json.dumps(json.loads(rows[-1]) | ({"epoch": 3} if change == "too long" else {"train_loss": 0.0}))
+        extra = json.dumps(json.loads(rows[-1]) | ({"epoch": 3} if change == "too long" else {change: 0.0}))
         run.metrics.write_text("".join(rows if change == "too long" else rows[:-1]) + extra + "\n")
     (record,) = [record for record in survey(folder).records if record.seed == 0]
     assert (record.state, record.metrics()) == (runs.INTERRUPTED, [])
