@@ -3,10 +3,11 @@
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 
-from farkas_exp.runs import read_json, survey
+from farkas_exp.runs import RunDirectory, read_json, survey, write_json
 from farkas_exp.runs.query import fingerprint, ranked_error
 from scripts.records import main
 from tests.made_runs import make_run, settings
@@ -117,9 +118,13 @@ def test_a_run_is_restored_whole_or_not_at_all(kept, tmp_path, monkeypatch, caps
     assert "is there, without a run.json; move it away" in capsys.readouterr().err
 
 
-def test_another_outcome_of_a_run_that_is_there_is_named(kept, tmp_path, capsys):
+@pytest.mark.parametrize("is_there", [False, True])
+def test_another_outcome_of_a_run_that_is_there_is_named(kept, tmp_path, capsys, is_there):
     (path,) = (tmp_path / "runs").glob("farkas*/seed_0/result.json")
+    result = read_json(path)
     path.unlink()
+    if is_there:
+        write_json(path, result | {"test_error": 7.0})
     assert records("restore", kept, tmp_path / "runs") == 0
     shown = capsys.readouterr().out
     assert shown.startswith(f"0 runs made in {tmp_path / 'runs'}, 3 were there\n")
@@ -228,6 +233,18 @@ def test_a_failed_run_ranks_at_chance_among_its_own_classes_once_it_is_restored(
     assert (ranked_error(again), fingerprint(again)) == (75.0, "f")
 
 
+@pytest.mark.parametrize("under_way", [False, True])
+def test_an_unfinished_run_is_restored_with_the_error_of_its_last_epoch(tmp_path, under_way):
+    rows = [{"epoch": epoch, "test_error": error} for epoch, error in ((1, 60.0), (2, 40.0))]
+    made = make_run(tmp_path / "runs", settings("resnet34", epochs=5), state="running", epoch=2, rows=rows)
+    with RunDirectory(made).locked() if under_way else nullcontext():
+        assert records("keep", tmp_path / "runs", tmp_path / "kept.jsonl") == 0
+    assert ('"running"' in (tmp_path / "kept.jsonl").read_text()) == under_way
+    assert records("restore", tmp_path / "kept.jsonl", tmp_path / "again") == 0
+    (again,) = survey(tmp_path / "again").records
+    assert (again.state, again.epoch, again.progress["test_error"]) == ("interrupted", 2, 40.0)
+
+
 def test_runs_of_an_older_version_are_kept(tmp_path):
     old = ROOT / "tests" / "fixtures" / "runs_0_1"
     assert records("keep", old, tmp_path / "old.jsonl") == 0
@@ -248,7 +265,7 @@ def test_a_run_twice_in_a_file_is_refused(kept, tmp_path, capsys):
 
 def test_the_same_runs_of_two_files_are_compared(kept, tmp_path, capsys):
     first = json.loads(kept.read_text().splitlines()[0])
-    made = {"one": [60.0, 61.0, None], "two": [63.0, 60.0, 90.0]}
+    made = {"one": [63.0, 60.0, None], "two": [60.0, 61.0, 90.0]}
     for name, errors in made.items():
         lines = [
             {
@@ -261,10 +278,10 @@ def test_the_same_runs_of_two_files_are_compared(kept, tmp_path, capsys):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert records("compare", tmp_path / "one.jsonl", tmp_path / "two.jsonl") == 0
     shown = capsys.readouterr().out
-    assert "| 0 | 60.00 | 63.00 | +3.00 |" in shown
-    assert "| 1 | 61.00 | 60.00 | -1.00 |" in shown
+    assert "| 0 | 63.00 | 60.00 | -3.00 |" in shown
+    assert "| 1 | 60.00 | 61.00 | +1.00 |" in shown
     assert "| 2 | failed | 90.00 | – |" in shown
-    assert "2 differences: mean +1.00, standard deviation 2.83, largest 3.00 points." in shown
+    assert "2 differences: mean -1.00, standard deviation 2.83, largest 3.00 points." in shown
     assert shown.rstrip().endswith("1.58."), "the root of (9 + 1) / 2 / 2"
 
 

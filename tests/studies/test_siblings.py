@@ -1,5 +1,6 @@
 import io
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -217,10 +218,12 @@ def test_what_was_not_measured_after_the_last_epoch_is_not_shown_as_that_and_is_
     for seed, last in enumerate((4, 1)):
         rows = [{"epoch": 0, "loss": 2.0}, {"epoch": last, "loss": 1.0}]
         make_run(tmp_path, settings("mlp", epochs=4), seed=seed, diagnostics=rows)
+    make_run(tmp_path, settings("mlp", epochs=4), seed=2, state="failed", diagnostics=[{"epoch": 0, "loss": 50.0}])
     (table,) = local_minima_mlp(collect(tmp_path)).tables
     (shown,) = [row for row in table.rows if row[0].lines[0] == "default"]
     cells = dict(zip(table.columns, shown, strict=True))
-    assert cells["loss, before"].lines[0] == "2.0000 ± 0.0000"
+    assert (cells["loss, before"].lines[0], cells["loss, before"].marker) == ("2.0000 ± 0.0000", "")
+    assert (cells["n"].lines, cells["failed"].lines) == (("2",), ("1",))
     assert cells["loss, after"].lines[:2] == ("1.0000", "n = 1")
     (record,) = [each for each in table.records if each["arm"] == "default"]
     assert {key: value for key, value in record.items() if key.endswith(" n")} == {"loss, after n": 1}
@@ -251,16 +254,20 @@ def test_the_end_of_a_failed_run_is_its_last_measurement_and_of_another_one_that
         found[run.state] = [at_end("loss", last)(run) for last in (False, True)]
     assert found["failed"] == [3.0, 1.0]
     assert found["finished"] == pytest.approx([3.0, float("nan")], nan_ok=True)
+    make_run(tmp_path / "late", settings("mlp", epochs=4), diagnostics=rows[1:])
+    (late,) = collect(tmp_path / "late")
+    assert math.isnan(at_end("loss", last=False)(late)), "it was not measured before its training"
 
 
 def test_a_row_whose_runs_all_failed_keeps_what_was_measured_of_them(tmp_path):
     made = settings("mlp", init__name="bias_uniform", init__bias=50.0, epochs=4)
     row, result = {"epoch": 0, "loss": 51.4, "grad_norm": 378.0, "hessian_min": -430.0}, {"test_error": None}
-    make_run(tmp_path, made, state="failed", reason="loss is not finite", result=result, diagnostics=[row])
+    for seed, rows in enumerate(([row], [])):
+        make_run(tmp_path, made, seed=seed, state="failed", reason="loss", result=result, diagnostics=rows)
     (table,) = local_minima_mlp(collect(tmp_path)).tables
     (shown,) = [row for row in table.rows if row[0].lines[0] == "biases in U(-50, 50)"]
     cells = dict(zip(table.columns, shown, strict=True))
-    assert cells["loss, before"].lines == ("51.4000", "paper 51.445")
+    assert cells["loss, before"].lines == ("51.4000", "n = 1", "paper 51.445")
     assert cells["loss, before"].marker == "*"
     assert cells["loss, after"].lines == ("–", "paper 2.3153")  # it was measured before its training only
     assert "are those of the failed runs" in " ".join(table.notes)
