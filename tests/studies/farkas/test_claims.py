@@ -243,10 +243,21 @@ def test_c_compares_the_first_epoch_also_of_runs_under_way(
         ((8.0, 8.1, 8.2), (7.0, 7.1, 7.2), (None,) * 3, NOT_SUPPORTED),
         ((8.0, 8.1, 8.2), (None, None, 8.1), (None,) * 3, NOT_ENOUGH),
         ((8.0, 8.1, 8.2), (8.1, 9.0, 9.9), (None,) * 3, NOT_ENOUGH),
+        ((8.0, 8.1, 8.2), (9.0, 9.2, 9.4), (None,) * 3, NOT_ENOUGH),
         ((8.0, 8.1), (None,) * 2, (None,) * 2, NOT_ENOUGH),
         ((8.0, 8.1, 8.2), (), (None,) * 3, NOT_ENOUGH),
     ],
-    ids=["fail", "lose by 2", "lose by 0.2", "win", "fail sometimes", "about 1", "two runs", "no medium"],
+    ids=[
+        "fail",
+        "lose by 2",
+        "lose by 0.2",
+        "win",
+        "fail sometimes",
+        "about 1",
+        "certainly, by about 1",
+        "two runs",
+        "no medium",
+    ],
 )
 def test_d_asks_that_the_larger_rates_fail_or_lose_by_a_margin(
     tmp_path: Path, small: Any, medium: Any, large: Any, verdict: str
