@@ -93,6 +93,22 @@ def test_the_maps_hold_means_over_seeds_and_gaps_where_no_run_is(moons: Path) ->
     assert "mean over n = 1–2 seeds" in figure.get_supxlabel()
 
 
+def test_in_a_map_a_failed_run_counts_as_chance_and_one_under_way_or_on_held_out_images_not_at_all(
+    tmp_path: Path,
+) -> None:
+    narrow(tmp_path, "plain", 2, 4, 10.0, (0.0, 0.0))
+    (done,) = collect(tmp_path)
+    make_run(tmp_path, done.config, seed=1, state="failed", reason="chance", test_error=70.0)
+    make_run(tmp_path, done.config, seed=2, state="interrupted")
+    for depth in (2, 20):
+        held_out = {"dataset": {**done.config["dataset"], "validation": 0.2}}
+        make_run(tmp_path, done.config | held_out | {"model": {**done.config["model"], "depth": depth}}, test_error=1.0)
+    (grid,) = grids(collect(tmp_path))
+    assert [run.seed for run in grid.runs[2, 4]] == [0, 1]
+    assert grid.values("accuracy", [2], [4]).tolist() == [[(90 + 50) / 2]]
+    assert grid.values("train_accuracy", [2], [4]).tolist() == [[(95 + 50) / 2]]
+
+
 def test_the_maps_have_a_table_and_files(moons: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = deep_narrow_table(grids(collect(moons)))
     assert table.columns == ("", "plain", "batch norm", "Farkas, sum", "Farkas, mean")

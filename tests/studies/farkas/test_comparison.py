@@ -143,6 +143,7 @@ def test_a_comparison_counts_over_its_cells():
     assert both.failures == Failures(("a", "b"), 2, 6, 4, 8)
     assert (both.runs, both.least_runs) == (10, 2)
     assert both.p == permutation_test([(ONE.worse, ONE.better), (TWO.worse, TWO.better)])
+    assert cell((10.0,), (5.0, 6.0)).least_runs == cell((10.0, 11.0), (5.0,)).least_runs == 1
     assert both.p < 0.5
     nothing = Comparison(())
     assert (nothing.p, nothing.failures, nothing.least_runs, nothing.runs) == (None, None, 0, 0)
