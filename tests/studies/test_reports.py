@@ -11,7 +11,7 @@ import pytest
 from farkas_exp.machine.files import write_text
 from farkas_exp.report.command import main, render_experiment
 from farkas_exp.report.kinds import Kind, Kinds, kinds_table
-from farkas_exp.report.maps import Grid, deep_narrow_figure, deep_narrow_table
+from farkas_exp.report.maps import Grid, deep_narrow_figure, deep_narrow_table, deep_narrow_table
 from farkas_exp.report.maps import grids as grids_of
 from farkas_exp.runs import RunRecord, collect
 from farkas_exp.studies.deep_narrow.report import KINDS
@@ -107,6 +107,18 @@ def test_in_a_map_a_failed_run_counts_as_chance_and_one_under_way_or_on_held_out
     assert [run.seed for run in grid.runs[2, 4]] == [0, 1]
     assert grid.values("accuracy", [2], [4]).tolist() == [[(90 + 50) / 2]]
     assert grid.values("train_accuracy", [2], [4]).tolist() == [[(95 + 50) / 2]]
+    assert [record["n"] for record in deep_narrow_table([grid]).records] == [2]
+
+
+def test_of_several_settings_the_one_with_most_places_is_mapped(tmp_path: Path) -> None:
+    narrow(tmp_path, "plain", 2, 4, 10.0, (0.0, 0.0))
+    narrow(tmp_path, "plain", 20, 4, 10.0, (0.0, 0.0))
+    (done, _) = collect(tmp_path)
+    for seed in range(3):
+        make_run(tmp_path, done.config | {"batch_size": 64}, seed=seed, test_error=1.0)
+    (grid,), notes = grids_of(collect(tmp_path), KINDS)
+    assert [len(runs) for runs in grid.runs.values()] == [1, 1]
+    assert notes == ["Left out, runs in other settings: 3; choose one with KEY=VALUE."]
 
 
 def test_the_maps_have_a_table_and_files(moons: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from farkas_exp.report.command import main
+from farkas_exp.report.statistics import Interval
 from farkas_exp.studies.farkas.claims import CLAIMS, NOT_ENOUGH, NOT_SUPPORTED, SUPPORTED, Finding
-from farkas_exp.studies.farkas.claims_table import verdict_lines
+from farkas_exp.studies.farkas.claims_table import claims_tables, verdict_lines
+from farkas_exp.studies.farkas.comparison import Failures
 from tests.markup import check_latex
 from tests.paper_cells import as_the_paper_says, make_cifar
 
@@ -50,6 +52,21 @@ def test_a_table_ends_on_a_line_for_each_decided_claim_and_one_for_the_others(
     assert b == f"Claim (b) supported, not in the paper's setting: {statements['b']}"
     assert g.startswith("Claim (g) not supported, not in the paper's setting: ")
     assert others == "Claims of the paper without enough runs: 8 of 11."
+
+
+def test_a_row_and_a_record_hold_the_figures_of_the_finding() -> None:
+    failures = Failures(("A", "B"), 2, 5, 1, 4)
+    found = Finding(SUPPORTED, "", Interval(2.0, 1.0, 4.0, 0.9), 0.01, failures, runs=9, setting="epochs 2")
+    (table,) = claims_tables([(CLAIMS[0], found)])
+    assert [each.lines for each in table.rows[0][1:]] == [
+        (SUPPORTED, "not in the paper's setting"), ("+2.00 [+1.00, +4.00]",), ("0.01",),
+        ("2/5, 1/4", f"p {failures.p:.3g}"), ("9",),
+    ]  # fmt: skip
+    figures = {
+        "estimate": 2.0, "low": 1.0, "high": 4.0, "confidence": 0.9, "p": 0.01, "runs": 9, "failed_worse": 2,
+        "runs_worse": 5, "failed_better": 1, "runs_better": 4, "p_failed": failures.p,
+    }  # fmt: skip
+    assert figures.items() <= table.records[0].items()
 
 
 def test_lines_of_claims_in_the_papers_setting_and_of_none_decided() -> None:
