@@ -11,7 +11,7 @@ import pytest
 from farkas_exp.machine.files import write_text
 from farkas_exp.report.command import main, render_experiment
 from farkas_exp.report.kinds import Kind, Kinds, kinds_table
-from farkas_exp.report.maps import Grid, deep_narrow_figure, deep_narrow_table, deep_narrow_table
+from farkas_exp.report.maps import Grid, deep_narrow_figure, deep_narrow_table
 from farkas_exp.report.maps import grids as grids_of
 from farkas_exp.runs import RunRecord, collect
 from farkas_exp.studies.deep_narrow.report import KINDS
