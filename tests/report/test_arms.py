@@ -127,6 +127,17 @@ def test_seeds_that_follow_each_other_are_a_range(tmp_path: Path) -> None:
     assert "6 of 6 failed to train; there is no mean (seeds 0, 1, 8 to 11: diverged)" in table.notes[-1]
 
 
+def test_each_evaluation_set_has_a_column_of_its_own(tmp_path: Path) -> None:
+    make_run(tmp_path, settings("resnet18"), test_error=10.0)
+    held_out = {"test_error": None, "validation_error": 20.0}
+    make_run(tmp_path, settings("resnet34", dataset__validation=0.1), result=held_out)
+    table = arms_table(group_arms(collect(tmp_path)))
+    shown = [(row["test error (%)"], row["validation error (%)"]) for row in rows_of(table).values()]
+    assert shown == [("10.00", "–"), ("–", "20.00")]
+    only = arms_table(group_arms([run for run in collect(tmp_path) if run.evaluated_on == "validation"]))
+    assert [column for column in only.columns if "error" in column] == ["validation error (%)", "train error (%)"]
+
+
 def test_no_column_for_the_unfinished_where_all_is_finished(tmp_path: Path) -> None:
     make_run(tmp_path, settings(epochs=3))
     assert "not finished" not in arms_table(group_arms(collect(tmp_path))).columns

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from farkas_exp.registry import NETWORKS
 from farkas_exp.report.command import main
 from farkas_exp.report.tables import to_csv, to_latex
-from farkas_exp.runs import RunDirectory, collect
+from farkas_exp.runs import RunDirectory, RunRecord, collect, write_json
 from farkas_exp.runs.query import outcome
 from farkas_exp.studies.farkas.filling import deviations, fill, required_settings
 from farkas_exp.studies.farkas.paper import FIGURE5, FIXUP_RATES, TABLE3_MINI, TABLES, PaperTable
@@ -205,6 +206,7 @@ def test_what_was_narrowed_is_said(tmp_path: Path) -> None:
         assert part in notes
     assert "Runs in a cell: 0 to 1 (paper: 3); 15 of 16 cells have none." in notes
     assert text_of(tmp_path, "table1", "resnet18", "batch") == ("7.00 (1)", "paper 7.01"), "no difference on other data"
+    assert {each["difference"] for each in paper_table(fill(TABLES["table1"], collect(tmp_path))).records} == {None}
 
 
 def test_the_papers_setting_has_no_such_note(tmp_path: Path) -> None:
@@ -226,6 +228,50 @@ def test_two_settings_never_stand_in_one_table(tmp_path: Path) -> None:
     assert any(note.startswith("Left out: 3 runs in another setting (epochs 20)") for note in notes)
     short = [record for record in collect(tmp_path) if record.epochs == 20]
     assert {c.model for c in fill(TABLES["table1"], short).runs} == {"resnet18", "resnet50", "resnet101"}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        pytest.param([("resnet18", 20)], [("resnet18", 200, "running")], id="the paper's own needs a result"),
+        pytest.param([("resnet18", 20), ("resnet34", 20)], [("resnet18", 50)], id="most cells"),
+        pytest.param([("resnet18", 50)], [("resnet18", 20), ("resnet34", 20, "running")], id="that have results"),
+    ],
+)  # fmt: skip
+def test_of_several_settings_fills_the_table(first: list[Any], second: list[Any]) -> None:
+    records = []
+    for model, epochs, *state in (*second, *first):
+        made, name = cell_settings(find("table1", model, "batch"), epochs=epochs), f"{model} {epochs}"
+        records.append(RunRecord(Path(name), name, "", 0, made, (*state, "finished")[0], epochs, epochs, {}))
+    filled = fill(TABLES["table1"], records)
+    assert {run.epochs for runs in filled.runs.values() for run in runs} == {first[0][1]}
+    assert [count for _, count in filled.left_out] == [len(second)]
+
+
+def test_runs_on_other_data_neither_fill_the_table_nor_stand_below_it(tmp_path: Path) -> None:
+    def made(data: str, model: str, seed: int, lr: float | None = None) -> Path:
+        own = cell_settings(find("table1", model, "batch"))
+        path = make_run(tmp_path, own | ({"lr": {**own["lr"], "value": lr}} if lr else {}), seed=seed)
+        write_json(RunDirectory(path).environment, {"data": {"fingerprint": data}})
+        return path
+
+    kept = {made("b", "resnet18", 1), made("b", "resnet34", 0)}
+    control, *_ = made("b", "resnet18", 1, lr=0.7), made("a", "resnet18", 0), made("a", "resnet18", 0, lr=0.7)
+    filled = fill(TABLES["table1"], collect(tmp_path))
+    assert {run.path for runs in filled.runs.values() for run in runs} == kept
+    assert filled.left_out == (({"data": "a"}, 1),)
+    assert [run.path for run in filled.others] == [control]
+
+
+def test_errors_on_held_out_images_and_of_normalized_inputs_or_another_affine_fill_no_cell(tmp_path: Path) -> None:
+    own = cell_settings(find("table1", "resnet18", "batch"))
+    held_out = make_run(tmp_path, own | {"dataset": {**own["dataset"], "validation": 0.1}})
+    make_run(tmp_path, settings("mlp", dataset__validation=0.1))
+    make_run(tmp_path, own | {"dataset": {**own["dataset"], "normalize": True}})
+    make_run(tmp_path, own | {"normalization": {"name": "batch", "affine": not NETWORKS["resnet18"].affine}})
+    filled = fill(TABLES["table1"], collect(tmp_path))
+    assert not filled.runs
+    assert [run.path for run in filled.held_out] == [held_out]
 
 
 def test_runs_of_its_networks_that_no_cell_takes_are_counted(tmp_path: Path) -> None:
