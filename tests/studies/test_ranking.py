@@ -11,13 +11,7 @@ from farkas_exp.runs import collect
 from farkas_exp.studies.without_normalization import crossed
 from farkas_exp.studies.without_normalization.arms import CHOSEN
 from farkas_exp.studies.without_normalization.comparison import report as compared
-from farkas_exp.studies.without_normalization.ranking import (
-    ranks_figure,
-    ranks_table,
-    standings,
-    step_of,
-    told_apart,
-)
+from farkas_exp.studies.without_normalization.ranking import ranks_figure, ranks_table, standings, step_of, told_apart
 from tests.made_runs import make_run, settings
 
 
