@@ -49,7 +49,9 @@ def test_a_sweep_tells_apart_all_but_what_is_done_and_names_what_needs_a_hand(ca
         " 1 file error, 1 refused"
     )
     status = summarize([Outcome(status, f"<{status}>") for status in OUTCOMES], 1.0, [])
-    named = re.findall(r"<(.*)>", capsys.readouterr().out)
+    out = capsys.readouterr().out
+    named = re.findall(r"<(.*)>", out)
+    assert out.startswith("\n9 runs in 1.0 s: "), "one was passed over"
     assert (status, named) == (1, [BUSY, LOST, runs.CRASHED, DISK, REFUSED])
 
 
@@ -104,6 +106,8 @@ def test_the_best_of_a_search_is_that_of_a_setting_not_of_a_lucky_seed(tmp_path)
     assert best_line(tmp_path) == "Best error on held-out images: 4.50 % with lr=0.2 (mean of 2 seeds)"
     record_outcome(tmp_path, 4, ["lr=0.3", "seed=0"], Outcome(runs.FINISHED, "runs/4", ""), 2.0)
     assert best_line(tmp_path) == "Best error on held-out images: 2.00 % with lr=0.3 (in runs/4)"
+    record_outcome(tmp_path, 5, ["lr=0.4", "seed=0"], Outcome(runs.FINISHED, "runs/5", ""), 0.0)
+    assert best_line(tmp_path) == "Best error on held-out images: 0.00 % with lr=0.4 (in runs/5)"
 
 
 def test_the_best_of_seeds_alone_names_no_setting(tmp_path):

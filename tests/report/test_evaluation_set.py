@@ -65,6 +65,19 @@ def test_records_of_older_versions_are_read_under_the_right_name(tmp_path, capsy
     assert {(line["test_error"], line["validation_error"]) for line in lines} == {(20.0, None), (None, 12.5)}
 
 
+def test_the_objective_of_a_search_is_the_held_out_error_or_chance_and_never_a_test_error(tmp_path):
+    held_out, tested = config(tmp_path, dataset={"validation": 0.1}), config(tmp_path)
+    done, failed, begun = (
+        make_run(tmp_path, settings(dataset__validation=0.1), seed=seed, state=state, test_error=error)
+        for seed, (state, error) in enumerate((("finished", 12.5), ("failed", 95.0), ("interrupted", 1.0)))
+    )
+    cases = {("finished", done): 12.5, ("failed", failed): 90.0, ("interrupted", begun): None}
+    cases |= {("skipped", done): 12.5, ("skipped", failed): 90.0, ("skipped", begun): None}
+    for (status_of, path), wanted in cases.items():
+        outcome = outcomes.Outcome(status_of, str(path))
+        assert (planned.objective(held_out, outcome), planned.objective(tested, outcome)) == (wanted, None)
+
+
 def test_a_run_of_an_older_version_goes_on_under_the_right_name(tmp_path):
     made = config(tmp_path, epochs=2, dataset={"validation": 0.2}, **SMALL)
     run = open_run(made)
