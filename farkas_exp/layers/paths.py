@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 
 _FUSED: ContextVar[bool] = ContextVar("farkas_exp_fused", default=True)
 
@@ -32,13 +33,14 @@ def has_hooks(module: nn.Module) -> bool:
 
 
 def fused_allowed() -> bool:
-    """Whether fused code paths may be used: not within `torch.func`, which does not see through them.
+    """Whether fused code paths may be used: not within `torch.func` or forward-mode AD, which do not see through them.
 
     Nor under `torch.compile`, which fuses the plain formulas itself; not every version of it can trace a `ContextVar`.
     """
     if torch.compiler.is_compiling():
         return False
-    return _FUSED.get() and not torch._C._are_functorch_transforms_active()
+    seen_through = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    return _FUSED.get() and not seen_through
 
 
 def allow_tf32(allowed: bool) -> None:
