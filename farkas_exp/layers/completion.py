@@ -34,8 +34,12 @@ class FarkasCompletion(nn.Module):
         super().__init__()
         check_outputs(channels)
         self.outputs, self.rule, self.dim = channels, rule or FarkasRule(), dim
-        bound = self.rule.bound(self.coefficients()[1])
-        self.bias = nn.Parameter(torch.tensor([max(0.0, float(bound))]))  # below the bound it would have no gradient
+        self.bias = nn.Parameter(torch.empty(1))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start with a bias of 0, or at its bound, below which it would have no gradient."""
+        nn.init.constant_(self.bias, max(0.0, float(self.rule.bound(self.coefficients()[1]))))
 
     def coefficients(self) -> tuple[float | Tensor, float | Tensor]:
         """The common coefficient a_j, and lambda_m."""

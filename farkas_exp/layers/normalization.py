@@ -43,17 +43,34 @@ def group_norm(
     return torch.cat(parts, dim=1)
 
 
-class GroupNorm(nn.Module):
+class _Affine(nn.Module):
+    """A normalization that may have a weight and a bias, (C,)."""
+
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
+
+    def _add(self, channels: int | None, *names: str) -> None:
+        """Add parameters by name, of values that `reset_parameters` sets; without `channels`, None."""
+        for name in names:
+            self.register_parameter(name, None if channels is None else nn.Parameter(torch.empty(channels)))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start with a weight of 1 and a bias of 0."""
+        for name, value in (("weight", 1.0), ("bias", 0.0)):
+            parameter = self._parameters.get(name)
+            if parameter is not None:
+                nn.init.constant_(parameter, value)
+
+
+class GroupNorm(_Affine):
     """`group_norm` as a module, for any number of channels; `affine` adds a weight and a bias of shape (C,)."""
 
     def __init__(self, groups: int, channels: int, affine: bool = False, eps: float = 1e-5) -> None:
         super().__init__()
         assert 1 <= groups <= channels
         self.groups, self.channels, self.eps = groups, channels, eps
-        self.weight: nn.Parameter | None
-        self.bias: nn.Parameter | None
-        self.register_parameter("weight", nn.Parameter(torch.ones(channels)) if affine else None)
-        self.register_parameter("bias", nn.Parameter(torch.zeros(channels)) if affine else None)
+        self._add(channels if affine else None, "weight", "bias")
 
     def forward(self, input: Tensor) -> Tensor:
         return group_norm(input, self.groups, self.weight, self.bias, self.eps, self.channels)
@@ -88,28 +105,29 @@ def _per_channel(values: Tensor, input: Tensor) -> Tensor:
     return values.view(-1, *[1] * (input.dim() - 2))
 
 
-class RMSNorm(nn.Module):
+class RMSNorm(_Affine):
     """`rms_norm` as a module; `affine` adds a weight of shape (C,), and no bias."""
 
     def __init__(self, channels: int, affine: bool = False) -> None:
         super().__init__()
-        self.weight: nn.Parameter | None
-        self.register_parameter("weight", nn.Parameter(torch.ones(channels)) if affine else None)
+        self._add(channels if affine else None, "weight")
 
     def forward(self, input: Tensor) -> Tensor:
         return rms_norm(input, self.weight)
 
 
-class DynamicTanh(nn.Module):
+class DynamicTanh(_Affine):
     """`dynamic_tanh` as a module, its alpha trained from `alpha` on; `affine` adds a weight and a bias, (C,)."""
 
     def __init__(self, channels: int, affine: bool = False, alpha: float = 0.5) -> None:
         super().__init__()
-        self.alpha = nn.Parameter(torch.tensor(alpha))
-        self.weight: nn.Parameter | None
-        self.bias: nn.Parameter | None
-        self.register_parameter("weight", nn.Parameter(torch.ones(channels)) if affine else None)
-        self.register_parameter("bias", nn.Parameter(torch.zeros(channels)) if affine else None)
+        self.start, self.alpha = alpha, nn.Parameter(torch.empty(()))
+        self._add(channels if affine else None, "weight", "bias")
+
+    def reset_parameters(self) -> None:
+        """Start with the given alpha, a weight of 1 and a bias of 0."""
+        super().reset_parameters()
+        nn.init.constant_(self.alpha, self.start)
 
     def forward(self, input: Tensor) -> Tensor:
         return dynamic_tanh(input, self.alpha, self.weight, self.bias)
@@ -162,4 +180,9 @@ def build_normalization(config: NormalizationConfig, channels: int, spatial: boo
             f"normalization.name: {config.name} needs images; for a network of linear layers choose from:"
             f" {', '.join(others)}"
         )
-    return entry.build(channels, config, spatial)
+    built = entry.build(channels, config, spatial)
+    if not isinstance(built, nn.Module):
+        raise UserError(
+            f"normalization.name: {config.name}: its builder has to return a module, not {type(built).__name__}"
+        )
+    return built

@@ -98,11 +98,17 @@ class VisionTransformer(nn.Module):
             raise UserError(f"model.width: {width} is too narrow for {plan.name}; give its MLPs at least 2 units")
         kit, self.patch, self.count = plan.kit, patch, (plan.image_size // patch) ** 2
         self.embedding = nn.Linear(plan.in_channels * patch**2, width)
-        self.places = nn.Parameter(torch.randn(self.count, width) * POSITION_STD)
+        self.places = nn.Parameter(torch.empty(self.count, width))
+        self.reset_parameters()
         blocks = [(AttentionBlock(kit, width, heads, self.count), MLPBlock(kit, width, hidden)) for _ in range(depth)]
         self.blocks = nn.Sequential(*(block for pair in blocks for block in pair))
         self.norm = kit.norm(width, spatial=False)
         self.classifier = plan.classifier(width)
+
+    def reset_parameters(self) -> None:
+        """Draw the places anew."""
+        with torch.no_grad():
+            self.places.normal_().mul_(POSITION_STD)
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) images to (N, num_classes) logits."""

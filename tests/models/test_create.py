@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 import torch
+from torch import nn
 
-from farkas_exp import create_model
+from farkas_exp import convert, create_model
 from farkas_exp.config.schema import InitConfig, ModelConfig
 from farkas_exp.initialization.apply import initialize
 from farkas_exp.machine.errors import UserError
@@ -78,3 +79,35 @@ def test_what_cannot_be_built_names_its_key(name, options, message):
     """Options that a network does not have, and positions: of all networks in test_catalogue.py."""
     with pytest.raises(UserError, match=message):
         create_model(name, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "normalization"),
+    [("resnet18", "dyt"), ("resnet18", "group"), ("resnet18", "rms"), ("farkas_mlp", "batch"), ("farkas_vit", "layer")],
+)
+def test_what_is_made_without_memory_is_filled_by_reset_parameters(name, normalization):
+    sizes = {"blocks": (1,), "widths": (8,)} if name == "resnet18" else {"depth": 1, "width": 8}
+    options = {**sizes, "image_size": 8, "normalization": {"name": normalization, "affine": True}}
+    with torch.device("meta"):
+        empty = create_model(name, **options)
+    empty.to_empty(device="cpu")
+    for value in (*empty.parameters(), *empty.buffers()):
+        value.data.fill_(7)
+    torch.manual_seed(0)
+    made = create_model(name, **options)
+    for module in empty.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    drawn = {name for name, value in made.named_parameters() if value.unique().numel() > 1}
+    for name, value in made.state_dict().items():
+        found = empty.state_dict()[name]
+        assert found.abs().max() < 5 if name in drawn else torch.equal(found, value), name
+
+
+def test_a_completion_made_without_memory_is_filled_by_reset_parameters():
+    network = convert(nn.Sequential(nn.Conv2d(4, 4, 1, groups=2), nn.ReLU()), margin=0.5).network
+    (bias,) = (value for name, value in network.named_parameters() if "completion" in name)
+    start = bias.clone()
+    nn.init.constant_(bias, 7)
+    network.get_submodule("completion__1").reset_parameters()
+    assert torch.equal(bias, start)
