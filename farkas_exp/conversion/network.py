@@ -120,7 +120,8 @@ def convert(
             a forward decides by chance in Python, such as which layers to skip, is decided once.
         rule: of the Farkas layers, without a cutoff: each activation has its own.
         normalization: what becomes of a normalization between a layer and its activation: `after` the activation (its
-            running statistics begin anew); `remove` all, batch norm folded into the layer as it evaluates; or `keep`.
+            running statistics begin anew); `remove` all of PyTorch's and of this package, batch norm folded into the
+            layer as it evaluates; or `keep`.
         options: fields of the rule, such as `aggregation="mean"`.
 
     Raises:
@@ -141,6 +142,9 @@ def convert(
         done = _as_a_whole(model, wanted, "")
     except Untraceable as error:
         done = _by_parts(model, wanted, "", str(error))
+    if normalization == "remove":
+        kept = [name for name, module in done.network.named_modules() if isinstance(module, NORMS)]
+        done.notes += [f"{name}: not removed, in a part that cannot be traced" for name in kept]
     return replace(done, notes=notes + done.notes)
 
 

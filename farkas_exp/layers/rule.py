@@ -50,6 +50,8 @@ class FarkasRule:
             raise UserError(f"rule: expected a FarkasRule, or its fields (aggregation='mean', ...), got {rule!r}")
         names = [field.name for field in fields(cls)]
         for key in options:
+            if key in _NO_OPTIONS:
+                raise UserError(f"{key}: a Farkas layer has no such option: {_NO_OPTIONS[key]}")
             if key not in names:
                 raise unknown(key, key, names)
         return replace(rule, **options) if rule else cls(**options)
@@ -86,6 +88,14 @@ class FarkasRule:
     def bound(self, lambda_m: float | Tensor) -> float | Tensor:
         """The least value of lambda^T b / lambda_m: max(c, c / lambda_m) + margin."""
         return (self.cutoff / lambda_m if self.cutoff > 0 else self.cutoff) + self.margin
+
+
+_NO_OPTIONS = {
+    "bias": "it always has a bias, whose last entry keeps a unit active",
+    "groups": "its filters see all channels, since the last one is the aggregate of the others",
+    "padding_mode": "it pads with zeros; pad before it, with padding=0",
+}
+"""What PyTorch's layers have, and a Farkas layer has not."""
 
 
 def check_outputs(outputs: int) -> None:

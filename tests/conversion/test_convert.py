@@ -231,6 +231,25 @@ def test_a_normalization_that_no_layer_can_take_over_is_left_out():
         assert conversion.network(torch.rand(2, 3, 8)).shape == (2, 3, 6)
 
 
+class Watching(nn.Module):
+    """Its forward looks at values, which no trace can."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.norm = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+        self.block = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.ReLU())
+
+    def forward(self, images):
+        maps = self.norm(self.layer(images))
+        return self.block(maps) if maps.sum() > 0 else maps
+
+
+def test_a_normalization_that_could_not_be_removed_is_named():
+    conversion = convert(Watching(), normalization="remove")
+    assert conversion.notes[1:] == ["norm: not removed, in a part that cannot be traced"]
+    assert len(convert(Watching()).notes) == 1
+
+
 class Counted(nn.Module):
     def __init__(self):
         super().__init__()

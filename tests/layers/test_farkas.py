@@ -296,8 +296,17 @@ def test_fewer_than_two_outputs_is_an_error_that_says_why(outputs):
 def test_other_wrong_arguments():
     with pytest.raises(UserError, match=r"aggregation.name: unknown 'men'; did you mean 'mean'"):
         FarkasLinear(3, 4, aggregation="men")
-    with pytest.raises(UserError, match=r"groups: unknown 'groups'; choose from: aggregation, cutoff, learn_lambda, m"):
-        FarkasConv2d(4, 4, 3, groups=2)
+    with pytest.raises(
+        UserError, match=r"stride: unknown 'stride'; choose from: aggregation, cutoff, learn_lambda, mar"
+    ):
+        FarkasLinear(4, 4, stride=2)
+    for option, why in (
+        ("groups", "its filters see all"),
+        ("bias", "it always has"),
+        ("padding_mode", "it pads with z"),
+    ):
+        with pytest.raises(UserError, match=f"^{option}: a Farkas layer has no such option: {why}"):
+            FarkasConv2d(4, 4, 3, **{option: None})
     with pytest.raises(ValueError, match=r"aggregation.margin: -0.1 is out of range"):
         FarkasConv2d(3, 4, 3, margin=-0.1)
     for kernel in ((3,), (3, 3, 3)):
