@@ -86,12 +86,15 @@ class Registry(Generic[E]):
         """Add an entry: its builder, or "module:function", and the other fields of the entry.
 
         Raises:
-            ValueError: the name is taken, or it or an option's cannot stand in a command.
+            ValueError: the name is taken, it or an option's cannot stand in a command, or facts contradict each other.
         """
         import_module(self._catalogue)  # returns at once if this call comes from there
         if not re.fullmatch(r"[A-Za-z_][\w.-]*", str(name)):
             raise ValueError(f"{self.key}: {name!r} is no name: a letter, then letters, digits, '_', '-' and '.'")
-        for key in facts.get("options", ()):
+        options = facts.get("options", {})
+        if not isinstance(options, Mapping):
+            raise ValueError(f"{self.key}: {name}: its options are a mapping to their defaults, not {options!r}")
+        for key in options:
             if not key.isidentifier() or iskeyword(key) or key == "name":
                 raise ValueError(f"{self.key}: {name} cannot have an option {key!r}; call it by another word")
         if name in self._entries:
@@ -193,6 +196,10 @@ class Network(Entry):
     scalars: bool = False
     authors: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if not set(self.positions) <= {"after", "before", "branch"}:
+            raise ValueError(f"model.name: {self.name}: its positions are some of ('after', 'before', 'branch')")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Normalization(Entry):
@@ -244,6 +251,16 @@ class Initialization(Entry):
     scales: bool = False
 
     def __post_init__(self) -> None:
+        given = ("generator", "images", "labels", "twin", "gain", "bias", *self.options)
+        wrong = [repr(name) for name in self.needs if name not in given]
+        if isinstance(self.needs, str) or wrong:
+            needed = ", ".join(wrong) or "a tuple of names"
+            raise ValueError(f"init.name: {self.name} needs {needed}; choose from: {', '.join(given)}")
+        idle = [key for key in self.options if key not in self.needs]
+        if idle:
+            raise ValueError(
+                f"init.name: {self.name} has the option {idle[0]}, which it does not need: add it to `needs`"
+            )
         own = {name: None for name in self.needs if name in ("gain", "bias")}
         every = dict.fromkeys(("last_scale", "last_depth_exponent", "classifier_std"))
         object.__setattr__(self, "options", {**every, **own, **self.options})

@@ -14,6 +14,7 @@ from torch import nn
 import farkas_exp
 from farkas_exp import create_model, initialize, registry
 from farkas_exp.config import parse
+from farkas_exp.config.extensions import extras
 from farkas_exp.config.identity import identify
 from farkas_exp.config.options import option
 from farkas_exp.layers.rule import FarkasRule
@@ -218,6 +219,39 @@ def test_a_network_from_outside_is_built_with_every_part_from_outside(registered
         create_model("outside", depth=3)
     with pytest.raises(UserError, match=r"init.gain: 1.0 does nothing here; it needs .*constant"):
         initialize(model, "zero", gain=1.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "facts", "message"),
+    [
+        (INITIALIZATIONS, {"needs": ("glow",)}, "init.name: own needs 'glow'; choose from: generator, images, "),
+        (INITIALIZATIONS, {"needs": "gain"}, "init.name: own needs .*; choose from: generator, images, labels, twin"),
+        (INITIALIZATIONS, {"options": {"glow": 0.1}}, "init.name: own has the option glow, which it does not need"),
+        (NORMALIZATIONS, {"options": ["polish"]}, r"normalization.name: own: its options are a mapping .* not \['pol"),
+        (NETWORKS, {"positions": "after"}, "model.name: own: its positions are some of"),
+    ],
+)
+def test_facts_that_contradict_each_other_are_refused(registered, kind, facts, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        registered(kind, "own", "math:hypot", **facts)
+    assert "own" not in kind
+
+
+@pytest.mark.parametrize(("kind", "options"), [(NORMALIZATIONS, {"groups": 3}), (NORMALIZATIONS, {"affine": True})])
+def test_a_default_of_the_schema_is_not_another_one_for_a_choice(registered, kind, options):
+    (key,), group = options, kind.key.removesuffix(".name")
+    registered(kind, "own", "math:hypot", options=options)
+    with pytest.raises(UserError, match=f"^{group}.{key}: own gives it a default, and the group's own is"):
+        extras(group)
+    registered(kind, "other", "math:hypot", options={key: None})
+    del kind._entries["own"]
+    assert key not in extras(group)
+
+
+def test_a_normalization_is_a_module(registered):
+    registered(NORMALIZATIONS, "lost", lambda channels, config, spatial: None)
+    with pytest.raises(UserError, match=r"^normalization.name: lost: its builder has to return a module, not NoneType"):
+        create_model("mlp", depth=1, width=2, normalization="lost")
 
 
 @pytest.mark.parametrize("coefficient", [0.0, -1.0, float("nan"), float("inf")])

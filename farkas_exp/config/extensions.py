@@ -21,6 +21,10 @@ from farkas_exp.registry import Registry
 S = TypeVar("S")
 
 
+_COMPLETED = ("model", "dataset")
+"""Groups in which null stands for a choice's own default."""
+
+
 @dataclass(frozen=True)
 class Extra:
     """A key that the choices `names` of a group bring: its field, and the type of its values."""
@@ -41,7 +45,8 @@ def extras(group: str) -> dict[str, Extra]:
     """The keys of a group that its schema lacks, by name.
 
     Raises:
-        UserError: two choices declare the same key differently, or a default is out of range or does not show its type.
+        UserError: two choices declare the same key differently, one gives another default to a key of the schema, or a
+            default is out of range or does not show its type.
     """
     entries = registries().get(group)
     return {} if entries is None else _extras(group, tuple(entries))
@@ -54,6 +59,11 @@ def _extras(group: str, names: tuple[str, ...]) -> dict[str, Extra]:
     for name in names:  # passed in, since the registry may grow
         for key, given in entries[name].options.items():
             if key in known:
+                if given is not None and (group not in _COMPLETED or known[key].default is not None):
+                    raise UserError(
+                        f"{group}.{key}: {name} gives it a default, and the group's own is {known[key].default!r}; list"
+                        " it with None, or call the option by another word"
+                    )
                 continue
             made = given if isinstance(given, dataclasses.Field) else option(given)
             before = found.get(key)

@@ -54,7 +54,9 @@ def _check(arrays: Arrays, entry: Dataset) -> None:
 
     require(isinstance(arrays, Arrays), f"Arrays, not {type(arrays).__name__}")
     names, dtype = arrays.class_names, torch.uint8 if entry.pixels else torch.float32
-    require(len(set(names)) == len(names) > 1, f"two or more classes of different names, not {names}")
+    texts = all(isinstance(name, str) for name in names)
+    require(texts and len(set(names)) == len(names) > 1, f"two or more classes of different names, not {names}")
+    require(entry.classes in (None, len(names)), f"{entry.classes} classes, as registered, not {names}")
     sets = {"train": (arrays.train_images, arrays.train_labels), "test": (arrays.test_images, arrays.test_labels)}
     for name, (images, labels) in sets.items():
         require(

@@ -105,6 +105,8 @@ def render_experiment(experiment: str, runs_dir: Path, paths: Sequence[Path]) ->
 
 def _show(report: Report, request: Request, found: Runs, records: Sequence[RunRecord]) -> list[Path]:
     """Show a report of these runs, with what is not among them and where they were not trained alike."""
+    if not isinstance(report, Report):
+        raise UserError(f"report: {request.what} has to return a Report, not {type(report).__name__}")
     said = (not_among(records, request.filters), found.left_out and f"{found.left_out}.", environment_note(records))
     notes = [note for note in said if note]
     return show(report, request.folder, request.formats, sys.stdout, notes, records)

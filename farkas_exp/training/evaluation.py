@@ -7,13 +7,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from farkas_exp.data.base import Batch
+from farkas_exp.machine.errors import UserError
 from farkas_exp.training.metrics import Metric, means
 from farkas_exp.training.precision import computing_in
 
 
 def counted(loss: Tensor, metrics: Sequence[Metric], logits: Tensor, labels: Tensor) -> Tensor:
     """The summed loss and metrics of a batch, as one vector."""
-    return torch.stack([loss, *(metric.count(logits, labels).to(loss.dtype) for metric in metrics)])
+    sums = [loss]
+    for metric in metrics:
+        count = metric.count(logits, labels)
+        if not isinstance(count, Tensor) or count.dim():
+            got = f"one of {tuple(count.shape)}" if isinstance(count, Tensor) else f"a {type(count).__name__}"
+            raise UserError(f"metric {metric.name}: it has to return its sum over the images as a tensor (), not {got}")
+        sums.append(count.to(loss.dtype))
+    return torch.stack(sums)
 
 
 @torch.no_grad()

@@ -89,13 +89,20 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, lr: float) -> tor
     """The optimizer for `model`; its fused form, which does one pass over the parameters.
 
     Raises:
-        UserError: the optimizer does not train every parameter.
+        UserError: there is nothing to train, or the optimizer does not train every parameter, or not by its group.
     """
     entry = OPTIMIZERS[config.name]
     groups = parameter_groups(model, config.weight_decay, config.decay, config.scalars)
+    if not groups:
+        raise UserError("model: it has no parameters to train")
     optimizer: torch.optim.Optimizer = entry.build(
         hidden_apart(groups, model) if entry.matrices else groups, lr, config, True
     )
+    if not all("lr_scale" in group for group in getattr(optimizer, "param_groups", [{}])):
+        raise UserError(
+            f"optimizer.name: {config.name}: its builder has to return an optimizer of the parameter groups that it is"
+            " given, which have their own decay and share of the rate"
+        )
     # Muon has matrices in the memory of the parameters
     kept = {parameter.data_ptr() for group in optimizer.param_groups for parameter in group["params"]}
     lost = sum(parameter.data_ptr() not in kept for group in groups for parameter in group["params"])

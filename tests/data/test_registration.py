@@ -74,6 +74,8 @@ def test_its_options_are_its_own_in_check_and_identity(tmp_path, stripes):
     ("changes", "message"),
     [
         ({"class_names": ("a", "a")}, "two or more classes of different names"),
+        ({"class_names": (0, 1)}, "two or more classes of different names"),
+        ({"class_names": ("a", "b", "c")}, "2 classes, as registered, not"),
         ({"train_images": torch.zeros(4, 2, 2, 1)}, "train images .* and torch.uint8"),
         ({"test_images": torch.zeros(4, 3, 3, 1, dtype=torch.uint8)}, r"test images .* not \(4, 3, 3, 1\)"),
         ({"test_images": torch.zeros(0, 2, 2, 1, dtype=torch.uint8), "test_labels": torch.zeros(0).long()},
@@ -88,7 +90,7 @@ def test_what_a_loader_must_not_return_is_one_line(monkeypatch, changes, message
     images, labels = torch.zeros(4, 2, 2, 1, dtype=torch.uint8), torch.tensor([0, 1, 0, 1])
     arrays = replace(Arrays("own", ("a", "b"), images, labels, images, labels), **changes)
     monkeypatch.setattr(DATASETS, "_entries", dict(DATASETS._entries))
-    DATASETS.register("own", lambda *_: arrays)
+    DATASETS.register("own", lambda *_: arrays, classes=2)
     with pytest.raises(UserError, match=f"^dataset.name: own: its loader has to return {message}"):
         build_data(DatasetConfig("own"), NO_AUGMENTATION, Batching(1, 0))
 

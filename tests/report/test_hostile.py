@@ -311,3 +311,11 @@ def test_a_report_at_the_same_time_does_not_disturb(tmp_path: Path) -> None:
         (out / name).mkdir()
     assert command.main([f"runs_dir={tmp_path}", f"out={out}", "format=md,png"]) == 0
     assert {path.name for path in out.iterdir() if path.is_file()} == {"arms.md", "arms.png"}
+
+
+def test_a_report_from_outside_that_returns_none_is_one_line(tmp_path, monkeypatch, capfd):
+    make_run(tmp_path, settings("resnet18", epochs=3))
+    monkeypatch.setattr(REPORTS, "_entries", dict(REPORTS._entries))
+    REPORTS.register("forgetful", lambda runs: None, summary="nothing")
+    assert command.main(["forgetful", f"runs_dir={tmp_path}"]) == 2
+    assert capfd.readouterr().err == "error: report: forgetful has to return a Report, not NoneType\n"

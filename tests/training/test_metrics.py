@@ -5,10 +5,12 @@ import torch
 
 from farkas_exp import runs
 from farkas_exp.launch import execution
+from farkas_exp.machine.errors import UserError
 from farkas_exp.report.arms import arm_record, group_arms
 from farkas_exp.runs import checkpoint, open_run, read_json, read_rows
 from farkas_exp.runs.wandb import WandbMirror
 from farkas_exp.training import metrics
+from farkas_exp.training.evaluation import counted
 from farkas_exp.training.trainer import TrainerState
 from tests.configs import config
 
@@ -50,6 +52,16 @@ def test_a_metric_from_outside_is_one_function(tmp_path, monkeypatch):
     assert arm_record(arm)["test_right_mean"] == rows[-1]["test_right"]
     with pytest.raises(ValueError, match="'right' is registered already"):
         metrics.metric("right")(right)
+
+
+@pytest.mark.parametrize(
+    ("given", "got"),
+    [(lambda right: right, r"one of \(2,\)"), (lambda right: 1.0, "a float"), (lambda right: None, "a No")],
+)
+def test_a_metric_that_returns_no_sum_is_named(given, got):
+    own = metrics.Metric("own", lambda logits, labels: given(logits.argmax(1) == labels), False, lambda info: True)
+    with pytest.raises(UserError, match=rf"^metric own: it has to return its sum .* as a tensor \(\), not {got}"):
+        counted(torch.zeros(()), [own], torch.zeros(2, 3), torch.zeros(2).long())
 
 
 def test_the_top_five_errors_by_hand():

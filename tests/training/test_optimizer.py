@@ -149,8 +149,23 @@ def test_rates_on_the_device_are_changed_in_place_and_saved_as_numbers(name):
     assert all(type(group["lr"]) is float and not group.get("capturable") for group in optimizer.param_groups)
 
 
-def test_an_optimizer_that_loses_parameters_is_refused(monkeypatch):
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (lambda groups, lr: torch.optim.SGD(groups[:1], lr=lr), "own leaves 2 of the parameters"),
+        (lambda groups, lr: torch.optim.SGD([each for group in groups for each in group["params"]], lr=lr),
+         "own: its builder has to return an optimizer of the parameter groups"),
+        (lambda groups, lr: None, "own: its builder has to return an optimizer of the parameter groups"),
+    ],
+)  # fmt: skip
+def test_an_optimizer_that_does_not_train_all_parameters_by_their_groups_is_refused(monkeypatch, made, message):
     monkeypatch.setattr(OPTIMIZERS, "_entries", dict(OPTIMIZERS._entries))
-    OPTIMIZERS.register("half", lambda groups, lr, config, fused: torch.optim.SGD(groups[:1], lr=lr))
-    with pytest.raises(UserError, match=r"^optimizer.name: half leaves 2 of the parameters"):
-        build_optimizer(create_model("mlp", depth=1, image_size=2), OptimizerConfig("half"), 0.1)
+    OPTIMIZERS.register("own", lambda groups, lr, config, fused: made(groups, lr))
+    with pytest.raises(UserError, match=f"^optimizer.name: {message}"):
+        build_optimizer(create_model("mlp", depth=1, image_size=2), OptimizerConfig("own"), 0.1)
+
+
+def test_a_network_without_anything_to_train_is_refused():
+    network = create_model("mlp", depth=1, image_size=2).requires_grad_(False)
+    with pytest.raises(UserError, match=r"^model: it has no parameters to train$"):
+        build_optimizer(network, OptimizerConfig(), 0.1)
