@@ -154,5 +154,6 @@ def _certify_network(network: nn.Module, images: Tensor) -> Certificates:
         for layer in names:
             hooks.enter_context(layer.register_forward_hook(note))
         network(images)
-    least = {layer: float(torch.tensor(each or [nan]).min()) for layer, each in margins.items()}  # NaN if one is
+    # the least of all calls in the precision of any network, and NaN if one of them is or there is none
+    least = {layer: torch.tensor(each or [nan], dtype=torch.float64).min().item() for layer, each in margins.items()}
     return Certificates((name, _certificate(layer, least[layer])) for layer, name in names.items())

@@ -91,3 +91,8 @@ def test_a_layer_that_is_called_again_has_the_least_margin_of_all_calls():
     assert math.isnan(certify(Twice(lambda points: points * math.nan), points)["layer"].margin)
     for nothing in (Twice(lambda points: points[:0]), Twice(lambda points: points)):
         assert certify(nothing, points)["layer"].margin == pytest.approx(certify(nothing.layer, points).margin)
+
+
+def test_a_network_is_certified_in_its_own_precision():
+    net, points = Twice(lambda points: points).double(), normal(5, 4)
+    assert certify(net, points)["layer"].margin == certify(net.layer, points).margin
