@@ -167,7 +167,15 @@ def test_the_picture_marks_the_best_rate_the_usable_ones_and_those_at_which_any_
     _, _, failed, best, usable = rates_figure(find_methods(collect(tmp_path))).axes[0].get_lines()
     assert (failed.get_marker(), [*failed.get_xdata()], [*failed.get_ydata()]) == ("x", [0.3], [50.0])
     assert (best.get_marker(), [*best.get_xdata()], [*best.get_ydata()]) == ("o", [0.1], [5.0])
-    assert [*usable.get_xdata()] == pytest.approx([0.03, 0.1], rel=0.02)
+    assert [*usable.get_xdata()] == pytest.approx([0.03, 0.1], rel=0.06)
+
+
+def test_a_single_usable_rate_is_drawn_some_pixels_long(tmp_path: Path) -> None:
+    search(tmp_path, "BN", {0.0001: 60.0, 0.01: 5.0, 1.0: 60.0})
+    axes = rates_figure(find_methods(collect(tmp_path))).axes[0]
+    usable = axes.get_lines()[-1]
+    (first, _), (last, _) = usable.get_transform().transform(usable.get_xydata())
+    assert last - first > 1.5
 
 
 @pytest.mark.parametrize(

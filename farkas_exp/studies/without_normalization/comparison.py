@@ -331,6 +331,6 @@ def _draw(axes: Any, method: Method) -> None:
     assert best is not None
     axes.plot([best], [method.held_out[best]], "o", markersize=9, markerfacecolor="none", markeredgecolor="black")
     if method.usable:
-        ends = [method.usable[0] / 1.01, method.usable[-1] * 1.01]  # a bar without length would not be drawn
+        ends = [method.usable[0] / 1.05, method.usable[-1] * 1.05]  # a bar shorter than some pixels may not be drawn
         axes.plot(ends, [0, 0], color=color, linewidth=6, alpha=0.35, solid_capstyle="round")
     axes.set_title(style.text(method.name), fontsize=9.5)
