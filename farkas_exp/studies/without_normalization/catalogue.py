@@ -34,13 +34,13 @@ _EXPERIMENTS = (
      "the next learning rate for pairs whose best one lies at an end of the grid", {"then": "initializations_test"}),
     ("initializations_test", "initializations", "180", "13 minutes for 40 runs on two CPU cores",
      "every method with every initialization at its own best learning rate, on the test images"),
-    ("transformers", "transformers", "126", "not measured as a whole",
+    ("transformers", "transformers", "126", "40 minutes on two CPU cores",
      "the same with a vision transformer, on held-out images; then at its own best, on test images",
      {"then": "transformers_extended"}),
     ("transformers_extended", "transformers", "up to 21", "less than the search",
      "the next learning rate for transformers whose best one lies at an end of the grid",
      {"then": "transformers_test"}),
-    ("transformers_test", "transformers", "35", "not measured as a whole",
+    ("transformers_test", "transformers", "35", "20 minutes on two busy CPU cores",
      "every vision transformer at its own best learning rate, on the test images"),
 )  # fmt: skip
 for _name, _report, _runs, _cost, _title, *_more in _EXPERIMENTS:
