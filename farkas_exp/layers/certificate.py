@@ -154,6 +154,6 @@ def _certify_network(network: nn.Module, images: Tensor) -> Certificates:
         for layer in names:
             hooks.enter_context(layer.register_forward_hook(note))
         network(images)
-    # the least of all calls in the precision of any network, and NaN if one of them is or there is none
+    # float64 holds the margins of any network; NaN if that of one call is, or if there was no call
     least = {layer: torch.tensor(each or [nan], dtype=torch.float64).min().item() for layer, each in margins.items()}
     return Certificates((name, _certificate(layer, least[layer])) for layer, name in names.items())

@@ -39,8 +39,8 @@ def fused_allowed() -> bool:
     """
     if torch.compiler.is_compiling():
         return False
-    seen_through = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-    return _FUSED.get() and not seen_through
+    transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    return _FUSED.get() and not transformed
 
 
 def allow_tf32(allowed: bool) -> None:

@@ -12,8 +12,11 @@ def printable(text: object) -> str:
     text = str(text)
     if text.isprintable():
         return text
-    visible = (c.isprintable() or unicodedata.category(c) == "Zs" for c in text)  # a space of any width
-    return "".join(c if v else c.encode("unicode_escape").decode("ascii") for c, v in zip(text, visible, strict=True))
+    return "".join(
+        # a space of any width moves no cursor, turns no direction and breaks no line
+        c if c.isprintable() or unicodedata.category(c) == "Zs" else c.encode("unicode_escape").decode("ascii")
+        for c in text
+    )
 
 
 def shown(path: str | os.PathLike[str]) -> str:

@@ -48,7 +48,7 @@ def test_equal_differences_of_a_few_runs_are_no_certainty() -> None:
     found = standings({"first": by_seed(1.0, 1.5), "second": by_seed(1.5, 2.0)})
     assert [each.ranks for each in found] == ["1 – 2", "1 – 2"]
     assert found[1].behind.low == pytest.approx(0.5 - 12.706 * 0.5 / 2**0.5, abs=0.001), "as the test: t of one degree"
-    assert step_of({"far": by_seed(80.0, 90.0), "near": by_seed(1.0, 1.25)}) == 0.25, "whoever made it"
+    assert step_of({"far": by_seed(80.0, 90.0), "near": by_seed(1.0, 1.25)}) == 0.25, "the smallest step of all"
 
 
 def test_methods_with_other_seeds_are_ranked_by_those_they_have_in_common() -> None:
